@@ -1,0 +1,152 @@
+//! What the engine needs from the world, and all of it.
+//!
+//! The engine never opens, prints, sleeps, spawns or waits. A platform lends it memory, registers,
+//! configuration space, firmware tables, a clock and randomness; `redox`, `linux`, `sim` and the
+//! bare guest in `tests/metal` each implement [`Platform`], and the tests' fakes the parts they need.
+//!
+//! # The two kinds of memory
+//!
+//! [`TableFrames`] are single 4 KiB frames that hardware walks. [`BufferRuns`] are clients' buffers:
+//! contiguous in the daemon's address space, with a list of physical segments. Both come from arenas
+//! that outlive the daemon; a ledger in the table arena tells a restarted daemon what is in them.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::AtomicU64;
+use core::time::Duration;
+
+use dma_types::{PciAddress, PhysAddr};
+use thiserror::Error;
+
+/// One 4 KiB hardware table as the CPU sees it: 512 words that hardware may read at any time.
+///
+/// Words are atomic because the IOMMU walks them while the engine writes. x86 is little-endian and so
+/// are both vendors' tables, so that a word here is a word there.
+pub type TableFrame = [AtomicU64; 512];
+
+/// Frames for structures that hardware walks.
+pub trait TableFrames {
+    /// A frame of zeroes that nobody else holds, or `None` when there is no memory for one.
+    fn alloc_frame(&mut self) -> Option<PhysAddr>;
+
+    /// Takes a frame back. It may be given out again at once, so no unit may still be able to walk it
+    /// (rule R2): the engine frees only after the invalidation has been confirmed.
+    fn free_frame(&mut self, frame: PhysAddr);
+
+    /// The contents of the table frame at this physical address, which must be a multiple of 4096.
+    ///
+    /// `None` when the address is in none of the table arenas: a pointer read back from a table that
+    /// somebody else wrote is not trusted (rule R5).
+    fn table(&self, frame: PhysAddr) -> Option<&TableFrame>;
+
+    /// Writes the cache lines that hold these entries of a table back to memory, for units that do not
+    /// snoop (VT-d ECAP.C = 0). Ordered after the stores before it and before the stores after it.
+    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>);
+}
+
+/// Names a buffer run: a platform gives the number out and takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// A piece of a run that is contiguous in physical memory. Start and length are multiples of 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where the piece starts.
+    pub start: PhysAddr,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Memory for clients' buffers.
+pub trait BufferRuns {
+    /// A run of `bytes` (a multiple of 4096, not zero) of zeroes (rule R8), or `None` when memory is short.
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId>;
+
+    /// Takes a run back, once no device can reach it and no client sees it.
+    fn free_run(&mut self, run: RunId);
+
+    /// The physical pieces of a run, in order. Empty for a run that does not exist.
+    fn segments(&self, run: RunId) -> &[Segment];
+}
+
+/// Names a window of device registers: a platform gives the number out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegisterWindow(pub u32);
+
+/// Memory-mapped registers.
+pub trait Registers {
+    /// Maps `bytes` of registers at `base`, uncached. Asked again for a window it has already mapped, a
+    /// platform may give the same one.
+    fn map_registers(
+        &mut self,
+        base: PhysAddr,
+        bytes: usize,
+    ) -> Result<RegisterWindow, PlatformError>;
+
+    /// Reads 32 bits, `offset` bytes into the window. Past its end: all ones, as from an absent device.
+    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32;
+
+    /// Writes 32 bits, `offset` bytes into the window. Past its end: nothing.
+    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32);
+
+    /// Reads 64 bits, in one access, `offset` bytes into the window. Past its end: all ones.
+    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64;
+
+    /// Writes 64 bits, in one access, `offset` bytes into the window. Past its end: nothing.
+    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64);
+}
+
+/// PCI configuration space, by whole dwords: narrower writes become a read-modify-write on Redox, which
+/// would clear write-1-to-clear bits beside the one meant.
+pub trait ConfigSpace {
+    /// Reads the dword at `offset` (a multiple of 4). All ones for a function that does not exist.
+    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32;
+
+    /// Writes the dword at `offset` (a multiple of 4). Nothing for a function that does not exist.
+    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32);
+}
+
+/// A moment, in nanoseconds since some start that does not change while the daemon lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The moment `nanoseconds` after the start.
+    pub const fn from_nanos(nanoseconds: u64) -> Self {
+        Self(nanoseconds)
+    }
+
+    /// Nanoseconds since the start.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is before.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Everything together: one machine, real or simulated.
+pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
+    /// The ACPI table with this signature, whole, or `None` when the machine has none. What it says is
+    /// not checked; that is the parsers' job.
+    fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError>;
+
+    /// The time now. It never goes back.
+    fn now(&self) -> Instant;
+
+    /// 128 bits that nobody can guess.
+    fn entropy(&mut self) -> [u8; 16];
+}
+
+/// The world did not give what was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlatformError {
+    /// The registers could not be mapped: no right to, or no such memory.
+    #[error("the registers at {0} cannot be mapped")]
+    Registers(PhysAddr),
+    /// The firmware's tables could not be read, which is not the same as that there are none.
+    #[error("the ACPI tables cannot be read")]
+    Acpi,
+}

@@ -1,0 +1,1 @@
+//! The page-table algorithm (stub).

@@ -1,0 +1,20 @@
+//! The words every room of the house shares.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`address`] | [`PhysAddr`], [`Iova`] and [`CpuAddr`]: one type for each address space |
+//! | [`access`] | [`Access`]: what a device may do with memory |
+//! | [`pci`] | [`PciAddress`] and [`SourceId`]: who a device is |
+//!
+//! There is no behaviour here and no dependency: the engine, the protocol and the drivers all
+//! stand on this crate, and it stands on `core` alone.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod address;
+pub mod pci;
+
+pub use access::Access;
+pub use address::{CpuAddr, Iova, PAGE_SIZE, PhysAddr};
+pub use pci::{ParsePciAddressError, PciAddress, SourceId};
