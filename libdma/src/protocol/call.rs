@@ -1,0 +1,221 @@
+//! The calls on a handle: opcodes and their fixed little-endian structs.
+//!
+//! A call's payload is its struct; the answer is written over it. Batches are a [`BatchHeader`] with its
+//! entries behind it, and the answer is the same bytes with the results filled in.
+
+use dma_types::Access;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Error;
+
+/// Which call it is: the first metadata word of a `SYS_CALL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum Opcode {
+    /// [`Hello`] → [`Welcome`]; any handle.
+    Hello = 1,
+    /// Nothing → [`DeviceInfo`]; a device, with [`Rights::INSPECT`](super::Rights::INSPECT).
+    DeviceInfo = 2,
+    /// Nothing → [`BufferInfo`]; a buffer, with [`Rights::INSPECT`](super::Rights::INSPECT).
+    BufferInfo = 3,
+    /// [`BatchHeader`] and [`MapEntry`]s → the same, filled in; a device, with [`Rights::MAP`](super::Rights::MAP).
+    Map = 4,
+    /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device, with [`Rights::MAP`](super::Rights::MAP). Done
+    /// means that no unit holds any of the translations any more (rule R2).
+    Unmap = 5,
+}
+
+impl TryFrom<u64> for Opcode {
+    type Error = Error;
+
+    fn try_from(number: u64) -> Result<Self, Error> {
+        Ok(match number {
+            1 => Self::Hello,
+            2 => Self::DeviceInfo,
+            3 => Self::BufferInfo,
+            4 => Self::Map,
+            5 => Self::Unmap,
+            _ => return Err(Error::UnknownCall),
+        })
+    }
+}
+
+/// The first call on a device handle: which protocol the client speaks.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Hello {
+    /// [`Hello::MAGIC`].
+    pub magic: [u8; 4],
+    /// [`VERSION`](super::VERSION) of the client.
+    pub version: U32,
+}
+
+impl Hello {
+    /// Tells this protocol from bytes that got here by mistake.
+    pub const MAGIC: [u8; 4] = *b"IOMM";
+
+    /// The handshake of this version.
+    pub const fn new() -> Self {
+        Self { magic: Self::MAGIC, version: U32::new(super::VERSION) }
+    }
+}
+
+impl Default for Hello {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The answer to [`Hello`]. It is exactly as long.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Welcome {
+    /// [`VERSION`](super::VERSION) of the daemon.
+    pub version: U32,
+    /// The most entries in a batch: [`MAX_BATCH`](super::MAX_BATCH) of the daemon.
+    pub max_batch: U32,
+}
+
+/// What a device handle is for.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct DeviceInfo {
+    /// PCI segment.
+    pub segment: U16,
+    /// PCI source-id: bus, device, function.
+    pub source: U16,
+    /// How many bits an I/O address has at the most, from the domain's page tables.
+    pub address_bits: U32,
+    /// Which session of the device this is: it goes up with each one.
+    pub generation: U64,
+    /// The domain's number, as `iommuctl domains` shows it.
+    pub domain: U64,
+    /// The session's secret: what proves after a restart of the daemon which objects are this client's.
+    pub secret: [u8; 16],
+    /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`] and no others yet.
+    pub flags: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// Set in [`DeviceInfo::flags`] when the unit cannot do zero-length reads, so that memory a device may
+/// write it may also read (rule R6).
+pub const DEVICE_FLAG_WRITE_IMPLIES_READ: u32 = 1 << 0;
+
+/// What a buffer handle is for.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct BufferInfo {
+    /// The buffer's number, which names it in [`MapEntry::buffer`].
+    pub buffer: U64,
+    /// Its length in bytes, a multiple of 4096.
+    pub bytes: U64,
+    /// Where the device sees it, if it was mapped when it was made, else [`UNMAPPED`].
+    pub iova: U64,
+    /// An [`access_code`], zero if it was not mapped when it was made.
+    pub access: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// The I/O address of a buffer that has none. No unit translates addresses this high.
+pub const UNMAPPED: u64 = u64::MAX;
+
+/// Before the entries of a batch, and before them again in the answer.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct BatchHeader {
+    /// How many entries follow, 1 to [`MAX_BATCH`](super::MAX_BATCH).
+    pub count: U32,
+    /// In the request zero. In the answer, which entry was refused, if `errno` is not zero.
+    pub failed: U32,
+    /// In the request zero. In the answer, zero if all was done; else why the entry `failed` was
+    /// refused, and nothing of the batch was done (rule R7).
+    pub errno: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// One mapping to make: a piece of a buffer at an I/O address that the daemon chooses.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct MapEntry {
+    /// [`BufferInfo::buffer`].
+    pub buffer: U64,
+    /// Where in the buffer the piece starts, a multiple of 4096.
+    pub offset: U64,
+    /// Its length in bytes, a multiple of 4096.
+    pub bytes: U64,
+    /// The highest I/O address the device can put on its bus (its DMA mask).
+    pub limit: U64,
+    /// In the answer: where the device sees the piece.
+    pub iova: U64,
+    /// An [`access_code`].
+    pub access: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// One mapping to take away. It must be exactly one that was made.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct UnmapEntry {
+    /// Where it starts.
+    pub iova: U64,
+    /// Its length in bytes.
+    pub bytes: U64,
+}
+
+/// The number that stands for an access in the structs: bit 0 the device may read, bit 1 it may write.
+pub const fn access_code(access: Access) -> u32 {
+    access.may_read() as u32 | (access.may_write() as u32) << 1
+}
+
+/// The access that a number stands for; [`Error::BadValue`] if it is none, or allows nothing.
+pub const fn access_from_code(code: u32) -> Result<Access, Error> {
+    match code {
+        1 => Ok(Access::Read),
+        2 => Ok(Access::Write),
+        3 => Ok(Access::ReadWrite),
+        _ => Err(Error::BadValue),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opcodes_are_what_the_wire_says() {
+        for opcode in
+            [Opcode::Hello, Opcode::DeviceInfo, Opcode::BufferInfo, Opcode::Map, Opcode::Unmap]
+        {
+            assert_eq!(Opcode::try_from(opcode as u64), Ok(opcode));
+        }
+        assert_eq!(Opcode::try_from(0), Err(Error::UnknownCall));
+        assert_eq!(Opcode::try_from(6), Err(Error::UnknownCall));
+    }
+
+    #[test]
+    fn structs_lie_on_the_wire_as_written_down() {
+        let hello = Hello::new();
+        assert_eq!(hello.as_bytes(), b"IOMM\x01\0\0\0");
+        let entry = UnmapEntry { iova: U64::new(0x1_0000), bytes: U64::new(0x2000) };
+        assert_eq!(entry.as_bytes(), [0, 0, 1, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(size_of::<Hello>(), size_of::<Welcome>());
+        assert_eq!(size_of::<DeviceInfo>(), 48);
+        assert_eq!(size_of::<BufferInfo>(), 32);
+        assert_eq!((size_of::<BatchHeader>(), size_of::<MapEntry>()), (16, 48));
+    }
+
+    #[test]
+    fn r5_access_codes_that_mean_nothing_are_refused() {
+        for access in [Access::Read, Access::Write, Access::ReadWrite] {
+            assert_eq!(access_from_code(access_code(access)), Ok(access));
+        }
+        for code in [0, 4, 5, u32::MAX] {
+            assert_eq!(access_from_code(code), Err(Error::BadValue));
+        }
+    }
+}

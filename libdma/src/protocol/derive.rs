@@ -1,0 +1,94 @@
+//! The requests that make a new handle from one: the bytes of a Redox `dup`.
+//!
+//! Making the handle and the object in one request means that there is no moment at which a client's
+//! death would leave an object without an owner (rule R4).
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Error;
+
+/// Which request it is: the first four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`Copy`]: another handle to the same object, with fewer rights.
+    Copy = 1,
+    /// [`Allocate`]: a buffer, from a device handle with [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
+    Allocate = 2,
+}
+
+impl TryFrom<u32> for Kind {
+    type Error = Error;
+
+    fn try_from(number: u32) -> Result<Self, Error> {
+        match number {
+            1 => Ok(Self::Copy),
+            2 => Ok(Self::Allocate),
+            _ => Err(Error::UnknownCall),
+        }
+    }
+}
+
+/// Asks for another handle to the same object.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Copy {
+    /// [`Kind::Copy`].
+    pub kind: U32,
+    /// The [`Rights`](super::Rights) it shall have, all of which the first handle must have (rule R3).
+    pub rights: U32,
+}
+
+/// Asks for a buffer: memory of zeroes (rule R8), mapped for the device unless `access` is zero.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Allocate {
+    /// [`Kind::Allocate`].
+    pub kind: U32,
+    /// An [`access_code`](super::call::access_code), or zero: not mapped yet.
+    pub access: U32,
+    /// Its length in bytes, a multiple of 4096.
+    pub bytes: U64,
+    /// What its I/O address must be a multiple of: a power of two, at least 4096.
+    pub align: U64,
+    /// The highest I/O address the device can put on its bus (its DMA mask).
+    pub limit: U64,
+    /// What reports call it: UTF-8, zeroes behind it.
+    pub label: [u8; 32],
+}
+
+impl Allocate {
+    /// As much of `text` as fits a label, cut between characters.
+    pub fn label(text: &str) -> [u8; 32] {
+        let mut label = [0; 32];
+        let mut end = text.len().min(label.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        label[..end].copy_from_slice(&text.as_bytes()[..end]);
+        label
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structs_lie_on_the_wire_as_written_down() {
+        assert_eq!(size_of::<Copy>(), 8);
+        assert_eq!(size_of::<Allocate>(), 64);
+        let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
+        assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
+        assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));
+        assert_eq!(Kind::try_from(0), Err(Error::UnknownCall));
+    }
+
+    #[test]
+    fn a_long_label_is_cut_between_characters() {
+        assert_eq!(&Allocate::label("ring")[..5], b"ring\0");
+        let long = Allocate::label("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaé");
+        assert_eq!(long, *b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0");
+    }
+}

@@ -1,0 +1,124 @@
+//! Every way a request can fail.
+//!
+//! A scheme answers with an errno and nothing else, so each error has one of its own, and a client
+//! gets back exactly the variant that the daemon meant. Numbers are the same on Redox and Linux.
+
+use thiserror::Error as ThisError;
+
+macro_rules! errors {
+    ($($(#[$doc:meta])* $variant:ident = $errno:literal $name:ident, $sentence:literal;)*) => {
+        /// Why a request failed. Whatever it was, nothing has changed (rule R7).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ThisError)]
+        #[non_exhaustive]
+        pub enum Error {
+            $($(#[$doc])* #[doc = concat!("Errno ", stringify!($name), ".")] #[error($sentence)] $variant,)*
+            /// An errno that this version of the protocol has no variant for: it came from the
+            /// operating system rather than from iommud.
+            #[error("the system refused with errno {0}")]
+            Other(u16),
+        }
+
+        impl Error {
+            /// Every error that iommud itself answers with.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The errno that stands for this error.
+            pub const fn errno(self) -> u16 {
+                match self {
+                    $(Self::$variant => $errno,)*
+                    Self::Other(errno) => errno,
+                }
+            }
+
+            /// The error that this errno stands for.
+            pub const fn from_errno(errno: u16) -> Self {
+                match errno {
+                    $($errno => Self::$variant,)*
+                    other => Self::Other(other),
+                }
+            }
+        }
+    };
+}
+
+errors! {
+    /// The handle's rights do not include what was asked, or the caller may not open this.
+    NotPermitted = 1 EPERM, "the handle or the caller does not have the right to do this";
+    /// No node of this name.
+    NoSuchPath = 2 ENOENT, "there is no such path under the iommu scheme";
+    /// The IOMMU did not do its part: its unit was refused at start or has failed since.
+    UnitFailed = 5 EIO, "the IOMMU in front of this device was refused or has failed: see `iommuctl units`";
+    /// There is no such device, or no unit covers it.
+    NoSuchDevice = 6 ENXIO, "there is no such device, or no IOMMU covers it: see `iommuctl devices`";
+    /// More entries in a batch than [`MAX_BATCH`](super::MAX_BATCH), or a count that the payload contradicts.
+    BatchTooLarge = 7 E2BIG, "the batch has more entries than allowed or than its payload holds";
+    /// The handle is not one, or not one any more.
+    BadHandle = 9 EBADF, "the handle is not open";
+    /// No memory for the buffer, or for a table.
+    OutOfMemory = 12 ENOMEM, "there is no memory for this";
+    /// A pointer or payload that cannot be reached.
+    BadAddress = 14 EFAULT, "the memory given with the request cannot be reached";
+    /// Somebody else holds the device.
+    DeviceBusy = 16 EBUSY, "another driver holds this device";
+    /// The name of a handle's child already exists, or the address is mapped already.
+    AlreadyMapped = 17 EEXIST, "something is mapped at this I/O address already";
+    /// The kind of handle is wrong for the call.
+    WrongHandleKind = 25 ENOTTY, "this kind of handle does not understand the call";
+    /// Address, size or offset is not a multiple of what it must be.
+    BadAlignment = 22 EINVAL, "an address, size or offset is not aligned as it must be";
+    /// Larger than anything that could be granted.
+    TooLarge = 27 EFBIG, "the size is larger than anything that can be granted";
+    /// No range of I/O addresses that large under the device's limit.
+    NoAddressSpace = 28 ENOSPC, "no range of I/O addresses of this size is free below the device's limit";
+    /// Outside the buffer.
+    OutOfBuffer = 33 EDOM, "the range reaches beyond the end of the buffer";
+    /// Address plus size leaves the address space.
+    Overflow = 75 EOVERFLOW, "the address and size run over the end of the address space";
+    /// The opcode is not one.
+    UnknownCall = 38 ENOSYS, "there is no call with this number";
+    /// The payload is shorter than the call's struct.
+    ShortPayload = 90 EMSGSIZE, "the payload is shorter than the call needs";
+    /// A struct has a value that no version of the protocol gives a meaning.
+    BadValue = 74 EBADMSG, "a field of the request has a value that means nothing";
+    /// Zero bytes were asked for.
+    ZeroSize = 61 ENODATA, "a size of zero was asked for";
+    /// Client and daemon speak different versions.
+    VersionMismatch = 71 EPROTO, "client and iommud speak different versions of the protocol";
+    /// [`Hello`](super::call::Hello) has not been said on this handle.
+    NoHandshake = 91 EPROTOTYPE, "the first call on a device handle must be Hello";
+    /// An unmap named a range that is not exactly one mapping.
+    NotMapped = 99 EADDRNOTAVAIL, "the range is not exactly one that was mapped";
+    /// The buffer belongs to another device.
+    WrongOwner = 130 EOWNERDEAD, "the buffer belongs to another device's session";
+    /// The hardware did not confirm in time.
+    TimedOut = 110 ETIMEDOUT, "the IOMMU did not confirm in time";
+    /// The device's session has ended; the handle is what is left of it.
+    SessionEnded = 116 ESTALE, "the device's session has ended";
+    /// A limit on what one client may hold.
+    QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached";
+    /// The daemon is gone.
+    DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
+    /// The domain's tables are not of a kind that the device's unit can walk.
+    IncompatibleDomain = 95 EOPNOTSUPP, "the device's IOMMU cannot walk this domain's tables";
+    /// The buffer was asked to be mapped privately.
+    NotShared = 13 EACCES, "a buffer can only be mapped shared: a private copy would not be what the device sees";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn each_error_has_one_errno_and_comes_back_as_itself() {
+        for (index, error) in Error::ALL.iter().enumerate() {
+            assert_eq!(Error::from_errno(error.errno()), *error);
+            assert!(Error::ALL[..index].iter().all(|other| other.errno() != error.errno()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_errno_is_kept() {
+        assert_eq!(Error::from_errno(4), Error::Other(4));
+        assert_eq!(Error::Other(4).errno(), 4);
+    }
+}

@@ -1,0 +1,47 @@
+//! What drivers and `iommud` say to each other, over whatever carries it.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`call`] | the calls on a handle: opcodes and their fixed little-endian structs |
+//! | [`derive`] | the requests that make a new handle from one |
+//! | [`error`] | every way a request can fail, with its errno |
+//! | [`path`] | the names under `/scheme/iommu/` |
+//! | [`rights`] | what a handle allows |
+//!
+//! # Handles
+//!
+//! Everything is done through a handle, which is a descriptor of the operating system: on Redox a file
+//! descriptor of the `iommu` scheme, on Linux a connected socket. It may be duplicated, inherited and
+//! passed on, and when its last copy closes, what it held is given back (rule R4). There are three kinds
+//! besides the text nodes: *devices*, *domains* (implicit for now, one for each open device) and
+//! *buffers*. A mapping is a buffer at an I/O address; it has no descriptor of its own.
+//!
+//! # Requests
+//!
+//! | request | on Redox | what it does |
+//! | --- | --- | --- |
+//! | open | `openat(root, path)` | opens a text node or a device; the caller's uid is judged here |
+//! | derive | `dup(handle, bytes)` | makes a new handle from one: a buffer from a device, a weaker copy |
+//! | call | `SYS_CALL` | one of [`call::Opcode`], with a payload that the answer overwrites |
+//! | read | `read` | the text of a node |
+//! | map | `mmap` | a buffer's memory in the caller's address space |
+//! | close | `close` | the end of everything the handle held |
+//!
+//! Structs are fixed in size and little-endian, reserved fields must be zero, and a request that fails
+//! has changed nothing (rule R7). A client says [`call::Hello`] on a device handle before anything else.
+
+pub mod call;
+pub mod derive;
+pub mod error;
+pub mod path;
+pub mod rights;
+
+pub use error::Error;
+pub use rights::Rights;
+
+/// The version of this protocol. Versions are compatible only if they are equal; the handshake exists
+/// so that a mismatch is an answer and not a misread struct.
+pub const VERSION: u32 = 1;
+
+/// The most entries that one batch may have.
+pub const MAX_BATCH: usize = 128;

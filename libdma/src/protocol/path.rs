@@ -1,0 +1,34 @@
+//! The names under `/scheme/iommu/`.
+//!
+//! Every node but the devices is text, an aligned table for people; with `.json` behind its name it is
+//! the same as JSON for programs.
+
+use alloc::format;
+use alloc::string::String;
+
+use dma_types::PciAddress;
+
+/// The scheme's name: nodes are `/scheme/iommu/…`.
+pub const SCHEME: &str = "iommu";
+
+/// The IOMMUs: place, abilities, state.
+pub const UNITS: &str = "units";
+/// The PCI functions: which unit covers each, who holds it.
+pub const DEVICES: &str = "devices";
+/// The address spaces: format, size, what is attached.
+pub const DOMAINS: &str = "domains";
+/// What is mapped where. It names physical addresses, so only uid 0 may open it.
+pub const MAPPINGS: &str = "mappings";
+/// The latest blocked accesses.
+pub const FAULTS: &str = "faults";
+/// What the daemon was told and what it made of it.
+pub const CONFIG: &str = "config";
+/// What a text node's name ends with when JSON is wanted.
+pub const JSON: &str = ".json";
+/// The folder of the devices.
+pub const DEVICE: &str = "device";
+
+/// The path of a device: `device/ssss--bb--dd.f`.
+pub fn device(address: PciAddress) -> String {
+    format!("{DEVICE}/{}", address.path_name())
+}

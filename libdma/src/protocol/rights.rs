@@ -1,0 +1,26 @@
+//! What a handle allows.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// What a handle allows its holder. A derived handle has a subset (rule R3).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Rights: u32 {
+        /// Device: allocate buffers.
+        const ALLOCATE = 1 << 0;
+        /// Device: map and unmap buffers that its session holds.
+        const MAP = 1 << 1;
+        /// Buffer: see its memory.
+        const READ = 1 << 2;
+        /// Buffer: change its memory.
+        const WRITE = 1 << 3;
+        /// Any: ask what it is and what it holds.
+        const INSPECT = 1 << 4;
+    }
+}
+
+impl Rights {
+    /// What the opener of a device gets.
+    pub const DEVICE: Self =
+        Self::ALLOCATE.union(Self::MAP).union(Self::READ).union(Self::WRITE).union(Self::INSPECT);
+}
