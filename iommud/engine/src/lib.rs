@@ -6,6 +6,7 @@
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
+//! | [`ledger`] | what must survive the daemon, written in the arena |
 //!
 //! The engine has no I/O of its own and never waits: an operation that hardware must confirm gives a
 //! ticket, and [`platform`] is polled for it. It contains no `unsafe`.
@@ -15,6 +16,9 @@
 extern crate alloc;
 
 pub mod acpi;
+#[cfg(test)]
+mod fakes;
 pub mod iova;
+pub mod ledger;
 pub mod platform;
 pub mod table;

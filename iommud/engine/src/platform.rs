@@ -8,7 +8,7 @@
 //!
 //! [`TableFrames`] are single 4 KiB frames that hardware walks. [`BufferRuns`] are clients' buffers:
 //! contiguous in the daemon's address space, with a list of physical segments. Both come from arenas
-//! that outlive the daemon; a ledger in the table arena tells a restarted daemon what is in them.
+//! that outlive the daemon; the [ledger](crate::ledger) tells a restarted daemon what is in them.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -26,6 +26,10 @@ pub type TableFrame = [AtomicU64; 512];
 
 /// Frames for structures that hardware walks.
 pub trait TableFrames {
+    /// The arena's first frame, at its fixed place: it always exists and is never given out. The engine
+    /// keeps its [ledger](crate::ledger) there.
+    fn header_frame(&self) -> PhysAddr;
+
     /// A frame of zeroes that nobody else holds, or `None` when there is no memory for one.
     fn alloc_frame(&mut self) -> Option<PhysAddr>;
 
