@@ -40,11 +40,6 @@ impl FakeFrames {
         self.frames.len() - 1 - self.free.len()
     }
 
-    /// Forgets every frame that is given out.
-    pub(crate) fn free_all(&mut self) {
-        self.free = (1..self.frames.len()).rev().collect();
-    }
-
     fn index(&self, frame: PhysAddr) -> Option<usize> {
         let offset = frame.get().checked_sub(BASE)?;
         let index = usize::try_from(offset / PAGE_SIZE).ok()?;
