@@ -2,11 +2,38 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`device`] | [`Device`]: a device that this process drives |
+//! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
+//! | [`buffer`] | [`Buffer`]: the bytes beneath |
+//! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
+//! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
+//!
+//! # Three kinds of address
+//!
+//! A driver reads and writes memory at a [`CpuAddr`], hands its device an [`Iova`], and never learns a
+//! [`PhysAddr`]: the IOMMU translates, and what was not mapped cannot be reached. The types do not convert
+//! into each other.
 #![no_std]
 
 extern crate alloc;
+#[cfg(any(
+    all(target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+#[macro_use]
+extern crate std;
 
+pub mod buffer;
+pub mod coherent;
+pub mod device;
+pub mod handle;
 pub mod protocol;
+pub mod transport;
 
+pub use buffer::Buffer;
+pub use coherent::Coherent;
+pub use device::Device;
 pub use dma_types::{Access, CpuAddr, Iova, PciAddress, PhysAddr};
+pub use handle::Handle;
+pub use protocol::Error;

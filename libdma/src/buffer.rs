@@ -1,0 +1,138 @@
+//! A buffer: memory that this process and its device both see.
+
+use core::ptr::NonNull;
+
+use dma_types::{Access, CpuAddr, Iova};
+
+use crate::device::Device;
+use crate::handle::Handle;
+use crate::protocol::Error;
+use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
+use crate::transport::Mapping;
+
+/// A buffer: memory that this process and its device both see, as untyped bytes.
+///
+/// The device may change it at any time, so there is no `&[u8]` of it: bytes are copied in and out by
+/// volatile access. [`Coherent`](crate::Coherent) puts a type on it. Dropping it ends the device's
+/// access to it and gives the memory back.
+#[derive(Debug)]
+pub struct Buffer {
+    memory: Mapping,
+    bytes: usize,
+    info: BufferInfo,
+    handle: Handle,
+    /// Keeps the device's session alive for as long as the device may use the buffer.
+    device: Device,
+}
+
+// SAFETY: the memory is not tied to a thread; it is a mapping of the process.
+unsafe impl Send for Buffer {}
+// SAFETY: through `&Buffer` the memory is only reached by volatile access, which races with the device
+// by design and with other threads no more than with the device: bytes may tear, nothing is undefined
+// that is not already so for memory that hardware writes.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// Takes over a buffer's handle and maps its memory.
+    pub(crate) fn from_handle(handle: Handle, device: Device) -> Result<Self, Error> {
+        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
+        let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;
+        let memory = handle.transport().map(handle.raw(), bytes, true)?;
+        Ok(Self { memory, bytes, info, handle, device })
+    }
+
+    /// Its number, by which iommud and its reports know it.
+    pub fn id(&self) -> u64 {
+        self.info.buffer.get()
+    }
+
+    /// Its length in bytes, a multiple of 4096.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Never: a buffer of no bytes cannot be allocated.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Where the device sees it, if it was mapped when it was allocated.
+    pub fn iova(&self) -> Option<Iova> {
+        match self.info.iova.get() {
+            UNMAPPED => None,
+            iova => Some(Iova::new(iova)),
+        }
+    }
+
+    /// What the device may do with it, if it was mapped when it was allocated.
+    pub fn access(&self) -> Option<Access> {
+        call::access_from_code(self.info.access.get()).ok()
+    }
+
+    /// Where this process sees it.
+    pub fn cpu_address(&self) -> CpuAddr {
+        self.memory.memory.into()
+    }
+
+    /// The start of the memory, for access by raw pointers: volatile or atomic only.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.memory.memory
+    }
+
+    /// The device it belongs to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Its handle, to pass to another process.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
+        let start = self.range(offset, out.len())?;
+        for (index, byte) in out.iter_mut().enumerate() {
+            // SAFETY: `range` checked that the whole of it lies in the buffer's memory, which is valid for
+            // reads while `self` lives.
+            *byte = unsafe { start.add(index).read_volatile() };
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
+        let start = self.range(offset, data.len())?;
+        for (index, byte) in data.iter().enumerate() {
+            // SAFETY: as in `read`, and the memory was mapped writable.
+            unsafe { start.add(index).write_volatile(*byte) };
+        }
+        Ok(())
+    }
+
+    /// The place of a range that lies in the buffer whole.
+    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
+        match offset.checked_add(length) {
+            // SAFETY: `offset` is at most the length of the mapping.
+            Some(end) if end <= self.bytes => Ok(unsafe { self.memory.memory.add(offset) }),
+            _ => Err(Error::OutOfBuffer),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this buffer's own, and nothing borrows from it any more. It goes before
+        // the handle, whose closing gives the memory back.
+        unsafe { self.handle.transport().unmap(self.memory) };
+    }
+}

@@ -1,0 +1,72 @@
+//! What carries requests to `iommud` and its memory back.
+//!
+//! | module | where | what it is |
+//! | --- | --- | --- |
+//! | [`socket`] | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
+//! | [`scheme`] | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
+//!
+//! A service in the same process, as in the bare guest and in tests, is a transport too; that one lives
+//! with the service (`iommu_service::in_process`), because nothing here may name the service.
+
+use core::ptr::NonNull;
+
+use crate::protocol::Error;
+use crate::protocol::call::Opcode;
+
+#[cfg(all(target_os = "linux", feature = "socket"))]
+pub mod packet;
+#[cfg(all(target_os = "redox", feature = "scheme"))]
+pub mod scheme;
+#[cfg(all(target_os = "linux", feature = "socket"))]
+pub mod socket;
+
+/// A handle as its transport numbers it: a file descriptor where there are such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RawHandle(pub u64);
+
+/// A buffer's memory in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Where it starts.
+    pub memory: NonNull<u8>,
+    /// How much was mapped: at least what was asked for, and exactly what is to be unmapped.
+    pub length: usize,
+}
+
+/// A way to reach `iommud`.
+///
+/// # Safety
+///
+/// What the implementor owes: [`map`](Self::map) returns memory that is valid for reads (and for writes, if
+/// `writable`) of `length` bytes, which is at least `bytes`, aligned to 4096, not part of any Rust object;
+/// it stays so until [`unmap`](Self::unmap) is called for it, also when the handle is closed or the daemon dies.
+///
+/// What the caller owes: that memory may change under it at any time, for a device and other processes
+/// write to it. It must be reached only by volatile or atomic access or by copies, never through `&T`.
+pub unsafe trait Transport: Send + Sync {
+    /// Opens a node by its path (see [`crate::protocol::path`]).
+    fn open(&self, path: &str) -> Result<RawHandle, Error>;
+
+    /// Makes a new handle from one (see [`crate::protocol::derive`]).
+    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error>;
+
+    /// Makes a call on a handle. The answer overwrites the payload; its length is returned.
+    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error>;
+
+    /// Reads a text node from `offset` on. Zero at its end.
+    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error>;
+
+    /// Maps the first `bytes` bytes of a buffer.
+    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error>;
+
+    /// Unmaps what [`map`](Self::map) returned.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` was returned by `map` of this transport, has not been unmapped since, and its memory is
+    /// not used afterwards.
+    unsafe fn unmap(&self, mapping: Mapping);
+
+    /// Closes a handle.
+    fn close(&self, handle: RawHandle);
+}

@@ -1,0 +1,160 @@
+//! How requests lie in the packets of a `SOCK_SEQPACKET` socket; both ends use this.
+//!
+//! A request is one packet on the handle's socket, with the socket for its answer attached: a handle may
+//! be held by several processes at once, and none of them must get another's answer. The answer is one
+//! packet on that socket, with the new handle or the memory attached if there is one.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::vec::Vec;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The longest payload of a packet, either way.
+pub const MAX_PAYLOAD: usize = 16 * 1024;
+
+/// Which request it is: [`RequestHeader::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// The payload is a path. Answered with a handle.
+    Open = 1,
+    /// The payload is one of [`crate::protocol::derive`]. Answered with a handle.
+    Derive = 2,
+    /// `argument` is the opcode. Answered with a payload.
+    Call = 3,
+    /// `argument` is the offset, the payload is empty. Answered with a payload, empty at the end.
+    Read = 4,
+    /// `argument` is how many bytes are to be mapped; the payload is one byte, 1 if they shall be
+    /// writable. Answered with a memory object of which the buffer is the start.
+    Map = 5,
+}
+
+impl Kind {
+    /// The request that a number stands for, if any.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Open,
+            2 => Self::Derive,
+            3 => Self::Call,
+            4 => Self::Read,
+            5 => Self::Map,
+            _ => return None,
+        })
+    }
+}
+
+/// In front of a request's payload.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct RequestHeader {
+    /// A [`Kind`].
+    pub kind: U32,
+    /// Zero.
+    pub reserved: U32,
+    /// What the kind says.
+    pub argument: U64,
+}
+
+/// In front of an answer's payload.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ReplyHeader {
+    /// Zero, or why the request failed.
+    pub errno: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// A packet that arrived: its header, its payload and the descriptor attached.
+#[derive(Debug)]
+pub struct Packet<H> {
+    /// The header.
+    pub header: H,
+    /// What followed the header.
+    pub payload: Vec<u8>,
+    /// The first descriptor attached. Any others were closed.
+    pub descriptor: Option<OwnedFd>,
+}
+
+/// Why no packet could be taken from a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiveError {
+    /// The other end is closed.
+    Closed,
+    /// The packet is shorter than its header or longer than allowed.
+    Malformed,
+    /// The system refused.
+    System(Errno),
+}
+
+/// Sends a packet with at most one descriptor attached. Never blocks for a reader that does not read when
+/// `flags` say so, and never raises `SIGPIPE`.
+pub fn send<H: IntoBytes + Immutable>(
+    socket: impl AsFd,
+    header: &H,
+    payload: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+    flags: SendFlags,
+) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = descriptor.as_slice();
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::NOBUFS);
+    }
+    let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(payload)];
+    loop {
+        match sendmsg(&socket, &parts, &mut control, flags | SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Receives one packet.
+pub fn receive<H: FromBytes + IntoBytes>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> Result<Packet<H>, ReceiveError> {
+    let mut header = H::new_zeroed();
+    let mut payload = vec![0; MAX_PAYLOAD];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let result = loop {
+        let mut parts = [IoSliceMut::new(header.as_mut_bytes()), IoSliceMut::new(&mut payload)];
+        match recvmsg(&socket, &mut parts, &mut control, flags | RecvFlags::CMSG_CLOEXEC) {
+            Ok(result) => break result,
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Err(ReceiveError::Closed),
+            Err(errno) => return Err(ReceiveError::System(errno)),
+        }
+    };
+    let mut descriptor = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            for each in descriptors {
+                descriptor.get_or_insert(each);
+            }
+        }
+    }
+    if result.bytes == 0 {
+        return Err(ReceiveError::Closed);
+    }
+    if result.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(ReceiveError::Malformed);
+    }
+    let Some(length) = result.bytes.checked_sub(size_of::<H>()) else {
+        return Err(ReceiveError::Malformed);
+    };
+    payload.truncate(length);
+    Ok(Packet { header, payload, descriptor })
+}

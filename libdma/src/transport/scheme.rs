@@ -1,0 +1,87 @@
+//! The transport on Redox: a handle is a descriptor of the `iommu` scheme.
+
+use core::ptr::NonNull;
+use std::string::String;
+use std::sync::Arc;
+
+use libredox::call::{self, MmapArgs};
+use libredox::flag::{MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
+use syscall::CallFlags;
+
+use super::{Mapping, RawHandle, Transport};
+use crate::protocol::call::Opcode;
+use crate::protocol::{Error, path};
+
+/// The `iommu` scheme of this process's namespace.
+#[derive(Debug)]
+pub struct Scheme;
+
+impl Scheme {
+    /// The transport. Nothing is opened yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self)
+    }
+
+    /// The number by which this transport knows a descriptor that another process passed on.
+    pub fn adopt(descriptor: usize) -> RawHandle {
+        RawHandle(descriptor as u64)
+    }
+}
+
+/// What the scheme answered. The kernel's own errors come the same way and are told apart by number.
+fn error(error: libredox::error::Error) -> Error {
+    Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
+}
+
+fn descriptor(handle: RawHandle) -> usize {
+    handle.0 as usize
+}
+
+// SAFETY: `map` returns a fresh shared mapping by the kernel of pages that the daemon lent for this buffer;
+// they stay mapped until `unmap`, whatever becomes of the descriptor or of the daemon.
+unsafe impl Transport for Scheme {
+    fn open(&self, path: &str) -> Result<RawHandle, Error> {
+        let path: String = format!("/scheme/{}/{path}", path::SCHEME);
+        call::open(path, O_RDWR | O_CLOEXEC, 0).map(Self::adopt).map_err(error)
+    }
+
+    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+        call::dup(descriptor(handle), request).map(Self::adopt).map_err(error)
+    }
+
+    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+        call::call_rw(descriptor(handle), payload, CallFlags::empty(), &[opcode as u64])
+            .map_err(error)
+    }
+
+    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+        // The kernel counts the offset itself; text nodes are only ever read from start to end.
+        let _ = offset;
+        call::read(descriptor(handle), out).map_err(error)
+    }
+
+    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
+        let arguments = MmapArgs {
+            addr: core::ptr::null_mut(),
+            length: bytes,
+            prot: PROT_READ | if writable { PROT_WRITE } else { 0 },
+            flags: MAP_SHARED,
+            fd: descriptor(handle),
+            offset: 0,
+        };
+        // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
+        let memory = unsafe { call::mmap(arguments) }.map_err(error)?;
+        Ok(Mapping { memory: NonNull::new(memory.cast()).ok_or(Error::BadAddress)?, length: bytes })
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller passes on what `map` returned, and does not use it any more. Unmapping a
+        // whole mapping cannot fail.
+        let _ = unsafe { call::munmap(mapping.memory.as_ptr().cast(), mapping.length) };
+    }
+
+    fn close(&self, handle: RawHandle) {
+        // A descriptor that this process owns can always be closed.
+        let _ = call::close(descriptor(handle));
+    }
+}

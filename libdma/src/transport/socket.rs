@@ -1,0 +1,195 @@
+//! The transport on Linux: a handle is a connected `SOCK_SEQPACKET` socket.
+
+use core::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::fstat;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect,
+    socket_with, socketpair,
+};
+use zerocopy::little_endian::{U32, U64};
+
+use super::packet::{self, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader};
+use super::{Mapping, RawHandle, Transport};
+use crate::protocol::Error;
+use crate::protocol::call::Opcode;
+
+/// The environment variable that names iommud's socket.
+pub const SOCKET_VARIABLE: &str = "IOMMUD_SOCKET";
+
+/// Where iommud's socket is when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/iommud.sock";
+
+/// A connection to iommud.
+#[derive(Debug)]
+pub struct Socket {
+    /// The handle from which paths are opened; `None` in a process that was only given handles.
+    root: Option<OwnedFd>,
+}
+
+impl Socket {
+    /// Connects to the iommud that [`SOCKET_VARIABLE`] names, or else to [`DEFAULT_SOCKET`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`] if nobody listens there.
+    pub fn connect() -> Result<Arc<Self>, Error> {
+        match std::env::var_os(SOCKET_VARIABLE) {
+            Some(path) => Self::connect_to(Path::new(&path)),
+            None => Self::connect_to(Path::new(DEFAULT_SOCKET)),
+        }
+    }
+
+    /// Connects to the iommud that listens at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`] if nobody listens there.
+    pub fn connect_to(path: &Path) -> Result<Arc<Self>, Error> {
+        let address = SocketAddrUnix::new(path).map_err(other)?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(other)?;
+        connect(&socket, &address).map_err(|errno| match errno {
+            Errno::NOENT | Errno::CONNREFUSED => Error::DaemonGone,
+            errno => other(errno),
+        })?;
+        Ok(Arc::new(Self { root: Some(socket) }))
+    }
+
+    /// A transport for handles that another process passed on. It cannot open paths.
+    pub fn unconnected() -> Arc<Self> {
+        Arc::new(Self { root: None })
+    }
+
+    /// The number by which this transport knows a descriptor that another process passed on.
+    pub fn adopt(descriptor: OwnedFd) -> RawHandle {
+        RawHandle(descriptor.into_raw_fd() as u64)
+    }
+
+    fn request(
+        &self,
+        socket: BorrowedFd<'_>,
+        kind: Kind,
+        argument: u64,
+        payload: &[u8],
+    ) -> Result<Packet<ReplyHeader>, Error> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::TooLarge);
+        }
+        let (mine, its) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(other)?;
+        let header = RequestHeader {
+            kind: U32::new(kind as u32),
+            reserved: U32::ZERO,
+            argument: U64::new(argument),
+        };
+        let its_end = its.as_fd();
+        packet::send(socket, &header, payload, Some(its_end), SendFlags::empty()).map_err(
+            |errno| match errno {
+                Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Error::DaemonGone,
+                errno => other(errno),
+            },
+        )?;
+        // From here on the only other end is the daemon's, so that its death ends the wait.
+        drop(its);
+        let reply: Packet<ReplyHeader> =
+            packet::receive(&mine, RecvFlags::empty()).map_err(|error| match error {
+                ReceiveError::Closed => Error::DaemonGone,
+                ReceiveError::Malformed => Error::BadValue,
+                ReceiveError::System(errno) => other(errno),
+            })?;
+        match reply.header.errno.get() {
+            0 => Ok(reply),
+            errno => Err(Error::from_errno(u16::try_from(errno).unwrap_or(u16::MAX))),
+        }
+    }
+}
+
+/// An errno of the operating system's own. It is not one of iommud's answers, even where the number is
+/// the same.
+fn other(errno: Errno) -> Error {
+    Error::Other(errno.raw_os_error() as u16)
+}
+
+/// The socket behind a handle, for the length of a call.
+fn borrow(handle: &RawHandle) -> Result<BorrowedFd<'_>, Error> {
+    let descriptor = RawFd::try_from(handle.0).map_err(|_| Error::BadHandle)?;
+    // SAFETY: handles of this transport are descriptors that it gave out and that their owner closes
+    // only through `close`, which takes the handle; the borrow does not outlive the handle's.
+    Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+
+fn handle_from(reply: Packet<ReplyHeader>) -> Result<RawHandle, Error> {
+    reply.descriptor.map(Socket::adopt).ok_or(Error::BadValue)
+}
+
+/// Copies an answer's payload out; how much there was.
+fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error> {
+    let length = reply.payload.len();
+    out.get_mut(..length).ok_or(Error::BadValue)?.copy_from_slice(&reply.payload);
+    Ok(length)
+}
+
+// SAFETY: `map` returns a fresh mapping by the kernel of a sealed memory object, whose size cannot shrink
+// beneath it; it stays until `unmap`, whatever becomes of the socket.
+unsafe impl Transport for Socket {
+    fn open(&self, path: &str) -> Result<RawHandle, Error> {
+        let root = self.root.as_ref().ok_or(Error::NotPermitted)?;
+        handle_from(self.request(root.as_fd(), Kind::Open, 0, path.as_bytes())?)
+    }
+
+    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+        handle_from(self.request(borrow(&handle)?, Kind::Derive, 0, request)?)
+    }
+
+    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+        let reply = self.request(borrow(&handle)?, Kind::Call, opcode as u64, payload)?;
+        copy_out(&reply, payload)
+    }
+
+    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+        let reply = self.request(borrow(&handle)?, Kind::Read, offset, &[])?;
+        let length = reply.payload.len().min(out.len());
+        out[..length].copy_from_slice(&reply.payload[..length]);
+        Ok(length)
+    }
+
+    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
+        let reply =
+            self.request(borrow(&handle)?, Kind::Map, bytes as u64, &[u8::from(writable)])?;
+        let object = reply.descriptor.ok_or(Error::BadValue)?;
+        let mut protection = ProtFlags::READ;
+        protection.set(ProtFlags::WRITE, writable);
+        // Memory in huge pages is mapped and unmapped by whole ones; the rest of the last belongs to
+        // this buffer and to nothing else.
+        let page =
+            usize::try_from(fstat(&object).map_err(other)?.st_blksize).unwrap_or(0).max(4096);
+        let length = bytes.checked_next_multiple_of(page).ok_or(Error::TooLarge)?;
+        // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
+        let memory = unsafe {
+            mmap(core::ptr::null_mut(), length, protection, MapFlags::SHARED, &object, 0)
+        }
+        .map_err(other)?;
+        Ok(Mapping { memory: NonNull::new(memory.cast()).ok_or(Error::BadAddress)?, length })
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller passes on what `map` returned, and does not use it any more. Unmapping a
+        // whole mapping cannot fail.
+        let _ = unsafe { munmap(mapping.memory.as_ptr().cast(), mapping.length) };
+    }
+
+    fn close(&self, handle: RawHandle) {
+        if let Ok(descriptor) = RawFd::try_from(handle.0) {
+            // SAFETY: the handle is this transport's, and its owner gives it up with this call.
+            drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+    }
+}
