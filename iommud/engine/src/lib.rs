@@ -6,6 +6,7 @@
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
+//! | [`vtd`] | Intel VT-d: its registers, tables and requests |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
 //!
 //! The engine has no I/O of its own and never waits: an operation that hardware must confirm gives a
@@ -22,3 +23,4 @@ pub mod iova;
 pub mod ledger;
 pub mod platform;
 pub mod table;
+pub mod vtd;
