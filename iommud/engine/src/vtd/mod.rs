@@ -9,13 +9,19 @@
 //! | [`probe`] | what a unit can do, and why one is refused |
 //! | [`root`] | the root table: one entry for each bus |
 //! | [`context`] | the context tables: one entry for each function; domain ids and table widths |
+//! | [`invalidation`] | what can be invalidated, whichever interface carries the request |
+//! | [`descriptor`] | invalidation requests as the queue carries them |
+//! | [`plan`] | the fewest requests that cover a range of addresses |
 //! | [`fault`] | fault records, decoded |
 //!
 //! Legacy translation mode only: scalable mode, device TLBs and interrupt remapping are not used.
 
 pub mod context;
+pub mod descriptor;
 pub mod fault;
 mod field;
+pub mod invalidation;
+pub mod plan;
 pub mod probe;
 pub mod registers;
 pub mod root;

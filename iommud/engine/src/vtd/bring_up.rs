@@ -1,0 +1,263 @@
+//! A unit's way from what firmware left to translation that denies by default (rule R1).
+//!
+//! The tables are complete before it begins: every function is blocked, but for those with ranges that
+//! firmware reserves, which reach these. From there the unit goes step by step, one command at a time
+//! (11.4.4.1), and never waits: each step is begun, and looked at again when the unit is polled.
+//!
+//! # When translation is on already
+//!
+//! A firmware or boot loader may hand the machine over translating. If it used legacy tables, translation
+//! stays on while the root table is changed beneath it (6.6 allows that), so that there is no moment in
+//! which everything passes. Between tables of another mode and ours the unit must be turned off for a
+//! moment (11.4.5): then only what the firmware's own protected memory ranges cover is protected, which
+//! are not turned off before translation is on.
+
+use dma_types::PhysAddr;
+
+use super::invalidation::Invalidation;
+use super::invalidator::Invalidator;
+use super::registers::{
+    FaultEventControl, FaultStatus, GlobalCommand, GlobalStatus, ProtectedMemory, QueueHead,
+    QueueTail, RegisterFile, RootTableAddress, TranslationMode,
+};
+use super::unit::UnitFailure;
+use crate::completion::Ticket;
+use crate::platform::{Instant, Platform};
+
+/// Where a unit is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing has been done.
+    Begin,
+    /// Waiting until a queue of firmware's is empty, so that it can be turned off.
+    DrainOldQueue,
+    /// Waiting until a queue of firmware's is off.
+    StopOldQueue,
+    /// Waiting until tables of another mode are out of use.
+    StopOldTranslation,
+    /// Waiting until the queue is on.
+    StartQueue,
+    /// Waiting until the write buffers are flushed, so that the unit sees the tables.
+    FlushWriteBuffer,
+    /// Waiting until the unit has taken the root table.
+    SetRootTable,
+    /// Waiting until everything cached is gone.
+    Invalidate(Ticket),
+    /// Waiting until translation is on.
+    StartTranslation,
+    /// Waiting until the protected memory ranges are open: translation protects more.
+    OpenProtectedMemory,
+    /// Done.
+    Finished,
+}
+
+impl Step {
+    /// What the unit is asked for in this step, for reports.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::DrainOldQueue => "empty the queue that firmware left",
+            Self::StopOldQueue => "turn off the queue that firmware left",
+            Self::StopOldTranslation => "turn off the translation that firmware left",
+            Self::StartQueue => "turn on its invalidation queue",
+            Self::FlushWriteBuffer => "flush its write buffers",
+            Self::SetRootTable => "take its root table",
+            Self::Invalidate(_) => "invalidate its caches",
+            Self::StartTranslation => "turn on translation",
+            Self::OpenProtectedMemory => "open the protected memory ranges",
+            Self::Finished => "finish",
+        }
+    }
+}
+
+/// A unit on its way.
+#[derive(Debug)]
+pub struct BringUp {
+    step: Step,
+    since: Instant,
+    /// Whether translation was on when it was found.
+    found_translating: bool,
+}
+
+/// What the steps work on.
+pub struct Parts<'a> {
+    /// The unit's registers.
+    pub registers: &'a RegisterFile,
+    /// Its way of invalidating.
+    pub invalidator: &'a mut Invalidator,
+    /// Its root table.
+    pub root: PhysAddr,
+    /// CAP.RWBF.
+    pub needs_write_buffer_flush: bool,
+    /// CAP.PLMR or CAP.PHMR.
+    pub has_protected_memory: bool,
+}
+
+impl BringUp {
+    /// At the beginning.
+    pub fn new(now: Instant) -> Self {
+        Self { step: Step::Begin, since: now, found_translating: false }
+    }
+
+    /// Where the unit is.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Since when it has been there.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether translation was on when the unit was found.
+    pub fn found_translating(&self) -> bool {
+        self.found_translating
+    }
+
+    /// Goes as far as the unit lets it.
+    ///
+    /// # Errors
+    ///
+    /// [`UnitFailure`] if the unit does something that no unit does.
+    pub fn advance(
+        &mut self,
+        parts: &mut Parts<'_>,
+        platform: &mut impl Platform,
+    ) -> Result<(), UnitFailure> {
+        // Every step leads to a later one, so that this ends.
+        while self.step != Step::Finished && self.is_done(parts, platform)? {
+            self.step = self.begin_next(parts, platform);
+            self.since = platform.now();
+        }
+        Ok(())
+    }
+
+    /// Whether the unit has done what the step waits for.
+    fn is_done(
+        &mut self,
+        parts: &mut Parts<'_>,
+        platform: &mut impl Platform,
+    ) -> Result<bool, UnitFailure> {
+        let status: GlobalStatus = parts.registers.read(platform);
+        if status.into_bits() == u32::MAX {
+            return Err(UnitFailure::Vanished);
+        }
+        Ok(match self.step {
+            Step::Begin => {
+                self.found_translating = status.translation();
+                true
+            }
+            Step::DrainOldQueue => old_queue_is_empty(parts, platform),
+            Step::StopOldQueue => !status.queued_invalidation(),
+            Step::StopOldTranslation => !status.translation(),
+            Step::StartQueue => status.queued_invalidation(),
+            Step::FlushWriteBuffer => !status.flushing_write_buffer(),
+            Step::SetRootTable => status.root_table_set(),
+            Step::Invalidate(ticket) => {
+                parts.invalidator.poll(platform, parts.registers)?;
+                parts.invalidator.confirmed() >= ticket
+            }
+            Step::StartTranslation => status.translation(),
+            Step::OpenProtectedMemory => {
+                !parts.registers.read::<ProtectedMemory>(platform).enabled()
+            }
+            Step::Finished => false,
+        })
+    }
+
+    /// Begins the step after this one, leaving out what the unit does not need.
+    fn begin_next(&mut self, parts: &mut Parts<'_>, platform: &mut impl Platform) -> Step {
+        let registers = parts.registers;
+        let status: GlobalStatus = registers.read(platform);
+        let command = GlobalCommand::keeping(status);
+        // A guard is a step's need; the first that is needed, in this order, is next.
+        let after = |step: Step| order(self.step) < order(step);
+        if after(Step::DrainOldQueue) && status.queued_invalidation() {
+            return Step::DrainOldQueue;
+        }
+        if after(Step::StopOldQueue) && status.queued_invalidation() {
+            registers.write(platform, command.with_queued_invalidation(false));
+            return Step::StopOldQueue;
+        }
+        if after(Step::StopOldTranslation) && status.translation() {
+            let old: RootTableAddress = registers.read(platform);
+            if old.mode() != TranslationMode::Legacy {
+                registers.write(platform, command.with_translation(false));
+                return Step::StopOldTranslation;
+            }
+        }
+        if after(Step::StartQueue) {
+            mask_and_clear_faults(registers, platform);
+            if let Some(address) = parts.invalidator.queue_address() {
+                registers.write(platform, QueueTail::new());
+                registers.write(platform, address);
+                registers.write(platform, command.with_queued_invalidation(true));
+                return Step::StartQueue;
+            }
+        }
+        if after(Step::FlushWriteBuffer) && parts.needs_write_buffer_flush {
+            registers.write(platform, command.with_flush_write_buffer(true));
+            return Step::FlushWriteBuffer;
+        }
+        if after(Step::SetRootTable) {
+            registers.write(platform, RootTableAddress::new().with_table(parts.root));
+            registers.write(platform, command.with_set_root_table(true));
+            return Step::SetRootTable;
+        }
+        if after(Step::Invalidate(Ticket(0))) {
+            // The order is the specification's: contexts first, for what is cached of translations is
+            // found by them (6.6).
+            let all = [Invalidation::ContextGlobal, Invalidation::IotlbGlobal];
+            return Step::Invalidate(parts.invalidator.submit(platform, registers, all));
+        }
+        if after(Step::StartTranslation) && !status.translation() {
+            registers.write(platform, command.with_translation(true));
+            return Step::StartTranslation;
+        }
+        if after(Step::OpenProtectedMemory) && parts.has_protected_memory {
+            let protected: ProtectedMemory = registers.read(platform);
+            if protected.enabled() || protected.enable() {
+                registers.write(platform, protected.with_enable(false));
+                return Step::OpenProtectedMemory;
+            }
+        }
+        Step::Finished
+    }
+}
+
+/// The place of a step on the way.
+const fn order(step: Step) -> u8 {
+    match step {
+        Step::Begin => 0,
+        Step::DrainOldQueue => 1,
+        Step::StopOldQueue => 2,
+        Step::StopOldTranslation => 3,
+        Step::StartQueue => 4,
+        Step::FlushWriteBuffer => 5,
+        Step::SetRootTable => 6,
+        Step::Invalidate(_) => 7,
+        Step::StartTranslation => 8,
+        Step::OpenProtectedMemory => 9,
+        Step::Finished => 10,
+    }
+}
+
+/// Whether the unit has read all of the queue that firmware left; a queue that stopped at an error never
+/// will, and is turned off as it is.
+fn old_queue_is_empty(parts: &Parts<'_>, platform: &mut impl Platform) -> bool {
+    let head: QueueHead = parts.registers.read(platform);
+    let tail: QueueTail = parts.registers.read(platform);
+    let faults: FaultStatus = parts.registers.read(platform);
+    head.descriptor() == tail.descriptor() || faults.queue_error() || faults.time_out()
+}
+
+/// Holds fault interrupts back, since nobody takes them yet, and forgets the faults of before.
+fn mask_and_clear_faults(registers: &RegisterFile, platform: &mut impl Platform) {
+    let control: FaultEventControl = registers.read(platform);
+    registers.write(platform, control.with_masked(true));
+    for index in 0..registers.fault_record_count() {
+        registers.clear_fault_record(platform, index);
+    }
+    let status: FaultStatus = registers.read(platform);
+    registers.write(platform, status);
+}

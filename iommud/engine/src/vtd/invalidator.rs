@@ -1,0 +1,274 @@
+//! How a unit is made to forget, by its queue or by its registers, without waiting.
+//!
+//! What is asked goes through one line: flushing the write buffers where a unit needs that (6.8), the
+//! invalidations, and at the end of each submission a fence that stands for its [`Ticket`]. The queue takes
+//! as much of the line as it has room for; the registers take one request at a time, and the next when the
+//! unit is polled and has finished. Either way the tickets of a unit are confirmed in order.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use super::descriptor::{self, Wait};
+use super::invalidation::Invalidation;
+use super::queue::Queue;
+use super::registers::{
+    ContextCommand, Drain, FaultStatus, GlobalCommand, GlobalStatus, Granularity, QueueAddress,
+    RegisterFile,
+};
+use super::unit::UnitFailure;
+use crate::completion::Ticket;
+use crate::platform::{Instant, Platform, TableFrames};
+
+/// One thing in the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    FlushWriteBuffer,
+    Invalidate(Invalidation),
+    Fence(Ticket),
+}
+
+/// A request that occupies registers until it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Running {
+    WriteBuffer,
+    Context,
+    Iotlb,
+}
+
+/// A unit's way of invalidating.
+#[derive(Debug)]
+pub struct Invalidator {
+    /// The queue, or `None` where requests go through the registers.
+    queue: Option<Queue>,
+    drain: Drain,
+    needs_write_buffer_flush: bool,
+    line: VecDeque<Command>,
+    running: Option<Running>,
+    /// The tickets that are not confirmed, and when each was given out.
+    open: VecDeque<(Ticket, Instant)>,
+    submitted: Ticket,
+    confirmed: Ticket,
+}
+
+impl Invalidator {
+    /// By a queue if the unit has one (`queued`), else by registers. `None` if there are no frames for
+    /// the queue.
+    pub fn new(
+        frames: &mut impl TableFrames,
+        queued: bool,
+        drain: Drain,
+        needs_write_buffer_flush: bool,
+    ) -> Option<Self> {
+        let queue = if queued { Some(Queue::new(frames)?) } else { None };
+        Some(Self {
+            queue,
+            drain,
+            needs_write_buffer_flush,
+            line: VecDeque::new(),
+            running: None,
+            open: VecDeque::new(),
+            submitted: Ticket(0),
+            confirmed: Ticket(0),
+        })
+    }
+
+    /// Where the queue is, if there is one.
+    pub fn queue_address(&self) -> Option<QueueAddress> {
+        self.queue.as_ref().map(Queue::address)
+    }
+
+    /// Every ticket up to this one is confirmed.
+    pub fn confirmed(&self) -> Ticket {
+        self.confirmed
+    }
+
+    /// How many tickets are not confirmed.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Asks for these invalidations, and gives the ticket that stands for all of them. Often it is
+    /// confirmed when this returns.
+    pub fn submit(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        invalidations: impl IntoIterator<Item = Invalidation>,
+    ) -> Ticket {
+        self.submitted.0 += 1;
+        let ticket = self.submitted;
+        self.open.push_back((ticket, platform.now()));
+        if self.needs_write_buffer_flush {
+            self.put(platform, registers, Command::FlushWriteBuffer);
+        }
+        for invalidation in invalidations {
+            self.put(platform, registers, Command::Invalidate(invalidation));
+        }
+        self.put(platform, registers, Command::Fence(ticket));
+        if let Some(queue) = &mut self.queue {
+            queue.announce(platform, registers);
+        }
+        self.collect(platform);
+        ticket
+    }
+
+    /// Goes on with the line, and takes note of what is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`UnitFailure::QueueStopped`] and [`UnitFailure::InvalidationRefused`]: after either, nothing that
+    /// is open will ever be confirmed.
+    pub fn poll(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+    ) -> Result<(), UnitFailure> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        loop {
+            if let Some(running) = self.running {
+                if !finished(running, platform, registers)? {
+                    break;
+                }
+                self.running = None;
+            }
+            let Some(command) = self.line.pop_front() else { break };
+            if !self.issue(platform, registers, command) {
+                self.line.push_front(command);
+                break;
+            }
+        }
+        if let Some(queue) = &mut self.queue {
+            queue.announce(platform, registers);
+        }
+        self.collect(platform);
+        if self.queue.is_some() && !self.open.is_empty() {
+            let status: FaultStatus = registers.read(platform);
+            if status.queue_error() || status.time_out() {
+                return Err(UnitFailure::QueueStopped);
+            }
+        }
+        Ok(())
+    }
+
+    /// For how long the oldest ticket has been open.
+    pub fn oldest(&self, now: Instant) -> Option<Duration> {
+        self.open.front().map(|(_, since)| now.since(*since))
+    }
+
+    /// Does this at once if nothing is before it and it can be, else puts it in the line.
+    fn put(&mut self, platform: &mut impl Platform, registers: &RegisterFile, command: Command) {
+        if !self.line.is_empty()
+            || self.running.is_some()
+            || !self.issue(platform, registers, command)
+        {
+            self.line.push_back(command);
+        }
+    }
+
+    /// Begins a command; false if it must wait.
+    fn issue(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        command: Command,
+    ) -> bool {
+        match (command, &mut self.queue) {
+            (Command::FlushWriteBuffer, _) => {
+                let status: GlobalStatus = registers.read(platform);
+                let flush = GlobalCommand::keeping(status).with_flush_write_buffer(true);
+                registers.write(platform, flush);
+                self.running = Some(Running::WriteBuffer);
+                true
+            }
+            (Command::Invalidate(invalidation), Some(queue)) => {
+                let descriptor = descriptor::invalidate(invalidation, self.drain);
+                queue.push(platform, registers, descriptor)
+            }
+            (Command::Fence(ticket), Some(queue)) => {
+                let wait = Wait { address: queue.status_address(), data: ticket.0 as u32 };
+                queue.push(platform, registers, descriptor::wait(wait))
+            }
+            (Command::Invalidate(invalidation), None) => {
+                self.running =
+                    Some(invalidate_by_registers(platform, registers, invalidation, self.drain));
+                true
+            }
+            (Command::Fence(ticket), None) => {
+                self.confirm(ticket);
+                true
+            }
+        }
+    }
+
+    /// Reads how far the queue is.
+    fn collect(&mut self, frames: &impl TableFrames) {
+        if let Some(queue) = &self.queue {
+            let status = queue.status(frames);
+            if let Some(ticket) = Queue::ticket(status, self.confirmed, self.submitted) {
+                self.confirm(ticket);
+            }
+        }
+    }
+
+    fn confirm(&mut self, ticket: Ticket) {
+        self.confirmed = self.confirmed.max(ticket);
+        while self.open.front().is_some_and(|(ticket, _)| *ticket <= self.confirmed) {
+            self.open.pop_front();
+        }
+    }
+}
+
+/// Sets a request going by the registers (6.5.1).
+fn invalidate_by_registers(
+    platform: &mut impl Platform,
+    registers: &RegisterFile,
+    invalidation: Invalidation,
+    drain: Drain,
+) -> Running {
+    match invalidation {
+        Invalidation::ContextGlobal
+        | Invalidation::ContextDomain(_)
+        | Invalidation::ContextDevice { .. } => {
+            registers.write(platform, invalidation.context_command());
+            Running::Context
+        }
+        Invalidation::IotlbGlobal
+        | Invalidation::IotlbDomain(_)
+        | Invalidation::IotlbPages { .. } => {
+            if let Some(address) = invalidation.invalidate_address() {
+                registers.write_invalidate_address(platform, address);
+            }
+            registers.write_iotlb(platform, invalidation.iotlb_invalidate(drain));
+            Running::Iotlb
+        }
+    }
+}
+
+/// Whether a request by the registers is done.
+fn finished(
+    running: Running,
+    platform: &mut impl Platform,
+    registers: &RegisterFile,
+) -> Result<bool, UnitFailure> {
+    let done = match running {
+        Running::WriteBuffer => {
+            let status: GlobalStatus = registers.read(platform);
+            return Ok(!status.flushing_write_buffer());
+        }
+        Running::Context => {
+            let command: ContextCommand = registers.read(platform);
+            (!command.invalidate()).then(|| command.done())
+        }
+        Running::Iotlb => {
+            let command = registers.read_iotlb(platform);
+            (!command.invalidate()).then(|| command.done())
+        }
+    };
+    match done {
+        None => Ok(false),
+        Some(Granularity::Refused) => Err(UnitFailure::InvalidationRefused),
+        Some(_) => Ok(true),
+    }
+}

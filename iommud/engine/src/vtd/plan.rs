@@ -1,0 +1,259 @@
+//! The fewest requests that make a unit forget a range of addresses.
+//!
+//! A page-selective request names a power of two of pages, aligned to its size, so that an exact cover
+//! of a range can need a dozen. Here one or two slightly larger blocks do: what is forgotten besides
+//! is less than the range itself, of the same domain, and costs a table walk if it is needed again.
+
+use dma_types::{Iova, PAGE_SIZE};
+
+use super::context::DomainId;
+use super::invalidation::{Invalidation, PageBlock, Touched};
+
+/// The most page-selective requests worth making instead of forgetting the whole domain.
+///
+/// A range that needs more is larger than the unit's largest block several times over (with the mask of
+/// 18 that units usually have, larger than 4 GiB), far beyond what an IOTLB holds: little of the domain
+/// would be spared, and each request takes its time in the queue.
+pub const MOST_REQUESTS: usize = 4;
+
+/// The orders of the large pages, of 2 MiB and 1 GiB. One request must cover such a page as a whole
+/// (6.5.2.3).
+const LARGE_PAGES: [u8; 2] = [9, 18];
+
+/// The requests for one range, at most [`MOST_REQUESTS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    requests: [Invalidation; MOST_REQUESTS],
+    count: usize,
+}
+
+impl Plan {
+    /// How to make a unit forget `bytes` of `domain` from `start` on.
+    ///
+    /// `page_selective` is the unit's
+    /// [`Capability::page_selective`](super::registers::Capability::page_selective). Pages count whole
+    /// from the first byte they share with the range, 4 KiB pages, that is: where a part of a large page
+    /// has changed (it was split), the range must be all of the large page, since that is what the unit
+    /// has cached.
+    pub fn new(
+        domain: DomainId,
+        start: Iova,
+        bytes: u64,
+        touched: Touched,
+        page_selective: Option<u8>,
+    ) -> Self {
+        let everything = Invalidation::IotlbDomain(domain);
+        let nothing = Self { requests: [everything; MOST_REQUESTS], count: 0 };
+        let Some(last_byte) = bytes.checked_sub(1) else {
+            return nothing;
+        };
+        let range = Pages {
+            first: start.get() / PAGE_SIZE,
+            last: start.get().saturating_add(last_byte) / PAGE_SIZE,
+        };
+        let request = |pages| Invalidation::IotlbPages { domain, pages, touched };
+        page_selective
+            .and_then(|mask| nothing.covering(range, mask, request))
+            .unwrap_or(Self { count: 1, ..nothing })
+    }
+
+    /// The requests, in any order; none for an empty range.
+    pub fn requests(&self) -> &[Invalidation] {
+        self.requests.get(..self.count).unwrap_or_default()
+    }
+
+    /// The plan with blocks of at most order `mask` that cover the range, or `None` if the whole domain
+    /// is better forgotten.
+    fn covering(
+        mut self,
+        range: Pages,
+        mask: u8,
+        request: impl Fn(PageBlock) -> Invalidation,
+    ) -> Option<Self> {
+        let (left, right) = range.parts();
+        for part in [Some(left), right].into_iter().flatten() {
+            let order = part.order();
+            if LARGE_PAGES.iter().any(|&large| mask < large && large <= order) {
+                return None;
+            }
+            let order = order.min(mask);
+            let (first, last) = (part.first >> order, part.last >> order);
+            if last - first >= MOST_REQUESTS as u64 {
+                return None;
+            }
+            for block in first..=last {
+                *self.requests.get_mut(self.count)? =
+                    request(PageBlock::around(block << order, order));
+                self.count += 1;
+            }
+        }
+        Some(self)
+    }
+}
+
+/// A range of page numbers, both ends in it. They have 52 bits.
+#[derive(Clone, Copy)]
+struct Pages {
+    first: u64,
+    last: u64,
+}
+
+impl Pages {
+    /// The order of the smallest aligned block that holds the range: up to the highest bit in which its
+    /// ends differ.
+    const fn order(self) -> u8 {
+        (u64::BITS - (self.first ^ self.last).leading_zeros()) as u8
+    }
+
+    /// The range, cut in two if that makes the blocks around it smaller.
+    ///
+    /// A range across the middle of its block is cut there. Each part then ends or starts at the middle,
+    /// and is more than half of the block around it.
+    const fn parts(self) -> (Self, Option<Self>) {
+        let order = self.order();
+        if 1 << order <= 2 * (self.last - self.first + 1) {
+            return (self, None);
+        }
+        let half = order - 1;
+        let middle = self.last >> half << half;
+        let left = Self { first: self.first, last: middle - 1 };
+        (left, Some(Self { first: middle, last: self.last }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const DOMAIN: DomainId = DomainId::new(5);
+
+    /// The blocks of a plan, as page number and order, or `None` if it forgets the domain.
+    fn blocks(start: u64, bytes: u64, mask: Option<u8>) -> Option<Vec<(u64, u8)>> {
+        let plan = Plan::new(DOMAIN, Iova::new(start), bytes, Touched::Leaves, mask);
+        let of = |request: &Invalidation| match *request {
+            Invalidation::IotlbPages { domain, pages, touched } => {
+                assert_eq!((domain, touched), (DOMAIN, Touched::Leaves));
+                // Aligned, as the constructor for everybody else demands.
+                assert_eq!(PageBlock::new(pages.first(), pages.order()), Some(pages));
+                Some((pages.first().get() / PAGE_SIZE, pages.order()))
+            }
+            Invalidation::IotlbDomain(domain) => {
+                assert_eq!((domain, plan.requests().len()), (DOMAIN, 1));
+                None
+            }
+            other => panic!("{other:?}"),
+        };
+        plan.requests().iter().map(of).collect()
+    }
+
+    #[test]
+    fn an_aligned_power_of_two_is_one_request() {
+        assert_eq!(blocks(0x1000, 0x1000, Some(18)), Some([(1, 0)].into()));
+        assert_eq!(blocks(0x1234, 4, Some(18)), Some([(1, 0)].into()));
+        assert_eq!(blocks(0x20_0000, 0x20_0000, Some(18)), Some([(0x200, 9)].into()));
+        assert_eq!(blocks(0x4000_0000, 0x4000_0000, Some(18)), Some([(0x4_0000, 18)].into()));
+    }
+
+    #[test]
+    fn an_odd_range_is_one_or_two_requests() {
+        // Pages 1 to 7: one block of 8.
+        assert_eq!(blocks(0x1000, 0x7000, Some(18)), Some([(0, 3)].into()));
+        // Two pages, on both sides of a GiB.
+        assert_eq!(
+            blocks(0x3fff_f000, 0x2000, Some(18)),
+            Some([(0x3_ffff, 0), (0x4_0000, 0)].into())
+        );
+        // Pages 7 to 12: 7, and 8 to 15.
+        assert_eq!(blocks(0x7000, 0x6000, Some(18)), Some([(7, 0), (8, 3)].into()));
+    }
+
+    #[test]
+    fn an_empty_range_is_no_request() {
+        assert_eq!(blocks(0x1000, 0, Some(18)), Some(Vec::new()));
+        assert_eq!(blocks(0x1000, 0, None), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_range_too_large_for_its_unit_forgets_the_domain() {
+        assert_eq!(blocks(0, 4 << 30, Some(18)).unwrap().len(), 4);
+        assert_eq!(blocks(0, 5 << 30, Some(18)), None);
+        assert_eq!(blocks(0x1000, 0x1000, None), None);
+        assert_eq!(blocks(0, 0x4000, Some(0)).unwrap().len(), 4);
+        assert_eq!(blocks(0, 0x5000, Some(0)), None);
+    }
+
+    #[test]
+    fn a_large_page_is_never_forgotten_in_pieces() {
+        assert_eq!(blocks(0x20_0000, 0x20_0000, Some(8)), None);
+        assert_eq!(blocks(0x20_0000, 0x20_0000, Some(9)), Some([(0x200, 9)].into()));
+        assert_eq!(blocks(0x4000_0000, 0x4000_0000, Some(17)), None);
+    }
+
+    #[test]
+    fn r5_a_range_past_the_end_of_the_space_stops_there() {
+        assert_eq!(blocks(u64::MAX, u64::MAX, Some(18)), Some([((1 << 52) - 1, 0)].into()));
+        assert_eq!(blocks(0, u64::MAX, Some(18)), None);
+        assert_eq!(blocks(0, u64::MAX, Some(63)), Some([(0, 52)].into()));
+    }
+
+    /// Ranges of every size and place, most of them small.
+    fn ranges() -> impl Strategy<Value = (u64, u64)> {
+        (0u32..64, 0u32..64, any::<u64>(), any::<u64>())
+            .prop_map(|(a, b, start, bytes)| (start >> a, bytes >> b))
+    }
+
+    proptest! {
+        #[test]
+        fn r2_a_plan_covers_its_range_with_blocks_the_unit_takes(
+            (start, bytes) in ranges(),
+            mask in 0u8..64,
+        ) {
+            if let Some(blocks) = blocks(start, bytes, Some(mask)) {
+                prop_assert!(blocks.len() <= MOST_REQUESTS);
+                prop_assert!(blocks.iter().all(|&(_, order)| order <= mask));
+                // Blocks come in order of address: walk along them from the first page to the last.
+                let mut next = start / PAGE_SIZE;
+                for (first, order) in blocks {
+                    prop_assert!(first <= next);
+                    next = next.max(first + (1 << order));
+                }
+                if bytes > 0 {
+                    prop_assert!(next > start.saturating_add(bytes - 1) / PAGE_SIZE);
+                }
+            }
+        }
+
+        #[test]
+        fn a_plan_of_pages_forgets_less_than_twice_what_it_must((start, bytes) in ranges()) {
+            if let Some(blocks) = blocks(start, bytes, Some(52)) {
+                let must = match bytes.checked_sub(1) {
+                    Some(rest) => start.saturating_add(rest) / PAGE_SIZE - start / PAGE_SIZE + 1,
+                    None => 0,
+                };
+                prop_assert!(blocks.len() <= 2);
+                prop_assert!(blocks.iter().map(|&(_, order)| 1 << order).sum::<u64>() <= 2 * must);
+            }
+        }
+
+        #[test]
+        fn every_large_page_in_the_range_lies_in_one_block(
+            (start, bytes) in ranges(),
+            mask in 0u8..64,
+            at in any::<u64>(),
+            large in prop::sample::select(&LARGE_PAGES[..]),
+        ) {
+            let size = PAGE_SIZE << large;
+            let (first, end) = (start.div_ceil(size), start.saturating_add(bytes) / size);
+            if first < end && let Some(blocks) = blocks(start, bytes, Some(mask)) {
+                let page = (first + at % (end - first)) << large;
+                let whole = |&(block, order): &(u64, u8)| {
+                    block <= page && page + (1 << large) <= block + (1 << order)
+                };
+                prop_assert!(blocks.iter().any(whole));
+            }
+        }
+    }
+}
