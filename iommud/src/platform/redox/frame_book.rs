@@ -1,0 +1,163 @@
+//! Which table frames are taken, and in which chunk an address lies.
+
+use dma_types::{PAGE_SIZE, PhysAddr};
+
+/// The book of an arena that grows by chunks, each contiguous in physical memory. `M` is what the keeper of
+/// the arena needs to reach a chunk's memory.
+#[derive(Debug)]
+pub struct FrameBook<M> {
+    /// Ordered by where they start. They never overlap, because the system gave them all out.
+    chunks: Vec<Chunk<M>>,
+    /// The chunk that had a free frame last.
+    recent: usize,
+}
+
+#[derive(Debug)]
+struct Chunk<M> {
+    start: PhysAddr,
+    frames: usize,
+    memory: M,
+    /// One bit a frame: set when taken. Bits past the last frame are set for good.
+    taken: Box<[u64]>,
+    /// Every word before this one is full.
+    search_from: usize,
+}
+
+impl<M> Default for FrameBook<M> {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), recent: 0 }
+    }
+}
+
+impl<M: Copy> FrameBook<M> {
+    /// Adds a chunk of free frames.
+    pub fn add(&mut self, start: PhysAddr, frames: usize, memory: M) {
+        let mut taken = vec![0; frames.div_ceil(64)].into_boxed_slice();
+        if let (Some(last), used @ 1..) = (taken.last_mut(), frames % 64) {
+            *last = u64::MAX << used;
+        }
+        let at = self.chunks.partition_point(|chunk| chunk.start < start);
+        self.chunks.insert(at, Chunk { start, frames, memory, taken, search_from: 0 });
+        self.recent = at;
+    }
+
+    /// Takes a free frame: its address, its chunk's memory and its number in the chunk. `None` when all are
+    /// taken, and a chunk must be added first.
+    pub fn take(&mut self) -> Option<(PhysAddr, M, usize)> {
+        let count = self.chunks.len();
+        for step in 0..count {
+            let at = (self.recent + step) % count;
+            if let Some(chunk) = self.chunks.get_mut(at)
+                && let Some(index) = chunk.take()
+            {
+                self.recent = at;
+                let frame = chunk.start.checked_add(index as u64 * PAGE_SIZE)?;
+                return Some((frame, chunk.memory, index));
+            }
+        }
+        None
+    }
+
+    /// Gives a frame back. Nothing happens for an address that is no frame of the arena, or not taken.
+    pub fn give_back(&mut self, frame: PhysAddr) {
+        let Some((at, index)) = self.locate(frame) else { return };
+        if let Some(chunk) = self.chunks.get_mut(at) {
+            chunk.give_back(index);
+        }
+    }
+
+    /// The memory of the chunk that holds this frame, and the frame's number in it; `None` for an address
+    /// that is no frame of the arena.
+    pub fn find(&self, frame: PhysAddr) -> Option<(M, usize)> {
+        let (at, index) = self.locate(frame)?;
+        Some((self.chunks.get(at)?.memory, index))
+    }
+
+    /// The place of a frame: which chunk, and which frame of it.
+    fn locate(&self, frame: PhysAddr) -> Option<(usize, usize)> {
+        let at = self.chunks.partition_point(|chunk| chunk.start <= frame).checked_sub(1)?;
+        let chunk = self.chunks.get(at)?;
+        let index = usize::try_from((frame.get() - chunk.start.get()) / PAGE_SIZE).ok()?;
+        (frame.is_aligned(PAGE_SIZE) && index < chunk.frames).then_some((at, index))
+    }
+}
+
+impl<M> Chunk<M> {
+    fn take(&mut self) -> Option<usize> {
+        let from = self.taken.get(self.search_from..)?;
+        let Some(step) = from.iter().position(|&word| word != u64::MAX) else {
+            self.search_from = self.taken.len();
+            return None;
+        };
+        self.search_from += step;
+        let word = self.taken.get_mut(self.search_from)?;
+        let bit = word.trailing_ones();
+        *word |= 1 << bit;
+        Some(self.search_from * 64 + bit as usize)
+    }
+
+    fn give_back(&mut self, index: usize) {
+        if let Some(word) = self.taken.get_mut(index / 64) {
+            *word &= !(1 << (index % 64));
+            self.search_from = self.search_from.min(index / 64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn book(chunks: &[(u64, usize)]) -> FrameBook<char> {
+        let mut book = FrameBook::default();
+        for (&(start, frames), name) in chunks.iter().zip('a'..) {
+            book.add(PhysAddr::new(start), frames, name);
+        }
+        book
+    }
+
+    #[test]
+    fn r2_every_frame_is_given_out_once_until_it_comes_back() {
+        let mut book = book(&[(0x40_0000, 70), (0x10_0000, 3), (0x80_0000, 64)]);
+        let mut seen = BTreeSet::new();
+        while let Some((frame, memory, index)) = book.take() {
+            assert!(seen.insert(frame), "{frame} twice");
+            assert_eq!(book.find(frame), Some((memory, index)));
+        }
+        assert_eq!(seen.len(), 70 + 3 + 64);
+
+        let back = PhysAddr::new(0x40_0000 + 69 * 0x1000);
+        book.give_back(back);
+        assert_eq!(book.take(), Some((back, 'a', 69)));
+        assert_eq!(book.take(), None);
+    }
+
+    #[test]
+    fn r5_an_address_outside_the_arena_is_no_frame() {
+        let mut book = book(&[(0x10_0000, 2), (0x20_0000, 1)]);
+        for outside in [0, 0xf_f000, 0x10_0800, 0x10_2000, 0x1f_f000, 0x20_1000, u64::MAX] {
+            assert_eq!(book.find(PhysAddr::new(outside)), None, "{outside:#x}");
+            book.give_back(PhysAddr::new(outside));
+        }
+        assert_eq!(book.find(PhysAddr::new(0x10_1000)), Some(('a', 1)));
+        assert_eq!(book.find(PhysAddr::new(0x20_0000)), Some(('b', 0)));
+    }
+
+    #[test]
+    fn a_frame_given_back_twice_is_free_once() {
+        let mut book = book(&[(0, 2)]);
+        let (first, ..) = book.take().unwrap();
+        book.give_back(first);
+        book.give_back(first);
+        assert!(book.take().is_some());
+        assert!(book.take().is_some());
+        assert_eq!(book.take(), None);
+    }
+
+    #[test]
+    fn an_empty_book_has_no_frame() {
+        assert_eq!(book(&[]).take(), None);
+        assert_eq!(book(&[(0, 0)]).take(), None);
+    }
+}

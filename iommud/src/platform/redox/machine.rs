@@ -1,0 +1,161 @@
+//! The whole platform.
+
+use core::ops::Range;
+use std::rc::Rc;
+use std::time;
+
+use dma_types::{CpuAddr, PciAddress, PhysAddr};
+use iommu_engine::platform::{
+    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
+    Segment, TableFrame, TableFrames,
+};
+use thiserror::Error;
+
+use super::acpi::read_table;
+use super::config_space::MappedConfigSpace;
+use super::frames::TableArena;
+use super::memory::Memory;
+use super::random::Random;
+use super::registers::RegisterWindows;
+use super::runs::RunArena;
+
+/// A machine that runs Redox.
+pub struct Redox {
+    tables: TableArena,
+    runs: RunArena,
+    registers: RegisterWindows,
+    config: MappedConfigSpace,
+    random: Random,
+    start: time::Instant,
+}
+
+/// Why the platform cannot be had.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The memory scheme refused.
+    #[error("cannot open the memory scheme (is this uid 0?): {0}")]
+    Memory(libredox::error::Error),
+    /// Not even a few frames.
+    #[error("there is no memory for the IOMMU's tables")]
+    OutOfMemory,
+    /// The rand scheme refused.
+    #[error("cannot open /scheme/rand: {0}")]
+    Random(std::io::Error),
+    /// The firmware's tables cannot be read.
+    #[error("{0}: is acpid running?")]
+    Acpi(PlatformError),
+}
+
+impl Redox {
+    /// Opens every scheme that the platform needs except acpi, of which it reads one table: start the
+    /// daemon after acpid.
+    pub fn open() -> Result<Self, OpenError> {
+        let memory = Rc::new(Memory::open().map_err(OpenError::Memory)?);
+        Ok(Self {
+            tables: TableArena::new(memory.clone()).ok_or(OpenError::OutOfMemory)?,
+            runs: RunArena::new(memory.clone()),
+            registers: RegisterWindows::new(memory),
+            config: MappedConfigSpace::find().map_err(OpenError::Acpi)?,
+            random: Random::open().map_err(OpenError::Random)?,
+            start: time::Instant::now(),
+        })
+    }
+
+    /// Where a run is in this process: what a client's `mmap` of it is answered with, after checking that
+    /// offset and length lie in the run, for the kernel maps whatever follows.
+    pub fn run_address(&self, run: RunId) -> Option<CpuAddr> {
+        self.runs.address(run)
+    }
+}
+
+impl TableFrames for Redox {
+    fn header_frame(&self) -> PhysAddr {
+        self.tables.header_frame()
+    }
+
+    fn alloc_frame(&mut self) -> Option<PhysAddr> {
+        self.tables.alloc_frame()
+    }
+
+    fn free_frame(&mut self, frame: PhysAddr) {
+        self.tables.free_frame(frame);
+    }
+
+    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
+        self.tables.table(frame)
+    }
+
+    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
+        self.tables.flush_entries(frame, entries);
+    }
+}
+
+impl BufferRuns for Redox {
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.runs.alloc_run(bytes)
+    }
+
+    fn free_run(&mut self, run: RunId) {
+        self.runs.free_run(run);
+    }
+
+    fn segments(&self, run: RunId) -> &[Segment] {
+        self.runs.segments(run)
+    }
+}
+
+impl Registers for Redox {
+    fn map_registers(
+        &mut self,
+        base: PhysAddr,
+        bytes: usize,
+    ) -> Result<RegisterWindow, PlatformError> {
+        self.registers.map_registers(base, bytes)
+    }
+
+    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
+        self.registers.read32(window, offset)
+    }
+
+    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
+        self.registers.write32(window, offset, value);
+    }
+
+    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
+        self.registers.read64(window, offset)
+    }
+
+    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
+        self.registers.write64(window, offset, value);
+    }
+}
+
+impl ConfigSpace for Redox {
+    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
+        match self.config.dword(&mut self.registers, function, offset) {
+            Some((window, at)) => self.registers.read32(window, at),
+            None => u32::MAX,
+        }
+    }
+
+    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        if let Some((window, at)) = self.config.dword(&mut self.registers, function, offset) {
+            self.registers.write32(window, at, value);
+        }
+    }
+}
+
+impl Platform for Redox {
+    fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
+        read_table(signature)
+    }
+
+    fn now(&self) -> Instant {
+        let nanoseconds = self.start.elapsed().as_nanos();
+        Instant::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    fn entropy(&mut self) -> [u8; 16] {
+        self.random.bits()
+    }
+}

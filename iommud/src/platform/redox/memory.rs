@@ -1,0 +1,169 @@
+//! The memory scheme: memory that is contiguous in physical memory, where it is, and device registers.
+//!
+//! All of it needs uid 0. The scheme's root is opened once, so that the daemon may leave its namespace
+//! afterwards.
+//!
+//! A mapping here replaces nothing: either the kernel chooses its addresses, or it is refused where
+//! another one is (`MAP_FIXED_NOREPLACE`). That is what makes all of this safe to call.
+
+use core::ptr::{self, NonNull};
+
+use dma_types::PhysAddr;
+use libredox::Fd;
+use libredox::call::{self, MmapArgs};
+use libredox::errno::EINVAL;
+use libredox::error::{Error, Result};
+use libredox::flag::{
+    MAP_PRIVATE, MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_NONE, PROT_READ, PROT_WRITE,
+};
+use syscall::{CallFlags, MapFlags};
+
+/// The memory scheme, opened.
+pub struct Memory {
+    /// Zeroed, given when first touched; here only ever mapped without any access, to keep a place.
+    anonymous: Fd,
+    /// Zeroed, contiguous, write-back: x86 keeps it coherent with devices.
+    contiguous: Fd,
+    /// Physical memory that is no RAM, uncached.
+    uncached: Fd,
+    /// Answers where in physical memory a page of this process is.
+    translation: Fd,
+}
+
+/// A range of this process's addresses, unmapped when dropped.
+#[derive(Debug)]
+pub struct Place {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Memory {
+    /// Opens the scheme.
+    pub fn open() -> Result<Self> {
+        let root = Fd::open("/scheme/memory/scheme-root", O_CLOEXEC, 0)?;
+        let open = |path| root.openat(path, O_CLOEXEC | O_RDWR, 0);
+        Ok(Self {
+            anonymous: open("zeroed@wb")?,
+            contiguous: open("zeroed@wb?phys_contiguous")?,
+            uncached: open("physical@uc")?,
+            translation: open("translation")?,
+        })
+    }
+
+    /// Maps `bytes` of zeroes that are contiguous in physical memory, and says where there. `bytes` must be
+    /// a power of two of pages, at most [`LARGEST_PIECE`](super::pieces::LARGEST_PIECE).
+    pub fn contiguous(&self, bytes: usize) -> Result<(Place, PhysAddr)> {
+        let place = Place::map(None, bytes, &self.contiguous, Kind::Memory)?;
+        let physical = self.translate(place.start)?;
+        Ok((place, physical))
+    }
+
+    /// Takes `bytes` of addresses out of use, with no memory behind them that could be reached.
+    pub fn reserve(&self, bytes: usize) -> Result<Place> {
+        Place::map(None, bytes, &self.anonymous, Kind::Reserved)
+    }
+
+    /// Puts contiguous memory, as [`contiguous`](Self::contiguous) gives it, at the start of a reserved
+    /// place, which is the rest of it afterwards. `None` when there is no such memory; then the place is
+    /// as it was.
+    pub fn fill(&self, rest: &mut Place, bytes: usize) -> Result<Option<(Place, PhysAddr)>> {
+        let front = rest.split_front(bytes)?;
+        let start = front.start;
+        drop(front);
+        match Place::map(Some(start), bytes, &self.contiguous, Kind::Memory) {
+            Ok(place) => {
+                let physical = self.translate(start)?;
+                Ok(Some((place, physical)))
+            }
+            Err(_) => {
+                let front = Place::map(Some(start), bytes, &self.anonymous, Kind::Reserved)?;
+                rest.rejoin(front);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Maps device registers, uncached. `base` and `bytes` must be multiples of the page size. The kernel
+    /// refuses what is RAM.
+    pub fn registers(&self, base: PhysAddr, bytes: usize) -> Result<Place> {
+        Place::map(None, bytes, &self.uncached, Kind::Registers(base))
+    }
+
+    /// Where in physical memory the page at this address is.
+    fn translate(&self, page: NonNull<u8>) -> Result<PhysAddr> {
+        let mut word = page.as_ptr().expose_provenance().to_ne_bytes();
+        self.translation.call_rw(&mut word, CallFlags::empty(), &[])?;
+        Ok(PhysAddr::new(usize::from_ne_bytes(word) as u64))
+    }
+}
+
+/// What a place is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Reserved,
+    Memory,
+    Registers(PhysAddr),
+}
+
+impl Place {
+    /// Maps memory at `start`, where nothing may be yet, or where the kernel likes.
+    fn map(start: Option<NonNull<u8>>, bytes: usize, source: &Fd, kind: Kind) -> Result<Self> {
+        let (prot, sharing, offset) = match kind {
+            Kind::Reserved => (PROT_NONE, MAP_PRIVATE, 0),
+            Kind::Memory => (PROT_READ | PROT_WRITE, MAP_PRIVATE, 0),
+            Kind::Registers(base) => (PROT_READ | PROT_WRITE, MAP_SHARED, base.get()),
+        };
+        let fixed = MapFlags::MAP_FIXED_NOREPLACE.bits() as u32;
+        let arguments = MmapArgs {
+            addr: start.map_or(ptr::null_mut(), |start| start.as_ptr().cast()),
+            length: bytes,
+            prot,
+            flags: sharing | if start.is_some() { fixed } else { 0 },
+            fd: source.raw(),
+            offset,
+        };
+        // SAFETY: the kernel chooses addresses that nothing uses, or refuses those that something does, so
+        // that no memory is taken from anybody.
+        let mapped = unsafe { call::mmap(arguments) }?;
+        let start = NonNull::new(mapped.cast()).ok_or(Error::new(EINVAL))?;
+        Ok(Self { start, bytes })
+    }
+
+    /// Where it starts: a multiple of the page size.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the first `bytes` out as a place of their own.
+    fn split_front(&mut self, bytes: usize) -> Result<Self> {
+        let rest = self.bytes.checked_sub(bytes).ok_or(Error::new(EINVAL))?;
+        let front = Self { start: self.start, bytes };
+        // SAFETY: `bytes` is at most the length of this place, which is one range of addresses.
+        self.start = unsafe { self.start.add(bytes) };
+        self.bytes = rest;
+        Ok(front)
+    }
+
+    /// Puts the front back that [`split_front`](Self::split_front) took out.
+    fn rejoin(&mut self, front: Self) {
+        debug_assert_eq!(front.start.addr().get() + front.bytes, self.start.addr().get());
+        self.start = front.start;
+        self.bytes += front.bytes;
+        core::mem::forget(front);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.bytes != 0 {
+            // SAFETY: the range was mapped as this place and is no other's; whoever took its start must not
+            // use it after the place is gone. A failure leaves it mapped, which harms nobody.
+            let _ = unsafe { call::munmap(self.start.as_ptr().cast(), self.bytes) };
+        }
+    }
+}

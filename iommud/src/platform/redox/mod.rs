@@ -1,0 +1,37 @@
+//! The product: Redox, through its memory and acpi schemes.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`machine`] | [`Redox`]: the whole platform |
+//! | [`memory`] | the memory scheme: contiguous memory, its physical addresses, registers' pages |
+//! | [`frames`] | the arena of table frames; [`frame_book`] keeps its book |
+//! | [`runs`] | clients' buffers; [`pieces`] says of what they are made |
+//! | [`registers`] | register windows, uncached |
+//! | [`config_space`] | PCI configuration space, memory-mapped; [`mcfg`] says where it lies |
+//! | [`acpi`] | the firmware's tables |
+//! | [`random`] | entropy |
+//!
+//! What runs on any system is compiled for tests on the host as well; the rest is for Redox alone.
+
+pub mod acpi;
+pub mod frame_book;
+pub mod mcfg;
+pub mod pieces;
+
+#[cfg(target_os = "redox")]
+pub mod config_space;
+#[cfg(target_os = "redox")]
+pub mod frames;
+#[cfg(target_os = "redox")]
+pub mod machine;
+#[cfg(target_os = "redox")]
+pub mod memory;
+#[cfg(target_os = "redox")]
+pub mod random;
+#[cfg(target_os = "redox")]
+pub mod registers;
+#[cfg(target_os = "redox")]
+pub mod runs;
+
+#[cfg(target_os = "redox")]
+pub use machine::{OpenError, Redox};
