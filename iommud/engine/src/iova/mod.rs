@@ -1,1 +1,28 @@
-//! I/O address allocation (stub).
+//! Which I/O addresses are free.
+//!
+//! One [`IovaAllocator`] stands behind each domain and says where the next buffer appears to its
+//! devices. It writes no table and knows no hardware: it counts pages.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`allocator`] | [`IovaAllocator`]: reserve, allocate, free, and what is where |
+//! | [`request`] | [`IovaRequest`], [`IovaRange`], [`Guard`], and the addresses reserved everywhere |
+//! | [`error`] | [`IovaError`]: every way in which a request fails |
+//! | `free` | the free ranges, in a tree that finds the lowest fit |
+//! | `held` | the allocated ranges, found by address in a fixed number of steps |
+//! | `magazine` | ranges lately freed, kept at hand for the next request of their size |
+//! | `slab` | numbered slots, which the trees are made of |
+
+pub mod allocator;
+pub mod error;
+mod free;
+mod held;
+mod magazine;
+pub mod request;
+mod slab;
+#[cfg(test)]
+mod tests;
+
+pub use allocator::IovaAllocator;
+pub use error::IovaError;
+pub use request::{Guard, INTERRUPT_RANGE, IovaRange, IovaRequest, PAGE_ZERO};

@@ -1,0 +1,418 @@
+//! Who holds which addresses of one I/O address space.
+//!
+//! # Where an allocation goes
+//!
+//! To the lowest addresses that fit, but from the upper half of what the device can reach, and never
+//! higher than from 4 GiB: a device with a 28-bit mask starts at 128 MiB, one with a 32-bit mask at 2 GiB,
+//! one with any wider mask at 4 GiB. Only when there is no room there is the rest used, from its bottom. So
+//! each device leaves the lower half to those with narrower masks, and allocations pack densely from a few
+//! fixed places, which keeps page tables short and few. (From the top of the mask down would spare the low
+//! addresses too, but it would begin each table at its end, and would take a table that can grow to its
+//! full height at once.)
+//!
+//! A freed range is given to the next request of its size that it suits. It may be, at once: the engine
+//! frees addresses only when every unit has confirmed the invalidation (rule R2).
+//!
+//! # Guards
+//!
+//! The page after an allocation is its guard. It is never mapped and never given out while the allocation
+//! lives, so that a device that runs past the end of its buffer faults instead of reaching the next one.
+//! The guard counts as taken but not as allocated, and goes when the allocation goes. Three places need saying:
+//!
+//! - At the end of the space nothing follows that could be mapped, so that the last page can be allocated
+//!   without a guard. The guard may lie above a request's own limit, since the device only must not reach it.
+//! - Before a reserved range the guard is kept: what is reserved may well be mapped (an RMRR), or worse (the
+//!   interrupt range).
+//! - A reserved range has no guard of its own, and an allocation may follow it directly. Who distrusts what is
+//!   reserved reserves a page more.
+//!
+//! # Cost
+//!
+//! With a range of the right size at hand, `alloc` and `free` take the same number of steps whatever is
+//! live; otherwise, and for everything else, steps grow with the logarithm of the number of free ranges, and
+//! are bounded by the width of an address. Limits and fragmentation do not change that.
+
+use alloc::collections::BTreeMap;
+
+use dma_types::{Iova, PAGE_SIZE};
+
+use super::error::IovaError;
+use super::free::FreeRanges;
+use super::held::{Held, HeldRanges};
+use super::magazine::Magazines;
+use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
+
+const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
+
+/// No device starts its search above 4 GiB: those that reach further have no narrower neighbours to spare.
+const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
+
+/// The addresses of one I/O address space: reserved, allocated and free. See the [module](self).
+#[derive(Debug)]
+pub struct IovaAllocator {
+    /// The pages of the space. One more exists here, which only a guard can take.
+    pages: u64,
+    free: FreeRanges,
+    held: HeldRanges,
+    idle: Magazines,
+    /// Reserved ranges by first page, with the page after their last. No two overlap.
+    reserved: BTreeMap<u64, u64>,
+    allocations: u64,
+    allocated_pages: u64,
+    guard_pages: u64,
+}
+
+/// A request in pages, checked.
+#[derive(Clone, Copy)]
+struct Wanted {
+    pages: u64,
+    order: u32,
+    /// The first page that the request may not use.
+    end: u64,
+}
+
+impl Wanted {
+    /// Whether an allocation at page `start` is what was asked for.
+    #[inline]
+    fn suits(self, start: u64) -> bool {
+        start + self.pages <= self.end && start & ((1 << self.order) - 1) == 0
+    }
+}
+
+/// `bytes` in pages, if it is a size.
+fn whole_pages(bytes: u64) -> Result<u64, IovaError> {
+    match bytes {
+        0 => Err(IovaError::ZeroSize),
+        _ if !bytes.is_multiple_of(PAGE_SIZE) => Err(IovaError::NotPages { bytes }),
+        _ => Ok(bytes >> PAGE_SHIFT),
+    }
+}
+
+/// The range of these pages. All that is ever in the space fits in 64 bits.
+const fn range_of(start: u64, pages: u64) -> IovaRange {
+    IovaRange::new(Iova::new(start << PAGE_SHIFT), pages << PAGE_SHIFT)
+}
+
+/// Makes the held range at page `start`, which is in no magazine any more, free.
+fn release(held: &mut HeldRanges, free: &mut FreeRanges, start: u64) {
+    if let Some(range) = held.remove(start) {
+        free.give(start, start + range.span());
+    }
+}
+
+impl IovaAllocator {
+    /// A space of which everything is free, from zero to the last whole page at or below `limit`.
+    ///
+    /// `limit` is the highest address that the domain's tables translate; more than 57 bits (VT-d's and
+    /// AMD-Vi's widest, of five levels) count as 57. Reserve [`PAGE_ZERO`](super::PAGE_ZERO) and
+    /// [`INTERRUPT_RANGE`](super::INTERRUPT_RANGE) first, then what firmware wants.
+    pub fn new(limit: Iova) -> Self {
+        let widest = 1 << WIDEST_SPACE_BITS;
+        let pages = limit.get().saturating_add(1).min(widest) >> PAGE_SHIFT;
+        let mut free = FreeRanges::new();
+        if pages > 0 {
+            free.give(0, pages + 1);
+        }
+        Self {
+            pages,
+            free,
+            held: HeldRanges::new(),
+            idle: Magazines::new(),
+            reserved: BTreeMap::new(),
+            allocations: 0,
+            allocated_pages: 0,
+            guard_pages: 0,
+        }
+    }
+
+    /// Keeps every page that `range` touches from being given out, for good.
+    ///
+    /// What overlaps earlier reservations becomes one with them; what lies outside the space is none of
+    /// its business, so that the interrupt range can be reserved in a space that ends below it.
+    ///
+    /// # Errors
+    ///
+    /// [`ZeroSize`](IovaError::ZeroSize); [`OutsideSpace`](IovaError::OutsideSpace) if the range runs past
+    /// 64 bits; [`Allocated`](IovaError::Allocated) if it overlaps an allocation or a guard.
+    pub fn reserve(&mut self, range: IovaRange) -> Result<(), IovaError> {
+        if range.bytes == 0 {
+            return Err(IovaError::ZeroSize);
+        }
+        let last = range.last().ok_or_else(|| self.outside(range))?;
+        let mut start = range.start.get() >> PAGE_SHIFT;
+        let mut end = ((last.get() >> PAGE_SHIFT) + 1).min(self.pages);
+        if start >= end {
+            return Ok(());
+        }
+        self.check_not_held(start, end)?;
+        while let Some((known_start, known_end)) = self.reservation_in(start, end) {
+            self.reserved.remove(&known_start);
+            start = start.min(known_start);
+            end = end.max(known_end);
+        }
+        self.reserved.insert(start, end);
+        // The part that is new may be several free ranges, between what was reserved already.
+        while let Some(free) = self.free.ending_from(start + 1).filter(|free| free.start < end) {
+            self.free.take(free.start.max(start), free.end.min(end));
+        }
+        Ok(())
+    }
+
+    /// Gives out the lowest free addresses that suit (see the [module](self) for which those are), and keeps
+    /// the page after them as a guard.
+    ///
+    /// # Errors
+    ///
+    /// A malformed request: [`ZeroSize`](IovaError::ZeroSize), [`NotPages`](IovaError::NotPages),
+    /// [`BadAlignment`](IovaError::BadAlignment). No room: [`NoRoomUnderLimit`](IovaError::NoRoomUnderLimit)
+    /// if a device with a wider mask would have got some, otherwise [`NoRoom`](IovaError::NoRoom). A nearly
+    /// full space may be said to have no room for an alignment other than 4 KiB, 2 MiB or 1 GiB when it
+    /// has some, if more than thirty free ranges before it are long enough but badly aligned.
+    pub fn alloc(&mut self, request: IovaRequest) -> Result<Iova, IovaError> {
+        let wanted = self.check(request)?;
+        let start = self.place(wanted).or_else(|| {
+            self.merge_idle();
+            self.place(wanted)
+        });
+        let start = start.ok_or_else(|| self.no_room(wanted, request))?;
+        self.count(Held::new().with_pages(wanted.pages).with_guard(true));
+        Ok(Iova::new(start << PAGE_SHIFT))
+    }
+
+    /// Gives out exactly the `bytes` at `iova`, with a guard page after them or without.
+    ///
+    /// For windows at addresses that a client chose, for identity maps, and to take over what an earlier
+    /// daemon gave out.
+    ///
+    /// # Errors
+    ///
+    /// [`ZeroSize`](IovaError::ZeroSize), [`NotPages`](IovaError::NotPages),
+    /// [`NotPageStart`](IovaError::NotPageStart), [`OutsideSpace`](IovaError::OutsideSpace); when the range or
+    /// its guard is not free, [`Allocated`](IovaError::Allocated) or [`Reserved`](IovaError::Reserved).
+    pub fn alloc_at(&mut self, iova: Iova, bytes: u64, guard: Guard) -> Result<(), IovaError> {
+        let (start, pages) = self.check_at(iova, bytes)?;
+        let held = Held::new().with_pages(pages).with_guard(guard == Guard::Page);
+        let end = start + held.span();
+        if let Some((start, end)) = self.reservation_in(start, end) {
+            return Err(IovaError::Reserved { reserved: range_of(start, end - start) });
+        }
+        self.check_not_held(start, end)?;
+        self.free.take(start, end);
+        self.held.insert(start, held);
+        self.count(held);
+        Ok(())
+    }
+
+    /// Takes back the allocation that is exactly `bytes` at `iova`, and its guard. It may be given out
+    /// again at once: free only what no unit can still translate (rule R2).
+    ///
+    /// # Errors
+    ///
+    /// [`NotAllocated`](IovaError::NotAllocated) if no allocation starts there, or
+    /// [`SizeMismatch`](IovaError::SizeMismatch) if it has another size (rule R7).
+    pub fn free(&mut self, iova: Iova, bytes: u64) -> Result<(), IovaError> {
+        let start = iova.get() >> PAGE_SHIFT;
+        let held = self.held.get(start).filter(|held| !held.idle() && iova.is_aligned(PAGE_SIZE));
+        let held = held.ok_or(IovaError::NotAllocated { iova })?;
+        if held.pages() << PAGE_SHIFT != bytes {
+            return Err(IovaError::SizeMismatch {
+                allocation: range_of(start, held.pages()),
+                bytes,
+            });
+        }
+        if held.guard() && Magazines::serves(held.pages()) {
+            self.held.set(start, held.with_idle(true));
+            for spilled in self.idle.put(held.pages(), start).iter().flatten() {
+                release(&mut self.held, &mut self.free, *spilled);
+            }
+        } else {
+            release(&mut self.held, &mut self.free, start);
+        }
+        self.allocations -= 1;
+        self.allocated_pages -= held.pages();
+        self.guard_pages -= u64::from(held.guard());
+        Ok(())
+    }
+
+    /// Whether [`alloc_at`](Self::alloc_at) without a guard would succeed for this range.
+    pub fn is_free(&self, range: IovaRange) -> bool {
+        let Ok((start, pages)) = self.check_at(range.start, range.bytes) else { return false };
+        let mut end = start + pages;
+        if self.reservation_in(start, end).is_some() {
+            return false;
+        }
+        while let Some((held_start, held)) = self.held_in(start, end) {
+            if !held.idle() {
+                return false;
+            }
+            end = held_start;
+        }
+        true
+    }
+
+    /// The last address of the space; zero for a space of less than a page.
+    pub fn last(&self) -> Iova {
+        Iova::new((self.pages << PAGE_SHIFT).saturating_sub(1))
+    }
+
+    /// How many allocations are live.
+    pub fn allocations(&self) -> u64 {
+        self.allocations
+    }
+
+    /// How many bytes those are, without their guards.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_pages << PAGE_SHIFT
+    }
+
+    /// How many bytes their guards are, one beyond the end of the space included.
+    pub fn guard_bytes(&self) -> u64 {
+        self.guard_pages << PAGE_SHIFT
+    }
+
+    /// The bytes of the longest free range that ends at or below `limit`. An allocation in it needs one
+    /// page more, for its guard, unless it ends with the space.
+    ///
+    /// It joins ranges that were kept at hand for reuse with their neighbours, and so is for reports.
+    pub fn longest_free(&mut self, limit: Iova) -> u64 {
+        self.merge_idle();
+        self.longest_free_before(self.first_beyond(limit))
+    }
+
+    /// All live allocations, without their guards, by address.
+    pub fn allocated(&self) -> impl Iterator<Item = IovaRange> {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            loop {
+                let (start, held) = self.held.at_or_after(from)?;
+                from = start + 1;
+                if !held.idle() {
+                    return Some(range_of(start, held.pages()));
+                }
+            }
+        })
+    }
+
+    /// All reserved ranges within the space, by address.
+    pub fn reserved(&self) -> impl Iterator<Item = IovaRange> {
+        self.reserved.iter().map(|(&start, &end)| range_of(start, end - start))
+    }
+
+    /// The request in pages.
+    fn check(&self, request: IovaRequest) -> Result<Wanted, IovaError> {
+        let IovaRequest { bytes, align, limit } = request;
+        let pages = whole_pages(bytes)?;
+        if !align.is_power_of_two() || align < PAGE_SIZE {
+            return Err(IovaError::BadAlignment { align });
+        }
+        let order = align.trailing_zeros() - PAGE_SHIFT;
+        Ok(Wanted { pages, order, end: self.first_beyond(limit) })
+    }
+
+    /// The chosen range as its first page and its number of pages, if it can be in the space.
+    fn check_at(&self, iova: Iova, bytes: u64) -> Result<(u64, u64), IovaError> {
+        let pages = whole_pages(bytes)?;
+        if !iova.is_aligned(PAGE_SIZE) {
+            return Err(IovaError::NotPageStart { iova });
+        }
+        let start = iova.get() >> PAGE_SHIFT;
+        if start + pages > self.pages {
+            return Err(self.outside(IovaRange::new(iova, bytes)));
+        }
+        Ok((start, pages))
+    }
+
+    fn outside(&self, range: IovaRange) -> IovaError {
+        IovaError::OutsideSpace { range, last: self.last() }
+    }
+
+    /// The first page of the space that does not lie at or below `limit` with its last byte.
+    fn first_beyond(&self, limit: Iova) -> u64 {
+        (limit.get().saturating_add(1) >> PAGE_SHIFT).min(self.pages)
+    }
+
+    /// Finds pages and makes them held: those freed last if they suit, otherwise the lowest.
+    fn place(&mut self, wanted: Wanted) -> Option<u64> {
+        let upper_half = wanted.end.next_power_of_two() / 2;
+        let floor = upper_half.min(HIGHEST_FLOOR);
+        self.place_from(floor, wanted).or_else(|| self.place_from(0, wanted))
+    }
+
+    fn place_from(&mut self, floor: u64, wanted: Wanted) -> Option<u64> {
+        let held = Held::new().with_pages(wanted.pages).with_guard(true);
+        let reused = self.idle.take(wanted.pages, |start| start >= floor && wanted.suits(start));
+        if let Some(start) = reused {
+            self.held.set(start, held);
+            return Some(start);
+        }
+        let start = self.free.find(floor, held.span(), wanted.order)?;
+        if start + wanted.pages > wanted.end {
+            return None;
+        }
+        self.free.take(start, start + held.span());
+        self.held.insert(start, held);
+        Some(start)
+    }
+
+    fn count(&mut self, held: Held) {
+        self.allocations += 1;
+        self.allocated_pages += held.pages();
+        self.guard_pages += u64::from(held.guard());
+    }
+
+    /// Why there is no room. Nothing is idle any more, so that the tree of free ranges tells.
+    fn no_room(&self, wanted: Wanted, request: IovaRequest) -> IovaError {
+        let IovaRequest { bytes, align, limit } = request;
+        let longest = self.longest_free_before(wanted.end);
+        let higher = self.free.find(0, wanted.pages + 1, wanted.order);
+        if higher.is_some_and(|start| start + wanted.pages <= self.pages) {
+            IovaError::NoRoomUnderLimit { bytes, align, limit, longest }
+        } else {
+            IovaError::NoRoom { bytes, align, longest }
+        }
+    }
+
+    fn longest_free_before(&self, end: u64) -> u64 {
+        self.free.longest_before(end) << PAGE_SHIFT
+    }
+
+    /// The last reserved range that overlaps `start` to `end`.
+    fn reservation_in(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let (&known_start, &known_end) = self.reserved.range(..end).next_back()?;
+        (known_end > start).then_some((known_start, known_end))
+    }
+
+    /// The last held range, live or idle, that overlaps `start` to `end` with its guard.
+    fn held_in(&self, start: u64, end: u64) -> Option<(u64, Held)> {
+        let found = self.held.at_or_before(end.checked_sub(1)?)?;
+        (found.0 + found.1.span() > start).then_some(found)
+    }
+
+    /// Sees that no allocation or guard is in `start` to `end`, and that nothing there is idle.
+    fn check_not_held(&mut self, start: u64, end: u64) -> Result<(), IovaError> {
+        while let Some((held_start, held)) = self.held_in(start, end) {
+            if !held.idle() {
+                return Err(IovaError::Allocated {
+                    allocation: range_of(held_start, held.pages()),
+                });
+            }
+            self.idle.take(held.pages(), |start| start == held_start);
+            release(&mut self.held, &mut self.free, held_start);
+        }
+        Ok(())
+    }
+
+    /// Makes everything idle free.
+    fn merge_idle(&mut self) {
+        for start in self.idle.drain() {
+            release(&mut self.held, &mut self.free, start);
+        }
+    }
+
+    /// The free ranges in pages, everything idle included, as the tests compare them.
+    #[cfg(test)]
+    pub(super) fn free_pages(&mut self) -> alloc::vec::Vec<core::ops::Range<u64>> {
+        self.merge_idle();
+        self.free.iter().map(|free| free.start..free.end).collect()
+    }
+}

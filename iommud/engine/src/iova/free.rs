@@ -1,0 +1,313 @@
+//! The free ranges, in a tree that finds the lowest fit.
+//!
+//! A binary radix tree over the *end* of each range, without the levels at which nothing branches, so
+//! that it is never deeper than an address has bits, whatever the order of frees, and never needs
+//! balancing. Each branch knows the most pages that any range beneath it has, counted from its first page,
+//! from its first 2 MiB boundary and from its first 1 GiB boundary. The lowest range with room is then one
+//! walk away, however many there are, and a range above a limit is never looked at twice.
+//!
+//! The end is the key because allocation takes from the low side: the range keeps its place.
+
+use super::slab::Slab;
+
+/// A run of free pages: `start` to `end`, the latter not included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FreeRange {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+/// The alignments, as powers of two of pages, for which branches count room: 4 KiB, 2 MiB, 1 GiB, the page
+/// sizes of both vendors' tables.
+const COUNTED_ORDERS: [u32; 3] = [0, 9, 18];
+
+/// Pages of room at each of [`COUNTED_ORDERS`].
+type Room = [u64; COUNTED_ORDERS.len()];
+
+/// How many ranges are tried one by one for an alignment that branches do not count.
+const TRIED: usize = 32;
+
+/// The first multiple of `1 << order` pages from `page` on. `order` is at most 51, for an alignment of 2^63
+/// bytes, and pages are below 2^46: the sum fits.
+const fn align_up(page: u64, order: u32) -> u64 {
+    let below = (1 << order) - 1;
+    (page + below) & !below
+}
+
+impl FreeRange {
+    /// Where `pages` pages fit lowest in this range, from `floor` on.
+    fn fit(self, floor: u64, pages: u64, order: u32) -> Option<u64> {
+        let start = align_up(self.start.max(floor), order);
+        (start + pages <= self.end).then_some(start)
+    }
+
+    fn room(self) -> Room {
+        COUNTED_ORDERS.map(|order| self.end.saturating_sub(align_up(self.start, order)))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    Branch(u32),
+    Range(u32),
+}
+
+/// The ranges that end within the same aligned power of two of pages.
+#[derive(Debug)]
+struct Branch {
+    /// The middle of that power of two: lower ends are to the left, the rest to the right. Its lowest set
+    /// bit is the bit that the branch decides, the bits above are common to all.
+    middle: u64,
+    room: Room,
+    left: Link,
+    right: Link,
+}
+
+impl Default for Branch {
+    fn default() -> Self {
+        Self { middle: 0, room: Room::default(), left: Link::Range(0), right: Link::Range(0) }
+    }
+}
+
+impl Branch {
+    /// Whether a range that ends at `end` belongs beneath this branch.
+    #[inline]
+    fn covers(&self, end: u64) -> bool {
+        (end ^ self.middle) >> self.middle.trailing_zeros() >> 1 == 0
+    }
+
+    /// The highest end that belongs here.
+    #[inline]
+    fn last(&self) -> u64 {
+        self.middle | (self.middle - 1)
+    }
+
+    #[inline]
+    fn side(&mut self, end: u64) -> &mut Link {
+        if end < self.middle { &mut self.left } else { &mut self.right }
+    }
+}
+
+/// The branches from the root to some place. Ends have at most 46 bits and each branch decides one.
+struct Path {
+    branches: [u32; 48],
+    len: usize,
+}
+
+/// All free ranges. No two touch.
+#[derive(Debug)]
+pub(super) struct FreeRanges {
+    root: Option<Link>,
+    branches: Slab<Branch>,
+    ranges: Slab<FreeRange>,
+}
+
+impl FreeRanges {
+    /// No free ranges.
+    pub(super) const fn new() -> Self {
+        Self { root: None, branches: Slab::new(), ranges: Slab::new() }
+    }
+
+    /// The first range that ends at `end` or after.
+    pub(super) fn ending_from(&self, end: u64) -> Option<FreeRange> {
+        self.lowest(self.root?, end, 0, 0)
+    }
+
+    /// The lowest start, at `floor` or after, of `pages` free pages at a multiple of `1 << order` pages.
+    ///
+    /// Exact for the alignments that branches count. For others, when the first [`TRIED`] ranges that are
+    /// long enough all start wrong, only ranges are considered that have room wherever they start.
+    pub(super) fn find(&self, floor: u64, pages: u64, order: u32) -> Option<u64> {
+        // The floor may lie within a range, and then what branches know of that one does not hold.
+        let first = self.ending_from(floor + 1)?;
+        if let Some(start) = first.fit(floor, pages, order) {
+            return Some(start);
+        }
+        let root = self.root?;
+        let counted = COUNTED_ORDERS.iter().rposition(|&counted| counted <= order).unwrap_or(0);
+        let mut from = first.end + 1;
+        for _ in 0..TRIED {
+            let range = self.lowest(root, from, counted, pages)?;
+            if let Some(start) = range.fit(floor, pages, order) {
+                return Some(start);
+            }
+            from = range.end + 1;
+        }
+        let slack = (1 << order) - (1 << COUNTED_ORDERS[counted]);
+        self.lowest(root, from, counted, pages + slack)?.fit(floor, pages, order)
+    }
+
+    /// The first range beneath `link` that ends at `end` or after and has `pages` pages of room.
+    ///
+    /// Only branches that `end` lies within can disappoint, so that the walk is at most twice the depth.
+    fn lowest(&self, link: Link, end: u64, counted: usize, pages: u64) -> Option<FreeRange> {
+        match link {
+            Link::Range(range) => {
+                let range = self.ranges[range];
+                (range.end >= end && range.room()[counted] >= pages).then_some(range)
+            }
+            Link::Branch(branch) => {
+                let branch = &self.branches[branch];
+                if branch.last() < end || branch.room[counted] < pages {
+                    return None;
+                }
+                self.lowest(branch.left, end, counted, pages)
+                    .or_else(|| self.lowest(branch.right, end, counted, pages))
+            }
+        }
+    }
+
+    /// The most free pages in a row before page `limit`.
+    pub(super) fn longest_before(&self, limit: u64) -> u64 {
+        let whole = self.root.map_or(0, |root| self.longest_ending_by(root, limit));
+        let cut = self.ending_from(limit + 1).map_or(0, |range| limit.saturating_sub(range.start));
+        whole.max(cut)
+    }
+
+    fn longest_ending_by(&self, link: Link, end: u64) -> u64 {
+        match link {
+            Link::Range(range) => {
+                let range = self.ranges[range];
+                if range.end <= end { range.end - range.start } else { 0 }
+            }
+            Link::Branch(branch) => {
+                let branch = &self.branches[branch];
+                if branch.last() <= end {
+                    return branch.room[0];
+                }
+                let left = self.longest_ending_by(branch.left, end);
+                if end < branch.middle {
+                    return left;
+                }
+                left.max(self.longest_ending_by(branch.right, end))
+            }
+        }
+    }
+
+    /// Takes `start` to `end`, all of which is free, out.
+    pub(super) fn take(&mut self, start: u64, end: u64) {
+        let Some(range) = self.ending_from(end) else { return };
+        debug_assert!(range.start <= start && end <= range.end);
+        if end < range.end {
+            self.move_start(range.end, end);
+        } else {
+            self.remove(range.end);
+        }
+        if range.start < start {
+            self.insert(FreeRange { start: range.start, end: start });
+        }
+    }
+
+    /// Puts `start` to `end`, none of which is free, back, and joins it with its free neighbours.
+    pub(super) fn give(&mut self, start: u64, end: u64) {
+        let mut start = start;
+        if let Some(before) = self.ending_from(start).filter(|range| range.end == start) {
+            self.remove(before.end);
+            start = before.start;
+        }
+        match self.ending_from(end + 1) {
+            Some(after) if after.start == end => self.move_start(after.end, start),
+            _ => self.insert(FreeRange { start, end }),
+        }
+    }
+
+    /// Walks down towards `end` as far as branches cover it, and says what is there.
+    fn descend(&self, root: Link, end: u64) -> (Path, Link) {
+        let mut path = Path { branches: [0; 48], len: 0 };
+        let mut link = root;
+        while let Link::Branch(number) = link {
+            let branch = &self.branches[number];
+            if !branch.covers(end) {
+                break;
+            }
+            path.branches[path.len] = number;
+            path.len += 1;
+            link = if end < branch.middle { branch.left } else { branch.right };
+        }
+        (path, link)
+    }
+
+    fn room(&self, link: Link) -> Room {
+        match link {
+            Link::Range(range) => self.ranges[range].room(),
+            Link::Branch(branch) => self.branches[branch].room,
+        }
+    }
+
+    /// Counts the room of the branches in `path` again, from the bottom up until nothing changes.
+    fn recount(&mut self, path: &Path) {
+        for &number in path.branches[..path.len].iter().rev() {
+            let Branch { left, right, room: known, .. } = self.branches[number];
+            let (left, right) = (self.room(left), self.room(right));
+            let room = core::array::from_fn(|counted| left[counted].max(right[counted]));
+            if room == known {
+                break;
+            }
+            self.branches[number].room = room;
+        }
+    }
+
+    /// Makes `link` what hangs at the end of `path` on the side of `end`.
+    fn hang(&mut self, path: &Path, end: u64, link: Link) {
+        match path.branches[..path.len].last() {
+            Some(&parent) => *self.branches[parent].side(end) = link,
+            None => self.root = Some(link),
+        }
+    }
+
+    fn insert(&mut self, range: FreeRange) {
+        let new = Link::Range(self.ranges.insert(range));
+        let Some(root) = self.root else {
+            self.root = Some(new);
+            return;
+        };
+        let (path, old) = self.descend(root, range.end);
+        let beside = match old {
+            Link::Range(old) => self.ranges[old].end,
+            Link::Branch(old) => self.branches[old].middle,
+        };
+        let bit = (range.end ^ beside).ilog2();
+        let middle = (range.end >> bit | 1) << bit;
+        let (left, right) = if range.end < middle { (new, old) } else { (old, new) };
+        let (at_left, at_right) = (self.room(left), self.room(right));
+        let room = core::array::from_fn(|counted| at_left[counted].max(at_right[counted]));
+        let branch = self.branches.insert(Branch { middle, room, left, right });
+        self.hang(&path, range.end, Link::Branch(branch));
+        self.recount(&path);
+    }
+
+    /// Removes the range that ends at `end`.
+    fn remove(&mut self, end: u64) {
+        let Some(root) = self.root else { return };
+        let (mut path, Link::Range(range)) = self.descend(root, end) else { return };
+        self.ranges.remove(range);
+        let Some(&parent) = path.branches[..path.len].last() else {
+            self.root = None;
+            return;
+        };
+        path.len -= 1;
+        let Branch { middle, left, right, .. } = self.branches.remove(parent);
+        let other = if end < middle { right } else { left };
+        self.hang(&path, end, other);
+        self.recount(&path);
+    }
+
+    /// Makes the range that ends at `end` start at `start`.
+    fn move_start(&mut self, end: u64, start: u64) {
+        let Some(root) = self.root else { return };
+        let (path, Link::Range(range)) = self.descend(root, end) else { return };
+        self.ranges[range].start = start;
+        self.recount(&path);
+    }
+
+    /// All ranges, in order.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = FreeRange> {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let range = self.ending_from(from)?;
+            from = range.end + 1;
+            Some(range)
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! What the documentation says, shown.
+
+use alloc::vec::Vec;
+
+use dma_types::Iova;
+
+use crate::iova::{
+    Guard, INTERRUPT_RANGE, IovaAllocator, IovaError, IovaRange, IovaRequest, PAGE_ZERO,
+};
+
+const KIB4: u64 = 1 << 12;
+const MIB2: u64 = 1 << 21;
+const GIB1: u64 = 1 << 30;
+const MASK28: Iova = Iova::new((1 << 28) - 1);
+const MASK32: Iova = Iova::new((1 << 32) - 1);
+const SPACE48: Iova = Iova::new((1 << 48) - 1);
+
+/// A space as every domain begins it.
+fn space(limit: Iova) -> IovaAllocator {
+    let mut space = IovaAllocator::new(limit);
+    space.reserve(PAGE_ZERO).unwrap();
+    space.reserve(INTERRUPT_RANGE).unwrap();
+    space
+}
+
+fn range(start: u64, bytes: u64) -> IovaRange {
+    IovaRange::new(Iova::new(start), bytes)
+}
+
+#[test]
+fn each_mask_leaves_the_lower_half_to_narrower_ones() {
+    let mut space = space(SPACE48);
+    let request = IovaRequest::new(KIB4);
+    assert_eq!(space.alloc(request), Ok(Iova::new(1 << 32)));
+    assert_eq!(space.alloc(request.below(MASK32)), Ok(Iova::new(1 << 31)));
+    assert_eq!(space.alloc(request.below(MASK28)), Ok(Iova::new(1 << 27)));
+    assert_eq!(space.alloc(request.below(Iova::new((1 << 24) - 1))), Ok(Iova::new(1 << 23)));
+}
+
+#[test]
+fn the_lower_half_is_used_when_the_upper_is_full() {
+    let mut space = space(SPACE48);
+    let half = IovaRequest::new(1 << 27).below(MASK28);
+    assert_eq!(space.alloc(half), Ok(Iova::new(1 << 27)));
+    assert_eq!(space.alloc(IovaRequest::new(MIB2).below(MASK28)), Ok(Iova::new(KIB4)));
+    assert_eq!(space.alloc(IovaRequest::new(KIB4).below(MASK28)), Ok(Iova::new(MIB2 + 2 * KIB4)));
+}
+
+#[test]
+fn allocations_pack_with_one_guard_page_between() {
+    let mut space = space(SPACE48);
+    let starts: Vec<u64> = [1, 3, 2]
+        .map(|pages| space.alloc(IovaRequest::new(pages * KIB4)).unwrap().get() - (1 << 32))
+        .to_vec();
+    assert_eq!(starts, [0, 2 * KIB4, 6 * KIB4]);
+    assert_eq!((space.allocations(), space.allocated_bytes()), (3, 6 * KIB4));
+    assert_eq!(space.guard_bytes(), 3 * KIB4);
+}
+
+#[test]
+fn a_guard_is_never_given_out_while_its_allocation_lives() {
+    let mut space = space(SPACE48);
+    let buffer = space.alloc(IovaRequest::new(KIB4)).unwrap();
+    let guard = range(buffer.get() + KIB4, KIB4);
+    let taken = Err(IovaError::Allocated { allocation: IovaRange::new(buffer, KIB4) });
+    assert!(!space.is_free(guard));
+    assert_eq!(space.alloc_at(guard.start, KIB4, Guard::None), taken);
+    assert_eq!(space.reserve(guard), taken);
+    space.free(buffer, KIB4).unwrap();
+    assert!(space.is_free(guard));
+    assert_eq!(space.alloc_at(guard.start, KIB4, Guard::None), Ok(()));
+}
+
+#[test]
+fn at_the_end_of_the_space_an_allocation_needs_no_guard_page() {
+    let mut space = IovaAllocator::new(MASK28);
+    assert_eq!(space.alloc(IovaRequest::new(1 << 28)), Ok(Iova::new(0)));
+    assert_eq!(space.free(Iova::new(0), 1 << 28), Ok(()));
+    let last = Iova::new((1 << 28) - KIB4);
+    assert_eq!(space.alloc_at(last, KIB4, Guard::Page), Ok(()));
+}
+
+#[test]
+fn the_guard_may_lie_above_the_requests_own_limit() {
+    let mut space = IovaAllocator::new(SPACE48);
+    assert_eq!(space.alloc(IovaRequest::new(1 << 28).below(MASK28)), Ok(Iova::new(0)));
+    assert!(!space.is_free(range(1 << 28, KIB4)));
+}
+
+#[test]
+fn a_guard_stands_before_a_reserved_range_but_not_behind_it() {
+    let mut space = space(MASK32);
+    let before = INTERRUPT_RANGE.start.get() - KIB4;
+    let reserved = Err(IovaError::Reserved { reserved: INTERRUPT_RANGE });
+    assert_eq!(space.alloc_at(Iova::new(before), KIB4, Guard::Page), reserved);
+    assert_eq!(space.alloc_at(Iova::new(before - KIB4), KIB4, Guard::Page), Ok(()));
+    assert_eq!(space.alloc_at(Iova::new(0xfef0_0000), KIB4, Guard::Page), Ok(()));
+}
+
+#[test]
+fn large_alignments_are_kept_and_the_gap_before_them_is_used() {
+    let mut space = space(SPACE48);
+    let base = 1 << 32;
+    let mut alloc = |bytes, align| {
+        space.alloc(IovaRequest::new(bytes).aligned(align)).map(|iova| iova.get() - base)
+    };
+    assert_eq!(alloc(KIB4, KIB4), Ok(0));
+    assert_eq!(alloc(MIB2, MIB2), Ok(MIB2));
+    assert_eq!(alloc(GIB1, GIB1), Ok(GIB1));
+    assert_eq!(alloc(1 << 16, 1 << 16), Ok(1 << 16));
+    assert_eq!(alloc(KIB4, KIB4), Ok(2 * KIB4));
+}
+
+#[test]
+fn a_hole_that_fits_exactly_is_found_at_its_alignment() {
+    let mut space = space(SPACE48);
+    let request = IovaRequest::new(MIB2).aligned(MIB2);
+    let buffers: Vec<Iova> = (0..100).map(|_| space.alloc(request).unwrap()).collect();
+    for &buffer in buffers.iter().step_by(2) {
+        space.free(buffer, MIB2).unwrap();
+    }
+    let mut again: Vec<Iova> = (0..50).map(|_| space.alloc(request).unwrap()).collect();
+    again.sort();
+    assert!(again.iter().eq(buffers.iter().step_by(2)));
+}
+
+#[test]
+fn r2_a_freed_range_is_the_next_to_be_given_out() {
+    let mut space = space(SPACE48);
+    let request = IovaRequest::new(4 * KIB4);
+    let first = space.alloc(request).unwrap();
+    let second = space.alloc(request).unwrap();
+    space.free(second, 4 * KIB4).unwrap();
+    space.free(first, 4 * KIB4).unwrap();
+    assert_eq!(space.alloc(request), Ok(first));
+    assert_eq!(space.alloc(request), Ok(second));
+}
+
+#[test]
+fn low_addresses_at_hand_are_not_wasted_on_a_wide_mask() {
+    let mut space = space(SPACE48);
+    let low = space.alloc(IovaRequest::new(KIB4).below(MASK28)).unwrap();
+    space.free(low, KIB4).unwrap();
+    assert_eq!(space.alloc(IovaRequest::new(KIB4)), Ok(Iova::new(1 << 32)));
+    assert_eq!(space.alloc(IovaRequest::new(KIB4).below(MASK28)), Ok(low));
+}
+
+#[test]
+fn what_is_at_hand_is_merged_before_a_request_fails() {
+    let mut space = IovaAllocator::new(Iova::new(16 * KIB4 - 1));
+    let pages: Vec<Iova> = (0..8).map(|_| space.alloc(IovaRequest::new(KIB4)).unwrap()).collect();
+    for page in pages {
+        space.free(page, KIB4).unwrap();
+    }
+    assert!(space.is_free(range(0, 16 * KIB4)));
+    assert_eq!(space.alloc(IovaRequest::new(16 * KIB4)), Ok(Iova::new(0)));
+}
+
+#[test]
+fn thousands_freed_out_of_order_become_what_was_free_before() {
+    let mut space = space(SPACE48);
+    let before = space.free_pages();
+    let sizes = (0..5000u64).map(|number| (1 + number * 7 % 40) * KIB4);
+    let buffers: Vec<(Iova, u64)> =
+        sizes.map(|bytes| (space.alloc(IovaRequest::new(bytes)).unwrap(), bytes)).collect();
+    assert_eq!(space.allocations(), 5000);
+    for number in 0..5000 {
+        let (iova, bytes) = buffers[number * 1237 % 5000];
+        space.free(iova, bytes).unwrap();
+    }
+    assert_eq!(space.free_pages(), before);
+}
+
+#[test]
+fn a_full_reach_and_a_full_space_are_different_errors() {
+    let mut space = space(SPACE48);
+    let request = IovaRequest::new(1 << 28).below(MASK28);
+    assert_eq!(
+        space.alloc(request),
+        Err(IovaError::NoRoomUnderLimit {
+            bytes: 1 << 28,
+            align: KIB4,
+            limit: MASK28,
+            longest: (1 << 28) - KIB4,
+        })
+    );
+    let longest = (1 << 48) - 0xfef0_0000;
+    assert_eq!(
+        space.alloc(IovaRequest::new(1 << 48)),
+        Err(IovaError::NoRoom { bytes: 1 << 48, align: KIB4, longest })
+    );
+    assert_eq!(space.longest_free(SPACE48), longest);
+    assert_eq!(space.longest_free(MASK28), (1 << 28) - KIB4);
+}
+
+#[test]
+fn r7_a_free_that_does_not_match_exactly_changes_nothing() {
+    let mut space = space(SPACE48);
+    let buffer = space.alloc(IovaRequest::new(2 * KIB4)).unwrap();
+    let allocation = IovaRange::new(buffer, 2 * KIB4);
+    for bytes in [0, KIB4, 2 * KIB4 + 1, 3 * KIB4, u64::MAX] {
+        let mismatch = Err(IovaError::SizeMismatch { allocation, bytes });
+        assert_eq!(space.free(buffer, bytes), mismatch);
+    }
+    for iova in [buffer.get() + 1, buffer.get() + KIB4, 0, KIB4, u64::MAX].map(Iova::new) {
+        assert_eq!(space.free(iova, KIB4), Err(IovaError::NotAllocated { iova }));
+    }
+    assert!(space.allocated().eq([allocation]));
+    assert_eq!(space.free(buffer, 2 * KIB4), Ok(()));
+    assert_eq!(
+        space.free(buffer, 2 * KIB4),
+        Err(IovaError::NotAllocated { iova: buffer }),
+        "a double free"
+    );
+}
+
+#[test]
+fn overlapping_reservations_become_one() {
+    let mut space = IovaAllocator::new(SPACE48);
+    for (start, bytes) in [(0x1000, 0x1000), (0x4000, 0x2000), (0x8000, 1), (0x8fff, 0x11)] {
+        space.reserve(range(start, bytes)).unwrap();
+    }
+    let known = [range(0x1000, 0x1000), range(0x4000, 0x2000), range(0x8000, 0x2000)];
+    assert!(space.reserved().eq(known));
+    space.reserve(range(0x1800, 0x3000)).unwrap();
+    assert!(space.reserved().eq([range(0x1000, 0x5000), range(0x8000, 0x2000)]));
+    assert_eq!(space.free_pages(), [0..1, 6..8, 10..(1 << 36) + 1]);
+}
+
+#[test]
+fn what_is_reserved_outside_the_space_is_none_of_its_business() {
+    let mut space = space(MASK28);
+    assert!(space.reserved().eq([PAGE_ZERO]));
+    space.reserve(range((1 << 28) - KIB4, 2 * KIB4)).unwrap();
+    assert!(space.reserved().eq([PAGE_ZERO, range((1 << 28) - KIB4, KIB4)]));
+}
+
+#[test]
+fn fixed_windows_lie_side_by_side_when_they_have_no_guards() {
+    let mut space = space(SPACE48);
+    for window in 1..=4 {
+        assert_eq!(space.alloc_at(Iova::new(window * KIB4), KIB4, Guard::None), Ok(()));
+    }
+    assert_eq!((space.allocated_bytes(), space.guard_bytes()), (4 * KIB4, 0));
+    assert_eq!(space.free(Iova::new(2 * KIB4), KIB4), Ok(()));
+    assert!(space.is_free(range(2 * KIB4, KIB4)));
+    assert!(!space.is_free(range(2 * KIB4, 2 * KIB4)));
+}
+
+#[test]
+fn what_one_allocator_gave_out_another_takes_over() {
+    let mut before = space(SPACE48);
+    for pages in 1..200 {
+        before.alloc(IovaRequest::new(pages * KIB4)).unwrap();
+    }
+    let mut after = space(SPACE48);
+    for held in before.allocated() {
+        after.alloc_at(held.start, held.bytes, Guard::Page).unwrap();
+    }
+    assert!(before.allocated().eq(after.allocated()));
+    assert_eq!(before.free_pages(), after.free_pages());
+    for held in before.allocated() {
+        after.free(held.start, held.bytes).unwrap();
+    }
+    assert_eq!(after.free_pages(), space(SPACE48).free_pages());
+}
