@@ -6,6 +6,7 @@
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
+//! | [`fault`] | a request that a unit refused, in words |
 //! | [`vtd`] | Intel VT-d: its registers, tables and requests |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
 //!
@@ -19,6 +20,7 @@ extern crate alloc;
 pub mod acpi;
 #[cfg(test)]
 mod fakes;
+pub mod fault;
 pub mod iova;
 pub mod ledger;
 pub mod platform;

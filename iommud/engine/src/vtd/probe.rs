@@ -130,3 +130,77 @@ fn sane<R: Readable>(
         Ok(R::from_word(word))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::registers::fake::{FakeRegisters, WINDOW};
+    use super::*;
+    use alloc::string::ToString;
+
+    const VERSION: u32 = 0x10;
+    const CAPABILITY: u64 = 0x00d2_008c_222f_0686;
+    const EXTENDED: u64 = 0x00f0_0f5a;
+
+    fn read(version: u32, capability: u64, extended: u64) -> Result<UnitCapabilities, UnitRefusal> {
+        UnitCapabilities::read(&mut FakeRegisters::unit(version, capability, extended), WINDOW)
+    }
+
+    #[test]
+    fn a_unit_that_makes_sense_is_taken() {
+        let unit = read(VERSION, CAPABILITY, EXTENDED).unwrap();
+        assert_eq!(unit.version.major(), 1);
+        assert!(unit.capability.caching_mode() && unit.extended.queued_invalidation());
+        assert_eq!(unit.window_bytes(), 0x1000);
+    }
+
+    #[test]
+    fn the_window_holds_the_registers_that_move() {
+        let unit = |capability, extended| read(VERSION, capability, extended).unwrap();
+        assert_eq!(unit(CAPABILITY | 0xff << 40, EXTENDED).window_bytes(), 0x2000);
+        assert_eq!(unit(CAPABILITY, EXTENDED | 0x3ff << 8).window_bytes(), 0x4000);
+        let largest = unit(CAPABILITY | 0xff << 40 | 0x3ff << 24, EXTENDED);
+        assert_eq!(largest.window_bytes(), 0x5000);
+    }
+
+    #[test]
+    fn r5_a_unit_that_is_not_there_is_refused() {
+        let ones = UnitRefusal::AllOnes;
+        assert_eq!(read(u32::MAX, u64::MAX, u64::MAX), Err(ones("version")));
+        assert_eq!(read(VERSION, u64::MAX, EXTENDED), Err(ones("capability")));
+        assert_eq!(read(VERSION, CAPABILITY, u64::MAX), Err(ones("extended capability")));
+        let zero = UnitRefusal::Zero;
+        assert_eq!(read(0, 0, 0), Err(zero("version")));
+        assert_eq!(read(VERSION, 0, EXTENDED), Err(zero("capability")));
+        assert_eq!(read(VERSION, CAPABILITY, 0), Err(zero("extended capability")));
+        // A window that ends before the registers reads all ones, too.
+        let mut nothing = FakeRegisters::new(0);
+        assert_eq!(UnitCapabilities::read(&mut nothing, WINDOW), Err(ones("version")));
+    }
+
+    #[test]
+    fn r5_a_unit_that_the_engine_cannot_use_is_refused_with_the_reason() {
+        let no_depth = CAPABILITY & !(0b01110 << 8) | 0b10001 << 8;
+        assert_eq!(read(VERSION, no_depth, EXTENDED), Err(UnitRefusal::NoTableDepth));
+        let narrow = CAPABILITY & !(0x3f << 16) | 30 << 16;
+        assert_eq!(read(VERSION, narrow, EXTENDED), Err(UnitRefusal::NarrowAddresses(31)));
+        assert!(read(VERSION, narrow + (1 << 16), EXTENDED).is_ok());
+        assert_eq!(read(VERSION, CAPABILITY | 7, EXTENDED), Err(UnitRefusal::DomainIds));
+    }
+
+    #[test]
+    fn a_new_unit_without_a_queue_is_refused_and_an_old_one_is_not() {
+        let no_queue = EXTENDED & !0b10;
+        let refusal = UnitRefusal::NoInvalidation { major: 6 };
+        assert_eq!(read(0x60, CAPABILITY, no_queue), Err(refusal));
+        assert!(read(0x50, CAPABILITY, no_queue).is_ok());
+        assert!(read(0x60, CAPABILITY, EXTENDED).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_is_a_sentence_about_the_unit() {
+        assert_eq!(
+            UnitRefusal::AllOnes("version").to_string(),
+            "its version register reads all ones: no unit is at this address, or it has no power"
+        );
+    }
+}

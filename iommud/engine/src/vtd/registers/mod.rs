@@ -11,6 +11,8 @@
 //! | `protected` | [`ProtectedMemory`] and the limits of the two regions |
 
 mod capability;
+#[cfg(test)]
+pub(in crate::vtd) mod fake;
 mod fault;
 mod file;
 mod global;
