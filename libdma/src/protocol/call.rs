@@ -24,6 +24,10 @@ pub enum Opcode {
     /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device, with [`Rights::MAP`](super::Rights::MAP). Done
     /// means that no unit holds any of the translations any more (rule R2).
     Unmap = 5,
+    /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
+    SimRead = 0x100,
+    /// [`Access`](super::sim::Access) → the same; a simulated device.
+    SimWrite = 0x101,
 }
 
 impl TryFrom<u64> for Opcode {
@@ -36,6 +40,8 @@ impl TryFrom<u64> for Opcode {
             3 => Self::BufferInfo,
             4 => Self::Map,
             5 => Self::Unmap,
+            0x100 => Self::SimRead,
+            0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
         })
     }
@@ -188,9 +194,15 @@ mod tests {
 
     #[test]
     fn opcodes_are_what_the_wire_says() {
-        for opcode in
-            [Opcode::Hello, Opcode::DeviceInfo, Opcode::BufferInfo, Opcode::Map, Opcode::Unmap]
-        {
+        for opcode in [
+            Opcode::Hello,
+            Opcode::DeviceInfo,
+            Opcode::BufferInfo,
+            Opcode::Map,
+            Opcode::Unmap,
+            Opcode::SimRead,
+            Opcode::SimWrite,
+        ] {
             assert_eq!(Opcode::try_from(opcode as u64), Ok(opcode));
         }
         assert_eq!(Opcode::try_from(0), Err(Error::UnknownCall));

@@ -7,6 +7,7 @@
 //! | [`error`] | every way a request can fail, with its errno |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |
+//! | [`sim`] | the registers of a simulated device |
 //!
 //! # Handles
 //!
@@ -35,6 +36,7 @@ pub mod derive;
 pub mod error;
 pub mod path;
 pub mod rights;
+pub mod sim;
 
 pub use error::Error;
 pub use rights::Rights;
