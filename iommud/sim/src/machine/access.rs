@@ -1,0 +1,255 @@
+//! What CPUs do to the machine, and the passing of time.
+
+use std::collections::BTreeMap;
+
+use dma_types::{PciAddress, SourceId};
+
+use super::config::{MachineConfig, ReservedRegion, UnitConfig};
+use super::topology::Functions;
+use crate::dram::{Bus, Dram};
+use crate::edu::{BAR_BYTES, Edu};
+use crate::memory::Memory;
+use crate::pci::Function;
+use crate::vtd::{Message, VtdUnit};
+
+/// A unit and where it is.
+#[derive(Debug)]
+pub(super) struct UnitSlot {
+    pub(super) config: UnitConfig,
+    pub(super) unit: VtdUnit,
+}
+
+/// A device and whose BAR it is behind.
+#[derive(Debug)]
+struct EduSlot {
+    address: PciAddress,
+    edu: Edu,
+}
+
+/// A whole machine over some memory.
+#[derive(Debug)]
+pub struct Machine<M> {
+    pub(super) memory: M,
+    pub(super) dram: Dram,
+    pub(super) units: Vec<UnitSlot>,
+    pub(super) functions: Functions,
+    pub(super) reserved: Vec<ReservedRegion>,
+    pub(super) interrupts: Vec<Message>,
+    edus: Vec<EduSlot>,
+    now: u64,
+}
+
+/// What is at an address of the register space.
+enum Target {
+    Unit(usize, u64),
+    Edu(usize, u64),
+}
+
+impl<M: Memory> Machine<M> {
+    /// The machine after reset, over this memory.
+    pub fn new(config: MachineConfig, memory: M) -> Self {
+        let mut functions = BTreeMap::new();
+        let host_bridge = PciAddress::from_source(0, SourceId::new(0));
+        functions.insert(host_bridge, Function::new(0x8086, 0x29c0, 0x0600_0000));
+        for port in &config.ports {
+            let port_function =
+                Function::root_port(0x1b36, 0x000c, port.secondary, port.subordinate);
+            functions.insert(port.address, port_function);
+        }
+        let mut edus = Vec::new();
+        for edu in &config.edus {
+            let function = Function::new(0x1234, 0x11e8, 0x00ff_0010)
+                .with_bar(0, BAR_BYTES as u32, edu.bar)
+                .with_msi();
+            functions.insert(edu.address, function);
+            let device = Edu::new(edu.dma_nanos, edu.dma_mask);
+            edus.push(EduSlot { address: edu.address, edu: device });
+        }
+        let slot = |config: UnitConfig| {
+            let unit = VtdUnit::new(config.vtd.clone());
+            UnitSlot { config, unit }
+        };
+        Self {
+            memory,
+            dram: Dram::default(),
+            units: config.units.into_iter().map(slot).collect(),
+            functions,
+            reserved: config.reserved,
+            interrupts: Vec::new(),
+            edus,
+            now: 0,
+        }
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The memory, to change what there is of it.
+    pub fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    /// The unit with this number, in the order of the configuration.
+    pub fn unit(&self, number: usize) -> Option<&VtdUnit> {
+        self.units.get(number).map(|slot| &slot.unit)
+    }
+
+    /// The unit with this number, to make it slow, dead or used by firmware.
+    pub fn unit_mut(&mut self, number: usize) -> Option<&mut VtdUnit> {
+        self.units.get_mut(number).map(|slot| &mut slot.unit)
+    }
+
+    /// The `edu` device at this address.
+    pub fn edu(&self, address: PciAddress) -> Option<&Edu> {
+        self.edus.iter().find(|slot| slot.address == address).map(|slot| &slot.edu)
+    }
+
+    /// Every function that there is.
+    pub fn functions(&self) -> impl Iterator<Item = PciAddress> {
+        self.functions.keys().copied()
+    }
+
+    /// The regions that firmware reserves.
+    pub fn reserved(&self) -> &[ReservedRegion] {
+        &self.reserved
+    }
+
+    /// Reads `size` bytes (4 or 8) of registers. All ones where nothing is, or not in that size.
+    pub fn mmio_read(&mut self, address: u64, size: usize) -> u64 {
+        let nothing = u64::MAX >> (64 - 8 * size.clamp(1, 8));
+        match self.target(address, size) {
+            Some(Target::Unit(number, at)) => {
+                let unit = &self.units[number].unit;
+                let low = u64::from(unit.read(at));
+                if size == 8 { u64::from(unit.read(at + 4)) << 32 | low } else { low }
+            }
+            Some(Target::Edu(number, at)) => self.edus[number].edu.read(at, size) & nothing,
+            None => nothing,
+        }
+    }
+
+    /// Writes `size` bytes (4 or 8) of registers. Nothing happens where nothing is, or not in that size.
+    pub fn mmio_write(&mut self, address: u64, size: usize, value: u64) {
+        match self.target(address, size) {
+            Some(Target::Unit(number, at)) => {
+                let bus = Bus { memory: &self.memory, dram: &self.dram };
+                let unit = &mut self.units[number].unit;
+                unit.write(bus, at, value as u32);
+                if size == 8 {
+                    unit.write(bus, at + 4, (value >> 32) as u32);
+                }
+            }
+            Some(Target::Edu(number, at)) => {
+                self.edus[number].edu.write(at, size, value, self.now);
+            }
+            None => {}
+        }
+        self.collect_interrupts();
+    }
+
+    /// Whether `bytes` from `address` on lie in one window of registers.
+    pub fn is_mmio(&self, address: u64, bytes: u64) -> bool {
+        self.find(address, bytes).is_some()
+    }
+
+    /// Reads a dword of configuration space. All ones for a function that does not exist.
+    pub fn config_read(&self, function: PciAddress, offset: u16) -> u32 {
+        self.functions.get(&function).map_or(u32::MAX, |function| function.read(offset))
+    }
+
+    /// Writes a dword of configuration space.
+    pub fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        if let Some(function) = self.functions.get_mut(&function) {
+            function.write(offset, value);
+        }
+    }
+
+    /// Writes back the cache lines of a piece of memory, for units that do not snoop.
+    pub fn flush(&self, address: u64, bytes: u64) {
+        if self.units.iter().any(|slot| !slot.config.vtd.coherent) {
+            self.dram.flush(&self.memory, address, bytes);
+        }
+    }
+
+    /// Lets everything happen whose time has come by `now`, in nanoseconds: units first, then devices.
+    pub fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        let bus = Bus { memory: &self.memory, dram: &self.dram };
+        for slot in &mut self.units {
+            slot.unit.advance(bus, self.now);
+        }
+        for number in 0..self.edus.len() {
+            self.run_edu(number);
+        }
+        self.collect_interrupts();
+    }
+
+    /// The time it was last told.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The interrupts that units and devices have sent since this was last asked.
+    pub fn take_interrupts(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.interrupts)
+    }
+
+    /// Does the transfer of a device, if one is due.
+    fn run_edu(&mut self, number: usize) {
+        let EduSlot { address: source, edu } = &mut self.edus[number];
+        let (source, transfer) = (*source, edu.due(self.now));
+        if let Some(transfer) = transfer {
+            let part = transfer.start..transfer.start + transfer.bytes;
+            let mut data = edu.buffer[part.clone()].to_vec();
+            // The device is not told what became of its request; the unit tells software.
+            if transfer.to_memory {
+                let _ = self.dma_write(source, transfer.address, &data);
+            } else {
+                let _ = self.dma_read(source, transfer.address, &mut data);
+                self.edus[number].edu.buffer[part].copy_from_slice(&data);
+            }
+            self.edus[number].edu.finish();
+        }
+    }
+
+    /// Takes in what units have sent, and sends the MSIs of devices that have raised theirs.
+    fn collect_interrupts(&mut self) {
+        for slot in &mut self.units {
+            self.interrupts.extend(slot.unit.take_messages());
+        }
+        for number in 0..self.edus.len() {
+            let EduSlot { address, edu } = &mut self.edus[number];
+            let source = *address;
+            if edu.take_raised()
+                && let Some((to, data)) = self.functions.get(&source).and_then(Function::msi)
+            {
+                // An MSI is a write like any other: to anywhere else it is translated, and may fault.
+                let _ = self.dma_write(source, to, &data.to_le_bytes());
+            }
+        }
+    }
+
+    fn target(&self, address: u64, size: usize) -> Option<Target> {
+        let aligned = matches!(size, 4 | 8) && address.is_multiple_of(size as u64);
+        if aligned { self.find(address, size as u64) } else { None }
+    }
+
+    fn find(&self, address: u64, bytes: u64) -> Option<Target> {
+        let within = |base: u64, length: u64| {
+            let offset = address.checked_sub(base)?;
+            (offset < length && bytes <= length - offset).then_some(offset)
+        };
+        let unit = self.units.iter().enumerate().find_map(|(number, slot)| {
+            let at = within(slot.config.base, slot.config.vtd.window_bytes())?;
+            Some(Target::Unit(number, at))
+        });
+        unit.or_else(|| {
+            self.edus.iter().enumerate().find_map(|(number, slot)| {
+                let base = self.functions.get(&slot.address)?.bar(0)?;
+                Some(Target::Edu(number, within(base, BAR_BYTES)?))
+            })
+        })
+    }
+}

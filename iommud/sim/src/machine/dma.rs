@@ -1,0 +1,182 @@
+//! Requests from devices.
+
+use std::fmt;
+
+use dma_types::PciAddress;
+
+use super::access::Machine;
+use super::topology::{bridges, unit_of};
+use crate::dram::Bus;
+use crate::memory::Memory;
+use crate::vtd::walk::Refusal;
+use crate::vtd::{Access, FaultReason, Message};
+
+/// The pages that one request is taken apart into: a translation holds for no more.
+const PAGE: u64 = 4096;
+
+/// Why a request did not reach memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// The unit found a fault; its register value is `reason as u8`.
+    Fault(FaultReason),
+    /// A protected memory region.
+    Protected,
+    /// The interrupt address range, 0xfee00000 to 0xfeefffff, of which only dwords are written.
+    InterruptRange,
+    /// There is no memory at the physical address.
+    NoMemory,
+    /// Bus mastering is off in the function or in a bridge on its way.
+    NotMaster,
+    /// There is no such function.
+    NoFunction,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(reason) => write!(f, "fault {:#x} ({reason:?})", *reason as u8),
+            Self::Protected => f.write_str("protected memory region"),
+            Self::InterruptRange => f.write_str("interrupt address range"),
+            Self::NoMemory => f.write_str("no memory"),
+            Self::NotMaster => f.write_str("bus mastering is off"),
+            Self::NoFunction => f.write_str("no such function"),
+        }
+    }
+}
+
+/// What is moved, and which way.
+enum Payload<'a> {
+    Read(&'a mut [u8]),
+    Write(&'a [u8]),
+}
+
+impl Payload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Read(data) => data.len(),
+            Self::Write(data) => data.len(),
+        }
+    }
+
+    fn access(&self) -> Access {
+        match self {
+            Self::Read([]) => Access::ZeroLengthRead,
+            Self::Read(_) => Access::Read,
+            Self::Write(_) => Access::Write,
+        }
+    }
+}
+
+impl<M: Memory> Machine<M> {
+    /// A read by a function. Pages that it does not reach read as zeroes; the first reason is given.
+    /// Reading nothing is a zero-length read.
+    pub fn dma_read(
+        &mut self,
+        source: PciAddress,
+        address: u64,
+        out: &mut [u8],
+    ) -> Result<(), Blocked> {
+        self.dma(source, address, Payload::Read(out), false)
+    }
+
+    /// A write by a function. Pages that it does not reach are left out; the first reason is given.
+    pub fn dma_write(
+        &mut self,
+        source: PciAddress,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), Blocked> {
+        self.dma(source, address, Payload::Write(data), false)
+    }
+
+    /// A write by a function that claims to have translated the address itself (PCI Express AT = 10b), as
+    /// one that is hostile may.
+    pub fn dma_write_translated(
+        &mut self,
+        source: PciAddress,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), Blocked> {
+        self.dma(source, address, Payload::Write(data), true)
+    }
+
+    fn dma(
+        &mut self,
+        source: PciAddress,
+        address: u64,
+        mut payload: Payload<'_>,
+        translated: bool,
+    ) -> Result<(), Blocked> {
+        if let Payload::Read(out) = &mut payload {
+            out.fill(0);
+        }
+        let function = self.functions.get(&source).ok_or(Blocked::NoFunction)?;
+        let masters = |(_, bridge): (_, &crate::pci::Function)| bridge.is_bus_master();
+        if !function.is_bus_master() || !bridges(&self.functions, source).all(masters) {
+            return Err(Blocked::NotMaster);
+        }
+        let mut result = Ok(());
+        let mut done = 0;
+        loop {
+            let at = address.wrapping_add(done as u64);
+            let room = (PAGE - at % PAGE) as usize;
+            let length = room.min(payload.len() - done);
+            let outcome = self.one_page(source, at, &mut payload, done..done + length, translated);
+            result = result.and(outcome);
+            done += length;
+            if done >= payload.len() {
+                return result;
+            }
+        }
+    }
+
+    /// The part of a request that lies in one page.
+    fn one_page(
+        &mut self,
+        source: PciAddress,
+        address: u64,
+        payload: &mut Payload<'_>,
+        part: std::ops::Range<usize>,
+        translated: bool,
+    ) -> Result<(), Blocked> {
+        if (0xfee0_0000..=0xfeef_ffff).contains(&address) {
+            return self.interrupt_request(address, payload, part);
+        }
+        let access = payload.access();
+        let bus = Bus { memory: &self.memory, dram: &self.dram };
+        let configs = self.units.iter().map(|unit| &unit.config);
+        let physical = match unit_of(configs, &self.functions, source) {
+            Some(number) => {
+                let unit = &mut self.units[number].unit;
+                let found = if translated {
+                    unit.pass_translated(bus, source.source(), address, access)
+                } else {
+                    unit.translate(bus, source.source(), address, access)
+                };
+                found.map_err(|refusal| match refusal {
+                    Refusal::Fault(reason) => Blocked::Fault(reason),
+                    Refusal::Protected => Blocked::Protected,
+                })?
+            }
+            None => address,
+        };
+        let reached = match payload {
+            Payload::Read(out) => self.memory.read(physical, &mut out[part]),
+            Payload::Write(data) => self.memory.write(physical, &data[part]),
+        };
+        if reached { Ok(()) } else { Err(Blocked::NoMemory) }
+    }
+
+    /// A request to the interrupt address range, which no unit translates (VT-d 3.1, 3.14).
+    fn interrupt_request(
+        &mut self,
+        address: u64,
+        payload: &Payload<'_>,
+        part: std::ops::Range<usize>,
+    ) -> Result<(), Blocked> {
+        let Payload::Write(data) = payload else { return Err(Blocked::InterruptRange) };
+        let bytes = <[u8; 4]>::try_from(&data[part]).map_err(|_| Blocked::InterruptRange)?;
+        self.interrupts.push(Message { address, data: u32::from_le_bytes(bytes) });
+        Ok(())
+    }
+}
