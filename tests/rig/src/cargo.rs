@@ -1,0 +1,68 @@
+//! The workspace and the `cargo` that builds it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The workspace's root directory.
+pub fn root() -> &'static Path {
+    // Two rooms up from this package, wherever the rig was started.
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."))
+}
+
+/// Where cargo builds: `target` in the root, unless `CARGO_TARGET_DIR` says otherwise.
+pub fn target_dir() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// Where the rig keeps what it fetched and what guests wrote.
+pub fn scratch_dir() -> PathBuf {
+    target_dir().join("rig")
+}
+
+/// The cargo that started the rig, at the workspace's root, without colours.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root())
+        .env("CARGO_TERM_COLOR", "never")
+        .env("CARGO_TERM_PROGRESS_WHEN", "never");
+    cargo
+}
+
+/// The executables that a build with `--message-format=json-render-diagnostics` made, from its output.
+pub fn executables(lines: &[String]) -> Vec<PathBuf> {
+    let messages = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+    messages
+        .filter_map(|message: serde_json::Value| {
+            Some(PathBuf::from(message.get("executable")?.as_str()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_the_one_with_the_workspace() {
+        let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[workspace]"));
+    }
+
+    #[test]
+    fn executables_are_found_between_other_messages() {
+        let lines = [
+            "   Compiling guest v0.1.0",
+            r#"{"reason":"compiler-artifact","executable":null}"#,
+            r#"{"reason":"compiler-artifact","executable":"/t/release/guest","fresh":true}"#,
+            r#"{"reason":"build-finished","success":true}"#,
+            r#"{"half"#,
+        ];
+        let found = executables(&lines.map(String::from));
+        assert_eq!(found, [PathBuf::from("/t/release/guest")]);
+    }
+}

@@ -1,0 +1,302 @@
+//! Child processes on a leash: output line by line, a deadline on every wait, nothing left behind.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, PipeReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+use thiserror::Error;
+
+/// How often a wait looks whether the process still lives.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long output may keep coming after the process has ended: whoever inherited its pipe is not waited for.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A running process, its standard output and error in one stream of lines. Killed with everything
+/// it started when dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    status: Option<ExitStatus>,
+}
+
+/// How a process ended, and all it said.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// Every line it wrote, output and error in the order they were written.
+    pub lines: Vec<String>,
+}
+
+/// A process did not do what was waited for.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// It could not be started, or not be waited for.
+    #[error("{name}: {source}")]
+    Io {
+        /// The program.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It was still at it when its time was up, and has been killed.
+    #[error("{name} was not done after {} s", limit.as_secs_f32())]
+    TimedOut {
+        /// The program.
+        name: String,
+        /// The time it had.
+        limit: Duration,
+        /// What it wrote until then.
+        lines: Vec<String>,
+    },
+    /// It ended, or closed its output, before it wrote the line that was waited for.
+    #[error("{name} ended ({status}) and never wrote {text:?}")]
+    NoSuchLine {
+        /// The program.
+        name: String,
+        /// Exit code or signal.
+        status: ExitStatus,
+        /// What the line should have contained.
+        text: String,
+        /// What it wrote instead.
+        lines: Vec<String>,
+    },
+}
+
+impl ProcessError {
+    /// What the process wrote before it failed.
+    pub fn lines(&self) -> &[String] {
+        match self {
+            Self::Io { .. } => &[],
+            Self::TimedOut { lines, .. } | Self::NoSuchLine { lines, .. } => lines,
+        }
+    }
+}
+
+/// What became of a wait for one more line.
+enum Next {
+    Line(String),
+    Ended(ExitStatus),
+    TimedOut,
+}
+
+impl Process {
+    /// Starts a program with nothing on its standard input.
+    pub fn start(mut command: Command) -> Result<Self, ProcessError> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let (child, reader) = spawn(&mut command)
+            .map_err(|source| ProcessError::Io { name: name.clone(), source })?;
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { name, child, lines, seen: Vec::new(), status: None })
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written, as far as somebody waited for it.
+    pub fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
+    /// Sends a signal. An error if the process has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Waits for a line that contains `text` and gives it back, skipping the lines before it.
+    pub fn wait_line(&mut self, text: &str, limit: Duration) -> Result<String, ProcessError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next(deadline)? {
+                Next::Line(line) if line.contains(text) => return Ok(line),
+                Next::Line(_) => {}
+                Next::TimedOut => return Err(self.timed_out(limit)),
+                Next::Ended(status) => {
+                    let (name, lines) = (self.name.clone(), self.seen.clone());
+                    return Err(ProcessError::NoSuchLine {
+                        name,
+                        status,
+                        text: text.into(),
+                        lines,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits for the end, showing each line to `on_line` as it comes.
+    pub fn finish(
+        mut self,
+        limit: Duration,
+        mut on_line: impl FnMut(&str),
+    ) -> Result<Finished, ProcessError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next(deadline)? {
+                Next::Line(line) => on_line(&line),
+                Next::TimedOut => return Err(self.timed_out(limit)),
+                Next::Ended(status) => {
+                    return Ok(Finished { status, lines: std::mem::take(&mut self.seen) });
+                }
+            }
+        }
+    }
+
+    fn next(&mut self, mut deadline: Instant) -> Result<Next, ProcessError> {
+        loop {
+            match self.lines.recv_timeout(TICK) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    return Ok(Next::Line(line));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => match self.status {
+                    Some(status) => return Ok(Next::Ended(status)),
+                    None => thread::sleep(TICK),
+                },
+            }
+            if self.status.is_none() {
+                self.status = self
+                    .child
+                    .try_wait()
+                    .map_err(|source| ProcessError::Io { name: self.name.clone(), source })?;
+                if self.status.is_some() {
+                    deadline = Instant::now() + DRAIN;
+                }
+            }
+            if Instant::now() >= deadline {
+                return Ok(match self.status {
+                    Some(status) => Next::Ended(status),
+                    None => Next::TimedOut,
+                });
+            }
+        }
+    }
+
+    fn timed_out(&mut self, limit: Duration) -> ProcessError {
+        let (name, lines) = (self.name.clone(), self.seen.clone());
+        ProcessError::TimedOut { name, limit, lines }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            for pid in descendants(self.child.id()) {
+                // It may have ended meanwhile, which is what was wanted.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Runs a program to its end. Shorthand for [`Process::start`] and [`Process::finish`].
+pub fn run(command: Command, limit: Duration) -> Result<Finished, ProcessError> {
+    Process::start(command)?.finish(limit, |_| {})
+}
+
+fn spawn(command: &mut Command) -> io::Result<(Child, PipeReader)> {
+    let (reader, writer) = io::pipe()?;
+    let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn();
+    // The command holds the pipe's other end, which would keep the reader waiting.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok((child?, reader))
+}
+
+/// Everything that descends from a process now. They stay in our process group, so that Ctrl-C on a
+/// terminal reaches them all; that is why they are found by parentage.
+fn descendants(root: u32) -> Vec<Pid> {
+    let mut children = BTreeMap::<u32, Vec<u32>>::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        if let Some(parent) =
+            fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent_in_stat)
+        {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut queue = vec![root];
+    while let Some(pid) = queue.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.extend(i32::try_from(child).ok().and_then(Pid::from_raw));
+            queue.push(child);
+        }
+    }
+    found
+}
+
+/// The parent's id in a line of `/proc/PID/stat`: second after the name, which stands in parentheses
+/// and may hold anything.
+fn parent_in_stat(stat: &str) -> Option<u32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn both_streams_arrive_in_order_with_the_exit_code() {
+        let end = run(shell("echo one; echo two >&2; echo three; exit 3"), DRAIN).unwrap();
+        assert_eq!(end.lines, ["one", "two", "three"]);
+        assert_eq!(end.status.code(), Some(3));
+    }
+
+    #[test]
+    fn a_deadline_kills_what_the_process_started_too() {
+        let error = run(shell("sleep 987654 & echo $!; wait"), Duration::from_millis(300));
+        let error = error.unwrap_err();
+        assert!(matches!(&error, ProcessError::TimedOut { .. }));
+        let sleeper = error.lines().first().unwrap();
+        let gone = |stat: io::Result<String>| stat.map_or(true, |stat| stat.contains(") Z "));
+        assert!(gone(fs::read_to_string(format!("/proc/{sleeper}/stat"))));
+    }
+
+    #[test]
+    fn an_heir_of_the_pipe_is_not_waited_for() {
+        let start = Instant::now();
+        let end = run(shell("sleep 30 & echo started"), Duration::from_secs(20)).unwrap();
+        assert_eq!(end.lines, ["started"]);
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_line_is_waited_for_and_its_absence_is_told() {
+        let mut process = Process::start(shell("echo ready: 1; exit 0")).unwrap();
+        assert_eq!(process.wait_line("ready", DRAIN).unwrap(), "ready: 1");
+        let error = process.wait_line("never", DRAIN).unwrap_err();
+        assert!(matches!(error, ProcessError::NoSuchLine { .. }));
+    }
+
+    #[test]
+    fn the_parent_is_found_behind_a_hostile_name() {
+        assert_eq!(parent_in_stat("12 (a) R 1) S 34 12"), Some(34));
+        assert_eq!(parent_in_stat("nonsense"), None);
+    }
+}

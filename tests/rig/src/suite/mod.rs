@@ -1,0 +1,34 @@
+//! The suites, one file each.
+
+mod guest;
+mod host;
+mod metal;
+mod redox;
+
+pub use guest::shell;
+
+use crate::report::Report;
+
+/// A suite: what it is called, what it is, and how it runs.
+pub struct Suite {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it shows, in a few words.
+    pub about: &'static str,
+    run: fn(&mut Report),
+}
+
+impl Suite {
+    /// Runs it into the report.
+    pub fn run(&self, report: &mut Report) {
+        report.suite(self.name, self.about, self.run);
+    }
+}
+
+/// All suites, in the order in which they run.
+pub const SUITES: [Suite; 4] = [
+    Suite { name: "t0", about: "tests on the host, and what the compiler thinks", run: host::run },
+    Suite { name: "t1", about: "the engine in a bare guest on QEMU's VT-d", run: metal::run },
+    Suite { name: "t2", about: "the daemons as processes in a Linux guest", run: guest::run },
+    Suite { name: "t3", about: "everything compiled for Redox", run: redox::run },
+];
