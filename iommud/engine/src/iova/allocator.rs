@@ -212,8 +212,10 @@ impl IovaAllocator {
     /// [`SizeMismatch`](IovaError::SizeMismatch) if it has another size (rule R7).
     pub fn free(&mut self, iova: Iova, bytes: u64) -> Result<(), IovaError> {
         let start = iova.get() >> PAGE_SHIFT;
-        let held = self.held.get(start).filter(|held| !held.idle() && iova.is_aligned(PAGE_SIZE));
-        let held = held.ok_or(IovaError::NotAllocated { iova })?;
+        let known = self.held.get_mut(start);
+        let known = known.filter(|held| !held.idle() && iova.is_aligned(PAGE_SIZE));
+        let known = known.ok_or(IovaError::NotAllocated { iova })?;
+        let held = *known;
         if held.pages() << PAGE_SHIFT != bytes {
             return Err(IovaError::SizeMismatch {
                 allocation: range_of(start, held.pages()),
@@ -221,9 +223,11 @@ impl IovaAllocator {
             });
         }
         if held.guard() && Magazines::serves(held.pages()) {
-            self.held.set(start, held.with_idle(true));
-            for spilled in self.idle.put(held.pages(), start).iter().flatten() {
-                release(&mut self.held, &mut self.free, *spilled);
+            known.set_idle(true);
+            if let Some(spilled) = self.idle.put(held.pages(), start) {
+                for spilled in spilled {
+                    release(&mut self.held, &mut self.free, spilled);
+                }
             }
         } else {
             release(&mut self.held, &mut self.free, start);
@@ -342,7 +346,9 @@ impl IovaAllocator {
         let held = Held::new().with_pages(wanted.pages).with_guard(true);
         let reused = self.idle.take(wanted.pages, |start| start >= floor && wanted.suits(start));
         if let Some(start) = reused {
-            self.held.set(start, held);
+            if let Some(known) = self.held.get_mut(start) {
+                known.set_idle(false);
+            }
             return Some(start);
         }
         let start = self.free.find(floor, held.span(), wanted.order)?;

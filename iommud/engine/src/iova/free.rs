@@ -41,8 +41,12 @@ impl FreeRange {
         (start + pages <= self.end).then_some(start)
     }
 
+    fn room_at(self, order: u32) -> u64 {
+        self.end.saturating_sub(align_up(self.start, order))
+    }
+
     fn room(self) -> Room {
-        COUNTED_ORDERS.map(|order| self.end.saturating_sub(align_up(self.start, order)))
+        COUNTED_ORDERS.map(|order| self.room_at(order))
     }
 }
 
@@ -110,7 +114,7 @@ impl FreeRanges {
 
     /// The first range that ends at `end` or after.
     pub(super) fn ending_from(&self, end: u64) -> Option<FreeRange> {
-        self.lowest(self.root?, end, 0, 0)
+        self.lowest(end, 0, 0)
     }
 
     /// The lowest start, at `floor` or after, of `pages` free pages at a multiple of `1 << order` pages.
@@ -123,37 +127,62 @@ impl FreeRanges {
         if let Some(start) = first.fit(floor, pages, order) {
             return Some(start);
         }
-        let root = self.root?;
         let counted = COUNTED_ORDERS.iter().rposition(|&counted| counted <= order).unwrap_or(0);
         let mut from = first.end + 1;
         for _ in 0..TRIED {
-            let range = self.lowest(root, from, counted, pages)?;
+            let range = self.lowest(from, counted, pages)?;
             if let Some(start) = range.fit(floor, pages, order) {
                 return Some(start);
             }
             from = range.end + 1;
         }
         let slack = (1 << order) - (1 << COUNTED_ORDERS[counted]);
-        self.lowest(root, from, counted, pages + slack)?.fit(floor, pages, order)
+        self.lowest(from, counted, pages + slack)?.fit(floor, pages, order)
     }
 
-    /// The first range beneath `link` that ends at `end` or after and has `pages` pages of room.
-    ///
-    /// Only branches that `end` lies within can disappoint, so that the walk is at most twice the depth.
-    fn lowest(&self, link: Link, end: u64, counted: usize, pages: u64) -> Option<FreeRange> {
-        match link {
-            Link::Range(range) => {
-                let range = self.ranges[range];
-                (range.end >= end && range.room()[counted] >= pages).then_some(range)
+    /// The first range that ends at `end` or after and has `pages` pages of room at a counted order.
+    fn lowest(&self, end: u64, counted: usize, pages: u64) -> Option<FreeRange> {
+        // Down towards `end`, past places to the right where there is room: the last of those is the
+        // nearest to `end`, should there be nothing at its own place.
+        let mut link = self.root?;
+        let mut nearest = None;
+        while let Link::Branch(number) = link {
+            let branch = &self.branches[number];
+            if branch.last() < end || branch.room[counted] < pages {
+                break;
             }
-            Link::Branch(branch) => {
-                let branch = &self.branches[branch];
-                if branch.last() < end || branch.room[counted] < pages {
-                    return None;
+            if end < branch.middle {
+                if self.has_room(branch.right, counted, pages) {
+                    nearest = Some(branch.right);
                 }
-                self.lowest(branch.left, end, counted, pages)
-                    .or_else(|| self.lowest(branch.right, end, counted, pages))
+                link = branch.left;
+            } else {
+                link = branch.right;
             }
+        }
+        if let Link::Range(range) = link
+            && self.ranges[range].end >= end
+            && self.has_room(link, counted, pages)
+        {
+            return Some(self.ranges[range]);
+        }
+        let mut link = nearest?;
+        loop {
+            match link {
+                Link::Range(range) => return Some(self.ranges[range]),
+                Link::Branch(number) => {
+                    let Branch { left, right, .. } = self.branches[number];
+                    link = if self.has_room(left, counted, pages) { left } else { right };
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn has_room(&self, link: Link, counted: usize, pages: u64) -> bool {
+        match link {
+            Link::Range(range) => self.ranges[range].room_at(COUNTED_ORDERS[counted]) >= pages,
+            Link::Branch(branch) => self.branches[branch].room[counted] >= pages,
         }
     }
 
@@ -201,8 +230,7 @@ impl FreeRanges {
     /// Puts `start` to `end`, none of which is free, back, and joins it with its free neighbours.
     pub(super) fn give(&mut self, start: u64, end: u64) {
         let mut start = start;
-        if let Some(before) = self.ending_from(start).filter(|range| range.end == start) {
-            self.remove(before.end);
+        if let Some(before) = self.remove(start) {
             start = before.start;
         }
         match self.ending_from(end + 1) {
@@ -276,20 +304,23 @@ impl FreeRanges {
         self.recount(&path);
     }
 
-    /// Removes the range that ends at `end`.
-    fn remove(&mut self, end: u64) {
-        let Some(root) = self.root else { return };
-        let (mut path, Link::Range(range)) = self.descend(root, end) else { return };
-        self.ranges.remove(range);
+    /// Removes the range that ends at `end`, if one does.
+    fn remove(&mut self, end: u64) -> Option<FreeRange> {
+        let (mut path, Link::Range(number)) = self.descend(self.root?, end) else { return None };
+        if self.ranges[number].end != end {
+            return None;
+        }
+        let range = self.ranges.remove(number);
         let Some(&parent) = path.branches[..path.len].last() else {
             self.root = None;
-            return;
+            return Some(range);
         };
         path.len -= 1;
         let Branch { middle, left, right, .. } = self.branches.remove(parent);
         let other = if end < middle { right } else { left };
         self.hang(&path, end, other);
         self.recount(&path);
+        Some(range)
     }
 
     /// Makes the range that ends at `end` start at `start`.

@@ -125,18 +125,17 @@ impl HeldRanges {
         self.leaves[self.leaf(page)?].get(digit(page, 0))
     }
 
-    /// Changes what is known of the range that starts at `page`; nothing if none does.
+    /// What is known of the range that starts at `page`, to be changed.
     #[inline]
-    pub(super) fn set(&mut self, page: u64, held: Held) {
-        let Some(leaf) = self.leaf(page) else { return };
+    pub(super) fn get_mut(&mut self, page: u64) -> Option<&mut Held> {
+        let leaf = self.leaf(page)?;
         let leaf = &mut self.leaves[leaf];
         let digit = digit(page, 0);
-        let rank = leaf.rank(digit);
-        if leaf.present >> digit & 1 == 1
-            && let Some(known) = leaf.ranges.get_mut(rank)
-        {
-            *known = held;
+        if leaf.present >> digit & 1 == 0 {
+            return None;
         }
+        let rank = leaf.rank(digit);
+        leaf.ranges.get_mut(rank)
     }
 
     /// Adds a range that starts at `page`, where none did.
@@ -304,7 +303,9 @@ mod tests {
                 match step {
                     0 => prop_assert_eq!(held.remove(page), model.remove(&page)),
                     _ if model.contains_key(&page) => {
-                        held.set(page, value);
+                        if let Some(known) = held.get_mut(page) {
+                            *known = value;
+                        }
                         model.insert(page, value);
                     }
                     _ => {
