@@ -1,2 +1,27 @@
-//! Stub.
-fn main() {}
+//! The agent in the Linux guest: init, which prepares the machine and starts each case as a process of
+//! its own, so that a case may panic, hang or leave processes behind without harm to the next.
+
+mod cases;
+mod devices;
+mod failure;
+mod init;
+mod map;
+mod physical;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["case", name] => cases::run(name),
+        ["shell"] if std::process::id() == 1 => init::shell(),
+        _ if std::process::id() == 1 => init::cases(),
+        _ => {
+            eprintln!("usage: guest case NAME, with NAME one of:");
+            for case in cases::CASES {
+                eprintln!("  {}", case.name);
+            }
+            ExitCode::from(2)
+        }
+    }
+}

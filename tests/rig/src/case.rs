@@ -6,6 +6,11 @@ use std::fmt;
 const OPENING: &str = "case ";
 const BETWEEN: &str = " ... ";
 
+/// How a case's line begins, up to its verdict.
+pub fn opening(name: &str) -> String {
+    format!("{OPENING}{name}{BETWEEN}")
+}
+
 /// The line with which a guest ends that has reported all its cases.
 pub fn end_line(cases: usize) -> String {
     format!("end of {cases} cases")
@@ -62,7 +67,7 @@ impl Verdict {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{OPENING}{}{BETWEEN}{}", self.name, self.verdict)
+        write!(f, "{}{}", opening(&self.name), self.verdict)
     }
 }
 

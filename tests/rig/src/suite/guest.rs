@@ -29,8 +29,8 @@ const COMMAND_LINE: &str = "console=ttyS0 nokaslr intel_iommu=off amd_iommu=off 
 const DEVICES: [&str; 4] = [
     "intel-iommu,intremap=off,aw-bits=48",
     "edu,addr=0x4,dma_mask=0xffffffffffffffff",
-    "pcie-root-port,id=port,addr=0x5,chassis=1,slot=1",
-    "edu,bus=port,dma_mask=0xffffffffffffffff",
+    "pcie-root-port,id=root-port,addr=0x5,chassis=1,slot=1",
+    "edu,bus=root-port,dma_mask=0xffffffffffffffff",
 ];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(900);

@@ -32,8 +32,8 @@ const VARIANTS: [Variant; 4] = [
         name: "aw48-root-port",
         devices: &[
             "intel-iommu,intremap=off,aw-bits=48",
-            "pcie-root-port,id=port,chassis=1,slot=1",
-            "edu,bus=port,dma_mask=0xffffffffffffffff",
+            "pcie-root-port,id=root-port,chassis=1,slot=1",
+            "edu,bus=root-port,dma_mask=0xffffffffffffffff",
         ],
     },
 ];

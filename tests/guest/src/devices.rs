@@ -1,0 +1,70 @@
+//! PCI functions as sysfs shows them.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Outcome, require};
+use crate::map::Map;
+
+const FUNCTIONS: &str = "/sys/bus/pci/devices";
+
+/// QEMU's `edu`: vendor and device.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
+
+/// Where the command register is in configuration space.
+const COMMAND: u64 = 0x04;
+
+/// The command register's bits that let a function answer on its BARs and do DMA (PCI 3.0, 6.2.2).
+const MEMORY_SPACE: u16 = 1 << 1;
+const BUS_MASTER: u16 = 1 << 2;
+
+/// A PCI function.
+pub(crate) struct Function {
+    /// Its directory in sysfs.
+    path: PathBuf,
+}
+
+/// All `edu` devices, by address.
+pub(crate) fn edus() -> Outcome<Vec<Function>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(FUNCTIONS)? {
+        let function = Function { path: entry?.path() };
+        if (function.number("vendor")?, function.number("device")?) == EDU {
+            found.push(function);
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+impl Function {
+    /// Its address in Linux's words: `0000:00:04.0`.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Enables the function, and lets it answer on its BARs and do DMA.
+    pub(crate) fn enable(&self) -> Outcome {
+        fs::write(self.path.join("enable"), "1")?;
+        let config = OpenOptions::new().read(true).write(true).open(self.path.join("config"))?;
+        let mut command = [0; 2];
+        config.read_exact_at(&mut command, COMMAND)?;
+        let command = u16::from_le_bytes(command) | MEMORY_SPACE | BUS_MASTER;
+        config.write_all_at(&command.to_le_bytes(), COMMAND)?;
+        Ok(())
+    }
+
+    /// Maps BAR 0.
+    pub(crate) fn bar0(&self) -> Outcome<Map> {
+        let resource = self.path.join("resource0");
+        let bytes = usize::try_from(fs::metadata(&resource)?.len())?;
+        require!(bytes > 0, "{} has no BAR 0", self.name());
+        Map::of_file(Path::new(&resource), 0, bytes)
+    }
+
+    fn number(&self, file: &str) -> Outcome<u16> {
+        let text = fs::read_to_string(self.path.join(file))?;
+        Ok(u16::from_str_radix(text.trim().trim_start_matches("0x"), 16)?)
+    }
+}

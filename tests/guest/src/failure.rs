@@ -1,0 +1,23 @@
+//! Why a case failed, in words.
+
+/// Any error, as the sentence it says.
+pub(crate) struct Failure(pub(crate) String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What a case, or a step of it, comes to.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// Ends a case with a sentence, unless something holds.
+macro_rules! require {
+    ($condition:expr, $($sentence:tt)+) => {
+        if !$condition {
+            return Err($crate::failure::Failure(format!($($sentence)+)));
+        }
+    };
+}
+pub(crate) use require;

@@ -1,0 +1,127 @@
+//! What process 1 does: mount, prepare, run the cases or a shell, power off.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use rig::case::{Verdict, end_line, opening};
+use rig::process::{ProcessError, run};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::cases::{CASES, Spec};
+use crate::devices;
+use crate::failure::{Failure, Outcome};
+
+/// The serial line that the rig reads. The first one is Linux's console.
+const VERDICTS: &str = "/dev/ttyS1";
+
+const MOUNTS: [(&str, &str); 5] = [
+    ("devtmpfs", "/dev"),
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("tmpfs", "/tmp"),
+    ("tmpfs", "/run"),
+];
+
+/// Runs all cases and powers off.
+pub(crate) fn cases() -> ExitCode {
+    let done = prepare().and_then(|()| {
+        let mut verdicts = OpenOptions::new().write(true).open(VERDICTS)?;
+        for spec in CASES {
+            report(&mut verdicts, spec)?;
+        }
+        writeln!(verdicts, "{}", end_line(CASES.len()))?;
+        Ok(rustix::termios::tcdrain(&verdicts)?)
+    });
+    power_off(done)
+}
+
+/// Gives the console a shell, and powers off when it ends.
+pub(crate) fn shell() -> ExitCode {
+    let done = prepare().and_then(|()| {
+        Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status()?;
+        // A session of its own, with the console as its terminal, so that Ctrl-C works.
+        let mut shell = Command::new("/bin/cttyhack");
+        shell.arg("/bin/sh").env("HOME", "/tmp").env("PS1", "guest # ").env("PATH", "/bin");
+        shell.status()?;
+        Ok(())
+    });
+    power_off(done)
+}
+
+fn prepare() -> Outcome {
+    for (kind, place) in MOUNTS {
+        match mount(kind, place, kind, MountFlags::empty(), None) {
+            // The kernel may have mounted /dev by itself.
+            Ok(()) | Err(Errno::BUSY) => {}
+            Err(error) => return Err(Failure(format!("cannot mount {place}: {error}"))),
+        }
+    }
+    fs::create_dir_all("/dev/hugepages")?;
+    mount("hugetlbfs", "/dev/hugepages", "hugetlbfs", MountFlags::empty(), None)?;
+    for device in devices::edus()? {
+        device.enable()?;
+    }
+    Ok(())
+}
+
+/// Runs one case and tells its verdict, and what it wrote if it did not hold.
+fn report(verdicts: &mut File, spec: &Spec) -> io::Result<()> {
+    // Told first, so that the rig knows where a guest died.
+    verdicts.write_all(opening(spec.name).as_bytes())?;
+    let mut case = Command::new("/proc/self/exe");
+    case.args(["case", spec.name]).env("PATH", "/bin").env("RUST_BACKTRACE", "0");
+    let (verdict, lines) = match run(case, spec.limit) {
+        Ok(end) if end.status.success() => (Verdict::Ok, Vec::new()),
+        Ok(end) => {
+            let why = end
+                .lines
+                .iter()
+                .rfind(|line| !line.trim().is_empty() && !line.contains("note: run with"));
+            let why = why.map_or_else(|| end.status.to_string(), |line| line.trim().to_owned());
+            (Verdict::Failed(why), end.lines)
+        }
+        Err(error) => (Verdict::Failed(why_not(&error)), error.lines().to_vec()),
+    };
+    writeln!(verdicts, "{verdict}")?;
+    for line in lines {
+        writeln!(verdicts, "  | {line}")?;
+    }
+    clear_away();
+    Ok(())
+}
+
+fn why_not(error: &ProcessError) -> String {
+    match error {
+        ProcessError::TimedOut { limit, .. } => format!("not done after {} s", limit.as_secs()),
+        other => other.to_string(),
+    }
+}
+
+/// Ends whatever a case has left running. To process 1, the group of this number is everybody else.
+fn clear_away() {
+    // Nobody to end is the usual case.
+    let _ = kill_process_group(Pid::INIT, Signal::KILL);
+    while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
+}
+
+fn power_off(done: Outcome) -> ExitCode {
+    if let Err(Failure(why)) = done {
+        eprintln!("guest: {why}");
+    }
+    // Lets the console write what it still holds.
+    thread::sleep(Duration::from_millis(200));
+    match reboot(RebootCommand::PowerOff) {
+        // Process 1 may not end: what is left is Linux's panic, which ends QEMU as well.
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest: cannot power off: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
