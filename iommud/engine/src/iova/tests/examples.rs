@@ -125,6 +125,19 @@ fn a_hole_that_fits_exactly_is_found_at_its_alignment() {
 }
 
 #[test]
+fn many_badly_aligned_holes_do_not_hide_the_room_behind_them() {
+    let mut space = IovaAllocator::new(SPACE48);
+    let base = 1 << 32;
+    space.reserve(range(0, base + KIB4)).unwrap();
+    for hole in 0..100 {
+        // Seven free pages, none at a multiple of eight.
+        space.reserve(range(base + (16 * hole + 8) * KIB4, 9 * KIB4)).unwrap();
+    }
+    let request = IovaRequest::new(4 * KIB4).aligned(8 * KIB4);
+    assert_eq!(space.alloc(request), Ok(Iova::new(base + 1608 * KIB4)));
+}
+
+#[test]
 fn r2_a_freed_range_is_the_next_to_be_given_out() {
     let mut space = space(SPACE48);
     let request = IovaRequest::new(4 * KIB4);
