@@ -1,5 +1,6 @@
 //! Simulated physical memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Physical memory as everything on the bus sees it.
@@ -23,6 +24,16 @@ pub trait Memory {
     /// Writes the 64-bit word at `address`; `false` when there is no memory.
     fn write64(&self, address: u64, value: u64) -> bool {
         self.write(address, &value.to_le_bytes())
+    }
+}
+
+impl<M: Memory + ?Sized> Memory for Arc<M> {
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        (**self).read(address, out)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> bool {
+        (**self).write(address, data)
     }
 }
 

@@ -2,3 +2,5 @@
 
 #[cfg(any(test, target_os = "redox"))]
 pub mod redox;
+#[cfg(target_os = "linux")]
+pub mod sim;

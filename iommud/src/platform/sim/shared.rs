@@ -1,0 +1,80 @@
+//! A memfd, mapped.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Memory that other processes can share: a memfd of fixed length, mapped here for as long as this lives.
+#[derive(Debug)]
+pub struct SharedMemory {
+    fd: OwnedFd,
+    words: NonNull<AtomicU64>,
+    length: usize,
+}
+
+// SAFETY: the words are only ever reached as atomics, which any thread may do; the descriptor is `Send` and
+// `Sync` of itself.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// `bytes` of zeroes (a multiple of 4096, not zero). Pages take up memory once they are touched. The length is
+    /// sealed: a process that gets the descriptor cannot change it.
+    pub fn new(name: &str, bytes: u64) -> io::Result<Self> {
+        let size = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&fd, bytes)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice takes nothing from anybody. The file is
+        // as long as the mapping and sealed to stay so.
+        let start = unsafe { mmap(ptr::null_mut(), size, access, MapFlags::SHARED, &fd, 0) }?;
+        let words = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { fd, words, length: size / size_of::<AtomicU64>() })
+    }
+
+    /// The memory as words, which other processes and simulated hardware may change at any time.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this many words, is page-aligned, lives as long as `self`, and is never
+        // reached but through atomics; zeroes are valid ones.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.length) }
+    }
+
+    /// The descriptor, to be passed to a client.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        let bytes = self.length * size_of::<AtomicU64>();
+        // SAFETY: the mapping was made in `new` with this start and length, and with `self` every borrow of
+        // its words has ended.
+        let unmapped = unsafe { munmap(self.words.as_ptr().cast(), bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn r5_the_length_is_sealed_and_other_mappings_see_the_same_words() {
+        let memory = SharedMemory::new("test", 8192).unwrap();
+        assert_eq!(memory.words().len(), 1024);
+        assert!(ftruncate(memory.fd(), 0).is_err());
+        assert!(ftruncate(memory.fd(), 1 << 20).is_err());
+        memory.words()[1].store(7, Relaxed);
+        let mut bytes = [0; 8];
+        rustix::io::pread(memory.fd(), &mut bytes, 8).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), 7);
+    }
+}
