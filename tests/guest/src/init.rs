@@ -46,8 +46,12 @@ pub(crate) fn shell() -> ExitCode {
     let done = prepare().and_then(|()| {
         Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status()?;
         // A session of its own, with the console as its terminal, so that Ctrl-C works.
-        let mut shell = Command::new("/bin/cttyhack");
-        shell.arg("/bin/sh").env("HOME", "/tmp").env("PS1", "guest # ").env("PATH", "/bin");
+        let mut shell = Command::new("/bin/setsid");
+        shell
+            .args(["/bin/cttyhack", "/bin/sh"])
+            .env("HOME", "/tmp")
+            .env("PS1", "guest # ")
+            .env("PATH", "/bin");
         shell.status()?;
         Ok(())
     });
@@ -90,7 +94,7 @@ fn report(verdicts: &mut File, spec: &Spec) -> io::Result<()> {
     };
     writeln!(verdicts, "{verdict}")?;
     for line in lines {
-        writeln!(verdicts, "  | {line}")?;
+        writeln!(verdicts, "  {line}")?;
     }
     clear_away();
     Ok(())

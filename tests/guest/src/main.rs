@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["case", name] => cases::run(name),
-        ["shell"] if std::process::id() == 1 => init::shell(),
+        // Linux puts words of its command line that it does not know before those meant for init.
+        [.., "shell"] if std::process::id() == 1 => init::shell(),
         _ if std::process::id() == 1 => init::cases(),
         _ => {
             eprintln!("usage: guest case NAME, with NAME one of:");

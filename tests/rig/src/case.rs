@@ -61,7 +61,10 @@ impl Verdict {
         if let Some(why) = words.strip_prefix("FAILED") {
             return Self::Failed(why.trim_start_matches([':', ' ']).to_owned());
         }
-        Self::Failed(format!("no verdict but {words:?}"))
+        Self::Failed(match words {
+            "" => "ended without a verdict".to_owned(),
+            _ => format!("no verdict but {words:?}"),
+        })
     }
 }
 
