@@ -6,8 +6,9 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use rig::case::{Verdict, end_line, opening};
+use rig::case::{Verdict, opening};
 use rig::process::{ProcessError, run};
+use rig::report::Tally;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
@@ -32,10 +33,11 @@ const MOUNTS: [(&str, &str); 5] = [
 pub(crate) fn cases() -> ExitCode {
     let done = prepare().and_then(|()| {
         let mut verdicts = OpenOptions::new().write(true).open(VERDICTS)?;
+        let mut tally = Tally::default();
         for spec in CASES {
-            report(&mut verdicts, spec)?;
+            tally.count(&report(&mut verdicts, spec)?);
         }
-        writeln!(verdicts, "{}", end_line(CASES.len()))?;
+        writeln!(verdicts, "{tally}")?;
         Ok(rustix::termios::tcdrain(&verdicts)?)
     });
     power_off(done)
@@ -75,7 +77,7 @@ fn prepare() -> Outcome {
 }
 
 /// Runs one case and tells its verdict, and what it wrote if it did not hold.
-fn report(verdicts: &mut File, spec: &Spec) -> io::Result<()> {
+fn report(verdicts: &mut File, spec: &Spec) -> io::Result<Verdict> {
     // Told first, so that the rig knows where a guest died.
     verdicts.write_all(opening(spec.name).as_bytes())?;
     let mut case = Command::new("/proc/self/exe");
@@ -97,7 +99,7 @@ fn report(verdicts: &mut File, spec: &Spec) -> io::Result<()> {
         writeln!(verdicts, "  {line}")?;
     }
     clear_away();
-    Ok(())
+    Ok(verdict)
 }
 
 fn why_not(error: &ProcessError) -> String {

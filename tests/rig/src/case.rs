@@ -1,5 +1,5 @@
 //! The line in which a guest reports a case: `case NAME ... ok`, `case NAME ... FAILED: why` or
-//! `case NAME ... skipped: why`.
+//! `case NAME ... skipped: why`. When it is done, it says so with its [`Tally`](crate::report::Tally).
 
 use std::fmt;
 
@@ -9,11 +9,6 @@ const BETWEEN: &str = " ... ";
 /// How a case's line begins, up to its verdict.
 pub fn opening(name: &str) -> String {
     format!("{OPENING}{name}{BETWEEN}")
-}
-
-/// The line with which a guest ends that has reported all its cases.
-pub fn end_line(cases: usize) -> String {
-    format!("end of {cases} cases")
 }
 
 /// What became of a case.

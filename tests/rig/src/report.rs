@@ -26,6 +26,15 @@ impl Tally {
     pub fn total(self) -> usize {
         self.passed + self.failed + self.skipped
     }
+
+    /// Counts one more.
+    pub fn count(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Ok => self.passed += 1,
+            Verdict::Failed(_) => self.failed += 1,
+            Verdict::Skipped(_) => self.skipped += 1,
+        }
+    }
 }
 
 impl AddAssign for Tally {
@@ -78,27 +87,27 @@ impl Report {
 
     /// A case with its verdict.
     pub fn case(&mut self, case: &Case) {
-        match &case.verdict {
-            Verdict::Ok => self.passed(&case.name),
-            Verdict::Failed(why) => self.failed(&case.name, why),
-            Verdict::Skipped(why) => {
-                self.suite_tally.skipped += 1;
-                self.row(&case.name, &self.paint("33", &format!("skipped: {why}")));
+        let Case { name, verdict } = case;
+        self.suite_tally.count(verdict);
+        let colour = match verdict {
+            Verdict::Ok => "32",
+            Verdict::Failed(why) => {
+                self.failures.push(format!("{} {name}: {why}", self.suite));
+                "31"
             }
-        }
+            Verdict::Skipped(_) => "33",
+        };
+        self.row(name, &self.paint(colour, &verdict.to_string()));
     }
 
     /// A case that holds.
     pub fn passed(&mut self, name: &str) {
-        self.suite_tally.passed += 1;
-        self.row(name, &self.paint("32", "ok"));
+        self.case(&Case { name: name.to_owned(), verdict: Verdict::Ok });
     }
 
-    /// A case that does not hold.
+    /// A case that does not hold, or a suite that could not run.
     pub fn failed(&mut self, name: &str, why: &str) {
-        self.suite_tally.failed += 1;
-        self.failures.push(format!("{} {name}: {why}", self.suite));
-        self.row(name, &self.paint("31", &format!("FAILED: {why}")));
+        self.case(&Case { name: name.to_owned(), verdict: Verdict::Failed(why.to_owned()) });
     }
 
     /// Many cases at once, already judged by somebody else. Failures are named apart.

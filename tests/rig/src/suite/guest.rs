@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::boot::boot;
 use crate::cargo::{cargo, executables, scratch_dir, target_dir};
-use crate::case::end_line;
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
 use crate::process::run as run_process;
@@ -75,16 +74,8 @@ fn judge(report: &mut Report, mut machine: Command, console: &Path) {
     machine.arg("-serial").arg(format!("file:{}", console.display()));
     machine.args(["-serial", "stdio"]);
     let boot = boot(report, "", machine, BOOT_LIMIT);
-    let why = match &boot.ended {
-        Err(why) => why.clone(),
-        Ok(status) if !status.success() => format!("QEMU ended with {status}"),
-        Ok(_) if boot.cases == 0 => "no case was reported".into(),
-        Ok(_) if !boot.lines.contains(&end_line(boot.cases)) => {
-            format!("the guest ended after {} cases, before it was done", boot.cases)
-        }
-        Ok(_) => return,
-    };
-    report.failed("boot", &why);
+    let Some(fault) = boot.fault(&[0]) else { return };
+    report.failed("boot", &fault);
     report.output(&boot.lines);
     report.note(&format!("Linux's last words ({}):", console.display()));
     let words = fs::read(console).unwrap_or_default();

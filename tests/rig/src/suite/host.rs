@@ -12,8 +12,9 @@ use crate::report::{Report, Tally};
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Checks that pass or fail as one: name, arguments to cargo, and flags for rustdoc.
-const CHECKS: [(&str, &[&str], &str); 3] = [
+const CHECKS: [(&str, &[&str], &str); 4] = [
     ("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], ""),
+    ("clippy metal", &["clippy", "-p", "metal", "--features", "image", "--", "-D", "warnings"], ""),
     ("rustfmt", &["fmt", "--all", "--check"], ""),
     ("rustdoc", &["doc", "--workspace", "--no-deps"], "-D warnings"),
 ];
