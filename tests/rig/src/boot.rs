@@ -47,7 +47,7 @@ pub fn boot(report: &mut Report, prefix: &str, machine: Command, limit: Duration
                 cases.count(&verdict);
                 telling = matches!(verdict, Verdict::Failed(_));
                 report.case(&Case { name: format!("{prefix}{name}"), verdict });
-            } else if telling {
+            } else if telling && line != cases.to_string() {
                 report.output(&[line.trim().to_owned()]);
             }
         })

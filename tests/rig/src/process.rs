@@ -23,7 +23,19 @@ pub struct Process {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
-    status: Option<ExitStatus>,
+    ended: Option<Ended>,
+}
+
+/// The end of a process, and when it was seen.
+struct Ended {
+    status: ExitStatus,
+    seen_at: Instant,
+}
+
+impl Ended {
+    fn now(status: ExitStatus) -> Self {
+        Self { status, seen_at: Instant::now() }
+    }
 }
 
 /// How a process ended, and all it said.
@@ -102,7 +114,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name, child, lines, seen: Vec::new(), status: None })
+        Ok(Self { name, child, lines, seen: Vec::new(), ended: None })
     }
 
     /// The process id.
@@ -148,45 +160,59 @@ impl Process {
         mut on_line: impl FnMut(&str),
     ) -> Result<Finished, ProcessError> {
         let deadline = Instant::now() + limit;
+        let mut killed = false;
         loop {
             match self.next(deadline)? {
                 Next::Line(line) => on_line(&line),
-                Next::TimedOut => return Err(self.timed_out(limit)),
-                Next::Ended(status) => {
+                // Its last line, which has no end, comes only when it is dead.
+                Next::TimedOut if !killed => {
+                    self.kill();
+                    killed = true;
+                }
+                Next::Ended(status) if !killed => {
                     return Ok(Finished { status, lines: std::mem::take(&mut self.seen) });
                 }
+                Next::TimedOut | Next::Ended(_) => return Err(self.timed_out(limit)),
             }
         }
     }
 
-    fn next(&mut self, mut deadline: Instant) -> Result<Next, ProcessError> {
+    fn next(&mut self, deadline: Instant) -> Result<Next, ProcessError> {
         loop {
+            let (until, end) = match &self.ended {
+                Some(ended) => (ended.seen_at + DRAIN, Next::Ended(ended.status)),
+                None => (deadline, Next::TimedOut),
+            };
+            if Instant::now() >= until {
+                return Ok(end);
+            }
             match self.lines.recv_timeout(TICK) {
                 Ok(line) => {
                     self.seen.push(line.clone());
                     return Ok(Next::Line(line));
                 }
+                Err(RecvTimeoutError::Disconnected) if self.ended.is_some() => return Ok(end),
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => match self.status {
-                    Some(status) => return Ok(Next::Ended(status)),
-                    None => thread::sleep(TICK),
-                },
             }
-            if self.status.is_none() {
-                self.status = self
-                    .child
-                    .try_wait()
+            if self.ended.is_none() {
+                let status = self.child.try_wait();
+                let status = status
                     .map_err(|source| ProcessError::Io { name: self.name.clone(), source })?;
-                if self.status.is_some() {
-                    deadline = Instant::now() + DRAIN;
-                }
+                self.ended = status.map(Ended::now);
             }
-            if Instant::now() >= deadline {
-                return Ok(match self.status {
-                    Some(status) => Next::Ended(status),
-                    None => Next::TimedOut,
-                });
+        }
+    }
+
+    /// Kills it and all that descends from it, unless it has ended by itself.
+    fn kill(&mut self) {
+        if self.ended.is_none() {
+            for pid in descendants(self.child.id()) {
+                // It may have ended meanwhile, which is what was wanted.
+                let _ = kill_process(pid, Signal::KILL);
             }
+            let _ = self.child.kill();
+            self.ended = self.child.wait().ok().map(Ended::now);
         }
     }
 
@@ -198,14 +224,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.status.is_none() {
-            for pid in descendants(self.child.id()) {
-                // It may have ended meanwhile, which is what was wanted.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        self.kill();
     }
 }
 
@@ -276,6 +295,23 @@ mod tests {
         let sleeper = error.lines().first().unwrap();
         let gone = |stat: io::Result<String>| stat.map_or(true, |stat| stat.contains(") Z "));
         assert!(gone(fs::read_to_string(format!("/proc/{sleeper}/stat"))));
+    }
+
+    #[test]
+    fn an_endless_stream_of_lines_meets_the_deadline() {
+        let limit = Duration::from_millis(300);
+        assert!(matches!(run(shell("exec yes"), limit), Err(ProcessError::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_seen_when_time_is_up() {
+        let mut last = String::new();
+        let process = Process::start(shell("printf 'case a ... '; sleep 987654")).unwrap();
+        let end = process.finish(Duration::from_millis(300), |line| last = line.to_owned());
+        assert!(
+            matches!(end, Err(ProcessError::TimedOut { lines, .. }) if lines == ["case a ... "])
+        );
+        assert_eq!(last, "case a ... ");
     }
 
     #[test]
