@@ -1,0 +1,86 @@
+//! The device found and opened at iommud.
+
+use std::env;
+
+use dma_types::PciAddress;
+use libdma::Device;
+
+use super::driver::Driver;
+use super::error::Error;
+use super::options::Options;
+use super::platform::{self, Function};
+use crate::bar::Bar;
+use crate::simulated::SimulatedBar;
+
+/// The environment variable that holds the number of a passed device handle.
+pub const HANDLE_VARIABLE: &str = "IOMMU_DEVICE";
+
+/// A device that was found and opened at iommud: from now on it reaches only what this process gives it.
+/// Its registers have not been touched.
+#[derive(Debug)]
+pub struct Claim {
+    device: Device,
+    place: Place,
+}
+
+/// Where the device's registers are.
+#[derive(Debug)]
+enum Place {
+    Simulated(PciAddress),
+    Machine(Function),
+}
+
+impl Claim {
+    /// Finds the device and opens it, or takes over the handle that was passed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`], [`Error::NotEdu`], [`Error::OtherDevice`], [`Error::NoPassedHandle`],
+    /// [`Error::Open`], [`Error::System`].
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let passed = match env::var(HANDLE_VARIABLE) {
+            Ok(number) => Some(Device::from_handle(platform::adopt(&number)?)?),
+            Err(_) => None,
+        };
+        let wanted = options.device.or(passed.as_ref().map(Device::address));
+        let (address, place) = if options.sim {
+            // Where the simulated machine has its edu, and QEMU too behind AMD-Vi.
+            let address = wanted.or(PciAddress::new(0, 0, 2, 0)).ok_or(Error::NoDevice)?;
+            (address, Place::Simulated(address))
+        } else {
+            let function = Function::find(wanted)?;
+            (function.address(), Place::Machine(function))
+        };
+        let mut device = match passed {
+            Some(device) if device.address() == address => device,
+            Some(device) => {
+                return Err(Error::OtherDevice { passed: device.address(), wanted: address });
+            }
+            None => platform::connect()
+                .and_then(|transport| Device::open(transport, address))
+                .map_err(|error| Error::Open { address, error })?,
+        };
+        device.set_dma_mask(options.dma_mask)?;
+        Ok(Self { device, place })
+    }
+
+    /// Gives up the claim but for the device's handle.
+    pub fn into_device(self) -> Device {
+        self.device
+    }
+
+    /// Switches the device on and takes it over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEdu`], [`Error::Device`], [`Error::System`].
+    pub fn drive(self) -> Result<Driver, Error> {
+        let bar: Box<dyn Bar> = match self.place {
+            Place::Machine(function) => Box::new(function.switch_on()?),
+            Place::Simulated(address) => Box::new(
+                SimulatedBar::open(platform::connect()?, address)?.ok_or(Error::NotEdu(address))?,
+            ),
+        };
+        Driver::new(self.device, bar)
+    }
+}

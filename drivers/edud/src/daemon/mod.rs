@@ -1,0 +1,34 @@
+//! The program `edud`: finding the device, opening it at iommud, and the jobs it can do.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`options`] | [`Options`]: the command line |
+//! | [`run`] | [`run()`](run::run): from the command line to the exit code |
+//! | [`claim`] | [`Claim`]: the device found and opened at iommud |
+//! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
+//! | [`copy`] | the main job: data to the device and back |
+//! | [`rogue`] | misbehaving on purpose |
+//! | `witness` | seeing by the device's own buffer what a transfer has moved |
+//! | [`hold`] | transfers without end |
+//! | [`over_map`] | asking for more than one's own |
+//! | [`pass`] | passing the device on to another process |
+//! | [`platform`] | what differs between Linux and Redox |
+//! | [`error`] | [`Error`]: why a job failed |
+
+pub mod claim;
+pub mod copy;
+pub mod driver;
+pub mod error;
+pub mod hold;
+pub mod options;
+pub mod over_map;
+pub mod pass;
+pub mod platform;
+pub mod rogue;
+pub mod run;
+mod witness;
+
+pub use claim::Claim;
+pub use driver::Driver;
+pub use error::Error;
+pub use options::Options;

@@ -1,0 +1,140 @@
+//! A process on Redox.
+
+use core::ptr::{NonNull, null_mut};
+use std::env;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::sync::Arc;
+
+use dma_types::PciAddress;
+use libdma::Handle;
+use libdma::transport::Transport;
+use libdma::transport::scheme::Scheme;
+use libredox::call::{self, MmapArgs, fcntl};
+use libredox::flag::{F_SETFD, MAP_SHARED, O_CLOEXEC, PROT_READ, PROT_WRITE};
+
+use super::pcid::{self, Config};
+use crate::bar::MappedBar;
+use crate::daemon::error::Error;
+use crate::registers::BAR;
+
+/// The environment variable in which pcid-spawner gives a driver the number of its channel.
+const CHANNEL_VARIABLE: &str = "PCID_CLIENT_CHANNEL";
+
+/// The environment variable that holds the number of the pipe on which a driver says that it is ready.
+const READY_VARIABLE: &str = "INIT_NOTIFY";
+
+/// More than any answer of pcid's is long.
+const MAX_ANSWER: u64 = 4096;
+
+/// The transport to iommud, for opening things.
+pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
+    Ok(Scheme::new())
+}
+
+/// Takes over a handle that was passed to this process as a descriptor of this number.
+pub fn adopt(number: &str) -> Result<Handle, Error> {
+    let number = usize::from(number.parse::<u16>().map_err(|_| Error::NoPassedHandle)?);
+    // The flag has the same value among a descriptor's flags as among those of open.
+    fcntl(number, F_SETFD as usize, O_CLOEXEC as usize).map_err(|_| Error::NoPassedHandle)?;
+    Ok(Handle::new(Scheme::new(), Scheme::adopt(number)))
+}
+
+/// Lets the children of this process inherit a handle, under its number.
+pub fn let_inherit(handle: &Handle) -> Result<(), Error> {
+    fcntl(handle.raw().0 as usize, F_SETFD as usize, 0)
+        .map(drop)
+        .map_err(|error| Error::system("cannot pass the handle on")(error.into()))
+}
+
+/// Tells pcid-spawner or init, whichever started this process and waits, that the driver is ready.
+pub fn report_ready() -> Result<(), Error> {
+    match inherited(READY_VARIABLE) {
+        Some(mut pipe) => pipe.write_all(&[0]).map_err(Error::system(READY_VARIABLE)),
+        None => Ok(()),
+    }
+}
+
+/// A PCI function whose channel this process holds.
+#[derive(Debug)]
+pub struct Function {
+    channel: File,
+    config: Config,
+}
+
+impl Function {
+    /// The function whose channel this process was started with, or else the one at this address.
+    pub fn find(wanted: Option<PciAddress>) -> Result<Self, Error> {
+        let channel = match (inherited(CHANNEL_VARIABLE), wanted) {
+            (Some(channel), _) => channel,
+            (None, Some(address)) => {
+                let path = format!("/scheme/pci/{}/channel", address.path_name());
+                let opened = File::options().read(true).write(true).open(&path);
+                opened.map_err(Error::system(path))?
+            }
+            (None, None) => return Err(Error::NoDevice),
+        };
+        let config = config(&channel)?;
+        match wanted {
+            Some(wanted) if wanted != config.address => {
+                Err(Error::OtherDevice { passed: config.address, wanted })
+            }
+            _ => Ok(Self { channel, config }),
+        }
+    }
+
+    /// Which function it is.
+    pub fn address(&self) -> PciAddress {
+        self.config.address
+    }
+
+    /// Maps the function's registers, until the process ends. pcid has let the function answer and do DMA
+    /// when the channel was opened.
+    pub fn switch_on(self) -> Result<MappedBar, Error> {
+        let bytes = self.config.bar_bytes.ok_or(Error::NotEdu(self.config.address))?;
+        // pcid does not check the length, so that it must be exactly the BAR's.
+        let length = usize::try_from(bytes).map_err(|_| Error::Pcid)?;
+        let arguments = MmapArgs {
+            addr: null_mut(),
+            length,
+            prot: PROT_READ | PROT_WRITE,
+            flags: MAP_SHARED,
+            fd: self.channel.as_raw_fd() as usize,
+            offset: pcid::map_offset(BAR),
+        };
+        // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
+        let start = unsafe { call::mmap(arguments) }
+            .map_err(|error| Error::system("cannot map the BAR")(error.into()))?;
+        // The channel stays open: as long as it is, nobody else gets the function.
+        let _ = self.channel.into_raw_fd();
+        let start = NonNull::new(start.cast()).ok_or(Error::Pcid)?;
+        // SAFETY: it was mapped just now, page-aligned, uncached as the offset says, and is never unmapped.
+        Ok(unsafe { MappedBar::new(start, length) })
+    }
+}
+
+/// The descriptor that a variable names, if it is set.
+fn inherited(variable: &str) -> Option<File> {
+    let number: u16 = env::var(variable).ok()?.parse().ok()?;
+    // SAFETY: whoever started this process made the descriptor over to it under this variable. Each
+    // variable is looked at once.
+    Some(unsafe { File::from_raw_fd(RawFd::from(number)) })
+}
+
+/// Asks pcid for the function's configuration.
+fn config(channel: &File) -> Result<Config, Error> {
+    let answer = ask(channel, &pcid::REQUEST_CONFIG).map_err(Error::system("pcid's channel"))?;
+    Config::parse(&answer).ok_or(Error::Pcid)
+}
+
+/// One request and its answer.
+fn ask(mut channel: &File, request: &[u8]) -> io::Result<Vec<u8>> {
+    channel.write_all(request)?;
+    let mut length = [0; 8];
+    channel.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length).min(MAX_ANSWER);
+    let mut answer = vec![0; length as usize];
+    channel.read_exact(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,67 @@
+//! From the command line to the exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::claim::Claim;
+use super::error::Error;
+use super::options::Options;
+use super::{copy, hold, over_map, pass, platform, rogue};
+
+/// How a job that could be done went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Well,
+    /// What should have been refused or blocked went through.
+    WentThrough,
+    /// Another process did it, and ended with this code.
+    Passed(u8),
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Well => Self::SUCCESS,
+            Outcome::WentThrough => Self::from(3),
+            Outcome::Passed(code) => Self::from(code),
+        }
+    }
+}
+
+/// Does what the command line says, and reports on `out`.
+///
+/// # Errors
+///
+/// Whatever keeps the job from being done.
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let claim = Claim::new(options)?;
+    if !options.pass_to.is_empty() {
+        return pass::pass_to(claim.into_device(), &options.pass_to);
+    }
+    let mut driver = claim.drive()?;
+    platform::report_ready()?;
+    let device = driver.device();
+    writeln!(
+        out,
+        "edud: {} in domain {} (session {}), I/O addresses up to {}",
+        device.address(),
+        device.domain(),
+        device.generation(),
+        device.limit()
+    )?;
+    if let Some(kind) = options.rogue {
+        let verdict = rogue::run(&mut driver, kind, options.address)?;
+        writeln!(out, "{verdict}")?;
+        return Ok(if verdict.went_through { Outcome::WentThrough } else { Outcome::Well });
+    }
+    if options.over_map {
+        return over_map::run(&driver, out);
+    }
+    if options.hold {
+        let never = hold::run(&mut driver, out)?;
+        match never {}
+    }
+    copy::run(&mut driver, options.rounds, out)?;
+    Ok(Outcome::Well)
+}

@@ -1,0 +1,15 @@
+//! The driver against stand-ins: a register model of the device, and an iommud that is a few maps.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `stand_in` | the stand-ins |
+//! | `device` | the device alone |
+//! | `simulated` | registers through calls |
+//! | `jobs` | what the program does, where the IOMMU is as it should be |
+//! | `rogue` | misbehaviour, blocked and not blocked |
+
+mod device;
+mod jobs;
+mod rogue;
+mod simulated;
+mod stand_in;
