@@ -89,7 +89,7 @@ impl<B: Bar> Edu<B> {
         offset: u64,
         bytes: u64,
     ) -> Result<(), Error> {
-        if offset.checked_add(bytes).is_none_or(|end| end > TRANSFER_END) {
+        if bytes == 0 || offset.checked_add(bytes).is_none_or(|end| end > TRANSFER_END) {
             return Err(Error::OutOfDevice { offset, bytes });
         }
         if self.command()?.run() {

@@ -24,9 +24,9 @@ pub enum Error {
     /// A transfer is running.
     #[error("the device is busy with a transfer")]
     Busy,
-    /// The transfer would leave the device's own buffer; see [`TRANSFER_END`].
+    /// The transfer would leave the device's own buffer, or move nothing; see [`TRANSFER_END`].
     #[error(
-        "{bytes} bytes from {offset} on do not fit into the first {TRANSFER_END} of the device's buffer"
+        "{bytes} bytes at {offset} are no part of the first {TRANSFER_END} of the device's buffer"
     )]
     OutOfDevice {
         /// Where in the device's buffer the transfer would start.

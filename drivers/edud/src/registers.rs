@@ -19,8 +19,9 @@ pub const DEVICE_BUFFER: u64 = 0x40000;
 pub const DEVICE_BUFFER_BYTES: u64 = 4096;
 /// The end, in the device's buffer, that a transfer must not go past: the last byte is out of bounds.
 ///
-/// QEMU 7.2 takes a transfer that ends with the buffer for one that overruns it and stops the machine. Newer
-/// ones let real overruns happen, into their own memory. So the driver must be exact.
+/// QEMU 7.2 takes a transfer that ends with the buffer, and one of no bytes, for one that overruns it and
+/// stops the machine. Newer ones let real overruns happen, into their own memory. So the driver must be
+/// exact.
 pub const TRANSFER_END: u64 = DEVICE_BUFFER_BYTES - 1;
 /// How many address bits the device puts on the bus unless QEMU is told otherwise (`dma_mask`). It cuts the
 /// others off.

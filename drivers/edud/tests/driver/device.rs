@@ -46,7 +46,7 @@ fn a_transfer_moves_the_bytes_it_names_and_no_others() {
 #[test]
 fn r5_a_transfer_that_would_leave_the_devices_buffer_is_refused() {
     let mut edu = Edu::new(stand_in::Edu::new(Iommu::new(Guard::Firm))).unwrap();
-    for (offset, bytes) in [(0, 4096), (4095, 1), (4096, 0), (u64::MAX, 1), (1, u64::MAX)] {
+    for (offset, bytes) in [(0, 0), (0, 4096), (4095, 1), (4096, 0), (u64::MAX, 1), (1, u64::MAX)] {
         let refused = edu.start_transfer(Direction::ToDevice, Iova::new(0), offset, bytes);
         assert_eq!(refused, Err(Error::OutOfDevice { offset, bytes }));
         assert_eq!(edu.is_busy(), Ok(false));

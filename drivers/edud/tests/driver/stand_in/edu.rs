@@ -44,7 +44,7 @@ impl Edu {
         let (inside, outside) =
             if to_memory { (source, destination) } else { (destination, source) };
         let start = inside as usize - 0x40000;
-        assert!(start + (count as usize) < 4096, "this would stop QEMU 7.2");
+        assert!(count > 0 && start + (count as usize) < 4096, "this would stop QEMU 7.2");
         for (at, byte) in state.buffer[start..][..count as usize].iter_mut().enumerate() {
             let address = outside + at as u64;
             if to_memory {
