@@ -40,6 +40,14 @@ impl FakeFrames {
         self.frames.len() - 1 - self.free.len()
     }
 
+    /// Makes sure that this many can be given out.
+    pub(crate) fn grant(&mut self, frames: usize) {
+        while self.free.len() < frames {
+            self.frames.push(Box::new([const { AtomicU64::new(0) }; 512]));
+            self.free.push(self.frames.len() - 1);
+        }
+    }
+
     fn index(&self, frame: PhysAddr) -> Option<usize> {
         let offset = frame.get().checked_sub(BASE)?;
         let index = usize::try_from(offset / PAGE_SIZE).ok()?;

@@ -2,6 +2,13 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`engine`] | [`Engine`]: the machine's IOMMUs, devices and domains, as one |
+//! | [`machine`] | what the machine is made of |
+//! | [`pci`] | its PCI functions |
+//! | [`domain`] | I/O address spaces |
+//! | [`completion`] | promises that hardware will confirm |
+//! | [`retired`] | what is out of use but may not be used again yet |
+//! | [`error`] | why the engine could not do what it was asked |
 //! | [`platform`] | what the engine needs from the world, and all of it |
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
@@ -9,6 +16,8 @@
 //! | [`fault`] | a request that a unit refused, in words |
 //! | [`vtd`] | Intel VT-d: its registers, tables and requests |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
+//! | [`records`] | what the engine writes there |
+//! | [`segments`] | cutting a piece out of physical memory |
 //!
 //! The engine has no I/O of its own and never waits: an operation that hardware must confirm gives a
 //! ticket, and [`platform`] is polled for it. It contains no `unsafe`.
@@ -18,11 +27,22 @@
 extern crate alloc;
 
 pub mod acpi;
+pub mod completion;
+pub mod domain;
+pub mod engine;
+pub mod error;
 #[cfg(test)]
 mod fakes;
 pub mod fault;
 pub mod iova;
 pub mod ledger;
+pub mod machine;
+pub mod pci;
 pub mod platform;
+pub mod records;
+pub mod retired;
+pub mod segments;
 pub mod table;
 pub mod vtd;
+
+pub use engine::Engine;

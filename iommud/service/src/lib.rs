@@ -1,1 +1,39 @@
-//! Stub.
+//! What the `iommu` scheme does, whatever carries its requests.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`service`] | [`Service`]: open, derive, call, read, map, close, poll |
+//! | [`handle`] | handles: what each is of, and what it allows |
+//! | [`node`] | the names under the scheme, parsed |
+//! | [`session`] | sessions: an open device, its domain and its buffers |
+//! | [`calls`] | the calls on handles, and batches of them |
+//! | [`pending`] | requests that hardware must confirm before they are answered |
+//! | [`faults`] | the latest blocked accesses |
+//! | [`report`] | the text nodes, as tables and as JSON |
+//! | [`error`] | which of the protocol's errors the engine's are |
+//! | `in_process` | a transport for drivers in the same process (feature `in-process`) |
+//!
+//! The service never blocks: it is a state machine. A request is done, or pending until a
+//! [`Service::poll`] after the hardware has confirmed; a unit that is stuck delays those who need it and
+//! nobody else. It opens nothing, prints nothing and knows no transport.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod calls;
+pub mod error;
+pub mod faults;
+pub mod handle;
+#[cfg(feature = "in-process")]
+pub mod in_process;
+pub mod node;
+pub mod pending;
+pub mod records;
+pub mod report;
+pub mod service;
+pub mod session;
+
+pub use handle::HandleId;
+pub use pending::{Answer, Completed, Outcome, RequestId};
+pub use service::{Caller, Grant, Service, Settings};

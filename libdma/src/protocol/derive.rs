@@ -12,7 +12,7 @@ use super::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Kind {
-    /// [`Copy`]: another handle to the same object, with fewer rights.
+    /// [`struct@Copy`]: another handle to the same object, with fewer rights.
     Copy = 1,
     /// [`Allocate`]: a buffer, from a device handle with [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
     Allocate = 2,

@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`call`] | the calls on a handle: opcodes and their fixed little-endian structs |
-//! | [`derive`] | the requests that make a new handle from one |
+//! | [`derive`](mod@derive) | the requests that make a new handle from one |
 //! | [`error`] | every way a request can fail, with its errno |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |

@@ -2,8 +2,8 @@
 //!
 //! | module | where | what it is |
 //! | --- | --- | --- |
-//! | [`socket`] | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
-//! | [`scheme`] | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
+//! | `socket` | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
+//! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
 //!
 //! A service in the same process, as in the bare guest and in tests, is a transport too; that one lives
 //! with the service (`iommu_service::in_process`), because nothing here may name the service.

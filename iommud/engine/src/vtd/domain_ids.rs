@@ -14,6 +14,7 @@ pub struct DomainIds {
     used: Vec<u64>,
     /// No word before this one has a clear bit.
     first: usize,
+    count: u32,
     in_use: u32,
 }
 
@@ -26,7 +27,7 @@ impl DomainIds {
         if count < 64 {
             used[0] |= u64::MAX << count;
         }
-        Self { used, first: 0, in_use: 0 }
+        Self { used, first: 0, count, in_use: 0 }
     }
 
     /// The lowest id that is not in use, or `None` if all are.
@@ -43,7 +44,7 @@ impl DomainIds {
     /// Takes an id back. No unit may have anything cached under it any more (rule R2).
     pub fn give_back(&mut self, id: DomainId) {
         let (index, bit) = (usize::from(id.get()) / 64, 1 << (id.get() % 64));
-        if id.get() == 0 {
+        if id.get() == 0 || u32::from(id.get()) >= self.count {
             return;
         }
         if let Some(word) = self.used.get_mut(index).filter(|word| **word & bit != 0) {

@@ -8,8 +8,8 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use super::descriptor::{self, Wait};
-use super::invalidation::Invalidation;
+use super::descriptor::{Descriptor, WaitDescriptor};
+use super::invalidation::{Invalidation, RegisterRequest};
 use super::queue::Queue;
 use super::registers::{
     ContextCommand, Drain, FaultStatus, GlobalCommand, GlobalStatus, Granularity, QueueAddress,
@@ -183,12 +183,12 @@ impl Invalidator {
                 true
             }
             (Command::Invalidate(invalidation), Some(queue)) => {
-                let descriptor = descriptor::invalidate(invalidation, self.drain);
-                queue.push(platform, registers, descriptor)
+                let request = Descriptor::invalidating(invalidation, self.drain);
+                queue.push(platform, registers, request)
             }
             (Command::Fence(ticket), Some(queue)) => {
-                let wait = Wait { address: queue.status_address(), data: ticket.0 as u32 };
-                queue.push(platform, registers, descriptor::wait(wait))
+                let wait = WaitDescriptor::writing(ticket.0 as u32, queue.status_address());
+                queue.push(platform, registers, wait.into())
             }
             (Command::Invalidate(invalidation), None) => {
                 self.running =
@@ -227,20 +227,16 @@ fn invalidate_by_registers(
     invalidation: Invalidation,
     drain: Drain,
 ) -> Running {
-    match invalidation {
-        Invalidation::ContextGlobal
-        | Invalidation::ContextDomain(_)
-        | Invalidation::ContextDevice { .. } => {
-            registers.write(platform, invalidation.context_command());
+    match invalidation.for_registers(drain) {
+        RegisterRequest::Context(command) => {
+            registers.write(platform, command);
             Running::Context
         }
-        Invalidation::IotlbGlobal
-        | Invalidation::IotlbDomain(_)
-        | Invalidation::IotlbPages { .. } => {
-            if let Some(address) = invalidation.invalidate_address() {
+        RegisterRequest::Iotlb { address, command } => {
+            if let Some(address) = address {
                 registers.write_invalidate_address(platform, address);
             }
-            registers.write_iotlb(platform, invalidation.iotlb_invalidate(drain));
+            registers.write_iotlb(platform, command);
             Running::Iotlb
         }
     }

@@ -5,6 +5,12 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`unit`](mod@unit) | one unit: its tables, its caches, its faults |
+//! | [`bring_up`] | its way from what firmware left to default deny |
+//! | [`invalidator`] | how it is made to forget, by its queue or its registers |
+//! | [`queue`] | the invalidation queue in memory |
+//! | [`domain_ids`] | which of its domain ids are in use |
+//! | [`second_stage`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 //! | [`probe`] | what a unit can do, and why one is refused |
 //! | [`root`] | the root table: one entry for each bus |
@@ -16,12 +22,18 @@
 //!
 //! Legacy translation mode only: scalable mode, device TLBs and interrupt remapping are not used.
 
+pub mod bring_up;
 pub mod context;
 pub mod descriptor;
+pub mod domain_ids;
 pub mod fault;
 mod field;
 pub mod invalidation;
+pub mod invalidator;
 pub mod plan;
 pub mod probe;
+pub mod queue;
 pub mod registers;
 pub mod root;
+pub mod second_stage;
+pub mod unit;

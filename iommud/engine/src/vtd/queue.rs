@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use dma_types::PhysAddr;
 
+use super::descriptor::Descriptor;
 use super::registers::{QueueAddress, QueueHead, QueueTail, RegisterFile};
 use crate::completion::Ticket;
 use crate::platform::{Platform, TableFrames};
@@ -53,7 +54,7 @@ impl Queue {
         &mut self,
         platform: &mut impl Platform,
         registers: &RegisterFile,
-        descriptor: u128,
+        descriptor: Descriptor,
     ) -> bool {
         let next = (self.tail + 1) % LENGTH;
         if next == self.head {
@@ -66,8 +67,9 @@ impl Queue {
         }
         let Some(table) = platform.table(self.descriptors) else { return false };
         let word = usize::from(self.tail) * 2;
-        table[word].store(descriptor as u64, Ordering::Relaxed);
-        table[word + 1].store((descriptor >> 64) as u64, Ordering::Relaxed);
+        for (place, value) in table[word..].iter().zip(descriptor.words()) {
+            place.store(value, Ordering::Relaxed);
+        }
         self.tail = next;
         self.announced = false;
         true

@@ -1,6 +1,7 @@
 //! One VT-d unit: its root and context tables, its caches, its faults.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
@@ -10,12 +11,13 @@ use thiserror::Error;
 use super::bring_up::{BringUp, Parts, Step};
 use super::context::{AddressWidth, ContextEntry, DomainId, Translation};
 use super::domain_ids::DomainIds;
-use super::invalidation::Invalidation;
+use super::invalidation::{Invalidation, Touched};
 use super::invalidator::Invalidator;
 use super::plan::Plan;
 use super::probe::{UnitCapabilities, UnitRefusal};
-use super::registers::{FaultStatus, GlobalCommand, GlobalStatus, RegisterFile};
+use super::registers::{FaultStatus, RegisterFile};
 use super::root::RootEntry;
+use crate::acpi::dmar::UnitFault;
 use crate::completion::Ticket;
 use crate::fault::Fault;
 use crate::platform::{Platform, TableFrames};
@@ -33,6 +35,9 @@ pub enum Unusable {
     /// What it says of itself makes no sense.
     #[error(transparent)]
     Refused(#[from] UnitRefusal),
+    /// What firmware says of it makes no sense.
+    #[error(transparent)]
+    Firmware(#[from] UnitFault),
     /// Its registers cannot be reached.
     #[error("its registers cannot be mapped")]
     Unreachable,
@@ -84,6 +89,17 @@ pub enum UnitState {
     Failed(UnitFailure),
 }
 
+/// A range of a domain whose table has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Where it starts.
+    pub start: Iova,
+    /// How long it is. It covers every large page whole of which a part has changed.
+    pub bytes: u64,
+    /// What has changed in the table.
+    pub touched: Touched,
+}
+
 /// One VT-d unit.
 #[derive(Debug)]
 pub struct Unit {
@@ -106,19 +122,21 @@ impl Unit {
         segment: u16,
         base: PhysAddr,
     ) -> Result<Self, Unusable> {
-        let map = |platform: &mut _, bytes| {
-            Platform_map(platform, base, bytes)
-        };
-        let window = map(platform, PROBE_BYTES)?;
+        let unreachable = |_| Unusable::Unreachable;
+        let window = platform.map_registers(base, PROBE_BYTES).map_err(unreachable)?;
         let capabilities = UnitCapabilities::read(platform, window)?;
         let bytes = capabilities.window_bytes();
-        let window = if bytes > PROBE_BYTES { map(platform, bytes)? } else { window };
+        let window = if bytes > PROBE_BYTES {
+            platform.map_registers(base, bytes).map_err(unreachable)?
+        } else {
+            window
+        };
         let registers = RegisterFile::new(window, bytes, &capabilities)?;
         let root = platform.alloc_frame().ok_or(Unusable::OutOfFrames)?;
-        let capability = capabilities.capability;
+        let UnitCapabilities { capability, extended, .. } = capabilities;
         let invalidator = Invalidator::new(
             platform,
-            capabilities.extended.queued_invalidation(),
+            extended.queued_invalidation(),
             capability.drain(),
             capability.needs_write_buffer_flush(),
         );
@@ -126,7 +144,6 @@ impl Unit {
             platform.free_frame(root);
             return Err(Unusable::OutOfFrames);
         };
-        let now = platform.now();
         let unit = Self {
             base,
             segment,
@@ -135,10 +152,286 @@ impl Unit {
             root,
             domain_ids: DomainIds::new(capability.domain_count()),
             invalidator,
-            phase: Phase::Starting(BringUp::new(now)),
+            phase: Phase::Starting(BringUp::new(platform.now())),
             found_translating: false,
         };
         unit.flush(platform, root, 0..512);
         Ok(unit)
+    }
+
+    /// Where its registers are.
+    pub fn base(&self) -> PhysAddr {
+        self.base
+    }
+
+    /// The PCI segment that it serves.
+    pub fn segment(&self) -> u16 {
+        self.segment
+    }
+
+    /// What it can do.
+    pub fn capabilities(&self) -> &UnitCapabilities {
+        &self.capabilities
+    }
+
+    /// Its root table.
+    pub fn root(&self) -> PhysAddr {
+        self.root
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> UnitState {
+        match &self.phase {
+            Phase::Starting(bring_up) => UnitState::Starting(bring_up.step()),
+            Phase::Running => UnitState::Running,
+            Phase::Failed(failure) => UnitState::Failed(*failure),
+        }
+    }
+
+    /// Whether firmware or a boot loader had left translation on.
+    pub fn found_translating(&self) -> bool {
+        self.found_translating
+    }
+
+    /// Its domain ids.
+    pub fn domain_ids(&mut self) -> &mut DomainIds {
+        &mut self.domain_ids
+    }
+
+    /// How many domain ids are in use.
+    pub fn domain_ids_in_use(&self) -> u32 {
+        self.domain_ids.in_use()
+    }
+
+    /// Whether memory that a device may write it must be allowed to read, because the unit would block
+    /// the zero-length reads that some devices do before (CAP.ZLR = 0; rule R6).
+    pub fn write_needs_read(&self) -> bool {
+        !self.capabilities.capability.zero_length_reads()
+    }
+
+    /// The table width for a domain behind this unit: 48 bits, or as many as its addresses have. Each level
+    /// more is a memory access more for every translation that is not cached, and nobody needs 57 bits.
+    pub fn preferred_width(&self) -> Option<AddressWidth> {
+        let capability = self.capabilities.capability;
+        let filled = capability.address_bits();
+        capability
+            .widths()
+            .find(|width| width.bits() >= filled.min(AddressWidth::Bits48.bits()))
+            .or_else(|| capability.widths().next_back())
+    }
+
+    /// Every ticket up to this one is confirmed.
+    pub fn confirmed(&self) -> Ticket {
+        self.invalidator.confirmed()
+    }
+
+    /// How many tickets are not confirmed.
+    pub fn open_tickets(&self) -> usize {
+        self.invalidator.open()
+    }
+
+    /// Goes on with whatever is under way, and gives the unit up if it takes too long.
+    pub fn poll(&mut self, platform: &mut impl Platform) {
+        let result = match &mut self.phase {
+            Phase::Failed(_) => return,
+            Phase::Running => self.invalidator.poll(platform, &self.registers),
+            Phase::Starting(bring_up) => {
+                let capability = self.capabilities.capability;
+                let mut parts = Parts {
+                    registers: &self.registers,
+                    invalidator: &mut self.invalidator,
+                    root: self.root,
+                    needs_write_buffer_flush: capability.needs_write_buffer_flush(),
+                    has_protected_memory: capability.has_protected_low()
+                        || capability.has_protected_high(),
+                };
+                bring_up.advance(&mut parts, platform)
+            }
+        };
+        let now = platform.now();
+        let late = match &self.phase {
+            Phase::Starting(bring_up) if bring_up.step() == Step::Finished => {
+                self.found_translating = bring_up.found_translating();
+                self.phase = Phase::Running;
+                None
+            }
+            Phase::Starting(bring_up) if now.since(bring_up.since()) > DEADLINE => {
+                Some(UnitFailure::StartTimedOut { what: bring_up.step().what() })
+            }
+            Phase::Running if self.invalidator.oldest(now).is_some_and(|age| age > DEADLINE) => {
+                Some(UnitFailure::InvalidationTimedOut)
+            }
+            _ => None,
+        };
+        if let Some(failure) = result.err().or(late) {
+            self.phase = Phase::Failed(failure);
+        }
+    }
+
+    /// Lets a function's requests be translated by a domain's table, which nothing translated before.
+    /// The ticket, if there is one, stands for the moment from which it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::OutOfFrames`], with nothing changed.
+    pub fn attach(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        translation: Translation,
+    ) -> Result<Option<Ticket>, Unusable> {
+        let table = self.context_table(platform, source.bus())?;
+        self.write_context(platform, table, source, ContextEntry::translating(translation));
+        // Entries that were not present are cached only in caching mode, under domain id 0 (6.2.2.1).
+        let caching_mode = self.capabilities.capability.caching_mode();
+        let hardware = DomainId::new(0);
+        let forget = [
+            Invalidation::ContextDevice { domain: hardware, source },
+            Invalidation::IotlbDomain(hardware),
+        ];
+        Ok(self.make_visible(platform, caching_mode, forget))
+    }
+
+    /// Blocks a function's requests, which were translated under this domain id. After the ticket nothing
+    /// of that is left in the unit.
+    pub fn detach(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        domain: DomainId,
+    ) -> Option<Ticket> {
+        let table = self.root_entry(platform, source.bus()).context_table()?;
+        self.write_context(platform, table, source, ContextEntry::BLOCKED);
+        let forget =
+            [Invalidation::ContextDevice { domain, source }, Invalidation::IotlbDomain(domain)];
+        Some(self.invalidator.submit(platform, &self.registers, forget))
+    }
+
+    /// Makes the unit forget what it holds of a range of a domain.
+    pub fn invalidate(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        range: Changed,
+    ) -> Ticket {
+        let plan = self.plan(domain, range);
+        self.invalidator.submit(platform, &self.registers, plan.requests().iter().copied())
+    }
+
+    /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.
+    pub fn mapped(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        range: Changed,
+    ) -> Option<Ticket> {
+        let plan = self.plan(domain, range);
+        let caching_mode = self.capabilities.capability.caching_mode();
+        self.make_visible(platform, caching_mode, plan.requests().iter().copied())
+    }
+
+    /// Reads the faults that the unit recorded, and frees their records. True if more came than it could
+    /// record.
+    pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {
+        if matches!(self.phase, Phase::Starting(_)) {
+            return false;
+        }
+        let status: FaultStatus = self.registers.read(platform);
+        if status.into_bits() == u32::MAX || !(status.pending() || status.overflow()) {
+            return false;
+        }
+        // From the first on, once round: each record is read at most once, whatever comes meanwhile
+        // (rule R5).
+        let count = self.registers.fault_record_count();
+        for step in 0..count {
+            let index = (u16::from(status.first_record()) + step) % count;
+            let Some(record) = self.registers.fault_record(platform, index) else { break };
+            faults.push(record.decode());
+            self.registers.clear_fault_record(platform, index);
+        }
+        if status.overflow() {
+            self.registers.write(platform, FaultStatus::new().with_overflow(true));
+        }
+        status.overflow()
+    }
+
+    fn plan(&self, domain: DomainId, range: Changed) -> Plan {
+        let page_selective = self.capabilities.capability.page_selective();
+        Plan::new(domain, range.start, range.bytes, range.touched, page_selective)
+    }
+
+    /// What a unit needs after something became present: to forget that it was not, in caching mode, or
+    /// to have its write buffers flushed, or nothing.
+    fn make_visible(
+        &mut self,
+        platform: &mut impl Platform,
+        forget: bool,
+        invalidations: impl IntoIterator<Item = Invalidation>,
+    ) -> Option<Ticket> {
+        let flush = self.capabilities.capability.needs_write_buffer_flush();
+        if forget {
+            Some(self.invalidator.submit(platform, &self.registers, invalidations))
+        } else if flush {
+            Some(self.invalidator.submit(platform, &self.registers, []))
+        } else {
+            None
+        }
+    }
+
+    /// The context table of a bus, made if there is none.
+    fn context_table(&self, platform: &mut impl Platform, bus: u8) -> Result<PhysAddr, Unusable> {
+        if let Some(table) = self.root_entry(platform, bus).context_table() {
+            return Ok(table);
+        }
+        let table = platform.alloc_frame().ok_or(Unusable::OutOfFrames)?;
+        self.flush(platform, table, 0..512);
+        self.write_entry(platform, self.root, bus, RootEntry::pointing_to(table).words());
+        Ok(table)
+    }
+
+    fn root_entry(&self, platform: &impl Platform, bus: u8) -> RootEntry {
+        let word = usize::from(bus) * 2;
+        platform.table(self.root).map_or(RootEntry::BLOCKED, |table| {
+            RootEntry::from_words([0, 1].map(|n| table[word + n].load(Ordering::Acquire)))
+        })
+    }
+
+    fn write_context(
+        &self,
+        platform: &mut impl Platform,
+        table: PhysAddr,
+        source: SourceId,
+        entry: ContextEntry,
+    ) {
+        // Blocked in between: an entry is never half one and half the other.
+        self.write_entry(platform, table, source.devfn(), ContextEntry::BLOCKED.words());
+        self.write_entry(platform, table, source.devfn(), entry.words());
+    }
+
+    /// Writes an entry of two words, the one with the present bit last if it is set and first if not.
+    fn write_entry(
+        &self,
+        platform: &mut impl Platform,
+        frame: PhysAddr,
+        index: u8,
+        [low, high]: [u64; 2],
+    ) {
+        let word = usize::from(index) * 2;
+        let Some(table) = platform.table(frame) else { return };
+        if low & 1 == 0 {
+            table[word].store(low, Ordering::Release);
+            table[word + 1].store(high, Ordering::Release);
+        } else {
+            table[word + 1].store(high, Ordering::Release);
+            table[word].store(low, Ordering::Release);
+        }
+        self.flush(platform, frame, word..word + 2);
+    }
+
+    /// Writes table entries back to memory if the unit does not snoop.
+    fn flush(&self, frames: &impl TableFrames, frame: PhysAddr, entries: Range<usize>) {
+        if !self.capabilities.extended.coherent() {
+            frames.flush_entries(frame, entries);
+        }
     }
 }

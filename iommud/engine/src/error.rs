@@ -1,0 +1,87 @@
+//! Why the engine could not do what it was asked.
+
+use dma_types::PciAddress;
+use thiserror::Error;
+
+use crate::acpi::dmar::DmarError;
+use crate::domain::DomainKey;
+use crate::iova::IovaError;
+use crate::ledger::LedgerError;
+use crate::platform::PlatformError;
+use crate::table::{MapError, UnmapError};
+
+/// Why the engine could not start at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StartError {
+    /// The firmware has no table that describes an IOMMU.
+    #[error(
+        "the firmware describes no IOMMU: it has none, or it is switched off in the firmware's setup"
+    )]
+    NoIommu,
+    /// It has one that cannot be trusted.
+    #[error("the firmware's DMAR table cannot be used: {0}")]
+    Dmar(#[from] DmarError),
+    /// Something of the platform failed.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The ledger could not be made.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why the engine could not do what it was asked. Nothing has changed (rule R7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum EngineError {
+    /// No function of this address was found.
+    #[error("there is no PCI function {0}")]
+    NoSuchDevice(PciAddress),
+    /// No IOMMU translates for it.
+    #[error("no IOMMU covers {0}")]
+    NotCovered(PciAddress),
+    /// The unit that covers it is not working.
+    #[error("the IOMMU in front of {0} was refused or has failed")]
+    UnitNotWorking(PciAddress),
+    /// It is attached to a domain already.
+    #[error("{0} is attached to a domain already")]
+    AlreadyAttached(PciAddress),
+    /// It is attached to no domain.
+    #[error("{0} is attached to no domain")]
+    NotAttached(PciAddress),
+    /// The domain does not exist.
+    #[error("there is no domain {}", .0.0)]
+    NoSuchDomain(DomainKey),
+    /// Devices are attached to it.
+    #[error("devices are attached to domain {}", .0.0)]
+    DomainInUse(DomainKey),
+    /// The unit cannot walk the domain's table.
+    #[error("the IOMMU in front of {0} cannot walk this domain's tables")]
+    IncompatibleDomain(PciAddress),
+    /// The unit has no domain id left.
+    #[error("the IOMMU has no domain id left")]
+    OutOfDomainIds,
+    /// No frame for a table, or for the ledger.
+    #[error("there is no memory for tables")]
+    OutOfFrames,
+    /// The I/O address could not be given.
+    #[error(transparent)]
+    Iova(#[from] IovaError),
+    /// The mapping could not be made.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The mapping could not be taken away.
+    #[error(transparent)]
+    Unmap(#[from] UnmapError),
+    /// The range is not exactly one mapping.
+    #[error("the range is not exactly one mapping")]
+    NotMapped,
+    /// The range reaches beyond the memory that it is of.
+    #[error("the range reaches beyond the end of the buffer")]
+    OutOfRun,
+}
+
+impl From<LedgerError> for EngineError {
+    fn from(_: LedgerError) -> Self {
+        // A ledger that is being written fails in one way only.
+        Self::OutOfFrames
+    }
+}

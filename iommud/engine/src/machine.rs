@@ -1,0 +1,194 @@
+//! What the machine is made of: its units, its PCI functions, and which unit covers which.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use dma_types::{Iova, PciAddress, PhysAddr};
+use thiserror::Error;
+
+use crate::acpi::dmar::table::SIGNATURE;
+use crate::acpi::dmar::{Coverage, Dmar, Refusal, Rmrr};
+use crate::completion::UnitId;
+use crate::domain::DomainKey;
+use crate::error::{EngineError, StartError};
+use crate::iova::IovaRange;
+use crate::ledger::Slot;
+use crate::pci::{self, Function};
+use crate::platform::Platform;
+use crate::vtd::unit::{Unit, Unusable};
+
+/// A unit that the firmware's table names, whether it can be used or not.
+#[derive(Debug)]
+pub struct UnitSlot {
+    /// Where its registers are said to be.
+    pub base: PhysAddr,
+    /// The PCI segment of its devices.
+    pub segment: u16,
+    /// The unit, or why it is not used.
+    pub unit: Result<Unit, Unusable>,
+}
+
+/// A PCI function, as the engine sees it.
+#[derive(Debug)]
+pub struct Device {
+    /// The function.
+    pub function: Function,
+    /// The unit that covers it, if one does.
+    pub unit: Option<UnitId>,
+    /// The memory that firmware reserves for it.
+    pub reserved: Vec<ReservedRange>,
+    /// The domain it is attached to.
+    pub attached: Option<DomainKey>,
+    /// The domain it is attached to while nobody holds it, with what firmware reserves for it.
+    pub firmware_domain: Option<DomainKey>,
+    /// The record of its attachment in the ledger.
+    pub slot: Option<Slot>,
+}
+
+/// Memory that firmware reserves for a device: whole pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservedRange {
+    /// Where it starts.
+    pub start: PhysAddr,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+impl ReservedRange {
+    /// The I/O addresses where it is mapped, which are the same.
+    pub const fn as_iova_range(self) -> IovaRange {
+        IovaRange::new(Iova::new(self.start.get()), self.bytes)
+    }
+}
+
+impl From<&Rmrr> for ReservedRange {
+    fn from(region: &Rmrr) -> Self {
+        Self { start: region.base, bytes: region.bytes() }
+    }
+}
+
+impl fmt::Display for ReservedRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_iova_range().fmt(f)
+    }
+}
+
+/// Something odd about the machine that a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Remark {
+    /// A part of the firmware's table is not used.
+    #[error("DMAR offset {offset:#x}: {refusal}")]
+    Refused {
+        /// Where in the table.
+        offset: usize,
+        /// What, and why.
+        refusal: String,
+    },
+    /// The table does not add up, and is used all the same.
+    #[error("the DMAR table's checksum is wrong")]
+    Checksum,
+    /// What firmware reserves for a device could not be mapped, so that the device cannot reach it.
+    #[error("the memory that firmware reserves for {address} could not be mapped: {error}")]
+    ReservedNotMapped {
+        /// The device.
+        address: PciAddress,
+        /// Why.
+        error: EngineError,
+    },
+}
+
+/// What was found.
+pub struct Found {
+    /// The units, in the order of the table; those that the table itself rules out come last.
+    pub units: Vec<UnitSlot>,
+    /// The PCI functions.
+    pub devices: BTreeMap<PciAddress, Device>,
+    /// What was odd.
+    pub remarks: Vec<Remark>,
+}
+
+/// Looks at the machine. Units are asked what they can do and are not touched otherwise.
+///
+/// # Errors
+///
+/// [`StartError`] if there is no table, or none that can be trusted.
+pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
+    let table = platform.acpi_table(SIGNATURE)?.ok_or(StartError::NoIommu)?;
+    let dmar = Dmar::parse(&table)?;
+    let mut units: Vec<UnitSlot> = dmar
+        .units
+        .iter()
+        .map(|drhd| UnitSlot {
+            base: drhd.registers,
+            segment: drhd.segment,
+            unit: Unit::new(platform, drhd.segment, drhd.registers),
+        })
+        .collect();
+    // Where the units that the table rules out are in `units`, by where they are in `refused`.
+    let mut ruled_out = BTreeMap::new();
+    for (index, refused) in dmar.refused.iter().enumerate() {
+        if let Refusal::Unit(drhd, fault) = &refused.refusal {
+            ruled_out.insert(index, units.len());
+            units.push(UnitSlot {
+                base: drhd.registers,
+                segment: drhd.segment,
+                unit: Err(Unusable::Firmware(*fault)),
+            });
+        }
+    }
+    let functions = functions(platform, &dmar);
+    let mut buses_behind = |bridge: PciAddress| -> Option<RangeInclusive<u8>> {
+        let buses = functions.get(&bridge)?.bridge?;
+        Some(buses.secondary..=buses.subordinate)
+    };
+    let mut devices = BTreeMap::new();
+    for (address, function) in &functions {
+        let unit = match dmar.covering(*address, &mut buses_behind) {
+            Coverage::Unit(index) => Some(index),
+            Coverage::Refused(index) => ruled_out.get(&index).copied(),
+            Coverage::Nobody => None,
+        };
+        let reserved = dmar.reserved_for(*address, &mut buses_behind).map(Into::into).collect();
+        let device = Device {
+            function: *function,
+            unit: unit.map(|index| UnitId(index as u16)),
+            reserved,
+            attached: None,
+            firmware_domain: None,
+            slot: None,
+        };
+        devices.insert(*address, device);
+    }
+    Ok(Found { units, devices, remarks: remarks(&dmar) })
+}
+
+/// The functions of every segment that a unit serves.
+fn functions(platform: &mut impl Platform, dmar: &Dmar) -> BTreeMap<PciAddress, Function> {
+    // Root buses other than 0 are known only from the scopes that start there.
+    let mut roots: BTreeMap<u16, BTreeSet<u8>> = BTreeMap::new();
+    for unit in &dmar.units {
+        let buses = roots.entry(unit.segment).or_default();
+        buses.insert(0);
+        buses.extend(unit.scopes.iter().map(|scope| scope.start_bus));
+    }
+    let mut functions = BTreeMap::new();
+    for (segment, buses) in roots {
+        functions.extend(pci::scan(platform, segment, buses));
+    }
+    functions
+}
+
+fn remarks(dmar: &Dmar) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    if !dmar.checksum_valid {
+        remarks.push(Remark::Checksum);
+    }
+    remarks.extend(dmar.refused.iter().map(|refused| Remark::Refused {
+        offset: refused.offset,
+        refusal: refused.refusal.to_string(),
+    }));
+    remarks
+}

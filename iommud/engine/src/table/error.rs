@@ -1,0 +1,58 @@
+//! Why a range could not be mapped or unmapped. Nothing has changed (rule R7).
+
+use dma_types::{Iova, PhysAddr};
+use thiserror::Error;
+
+/// Why a range was not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MapError {
+    /// There is nothing to map.
+    #[error("there is nothing to map")]
+    Empty,
+    /// An address or length is not a multiple of 4096.
+    #[error("an address or length is not a multiple of 4096")]
+    Misaligned,
+    /// The range ends beyond what the table can translate.
+    #[error("the range ends beyond what the table can translate")]
+    OutOfRange,
+    /// Something is mapped there already.
+    #[error("something is mapped at {0} already")]
+    Occupied(Iova),
+    /// No frame for a table.
+    #[error("there is no memory for tables")]
+    OutOfFrames,
+    /// A table is where no table can be.
+    #[error("a table is said to be at {0}, which is not in the arena")]
+    Foreign(PhysAddr),
+}
+
+/// Why a range was not unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum UnmapError {
+    /// There is nothing to unmap.
+    #[error("there is nothing to unmap")]
+    Empty,
+    /// An address or length is not a multiple of 4096.
+    #[error("an address or length is not a multiple of 4096")]
+    Misaligned,
+    /// Some of the range is not mapped.
+    #[error("nothing is mapped at {0}")]
+    NotMapped(Iova),
+    /// No frame for the tables that a large page is taken apart into.
+    #[error("there is no memory for tables")]
+    OutOfFrames,
+    /// A table is where no table can be.
+    #[error("a table is said to be at {0}, which is not in the arena")]
+    Foreign(PhysAddr),
+}
+
+impl From<MapError> for UnmapError {
+    /// What keeps the rest of a large page from being entered again, when it is taken apart.
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Foreign(frame) => Self::Foreign(frame),
+            // The rest is whole pages, in range, in tables that are new: only frames can be missing.
+            _ => Self::OutOfFrames,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A format that uses all that a format can: a root that grows, tables more than one level down,
+//! permissions on the way, and pages of any power of two.
+//!
+//! A word has, from bit 0: present, readable, writable; in bits 3 to 6 the level of the next table plus one,
+//! or zero for a page; in bits 52 to 57 the logarithm of the page. Between is the address.
+
+use dma_types::{Access, PhysAddr};
+
+use crate::table::format::{Entry, Format};
+
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fake {
+    pub(super) coherent: bool,
+}
+
+impl Format for Fake {
+    const SKIPS_LEVELS: bool = true;
+
+    fn levels(&self) -> u8 {
+        2
+    }
+
+    fn max_levels(&self) -> u8 {
+        5
+    }
+
+    fn page_sizes(&self) -> u64 {
+        // Every power of two from 4 KiB to 4 GiB.
+        (1 << 33) - (1 << 12)
+    }
+
+    fn is_coherent(&self) -> bool {
+        self.coherent
+    }
+
+    fn decode(&self, _level: u8, word: u64) -> Entry {
+        if word & 1 == 0 {
+            return Entry::Empty;
+        }
+        let access = Access::from_permissions(word & 2 != 0, word & 4 != 0);
+        let at = PhysAddr::new(word & ADDRESS);
+        match word >> 3 & 0xf {
+            0 => Entry::Leaf { start: at, order: (word >> 52 & 0x3f) as u32, access },
+            next => Entry::Table { frame: at, level: next as u8 - 1, access },
+        }
+    }
+
+    fn leaf(&self, _level: u8, order: u32, start: PhysAddr, access: Access) -> u64 {
+        let permissions = u64::from(access.may_read()) << 1 | u64::from(access.may_write()) << 2;
+        1 | permissions | start.get() | u64::from(order) << 52
+    }
+
+    fn table(&self, _level: u8, frame: PhysAddr, below: u8) -> u64 {
+        7 | (u64::from(below) + 1) << 3 | frame.get()
+    }
+}

@@ -1,0 +1,6 @@
+//! The algorithm against a map of pages, an independent walker, and a fake format that uses everything.
+
+mod fake;
+mod model;
+mod properties;
+mod walker;

@@ -1,0 +1,252 @@
+//! The calls on handles, and batches of them.
+
+use alloc::vec::Vec;
+
+use dma_types::{Iova, PAGE_SIZE};
+use iommu_engine::completion::Completion;
+use iommu_engine::engine::MapSpec;
+use iommu_engine::platform::Platform;
+use libdma::Error;
+use libdma::protocol::call::{
+    BatchHeader, BufferInfo, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, MapEntry, Opcode,
+    UNMAPPED, UnmapEntry, Welcome, access_code, access_from_code,
+};
+use libdma::protocol::{MAX_BATCH, Rights, VERSION};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::error::to_client;
+use crate::handle::{HandleId, Object};
+use crate::service::{Service, check_size};
+use crate::session::{BufferId, SessionId};
+
+/// An answer's length, and what must be confirmed before it may be given.
+type Answered = (usize, Completion);
+
+impl<P: Platform> Service<P> {
+    pub(crate) fn dispatch(
+        &mut self,
+        handle: HandleId,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        match opcode {
+            Opcode::Hello => self.hello(handle, payload),
+            Opcode::DeviceInfo => self.device_info(handle, payload),
+            Opcode::BufferInfo => self.buffer_info(handle, payload),
+            Opcode::Map => self.map_batch(handle, payload),
+            Opcode::Unmap => self.unmap_batch(handle, payload),
+            // Simulated devices are the daemon's, beside the service.
+            Opcode::SimRead | Opcode::SimWrite => {
+                self.handles.get(handle)?;
+                Err(Error::WrongHandleKind)
+            }
+        }
+    }
+
+    fn hello(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let handle = self.handles.get_mut(handle)?;
+        let (hello, _) = Hello::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+        if hello.magic != Hello::MAGIC {
+            return Err(Error::BadValue);
+        }
+        if hello.version.get() != VERSION {
+            return Err(Error::VersionMismatch);
+        }
+        handle.greeted = true;
+        let welcome = Welcome { version: U32::new(VERSION), max_batch: U32::new(MAX_BATCH as u32) };
+        answer(payload, &welcome)
+    }
+
+    fn device_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let id = self.device_of(handle, Rights::INSPECT)?;
+        let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
+        let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
+        let format = domain.format();
+        let flags = if format.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
+        let info = DeviceInfo {
+            segment: U16::new(session.device.segment()),
+            source: U16::new(session.device.source().get()),
+            address_bits: U32::new(format.address_bits.into()),
+            generation: U64::new(session.generation),
+            domain: U64::new(session.domain.0),
+            secret: session.secret,
+            flags: U32::new(flags),
+            reserved: U32::ZERO,
+        };
+        answer(payload, &info)
+    }
+
+    fn buffer_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let handle = self.handles.get(handle)?;
+        let Object::Buffer(id) = handle.object else { return Err(Error::WrongHandleKind) };
+        handle.require(Rights::INSPECT)?;
+        let buffer = self.sessions.buffers.get(&id).ok_or(Error::BadHandle)?;
+        let info = BufferInfo {
+            buffer: U64::new(id.0),
+            bytes: U64::new(buffer.bytes),
+            iova: U64::new(buffer.first.map_or(UNMAPPED, |(iova, _)| iova.get())),
+            access: U32::new(buffer.first.map_or(0, |(_, access)| access_code(access))),
+            reserved: U32::ZERO,
+        };
+        answer(payload, &info)
+    }
+
+    /// Maps every entry of a batch or none (rule R7).
+    fn map_batch(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let session = self.device_of(handle, Rights::MAP)?;
+        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload)?;
+        let mut all = Completion::none();
+        for index in 0..batch.entries.len() {
+            match self.map_one(session, &batch.entries[index]) {
+                Ok((iova, completion)) => {
+                    batch.entries[index].iova = U64::new(iova.get());
+                    all.join(&completion);
+                }
+                Err(error) => {
+                    for done in batch.entries[..index].iter_mut() {
+                        // What was just mapped can be unmapped. Nobody has been told of it, but hardware
+                        // may have seen it: its addresses stay out of use until that is over.
+                        let _ =
+                            self.unmap_one(session, Iova::new(done.iova.get()), done.bytes.get());
+                        done.iova = U64::ZERO;
+                    }
+                    return Ok((batch.refuse(index, error), Completion::none()));
+                }
+            }
+        }
+        Ok((batch.length(), all))
+    }
+
+    fn map_one(
+        &mut self,
+        session: SessionId,
+        entry: &MapEntry,
+    ) -> Result<(Iova, Completion), Error> {
+        let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
+        check_size(bytes)?;
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::BadAlignment);
+        }
+        if entry.reserved.get() != 0 {
+            return Err(Error::BadValue);
+        }
+        let access = access_from_code(entry.access.get())?;
+        let id = BufferId(entry.buffer.get());
+        let Self { engine, platform, sessions, .. } = self;
+        let buffer = sessions.buffers.get_mut(&id).ok_or(Error::WrongOwner)?;
+        if buffer.session != Some(session) {
+            return Err(Error::WrongOwner);
+        }
+        let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
+        if end > buffer.bytes {
+            return Err(Error::OutOfBuffer);
+        }
+        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
+        let limit = Iova::new(entry.limit.get());
+        let run = buffer.run;
+        let spec = MapSpec { run, offset, bytes, access, align: PAGE_SIZE, limit, owner: id.0 };
+        let (iova, completion) = engine.map(platform, domain, &spec).map_err(to_client)?;
+        buffer.mappings.insert(iova, bytes);
+        Ok((iova, completion))
+    }
+
+    /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2).
+    fn unmap_batch(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let session = self.device_of(handle, Rights::MAP)?;
+        let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload)?;
+        let mut seen: Vec<u64> = Vec::with_capacity(batch.entries.len());
+        for (index, entry) in batch.entries.iter().enumerate() {
+            let (iova, bytes) = (entry.iova.get(), entry.bytes.get());
+            let twice = seen.contains(&iova);
+            if twice || self.buffer_mapped_at(session, Iova::new(iova), bytes).is_none() {
+                return Ok((batch.refuse(index, Error::NotMapped), Completion::none()));
+            }
+            seen.push(iova);
+        }
+        let mut all = Completion::none();
+        for entry in batch.entries.iter() {
+            let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
+            all.join(&self.unmap_one(session, iova, bytes)?);
+        }
+        Ok((batch.length(), all))
+    }
+
+    fn unmap_one(
+        &mut self,
+        session: SessionId,
+        iova: Iova,
+        bytes: u64,
+    ) -> Result<Completion, Error> {
+        let id = self.buffer_mapped_at(session, iova, bytes).ok_or(Error::NotMapped)?;
+        let Self { engine, platform, sessions, .. } = self;
+        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
+        let completion = engine.unmap(platform, domain, iova, bytes).map_err(to_client)?;
+        if let Some(buffer) = sessions.buffers.get_mut(&id) {
+            buffer.mappings.remove(&iova);
+            // Its memory must outlast what units may still hold of this mapping.
+            buffer.unmapped.join(&completion);
+        }
+        Ok(completion)
+    }
+
+    /// The buffer of which exactly this range is a mapping.
+    fn buffer_mapped_at(&self, session: SessionId, iova: Iova, bytes: u64) -> Option<BufferId> {
+        let domain = self.engine.domain(self.sessions.sessions.get(&session)?.domain)?;
+        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
+        mapping.owner.buffer().map(BufferId)
+    }
+
+    /// The session of a device handle that has these rights.
+    fn device_of(&self, handle: HandleId, rights: Rights) -> Result<SessionId, Error> {
+        let handle = self.handles.get(handle)?;
+        let Object::Device(session) = handle.object else { return Err(Error::WrongHandleKind) };
+        handle.require(rights)?;
+        Ok(session)
+    }
+}
+
+/// Writes an answer over the payload.
+fn answer(payload: &mut [u8], answer: &(impl IntoBytes + Immutable)) -> Result<Answered, Error> {
+    let bytes = answer.as_bytes();
+    payload.get_mut(..bytes.len()).ok_or(Error::ShortPayload)?.copy_from_slice(bytes);
+    Ok((bytes.len(), Completion::none()))
+}
+
+/// A batch in its payload.
+struct Batch<'a, Entry> {
+    header: &'a mut BatchHeader,
+    entries: &'a mut [Entry],
+}
+
+impl<'a, Entry> Batch<'a, Entry>
+where
+    Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
+{
+    fn parse(payload: &'a mut [u8]) -> Result<Self, Error> {
+        let (header, rest) =
+            BatchHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+        let count = header.count.get() as usize;
+        if count == 0 || count > MAX_BATCH {
+            return Err(Error::BatchTooLarge);
+        }
+        if (header.failed.get(), header.errno.get(), header.reserved.get()) != (0, 0, 0) {
+            return Err(Error::BadValue);
+        }
+        let (entries, _) =
+            <[Entry]>::mut_from_prefix_with_elems(rest, count).map_err(|_| Error::BatchTooLarge)?;
+        Ok(Self { header, entries })
+    }
+
+    /// How long the batch is, and its answer.
+    fn length(&self) -> usize {
+        size_of::<BatchHeader>() + size_of_val(self.entries)
+    }
+
+    /// Says that nothing was done, because of this entry.
+    fn refuse(&mut self, index: usize, error: Error) -> usize {
+        self.header.failed = U32::new(index as u32);
+        self.header.errno = U32::new(error.errno().into());
+        self.length()
+    }
+}

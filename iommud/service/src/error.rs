@@ -1,0 +1,32 @@
+//! Which of the protocol's errors the engine's are.
+
+use iommu_engine::error::EngineError;
+use iommu_engine::iova::IovaError;
+use iommu_engine::table::MapError;
+use libdma::Error;
+
+/// What a client is told of an engine's error. Only what it can act on: addresses and frames are the
+/// daemon's business.
+pub fn to_client(error: EngineError) -> Error {
+    match error {
+        EngineError::NoSuchDevice(_) | EngineError::NotCovered(_) => Error::NoSuchDevice,
+        EngineError::UnitNotWorking(_) => Error::UnitFailed,
+        EngineError::AlreadyAttached(_) | EngineError::DomainInUse(_) => Error::DeviceBusy,
+        EngineError::NotAttached(_) | EngineError::NoSuchDomain(_) => Error::SessionEnded,
+        EngineError::IncompatibleDomain(_) => Error::IncompatibleDomain,
+        EngineError::OutOfDomainIds => Error::QuotaExceeded,
+        EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) => Error::OutOfMemory,
+        EngineError::OutOfRun => Error::OutOfBuffer,
+        EngineError::NotMapped | EngineError::Unmap(_) => Error::NotMapped,
+        EngineError::Map(_) => Error::AlreadyMapped,
+        EngineError::Iova(error) => match error {
+            IovaError::ZeroSize => Error::ZeroSize,
+            IovaError::NotPages { .. }
+            | IovaError::BadAlignment { .. }
+            | IovaError::NotPageStart { .. } => Error::BadAlignment,
+            IovaError::OutsideSpace { .. } => Error::Overflow,
+            IovaError::NoRoom { .. } | IovaError::NoRoomUnderLimit { .. } => Error::NoAddressSpace,
+            _ => Error::AlreadyMapped,
+        },
+    }
+}

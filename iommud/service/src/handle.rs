@@ -1,0 +1,93 @@
+//! Handles: what each is of, and what it allows.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
+use libdma::Error;
+use libdma::protocol::Rights;
+
+use crate::session::{BufferId, SessionId};
+
+/// Names a handle to the transport. Numbers are never used again, so that a stale one is an error and
+/// not somebody else's handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HandleId(pub u64);
+
+/// What a handle is of.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// The scheme's root, from which paths are opened.
+    Root,
+    /// A text node, as it was when it was opened: a reader sees one moment, however it reads.
+    Text(String),
+    /// A device, by the session that its opening began.
+    Device(SessionId),
+    /// A buffer.
+    Buffer(BufferId),
+}
+
+/// One handle.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// What it is of.
+    pub object: Object,
+    /// What it allows.
+    pub rights: Rights,
+    /// Whether the client has said which protocol it speaks.
+    pub greeted: bool,
+}
+
+impl Handle {
+    /// Refuses what the handle does not allow.
+    pub fn require(&self, rights: Rights) -> Result<(), Error> {
+        if !self.greeted {
+            Err(Error::NoHandshake)
+        } else if self.rights.contains(rights) {
+            Ok(())
+        } else {
+            Err(Error::NotPermitted)
+        }
+    }
+}
+
+/// All handles.
+#[derive(Debug, Default)]
+pub struct Handles {
+    open: BTreeMap<HandleId, Handle>,
+    last: u64,
+}
+
+impl Handles {
+    /// Gives a new handle a number.
+    pub fn insert(&mut self, handle: Handle) -> HandleId {
+        self.last += 1;
+        let id = HandleId(self.last);
+        self.open.insert(id, handle);
+        id
+    }
+
+    /// The handle of this number.
+    pub fn get(&self, id: HandleId) -> Result<&Handle, Error> {
+        self.open.get(&id).ok_or(Error::BadHandle)
+    }
+
+    /// The handle of this number, to change.
+    pub fn get_mut(&mut self, id: HandleId) -> Result<&mut Handle, Error> {
+        self.open.get_mut(&id).ok_or(Error::BadHandle)
+    }
+
+    /// Takes a handle out.
+    pub fn remove(&mut self, id: HandleId) -> Option<Handle> {
+        self.open.remove(&id)
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+}

@@ -1,0 +1,128 @@
+//! A transport for drivers in the same process: the bare guest, where there are no processes, and tests.
+//!
+//! It calls the service directly. A request that pends is polled until hardware has confirmed or its unit
+//! is given up, whichever deadline comes first; nothing else goes on meanwhile, for there is one thread.
+#![allow(unsafe_code)]
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use iommu_engine::platform::{Platform, RunId};
+use libdma::Error;
+use libdma::protocol::call::Opcode;
+use libdma::transport::{Mapping, RawHandle, Transport};
+use spin::{Mutex, MutexGuard};
+
+use crate::handle::HandleId;
+use crate::pending::{Answer, Completed, Outcome, RequestId};
+use crate::service::{Caller, Service};
+
+/// A platform that shares its address space with the drivers.
+///
+/// # Safety
+///
+/// The memory of a run is valid for reads and writes of the run's length, aligned to 4096, and part of no
+/// Rust object, from the run's allocation until it is freed.
+pub unsafe trait RunMemory {
+    /// Where a run is.
+    fn run_memory(&self, run: RunId) -> Option<NonNull<u8>>;
+}
+
+/// The transport: one client.
+pub struct InProcess<P> {
+    service: Arc<Mutex<Service<P>>>,
+    root: HandleId,
+    caller: Caller,
+}
+
+impl<P: Platform> InProcess<P> {
+    /// A client of this service, with the rights of this caller.
+    pub fn new(service: Arc<Mutex<Service<P>>>, caller: Caller) -> Self {
+        let root = service.lock().root();
+        Self { service, root, caller }
+    }
+
+    /// The service, to look at and to poll. Not while a request is made.
+    pub fn service(&self) -> MutexGuard<'_, Service<P>> {
+        self.service.lock()
+    }
+
+    /// The answer to a request, when hardware has confirmed it.
+    fn wait(service: &mut Service<P>, request: RequestId) -> Result<Answer, Error> {
+        // One thread, one request: no other can be pending. A unit that does not confirm is given up at
+        // its deadline, which ends this.
+        loop {
+            for Completed { request: done, result } in service.poll() {
+                if done == request {
+                    return result;
+                }
+            }
+        }
+    }
+
+    fn handle(service: &mut Service<P>, outcome: Outcome<HandleId>) -> Result<RawHandle, Error> {
+        let handle = match outcome {
+            Outcome::Done(handle) => handle,
+            Outcome::Pending(request) => match Self::wait(service, request)? {
+                Answer::Handle(handle) => handle,
+                Answer::Payload(_) => return Err(Error::BadValue),
+            },
+        };
+        Ok(RawHandle(handle.0))
+    }
+}
+
+// SAFETY: `map` gives out a run's own memory, which `RunMemory` vouches for. The service keeps a run until
+// the buffer's last handle is closed and hardware has confirmed; libdma closes a buffer's handle only after
+// `unmap`.
+unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
+    fn open(&self, path: &str) -> Result<RawHandle, Error> {
+        let service = &mut *self.service.lock();
+        let outcome = service.open(self.root, path, self.caller)?;
+        Self::handle(service, outcome)
+    }
+
+    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+        let service = &mut *self.service.lock();
+        let outcome = service.derive(HandleId(handle.0), request)?;
+        Self::handle(service, outcome)
+    }
+
+    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+        let service = &mut *self.service.lock();
+        match service.call(HandleId(handle.0), opcode as u64, payload)? {
+            Outcome::Done(length) => Ok(length),
+            Outcome::Pending(request) => {
+                let Answer::Payload(answer) = Self::wait(service, request)? else {
+                    return Err(Error::BadValue);
+                };
+                let answer: Vec<u8> = answer;
+                payload
+                    .get_mut(..answer.len())
+                    .ok_or(Error::ShortPayload)?
+                    .copy_from_slice(&answer);
+                Ok(answer.len())
+            }
+        }
+    }
+
+    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+        self.service.lock().read(HandleId(handle.0), offset, out)
+    }
+
+    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
+        let service = self.service.lock();
+        let grant = service.grant(HandleId(handle.0), 0, bytes as u64, writable)?;
+        let memory = service.platform().run_memory(grant.run).ok_or(Error::BadAddress)?;
+        Ok(Mapping { memory, length: bytes })
+    }
+
+    unsafe fn unmap(&self, _mapping: Mapping) {
+        // The memory is the run's own and stays where it is.
+    }
+
+    fn close(&self, handle: RawHandle) {
+        self.service.lock().close(HandleId(handle.0));
+    }
+}

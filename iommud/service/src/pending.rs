@@ -1,0 +1,89 @@
+//! Requests that hardware must confirm before they are answered.
+
+use alloc::vec::Vec;
+
+use iommu_engine::completion::{Completion, Progress};
+use libdma::Error;
+
+use crate::handle::HandleId;
+
+/// Names a request that is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// How a request that was not refused stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It is done.
+    Done(T),
+    /// It will be done, or will have failed, after a poll: see [`Completed`].
+    Pending(RequestId),
+}
+
+/// What a pending request is answered with in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The handle that was opened or derived.
+    Handle(HandleId),
+    /// The payload of a call.
+    Payload(Vec<u8>),
+}
+
+/// A request that is pending no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Which.
+    pub request: RequestId,
+    /// Its answer.
+    pub result: Result<Answer, Error>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: RequestId,
+    completion: Completion,
+    answer: Answer,
+}
+
+/// All requests that are pending.
+#[derive(Debug, Default)]
+pub struct Pending {
+    waiting: Vec<Waiting>,
+    last: u64,
+}
+
+impl Pending {
+    /// Keeps an answer back until `completion` is done.
+    pub fn put(&mut self, completion: Completion, answer: Answer) -> RequestId {
+        self.last += 1;
+        let request = RequestId(self.last);
+        self.waiting.push(Waiting { request, completion, answer });
+        request
+    }
+
+    /// Takes out a request that is done or has failed, if there is one. The answer is given either way, so
+    /// that a handle that nobody will get can be closed.
+    pub fn take(
+        &mut self,
+        progress: impl Fn(&Completion) -> Progress,
+    ) -> Option<(RequestId, Answer, Progress)> {
+        let (index, state) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .map(|(index, waiting)| (index, progress(&waiting.completion)))
+            .find(|(_, state)| *state != Progress::Pending)?;
+        let Waiting { request, answer, .. } = self.waiting.remove(index);
+        Some((request, answer, state))
+    }
+
+    /// How many requests are pending.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

@@ -1,0 +1,149 @@
+//! What the service writes in the [ledger](iommu_engine::ledger).
+
+use dma_types::{Access, Iova, PciAddress};
+use iommu_engine::ledger::{RECORD_WORDS, Record};
+use iommu_engine::platform::RunId;
+use iommu_engine::records::{address_from_word, address_word, words};
+use libdma::protocol::call::{access_code, access_from_code};
+
+use crate::session::{BufferId, SessionId};
+
+/// A session, with the secret that proves whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its number.
+    pub session: SessionId,
+    /// Its device.
+    pub device: PciAddress,
+    /// The number of its domain.
+    pub domain: u64,
+    /// Which session of the device it is.
+    pub generation: u64,
+    /// Who opened it.
+    pub uid: u32,
+    /// Its secret.
+    pub secret: [u8; 16],
+}
+
+impl Record for SessionRecord {
+    const KIND: u64 = 0x11;
+
+    fn to_words(&self) -> [u64; RECORD_WORDS] {
+        let secret = u128::from_le_bytes(self.secret);
+        words([
+            self.session.0,
+            address_word(self.device),
+            self.domain,
+            self.generation,
+            self.uid.into(),
+            secret as u64,
+            (secret >> 64) as u64,
+        ])
+    }
+
+    fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
+        let [session, device, domain, generation, uid, low, high, ..] = *words;
+        Some(Self {
+            session: SessionId(session),
+            device: address_from_word(device)?,
+            domain,
+            generation,
+            uid: uid.try_into().ok()?,
+            secret: (u128::from(high) << 64 | u128::from(low)).to_le_bytes(),
+        })
+    }
+}
+
+/// A buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferRecord {
+    /// Its number.
+    pub buffer: BufferId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its memory.
+    pub run: RunId,
+    /// Its length.
+    pub bytes: u64,
+    /// How it was mapped when it was made. Other mappings are found in the page tables.
+    pub first: Option<(Iova, Access)>,
+    /// What reports call it, as in the request.
+    pub label: [u8; 32],
+}
+
+impl Record for BufferRecord {
+    const KIND: u64 = 0x12;
+
+    fn to_words(&self) -> [u64; RECORD_WORDS] {
+        let (iova, access) =
+            self.first.map_or((0, 0), |(iova, access)| (iova.get(), access_code(access)));
+        let mut words =
+            words([self.buffer.0, self.session.0, self.run.0, self.bytes, iova, access.into()]);
+        for (word, bytes) in words[6..].iter_mut().zip(self.label.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
+    }
+
+    fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
+        let [buffer, session, run, bytes, iova, access, ..] = *words;
+        let first = match u32::try_from(access).ok()? {
+            0 => None,
+            code => Some((Iova::new(iova), access_from_code(code).ok()?)),
+        };
+        let mut label = [0; 32];
+        for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[6..]) {
+            *bytes = word.to_le_bytes();
+        }
+        Some(Self {
+            buffer: BufferId(buffer),
+            session: SessionId(session),
+            run: RunId(run),
+            bytes,
+            first,
+            label,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_from_their_words() {
+        let session = SessionRecord {
+            session: SessionId(3),
+            device: "0000:00:02.0".parse().unwrap(),
+            domain: 5,
+            generation: 2,
+            uid: 0,
+            secret: *b"0123456789abcdef",
+        };
+        let words = session.to_words();
+        assert_eq!(words[..5], [3, 0x10, 5, 2, 0]);
+        assert_eq!(words[5].to_le_bytes(), *b"01234567");
+        assert_eq!(SessionRecord::from_words(&words), Some(session));
+
+        let buffer = BufferRecord {
+            buffer: BufferId(9),
+            session: SessionId(3),
+            run: RunId(4),
+            bytes: 0x2000,
+            first: Some((Iova::new(0x1_0000), Access::Write)),
+            label: *b"ring\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
+        };
+        let words = buffer.to_words();
+        assert_eq!(
+            words[..7],
+            [9, 3, 4, 0x2000, 0x1_0000, 2, u64::from_le_bytes(*b"ring\0\0\0\0")]
+        );
+        assert_eq!(BufferRecord::from_words(&words), Some(buffer));
+    }
+
+    #[test]
+    fn r5_words_that_are_no_record_are_none() {
+        assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, 4])), None);
+        assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! The `devices` node: the PCI functions, which unit covers each and who holds it.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use iommu_engine::platform::Platform;
+use serde::Serialize;
+
+use super::Row;
+use crate::service::Service;
+
+#[derive(Serialize)]
+pub(super) struct DeviceRow {
+    device: String,
+    /// Vendor and device id: `1234:11e8`.
+    id: String,
+    /// Base class, subclass and interface.
+    class: String,
+    /// The unit that covers it, if one does.
+    unit: Option<u16>,
+    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it) or `uncovered`.
+    state: &'static str,
+    domain: Option<u64>,
+    /// Which session of it this is, while it is held.
+    generation: Option<u64>,
+    /// Who holds it.
+    uid: Option<u32>,
+    buffers: usize,
+    /// How many handles there are to it.
+    handles: u32,
+    faults: u64,
+    /// The memory that firmware reserves for it.
+    reserved: Vec<String>,
+}
+
+pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
+    let row = |device: &iommu_engine::machine::Device| {
+        let function = device.function;
+        let session = service.sessions.of_device(function.address).map(|(_, session)| session);
+        let state = match (device.unit, session) {
+            (None, _) => "uncovered",
+            (Some(_), Some(_)) => "held",
+            (Some(_), None) if device.attached.is_some() => "firmware",
+            (Some(_), None) => "free",
+        };
+        let faults = service
+            .faults
+            .entries()
+            .filter(|entry| entry.fault.device_in(entry.segment) == function.address);
+        DeviceRow {
+            device: function.address.to_string(),
+            id: format!("{:04x}:{:04x}", function.vendor, function.device),
+            class: format!("{:06x}", function.class),
+            unit: device.unit.map(|unit| unit.0),
+            state,
+            domain: device.attached.map(|domain| domain.0),
+            generation: session.map(|session| session.generation),
+            uid: session.map(|session| session.uid),
+            buffers: session.map_or(0, |session| session.buffers.len()),
+            handles: session.map_or(0, |session| session.handles),
+            faults: faults.map(|entry| entry.times).sum(),
+            reserved: device.reserved.iter().map(ToString::to_string).collect(),
+        }
+    };
+    service.engine.devices().map(row).collect()
+}
+
+impl Row for DeviceRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "DEVICE", "ID", "CLASS", "UNIT ", "STATE", "DOMAIN ", "SESSION ", "UID ", "BUFFERS ",
+        "FAULTS ",
+    ];
+    const NONE: &'static str = "no PCI functions";
+
+    fn cells(&self) -> Vec<String> {
+        fn or_dash(value: Option<impl ToString>) -> String {
+            value.map_or_else(|| "-".to_string(), |value| value.to_string())
+        }
+        alloc::vec![
+            self.device.clone(),
+            self.id.clone(),
+            self.class.clone(),
+            or_dash(self.unit),
+            self.state.to_string(),
+            or_dash(self.domain),
+            or_dash(self.generation),
+            or_dash(self.uid),
+            self.buffers.to_string(),
+            self.faults.to_string(),
+        ]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.reserved.iter().map(|range| format!("firmware reserves {range}")).collect()
+    }
+}

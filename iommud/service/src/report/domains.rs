@@ -1,0 +1,65 @@
+//! The `domains` node: the I/O address spaces.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use iommu_engine::platform::Platform;
+use serde::Serialize;
+
+use super::Row;
+use crate::service::Service;
+
+#[derive(Serialize)]
+pub(super) struct DomainRow {
+    domain: u64,
+    format: &'static str,
+    levels: u8,
+    address_bits: u8,
+    mappings: usize,
+    mapped_bytes: u64,
+    /// The devices that are attached.
+    devices: Vec<String>,
+    /// Its ids at the units, as `unit:id`.
+    ids: Vec<String>,
+}
+
+pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
+    let engine = &service.engine;
+    let domains = engine.domains().map(|(key, domain)| {
+        let attached = engine.devices().filter(|device| device.attached == Some(key));
+        DomainRow {
+            domain: key.0,
+            format: "VT-d second stage",
+            levels: domain.format().width.levels(),
+            address_bits: domain.format().address_bits,
+            mappings: domain.mappings().count(),
+            mapped_bytes: domain.mapped_bytes(),
+            devices: attached.map(|device| device.function.address.to_string()).collect(),
+            ids: domain
+                .memberships()
+                .map(|(unit, id)| format!("{}:{}", unit.0, id.get()))
+                .collect(),
+        }
+    });
+    domains.collect()
+}
+
+impl Row for DomainRow {
+    const COLUMNS: &'static [&'static str] =
+        &["DOMAIN ", "FORMAT", "LEVELS ", "BITS ", "MAPPINGS ", "BYTES ", "UNIT:ID", "DEVICES"];
+    const NONE: &'static str = "no domains: every device reaches nothing";
+
+    fn cells(&self) -> Vec<String> {
+        alloc::vec![
+            self.domain.to_string(),
+            self.format.to_string(),
+            self.levels.to_string(),
+            self.address_bits.to_string(),
+            self.mappings.to_string(),
+            self.mapped_bytes.to_string(),
+            self.ids.join(" "),
+            self.devices.join(" "),
+        ]
+    }
+}

@@ -1,0 +1,69 @@
+//! The `faults` node: the latest blocked accesses.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use iommu_engine::fault::Tried;
+use iommu_engine::platform::Platform;
+use serde::Serialize;
+
+use super::Row;
+use crate::service::Service;
+
+#[derive(Serialize)]
+pub(super) struct FaultRow {
+    number: u64,
+    /// Seconds since the daemon's clock began.
+    seconds: f64,
+    unit: u16,
+    device: String,
+    /// `read`, `write`, `atomic`, `page` or `interrupt`.
+    tried: &'static str,
+    address: String,
+    /// The unit's own number for the reason.
+    code: String,
+    reason: String,
+    /// How many times in a row.
+    times: u64,
+}
+
+pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
+    let entries = service.faults.entries().map(|entry| FaultRow {
+        number: entry.number,
+        seconds: entry.at.as_nanos() as f64 / 1e9,
+        unit: entry.unit.0,
+        device: entry.fault.device_in(entry.segment).to_string(),
+        tried: match entry.fault.tried {
+            Tried::Read => "read",
+            Tried::Write => "write",
+            Tried::Atomic => "atomic",
+            Tried::Page => "page",
+            Tried::Interrupt => "interrupt",
+        },
+        address: entry.fault.address.to_string(),
+        code: entry.fault.code.to_string(),
+        reason: entry.fault.detail.to_string(),
+        times: entry.times,
+    });
+    entries.collect()
+}
+
+impl Row for FaultRow {
+    const COLUMNS: &'static [&'static str] =
+        &["FAULT ", "SECONDS ", "UNIT ", "DEVICE", "TRIED", "ADDRESS ", "TIMES ", "REASON"];
+    const NONE: &'static str = "no access was blocked";
+
+    fn cells(&self) -> Vec<String> {
+        alloc::vec![
+            self.number.to_string(),
+            format!("{:.3}", self.seconds),
+            self.unit.to_string(),
+            self.device.clone(),
+            self.tried.to_string(),
+            self.address.clone(),
+            self.times.to_string(),
+            format!("{} ({})", self.reason, self.code),
+        ]
+    }
+}

@@ -1,0 +1,80 @@
+//! The text nodes: what the daemon says of itself, to people and to programs.
+//!
+//! | module | node |
+//! | --- | --- |
+//! | `units` | `units` |
+//! | `devices` | `devices` |
+//! | `domains` | `domains` |
+//! | `mappings` | `mappings` |
+//! | `faults` | `faults` |
+//! | `config` | `config` |
+//! | `table` | aligned columns |
+//!
+//! A report is a list of rows, each a struct. The same rows make the table for people and the JSON for
+//! programs; JSON has every field, the table what fits a terminal.
+
+mod config;
+mod devices;
+mod domains;
+mod faults;
+mod mappings;
+mod table;
+mod units;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use iommu_engine::platform::Platform;
+use serde::Serialize;
+
+use crate::node::{Form, Report};
+use crate::service::Service;
+use table::Table;
+
+/// A row of a report.
+trait Row: Serialize {
+    /// The heads of the table's columns. A head that ends in a blank is of a column of numbers, to be
+    /// aligned at the right.
+    const COLUMNS: &'static [&'static str];
+
+    /// What the table says when there are no rows.
+    const NONE: &'static str;
+
+    /// The row's cells, as many as there are columns.
+    fn cells(&self) -> Vec<String>;
+
+    /// Lines to be put under the row, where there is more to say than fits a cell.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Writes a report.
+pub(crate) fn write<P: Platform>(service: &Service<P>, report: Report, form: Form) -> String {
+    match report {
+        Report::Units => render(&units::rows(service), form),
+        Report::Devices => render(&devices::rows(service), form),
+        Report::Domains => render(&domains::rows(service), form),
+        Report::Mappings => render(&mappings::rows(service), form),
+        Report::Faults => render(&faults::rows(service), form),
+        Report::Config => render(&config::rows(service), form),
+    }
+}
+
+fn render<R: Row>(rows: &[R], form: Form) -> String {
+    match form {
+        Form::Table => {
+            let mut table = Table::new(R::COLUMNS);
+            for row in rows {
+                table.row(row.cells(), row.notes());
+            }
+            table.finish(R::NONE)
+        }
+        Form::Json => {
+            // Rows are structs of numbers, texts and lists, which always can be written.
+            let mut text = serde_json::to_string_pretty(rows).unwrap_or_default();
+            text.push('\n');
+            text
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The `units` node: the IOMMUs, what each can do and how it is.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use iommu_engine::completion::UnitId;
+use iommu_engine::machine::UnitSlot;
+use iommu_engine::platform::Platform;
+use iommu_engine::vtd::unit::{Unit, UnitState};
+use serde::Serialize;
+
+use super::Row;
+use crate::service::Service;
+
+#[derive(Serialize)]
+pub(super) struct UnitRow {
+    unit: u16,
+    kind: &'static str,
+    segment: u16,
+    registers: String,
+    /// `starting`, `translating`, `failed` or `refused`.
+    state: &'static str,
+    /// Why, where it is not translating.
+    reason: Option<String>,
+    /// How many devices it covers.
+    devices: usize,
+    /// What it can do; absent where it was refused.
+    abilities: Option<Abilities>,
+}
+
+#[derive(Serialize)]
+struct Abilities {
+    version: String,
+    /// Depths of page tables that it walks.
+    levels: Vec<u8>,
+    address_bits: u8,
+    /// Sizes of pages, in bytes.
+    page_sizes: Vec<u64>,
+    domain_ids: u32,
+    domain_ids_in_use: u32,
+    /// `queue` or `registers`.
+    invalidation: &'static str,
+    page_selective: bool,
+    caching_mode: bool,
+    /// Whether it snoops the processors' caches when it walks tables.
+    coherent: bool,
+    write_buffer_flush: bool,
+    /// Without them, what a device may write it may also read.
+    zero_length_reads: bool,
+    fault_records: u16,
+    /// Invalidations that it has not confirmed.
+    open_invalidations: usize,
+    /// Whether firmware or the boot loader had left translation on.
+    found_translating: bool,
+}
+
+pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<UnitRow> {
+    let engine = &service.engine;
+    let mut rows = Vec::new();
+    for (index, slot) in engine.units().iter().enumerate() {
+        let id = UnitId(index as u16);
+        let devices = engine.devices().filter(|device| device.unit == Some(id)).count();
+        rows.push(row(id, slot, devices));
+    }
+    rows
+}
+
+fn row(id: UnitId, slot: &UnitSlot, devices: usize) -> UnitRow {
+    let (state, reason, abilities) = match &slot.unit {
+        Err(unusable) => ("refused", Some(unusable.to_string()), None),
+        Ok(unit) => {
+            let (state, reason) = match unit.state() {
+                UnitState::Starting(step) => ("starting", Some(format!("to {}", step.what()))),
+                UnitState::Running => ("translating", None),
+                UnitState::Failed(failure) => ("failed", Some(failure.to_string())),
+            };
+            (state, reason, Some(abilities(unit)))
+        }
+    };
+    UnitRow {
+        unit: id.0,
+        kind: "VT-d",
+        segment: slot.segment,
+        registers: slot.base.to_string(),
+        state,
+        reason,
+        devices,
+        abilities,
+    }
+}
+
+fn abilities(unit: &Unit) -> Abilities {
+    let capabilities = unit.capabilities();
+    let (capability, extended) = (capabilities.capability, capabilities.extended);
+    let large = [(capability.pages_of_2m(), 2 << 20), (capability.pages_of_1g(), 1 << 30)];
+    let mut page_sizes = alloc::vec![4096];
+    page_sizes.extend(large.iter().filter(|(has, _)| *has).map(|(_, size)| *size));
+    let version = capabilities.version;
+    Abilities {
+        version: format!("{}.{}", version.major(), version.minor()),
+        levels: capability.widths().map(|width| width.levels()).collect(),
+        address_bits: capability.address_bits(),
+        page_sizes,
+        domain_ids: capability.domain_count(),
+        domain_ids_in_use: unit.domain_ids_in_use(),
+        invalidation: if extended.queued_invalidation() { "queue" } else { "registers" },
+        page_selective: capability.page_selective().is_some(),
+        caching_mode: capability.caching_mode(),
+        coherent: extended.coherent(),
+        write_buffer_flush: capability.needs_write_buffer_flush(),
+        zero_length_reads: capability.zero_length_reads(),
+        fault_records: capability.fault_record_count(),
+        open_invalidations: unit.open_tickets(),
+        found_translating: unit.found_translating(),
+    }
+}
+
+impl Abilities {
+    fn pages(&self) -> String {
+        let names: Vec<_> = self
+            .page_sizes
+            .iter()
+            .map(|size| match size {
+                0x1000 => "4K".to_string(),
+                0x20_0000 => "2M".to_string(),
+                0x4000_0000 => "1G".to_string(),
+                other => other.to_string(),
+            })
+            .collect();
+        names.join(" ")
+    }
+
+    fn levels(&self) -> String {
+        let names: Vec<_> = self.levels.iter().map(ToString::to_string).collect();
+        names.join(" ")
+    }
+}
+
+impl Row for UnitRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "UNIT ",
+        "KIND",
+        "SEGMENT",
+        "REGISTERS",
+        "STATE",
+        "DEVICES ",
+        "LEVELS",
+        "BITS ",
+        "PAGES",
+        "DOMAINS ",
+        "INVALIDATION",
+    ];
+    const NONE: &'static str = "no IOMMU";
+
+    fn cells(&self) -> Vec<String> {
+        let none = String::new;
+        let abilities = self.abilities.as_ref();
+        alloc::vec![
+            self.unit.to_string(),
+            self.kind.to_string(),
+            format!("{:04x}", self.segment),
+            self.registers.clone(),
+            self.state.to_string(),
+            self.devices.to_string(),
+            abilities.map_or_else(none, Abilities::levels),
+            abilities.map_or_else(none, |it| it.address_bits.to_string()),
+            abilities.map_or_else(none, Abilities::pages),
+            abilities.map_or_else(none, |it| format!("{}/{}", it.domain_ids_in_use, it.domain_ids)),
+            abilities.map_or_else(none, |it| it.invalidation.to_string()),
+        ]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> =
+            self.reason.iter().map(|reason| format!("{}: {reason}", self.state)).collect();
+        if let Some(abilities) = &self.abilities {
+            if !abilities.zero_length_reads {
+                notes
+                    .push("cannot map write-only: what a device may write it may also read".into());
+            }
+            if abilities.found_translating {
+                notes.push("was translating already when iommud found it".into());
+            }
+        }
+        notes
+    }
+}

@@ -1,0 +1,528 @@
+//! The scheme's behaviour.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use dma_types::{Iova, PAGE_SIZE, PciAddress};
+use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::engine::{Engine, Event, MapSpec};
+use iommu_engine::error::StartError;
+use iommu_engine::platform::{Platform, RunId};
+use libdma::Error;
+use libdma::protocol::call::{Opcode, access_from_code};
+use libdma::protocol::{Rights, derive};
+use zerocopy::FromBytes;
+
+use crate::error::to_client;
+use crate::faults::FaultLog;
+use crate::handle::{Handle, HandleId, Handles, Object};
+use crate::node::{Node, Report};
+use crate::pending::{Answer, Completed, Outcome, Pending};
+use crate::records::{BufferRecord, SessionRecord};
+use crate::report;
+use crate::session::{Buffer, BufferId, Session, SessionId, Sessions};
+
+/// The longest buffer that one request may ask for: 1 GiB, more than any device's rings and pools, and
+/// little enough that a mistaken size is an answer and not the end of the machine's memory.
+pub const MAX_BUFFER_BYTES: u64 = 1 << 30;
+
+/// Who makes a request, as the operating system vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub uid: u32,
+}
+
+impl Caller {
+    /// Whether it may open devices, and see physical addresses. Which process it is does not matter: a
+    /// process id is not an authority.
+    const fn is_root(self) -> bool {
+        self.uid == 0
+    }
+}
+
+/// What the daemon was told and what it found, for the report.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Names and values, in the order in which they are shown.
+    pub lines: Vec<(&'static str, String)>,
+}
+
+/// The right to map a part of a buffer, for the transport to turn into memory of the client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The memory. The part that is granted starts at its beginning.
+    pub run: RunId,
+    /// How much of it.
+    pub bytes: u64,
+    /// Whether it may be written.
+    pub writable: bool,
+}
+
+/// The scheme's behaviour, on a platform.
+#[derive(Debug)]
+pub struct Service<P> {
+    pub(crate) platform: P,
+    pub(crate) engine: Engine,
+    pub(crate) handles: Handles,
+    pub(crate) sessions: Sessions,
+    pub(crate) pending: Pending,
+    pub(crate) faults: FaultLog,
+    pub(crate) settings: Settings,
+}
+
+impl<P: Platform> Service<P> {
+    /// Finds the machine's IOMMUs and begins to bring them up; see [`Engine::start`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], with the platform given back.
+    pub fn start(mut platform: P, settings: Settings) -> Result<Self, (StartError, P)> {
+        match Engine::start(&mut platform) {
+            Ok(engine) => Ok(Self {
+                platform,
+                engine,
+                handles: Handles::default(),
+                sessions: Sessions::default(),
+                pending: Pending::default(),
+                faults: FaultLog::default(),
+                settings,
+            }),
+            Err(error) => Err((error, platform)),
+        }
+    }
+
+    /// The platform, for the transport: it knows where buffers are.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The platform, to change: the simulator's clock and devices.
+    pub fn platform_mut(&mut self) -> &mut P {
+        &mut self.platform
+    }
+
+    /// The machine, to look at.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The latest blocked accesses.
+    pub fn faults(&self) -> &FaultLog {
+        &self.faults
+    }
+
+    /// How many handles are open.
+    pub fn handles(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Goes on with what is under way, reads the units' faults, and gives every request that is pending no
+    /// more.
+    pub fn poll(&mut self) -> Vec<Completed> {
+        self.engine.poll(&mut self.platform);
+        self.log_faults();
+        let mut completed = Vec::new();
+        while let Some((request, answer, progress)) =
+            self.pending.take(|completion| self.engine.progress(completion))
+        {
+            let result = match (progress, answer) {
+                (Progress::Done, answer) => Ok(answer),
+                (_, Answer::Handle(handle)) => {
+                    self.close(handle);
+                    Err(Error::TimedOut)
+                }
+                (_, Answer::Payload(_)) => Err(Error::TimedOut),
+            };
+            completed.push(Completed { request, result });
+        }
+        completed
+    }
+
+    /// Whether hardware is being waited for, so that [`poll`](Self::poll) is due soon and not only when
+    /// there may be faults.
+    pub fn is_waiting(&self) -> bool {
+        self.engine.is_waiting() || !self.pending.is_empty()
+    }
+
+    fn log_faults(&mut self) {
+        let now = self.platform.now();
+        for event in self.engine.take_events(&mut self.platform) {
+            match event {
+                Event::Fault { unit, segment, fault } => self.faults.add(now, unit, segment, fault),
+                Event::FaultsLost { .. } => self.faults.add_lost(),
+            }
+        }
+    }
+
+    /// A handle to the scheme's root, for a client that has just come.
+    pub fn root(&mut self) -> HandleId {
+        let rights = Rights::empty();
+        self.handles.insert(Handle { object: Object::Root, rights, greeted: true })
+    }
+
+    /// Opens a path from the root.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchPath`], [`Error::NotPermitted`] by the caller's uid, [`Error::WrongHandleKind`] if
+    /// `directory` is not the root; for a device also [`Error::DeviceBusy`], [`Error::NoSuchDevice`],
+    /// [`Error::UnitFailed`], [`Error::OutOfMemory`].
+    pub fn open(
+        &mut self,
+        directory: HandleId,
+        path: &str,
+        caller: Caller,
+    ) -> Result<Outcome<HandleId>, Error> {
+        if !matches!(self.handles.get(directory)?.object, Object::Root) {
+            return Err(Error::WrongHandleKind);
+        }
+        match Node::parse(path)? {
+            Node::Report(Report::Mappings, _) if !caller.is_root() => Err(Error::NotPermitted),
+            Node::Report(report, form) => {
+                self.log_faults();
+                let object = Object::Text(report::write(self, report, form));
+                let rights = Rights::INSPECT;
+                let handle = Handle { object, rights, greeted: true };
+                Ok(Outcome::Done(self.handles.insert(handle)))
+            }
+            Node::Device(_) if !caller.is_root() => Err(Error::NotPermitted),
+            Node::Device(address) => self.open_device(address, caller),
+        }
+    }
+
+    /// Begins a session: a domain for the device, and the device in it.
+    fn open_device(
+        &mut self,
+        address: PciAddress,
+        caller: Caller,
+    ) -> Result<Outcome<HandleId>, Error> {
+        if self.sessions.of_device(address).is_some() {
+            return Err(Error::DeviceBusy);
+        }
+        let Self { engine, platform, sessions, .. } = self;
+        let domain = engine.create_domain(platform, address).map_err(to_client)?;
+        let session = sessions.next_session();
+        let generation = sessions.next_generation(address);
+        let (uid, secret) = (caller.uid, platform.entropy());
+        let record =
+            SessionRecord { session, device: address, domain: domain.0, generation, uid, secret };
+        let opened = engine.write_record(platform, &record).and_then(|slot| {
+            let completion = engine.attach(platform, address, domain);
+            let completion = completion.inspect_err(|_| engine.strike_record(platform, slot))?;
+            Ok((slot, completion))
+        });
+        let (slot, completion) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // It was just made, and nothing is attached to it.
+                let _ = engine.destroy_domain(platform, domain);
+                return Err(to_client(error));
+            }
+        };
+        let buffers = BTreeSet::new();
+        let state =
+            Session { device: address, domain, uid, generation, secret, handles: 1, buffers, slot };
+        self.sessions.sessions.insert(session, state);
+        let object = Object::Device(session);
+        let handle = self.handles.insert(Handle { object, rights: Rights::DEVICE, greeted: false });
+        Ok(self.answer_handle(handle, completion))
+    }
+
+    /// Makes a new handle from one; see [`derive`](mod@derive).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownCall`] for bytes that are no request, [`Error::ShortPayload`], and what the request
+    /// itself can fail with.
+    pub fn derive(&mut self, from: HandleId, request: &[u8]) -> Result<Outcome<HandleId>, Error> {
+        let parent = self.handles.get(from)?;
+        let (kind, _) = u32::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
+        match derive::Kind::try_from(u32::from_le(kind))? {
+            derive::Kind::Copy => {
+                let (request, _) =
+                    derive::Copy::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
+                let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
+                parent.require(rights)?;
+                let copy = Handle { rights, ..parent.clone() };
+                self.count_handle(&copy.object);
+                Ok(Outcome::Done(self.handles.insert(copy)))
+            }
+            derive::Kind::Allocate => {
+                let (request, _) =
+                    derive::Allocate::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
+                parent.require(Rights::ALLOCATE)?;
+                let Object::Device(session) = parent.object else {
+                    return Err(Error::WrongHandleKind);
+                };
+                let rights = parent.rights & (Rights::READ | Rights::WRITE | Rights::INSPECT);
+                self.allocate(session, &request, rights)
+            }
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        session: SessionId,
+        request: &derive::Allocate,
+        rights: Rights,
+    ) -> Result<Outcome<HandleId>, Error> {
+        let bytes = request.bytes.get();
+        check_size(bytes)?;
+        let align = request.align.get();
+        if !align.is_power_of_two() || align < PAGE_SIZE {
+            return Err(Error::BadAlignment);
+        }
+        let access = match request.access.get() {
+            0 => None,
+            code => Some(access_from_code(code)?),
+        };
+        let label = label(&request.label)?;
+        let Self { engine, platform, sessions, .. } = self;
+        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
+        let run = platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?;
+        let id = sessions.next_buffer();
+        let limit = Iova::new(request.limit.get());
+        let mapped = access.map(|access| {
+            let spec = MapSpec { run, offset: 0, bytes, access, align, limit, owner: id.0 };
+            let (iova, completion) = engine.map(platform, domain, &spec)?;
+            Ok(((iova, access), completion))
+        });
+        let (first, completion) = match mapped.transpose() {
+            Ok(None) => (None, Completion::none()),
+            Ok(Some((first, completion))) => (Some(first), completion),
+            Err(error) => {
+                platform.free_run(run);
+                return Err(to_client(error));
+            }
+        };
+        let record = BufferRecord { buffer: id, session, run, bytes, first, label: request.label };
+        let slot = match engine.write_record(platform, &record) {
+            Ok(slot) => slot,
+            Err(error) => {
+                let unmapped = match first {
+                    Some((iova, _)) => engine.unmap(platform, domain, iova, bytes),
+                    None => Ok(Completion::none()),
+                };
+                // A mapping that was just made can be unmapped; were it not so, its memory would have to
+                // be kept.
+                if let Ok(completion) = unmapped {
+                    engine.free_run_after(platform, completion, run);
+                }
+                return Err(to_client(error));
+            }
+        };
+        let mappings = first.iter().map(|(iova, _)| (*iova, bytes)).collect();
+        let buffer = Buffer {
+            session: Some(session),
+            run,
+            bytes,
+            label,
+            first,
+            mappings,
+            handles: 1,
+            unmapped: Completion::none(),
+            slot,
+        };
+        self.sessions.buffers.insert(id, buffer);
+        if let Some(session) = self.sessions.sessions.get_mut(&session) {
+            session.buffers.insert(id);
+        }
+        let handle = Handle { object: Object::Buffer(id), rights, greeted: false };
+        let handle = self.handles.insert(handle);
+        Ok(self.answer_handle(handle, completion))
+    }
+
+    /// Makes a call on a handle. The answer overwrites the payload; how long it is, if the call is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownCall`], [`Error::WrongHandleKind`], [`Error::ShortPayload`], [`Error::NoHandshake`],
+    /// [`Error::NotPermitted`] by the handle's rights, and what the call itself can fail with.
+    pub fn call(
+        &mut self,
+        handle: HandleId,
+        opcode: u64,
+        payload: &mut [u8],
+    ) -> Result<Outcome<usize>, Error> {
+        let (length, completion) = self.dispatch(handle, Opcode::try_from(opcode)?, payload)?;
+        if self.is_done(&completion) {
+            return Ok(Outcome::Done(length));
+        }
+        let answer = payload.get(..length).unwrap_or_default().to_vec();
+        Ok(Outcome::Pending(self.pending.put(completion, Answer::Payload(answer))))
+    }
+
+    /// Reads a text node from `offset` on; zero bytes at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongHandleKind`] if it is not one.
+    pub fn read(&self, handle: HandleId, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+        let Object::Text(text) = &self.handles.get(handle)?.object else {
+            return Err(Error::WrongHandleKind);
+        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let rest = &text.as_bytes()[start..];
+        let length = rest.len().min(out.len());
+        out[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    /// How long a text node is, or a buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongHandleKind`] for what has no length.
+    pub fn length(&self, handle: HandleId) -> Result<u64, Error> {
+        match &self.handles.get(handle)?.object {
+            Object::Text(text) => Ok(text.len() as u64),
+            Object::Buffer(id) => {
+                self.sessions.buffers.get(id).map(|buffer| buffer.bytes).ok_or(Error::BadHandle)
+            }
+            Object::Root | Object::Device(_) => Err(Error::WrongHandleKind),
+        }
+    }
+
+    /// Whether a client may map the `bytes` of a buffer from `offset` on, and what it gets then. Offsets
+    /// other than zero are for clients that map a buffer in pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], [`Error::NotPermitted`] by the handle's rights, [`Error::ZeroSize`],
+    /// [`Error::BadAlignment`].
+    pub fn grant(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        bytes: u64,
+        writable: bool,
+    ) -> Result<Grant, Error> {
+        let handle = self.handles.get(handle)?;
+        let Object::Buffer(id) = handle.object else { return Err(Error::WrongHandleKind) };
+        handle.require(if writable { Rights::READ | Rights::WRITE } else { Rights::READ })?;
+        let buffer = self.sessions.buffers.get(&id).ok_or(Error::BadHandle)?;
+        if bytes == 0 {
+            return Err(Error::ZeroSize);
+        }
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::BadAlignment);
+        }
+        let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
+        if end > buffer.bytes {
+            return Err(Error::OutOfBuffer);
+        }
+        Ok(Grant { run: buffer.run, bytes: end, writable })
+    }
+
+    /// Closes a handle: the end of what only it held (rule R4).
+    pub fn close(&mut self, handle: HandleId) {
+        match self.handles.remove(handle).map(|handle| handle.object) {
+            Some(Object::Device(session)) => self.close_device(session),
+            Some(Object::Buffer(buffer)) => self.close_buffer(buffer),
+            Some(Object::Root | Object::Text(_)) | None => {}
+        }
+    }
+
+    fn close_device(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.sessions.get_mut(&id) else { return };
+        session.handles -= 1;
+        if session.handles > 0 {
+            return;
+        }
+        let Some(session) = self.sessions.sessions.remove(&id) else { return };
+        let Self { engine, platform, sessions, .. } = self;
+        engine.strike_record(platform, session.slot);
+        // The device is cut off first; only then is anything of it on its way to being free.
+        let unmapped = match engine.detach(platform, session.device) {
+            Ok(completion) => completion,
+            // It was attached when the session began, and only its end detaches it.
+            Err(_) => Completion::none(),
+        };
+        let _ = engine.destroy_domain(platform, session.domain);
+        for id in session.buffers {
+            let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+            buffer.session = None;
+            buffer.mappings = BTreeMap::new();
+            buffer.unmapped.join(&unmapped);
+            engine.strike_record(platform, buffer.slot);
+        }
+    }
+
+    fn close_buffer(&mut self, id: BufferId) {
+        let Some(buffer) = self.sessions.buffers.get_mut(&id) else { return };
+        buffer.handles -= 1;
+        if buffer.handles > 0 {
+            return;
+        }
+        let Some(buffer) = self.sessions.buffers.remove(&id) else { return };
+        let Self { engine, platform, sessions, .. } = self;
+        let mut unmapped = buffer.unmapped;
+        if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
+            session.buffers.remove(&id);
+            engine.strike_record(platform, buffer.slot);
+            for (iova, bytes) in buffer.mappings {
+                if let Ok(completion) = engine.unmap(platform, session.domain, iova, bytes) {
+                    unmapped.join(&completion);
+                }
+            }
+        }
+        engine.free_run_after(platform, unmapped, buffer.run);
+    }
+
+    /// Counts another handle to an object.
+    fn count_handle(&mut self, object: &Object) {
+        match object {
+            Object::Device(id) => {
+                if let Some(session) = self.sessions.sessions.get_mut(id) {
+                    session.handles += 1;
+                }
+            }
+            Object::Buffer(id) => {
+                if let Some(buffer) = self.sessions.buffers.get_mut(id) {
+                    buffer.handles += 1;
+                }
+            }
+            Object::Root | Object::Text(_) => {}
+        }
+    }
+
+    /// Answers with a handle, now or when hardware has confirmed.
+    fn answer_handle(&mut self, handle: HandleId, completion: Completion) -> Outcome<HandleId> {
+        if self.is_done(&completion) {
+            Outcome::Done(handle)
+        } else {
+            Outcome::Pending(self.pending.put(completion, Answer::Handle(handle)))
+        }
+    }
+
+    /// Whether a completion is done. Hardware is often done at once, so it is asked once more if not.
+    pub(crate) fn is_done(&mut self, completion: &Completion) -> bool {
+        if self.engine.progress(completion) == Progress::Done {
+            return true;
+        }
+        self.engine.poll(&mut self.platform);
+        self.engine.progress(completion) == Progress::Done
+    }
+}
+
+/// Refuses what is no size of a buffer.
+pub(crate) fn check_size(bytes: u64) -> Result<(), Error> {
+    match bytes {
+        0 => Err(Error::ZeroSize),
+        _ if bytes > MAX_BUFFER_BYTES => Err(Error::TooLarge),
+        _ if !bytes.is_multiple_of(PAGE_SIZE) => Err(Error::BadAlignment),
+        _ => Ok(()),
+    }
+}
+
+/// A label as text: printable, so that a report cannot be made to say what it does not.
+fn label(bytes: &[u8; 32]) -> Result<String, Error> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = core::str::from_utf8(&bytes[..end]).map_err(|_| Error::BadValue)?;
+    if bytes[end..].iter().any(|byte| *byte != 0) || text.chars().any(char::is_control) {
+        return Err(Error::BadValue);
+    }
+    Ok(text.to_string())
+}

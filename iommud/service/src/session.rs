@@ -1,0 +1,102 @@
+//! Sessions: an open device, its domain and its buffers.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+
+use dma_types::{Access, Iova, PciAddress};
+use iommu_engine::completion::Completion;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::ledger::Slot;
+use iommu_engine::platform::RunId;
+
+/// Names a session. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Names a buffer. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(pub u64);
+
+/// An open device: from its opening until its last handle is gone.
+#[derive(Debug)]
+pub struct Session {
+    /// The device.
+    pub device: PciAddress,
+    /// The domain that was made for it.
+    pub domain: DomainKey,
+    /// Who opened it.
+    pub uid: u32,
+    /// Which session of the device this is.
+    pub generation: u64,
+    /// What proves after a restart which objects are this client's. It is in the ledger too.
+    pub secret: [u8; 16],
+    /// How many handles there are to the device.
+    pub handles: u32,
+    /// Its buffers.
+    pub buffers: BTreeSet<BufferId>,
+    /// Its record in the ledger.
+    pub slot: Slot,
+}
+
+/// A buffer: from its allocation until its last handle is gone.
+#[derive(Debug)]
+pub struct Buffer {
+    /// The session that it belongs to; `None` once that has ended.
+    pub session: Option<SessionId>,
+    /// Its memory.
+    pub run: RunId,
+    /// Its length.
+    pub bytes: u64,
+    /// What reports call it.
+    pub label: String,
+    /// How it was mapped when it was made.
+    pub first: Option<(Iova, Access)>,
+    /// Every mapping of it that there is, with its length.
+    pub mappings: BTreeMap<Iova, u64>,
+    /// How many handles there are to it.
+    pub handles: u32,
+    /// What units have yet to confirm before nothing reaches its memory.
+    pub unmapped: Completion,
+    /// Its record in the ledger.
+    pub slot: Slot,
+}
+
+/// All sessions and buffers.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    /// The sessions.
+    pub sessions: BTreeMap<SessionId, Session>,
+    /// The buffers.
+    pub buffers: BTreeMap<BufferId, Buffer>,
+    last_session: u64,
+    last_buffer: u64,
+    /// How often each device has been opened.
+    generations: BTreeMap<PciAddress, u64>,
+}
+
+impl Sessions {
+    /// The number of the next session.
+    pub fn next_session(&mut self) -> SessionId {
+        self.last_session += 1;
+        SessionId(self.last_session)
+    }
+
+    /// The number of the next buffer.
+    pub fn next_buffer(&mut self) -> BufferId {
+        self.last_buffer += 1;
+        BufferId(self.last_buffer)
+    }
+
+    /// Counts another opening of a device: which it is.
+    pub fn next_generation(&mut self, device: PciAddress) -> u64 {
+        let generation = self.generations.entry(device).or_default();
+        *generation += 1;
+        *generation
+    }
+
+    /// The session that holds a device.
+    pub fn of_device(&self, device: PciAddress) -> Option<(SessionId, &Session)> {
+        let mut all = self.sessions.iter();
+        all.find(|(_, session)| session.device == device).map(|(id, session)| (*id, session))
+    }
+}
