@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use dma_types::{Access, Iova, PhysAddr};
+use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
 use super::error::MapError;
 use super::format::{Entry, Format, INDEX_BITS, PAGE_SHIFT, index, shift};
@@ -120,11 +120,11 @@ impl<F: Format> Enter<F> {
                 return;
             }
             let (now, later) = entries.split_at(pages);
-            let mut at = start;
+            let mut word = self.format.leaf(0, PAGE_SHIFT, PhysAddr::new(start), self.access);
             for entry in now {
-                let word = self.format.leaf(0, PAGE_SHIFT, PhysAddr::new(at), self.access);
                 entry.store(word, Ordering::Release);
-                at += 1 << PAGE_SHIFT;
+                // The address stands at its own place in the word.
+                word += PAGE_SIZE;
             }
             pieces.take((pages as u64) << PAGE_SHIFT);
             entries = later;

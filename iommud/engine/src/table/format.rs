@@ -68,7 +68,8 @@ pub trait Format: Copy {
     fn decode(&self, level: u8, word: u64) -> Entry;
 
     /// The word that maps a page of two to the `order` bytes in a table of this level. It fills as many
-    /// entries as the page is longer than their span.
+    /// entries as the page is longer than their span. The address stands in the word at its own place, as
+    /// it does in all formats there are: of two pages alike, the words differ as their addresses do.
     fn leaf(&self, level: u8, order: u32, start: PhysAddr, access: Access) -> u64;
 
     /// The word, in a table of this level, that points to a table of level `below` and allows everything.
