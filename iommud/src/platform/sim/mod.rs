@@ -7,6 +7,7 @@
 //! | [`frames`] | which table frames are given out |
 //! | [`pages`] | at which physical addresses a buffer run is put |
 //! | [`shared`] | a memfd, mapped: the only `unsafe` here |
+//! | `in_process` | drivers in the same process: tests |
 //! | [`clock`] | real time, or a test's |
 //!
 //! # How it hangs together
@@ -43,6 +44,7 @@
 
 pub mod clock;
 pub mod frames;
+mod in_process;
 pub mod machine;
 pub mod memory;
 pub mod pages;

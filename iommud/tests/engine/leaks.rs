@@ -1,0 +1,129 @@
+//! Random traffic: nothing overlaps, nothing leaks, nothing is reached that is not mapped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dma_types::{Access, Iova};
+use iommu_engine::engine::MapSpec;
+use iommu_engine::platform::{BufferRuns, RunId};
+use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use proptest::prelude::*;
+
+use crate::rig::{Rig, edu};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map { pages: u64, access: Access },
+    Unmap { which: usize },
+    Touch { which: usize, page: u64, write: bool },
+    Wild { address: u64 },
+    Pass { micros: u64 },
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    prop_oneof![Just(Access::Read), Just(Access::Write), Just(Access::ReadWrite)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pages = prop_oneof![4 => 1..20u64, 1 => Just(512u64), 1 => 500..600u64];
+    prop_oneof![
+        3 => (pages, access()).prop_map(|(pages, access)| Step::Map { pages, access }),
+        2 => any::<usize>().prop_map(|which| Step::Unmap { which }),
+        4 => (any::<usize>(), any::<u64>(), any::<bool>())
+            .prop_map(|(which, page, write)| Step::Touch { which, page, write }),
+        1 => (0..1u64 << 48).prop_map(|address| Step::Wild { address }),
+        1 => (0..200u64).prop_map(|micros| Step::Pass { micros }),
+    ]
+}
+
+fn unit() -> impl Strategy<Value = VtdConfig> {
+    (any::<[bool; 6]>(), 0..100_000u64).prop_map(|(knobs, nanos)| {
+        let [queue, caching, coherent, buffer, selective, large] = knobs;
+        let takes = Takes::After(nanos);
+        VtdConfig {
+            queued_invalidation: queue,
+            caching_mode: caching,
+            coherent,
+            write_buffer: buffer,
+            page_selective: selective,
+            max_address_mask: if selective { 18 } else { 0 },
+            pages_2m: large,
+            pages_1g: false,
+            timing: Timing { commands: takes, registers: takes, queue: takes },
+            ..VtdConfig::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn r2_r7_random_traffic_on_random_hardware(
+        unit in unit(),
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut rig = Rig::with_unit(unit);
+        let domain = rig.attach(edu());
+        let before = rig.platform.usage();
+        let mut live: BTreeMap<u64, (u64, Access, RunId)> = BTreeMap::new();
+        let nth = |live: &BTreeMap<u64, _>, which: usize| {
+            let count = live.len().max(1);
+            live.keys().nth(which % count).copied()
+        };
+        for step in steps {
+            match step {
+                Step::Map { pages, access } => {
+                    let bytes = pages * 4096;
+                    let run = rig.run(bytes);
+                    let spec = MapSpec {
+                        run, offset: 0, bytes, access, align: 4096,
+                        limit: Iova::new(u64::MAX), owner: 1,
+                    };
+                    let Rig { platform, engine } = &mut rig;
+                    let (iova, completion) = engine.map(platform, domain, &spec).unwrap();
+                    rig.finish(&completion);
+                    live.insert(iova.get(), (bytes, access, run));
+                }
+                Step::Unmap { which } => {
+                    let Some(iova) = nth(&live, which) else { continue };
+                    let (bytes, _, run) = live.remove(&iova).unwrap();
+                    let Rig { platform, engine } = &mut rig;
+                    let completion =
+                        engine.unmap(platform, domain, Iova::new(iova), bytes).unwrap();
+                    engine.free_run_after(platform, completion.clone(), run);
+                    rig.finish(&completion);
+                }
+                Step::Touch { which, page, write } => {
+                    let Some(iova) = nth(&live, which) else { continue };
+                    let (bytes, access, _) = live[&iova];
+                    let address = iova + page % (bytes / 4096) * 4096;
+                    if write {
+                        prop_assert_eq!(rig.write(address, &[1; 8]).is_ok(), access.may_write());
+                    } else {
+                        prop_assert_eq!(rig.read(address, 8).is_ok(), access.may_read());
+                    }
+                }
+                Step::Wild { address } => {
+                    let address = address & !0xfff;
+                    let inside = live
+                        .range(..=address)
+                        .next_back()
+                        .is_some_and(|(iova, (bytes, ..))| address < iova + bytes);
+                    if !inside {
+                        prop_assert!(rig.read(address, 8).is_err());
+                    }
+                }
+                Step::Pass { micros } => rig.pass(Duration::from_micros(micros)),
+            }
+        }
+        for (iova, (bytes, _, run)) in live {
+            rig.unmap(domain, Iova::new(iova), bytes);
+            rig.platform.free_run(run);
+        }
+        rig.pass(Duration::ZERO);
+        // The tables of what is gone are gone too, but for the root.
+        prop_assert_eq!(rig.platform.usage(), before);
+        rig.check();
+    }
+}

@@ -1,0 +1,12 @@
+//! The engine on simulated hardware: what devices reach, and what they do not.
+//!
+//! The simulator is written from the specification and apart from the engine; it caches as much as the
+//! specification allows for as long as it allows, and counts accesses to memory that was freed.
+#![cfg(target_os = "linux")]
+
+mod bring_up;
+mod invalidation;
+mod isolation;
+mod knobs;
+mod leaks;
+mod rig;

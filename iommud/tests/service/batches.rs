@@ -1,0 +1,119 @@
+//! Mapping and unmapping in batches: all or nothing (R7), and done when hardware has forgotten (R2).
+
+use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use libdma::device::{MapRequest, Mapped};
+use libdma::protocol::MAX_BATCH;
+use libdma::{Access, Error, Iova};
+
+use crate::rig::Rig;
+
+#[test]
+fn a_batch_maps_pieces_each_with_its_own_access() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let buffer = device.allocate(4 * 4096, None, "pieces").unwrap();
+    assert_eq!((buffer.iova(), buffer.access()), (None, None));
+    buffer.write(4096, b"second page").unwrap();
+    let piece = |offset, bytes, access| MapRequest { buffer: &buffer, offset, bytes, access };
+    let mapped =
+        device.map(&[piece(4096, 4096, Access::Read), piece(0, 4 * 4096, Access::Write)]).unwrap();
+    let [second, all] = mapped[..] else { panic!("{mapped:?}") };
+    assert_eq!(rig.device_reads(second.iova.get(), 11).unwrap(), b"second page");
+    assert!(rig.device_writes(second.iova.get(), &[1]).is_err());
+    rig.device_writes(all.iova.get() + 4096, b"SECOND").unwrap();
+    assert_eq!(rig.device_reads(second.iova.get(), 11).unwrap(), b"SECOND page");
+    device.unmap(&mapped).unwrap();
+    assert!(rig.device_reads(second.iova.get(), 1).is_err());
+    assert!(rig.device_writes(all.iova.get(), &[1]).is_err());
+    rig.check();
+}
+
+#[test]
+fn r7_a_batch_with_a_bad_entry_does_nothing() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let buffer = device.allocate(2 * 4096, None, "").unwrap();
+    let before = rig.usage();
+    let piece = |offset, bytes| MapRequest { buffer: &buffer, offset, bytes, access: Access::Read };
+    let cases = [
+        (piece(0, 0), Error::ZeroSize),
+        (piece(0, 100), Error::BadAlignment),
+        (piece(100, 4096), Error::BadAlignment),
+        (piece(4096, 2 * 4096), Error::OutOfBuffer),
+        (piece(1 << 63, 4096), Error::OutOfBuffer),
+        (piece(u64::MAX - 4095, 4096), Error::Overflow),
+        (piece(0, 1 << 40), Error::TooLarge),
+    ];
+    for (bad, error) in cases {
+        let good = piece(0, 4096);
+        assert_eq!(device.map(&[good, good, bad]), Err(error));
+        assert_eq!(rig.usage(), before);
+    }
+    let one = device.map(&[piece(0, 8192)]).unwrap()[0];
+    let bad = [
+        Mapped { iova: one.iova, bytes: 4096 },
+        Mapped { iova: Iova::new(one.iova.get() + 4096), bytes: 4096 },
+        Mapped { iova: Iova::new(0), bytes: 8192 },
+        Mapped { iova: one.iova, bytes: 0 },
+    ];
+    for bad in bad {
+        assert_eq!(device.unmap(&[one, bad]), Err(Error::NotMapped));
+        assert!(rig.device_reads(one.iova.get(), 8).is_ok(), "still mapped");
+    }
+    assert_eq!(device.unmap(&[one, one]), Err(Error::NotMapped));
+    device.unmap(&[one]).unwrap();
+    assert_eq!(device.unmap(&[one]), Err(Error::NotMapped));
+    rig.check();
+}
+
+#[test]
+fn a_full_batch_fits_and_a_fuller_does_not() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let buffer = device.allocate(4096, None, "").unwrap();
+    let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+    let mapped = device.map(&[piece; MAX_BATCH]).unwrap();
+    assert_eq!(mapped.len(), MAX_BATCH);
+    device.unmap(&mapped).unwrap();
+    assert_eq!(device.map(&[piece; MAX_BATCH + 1]), Err(Error::BatchTooLarge));
+    assert_eq!(device.map(&[]), Err(Error::BatchTooLarge));
+    rig.check();
+}
+
+#[test]
+fn r3_another_sessions_buffer_cannot_be_mapped() {
+    let rig = Rig::on(iommu_sim::MachineConfig::default().with_root_port());
+    let device = rig.open();
+    let other = libdma::Device::open(rig.transport(), "01:00.0".parse().unwrap()).unwrap();
+    let buffer = other.allocate(4096, None, "not yours").unwrap();
+    let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+    assert_eq!(device.map(&[piece]), Err(Error::WrongOwner));
+    let mapped = other.map(&[piece]).unwrap();
+    assert_eq!(device.unmap(&mapped), Err(Error::NotMapped));
+    rig.check();
+}
+
+#[test]
+fn r2_an_unmap_returns_when_a_slow_unit_has_forgotten() {
+    for queued_invalidation in [true, false] {
+        let takes = Takes::After(2_000_000);
+        let timing = Timing { queue: takes, registers: takes, ..Timing::default() };
+        let unit = VtdConfig { queued_invalidation, timing, ..VtdConfig::default() };
+        let rig = Rig::with_unit(unit);
+        let device = rig.open();
+        let buffer = device.allocate(4096, None, "").unwrap();
+        let piece =
+            MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        for _ in 0..5 {
+            let mapped = device.map(&[piece, piece]).unwrap();
+            for one in &mapped {
+                rig.device_writes(one.iova.get(), &[1; 8]).unwrap();
+            }
+            device.unmap(&mapped).unwrap();
+            for one in &mapped {
+                assert!(rig.device_writes(one.iova.get(), &[2; 8]).is_err());
+            }
+        }
+        rig.check();
+    }
+}

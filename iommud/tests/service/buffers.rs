@@ -1,0 +1,99 @@
+//! Buffers: what driver and device see of them.
+
+use libdma::{Access, Coherent, Error};
+
+use crate::rig::Rig;
+
+#[test]
+fn driver_and_device_see_the_same_memory() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let value = Coherent::<u64>::new(&device, Access::ReadWrite, "value").unwrap();
+    assert_eq!(value.get(), 0, "R8: it starts as zeroes");
+    value.set(0x1122_3344_5566_7788);
+    let seen = rig.device_reads(value.iova().get(), 8).unwrap();
+    assert_eq!(seen, 0x1122_3344_5566_7788u64.to_le_bytes());
+    rig.device_writes(value.iova().get(), &[0xab; 8]).unwrap();
+    assert_eq!(value.get(), 0xabab_abab_abab_abab);
+    let slice = Coherent::<[u32]>::new(&device, 3000, Access::Write, "slice").unwrap();
+    assert_eq!((slice.len(), slice.buffer().len()), (3000, 12288));
+    let last = slice.iova_of(2999).unwrap();
+    rig.device_writes(last.get(), &7u32.to_le_bytes()).unwrap();
+    assert_eq!(slice.read(2999), Ok(7));
+    assert_eq!(slice.read(3000), Err(Error::OutOfBuffer));
+    assert_eq!(slice.write(3000, 1), Err(Error::OutOfBuffer));
+    assert_eq!(slice.iova_of(3000), None);
+    rig.check();
+}
+
+#[test]
+fn bytes_are_copied_in_and_out_within_bounds() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let buffer = device.allocate(5000, Some(Access::ReadWrite), "bytes").unwrap();
+    assert_eq!(buffer.len(), 8192);
+    buffer.write(8190, b"ab").unwrap();
+    let mut out = [0; 3];
+    assert_eq!(buffer.read(8190, &mut out), Err(Error::OutOfBuffer));
+    assert_eq!(out, [0; 3]);
+    buffer.read(8189, &mut out).unwrap();
+    assert_eq!(out, [0, b'a', b'b']);
+    assert_eq!(buffer.write(usize::MAX, b"a"), Err(Error::OutOfBuffer));
+}
+
+#[test]
+fn r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_elses() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let secret = Coherent::<u64>::new(&device, Access::ReadWrite, "mine").unwrap();
+    let iova = secret.iova().get();
+    rig.device_writes(iova, &[1; 8]).unwrap();
+    drop(secret);
+    assert!(rig.device_writes(iova, &[2; 8]).is_err());
+    let next = Coherent::<u64>::new(&device, Access::ReadWrite, "next").unwrap();
+    assert_eq!(next.get(), 0, "R8");
+    rig.check();
+}
+
+#[test]
+fn the_dma_mask_is_kept() {
+    let rig = Rig::new();
+    let mut device = rig.open();
+    for bits in [28, 24, 32, 64] {
+        device.set_dma_mask(bits).unwrap();
+        let buffer = device.allocate(1 << 16, Some(Access::Read), "masked").unwrap();
+        let last = u128::from(buffer.iova().unwrap().get()) + (1 << 16);
+        assert!(last <= 1 << bits, "{bits}");
+    }
+    device.set_dma_mask(13).unwrap();
+    let refused = device.allocate(1 << 16, Some(Access::Read), "too small");
+    assert_eq!(refused.err(), Some(Error::NoAddressSpace));
+    assert_eq!(device.set_dma_mask(12), Err(Error::BadValue));
+    assert_eq!(device.set_dma_mask(65), Err(Error::BadValue));
+    rig.check();
+}
+
+#[test]
+fn r7_an_allocation_that_fails_leaves_nothing_behind() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let before = rig.usage();
+    assert_eq!(device.allocate(0, None, "").err(), Some(Error::ZeroSize));
+    assert_eq!(device.allocate(1 << 31, None, "").err(), Some(Error::TooLarge));
+    assert_eq!(device.allocate(u64::MAX, None, "").err(), Some(Error::TooLarge));
+    assert_eq!(device.allocate(4096, None, "new\nline").err(), Some(Error::BadValue));
+    rig.service.lock().platform_mut().limit_run_bytes(before.live_run_bytes + 4096);
+    assert_eq!(device.allocate(8192, None, "").err(), Some(Error::OutOfMemory));
+    assert_eq!(rig.usage(), before);
+    rig.service.lock().platform_mut().limit_run_bytes(u64::MAX);
+    // Out of table frames at every point at which one is taken.
+    for spare in 0..4 {
+        rig.service.lock().platform_mut().limit_frames(before.live_frames + spare);
+        match device.allocate(4096, Some(Access::Read), "") {
+            Ok(buffer) => drop(buffer),
+            Err(error) => assert_eq!(error, Error::OutOfMemory),
+        }
+        assert_eq!(rig.usage(), before, "{spare} spare frames");
+    }
+    rig.check();
+}
