@@ -1,6 +1,15 @@
 //! What lends the engine memory, registers and a clock, one for each kind of machine.
+//!
+//! | module | where | what it is |
+//! | --- | --- | --- |
+//! | [`redox`] | Redox | the product; what of it runs anywhere is compiled everywhere |
+//! | [`linux`] | Linux | a QEMU guest |
+//! | [`sim`] | Linux | a laptop: the machine is simulated |
+//! | [`cache_lines`] | x86-64 | writing cache lines back, for units that do not snoop |
 
-#[cfg(any(test, target_os = "redox"))]
+pub mod cache_lines;
+#[cfg(target_os = "linux")]
+pub mod linux;
 pub mod redox;
 #[cfg(target_os = "linux")]
 pub mod sim;

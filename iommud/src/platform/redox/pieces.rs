@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(split(7 * PAGE_SIZE, LARGEST_PIECE), [4, 2, 1]);
         assert_eq!(split(2500 * PAGE_SIZE, LARGEST_PIECE), [1024, 1024, 256, 128, 64, 4]);
         assert_eq!(split(7 * PAGE_SIZE, 2 * PAGE_SIZE), [2, 2, 2, 1]);
-        assert_eq!(split(0, LARGEST_PIECE), []);
+        assert!(split(0, LARGEST_PIECE).is_empty());
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! Why there is no report.
+
+use std::io;
+
+use thiserror::Error as ThisError;
+
+/// Why there is no report, and what to do.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// Nobody serves.
+    #[error(
+        "iommud is not running at {place}: start it with `iommud` as root, or without hardware with \
+         `iommud --sim`"
+    )]
+    NotRunning {
+        /// Where it was expected.
+        place: String,
+    },
+    /// Somebody may serve, but not us.
+    #[error("cannot connect to {place}: {error}")]
+    CannotConnect {
+        /// Where it was expected.
+        place: String,
+        /// Why not.
+        error: libdma::Error,
+    },
+    /// The daemon refused.
+    #[error("{path}: {error}{}", advice(error))]
+    Refused {
+        /// What was asked for.
+        path: String,
+        /// Why not.
+        error: libdma::Error,
+    },
+    /// The daemon's JSON is none.
+    #[error("{path}: cannot understand the answer: are iommud and iommuctl of one version?")]
+    Nonsense {
+        /// What was asked for.
+        path: String,
+    },
+    /// The report could not be written.
+    #[error("cannot write the report: {0}")]
+    Report(#[from] io::Error),
+}
+
+/// What to do about a refusal.
+fn advice(error: &libdma::Error) -> &'static str {
+    match error {
+        libdma::Error::NotPermitted => " (only root may see this)",
+        libdma::Error::NoSuchPath => " (are iommud and iommuctl of one version?)",
+        _ => "",
+    }
+}
+
+impl Error {
+    /// The exit code that stands for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotRunning { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do_and_have_their_exit_codes() {
+        let gone = Error::NotRunning { place: "/run/iommud.sock".into() };
+        assert!(gone.to_string().contains("start it with `iommud`"));
+        assert_eq!(gone.exit_code(), 3);
+        let path = "mappings".to_string();
+        let refused = Error::Refused { path, error: libdma::Error::NotPermitted };
+        assert!(refused.to_string().ends_with("(only root may see this)"), "{refused}");
+        assert_eq!(refused.exit_code(), 1);
+    }
+}

@@ -1,0 +1,17 @@
+//! The program `iommuctl`: the daemon's reports, read by a client.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`options`] | [`Options`]: the command line |
+//! | [`run`] | [`run()`](run::run): from there to the exit code |
+//! | [`client`] | [`Client`]: reading a node |
+//! | [`error`] | [`Error`]: why there is no report, and what to do |
+
+pub mod client;
+pub mod error;
+pub mod options;
+pub mod run;
+
+pub use client::Client;
+pub use error::Error;
+pub use options::Options;

@@ -1,0 +1,47 @@
+//! Waiting for the units, and what became of each.
+
+use core::time::Duration;
+use std::thread;
+
+use iommu_engine::machine::UnitSlot;
+use iommu_engine::platform::Platform;
+use iommu_engine::vtd::unit::UnitState;
+use iommu_service::Service;
+
+use super::log;
+
+/// How long to sleep between two looks at the units.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// Brings every unit up, or to where it is given up: each step of it has its deadline, so that this ends.
+/// Devices behind a unit that was given up cannot be opened.
+pub fn settle<P: Platform>(service: &mut Service<P>) {
+    while !service.engine().is_settled() {
+        service.poll();
+        if !service.engine().is_settled() {
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Writes a line for each unit, and for what was odd about the machine.
+pub fn report<P: Platform>(service: &Service<P>) {
+    let engine = service.engine();
+    for (number, slot) in engine.units().iter().enumerate() {
+        log::line(format_args!("unit {number} (VT-d at {}): {}", slot.base, state(slot)));
+    }
+    for remark in engine.remarks() {
+        log::line(remark);
+    }
+}
+
+fn state(slot: &UnitSlot) -> String {
+    match &slot.unit {
+        Err(unusable) => format!("REFUSED: {unusable}"),
+        Ok(unit) => match unit.state() {
+            UnitState::Running => "translating".into(),
+            UnitState::Starting(step) => format!("starting: to {}", step.what()),
+            UnitState::Failed(failure) => format!("FAILED: {failure}"),
+        },
+    }
+}

@@ -1,0 +1,42 @@
+//! Why the daemon ended.
+
+use std::io;
+
+use iommu_engine::error::StartError;
+use thiserror::Error as ThisError;
+
+use crate::platform::linux::OpenError;
+use crate::transport::socket::ListenError;
+
+/// Why the daemon ended.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// AMD-Vi was asked for.
+    #[error("AMD-Vi is not simulated yet: use --unit vtd")]
+    NotYet,
+    /// Clients could not connect.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The platform cannot be had.
+    #[error("{0}; to try it without hardware: iommud --sim")]
+    Open(#[from] OpenError),
+    /// There would be no memory for the simulated machine.
+    #[error("cannot simulate a machine: {0}")]
+    Simulator(io::Error),
+    /// The engine could not start.
+    #[error("{0}")]
+    Start(StartError),
+    /// The operating system refused something without which nothing goes on.
+    #[error("cannot serve: {0}")]
+    Serve(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit code that stands for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start(StartError::NoIommu) => 2,
+            _ => 1,
+        }
+    }
+}

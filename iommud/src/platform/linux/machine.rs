@@ -1,0 +1,161 @@
+//! The whole platform.
+
+use core::ops::Range;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time;
+
+use dma_types::{PciAddress, PhysAddr};
+use iommu_engine::platform::{
+    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
+    Segment, TableFrame, TableFrames,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use thiserror::Error;
+
+use super::acpi::read_table;
+use super::config_space::SysfsConfigSpace;
+use super::pagemap::PageMap;
+use super::registers::RegisterWindows;
+use super::runs::Runs;
+use super::tables::TableArena;
+
+/// A guest that runs Linux.
+#[derive(Debug)]
+pub struct Linux {
+    tables: TableArena,
+    runs: Runs,
+    registers: RegisterWindows,
+    config: SysfsConfigSpace,
+    /// When the clock (`CLOCK_MONOTONIC`) began.
+    start: time::Instant,
+}
+
+/// Why the platform cannot be had.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The kernel does not show physical memory.
+    #[error("cannot open /dev/mem (is this root, in a guest?): {0}")]
+    Memory(io::Error),
+    /// The kernel does not show where pages are.
+    #[error("cannot open /proc/self/pagemap: {0}")]
+    PageMap(io::Error),
+    /// No huge page, or none whose place is known.
+    #[error("there is no huge page for the IOMMU's tables (boot with hugepages=64): {0}")]
+    HugePages(io::Error),
+}
+
+impl Linux {
+    /// Opens what the platform needs, and takes a huge page for tables.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open() -> Result<Self, OpenError> {
+        let registers = RegisterWindows::open().map_err(OpenError::Memory)?;
+        let map = Rc::new(PageMap::open().map_err(OpenError::PageMap)?);
+        Ok(Self {
+            tables: TableArena::new(map.clone()).map_err(OpenError::HugePages)?,
+            runs: Runs::new(map),
+            registers,
+            config: SysfsConfigSpace::new(),
+            start: time::Instant::now(),
+        })
+    }
+
+    /// The descriptor of a run's memory: what a client is given.
+    pub fn run_fd(&self, run: RunId) -> Option<BorrowedFd<'_>> {
+        self.runs.fd(run)
+    }
+}
+
+impl TableFrames for Linux {
+    fn header_frame(&self) -> PhysAddr {
+        self.tables.header_frame()
+    }
+
+    fn alloc_frame(&mut self) -> Option<PhysAddr> {
+        self.tables.alloc_frame()
+    }
+
+    fn free_frame(&mut self, frame: PhysAddr) {
+        self.tables.free_frame(frame);
+    }
+
+    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
+        self.tables.table(frame)
+    }
+
+    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
+        self.tables.flush_entries(frame, entries);
+    }
+}
+
+impl BufferRuns for Linux {
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.runs.alloc_run(bytes)
+    }
+
+    fn free_run(&mut self, run: RunId) {
+        self.runs.free_run(run);
+    }
+
+    fn segments(&self, run: RunId) -> &[Segment] {
+        self.runs.segments(run)
+    }
+}
+
+impl Registers for Linux {
+    fn map_registers(
+        &mut self,
+        base: PhysAddr,
+        bytes: usize,
+    ) -> Result<RegisterWindow, PlatformError> {
+        self.registers.map_registers(base, bytes)
+    }
+
+    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
+        self.registers.read32(window, offset)
+    }
+
+    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
+        self.registers.write32(window, offset, value);
+    }
+
+    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
+        self.registers.read64(window, offset)
+    }
+
+    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
+        self.registers.write64(window, offset, value);
+    }
+}
+
+impl ConfigSpace for Linux {
+    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
+        self.config.config_read(function, offset)
+    }
+
+    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        self.config.config_write(function, offset, value);
+    }
+}
+
+impl Platform for Linux {
+    fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
+        read_table(signature)
+    }
+
+    fn now(&self) -> Instant {
+        let nanoseconds = self.start.elapsed().as_nanos();
+        Instant::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    fn entropy(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        // The kernel never gives less than 16 bytes; a signal may interrupt it before it has any.
+        while getrandom(&mut bytes, GetRandomFlags::empty()).is_err() {}
+        bytes
+    }
+}

@@ -1,0 +1,35 @@
+//! A Linux guest in QEMU: the programs as processes on an emulated IOMMU, for the tests.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`machine`] | [`Linux`]: the whole platform |
+//! | [`huge_pages`] | a memfd of huge pages, mapped, and where it is in physical memory |
+//! | [`pagemap`] | where a page of this process is in physical memory |
+//! | [`tables`] | the arena of table frames |
+//! | [`runs`] | clients' buffers |
+//! | [`registers`] | register windows, by `/dev/mem` |
+//! | [`config_space`] | PCI configuration space, by sysfs |
+//! | [`acpi`] | the firmware's tables, by sysfs |
+//!
+//! # What it asks of the guest
+//!
+//! The kernel must leave the IOMMU alone (`intel_iommu=off`) and have huge pages to give (`hugepages=`), and
+//! the daemon must have all of root's rights. Memory comes as hugetlb memfds because their pages stay where
+//! they are: nothing swaps, merges or moves them on a guest that does nothing else.
+//!
+//! # What it is not
+//!
+//! A confinement of processes. A driver here has root's rights too, and with them `/dev/mem`; and who holds
+//! the descriptor of a buffer can punch a hole into it, which gives its pages back to Linux while the
+//! device still reaches them. What this platform shows is that devices are confined.
+
+pub mod acpi;
+pub mod config_space;
+pub mod huge_pages;
+pub mod machine;
+pub mod pagemap;
+pub mod registers;
+pub mod runs;
+pub mod tables;
+
+pub use machine::{Linux, OpenError};

@@ -1,0 +1,69 @@
+//! Clients' buffers: each a memfd of its own, so that a client is given exactly its buffer.
+//!
+//! A run takes whole huge pages, of which the engine is told only the part that was asked for. The rest of
+//! the last page belongs to the same buffer and to nothing else (rule R8).
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use dma_types::PAGE_SIZE;
+use iommu_engine::platform::{BufferRuns, RunId, Segment};
+
+use super::huge_pages::{HUGE_PAGE, HugePages};
+use super::pagemap::PageMap;
+use crate::platform::redox::pieces::append;
+
+/// All the runs.
+#[derive(Debug)]
+pub struct Runs {
+    map: Rc<PageMap>,
+    runs: BTreeMap<RunId, Run>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Run {
+    pages: HugePages,
+    segments: Vec<Segment>,
+}
+
+impl Runs {
+    /// No runs yet.
+    pub fn new(map: Rc<PageMap>) -> Self {
+        Self { map, runs: BTreeMap::new(), last: 0 }
+    }
+
+    /// The descriptor of a run's memory: what a client is given.
+    pub fn fd(&self, run: RunId) -> Option<BorrowedFd<'_>> {
+        self.runs.get(&run).map(|run| run.pages.fd())
+    }
+}
+
+impl BufferRuns for Runs {
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+        if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
+            return None;
+        }
+        let pages = HugePages::new("iommud-run", bytes, &self.map).ok()?;
+        let mut segments = Vec::new();
+        let mut rest = bytes;
+        for start in pages.physical() {
+            let part = rest.min(HUGE_PAGE);
+            append(&mut segments, *start, part);
+            rest -= part;
+        }
+        self.last += 1;
+        let id = RunId(self.last);
+        self.runs.insert(id, Run { pages, segments });
+        Some(id)
+    }
+
+    fn free_run(&mut self, run: RunId) {
+        self.runs.remove(&run);
+    }
+
+    fn segments(&self, run: RunId) -> &[Segment] {
+        self.runs.get(&run).map_or(&[], |run| &run.segments)
+    }
+}

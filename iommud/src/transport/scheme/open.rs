@@ -1,0 +1,93 @@
+//! What the transport remembers of the handles that are open.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use iommu_service::HandleId;
+use libdma::Error;
+
+use super::folder::Folder;
+use super::request::{Client, Shape};
+
+/// The most handles that one user may have open, root excepted: whoever is root can do all that the daemon
+/// could refuse.
+pub const MOST_OF_A_USER: usize = 256;
+
+/// How long a handle may stay unused after its client's process has ended: long enough for another process
+/// to which it was passed to use it.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// What is remembered of one handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Its path from the root; a derived handle has that of the one it comes from.
+    pub path: String,
+    /// What kind of thing it is of.
+    pub shape: Shape,
+    /// Who asked for it.
+    pub client: Client,
+    /// Since when it has been given without having been used.
+    pub unused_since: Option<Instant>,
+}
+
+impl Open {
+    /// Which folder it is.
+    pub fn folder(&self) -> Option<Folder> {
+        if self.shape == Shape::Folder { Folder::at(&self.path) } else { None }
+    }
+}
+
+/// All handles that are open.
+#[derive(Debug, Default)]
+pub struct OpenHandles {
+    open: BTreeMap<HandleId, Open>,
+}
+
+impl OpenHandles {
+    /// Refuses a user who has too many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QuotaExceeded`].
+    pub fn check_room(&self, client: Client) -> Result<(), Error> {
+        if client.uid == 0 {
+            return Ok(());
+        }
+        let held = self.open.values().filter(|open| open.client.uid == client.uid).count();
+        if held < MOST_OF_A_USER { Ok(()) } else { Err(Error::QuotaExceeded) }
+    }
+
+    /// Remembers one.
+    pub fn insert(&mut self, handle: HandleId, open: Open) {
+        self.open.insert(handle, open);
+    }
+
+    /// The handle of a number that a client has used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadHandle`].
+    pub fn used(&mut self, number: usize) -> Result<(HandleId, &Open), Error> {
+        let handle = HandleId(number as u64);
+        let open = self.open.get_mut(&handle).ok_or(Error::BadHandle)?;
+        open.unused_since = None;
+        Ok((handle, open))
+    }
+
+    /// Forgets one. `None` if it is not open.
+    pub fn remove(&mut self, number: usize) -> Option<HandleId> {
+        let handle = HandleId(number as u64);
+        self.open.remove(&handle).map(|_| handle)
+    }
+
+    /// The numbers of those that nobody has, as far as can be known: never used, and their client's process
+    /// has ended.
+    pub fn lost(&self, now: Instant, has_ended: impl Fn(u32) -> bool) -> Vec<usize> {
+        let is_lost = |open: &Open| {
+            let long = open.unused_since.is_some_and(|since| now.duration_since(since) >= GRACE);
+            long && open.client.process.is_some_and(&has_ended)
+        };
+        let lost = self.open.iter().filter(|(_, open)| is_lost(open));
+        lost.map(|(handle, _)| handle.0 as usize).collect()
+    }
+}

@@ -1,0 +1,49 @@
+//! The daemon's ends of clients' handles.
+
+use std::os::fd::OwnedFd;
+
+use dma_types::PciAddress;
+use iommu_service::{Caller, HandleId};
+
+use super::accounts::Holder;
+
+/// Names an endpoint, or the listener. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+impl Token {
+    /// The listener.
+    pub const LISTENER: Self = Self(0);
+}
+
+/// What an endpoint is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Object {
+    /// The root, and who connected to it.
+    Root(HandleId, Caller),
+    /// Any other of the service's handles.
+    Handle(HandleId),
+    /// The registers of a simulated function, of which the service knows nothing.
+    Simulated(PciAddress),
+}
+
+impl Object {
+    /// The service's handle.
+    pub fn handle(self) -> Option<HandleId> {
+        match self {
+            Self::Root(handle, _) | Self::Handle(handle) => Some(handle),
+            Self::Simulated(_) => None,
+        }
+    }
+}
+
+/// The daemon's end of a handle.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The socket. There is no other copy of it, so that dropping it closes it.
+    pub socket: OwnedFd,
+    /// What it is of.
+    pub object: Object,
+    /// On whose account it is.
+    pub holder: Holder,
+}

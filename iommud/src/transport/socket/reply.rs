@@ -1,0 +1,70 @@
+//! Answers, and the handles that go with them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libdma::Error;
+use libdma::transport::packet::{self, ReplyHeader};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair, sockopt};
+use zerocopy::little_endian::U32;
+
+/// Where one answer goes.
+#[derive(Debug)]
+pub struct Reply {
+    socket: OwnedFd,
+}
+
+impl Reply {
+    /// Takes the descriptor that came with a request. `None` if it is not the kind of socket that answers go
+    /// to: on another one the same bytes might mean something to somebody, and they would come from root.
+    pub fn new(descriptor: OwnedFd) -> Option<Self> {
+        let unix = sockopt::socket_domain(&descriptor) == Ok(AddressFamily::UNIX);
+        let packets = sockopt::socket_type(&descriptor) == Ok(SocketType::SEQPACKET);
+        (unix && packets).then_some(Self { socket: descriptor })
+    }
+
+    /// Answers that the request failed.
+    pub fn refuse(self, error: Error) {
+        self.send(error.errno().into(), &[], None);
+    }
+
+    /// Answers with a payload.
+    pub fn payload(self, payload: &[u8]) {
+        self.send(0, payload, None);
+    }
+
+    /// Answers with memory to be shared.
+    pub fn memory(self, memory: &OwnedFd) {
+        self.send(0, &[], Some(memory.as_fd()));
+    }
+
+    /// Answers with a handle: the client's end of it, of which no copy is left here then. `false` if the
+    /// client did not take it.
+    pub fn handle(self, theirs: OwnedFd) -> bool {
+        self.send(0, &[], Some(theirs.as_fd()))
+    }
+
+    fn send(self, errno: u32, payload: &[u8], descriptor: Option<BorrowedFd<'_>>) -> bool {
+        let header = ReplyHeader { errno: U32::new(errno), reserved: U32::ZERO };
+        // A client that is gone, or has no room for the answer, does without.
+        packet::send(&self.socket, &header, payload, descriptor, SendFlags::DONTWAIT).is_ok()
+    }
+}
+
+/// A handle that is being made: both of its ends.
+#[derive(Debug)]
+pub struct NewHandle {
+    /// The daemon's.
+    pub ours: OwnedFd,
+    /// The client's.
+    pub theirs: OwnedFd,
+}
+
+impl NewHandle {
+    /// Two connected sockets.
+    pub fn new() -> Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok(Self { ours, theirs })
+    }
+}

@@ -1,0 +1,158 @@
+//! What each request does.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use iommu_service::{Grant, HandleId, Outcome, RequestId, Service};
+use libdma::Error;
+use libdma::transport::packet::{MAX_PAYLOAD, Packet, RequestHeader};
+use rustix::fs::{Mode, OFlags, open};
+
+use super::accounts::Holder;
+use super::endpoint::{Object, Token};
+use super::host::Host;
+use super::reply::{NewHandle, Reply};
+use super::request::Request;
+use super::server::{Server, Waiting};
+use super::simulated;
+
+/// What a request led to.
+enum Served {
+    /// This answer.
+    Payload(Vec<u8>),
+    /// A new handle, which has been counted.
+    Handle(NewHandle, Object),
+    /// Memory to be shared.
+    Memory(OwnedFd),
+    /// An answer later, perhaps with this handle, which has been counted.
+    Later(RequestId, Option<NewHandle>),
+}
+
+impl<P: Host> Server<P> {
+    /// Does what a packet asks. Without a socket for the answer it asks nothing.
+    pub(super) fn serve(&mut self, token: Token, mut packet: Packet<RequestHeader>) {
+        let Some(endpoint) = self.endpoints.get(&token) else { return };
+        let (object, holder) = (endpoint.object, endpoint.holder);
+        let Some(reply) = packet.descriptor.take().and_then(Reply::new) else { return };
+        // Counted while it lasts, for it may have to wait.
+        if let Err(error) = self.accounts.add_request(holder) {
+            return reply.refuse(error);
+        }
+        let served = Request::parse(&mut packet).and_then(|request| self.act(object, holder, request));
+        if let Ok(Served::Later(request, handle)) = served {
+            self.waiting.insert(request, Waiting { reply, holder, handle });
+            return;
+        }
+        self.accounts.remove_request(holder);
+        match served {
+            Ok(Served::Payload(payload)) => reply.payload(&payload),
+            Ok(Served::Handle(new, object)) => self.hand_over(reply, holder, new, object),
+            Ok(Served::Memory(memory)) => reply.memory(&memory),
+            Ok(Served::Later(..)) => {}
+            Err(error) => reply.refuse(error),
+        }
+    }
+
+    fn act(&mut self, object: Object, holder: Holder, request: Request) -> Result<Served, Error> {
+        match request {
+            Request::Open(path) => self.new_handle(holder, |service| open_path(service, object, &path)),
+            Request::Derive(bytes) => {
+                let handle = object.handle().ok_or(Error::WrongHandleKind)?;
+                self.new_handle(holder, |service| Ok(named(service.derive(handle, &bytes)?)))
+            }
+            Request::Call { opcode, payload } => self.call(object, opcode, payload),
+            Request::Read { offset } => {
+                let handle = object.handle().ok_or(Error::WrongHandleKind)?;
+                let mut text = vec![0; MAX_PAYLOAD];
+                let length = self.service.read(handle, offset, &mut text)?;
+                text.truncate(length);
+                Ok(Served::Payload(text))
+            }
+            Request::Map { bytes, writable } => {
+                let handle = object.handle().ok_or(Error::WrongHandleKind)?;
+                let grant = self.service.grant(handle, 0, bytes, writable)?;
+                self.memory(grant).map(Served::Memory)
+            }
+        }
+    }
+
+    /// Makes a handle. What could fail outside the service is done first, so that a request that fails has
+    /// changed nothing (rule R7).
+    fn new_handle(
+        &mut self,
+        holder: Holder,
+        make: impl FnOnce(&mut Service<P>) -> Result<Outcome<Object>, Error>,
+    ) -> Result<Served, Error> {
+        self.accounts.add_handle(holder)?;
+        let made = NewHandle::new()
+            .map_err(|_| Error::QuotaExceeded)
+            .and_then(|new| Ok((new, make(&mut self.service)?)));
+        match made {
+            Ok((new, Outcome::Done(object))) => Ok(Served::Handle(new, object)),
+            Ok((new, Outcome::Pending(request))) => Ok(Served::Later(request, Some(new))),
+            Err(error) => {
+                self.accounts.remove_handle(holder);
+                Err(error)
+            }
+        }
+    }
+
+    fn call(&mut self, object: Object, opcode: u64, mut payload: Vec<u8>) -> Result<Served, Error> {
+        let outcome = match object {
+            Object::Root(handle, _) | Object::Handle(handle) => {
+                self.service.call(handle, opcode, &mut payload)?
+            }
+            Object::Simulated(function) => {
+                let simulator = self.service.platform_mut().simulator();
+                let simulator = simulator.ok_or(Error::BadHandle)?;
+                Outcome::Done(simulated::call(simulator, function, opcode, &mut payload)?)
+            }
+        };
+        match outcome {
+            Outcome::Done(length) => {
+                payload.truncate(length);
+                Ok(Served::Payload(payload))
+            }
+            Outcome::Pending(request) => Ok(Served::Later(request, None)),
+        }
+    }
+
+    /// The descriptor of what was granted. One that may only be read is opened anew, for what a descriptor
+    /// allows is settled when it is opened. (Who has all of root's rights can open it anew once more.)
+    fn memory(&self, grant: Grant) -> Result<OwnedFd, Error> {
+        let memory = self.service.platform().run_fd(grant.run).ok_or(Error::BadHandle)?;
+        if grant.writable {
+            return memory.try_clone_to_owned().map_err(|_| Error::QuotaExceeded);
+        }
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|_| Error::QuotaExceeded)
+    }
+}
+
+/// Opens a path: the service's, or a simulated function.
+fn open_path<P: Host>(
+    service: &mut Service<P>,
+    object: Object,
+    path: &str,
+) -> Result<Outcome<Object>, Error> {
+    let Object::Root(root, caller) = object else { return Err(Error::WrongHandleKind) };
+    if let (Some(simulator), Some(function)) =
+        (service.platform_mut().simulator(), simulated::function(path))
+    {
+        // As for the device itself.
+        if caller.uid != 0 {
+            return Err(Error::NotPermitted);
+        }
+        let function = function?;
+        let exists = simulator.machine().functions().any(|known| known == function);
+        return if exists { Ok(Outcome::Done(Object::Simulated(function))) } else { Err(Error::NoSuchPath) };
+    }
+    Ok(named(service.open(root, path, caller)?))
+}
+
+/// The service's handle as what an endpoint is of.
+fn named(outcome: Outcome<HandleId>) -> Outcome<Object> {
+    match outcome {
+        Outcome::Done(handle) => Outcome::Done(Object::Handle(handle)),
+        Outcome::Pending(request) => Outcome::Pending(request),
+    }
+}

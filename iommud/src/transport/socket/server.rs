@@ -1,0 +1,246 @@
+//! The loop, and what comes and goes in it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use iommu_service::{Answer, Caller, Completed, RequestId, Service};
+use libdma::transport::packet::{self, ReceiveError};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use super::accounts::{Accounts, Holder};
+use super::endpoint::{Endpoint, Object, Token};
+use super::host::Host;
+use super::listener::Listener;
+use super::reply::{NewHandle, Reply};
+
+/// How long to wait for clients when nothing else is to be done. It is also how often the units are asked
+/// for faults, for they have no interrupt on this transport's platforms.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// How long to wait for clients while hardware is to confirm something.
+const SOON: Duration = Duration::from_millis(1);
+
+/// How many events are taken at once.
+const EVENTS: usize = 64;
+
+/// A request that waits for hardware.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) reply: Reply,
+    pub(super) holder: Holder,
+    /// The handle that it is answered with, if it is with one.
+    pub(super) handle: Option<NewHandle>,
+}
+
+/// The service, with clients.
+#[derive(Debug)]
+pub struct Server<P> {
+    pub(super) service: Service<P>,
+    pub(super) endpoints: BTreeMap<Token, Endpoint>,
+    pub(super) waiting: BTreeMap<RequestId, Waiting>,
+    pub(super) accounts: Accounts,
+    listener: Listener,
+    /// Whether the listener is asked for clients: not while there is no room for any.
+    listening: bool,
+    epoll: OwnedFd,
+    last_token: u64,
+    last_poll: Instant,
+}
+
+impl<P: Host> Server<P> {
+    /// Serves the clients of this listener.
+    pub fn new(service: Service<P>, listener: Listener) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mut server = Self {
+            service,
+            endpoints: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            accounts: Accounts::new(usize::try_from(descriptors).unwrap_or(usize::MAX)),
+            listener,
+            listening: false,
+            epoll,
+            last_token: Token::LISTENER.0,
+            last_poll: Instant::now(),
+        };
+        server.listen()?;
+        Ok(server)
+    }
+
+    /// Serves until `stop` is set, which is seen after at most [`IDLE`].
+    ///
+    /// # Errors
+    ///
+    /// Only what leaves no way to go on. No client can cause it.
+    pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        while !stop.load(Ordering::Relaxed) {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// One turn: what clients want, then what hardware has done.
+    fn turn(&mut self) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); EVENTS];
+        let wait = if self.service.is_waiting() { SOON } else { IDLE };
+        let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        let events = match epoll::wait(&self.epoll, &mut space, Some(&wait)) {
+            Ok((events, _)) => &*events,
+            Err(Errno::INTR) => &[],
+            Err(errno) => return Err(errno.into()),
+        };
+        for event in events {
+            match Token(event.data.u64()) {
+                Token::LISTENER => self.accept()?,
+                token => self.receive(token, event.flags),
+            }
+        }
+        if self.last_poll.elapsed() >= IDLE {
+            self.listen()?;
+        }
+        if self.service.is_waiting() || self.last_poll.elapsed() >= IDLE {
+            self.last_poll = Instant::now();
+            if let Some(simulator) = self.service.platform_mut().simulator() {
+                simulator.tick();
+            }
+            for completed in self.service.poll() {
+                self.complete(completed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the listener asked for clients, if it is not.
+    fn listen(&mut self) -> io::Result<()> {
+        if !self.listening {
+            let data = epoll::EventData::new_u64(Token::LISTENER.0);
+            epoll::add(&self.epoll, &self.listener, data, epoll::EventFlags::IN)?;
+            self.listening = true;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        match self.listener.accept() {
+            Ok((socket, uid)) => self.welcome(socket, uid),
+            // It has gone again.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            // There is no room, and there will be none before somebody leaves. To be asked at once again would
+            // only take the time of those who are here.
+            Err(_) => {
+                epoll::delete(&self.epoll, &self.listener)?;
+                self.listening = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a client that has just connected its handle to the root. One whose allowance is used up finds its
+    /// connection closed.
+    fn welcome(&mut self, socket: OwnedFd, uid: u32) {
+        let token = self.next_token();
+        let caller = self.caller(uid);
+        let holder =
+            if caller.uid == 0 { Holder::Connection(token) } else { Holder::User(caller.uid) };
+        if self.accounts.add_handle(holder).is_ok() {
+            let object = Object::Root(self.service.root(), caller);
+            self.insert(token, Endpoint { socket, object, holder });
+        }
+    }
+
+    /// Who a user is to the service. The machine that is simulated belongs to whoever runs the daemon, so that
+    /// user is its root.
+    fn caller(&mut self, uid: u32) -> Caller {
+        let own = uid == geteuid().as_raw();
+        let simulated = self.service.platform_mut().simulator().is_some();
+        Caller { uid: if simulated && own { 0 } else { uid } }
+    }
+
+    pub(super) fn next_token(&mut self) -> Token {
+        self.last_token += 1;
+        Token(self.last_token)
+    }
+
+    /// Listens to an endpoint. `false` if there is no memory for that; it is closed then.
+    pub(super) fn insert(&mut self, token: Token, endpoint: Endpoint) -> bool {
+        let data = epoll::EventData::new_u64(token.0);
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        let added = epoll::add(&self.epoll, &endpoint.socket, data, flags).is_ok();
+        self.endpoints.insert(token, endpoint);
+        if !added {
+            self.close(token);
+        }
+        added
+    }
+
+    /// Takes one packet. If there are more, epoll says so again, after everybody else had a turn.
+    fn receive(&mut self, token: Token, flags: epoll::EventFlags) {
+        let Some(endpoint) = self.endpoints.get(&token) else { return };
+        let gone = flags.intersects(
+            epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
+        );
+        match packet::receive(&endpoint.socket, RecvFlags::DONTWAIT) {
+            Ok(packet) => self.serve(token, packet),
+            // An empty packet looks like the end, and is not.
+            Err(ReceiveError::Closed) if gone => self.close(token),
+            Err(ReceiveError::Closed | ReceiveError::Malformed) => {}
+            Err(ReceiveError::System(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS)) => {}
+            Err(ReceiveError::System(_)) => self.close(token),
+        }
+    }
+
+    /// Ends a handle: its last copy is gone, or nobody will get one.
+    pub(super) fn close(&mut self, token: Token) {
+        let Some(endpoint) = self.endpoints.remove(&token) else { return };
+        self.accounts.remove_handle(endpoint.holder);
+        if let Some(handle) = endpoint.object.handle() {
+            self.service.close(handle);
+        }
+    }
+
+    /// Answers a request that hardware has confirmed, or failed to.
+    fn complete(&mut self, completed: Completed) {
+        let Completed { request, result } = completed;
+        let Some(Waiting { reply, holder, handle }) = self.waiting.remove(&request) else { return };
+        self.accounts.remove_request(holder);
+        match (result, handle) {
+            (Ok(Answer::Handle(id)), Some(new)) => {
+                self.hand_over(reply, holder, new, Object::Handle(id));
+            }
+            (Ok(Answer::Payload(payload)), _) => reply.payload(&payload),
+            // Only requests that make one are answered with one.
+            (Ok(Answer::Handle(id)), None) => self.service.close(id),
+            (Err(error), handle) => {
+                if handle.is_some() {
+                    self.accounts.remove_handle(holder);
+                }
+                reply.refuse(error);
+            }
+        }
+    }
+
+    /// Answers with a new handle, which has been counted. A handle that nobody takes is closed.
+    pub(super) fn hand_over(
+        &mut self,
+        reply: Reply,
+        holder: Holder,
+        new: NewHandle,
+        object: Object,
+    ) {
+        let token = self.next_token();
+        let NewHandle { ours: socket, theirs } = new;
+        if !self.insert(token, Endpoint { socket, object, holder }) {
+            return reply.refuse(libdma::Error::OutOfMemory);
+        }
+        if !reply.handle(theirs) {
+            self.close(token);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The cases, by suite.
+//!
+//! | suite | what it shows, and on which machine |
+//! | --- | --- |
+//! | [`bare`] | the ground that all others stand on; every machine |
+//! | [`vtd`] | the rig sees what VT-d does, without the engine; a machine with VT-d |
+//! | [`none`] | a machine without IOMMU |
+//! | [`crash`] | a crash is never a hang; every machine, one case a boot |
+
+pub mod bare;
+pub mod crash;
+pub mod none;
+pub mod vtd;
+
+use crate::harness::Suite;
+
+/// Every suite there is.
+pub static SUITES: [Suite; 4] = [bare::SUITE, vtd::SUITE, none::SUITE, crash::SUITE];

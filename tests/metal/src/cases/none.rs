@@ -1,0 +1,17 @@
+//! A machine without IOMMU.
+
+use iommu_engine::platform::Platform;
+
+use crate::harness::{Context, Outcome, Suite};
+use crate::{cases, require};
+
+/// The suite.
+pub const SUITE: Suite = Suite { name: "none", cases: cases![firmware_tells_of_no_iommu] };
+
+fn firmware_tells_of_no_iommu(context: &mut Context) -> Outcome {
+    for signature in [*b"DMAR", *b"IVRS"] {
+        let table = context.platform.acpi_table(signature)?;
+        require!(table.is_none(), "there is a table {}", signature.escape_ascii());
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The guest's memory: what lies where, and what the CPU sees.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`layout`] | the fixed places |
+//! | [`physical`] | memory by physical address |
+//! | [`pages`] | which pages of a range are taken |
+//! | [`paging`] | the window in which scattered pages look contiguous |
+
+pub mod layout;
+pub mod pages;
+pub mod paging;
+pub mod physical;

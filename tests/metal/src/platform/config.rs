@@ -1,0 +1,128 @@
+//! PCI configuration space through ports, and where devices are.
+//!
+//! The ports are configuration mechanism 1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2). They reach
+//! segment 0 and the first 256 bytes of each function, which is all that QEMU's machines need: the rest
+//! reads as all ones.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bitfield_struct::bitfield;
+use dma_types::PciAddress;
+use iommu_engine::platform::ConfigSpace;
+use x86_64::instructions::port::{Port, PortWriteOnly};
+
+/// The two ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports;
+
+/// CONFIG_ADDRESS, at port 0xcf8.
+#[bitfield(u32)]
+struct ConfigAddress {
+    #[bits(2)]
+    __: u8,
+    /// Which dword.
+    #[bits(6)]
+    dword: u8,
+    #[bits(3)]
+    function: u8,
+    #[bits(5)]
+    device: u8,
+    bus: u8,
+    #[bits(7)]
+    __: u8,
+    enable: bool,
+}
+
+const CONFIG_ADDRESS: u16 = 0xcf8;
+const CONFIG_DATA: u16 = 0xcfc;
+
+impl Ports {
+    /// The data port, with this dword behind it; `None` for one that is out of reach.
+    fn select(&mut self, function: PciAddress, offset: u16) -> Option<Port<u32>> {
+        let offset = u8::try_from(offset).ok()?;
+        if function.segment() != 0 || !offset.is_multiple_of(4) {
+            return None;
+        }
+        let address = ConfigAddress::new()
+            .with_dword(offset / 4)
+            .with_function(function.function())
+            .with_device(function.device())
+            .with_bus(function.bus())
+            .with_enable(true);
+        // SAFETY: the address port only says what the data port means, and nobody else uses the two.
+        unsafe { PortWriteOnly::new(CONFIG_ADDRESS).write(address.into_bits()) };
+        Some(Port::new(CONFIG_DATA))
+    }
+}
+
+impl ConfigSpace for Ports {
+    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
+        match self.select(function, offset) {
+            // SAFETY: reading a configuration register changes none of our memory.
+            Some(mut data) => unsafe { data.read() },
+            None => u32::MAX,
+        }
+    }
+
+    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        if let Some(mut data) = self.select(function, offset) {
+            // SAFETY: the caller means to configure the function; the guest's memory is no BAR.
+            unsafe { data.write(value) };
+        }
+    }
+}
+
+/// Offsets of dwords in every function's configuration space.
+mod offset {
+    /// Device and vendor.
+    pub(super) const IDENTITY: u16 = 0x00;
+    /// The header's kind, in bits 23:16.
+    pub(super) const HEADER: u16 = 0x0c;
+    /// In a bridge's: subordinate, secondary and primary bus, from bit 16 down.
+    pub(super) const BUSES: u16 = 0x18;
+}
+
+/// The header's kind in the dword at 0x0c.
+#[bitfield(u32)]
+struct Header {
+    __: u16,
+    #[bits(7)]
+    kind: u8,
+    many_functions: bool,
+    __: u8,
+}
+
+impl Header {
+    /// A bridge from one bus to another.
+    const BRIDGE: u8 = 1;
+}
+
+/// Every function with this vendor and device, on bus 0 and on the buses that the firmware put behind
+/// bridges.
+pub fn find(config: &mut impl ConfigSpace, vendor: u16, device: u16) -> Vec<PciAddress> {
+    let wanted = u32::from(device) << 16 | u32::from(vendor);
+    let mut found = Vec::new();
+    let mut buses = vec![0];
+    while let Some(bus) = buses.pop() {
+        for (device, function) in (0..32).flat_map(|device| (0..8).map(move |f| (device, f))) {
+            let Some(address) = PciAddress::new(0, bus, device, function) else { continue };
+            let identity = config.config_read(address, offset::IDENTITY);
+            if identity == u32::MAX {
+                continue;
+            }
+            if identity == wanted {
+                found.push(address);
+            }
+            let header = Header::from_bits(config.config_read(address, offset::HEADER));
+            if header.kind() == Header::BRIDGE {
+                let [_, secondary, ..] = config.config_read(address, offset::BUSES).to_le_bytes();
+                // Buses are numbered from the root outwards. A bridge that leads back ends here.
+                if secondary > bus {
+                    buses.push(secondary);
+                }
+            }
+        }
+    }
+    found
+}

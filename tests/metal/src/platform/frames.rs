@@ -1,0 +1,104 @@
+//! Frames for tables that hardware walks.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::arch::x86_64::{_mm_clflush, _mm_mfence};
+use core::ops;
+use core::sync::atomic::Ordering;
+
+use dma_types::{PAGE_SIZE, PhysAddr};
+use iommu_engine::platform::{TableFrame, TableFrames};
+
+use crate::memory::layout::Range;
+
+/// What a freed frame is filled with. Whoever still walks it finds entries that are present and point far
+/// outside of memory, which shows.
+const FREED: u64 = 0xdead_dead_dead_dead | 0b11;
+
+/// How many entries share a cache line.
+const ENTRIES_PER_LINE: usize = 64 / 8;
+
+/// The frames of one range of memory, the first of them the header frame.
+#[derive(Debug)]
+pub struct Frames {
+    place: Range,
+    /// The frames that nobody holds. The last one freed is the next given out: nothing shows sooner that a
+    /// frame was freed too early.
+    free: Vec<usize>,
+    held: Vec<bool>,
+}
+
+impl Frames {
+    /// The frames of this range, all free but the first.
+    ///
+    /// # Safety
+    ///
+    /// The range is memory, mapped to itself, and nobody else's.
+    pub unsafe fn new(place: Range) -> Self {
+        let count = (place.bytes / PAGE_SIZE) as usize;
+        let frames = Self { place, free: (1..count).rev().collect(), held: vec![false; count] };
+        frames.fill(frames.header_frame(), 0);
+        frames
+    }
+
+    /// How many frames are held, the header frame not counted.
+    pub fn in_use(&self) -> usize {
+        self.held.iter().filter(|held| **held).count()
+    }
+
+    fn address(&self, index: usize) -> PhysAddr {
+        PhysAddr::new(self.place.start.get() + index as u64 * PAGE_SIZE)
+    }
+
+    fn fill(&self, frame: PhysAddr, value: u64) {
+        for word in self.table(frame).into_iter().flatten() {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+impl TableFrames for Frames {
+    fn header_frame(&self) -> PhysAddr {
+        self.place.start
+    }
+
+    fn alloc_frame(&mut self) -> Option<PhysAddr> {
+        let index = self.free.pop()?;
+        self.held[index] = true;
+        let frame = self.address(index);
+        self.fill(frame, 0);
+        Some(frame)
+    }
+
+    fn free_frame(&mut self, frame: PhysAddr) {
+        assert!(self.table(frame).is_some(), "{frame} is freed, which is no table frame");
+        let index = ((frame.get() - self.place.start.get()) / PAGE_SIZE) as usize;
+        assert!(
+            core::mem::take(&mut self.held[index]),
+            "table frame {frame} is freed, which is free"
+        );
+        self.fill(frame, FREED);
+        self.free.push(index);
+    }
+
+    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
+        let ours = self.place.holds(frame, PAGE_SIZE) && frame.is_aligned(PAGE_SIZE);
+        // SAFETY: the frame is mapped to itself, belongs to us and is never anything but atomic words.
+        ours.then(|| unsafe { &*(frame.get() as *const TableFrame) })
+    }
+
+    fn flush_entries(&self, frame: PhysAddr, entries: ops::Range<usize>) {
+        let Some(entries) = self.table(frame).and_then(|table| table.get(entries)) else { return };
+        // A line is flushed whole, whichever of its bytes is named: the first of each line's entries, and
+        // the last of all, name every line.
+        let firsts = entries.iter().step_by(ENTRIES_PER_LINE);
+        // SAFETY: every x86-64 processor has these instructions, and they change no memory.
+        unsafe { _mm_mfence() };
+        for entry in firsts.chain(entries.last()) {
+            // SAFETY: as above.
+            unsafe { _mm_clflush(entry.as_ptr().cast::<u8>()) };
+        }
+        // SAFETY: as above.
+        unsafe { _mm_mfence() };
+    }
+}

@@ -1,0 +1,198 @@
+//! The machine: every part of the platform together.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use dma_types::{PciAddress, PhysAddr};
+use iommu_engine::platform::{
+    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
+    Segment, TableFrame, TableFrames,
+};
+use thiserror::Error;
+use x86_64::instructions::random::RdRand;
+
+use super::acpi::Acpi;
+use super::clock::Clock;
+use super::config::Ports;
+use super::frames::Frames;
+use super::registers::Windows;
+use super::runs::Runs;
+use crate::memory::{layout, physical};
+use crate::start_info::StartInfo;
+
+/// The machine that the guest runs on. There is one.
+#[derive(Debug)]
+pub struct Metal {
+    frames: Frames,
+    runs: Runs,
+    windows: Windows,
+    ports: Ports,
+    acpi: Acpi,
+    clock: Clock,
+    random: RdRand,
+}
+
+/// What is handed out just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// Table frames, the header frame not counted.
+    pub frames: usize,
+    /// Buffer runs.
+    pub runs: usize,
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} table frames and {} buffers", self.frames, self.runs)
+    }
+}
+
+/// The machine lacks what the guest stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MachineError {
+    /// The firmware's tables cannot be read, or do not tell where the power-management timer is.
+    #[error("the firmware does not tell where the power-management timer is")]
+    Timer,
+    /// The processor has no source of randomness.
+    #[error("the processor has no rdrand: boot it with -cpu max")]
+    Random,
+}
+
+impl Metal {
+    /// Takes the machine over.
+    ///
+    /// # Errors
+    ///
+    /// When it lacks what the guest stands on.
+    ///
+    /// # Safety
+    ///
+    /// There is no other, and the places of [`layout`] are memory, mapped to itself below 4 GiB.
+    pub unsafe fn new(start_info: &StartInfo) -> Result<Self, MachineError> {
+        let acpi = Acpi::new(start_info.rsdp);
+        let timer = acpi.power_management_timer(physical::copy).ok_or(MachineError::Timer)?;
+        Ok(Self {
+            // SAFETY: as the caller says.
+            frames: unsafe { Frames::new(layout::TABLES) },
+            // SAFETY: as the caller says.
+            runs: unsafe { Runs::new(layout::BUFFERS) },
+            windows: Windows::default(),
+            ports: Ports,
+            acpi,
+            clock: Clock::new(timer),
+            random: RdRand::new().ok_or(MachineError::Random)?,
+        })
+    }
+
+    /// What is handed out just now: a case that leaves more than it found leaks.
+    pub fn in_use(&self) -> InUse {
+        InUse { frames: self.frames.in_use(), runs: self.runs.in_use() }
+    }
+
+    /// Where the CPU sees a run, all of it, or `None` for a run that does not exist. It is there until the
+    /// run is freed; a page behind its end is not mapped.
+    pub fn run_pointer(&self, run: RunId) -> Option<NonNull<u8>> {
+        self.runs.pointer(run)
+    }
+
+    /// The clock's source itself, for those who check the clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl TableFrames for Metal {
+    fn header_frame(&self) -> PhysAddr {
+        self.frames.header_frame()
+    }
+
+    fn alloc_frame(&mut self) -> Option<PhysAddr> {
+        self.frames.alloc_frame()
+    }
+
+    fn free_frame(&mut self, frame: PhysAddr) {
+        self.frames.free_frame(frame);
+    }
+
+    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
+        self.frames.table(frame)
+    }
+
+    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
+        self.frames.flush_entries(frame, entries);
+    }
+}
+
+impl BufferRuns for Metal {
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.runs.alloc_run(bytes)
+    }
+
+    fn free_run(&mut self, run: RunId) {
+        self.runs.free_run(run);
+    }
+
+    fn segments(&self, run: RunId) -> &[Segment] {
+        self.runs.segments(run)
+    }
+}
+
+impl Registers for Metal {
+    fn map_registers(
+        &mut self,
+        base: PhysAddr,
+        bytes: usize,
+    ) -> Result<RegisterWindow, PlatformError> {
+        self.windows.map_registers(base, bytes)
+    }
+
+    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
+        self.windows.read32(window, offset)
+    }
+
+    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
+        self.windows.write32(window, offset, value);
+    }
+
+    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
+        self.windows.read64(window, offset)
+    }
+
+    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
+        self.windows.write64(window, offset, value);
+    }
+}
+
+impl ConfigSpace for Metal {
+    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
+        self.ports.config_read(function, offset)
+    }
+
+    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        self.ports.config_write(function, offset, value);
+    }
+}
+
+impl Platform for Metal {
+    fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
+        self.acpi.table(signature, physical::copy)
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn entropy(&mut self) -> [u8; 16] {
+        let word = || {
+            // Intel's advice: a source that fails ten times in a row is broken.
+            (0..10).find_map(|_| self.random.get_u64()).expect("rdrand gives nothing")
+        };
+        let mut bytes = [0; 16];
+        let (low, high) = bytes.split_at_mut(8);
+        low.copy_from_slice(&word().to_ne_bytes());
+        high.copy_from_slice(&word().to_ne_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,129 @@
+//! Buffers: contiguous for the CPU, scattered in memory on purpose.
+//!
+//! A multiple of 2 MiB is one piece, aligned so that a unit may map it with large pages. Every other size
+//! above one page is two pieces from the two ends of the range, the higher one first: whoever takes a
+//! buffer for one piece, or its pieces for sorted, is found out.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use dma_types::{PAGE_SIZE, PhysAddr};
+use iommu_engine::platform::{BufferRuns, RunId, Segment};
+
+use crate::memory::layout::Range;
+use crate::memory::pages::{From, Pages};
+use crate::memory::paging::{View, Window};
+
+const LARGE_PAGES: usize = (2 << 20) / PAGE_SIZE as usize;
+
+/// The buffers in one range of memory.
+#[derive(Debug)]
+pub struct Runs {
+    place: Range,
+    pages: Pages,
+    window: Window,
+    runs: BTreeMap<RunId, Run>,
+    made: u64,
+}
+
+#[derive(Debug)]
+struct Run {
+    segments: Vec<Segment>,
+    view: View,
+}
+
+impl Runs {
+    /// The buffers of this range, none yet.
+    ///
+    /// # Safety
+    ///
+    /// There are no others. The range is memory and nobody else's; it starts at a multiple of 2 MiB. The
+    /// page table in use maps the heap to itself.
+    pub unsafe fn new(place: Range) -> Self {
+        let pages = Pages::new((place.bytes / PAGE_SIZE) as usize);
+        // SAFETY: as the caller says.
+        let window = unsafe { Window::new() };
+        Self { place, pages, window, runs: BTreeMap::new(), made: 0 }
+    }
+
+    /// How many buffers there are.
+    pub fn in_use(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Where the CPU sees a buffer.
+    pub fn pointer(&self, run: RunId) -> Option<NonNull<u8>> {
+        self.runs.get(&run).map(|run| run.view.pointer())
+    }
+
+    /// Takes the memory for `count` pages, in pieces.
+    fn take(&mut self, count: usize) -> Option<Vec<Segment>> {
+        let one_piece = |alignment| (count, alignment, From::Bottom);
+        let pieces = if count == 1 {
+            &[one_piece(1)][..]
+        } else if count.is_multiple_of(LARGE_PAGES) {
+            &[one_piece(LARGE_PAGES)][..]
+        } else {
+            &[(count.div_ceil(2), 1, From::Top), (count / 2, 1, From::Bottom)][..]
+        };
+        let mut segments = Vec::new();
+        for &(count, alignment, from) in pieces {
+            let Some(first) = self.pages.take(count, alignment, from) else {
+                self.give_back(&segments);
+                return None;
+            };
+            let start = PhysAddr::new(self.place.start.get() + first as u64 * PAGE_SIZE);
+            segments.push(Segment { start, bytes: count as u64 * PAGE_SIZE });
+        }
+        Some(segments)
+    }
+
+    fn give_back(&mut self, segments: &[Segment]) {
+        for segment in segments {
+            let first = (segment.start.get() - self.place.start.get()) / PAGE_SIZE;
+            let end = first + segment.bytes / PAGE_SIZE;
+            self.pages.give_back(first as usize..end as usize);
+        }
+    }
+}
+
+impl BufferRuns for Runs {
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+        if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
+            return None;
+        }
+        let segments = self.take(usize::try_from(bytes / PAGE_SIZE).ok()?)?;
+        let Some(view) = self.window.map(&frames(&segments)) else {
+            self.give_back(&segments);
+            return None;
+        };
+        // SAFETY: the view is `bytes` of mapped memory that nobody else sees yet.
+        unsafe { view.pointer().write_bytes(0, view.bytes()) };
+        let run = RunId(self.made);
+        self.made += 1;
+        self.runs.insert(run, Run { segments, view });
+        Some(run)
+    }
+
+    fn free_run(&mut self, run: RunId) {
+        let Some(Run { segments, view }) = self.runs.remove(&run) else {
+            panic!("{run:?} is freed, which does not exist");
+        };
+        self.window.unmap(view);
+        self.give_back(&segments);
+    }
+
+    fn segments(&self, run: RunId) -> &[Segment] {
+        self.runs.get(&run).map_or(&[], |run| &run.segments)
+    }
+}
+
+/// The pages of these pieces, in order.
+fn frames(segments: &[Segment]) -> Vec<PhysAddr> {
+    let pages = |segment: &Segment| {
+        let start = segment.start.get();
+        (start..start + segment.bytes).step_by(PAGE_SIZE as usize).map(PhysAddr::new)
+    };
+    segments.iter().flat_map(pages).collect()
+}
