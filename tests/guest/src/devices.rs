@@ -1,10 +1,10 @@
 //! PCI functions as sysfs shows them.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Outcome, require};
+use crate::failure::{Failure, Outcome, require};
 use crate::map::Map;
 
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
@@ -38,6 +38,19 @@ pub(crate) fn edus() -> Outcome<Vec<Function>> {
     Ok(found)
 }
 
+/// The two devices: the one on the root bus, and the one behind the port.
+pub(crate) fn both_edus() -> Outcome<[Function; 2]> {
+    let edus = edus()?;
+    let count = edus.len();
+    edus.try_into().map_err(|_| Failure(format!("{count} edu devices instead of 2")))
+}
+
+/// The device on the root bus.
+pub(crate) fn edu() -> Outcome<Function> {
+    let [edu, _] = both_edus()?;
+    Ok(edu)
+}
+
 impl Function {
     /// Its address in Linux's words: `0000:00:04.0`.
     pub(crate) fn name(&self) -> String {
@@ -47,12 +60,21 @@ impl Function {
     /// Enables the function, and lets it answer on its BARs and do DMA.
     pub(crate) fn enable(&self) -> Outcome {
         fs::write(self.path.join("enable"), "1")?;
-        let config = OpenOptions::new().read(true).write(true).open(self.path.join("config"))?;
-        let mut command = [0; 2];
-        config.read_exact_at(&mut command, COMMAND)?;
-        let command = u16::from_le_bytes(command) | MEMORY_SPACE | BUS_MASTER;
+        let command = self.command()? | MEMORY_SPACE | BUS_MASTER;
+        let config = OpenOptions::new().write(true).open(self.path.join("config"))?;
         config.write_all_at(&command.to_le_bytes(), COMMAND)?;
         Ok(())
+    }
+
+    /// Whether the function may do DMA, as far as PCI is concerned.
+    pub(crate) fn is_bus_master(&self) -> Outcome<bool> {
+        Ok(self.command()? & BUS_MASTER != 0)
+    }
+
+    fn command(&self) -> Outcome<u16> {
+        let mut command = [0; 2];
+        File::open(self.path.join("config"))?.read_exact_at(&mut command, COMMAND)?;
+        Ok(u16::from_le_bytes(command))
     }
 
     /// Maps BAR 0.

@@ -3,10 +3,16 @@
 
 mod cases;
 mod devices;
+mod dma;
 mod failure;
+mod huge_pages;
 mod init;
 mod map;
 mod physical;
+mod programs;
+mod reports;
+mod traces;
+mod vtd;
 
 use std::process::ExitCode;
 

@@ -60,6 +60,13 @@ impl Map {
         Ok(unsafe { AtomicU64::from_ptr(self.at::<u64>(offset)?) }.load(Ordering::Relaxed))
     }
 
+    /// Writes 64 bits in one access.
+    pub(crate) fn write64(&self, offset: usize, value: u64) -> Outcome {
+        // SAFETY: as in `read32`.
+        unsafe { AtomicU64::from_ptr(self.at::<u64>(offset)?) }.store(value, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn at<Word>(&self, offset: usize) -> Outcome<*mut Word> {
         let size = size_of::<Word>();
         let inside = offset.checked_add(size).is_some_and(|end| end <= self.bytes);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -64,6 +65,15 @@ pub fn machine(memory: &str) -> Command {
     command
 }
 
+/// The same machine, with what QEMU itself has to say in a file: on the same stream it would come into the
+/// middle of the guest's lines.
+pub fn with_words_in(machine: &Command, file: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"exec 2>"$0" && exec "$@""#]).arg(file);
+    shell.arg(machine.get_program()).args(machine.get_args());
+    shell
+}
+
 fn program() -> OsString {
     std::env::var_os("QEMU").unwrap_or_else(|| PROGRAM.into())
 }
@@ -71,6 +81,17 @@ fn program() -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machines_own_words_are_kept_apart_from_its_guests() {
+        let mut machine = Command::new("sh");
+        machine.args(["-c", "echo of the guest; echo \"$0\" >&2; exit 3", "its 'own'"]);
+        let file = std::env::temp_dir().join(format!("rig-words {}", std::process::id()));
+        let end = run(with_words_in(&machine, &file), Duration::from_secs(5)).unwrap();
+        assert_eq!((end.lines, end.status.code()), (vec!["of the guest".to_owned()], Some(3)));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "its 'own'\n");
+        std::fs::remove_file(file).unwrap();
+    }
 
     #[test]
     fn versions_are_read_as_distributions_write_them() {

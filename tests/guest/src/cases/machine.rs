@@ -1,36 +1,18 @@
 //! What the programs will need of the machine is there: devices, tables, registers, memory.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::failure::{Outcome, require};
+use crate::huge_pages::{HUGE_PAGE, HugePages};
+use crate::{devices, dma, physical, vtd};
+use edud::Direction;
 use rig::process::run;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-
-use crate::devices;
-use crate::failure::{Failure, Outcome, require};
-use crate::map::Map;
-use crate::physical;
-
-const HUGE_PAGE: usize = 2 << 20;
 
 /// `edu`'s registers (QEMU `docs/specs/edu.rst`): what it is, and one that gives back the inverse of
 /// what was written to it.
 const EDU_IDENTIFICATION: usize = 0x00;
 const EDU_LIVENESS: usize = 0x04;
-
-/// VT-d's registers (VT-d specification, 11.4): version, capabilities. They are one page at least.
-const VTD_VERSION: usize = 0x00;
-const VTD_CAPABILITIES: usize = 0x08;
-const VTD_BYTES: usize = 4096;
-
-/// The DMAR table (VT-d specification, 8.1 and 8.3): the first structure follows the header, and the first
-/// is a unit's, with the address of its registers after type, length, flags and segment.
-const DMAR: &str = "/sys/firmware/acpi/tables/DMAR";
-const DMAR_HEADER: usize = 48;
-const DRHD: [u8; 2] = [0, 0];
-const DRHD_REGISTERS: usize = 8;
 
 pub(super) fn busybox_runs() -> Outcome {
     let mut echo = Command::new("/bin/sh");
@@ -54,37 +36,33 @@ pub(super) fn edu_answers_on_bar0() -> Outcome {
     Ok(())
 }
 
-pub(super) fn dmar_is_readable() -> Outcome {
-    let dmar = fs::read(DMAR)?;
-    require!(dmar.starts_with(b"DMAR"), "the table begins with {:?}", dmar.get(..4));
-    vtd_registers(&dmar).map(drop)
-}
-
 pub(super) fn vtd_registers_map() -> Outcome {
-    let base = vtd_registers(&fs::read(DMAR)?)?;
-    let registers = Map::of_file(Path::new("/dev/mem"), base, VTD_BYTES)?;
-    let version = registers.read32(VTD_VERSION)?;
-    require!(version >> 4 == 1, "the unit at {base:#x} has version {version:#x}");
-    let capabilities = registers.read64(VTD_CAPABILITIES)?;
+    let version = vtd::version()?;
+    require!(version >> 4 == 1, "the unit has version {version:#x}");
+    let capabilities = vtd::capabilities()?;
     require!(capabilities != 0 && capabilities != u64::MAX, "capabilities are {capabilities:#x}");
     Ok(())
 }
 
 pub(super) fn huge_page_has_an_address() -> Outcome {
-    let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB | MemfdFlags::CLOEXEC;
-    let memory = memfd_create("window", flags)?;
-    ftruncate(&memory, HUGE_PAGE as u64)?;
-    let map = Map::of(&memory, 0, HUGE_PAGE)?;
-    map.write32(0, 1)?;
-    let first = physical::address_of(map.address())?;
+    let pages = HugePages::new(1)?;
+    let first = pages.first();
     require!(first.is_multiple_of(HUGE_PAGE as u64), "a huge page at {first:#x}");
-    let last = physical::address_of(map.address() + HUGE_PAGE - 4096)?;
+    let last = physical::address_of(pages.map().address() + HUGE_PAGE - 4096)?;
     require!(last - first == HUGE_PAGE as u64 - 4096, "from {first:#x} to {last:#x}");
     Ok(())
 }
 
-fn vtd_registers(dmar: &[u8]) -> Outcome<u64> {
-    let unit = dmar.get(DMAR_HEADER..).filter(|unit| unit.starts_with(&DRHD));
-    let base = unit.and_then(|unit| unit.get(DRHD_REGISTERS..)?.first_chunk().copied());
-    base.map(u64::from_le_bytes).ok_or_else(|| Failure("the first structure is no unit".into()))
+/// The hole that all the rest is about. It also shows that transfers made by the agent do move data, so that
+/// where they later move none, they were blocked.
+pub(super) fn without_iommud_devices_reach_all_memory() -> Outcome {
+    for edu in devices::both_edus()? {
+        let pages = HugePages::new(2)?;
+        let &[from, to] = pages.physical() else { return Ok(()) };
+        dma::transfer(&edu, Direction::ToDevice, from, 8)?;
+        dma::transfer(&edu, Direction::FromDevice, to, 8)?;
+        let (sent, got) = (pages.map().read64(0)?, pages.map().read64(HUGE_PAGE)?);
+        require!(got == sent, "{}: {got:#x} instead of {sent:#x}", edu.name());
+    }
+    Ok(())
 }

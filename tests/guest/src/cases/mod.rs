@@ -1,6 +1,13 @@
 //! The cases, one file for each part of the house.
 
+mod blocked;
+mod ctl;
+mod daemon;
+mod drivers;
+mod hostile;
+mod killed;
 mod machine;
+mod sessions;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,15 +27,49 @@ impl Spec {
     const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
         Self { name, limit: Duration::from_secs(10), run }
     }
+
+    /// A case that lets devices move much, each transfer in 100 ms.
+    const fn long(name: &'static str, run: fn() -> Outcome) -> Self {
+        Self { name, limit: Duration::from_secs(30), run }
+    }
 }
 
-/// All cases, in the order in which they run.
+/// All cases, in the order in which they run: those of the machine before any iommud has changed it.
 pub(crate) const CASES: &[Spec] = &[
     Spec::new("busybox_runs", machine::busybox_runs),
     Spec::new("edu_answers_on_bar0", machine::edu_answers_on_bar0),
-    Spec::new("dmar_is_readable", machine::dmar_is_readable),
     Spec::new("vtd_registers_map", machine::vtd_registers_map),
     Spec::new("huge_page_has_an_address", machine::huge_page_has_an_address),
+    Spec::new(
+        "without_iommud_devices_reach_all_memory",
+        machine::without_iommud_devices_reach_all_memory,
+    ),
+    Spec::new("iommud_brings_the_unit_up", daemon::brings_the_unit_up),
+    Spec::new("iommud_takes_over_from_a_dead_one", daemon::takes_over_from_a_dead_one),
+    Spec::new("a_second_iommud_is_refused", daemon::a_second_one_is_refused),
+    Spec::new("iommud_ends_when_told", daemon::ends_when_told),
+    Spec::new("data_goes_through_translation_and_back", drivers::on_the_root_bus),
+    Spec::new("data_goes_through_translation_behind_a_port", drivers::behind_a_port),
+    Spec::new("two_drivers_work_at_once_and_apart", drivers::both_at_once),
+    Spec::new("r1_a_device_nobody_holds_reaches_nothing", blocked::r1_without_a_domain),
+    Spec::new("r1_a_device_set_free_reaches_nothing", blocked::r1_after_its_driver),
+    Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read),
+    Spec::new("a_write_to_what_was_unmapped_is_blocked", blocked::write),
+    Spec::new("a_write_past_the_end_is_blocked", blocked::past_the_end),
+    Spec::new("r6_a_write_to_a_read_only_mapping_is_blocked", blocked::read_only),
+    Spec::new("r6_a_read_of_a_write_only_mapping_is_blocked", blocked::write_only),
+    Spec::new("a_read_of_a_freed_buffer_is_blocked", blocked::after_free),
+    Spec::new("a_physical_address_is_blocked", blocked::physical),
+    Spec::new("a_second_opener_is_refused", sessions::a_second_opener_is_refused),
+    Spec::new("more_than_a_buffer_is_refused", sessions::more_than_a_buffer_is_refused),
+    Spec::new("a_passed_handle_works_in_another_process", sessions::a_passed_handle_works),
+    Spec::new("a_passed_handle_outlives_who_passed_it", sessions::a_passed_handle_outlives),
+    Spec::new("only_root_opens_devices", sessions::only_root_opens_devices),
+    Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing),
+    Spec::long("r4_nothing_is_reached_after_death", killed::reaches_nothing),
+    Spec::long("r5_garbage_disturbs_nobody", hostile::garbage_disturbs_nobody),
+    Spec::new("iommuctl_reports_as_table_and_as_json", ctl::tables_and_json),
+    Spec::new("iommuctl_has_its_exit_codes", ctl::exit_codes),
 ];
 
 /// Runs one case in this process. What it says on failure is the last line it writes.

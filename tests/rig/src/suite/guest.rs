@@ -50,8 +50,7 @@ pub(super) fn run(report: &mut Report) {
             return report.output(&failure.lines);
         }
     };
-    let console = scratch_dir().join("guest-console.log");
-    judge(report, machine, &console);
+    judge(report, machine);
 }
 
 /// Boots the guest with a shell on this terminal instead of the cases.
@@ -69,18 +68,22 @@ pub fn shell() -> Result<(), String> {
     }
 }
 
-/// Linux's own words go to a file; the agent has a serial line for itself, so that they never mix.
-fn judge(report: &mut Report, mut machine: Command, console: &Path) {
+/// Linux's own words go to a file, and QEMU's to another; the agent has a serial line for itself, so that they
+/// never mix.
+fn judge(report: &mut Report, mut machine: Command) {
+    let [console, words] = ["guest-console.log", "guest-qemu.log"].map(|it| scratch_dir().join(it));
     machine.arg("-serial").arg(format!("file:{}", console.display()));
     machine.args(["-serial", "stdio"]);
-    let boot = boot(report, "", machine, BOOT_LIMIT);
+    let boot = boot(report, "", qemu::with_words_in(&machine, &words), BOOT_LIMIT);
     let Some(fault) = boot.fault(&[0]) else { return };
     report.failed("boot", &fault);
     report.output(&boot.lines);
-    report.note(&format!("Linux's last words ({}):", console.display()));
-    let words = fs::read(console).unwrap_or_default();
-    let words: Vec<String> = String::from_utf8_lossy(&words).lines().map(String::from).collect();
-    report.output(&words);
+    for (whose, file) in [("Linux", console), ("QEMU", words)] {
+        report.note(&format!("{whose}'s last words ({}):", file.display()));
+        let words = fs::read(file).unwrap_or_default();
+        let words: Vec<_> = String::from_utf8_lossy(&words).lines().map(String::from).collect();
+        report.output(&words);
+    }
 }
 
 /// The guest could not be put together.

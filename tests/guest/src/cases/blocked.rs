@@ -1,0 +1,115 @@
+//! Accesses that must be blocked, and be reported with device, address and direction.
+
+use edud::Direction;
+
+use crate::devices::{self, Function};
+use crate::failure::{Failure, Outcome, require};
+use crate::huge_pages::HugePages;
+use crate::programs::{End, Program, run, start_iommud};
+use crate::reports::{self, Fault, parse_address, wait_for_fault};
+use crate::traces::Traces;
+use crate::{dma, vtd};
+
+/// How many bytes a transfer moves: less than a page.
+const BYTES: u64 = 512;
+const PAGE: u64 = 4096;
+
+pub(super) fn r1_without_a_domain() -> Outcome {
+    let _iommud = start_iommud()?;
+    devices::both_edus()?.iter().try_for_each(reaches_nothing)
+}
+
+pub(super) fn r1_after_its_driver() -> Outcome {
+    let _iommud = start_iommud()?;
+    let edu = devices::edu()?;
+    run("edud", &["--device", &edu.name(), "--rounds", "1"])?.expect(0)?;
+    reaches_nothing(&edu)
+}
+
+/// That a device reaches nothing, even when somebody lets it make requests.
+fn reaches_nothing(edu: &Function) -> Outcome {
+    let canary = HugePages::new(1)?;
+    let name = edu.name();
+    dma::transfer(edu, Direction::FromDevice, canary.first(), BYTES)?;
+    require!(canary.are_intact()?, "{name} wrote to memory");
+    wait_for_fault(&name, "write", canary.first())?;
+    dma::transfer(edu, Direction::ToDevice, canary.first(), BYTES)?;
+    wait_for_fault(&name, "read", canary.first())
+}
+
+pub(super) fn read() -> Outcome {
+    rogue("read", "read", 0)
+}
+
+pub(super) fn write() -> Outcome {
+    rogue("write", "write", 0)
+}
+
+/// The transfer starts in the page that is mapped, and what is blocked is the rest of it.
+pub(super) fn past_the_end() -> Outcome {
+    rogue("past-the-end", "write", PAGE)
+}
+
+pub(super) fn read_only() -> Outcome {
+    rogue("read-only", "write", 0)
+}
+
+/// On a unit that cannot do that, driver and user are told so.
+pub(super) fn write_only() -> Outcome {
+    if vtd::can_map_write_only()? {
+        return rogue("write-only", "read", 0);
+    }
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let end = run("edud", &["--rogue", "write-only"])?.expect(3)?;
+    end.line("this IOMMU cannot map memory for writing alone: see iommuctl units")?;
+    let note = "cannot map write-only: what a device may write it may also read";
+    run("iommuctl", &["units"])?.expect(0)?.line(note)?;
+    before.wait_for_return()
+}
+
+pub(super) fn after_free() -> Outcome {
+    rogue("after-free", "read", 0)
+}
+
+/// A driver knows where memory is, and gives that address to its device. It is the memory of another driver,
+/// and then memory that has nothing to do with any device.
+pub(super) fn physical() -> Outcome {
+    let _iommud = start_iommud()?;
+    let [edu, other] = devices::both_edus()?;
+    let mut driver = Program::start("edud", &["--device", &other.name(), "--hold"])?;
+    driver.wait_line("holding")?;
+    let canary = HugePages::new(1)?;
+    for place in [reports::mapping("edud hold in")?.physical, canary.first()] {
+        let address = format!("{place:#x}");
+        let name = edu.name();
+        let arguments =
+            ["--device", &name, "--dma-mask", "64", "--rogue", "physical", "--address", &address];
+        let blocked = address_of(&run("edud", &arguments)?.expect(0)?)?;
+        require!(blocked == place, "it was {blocked:#x} and not {place:#x} that was blocked");
+        wait_for_fault(&name, "read", place)?;
+    }
+    Ok(())
+}
+
+/// Lets a driver misbehave, and checks that nothing else was blocked than one access to the page `beyond`
+/// bytes after that of the address it tells.
+fn rogue(kind: &str, tried: &str, beyond: u64) -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let name = devices::edu()?.name();
+    let end = run("edud", &["--device", &name, "--rogue", kind])?.expect(0)?;
+    let page = (address_of(&end)? & !(PAGE - 1)) + beyond;
+    wait_for_fault(&name, tried, page)?;
+    let faults: Vec<Fault> = reports::rows("faults")?;
+    require!(faults.len() == 1, "more was blocked than that: {faults:x?}");
+    before.wait_for_return()
+}
+
+/// The address that a rogue's device put on the bus, where it was blocked.
+fn address_of(end: &End) -> Outcome<u64> {
+    let line = end.line(": blocked (")?;
+    let mut words = line.split([' ', ':']);
+    let address = words.find_map(parse_address);
+    address.ok_or_else(|| Failure(format!("there is no address in {line:?}")))
+}

@@ -1,0 +1,70 @@
+//! iommud itself: how it comes up, how it ends, and who else is there.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::failure::{Outcome, require};
+use crate::programs::{run, start_iommud};
+use crate::reports::{self, Unit};
+use crate::{devices, vtd};
+
+/// Where iommud's socket is.
+const SOCKET: &str = "/run/iommud.sock";
+
+/// The one unit there is.
+fn unit() -> Outcome<Unit> {
+    let mut units = reports::units()?;
+    require!(units.len() == 1, "{} units instead of 1", units.len());
+    Ok(units.remove(0))
+}
+
+pub(super) fn brings_the_unit_up() -> Outcome {
+    let _iommud = start_iommud()?;
+    let unit = unit()?;
+    let base = vtd::base()?;
+    require!(unit.registers == base, "registers at {:#x}, not {base:#x}", unit.registers);
+    let (kind, state) = (unit.kind, unit.state);
+    require!((&*kind, &*state) == ("VT-d", "translating"), "{kind} is {state}");
+    require!(unit.devices >= 4, "it covers {} devices", unit.devices);
+    let Some(abilities) = unit.abilities else { return Ok(()) };
+    let (bits, levels) = (abilities.address_bits, abilities.levels);
+    require!(bits == 48 && levels.contains(&4), "{bits} bits, {levels:?} levels");
+    require!(!abilities.found_translating, "it was translating before");
+    for edu in devices::both_edus()? {
+        let device = reports::device(&edu.name())?;
+        require!(device.id == "1234:11e8", "{} is {}", device.device, device.id);
+        require!(device.unit == Some(0), "{} is covered by {:?}", device.device, device.unit);
+        require!(device.state == "free", "{} is {}", device.device, device.state);
+    }
+    Ok(())
+}
+
+pub(super) fn takes_over_from_a_dead_one() -> Outcome {
+    start_iommud()?.kill()?;
+    require!(Path::new(SOCKET).exists(), "a killed iommud removed its socket");
+    let _iommud = start_iommud()?;
+    let unit = unit()?;
+    require!(unit.state == "translating", "the unit is {}", unit.state);
+    let found = unit.abilities.is_some_and(|abilities| abilities.found_translating);
+    require!(found, "it was not translating before");
+    run("edud", &["--rounds", "1"])?.expect(0)?;
+    Ok(())
+}
+
+pub(super) fn a_second_one_is_refused() -> Outcome {
+    let _iommud = start_iommud()?;
+    let second = run("iommud", &[])?.expect(1)?;
+    second.line(&format!("iommud: another iommud serves at {SOCKET}"))?;
+    // The first goes on.
+    run("edud", &["--rounds", "1"])?.expect(0)?;
+    Ok(())
+}
+
+pub(super) fn ends_when_told() -> Outcome {
+    let iommud = start_iommud()?;
+    iommud.signal(Signal::TERM)?;
+    iommud.finish()?.expect(0)?.line("iommud: told to end")?;
+    require!(!Path::new(SOCKET).exists(), "its socket is still there");
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Drivers that do what they should: data goes to the device and back.
+
+use rustix::process::Signal;
+
+use crate::devices::{self, Function};
+use crate::failure::{Failure, Outcome, require};
+use crate::programs::{Program, start_iommud};
+use crate::reports::{self, Mapping};
+use crate::traces::Traces;
+use crate::vtd;
+
+pub(super) fn on_the_root_bus() -> Outcome {
+    let [edu, _] = devices::both_edus()?;
+    alone(&edu)
+}
+
+pub(super) fn behind_a_port() -> Outcome {
+    let [_, edu] = devices::both_edus()?;
+    alone(&edu)
+}
+
+fn alone(edu: &Function) -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let driver = Driver::start(edu)?.pause()?;
+    driver.look()?;
+    driver.go_on()?;
+    before.wait_for_return()
+}
+
+pub(super) fn both_at_once() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let [first, second] = devices::both_edus()?;
+    let (one, other) = (Driver::start(&first)?, Driver::start(&second)?);
+    let (one, other) = (one.pause()?, other.pause()?);
+    let [mine, its] = [one.look()?, other.look()?];
+    require!(mine[0].domain != its[0].domain, "both are in domain {}", its[0].domain);
+    for (a, b) in mine.iter().flat_map(|a| its.iter().map(move |b| (a, b))) {
+        require!(a.physical != b.physical, "{a:x?} and {b:x?} are the same memory");
+    }
+    one.go_on()?;
+    other.go_on()?;
+    before.wait_for_return()
+}
+
+/// A driver that moves data to its device and back, in three rounds.
+struct Driver<'a> {
+    edu: &'a Function,
+    program: Program,
+    /// What it said of its first round.
+    said: String,
+}
+
+impl<'a> Driver<'a> {
+    fn start(edu: &'a Function) -> Outcome<Self> {
+        let program = Program::start("edud", &["--device", &edu.name(), "--rounds", "3"])?;
+        Ok(Self { edu, program, said: String::new() })
+    }
+
+    /// Stops it after its first round.
+    fn pause(mut self) -> Outcome<Self> {
+        self.said = self.program.wait_line("round 1/3")?;
+        self.program.signal(Signal::STOP)?;
+        Ok(self)
+    }
+
+    /// Checks what iommud says of it, and gives what is mapped for it: the buffer that its device reads, and
+    /// the one that it writes.
+    fn look(&self) -> Outcome<[Mapping; 2]> {
+        let device = reports::device(&self.edu.name())?;
+        require!(device.state == "held", "{} is {}", device.device, device.state);
+        let mut domains = reports::domains()?;
+        domains.retain(|domain| domain.devices == [self.edu.name()]);
+        require!(domains.len() == 1, "{} domains have {} alone", domains.len(), device.device);
+        let domain = domains.remove(0);
+        let mut mappings = reports::mappings()?;
+        mappings.retain(|mapping| mapping.domain == domain.domain);
+        require!(mappings.len() == domain.mappings, "{mappings:x?}, not {}", domain.mappings);
+        // Out before in.
+        mappings.sort_by(|a, b| b.label.cmp(&a.label));
+        let [out, back]: [Mapping; 2] = mappings
+            .try_into()
+            .map_err(|other| Failure(format!("not two buffers are mapped: {other:x?}")))?;
+        require!((&*out.label, &*out.access) == ("edud out", "r-"), "{out:x?}");
+        let written = if vtd::can_map_write_only()? { "-w" } else { "rw" };
+        require!((&*back.label, &*back.access) == ("edud in", written), "{back:x?}");
+        for mapping in [&out, &back] {
+            require!(mapping.iova != mapping.physical, "{mapping:x?} is not translated");
+        }
+        // The addresses that the device was given are those that are translated.
+        let ways = [format!("from I/O {:#x} ", out.iova), format!("back to I/O {:#x} ", back.iova)];
+        let given = ways.iter().all(|way| self.said.contains(way));
+        require!(given, "it said {:?}, not {ways:?}", self.said);
+        Ok([out, back])
+    }
+
+    /// Lets it go on to its end, which must be a good one.
+    fn go_on(self) -> Outcome {
+        self.program.signal(Signal::CONT)?;
+        let end = self.program.finish()?.expect(0)?;
+        for round in ["round 1/3", "round 2/3", "round 3/3"] {
+            let line = end.line(round)?;
+            require!(line.ends_with("intact"), "it said {line:?}");
+        }
+        Ok(())
+    }
+}
