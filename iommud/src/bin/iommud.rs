@@ -27,6 +27,13 @@ fn main() -> ExitCode {
 
 #[cfg(target_os = "redox")]
 fn main() -> ExitCode {
-    iommud::daemon::log::line("this build cannot serve the iommu scheme");
-    ExitCode::FAILURE
+    use iommud::daemon::{log, redox};
+
+    match redox::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::line(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
 }

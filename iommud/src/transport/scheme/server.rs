@@ -1,0 +1,210 @@
+//! The loop.
+
+use std::time::{Duration, Instant};
+
+use event::{EventFlags, RawEventQueue};
+use iommu_service::Service;
+use libredox::errno::{EAGAIN, EINTR, EOPNOTSUPP, ESRCH};
+use libredox::error::{Error as SystemError, Result};
+use redox_scheme::scheme::{IntoTag, Op};
+use redox_scheme::{CallRequest, RequestKind, Response, SignalBehavior, Socket};
+
+use super::desk::{Answered, Desk};
+use super::memory::Copier;
+use super::timer::Timer;
+use super::{Reply, decode, encode};
+use crate::daemon::log;
+use crate::platform::redox::Redox;
+
+/// How often the units are asked for faults, for they have no interrupt yet.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// How long to wait for clients while hardware is to confirm something.
+const SOON: Duration = Duration::from_millis(1);
+
+/// How often handles that nobody has are looked for.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// How many requests are taken before hardware has its turn.
+const TURN: usize = 64;
+
+/// What can end the wait.
+#[derive(Clone, Copy)]
+enum Wake {
+    Requests,
+    Idle,
+    Soon,
+}
+
+/// The service, with clients.
+pub struct Server {
+    desk: Desk<Redox, Op>,
+    socket: Socket,
+    copier: Copier,
+    queue: RawEventQueue,
+    idle: Timer,
+    soon: Timer,
+    last_poll: Instant,
+    last_tidy: Instant,
+}
+
+impl Server {
+    /// Serves from this thread, which the kernel takes for the scheme as long as it lives. The scheme has no
+    /// name yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn new(service: Service<Redox>) -> Result<Self> {
+        let socket = Socket::nonblock()?;
+        let (queue, idle, soon) = (RawEventQueue::new()?, Timer::new(IDLE)?, Timer::new(SOON)?);
+        let subscribe =
+            |descriptor, wake| queue.subscribe(descriptor, wake as usize, EventFlags::READ);
+        subscribe(socket.inner().raw(), Wake::Requests)?;
+        subscribe(idle.descriptor(), Wake::Idle)?;
+        subscribe(soon.descriptor(), Wake::Soon)?;
+        let now = Instant::now();
+        let desk = Desk::new(service);
+        let copier = Copier::default();
+        Ok(Self { desk, socket, copier, queue, idle, soon, last_poll: now, last_tidy: now })
+    }
+
+    /// A descriptor of the scheme's root, for whoever gives the scheme its name.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn root(&mut self) -> Result<usize> {
+        let number = self.desk.root();
+        Ok(self.socket.create_this_scheme_fd(0, number, 0, 0)?)
+    }
+
+    /// Serves until the kernel has no more requests, which is when nobody can name the scheme any more.
+    ///
+    /// # Errors
+    ///
+    /// Only what leaves no way to go on. No client can cause it.
+    pub fn run(&mut self) -> Result<()> {
+        loop {
+            let taken = match self.take_requests()? {
+                Some(taken) => taken,
+                None => return Ok(()),
+            };
+            self.look_at_hardware();
+            // The kernel tells of requests once, so there is no waiting while there may be more.
+            if taken < TURN {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// Takes some of the requests that are there; how many, or nothing when there will be none.
+    fn take_requests(&mut self) -> Result<Option<usize>> {
+        for taken in 0..TURN {
+            match self.socket.next_request(SignalBehavior::Restart) {
+                Ok(Some(request)) => self.receive(request.kind()),
+                Ok(None) => return Ok(None),
+                Err(error) if error.errno == EAGAIN => return Ok(Some(taken)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(TURN))
+    }
+
+    fn receive(&mut self, request: RequestKind) {
+        match request {
+            RequestKind::Call(call) => self.serve(call),
+            RequestKind::SendFd(request) => self.refuse(request),
+            RequestKind::RecvFd(request) => self.refuse(request),
+            RequestKind::OnClose { id } => self.desk.close(id),
+            // The request itself is answered nevertheless, and soon.
+            RequestKind::Cancellation(_) => {}
+            RequestKind::OnDetach { .. }
+            | RequestKind::MsyncMsg
+            | RequestKind::MunmapMsg
+            | RequestKind::MmapMsg => {}
+        }
+    }
+
+    fn serve(&mut self, call: CallRequest) {
+        let client = decode::client(&call.caller());
+        let mut op = match decode::operation(call) {
+            Ok(op) => op,
+            Err(call) => return self.refuse(call),
+        };
+        match decode::request(&mut op, &mut self.copier) {
+            Ok(request) => {
+                if let Some(answered) = self.desk.serve(op, request, client, Instant::now()) {
+                    self.answer(answered);
+                }
+            }
+            Err(error) => self.answer((op, Err(error))),
+        }
+    }
+
+    fn answer(&mut self, (op, result): Answered<Op>) {
+        let new = match result {
+            Ok(Reply::Handle { number, .. }) => Some(number),
+            _ => None,
+        };
+        let platform = self.desk.service().platform();
+        let response = encode::response(op, result, platform, &mut self.copier);
+        if !self.write(response)
+            && let Some(number) = new
+        {
+            self.desk.close(number);
+        }
+    }
+
+    /// Answers what no handle here can do.
+    fn refuse(&mut self, request: impl IntoTag) {
+        self.write(Response::err(EOPNOTSUPP, request));
+    }
+
+    /// Writes an answer. `false` if the kernel does not want it.
+    fn write(&mut self, response: Response) -> bool {
+        match self.socket.write_response(response, SignalBehavior::Restart) {
+            Ok(written) => written,
+            Err(error) => {
+                log::line(format_args!("an answer was not taken: {}", SystemError::from(error)));
+                false
+            }
+        }
+    }
+
+    fn look_at_hardware(&mut self) {
+        let now = Instant::now();
+        if self.desk.is_waiting() || now.duration_since(self.last_poll) >= IDLE {
+            self.last_poll = now;
+            for answered in self.desk.poll(now) {
+                self.answer(answered);
+            }
+        }
+        if now.duration_since(self.last_tidy) >= TIDY {
+            self.last_tidy = now;
+            self.desk.close_lost(now, has_ended);
+        }
+    }
+
+    /// Waits for clients, or until hardware has its turn again.
+    fn wait(&mut self) -> Result<()> {
+        self.idle.set()?;
+        if self.desk.is_waiting() {
+            self.soon.set()?;
+        }
+        match self.queue.next_event() {
+            Ok(event) if event.user_data == Wake::Idle as usize => self.idle.went_off(),
+            Ok(event) if event.user_data == Wake::Soon as usize => self.soon.went_off(),
+            Ok(_) => {}
+            Err(error) if error.errno() == EINTR => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process has ended, and its parent knows. Signal 0 is not sent, only looked at.
+fn has_ended(process: u32) -> bool {
+    let answer = libredox::call::kill(process as usize, 0);
+    answer.is_err_and(|error| error.errno() == ESRCH)
+}
