@@ -89,6 +89,11 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
         Kind::Write => {
             let buffer = device.allocate(PAGE_SIZE, None, "edud rogue")?;
             let mapped = map_first_page(&device, &buffer, Access::ReadWrite)?;
+            // While it may: a unit that keeps the translation would let it write again.
+            let before = wrote(&mut witness, kind, mapped.iova, &buffer, 0)?;
+            if !before.went_through {
+                return Err(Error::Inert { iova: mapped.iova, index: 0 });
+            }
             device.unmap(&[mapped])?;
             wrote(&mut witness, kind, mapped.iova, &buffer, 0)
         }
@@ -122,6 +127,10 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
         Kind::AfterFree => {
             let target = secret(&device, Access::ReadWrite)?;
             let iova = target.iova();
+            // While it may: a unit that keeps the translation would let it read again.
+            if witness.device_reads(iova)? != Seen::Secret {
+                return Err(Error::Inert { iova, index: 0 });
+            }
             drop(target);
             Ok(unsure(kind, iova, witness.device_reads(iova)?))
         }
