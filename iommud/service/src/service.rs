@@ -103,6 +103,11 @@ impl<P: Platform> Service<P> {
         &mut self.platform
     }
 
+    /// Ends the service, without a word to the hardware: what it was told stays.
+    pub fn into_platform(self) -> P {
+        self.platform
+    }
+
     /// The machine, to look at.
     pub fn engine(&self) -> &Engine {
         &self.engine

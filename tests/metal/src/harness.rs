@@ -43,10 +43,25 @@ macro_rules! require {
 /// What a case has to work with.
 #[derive(Debug)]
 pub struct Context {
-    /// The machine.
-    pub platform: Metal,
+    /// The machine, but while it is [lent](Self::lend).
+    platform: Option<Metal>,
     /// What the boot loader said of it.
     pub start_info: StartInfo,
+}
+
+impl Context {
+    /// The machine.
+    pub fn platform(&mut self) -> &mut Metal {
+        self.platform.as_mut().expect("the machine is lent and was not given back")
+    }
+
+    /// Lends the machine to something that wants to own it, such as a service, and takes it back.
+    pub fn lend<T>(&mut self, to: impl FnOnce(Metal) -> (Metal, T)) -> T {
+        let platform = self.platform.take().expect("the machine is lent and was not given back");
+        let (platform, result) = to(platform);
+        self.platform = Some(platform);
+        result
+    }
 }
 
 /// One property, and how to show it.
@@ -95,7 +110,7 @@ pub unsafe fn main(start_info: u32, suites: &'static [Suite]) -> ! {
         check_memory(&start_info)?;
         // SAFETY: this is the one call, and the memory is there and mapped.
         let platform = unsafe { Metal::new(&start_info) }?;
-        Ok(Context { platform, start_info })
+        Ok(Context { platform: Some(platform), start_info })
     });
     let how = match context {
         Ok(context) => run(context, suites),
@@ -147,9 +162,9 @@ fn run(mut context: Context, suites: &'static [Suite]) -> Exit {
 
 /// Runs one case, and sees to it that it gives back what it took.
 fn run_case(case: &Case, context: &mut Context) -> Outcome {
-    let before = context.platform.in_use();
+    let before = context.platform().in_use();
     (case.run)(context)?;
-    let after = context.platform.in_use();
+    let after = context.platform().in_use();
     require!(before == after, "it leaks: in use before {before}, after {after}");
     Ok(())
 }

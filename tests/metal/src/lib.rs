@@ -20,17 +20,17 @@
 //! cargo build --release -p metal --features image
 //! qemu-system-x86_64 -machine q35 -accel tcg -cpu max -m 256M -no-reboot -nodefaults -display none \
 //!     -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \
-//!     -kernel target/release/metal -append 'bare vtd' DEVICES
+//!     -kernel target/release/metal -append 'bare vtd engine' DEVICES
 //! ```
 //!
 //! `-cpu max` is there for `rdrand`. DEVICES are, with EDU for `edu,dma_mask=0xffffffffffffffff`:
 //!
 //! | machine | devices | suites |
 //! | --- | --- | --- |
-//! | VT-d, 3 levels | `-device intel-iommu,intremap=off,aw-bits=39 -device EDU` | `bare vtd` |
-//! | VT-d, 4 levels | `-device intel-iommu,intremap=off,aw-bits=48 -device EDU` | `bare vtd` |
-//! | caching mode | `-device intel-iommu,intremap=off,aw-bits=48,caching-mode=on -device EDU` | `bare vtd` |
-//! | behind a bridge | `-device intel-iommu,intremap=off,aw-bits=48 -device pcie-root-port,id=root-port,chassis=1,slot=1 -device EDU,bus=root-port` | `bare vtd` |
+//! | VT-d, 3 levels | `-device intel-iommu,intremap=off,aw-bits=39 -device EDU` | `bare vtd engine` |
+//! | VT-d, 4 levels | `-device intel-iommu,intremap=off,aw-bits=48 -device EDU` | `bare vtd engine` |
+//! | caching mode | `-device intel-iommu,intremap=off,aw-bits=48,caching-mode=on -device EDU` | `bare vtd engine` |
+//! | behind a bridge | `-device intel-iommu,intremap=off,aw-bits=48 -device pcie-root-port,id=root-port,chassis=1,slot=1 -device EDU,bus=root-port` | `bare vtd engine` |
 //! | no IOMMU | `-device EDU` | `bare none` |
 //!
 //! The words after `-append` choose the cases: a suite, or one case as `suite/case`, each in the order

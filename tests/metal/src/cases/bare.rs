@@ -34,7 +34,7 @@ pub const SUITE: Suite = Suite {
 
 fn hello(context: &mut Context) -> Outcome {
     require!(!context.start_info.command_line.is_empty(), "no command line");
-    require!(context.platform.in_use().frames == 0, "frames are in use before any case");
+    require!(context.platform().in_use().frames == 0, "frames are in use before any case");
     Ok(())
 }
 
@@ -49,7 +49,7 @@ fn the_heap_takes_memory_back(_: &mut Context) -> Outcome {
 }
 
 fn the_clock_keeps_the_timers_pace(context: &mut Context) -> Outcome {
-    let clock = *context.platform.clock();
+    let clock = *context.platform().clock();
     let (from, _) = clock.timer().with_counter();
     let start = clock.now();
     let mut last = start;
@@ -69,13 +69,13 @@ fn the_clock_keeps_the_timers_pace(context: &mut Context) -> Outcome {
 }
 
 fn entropy_is_not_repeated(context: &mut Context) -> Outcome {
-    let (one, other) = (context.platform.entropy(), context.platform.entropy());
+    let (one, other) = (context.platform().entropy(), context.platform().entropy());
     require!(one != other && one != [0; 16], "{one:x?} and then {other:x?}");
     Ok(())
 }
 
 fn table_frames_come_zeroed_and_only_from_their_arena(context: &mut Context) -> Outcome {
-    let platform = &mut context.platform;
+    let platform = context.platform();
     let mut frames = Vec::new();
     for round in 0..64 {
         let frame = platform.alloc_frame().ok_or(Failure("no frame".into()))?;
@@ -99,15 +99,16 @@ fn table_frames_come_zeroed_and_only_from_their_arena(context: &mut Context) -> 
 }
 
 /// Writes each word's number into a run through the CPU's view, and reads it through its segments.
-fn check_views(context: &Context, run: RunId, bytes: u64) -> Outcome {
-    let view = context.platform.run_pointer(run).ok_or(Failure("no pointer".into()))?.cast::<u64>();
+fn check_views(context: &mut Context, run: RunId, bytes: u64) -> Outcome {
+    let view =
+        context.platform().run_pointer(run).ok_or(Failure("no pointer".into()))?.cast::<u64>();
     for word in 0..bytes as usize / 8 {
         // SAFETY: the run is `bytes` long and nobody else looks at it.
         let found = unsafe { view.add(word).replace(word as u64) };
         require!(found == 0, "word {word} comes with {found:#x} in it");
     }
     let mut word = 0;
-    for segment in context.platform.segments(run) {
+    for segment in context.platform().segments(run) {
         let held = BUFFERS.holds(segment.start, segment.bytes);
         require!(held, "the segment at {} is not in the arena", segment.start);
         let start = physical::pointer(segment.start, segment.bytes)
@@ -129,26 +130,26 @@ fn buffers_are_contiguous_for_the_cpu_and_scattered_in_memory(context: &mut Cont
         // Twice, so that the second is what the first left.
         for _ in 0..2 {
             let bytes = pages * PAGE_SIZE;
-            let run = context.platform.alloc_run(bytes).ok_or(Failure("no run".into()))?;
+            let run = context.platform().alloc_run(bytes).ok_or(Failure("no run".into()))?;
             check_views(context, run, bytes)?;
-            let segments = context.platform.segments(run).len();
+            let segments = context.platform().segments(run).len();
             require!(segments == pieces, "{pages} pages are {segments} pieces");
-            context.platform.free_run(run);
-            require!(context.platform.segments(run).is_empty(), "a freed run has segments");
+            context.platform().free_run(run);
+            require!(context.platform().segments(run).is_empty(), "a freed run has segments");
         }
     }
     for bytes in [0, 1, 4097, BUFFERS.bytes * 2, !0xfff] {
-        require!(context.platform.alloc_run(bytes).is_none(), "a run of {bytes} bytes");
+        require!(context.platform().alloc_run(bytes).is_none(), "a run of {bytes} bytes");
     }
     Ok(())
 }
 
 fn large_buffers_are_aligned_for_large_pages(context: &mut Context) -> Outcome {
-    let small = context.platform.alloc_run(PAGE_SIZE).ok_or(Failure("no small run".into()))?;
-    let large = context.platform.alloc_run(4 << 20).ok_or(Failure("no large run".into()))?;
-    let start = context.platform.segments(large).first().map(|segment| segment.start);
-    context.platform.free_run(small);
-    context.platform.free_run(large);
+    let small = context.platform().alloc_run(PAGE_SIZE).ok_or(Failure("no small run".into()))?;
+    let large = context.platform().alloc_run(4 << 20).ok_or(Failure("no large run".into()))?;
+    let start = context.platform().segments(large).first().map(|segment| segment.start);
+    context.platform().free_run(small);
+    context.platform().free_run(large);
     require!(start.is_some_and(|start| start.is_aligned(2 << 20)), "4 MiB start at {start:?}");
     Ok(())
 }
@@ -156,7 +157,7 @@ fn large_buffers_are_aligned_for_large_pages(context: &mut Context) -> Outcome {
 fn registers_past_a_window_read_as_ones(context: &mut Context) -> Outcome {
     // The local APIC: its version register, at 0x30, is never zero nor all ones.
     let base = PhysAddr::new(0xfee0_0000);
-    let platform = &mut context.platform;
+    let platform = context.platform();
     let window = platform.map_registers(base, 0x34)?;
     let version = platform.read32(window, 0x30);
     require!(version != 0 && version != u32::MAX, "the APIC's version reads {version:#x}");
@@ -174,20 +175,20 @@ fn registers_past_a_window_read_as_ones(context: &mut Context) -> Outcome {
 fn absent_functions_read_as_ones(context: &mut Context) -> Outcome {
     let address =
         |segment, bus, device| PciAddress::new(segment, bus, device, 0).unwrap_or_default();
-    let host = context.platform.config_read(address(0, 0, 0), 0);
+    let host = context.platform().config_read(address(0, 0, 0), 0);
     require!(host & 0xffff == 0x8086, "00:00.0 is {host:#x}, and no Intel bridge");
     for absent in [address(0, 0xfe, 0), address(1, 0, 0)] {
-        let found = context.platform.config_read(absent, 0);
+        let found = context.platform().config_read(absent, 0);
         require!(found == u32::MAX, "{absent} reads {found:#x}");
     }
-    let extended = context.platform.config_read(address(0, 0, 0), 0x100);
+    let extended = context.platform().config_read(address(0, 0, 0), 0x100);
     require!(extended == u32::MAX, "extended configuration space reads {extended:#x}");
     Ok(())
 }
 
 fn edu_moves_data_both_ways_untranslated(context: &mut Context) -> Outcome {
     const BYTES: usize = 64;
-    let platform = &mut context.platform;
+    let platform = context.platform();
     let edu = Edu::find(platform)?;
     let run = platform.alloc_run(PAGE_SIZE).ok_or(Failure("no run".into()))?;
     let pointer = platform.run_pointer(run).ok_or(Failure("no pointer".into()))?;

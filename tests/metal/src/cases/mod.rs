@@ -4,15 +4,17 @@
 //! | --- | --- |
 //! | [`bare`] | the ground that all others stand on; every machine |
 //! | [`vtd`] | the rig sees what VT-d does, without the engine; a machine with VT-d |
+//! | [`engine`] | engine, service and libdma on QEMU's unit; a machine with VT-d |
 //! | [`none`] | a machine without IOMMU |
 //! | [`crash`] | a crash is never a hang; every machine, one case a boot |
 
 pub mod bare;
 pub mod crash;
+pub mod engine;
 pub mod none;
 pub mod vtd;
 
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 4] = [bare::SUITE, vtd::SUITE, none::SUITE, crash::SUITE];
+pub static SUITES: [Suite; 5] = [bare::SUITE, vtd::SUITE, engine::SUITE, none::SUITE, crash::SUITE];

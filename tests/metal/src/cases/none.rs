@@ -10,7 +10,7 @@ pub const SUITE: Suite = Suite { name: "none", cases: cases![firmware_tells_of_n
 
 fn firmware_tells_of_no_iommu(context: &mut Context) -> Outcome {
     for signature in [*b"DMAR", *b"IVRS"] {
-        let table = context.platform.acpi_table(signature)?;
+        let table = context.platform().acpi_table(signature)?;
         require!(table.is_none(), "there is a table {}", signature.escape_ascii());
     }
     Ok(())

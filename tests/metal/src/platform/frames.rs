@@ -46,6 +46,15 @@ impl Frames {
         self.held.iter().filter(|held| **held).count()
     }
 
+    /// Takes every frame back: whoever held them is gone, and no unit walks any of them.
+    pub fn take_all_back(&mut self) {
+        for index in 0..self.held.len() {
+            if self.held[index] {
+                self.free_frame(self.address(index));
+            }
+        }
+    }
+
     fn address(&self, index: usize) -> PhysAddr {
         PhysAddr::new(self.place.start.get() + index as u64 * PAGE_SIZE)
     }

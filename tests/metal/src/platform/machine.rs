@@ -10,6 +10,7 @@ use iommu_engine::platform::{
     BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
     Segment, TableFrame, TableFrames,
 };
+use iommu_service::in_process::RunMemory;
 use thiserror::Error;
 use x86_64::instructions::random::RdRand;
 
@@ -89,6 +90,12 @@ impl Metal {
     /// What is handed out just now: a case that leaves more than it found leaks.
     pub fn in_use(&self) -> InUse {
         InUse { frames: self.frames.in_use(), runs: self.runs.in_use() }
+    }
+
+    /// Takes back all that is handed out: whoever held it is gone, and translation is off.
+    pub fn take_all_back(&mut self) {
+        self.frames.take_all_back();
+        self.runs.take_all_back();
     }
 
     /// Where the CPU sees a run, all of it, or `None` for a run that does not exist. It is there until the
@@ -194,5 +201,13 @@ impl Platform for Metal {
         low.copy_from_slice(&word().to_ne_bytes());
         high.copy_from_slice(&word().to_ne_bytes());
         bytes
+    }
+}
+
+// SAFETY: a run is mapped from its allocation until it is freed, is memory that no Rust object is in, and
+// this guest has one thread.
+unsafe impl RunMemory for Metal {
+    fn run_memory(&self, run: RunId) -> Option<NonNull<u8>> {
+        self.run_pointer(run)
     }
 }

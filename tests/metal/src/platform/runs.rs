@@ -52,6 +52,12 @@ impl Runs {
         self.runs.len()
     }
 
+    /// Takes every buffer back: whoever held them is gone, and no device reaches any of them.
+    pub fn take_all_back(&mut self) {
+        let all: Vec<_> = self.runs.keys().copied().collect();
+        all.into_iter().for_each(|run| self.free_run(run));
+    }
+
     /// Where the CPU sees a buffer.
     pub fn pointer(&self, run: RunId) -> Option<NonNull<u8>> {
         self.runs.get(&run).map(|run| run.view.pointer())

@@ -23,17 +23,25 @@ struct Variant {
 const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 
 const VARIANTS: [Variant; 5] = [
-    Variant { name: "none", cases: "bare", devices: &[EDU] },
-    Variant { name: "aw39", cases: "vtd", devices: &["intel-iommu,intremap=off,aw-bits=39", EDU] },
-    Variant { name: "aw48", cases: "vtd", devices: &["intel-iommu,intremap=off,aw-bits=48", EDU] },
+    Variant { name: "none", cases: "bare none", devices: &[EDU] },
+    Variant {
+        name: "aw39",
+        cases: "vtd engine",
+        devices: &["intel-iommu,intremap=off,aw-bits=39", EDU],
+    },
+    Variant {
+        name: "aw48",
+        cases: "vtd engine",
+        devices: &["intel-iommu,intremap=off,aw-bits=48", EDU],
+    },
     Variant {
         name: "caching-mode",
-        cases: "vtd",
+        cases: "vtd engine",
         devices: &["intel-iommu,intremap=off,aw-bits=48,caching-mode=on", EDU],
     },
     Variant {
         name: "root-port",
-        cases: "vtd",
+        cases: "vtd engine",
         devices: &[
             "intel-iommu,intremap=off,aw-bits=48",
             "pcie-root-port,id=root-port,chassis=1,slot=1",

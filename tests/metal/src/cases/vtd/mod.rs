@@ -29,7 +29,7 @@ pub const SUITE: Suite = Suite {
 };
 
 fn firmware_tells_of_a_unit(context: &mut Context) -> Outcome {
-    let dmar = context.platform.acpi_table(*b"DMAR")?.ok_or(Failure("no DMAR".into()))?;
+    let dmar = context.platform().acpi_table(*b"DMAR")?.ok_or(Failure("no DMAR".into()))?;
     let sum = dmar.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
     require!(dmar.starts_with(b"DMAR") && sum == 0, "the DMAR's checksum is off by {sum}");
     let base = by_hand::first_unit(&dmar)?;
@@ -38,14 +38,14 @@ fn firmware_tells_of_a_unit(context: &mut Context) -> Outcome {
 }
 
 fn the_unit_answers_sanely(context: &mut Context) -> Outcome {
-    let unit = Unit::find(&mut context.platform)?;
-    let (version, capabilities) = (unit.version(&mut context.platform), unit.capabilities);
+    let unit = Unit::find(context.platform())?;
+    let (version, capabilities) = (unit.version(context.platform()), unit.capabilities);
     require!(version.major() == 1, "version {}.{}", version.major(), version.minor());
     let levels = unit.levels();
     require!(!levels.is_empty(), "no page table of 3 to 5 levels: {capabilities:?}");
     require!(capabilities.domains() <= 6, "domain ids: {capabilities:?}");
     require!(capabilities.fault_records() < 255, "fault records: {capabilities:?}");
-    let off = unit.status(&mut context.platform);
+    let off = unit.status(context.platform());
     require!(!off.translation(), "translation is on before anybody turned it on");
     Ok(())
 }

@@ -29,7 +29,7 @@ type Pattern = [u8; 64];
 pub(super) fn blocked_dma_is_reported_with_device_address_and_direction(
     context: &mut Context,
 ) -> Outcome {
-    let platform = &mut context.platform;
+    let platform = context.platform();
     let unit = Unit::find(platform)?;
     let edu = Edu::find(platform)?;
     let run = platform.alloc_run(PAGE_SIZE).ok_or(Failure("no run".into()))?;

@@ -1,0 +1,54 @@
+//! Engine, service and libdma, linked together, on QEMU's unit.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`rig`] | a service on the machine, a driver, and its device |
+//! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
+//! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
+//! | [`ending`] | what was taken away stays away, and what was held comes back |
+//! | [`starting`] | from the first instant, and from translation that was left on |
+
+pub mod blocking;
+pub mod ending;
+pub mod moving;
+pub mod rig;
+pub mod starting;
+
+use self::blocking::{
+    r1_a_device_that_nobody_holds_reaches_nothing, r1_a_read_outside_is_blocked_and_reported,
+    r1_a_write_outside_is_blocked_and_reported, r1_the_physical_address_is_no_way_round,
+    r6_direction_is_enforced_by_the_hardware,
+};
+use self::ending::{
+    a_stale_translation_really_stays_until_it_is_invalidated,
+    r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
+};
+use self::moving::{
+    a_large_page_is_walked, data_moves_both_ways_through_an_io_address,
+    pages_that_are_scattered_are_contiguous_for_the_device,
+};
+use self::starting::{
+    r1_the_unit_translates_and_denies_by_default, r1_translation_that_was_left_on_is_taken_over,
+};
+use crate::cases;
+use crate::harness::Suite;
+
+/// The suite.
+pub const SUITE: Suite = Suite {
+    name: "engine",
+    cases: cases![
+        r1_the_unit_translates_and_denies_by_default,
+        data_moves_both_ways_through_an_io_address,
+        pages_that_are_scattered_are_contiguous_for_the_device,
+        a_large_page_is_walked,
+        r1_a_device_that_nobody_holds_reaches_nothing,
+        r1_a_read_outside_is_blocked_and_reported,
+        r1_a_write_outside_is_blocked_and_reported,
+        r1_the_physical_address_is_no_way_round,
+        r6_direction_is_enforced_by_the_hardware,
+        a_stale_translation_really_stays_until_it_is_invalidated,
+        r2_after_an_unmap_the_translation_is_gone,
+        r4_closing_ends_access_and_gives_everything_back,
+        r1_translation_that_was_left_on_is_taken_over,
+    ],
+};

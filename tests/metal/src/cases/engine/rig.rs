@@ -1,0 +1,182 @@
+//! A service on the machine, a driver, and its device.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use dma_types::{Access, Iova};
+use iommu_engine::fault::{Fault, Tried};
+use iommu_engine::platform::{Platform, Segment};
+use iommu_service::in_process::InProcess;
+use iommu_service::{Caller, Service, Settings};
+use libdma::buffer::Buffer;
+use libdma::device::{MapRequest, Mapped};
+use libdma::transport::Transport;
+use libdma::{Device, Error};
+use spin::Mutex;
+
+use crate::cases::vtd::by_hand::Unit;
+use crate::edu::{Direction, Edu};
+use crate::harness::{Context, Failure, Outcome};
+use crate::platform::{InUse, Metal};
+use crate::require;
+
+/// How long a unit may take to come up. QEMU's is up at once.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A service on the machine, and its device.
+pub struct Rig {
+    /// The service.
+    pub service: Arc<Mutex<Service<Metal>>>,
+    client: Arc<InProcess<Metal>>,
+    /// The device.
+    pub edu: Edu,
+}
+
+impl Rig {
+    /// Takes the machine over.
+    pub fn start(mut platform: Metal) -> Result<Self, (Metal, Failure)> {
+        let edu = match Edu::find(&mut platform) {
+            Ok(edu) => edu,
+            Err(error) => return Err((platform, error.into())),
+        };
+        let service = match Service::start(platform, Settings::default()) {
+            Ok(service) => service,
+            Err((error, platform)) => return Err((platform, error.into())),
+        };
+        let service = Arc::new(Mutex::new(service));
+        let client = Arc::new(InProcess::new(service.clone(), Caller { uid: 0 }));
+        let rig = Self { service, client, edu };
+        match rig.settle() {
+            Ok(()) => Ok(rig),
+            Err(failure) => Err((rig.stop(), failure)),
+        }
+    }
+
+    fn settle(&self) -> Outcome {
+        let mut service = self.service.lock();
+        let start = service.platform().now();
+        while !service.engine().is_settled() {
+            service.poll();
+            let waited = service.platform().now().since(start);
+            require!(waited < PATIENCE, "the unit does not come up");
+        }
+        Ok(())
+    }
+
+    /// Gives the machine back as it is: translating.
+    pub fn stop(self) -> Metal {
+        let Self { service, client, .. } = self;
+        drop(client);
+        match Arc::try_unwrap(service) {
+            Ok(service) => service.into_inner().into_platform(),
+            Err(_) => panic!("a driver outlives its case"),
+        }
+    }
+
+    /// What carries a driver's requests.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.client.clone()
+    }
+
+    /// Opens the device, and lets it be a bus master, as its driver does.
+    pub fn open(&self) -> Outcome<Device> {
+        let device = Device::open(self.transport(), self.edu.function())?;
+        Edu::find(self.service.lock().platform_mut())?;
+        Ok(device)
+    }
+
+    /// A transfer by the device, which ends whether it was blocked or not.
+    pub fn transfer(&self, direction: Direction, address: u64, bytes: u64) -> Outcome {
+        let mut service = self.service.lock();
+        Ok(self.edu.transfer(service.platform_mut(), direction, address, bytes)?)
+    }
+
+    /// Puts bytes into the device's own buffer, through this buffer of a driver's.
+    pub fn load(&self, buffer: &Buffer, iova: Iova, bytes: &[u8]) -> Outcome {
+        buffer.write(0, bytes)?;
+        self.transfer(Direction::ToDevice, iova.get(), bytes.len() as u64)
+    }
+
+    /// How many faults there were since the last time, and the last of them.
+    fn faults(&self) -> (u64, Option<Fault>) {
+        let mut service = self.service.lock();
+        let seen = service.faults().total();
+        service.poll();
+        let faults = service.faults();
+        // The same fault again is no entry of its own; it counts.
+        (faults.total() - seen, faults.entries().last().map(|entry| entry.fault))
+    }
+
+    /// Whether there is just one new fault: the device's, at this address, for this.
+    pub fn expect_fault(&self, address: u64, tried: Tried) -> Outcome {
+        let (1, Some(fault)) = self.faults() else {
+            return Err(Failure(format!(
+                "there is not one new fault, for {tried:?} at {address:#x}"
+            )));
+        };
+        let found = (fault.device, fault.address.get(), fault.tried);
+        let expected = (self.edu.function().source(), address & !0xfff, tried);
+        require!(found == expected, "the fault says {found:x?}, and not {expected:x?}");
+        Ok(())
+    }
+
+    /// Whether there is no new fault.
+    pub fn expect_no_fault(&self) -> Outcome {
+        match self.faults() {
+            (1.., Some(fault)) => Err(Failure(fault.in_segment(0).to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is handed out, after everything that waits for hardware has been confirmed.
+    pub fn in_use(&self) -> InUse {
+        let mut service = self.service.lock();
+        service.poll();
+        service.platform().in_use()
+    }
+
+    /// The physical pieces of the one buffer there is.
+    pub fn segments_of(&self, iova: Iova) -> Outcome<Vec<Segment>> {
+        let service = self.service.lock();
+        let found = service.engine().domains().find_map(|(_, domain)| {
+            let translation = domain.translate(service.platform(), iova)?;
+            Some(Segment { start: translation.phys, bytes: translation.page_bytes })
+        });
+        Ok(alloc::vec![found.ok_or(Failure(format!("nothing is mapped at {iova}")))?])
+    }
+}
+
+/// A whole buffer, mapped once more.
+pub fn map(device: &Device, buffer: &Buffer, access: Access) -> Result<Mapped, Error> {
+    let bytes = buffer.len() as u64;
+    let mapped = device.map(&[MapRequest { buffer, offset: 0, bytes, access }])?;
+    mapped.first().copied().ok_or(Error::ShortPayload)
+}
+
+/// Runs a case on a service that takes the machine over, and leaves the machine as it was found.
+pub fn with_service(context: &mut Context, case: impl FnOnce(&Rig) -> Outcome) -> Outcome {
+    context.lend(|platform| match Rig::start(platform) {
+        Ok(rig) => {
+            let outcome = case(&rig);
+            let mut platform = rig.stop();
+            let off = switch_off(&mut platform);
+            (platform, outcome.and(off))
+        }
+        Err((mut platform, failure)) => {
+            let _ = switch_off(&mut platform);
+            (platform, Err(failure))
+        }
+    })
+}
+
+/// Turns translation off, by hand, and takes everything back that an engine held.
+pub fn switch_off(platform: &mut Metal) -> Outcome {
+    let unit = Unit::find(platform)?;
+    unit.turn_off(platform)?;
+    while unit.take_fault(platform).is_some() {}
+    platform.take_all_back();
+    Ok(())
+}
