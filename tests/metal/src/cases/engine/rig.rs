@@ -1,5 +1,6 @@
 //! A service on the machine, a driver, and its device.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -37,21 +38,21 @@ pub struct Rig {
 
 impl Rig {
     /// Takes the machine over.
-    pub fn start(mut platform: Metal) -> Result<Self, (Metal, Failure)> {
+    pub fn start(mut platform: Metal) -> Result<Self, Box<(Metal, Failure)>> {
         let edu = match Edu::find(&mut platform) {
             Ok(edu) => edu,
-            Err(error) => return Err((platform, error.into())),
+            Err(error) => return Err(Box::new((platform, error.into()))),
         };
         let service = match Service::start(platform, Settings::default()) {
             Ok(service) => service,
-            Err((error, platform)) => return Err((platform, error.into())),
+            Err((error, platform)) => return Err(Box::new((platform, error.into()))),
         };
         let service = Arc::new(Mutex::new(service));
         let client = Arc::new(InProcess::new(service.clone(), Caller { uid: 0 }));
         let rig = Self { service, client, edu };
         match rig.settle() {
             Ok(()) => Ok(rig),
-            Err(failure) => Err((rig.stop(), failure)),
+            Err(failure) => Err(Box::new((rig.stop(), failure))),
         }
     }
 
@@ -165,7 +166,8 @@ pub fn with_service(context: &mut Context, case: impl FnOnce(&Rig) -> Outcome) -
             let off = switch_off(&mut platform);
             (platform, outcome.and(off))
         }
-        Err((mut platform, failure)) => {
+        Err(refused) => {
+            let (mut platform, failure) = *refused;
             let _ = switch_off(&mut platform);
             (platform, Err(failure))
         }

@@ -41,7 +41,10 @@ pub(super) fn r1_translation_that_was_left_on_is_taken_over(context: &mut Contex
                 let outcome = left.and_then(|iova| take_over(&rig, iova));
                 (rig.stop(), outcome)
             }
-            Err((platform, failure)) => (platform, Err(failure)),
+            Err(refused) => {
+                let (platform, failure) = *refused;
+                (platform, Err(failure))
+            }
         };
         let off = switch_off(&mut platform);
         (platform, outcome.and(off))
