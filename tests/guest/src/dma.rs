@@ -37,6 +37,11 @@ impl Bar for Registers {
     }
 }
 
+/// Whether a device is in the middle of a transfer.
+pub(crate) fn is_busy(function: &Function) -> Outcome<bool> {
+    Ok(Edu::new(Registers(function.bar0()?))?.is_busy()?)
+}
+
 /// Lets a device move `bytes` bytes between this address, whatever it is, and its own buffer, and waits for
 /// the end of it. Bus mastering is turned on for that.
 pub(crate) fn transfer(

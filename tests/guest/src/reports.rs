@@ -109,14 +109,6 @@ pub(crate) fn device(name: &str) -> Outcome<Device> {
     Ok(all.remove(0))
 }
 
-/// The value of a number in `config`.
-pub(crate) fn number(name: &str) -> Outcome<u64> {
-    let settings: Vec<Setting> = rows("config")?;
-    let setting = settings.iter().find(|setting| setting.name == name);
-    require!(setting.is_some(), "config does not know {name:?}");
-    Ok(setting.map_or("", |setting| &setting.value).parse()?)
-}
-
 /// Waits until `faults` names a blocked access: by whom, for what (`read` or `write`), and to which page.
 ///
 /// The unit has one fault record, and what is blocked while that is taken only counts as lost. iommud looks

@@ -1,10 +1,9 @@
 //! What drivers leave behind, if they leave anything.
 
-use crate::devices;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::huge_pages;
 use crate::programs::wait_until;
-use crate::reports;
+use crate::reports::{self, Device, Setting};
 
 /// What there was before a driver came.
 pub(crate) struct Traces {
@@ -15,7 +14,7 @@ pub(crate) struct Traces {
 impl Traces {
     /// What there is now.
     pub(crate) fn now() -> Outcome<Self> {
-        Ok(Self { huge_pages: huge_pages::free()?, handles: reports::number("open handles")? })
+        Ok(Self { huge_pages: huge_pages::free()?, handles: open_handles()? })
     }
 
     /// Waits until all is as it was before: nothing is mapped, all memory is back, all handles are closed, and
@@ -24,16 +23,18 @@ impl Traces {
         wait_until("all domains are gone", || Ok(reports::domains()?.is_empty()))?;
         wait_until("all mappings are gone", || Ok(reports::mappings()?.is_empty()))?;
         wait_until("all memory is back", || Ok(huge_pages::free()? == self.huge_pages))?;
-        let handles = || Ok(reports::number("open handles")? == self.handles);
-        wait_until("all handles are closed", handles)?;
-        wait_until("nothing awaits invalidation", || {
-            Ok(reports::number("awaiting invalidation")? == 0)
-        })?;
-        for edu in devices::both_edus()? {
-            let name = edu.name();
-            let free = || Ok(reports::device(&name)?.state == "free");
-            wait_until(&format!("{name} is free"), free)?;
-        }
-        Ok(())
+        wait_until("all handles are closed", || Ok(open_handles()? == self.handles))?;
+        wait_until("all devices are free", || {
+            let devices: Vec<Device> = reports::rows("devices")?;
+            Ok(devices.iter().all(|device| device.state == "free"))
+        })
     }
+}
+
+/// How many handles are open, as `config` has it.
+fn open_handles() -> Outcome<u64> {
+    let settings: Vec<Setting> = reports::rows("config")?;
+    let setting = settings.iter().find(|setting| setting.name == "open handles");
+    let setting = setting.ok_or_else(|| Failure("config has no open handles".into()))?;
+    Ok(setting.value.parse()?)
 }

@@ -25,12 +25,12 @@ pub(crate) struct Spec {
 
 impl Spec {
     const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, limit: Duration::from_secs(10), run }
+        Self { name, limit: Duration::from_secs(20), run }
     }
 
     /// A case that lets devices move much, each transfer in 100 ms.
     const fn long(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, limit: Duration::from_secs(30), run }
+        Self { name, limit: Duration::from_secs(60), run }
     }
 }
 
