@@ -41,8 +41,8 @@ pub enum Error {
     /// The engine could not start.
     #[error("{0}")]
     Start(StartError),
-    /// It could not go into the background.
-    #[error("cannot start in the background: {0}")]
+    /// It could not go into the background, or has ended there and said why.
+    #[error("not ready in the background: {0}")]
     Background(SystemError),
     /// The pipe that init named is none.
     #[error("{READY_VARIABLE} does not name a pipe")]

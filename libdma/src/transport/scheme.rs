@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use libredox::call::{self, MmapArgs};
 use libredox::flag::{MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
-use syscall::CallFlags;
+use syscall::{CallFlags, F_GETFL};
 
 use super::{Mapping, RawHandle, Transport};
 use crate::protocol::call::Opcode;
@@ -46,7 +46,11 @@ unsafe impl Transport for Scheme {
     }
 
     fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
-        call::dup(descriptor(handle), request).map(Self::adopt).map_err(error)
+        let derived = call::dup(descriptor(handle), request).map_err(error)?;
+        // iommud takes a handle for lost that was never used when its process has ended, and this one may be
+        // meant for another process. Any request is a use.
+        let _ = call::fcntl(derived, F_GETFL, 0);
+        Ok(Self::adopt(derived))
     }
 
     fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
@@ -55,7 +59,8 @@ unsafe impl Transport for Scheme {
     }
 
     fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        // The kernel counts the offset itself; text nodes are only ever read from start to end.
+        // The kernel counts the offset itself, and there is no other way to say it through relibc: text nodes
+        // are only ever read from start to end.
         let _ = offset;
         call::read(descriptor(handle), out).map_err(error)
     }

@@ -114,6 +114,6 @@ fn entries(folder: Folder, from: u64, room: usize) -> Result<Vec<u8>, Error> {
     }
     let length = list.finalize();
     bytes.truncate(length);
-    // Nothing would look like the end.
+    // Nothing would look like the end; `EINVAL` is what others say when there is no room for a single entry.
     if length == 0 && !all { Err(Error::BadAlignment) } else { Ok(bytes) }
 }

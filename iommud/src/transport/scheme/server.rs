@@ -22,6 +22,9 @@ const IDLE: Duration = Duration::from_millis(50);
 /// How long to wait for clients while hardware is to confirm something.
 const SOON: Duration = Duration::from_millis(1);
 
+/// How long to watch hardware before waiting in earnest: it confirms most things sooner than a clock can tell.
+const WATCH: Duration = Duration::from_micros(20);
+
 /// How often handles that nobody has are looked for.
 const TIDY: Duration = Duration::from_secs(1);
 
@@ -176,8 +179,13 @@ impl Server {
         let now = Instant::now();
         if self.desk.is_waiting() || now.duration_since(self.last_poll) >= IDLE {
             self.last_poll = now;
-            for answered in self.desk.poll(now) {
-                self.answer(answered);
+            loop {
+                for answered in self.desk.poll(now) {
+                    self.answer(answered);
+                }
+                if !self.desk.is_waiting() || now.elapsed() >= WATCH {
+                    break;
+                }
             }
         }
         if now.duration_since(self.last_tidy) >= TIDY {

@@ -1,0 +1,292 @@
+//! The Redox transport as far as it runs anywhere: the desk, before a service on simulated hardware.
+#![cfg(target_os = "linux")]
+
+use std::time::{Duration, Instant};
+
+use iommu_service::{Service, Settings};
+use iommu_sim::MachineConfig;
+use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use iommud::platform::sim::SimPlatform;
+use iommud::transport::scheme::open::{GRACE, MOST_OF_A_USER};
+use iommud::transport::scheme::request::{Client, MapRequest, Shape};
+use iommud::transport::scheme::{Desk, Reply, Request};
+use libdma::protocol::call::{BufferInfo, Hello, Opcode};
+use libdma::protocol::{Rights, derive};
+use libdma::{Access, Error};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+const EDU: &str = "device/0000--00--02.0";
+const ROOT: Client = Client { uid: 0, process: Some(7) };
+const USER: Client = Client { uid: 1000, process: Some(8) };
+
+/// A tag that cannot be copied, as the kernel's.
+#[derive(Debug, PartialEq, Eq)]
+struct Tag(u32);
+
+struct Rig {
+    desk: Desk<SimPlatform, Tag>,
+    root: usize,
+    now: Instant,
+    last_tag: u32,
+}
+
+impl Rig {
+    fn new(unit: VtdConfig) -> Self {
+        let platform = SimPlatform::new(MachineConfig::with_unit(unit)).unwrap();
+        let Ok(mut service) = Service::start(platform, Settings::default()) else {
+            panic!("no IOMMU")
+        };
+        while !service.engine().is_settled() {
+            service.poll();
+        }
+        let mut desk = Desk::new(service);
+        let root = desk.root();
+        Self { desk, root, now: Instant::now(), last_tag: 0 }
+    }
+
+    fn request(&mut self, request: Request, client: Client) -> Option<Result<Reply, Error>> {
+        self.last_tag += 1;
+        let tag = self.last_tag;
+        let (answered, result) = self.desk.serve(Tag(tag), request, client, self.now)?;
+        assert_eq!(answered, Tag(tag));
+        Some(result)
+    }
+
+    /// The answer to a request, whenever it comes.
+    fn ask(&mut self, request: Request, client: Client) -> Result<Reply, Error> {
+        if let Some(result) = self.request(request, client) {
+            return result;
+        }
+        loop {
+            if let Some((tag, result)) = self.desk.poll(self.now).pop() {
+                assert_eq!(tag, Tag(self.last_tag));
+                return result;
+            }
+        }
+    }
+
+    fn open(&mut self, path: &str, client: Client) -> Result<usize, Error> {
+        self.ask(open(self.root, path), client).map(number)
+    }
+
+    fn derive(
+        &mut self,
+        handle: usize,
+        request: &(impl IntoBytes + Immutable),
+    ) -> Result<usize, Error> {
+        let bytes = request.as_bytes().to_vec();
+        self.ask(Request::Derive { handle, bytes }, ROOT).map(number)
+    }
+
+    fn call(&mut self, handle: usize, opcode: Opcode, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        let (opcode, payload) = (opcode as u64, payload.to_vec());
+        self.ask(Request::Call { handle, opcode, payload }, ROOT).map(bytes)
+    }
+
+    /// A device, greeted.
+    fn device(&mut self) -> usize {
+        let device = self.open(EDU, ROOT).unwrap();
+        self.call(device, Opcode::Hello, Hello::new().as_bytes()).unwrap();
+        device
+    }
+}
+
+fn open(folder: usize, path: &str) -> Request {
+    Request::Open { folder, path: path.into(), only_folder: false }
+}
+
+fn number(reply: Reply) -> usize {
+    let Reply::Handle { number, .. } = reply else { panic!("{reply:?}") };
+    number
+}
+
+fn bytes(reply: Reply) -> Vec<u8> {
+    let Reply::Bytes(bytes) = reply else { panic!("{reply:?}") };
+    bytes
+}
+
+fn allocation(bytes: u64) -> derive::Allocate {
+    derive::Allocate {
+        kind: U32::new(derive::Kind::Allocate as u32),
+        access: U32::new(libdma::protocol::call::access_code(Access::ReadWrite)),
+        bytes: U64::new(bytes),
+        align: U64::new(4096),
+        limit: U64::new(u64::MAX),
+        label: derive::Allocate::label("ring"),
+    }
+}
+
+fn copy(rights: Rights) -> derive::Copy {
+    derive::Copy { kind: U32::new(derive::Kind::Copy as u32), rights: U32::new(rights.bits()) }
+}
+
+#[test]
+fn a_text_is_a_file_in_a_folder() {
+    let mut rig = Rig::new(VtdConfig::default());
+    let root = rig.open("", USER).unwrap();
+    assert_eq!(rig.ask(Request::Stat(root), USER), Ok(Reply::Shape(Shape::Folder, 0)));
+    let listed = rig.ask(Request::List { handle: root, from: 0 }, USER).unwrap();
+    let Reply::Entries { folder, from } = listed else { panic!("{listed:?}") };
+    let names: Vec<_> = Reply::entries(folder, from).map(|(_, entry)| entry.name).collect();
+    assert!(names.contains(&"units") && names.contains(&"device"), "{names:?}");
+
+    let units = rig.ask(open(root, "/units"), USER).unwrap();
+    assert!(matches!(units, Reply::Handle { positioned: true, .. }));
+    let units = number(units);
+    let read = |rig: &mut Rig, offset, bytes| {
+        self::bytes(rig.ask(Request::Read { handle: units, offset, bytes }, USER).unwrap())
+    };
+    let text = read(&mut rig, 0, 10_000);
+    assert!(String::from_utf8_lossy(&text).contains("VT-d"));
+    assert_eq!(read(&mut rig, 3, 5), text[3..8]);
+    assert!(read(&mut rig, text.len() as u64, 5).is_empty());
+    let length = text.len() as u64;
+    assert_eq!(rig.ask(Request::Stat(units), USER), Ok(Reply::Shape(Shape::Text, length)));
+    assert_eq!(rig.ask(Request::Length(units), USER), Ok(Reply::Length(length)));
+    assert_eq!(rig.ask(Request::Path(units), USER).map(bytes), Ok(b"/scheme/iommu/units".into()));
+    let list = Request::List { handle: units, from: 0 };
+    assert_eq!(rig.ask(list, USER), Err(Error::Other(20)));
+    let only_folder = Request::Open { folder: root, path: "units".into(), only_folder: true };
+    assert_eq!(rig.ask(only_folder, USER), Err(Error::Other(20)));
+    assert_eq!(rig.ask(open(units, "units"), USER), Err(Error::WrongHandleKind));
+}
+
+#[test]
+fn r3_a_device_is_opened_by_root_alone_and_once() {
+    let mut rig = Rig::new(VtdConfig::default());
+    assert_eq!(rig.open(EDU, USER), Err(Error::NotPermitted));
+    let folder = rig.open("device", ROOT).unwrap();
+    let device = rig.ask(open(folder, "0000--00--02.0"), ROOT).unwrap();
+    assert!(matches!(device, Reply::Handle { positioned: false, .. }));
+    assert_eq!(rig.open(EDU, ROOT), Err(Error::DeviceBusy));
+    let device = number(device);
+    assert_eq!(rig.ask(Request::Stat(device), ROOT), Ok(Reply::Shape(Shape::Object, 0)));
+    assert_eq!(
+        rig.ask(Request::Path(device), ROOT).map(bytes).unwrap(),
+        format!("/scheme/iommu/{EDU}").into_bytes()
+    );
+    rig.desk.close(device);
+    assert_eq!(rig.ask(Request::Check(device), ROOT), Err(Error::BadHandle));
+    // Once too often is nobody's end.
+    rig.desk.close(device);
+    rig.open(EDU, ROOT).unwrap();
+}
+
+#[test]
+fn r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows() {
+    let mut rig = Rig::new(VtdConfig::default());
+    let device = rig.device();
+    let buffer = rig.derive(device, &allocation(0x3000)).unwrap();
+    rig.call(buffer, Opcode::Hello, Hello::new().as_bytes()).unwrap();
+    let info = rig.call(buffer, Opcode::BufferInfo, &[0; size_of::<BufferInfo>()]).unwrap();
+    assert_eq!(BufferInfo::read_from_bytes(&info).unwrap().bytes.get(), 0x3000);
+    let good =
+        MapRequest { offset: 0x1000, bytes: 0x2000, shared: true, write: true, execute: false };
+    let map = |rig: &mut Rig, handle, mapping| rig.ask(Request::Map { handle, mapping }, ROOT);
+    let mapped = map(&mut rig, buffer, good);
+    assert!(matches!(mapped, Ok(Reply::Memory { offset: 0x1000, .. })), "{mapped:?}");
+    let refused = [
+        (MapRequest { shared: false, ..good }, Error::NotShared),
+        (MapRequest { execute: true, ..good }, Error::NotPermitted),
+        (MapRequest { bytes: 0x2001, ..good }, Error::OutOfBuffer),
+        (MapRequest { offset: 0x3000, bytes: 1, ..good }, Error::OutOfBuffer),
+        (MapRequest { offset: u64::MAX - 0xfff, ..good }, Error::Overflow),
+        (MapRequest { bytes: 0, ..good }, Error::ZeroSize),
+    ];
+    for (mapping, error) in refused {
+        assert_eq!(map(&mut rig, buffer, mapping), Err(error), "{mapping:?}");
+    }
+    assert_eq!(map(&mut rig, device, good), Err(Error::WrongHandleKind));
+    let weaker = rig.derive(buffer, &copy(Rights::READ)).unwrap();
+    assert_eq!(map(&mut rig, weaker, good), Err(Error::NotPermitted));
+    assert!(map(&mut rig, weaker, MapRequest { write: false, ..good }).is_ok());
+}
+
+#[test]
+fn a_request_that_hardware_must_confirm_is_answered_later_and_once() {
+    let takes = Takes::After(2_000_000);
+    let timing = Timing { queue: takes, registers: takes, ..Timing::default() };
+    let mut rig = Rig::new(VtdConfig { caching_mode: true, timing, ..VtdConfig::default() });
+    assert_eq!(rig.request(open(rig.root, EDU), ROOT), None);
+    assert!(rig.desk.is_waiting());
+    // Nobody else waits for it, and nobody else gets the device.
+    assert!(rig.request(open(rig.root, "units"), USER).unwrap().is_ok());
+    assert_eq!(rig.request(open(rig.root, EDU), ROOT), Some(Err(Error::DeviceBusy)));
+    let mut answered = Vec::new();
+    while answered.is_empty() {
+        answered = rig.desk.poll(rig.now);
+    }
+    let [(Tag(1), Ok(Reply::Handle { number, .. }))] = answered[..] else { panic!("{answered:?}") };
+    assert!(rig.desk.poll(rig.now).is_empty());
+    assert_eq!(rig.ask(Request::Check(number), ROOT), Ok(Reply::Done));
+}
+
+#[test]
+fn r5_an_opening_that_hardware_never_confirms_is_refused_at_the_deadline() {
+    let mut rig = Rig::new(VtdConfig { caching_mode: true, ..VtdConfig::default() });
+    let timing = Timing { queue: Takes::Never, ..Timing::default() };
+    rig.desk.service().platform().machine_mut().unit_mut(0).unwrap().set_timing(timing);
+    let handles = rig.desk.service().handles();
+    assert_eq!(rig.open(EDU, ROOT), Err(Error::TimedOut));
+    assert_eq!(rig.desk.service().handles(), handles);
+}
+
+#[test]
+fn r4_a_handle_that_its_client_died_for_is_closed() {
+    let mut rig = Rig::new(VtdConfig::default());
+    rig.open(EDU, ROOT).unwrap();
+    let ended = |process| Some(process) == ROOT.process;
+    // Its process may have passed it to one that has not come to use it yet.
+    rig.desk.close_lost(rig.now + GRACE - Duration::from_millis(1), ended);
+    assert_eq!(rig.open(EDU, ROOT), Err(Error::DeviceBusy));
+    // As long as its process lives, it may keep it for later.
+    rig.desk.close_lost(rig.now + 10 * GRACE, |_| false);
+    assert_eq!(rig.open(EDU, ROOT), Err(Error::DeviceBusy));
+    rig.desk.close_lost(rig.now + GRACE, ended);
+    let device = rig.open(EDU, ROOT).unwrap();
+
+    // Once used, it is somebody's.
+    rig.ask(Request::Check(device), ROOT).unwrap();
+    rig.desk.close_lost(rig.now + 10 * GRACE, ended);
+    assert_eq!(rig.open(EDU, ROOT), Err(Error::DeviceBusy));
+    // So is the scheme's root, which nobody has used if all opened other folders.
+    assert!(rig.open("", ROOT).is_ok());
+}
+
+#[test]
+fn r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory() {
+    let mut rig = Rig::new(VtdConfig::default());
+    let held: Vec<_> = (0..MOST_OF_A_USER).map(|_| rig.open("units", USER).unwrap()).collect();
+    assert_eq!(rig.open("units", USER), Err(Error::QuotaExceeded));
+    let request =
+        Request::Derive { handle: held[0], bytes: copy(Rights::empty()).as_bytes().to_vec() };
+    assert_eq!(rig.ask(request, USER), Err(Error::QuotaExceeded));
+    assert!(rig.open("units", Client { uid: 1001, ..USER }).is_ok());
+    assert!(rig.open("units", ROOT).is_ok());
+    rig.desk.close(held[0]);
+    assert!(rig.open("units", USER).is_ok());
+}
+
+#[test]
+fn r5_numbers_that_are_nobodys_are_errors() {
+    let mut rig = Rig::new(VtdConfig::default());
+    let mapping = MapRequest { offset: 0, bytes: 1, shared: true, write: false, execute: false };
+    for handle in [0, rig.root + 1, usize::MAX] {
+        let requests = [
+            open(handle, "units"),
+            Request::Derive { handle, bytes: vec![1] },
+            Request::Call { handle, opcode: u64::MAX, payload: Vec::new() },
+            Request::Read { handle, offset: u64::MAX, bytes: 1 },
+            Request::Map { handle, mapping },
+            Request::Stat(handle),
+            Request::Length(handle),
+            Request::Path(handle),
+            Request::List { handle, from: u64::MAX },
+            Request::Check(handle),
+        ];
+        for request in requests {
+            assert_eq!(rig.ask(request, ROOT), Err(Error::BadHandle));
+        }
+    }
+}
