@@ -14,6 +14,11 @@ pub struct UnitId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+impl Ticket {
+    /// What a unit that has failed promises: it will never be confirmed.
+    pub const NEVER: Self = Self(u64::MAX);
+}
+
 /// What all units that an operation concerns have yet to confirm.
 ///
 /// Most concern one unit, so that is kept without an allocation.

@@ -351,6 +351,9 @@ impl Engine {
         spec: &MapSpec,
     ) -> Result<(Iova, Completion), EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
+            return Err(EngineError::UnitFailed);
+        }
         let pieces = &mut self.pieces;
         pieces.clear();
         let run = platform.segments(spec.run);
@@ -572,6 +575,11 @@ fn format_for(unit: &Unit) -> Option<DomainFormat> {
 
 fn unit_mut(units: &mut [UnitSlot], id: UnitId) -> Option<&mut Unit> {
     units.get_mut(usize::from(id.0)).and_then(|slot| slot.unit.as_mut().ok())
+}
+
+fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
+    let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
+    unit.is_none_or(|unit| matches!(unit.state(), UnitState::Failed(_)))
 }
 
 fn progress(units: &[UnitSlot], completion: &Completion) -> Progress {

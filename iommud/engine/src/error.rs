@@ -21,6 +21,9 @@ pub enum StartError {
     /// It has one that cannot be trusted.
     #[error("the firmware's DMAR table cannot be used: {0}")]
     Dmar(#[from] DmarError),
+    /// It names more units than any machine has.
+    #[error("the firmware's DMAR table names {0} units, more than any machine has")]
+    TooManyUnits(usize),
     /// Something of the platform failed.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -41,6 +44,9 @@ pub enum EngineError {
     /// The unit that covers it is not working.
     #[error("the IOMMU in front of {0} was refused or has failed")]
     UnitNotWorking(PciAddress),
+    /// A unit that the domain's devices are behind has failed.
+    #[error("an IOMMU in front of the domain's devices has failed")]
+    UnitFailed,
     /// It is attached to a domain already.
     #[error("{0} is attached to a domain already")]
     AlreadyAttached(PciAddress),

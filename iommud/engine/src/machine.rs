@@ -20,6 +20,10 @@ use crate::pci::{self, Function};
 use crate::platform::Platform;
 use crate::vtd::unit::{Unit, Unusable};
 
+/// The most units that a table may name. The largest machines have some dozens; a table with more is no
+/// table of a machine (rule R5).
+const MAX_UNITS: usize = 1024;
+
 /// A unit that the firmware's table names, whether it can be used or not.
 #[derive(Debug)]
 pub struct UnitSlot {
@@ -118,6 +122,9 @@ pub struct Found {
 pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
     let table = platform.acpi_table(SIGNATURE)?.ok_or(StartError::NoIommu)?;
     let dmar = Dmar::parse(&table)?;
+    if dmar.units.len() + dmar.refused.len() > MAX_UNITS {
+        return Err(StartError::TooManyUnits(dmar.units.len() + dmar.refused.len()));
+    }
     let mut units: Vec<UnitSlot> = dmar
         .units
         .iter()
@@ -165,14 +172,20 @@ pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
     Ok(Found { units, devices, remarks: remarks(&dmar) })
 }
 
-/// The functions of every segment that a unit serves.
+/// The functions of every segment that the table speaks of.
 fn functions(platform: &mut impl Platform, dmar: &Dmar) -> BTreeMap<PciAddress, Function> {
     // Root buses other than 0 are known only from the scopes that start there.
     let mut roots: BTreeMap<u16, BTreeSet<u8>> = BTreeMap::new();
-    for unit in &dmar.units {
-        let buses = roots.entry(unit.segment).or_default();
+    let ruled_out = dmar.refused.iter().filter_map(|refused| match &refused.refusal {
+        Refusal::Unit(unit, _) => Some(unit),
+        Refusal::Region(..) | Refusal::Scope(_) => None,
+    });
+    let units = dmar.units.iter().chain(ruled_out).map(|unit| (unit.segment, &unit.scopes));
+    let regions = dmar.reserved.iter().map(|region| (region.segment, &region.scopes));
+    for (segment, scopes) in units.chain(regions) {
+        let buses = roots.entry(segment).or_default();
         buses.insert(0);
-        buses.extend(unit.scopes.iter().map(|scope| scope.start_bus));
+        buses.extend(scopes.iter().map(|scope| scope.start_bus));
     }
     let mut functions = BTreeMap::new();
     for (segment, buses) in roots {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use dma_types::Access;
+use dma_types::{Access, Iova};
 use iommu_engine::completion::Progress;
+use iommu_engine::engine::MapSpec;
+use iommu_engine::error::EngineError;
 use iommu_engine::platform::BufferRuns;
 use iommu_engine::vtd::unit::{UnitFailure, UnitState};
 use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
@@ -116,6 +118,19 @@ fn r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused() {
         }
         assert_eq!(rig.platform.usage().live_runs, live, "the memory is kept for good");
         assert!(!rig.engine.is_waiting(), "nobody is kept waiting for it");
+        let other = rig.run(4096);
+        let spec = MapSpec {
+            run: other,
+            offset: 0,
+            bytes: 4096,
+            access: Access::Read,
+            align: 4096,
+            limit: Iova::new(u64::MAX),
+            owner: 2,
+        };
+        let Rig { platform, engine } = &mut rig;
+        let refused = engine.map(platform, domain, &spec).map(drop);
+        assert_eq!(refused, Err(EngineError::UnitFailed));
         rig.check();
     }
 }

@@ -304,7 +304,7 @@ impl Unit {
         self.write_context(platform, table, source, ContextEntry::BLOCKED);
         let forget =
             [Invalidation::ContextDevice { domain, source }, Invalidation::IotlbDomain(domain)];
-        Some(self.invalidator.submit(platform, &self.registers, forget))
+        Some(self.submit(platform, forget))
     }
 
     /// Makes the unit forget what it holds of a range of a domain.
@@ -315,7 +315,7 @@ impl Unit {
         range: Changed,
     ) -> Ticket {
         let plan = self.plan(domain, range);
-        self.invalidator.submit(platform, &self.registers, plan.requests().iter().copied())
+        self.submit(platform, plan.requests().iter().copied())
     }
 
     /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.
@@ -370,11 +370,25 @@ impl Unit {
     ) -> Option<Ticket> {
         let flush = self.capabilities.capability.needs_write_buffer_flush();
         if forget {
-            Some(self.invalidator.submit(platform, &self.registers, invalidations))
+            Some(self.submit(platform, invalidations))
         } else if flush {
-            Some(self.invalidator.submit(platform, &self.registers, []))
+            Some(self.submit(platform, []))
         } else {
             None
+        }
+    }
+
+    /// Asks for invalidations. A unit that has failed is asked for nothing more.
+    fn submit(
+        &mut self,
+        platform: &mut impl Platform,
+        invalidations: impl IntoIterator<Item = Invalidation>,
+    ) -> Ticket {
+        match self.phase {
+            Phase::Failed(_) => Ticket::NEVER,
+            Phase::Starting(_) | Phase::Running => {
+                self.invalidator.submit(platform, &self.registers, invalidations)
+            }
         }
     }
 
