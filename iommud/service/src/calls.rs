@@ -15,9 +15,10 @@ use libdma::protocol::{MAX_BATCH, Rights, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::buffers::check_size;
 use crate::error::to_client;
 use crate::handle::{HandleId, Object};
-use crate::service::{Service, check_size};
+use crate::service::Service;
 use crate::session::{BufferId, SessionId};
 
 /// An answer's length, and what must be confirmed before it may be given.

@@ -2,7 +2,8 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`service`] | [`Service`]: open, derive, call, read, map, close, poll |
+//! | [`service`] | [`Service`]: open, derive, call, read, close, poll |
+//! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
 //! | [`handle`] | handles: what each is of, and what it allows |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`session`] | sessions: an open device, its domain and its buffers |
@@ -21,6 +22,7 @@
 
 extern crate alloc;
 
+pub mod buffers;
 pub mod calls;
 pub mod error;
 pub mod faults;
@@ -34,6 +36,7 @@ pub mod report;
 pub mod service;
 pub mod session;
 
+pub use buffers::Grant;
 pub use handle::HandleId;
 pub use pending::{Answer, Completed, Outcome, RequestId};
-pub use service::{Caller, Grant, Service, Settings};
+pub use service::{Caller, Service, Settings};

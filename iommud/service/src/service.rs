@@ -1,16 +1,16 @@
 //! The scheme's behaviour.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use dma_types::{Iova, PAGE_SIZE, PciAddress};
+use dma_types::PciAddress;
 use iommu_engine::completion::{Completion, Progress};
-use iommu_engine::engine::{Engine, Event, MapSpec};
+use iommu_engine::engine::{Engine, Event};
 use iommu_engine::error::StartError;
-use iommu_engine::platform::{Platform, RunId};
+use iommu_engine::platform::Platform;
 use libdma::Error;
-use libdma::protocol::call::{Opcode, access_from_code};
+use libdma::protocol::call::Opcode;
 use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
 
@@ -19,13 +19,9 @@ use crate::faults::FaultLog;
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::node::{Node, Report};
 use crate::pending::{Answer, Completed, Outcome, Pending};
-use crate::records::{BufferRecord, SessionRecord};
+use crate::records::SessionRecord;
 use crate::report;
-use crate::session::{Buffer, BufferId, Session, SessionId, Sessions};
-
-/// The longest buffer that one request may ask for: 1 GiB, more than any device's rings and pools, and
-/// little enough that a mistaken size is an answer and not the end of the machine's memory.
-pub const MAX_BUFFER_BYTES: u64 = 1 << 30;
+use crate::session::{Session, SessionId, Sessions};
 
 /// Who makes a request, as the operating system vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +43,6 @@ impl Caller {
 pub struct Settings {
     /// Names and values, in the order in which they are shown.
     pub lines: Vec<(&'static str, String)>,
-}
-
-/// The right to map a part of a buffer, for the transport to turn into memory of the client's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The memory. The part that is granted starts at its beginning.
-    pub run: RunId,
-    /// How much of it.
-    pub bytes: u64,
-    /// Whether it may be written.
-    pub writable: bool,
 }
 
 /// The scheme's behaviour, on a platform.
@@ -267,78 +252,6 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    fn allocate(
-        &mut self,
-        session: SessionId,
-        request: &derive::Allocate,
-        rights: Rights,
-    ) -> Result<Outcome<HandleId>, Error> {
-        let bytes = request.bytes.get();
-        check_size(bytes)?;
-        let align = request.align.get();
-        if !align.is_power_of_two() || align < PAGE_SIZE {
-            return Err(Error::BadAlignment);
-        }
-        let access = match request.access.get() {
-            0 => None,
-            code => Some(access_from_code(code)?),
-        };
-        let label = label(&request.label)?;
-        let Self { engine, platform, sessions, .. } = self;
-        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
-        let run = platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?;
-        let id = sessions.next_buffer();
-        let limit = Iova::new(request.limit.get());
-        let mapped = access.map(|access| {
-            let spec = MapSpec { run, offset: 0, bytes, access, align, limit, owner: id.0 };
-            let (iova, completion) = engine.map(platform, domain, &spec)?;
-            Ok(((iova, access), completion))
-        });
-        let (first, completion) = match mapped.transpose() {
-            Ok(None) => (None, Completion::none()),
-            Ok(Some((first, completion))) => (Some(first), completion),
-            Err(error) => {
-                platform.free_run(run);
-                return Err(to_client(error));
-            }
-        };
-        let record = BufferRecord { buffer: id, session, run, bytes, first, label: request.label };
-        let slot = match engine.write_record(platform, &record) {
-            Ok(slot) => slot,
-            Err(error) => {
-                let unmapped = match first {
-                    Some((iova, _)) => engine.unmap(platform, domain, iova, bytes),
-                    None => Ok(Completion::none()),
-                };
-                // A mapping that was just made can be unmapped; were it not so, its memory would have to
-                // be kept.
-                if let Ok(completion) = unmapped {
-                    engine.free_run_after(platform, completion, run);
-                }
-                return Err(to_client(error));
-            }
-        };
-        let mappings = first.iter().map(|(iova, _)| (*iova, bytes)).collect();
-        let buffer = Buffer {
-            session: Some(session),
-            run,
-            bytes,
-            label,
-            first,
-            mappings,
-            handles: 1,
-            unmapped: Completion::none(),
-            slot,
-        };
-        self.sessions.buffers.insert(id, buffer);
-        if let Some(session) = self.sessions.sessions.get_mut(&session) {
-            session.buffers.insert(id);
-        }
-        let handle = Handle { object: Object::Buffer(id), rights, greeted: false };
-        let handle = self.handles.insert(handle);
-        Ok(self.answer_handle(handle, completion))
-    }
-
     /// Makes a call on a handle. The answer overwrites the payload; how long it is, if the call is done.
     ///
     /// # Errors
@@ -390,37 +303,6 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Whether a client may map the `bytes` of a buffer from `offset` on, and what it gets then. Offsets
-    /// other than zero are for clients that map a buffer in pieces.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfBuffer`], [`Error::NotPermitted`] by the handle's rights, [`Error::ZeroSize`],
-    /// [`Error::BadAlignment`].
-    pub fn grant(
-        &self,
-        handle: HandleId,
-        offset: u64,
-        bytes: u64,
-        writable: bool,
-    ) -> Result<Grant, Error> {
-        let handle = self.handles.get(handle)?;
-        let Object::Buffer(id) = handle.object else { return Err(Error::WrongHandleKind) };
-        handle.require(if writable { Rights::READ | Rights::WRITE } else { Rights::READ })?;
-        let buffer = self.sessions.buffers.get(&id).ok_or(Error::BadHandle)?;
-        if bytes == 0 {
-            return Err(Error::ZeroSize);
-        }
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::BadAlignment);
-        }
-        let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
-        if end > buffer.bytes {
-            return Err(Error::OutOfBuffer);
-        }
-        Ok(Grant { run: buffer.run, bytes: end, writable })
-    }
-
     /// Closes a handle: the end of what only it held (rule R4).
     pub fn close(&mut self, handle: HandleId) {
         match self.handles.remove(handle).map(|handle| handle.object) {
@@ -455,27 +337,6 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    fn close_buffer(&mut self, id: BufferId) {
-        let Some(buffer) = self.sessions.buffers.get_mut(&id) else { return };
-        buffer.handles -= 1;
-        if buffer.handles > 0 {
-            return;
-        }
-        let Some(buffer) = self.sessions.buffers.remove(&id) else { return };
-        let Self { engine, platform, sessions, .. } = self;
-        let mut unmapped = buffer.unmapped;
-        if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
-            session.buffers.remove(&id);
-            engine.strike_record(platform, buffer.slot);
-            for (iova, bytes) in buffer.mappings {
-                if let Ok(completion) = engine.unmap(platform, session.domain, iova, bytes) {
-                    unmapped.join(&completion);
-                }
-            }
-        }
-        engine.free_run_after(platform, unmapped, buffer.run);
-    }
-
     /// Counts another handle to an object.
     fn count_handle(&mut self, object: &Object) {
         match object {
@@ -494,7 +355,11 @@ impl<P: Platform> Service<P> {
     }
 
     /// Answers with a handle, now or when hardware has confirmed.
-    fn answer_handle(&mut self, handle: HandleId, completion: Completion) -> Outcome<HandleId> {
+    pub(crate) fn answer_handle(
+        &mut self,
+        handle: HandleId,
+        completion: Completion,
+    ) -> Outcome<HandleId> {
         if self.is_done(&completion) {
             Outcome::Done(handle)
         } else {
@@ -510,24 +375,4 @@ impl<P: Platform> Service<P> {
         self.engine.poll(&mut self.platform);
         self.engine.progress(completion) == Progress::Done
     }
-}
-
-/// Refuses what is no size of a buffer.
-pub(crate) fn check_size(bytes: u64) -> Result<(), Error> {
-    match bytes {
-        0 => Err(Error::ZeroSize),
-        _ if bytes > MAX_BUFFER_BYTES => Err(Error::TooLarge),
-        _ if !bytes.is_multiple_of(PAGE_SIZE) => Err(Error::BadAlignment),
-        _ => Ok(()),
-    }
-}
-
-/// A label as text: printable, so that a report cannot be made to say what it does not.
-fn label(bytes: &[u8; 32]) -> Result<String, Error> {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let text = core::str::from_utf8(&bytes[..end]).map_err(|_| Error::BadValue)?;
-    if bytes[end..].iter().any(|byte| *byte != 0) || text.chars().any(char::is_control) {
-        return Err(Error::BadValue);
-    }
-    Ok(text.to_string())
 }

@@ -1,0 +1,244 @@
+//! Domains, and devices in and out of them.
+
+use alloc::vec::Vec;
+
+use dma_types::PciAddress;
+
+use super::{Engine, unit_mut};
+use crate::completion::Completion;
+use crate::domain::{Domain, DomainFormat, DomainKey};
+use crate::error::EngineError;
+use crate::machine::Remark;
+use crate::pci;
+use crate::platform::Platform;
+use crate::records::{AttachmentRecord, DomainRecord};
+use crate::retired::Retired;
+use crate::vtd::context::Translation;
+use crate::vtd::second_stage::SecondStage;
+use crate::vtd::unit::Unit;
+
+impl Engine {
+    /// Makes a domain that the unit in front of `device` can walk, empty but for the ranges that
+    /// firmware reserves for the device.
+    pub fn create_domain(
+        &mut self,
+        platform: &mut impl Platform,
+        device: PciAddress,
+    ) -> Result<DomainKey, EngineError> {
+        let (_, unit) = self.unit_in_front_of(device)?;
+        let format = format_for(unit).ok_or(EngineError::IncompatibleDomain(device))?;
+        let everywhere: Vec<_> = self
+            .devices
+            .values()
+            .flat_map(|device| device.reserved.iter().map(|range| range.as_iova_range()))
+            .collect();
+        let key = DomainKey(self.next_domain);
+        let mut domain = Domain::new(platform, format, everywhere)?;
+        let own = self.devices.get(&device).map_or(&[][..], |device| &device.reserved);
+        let record =
+            DomainRecord { key: key.0, root: domain.root(), levels: format.width.levels() };
+        let made = own
+            .iter()
+            .try_for_each(|range| domain.map_firmware_range(platform, range.start, range.bytes))
+            .and_then(|()| Ok(self.ledger.insert(platform, &record)?));
+        match made {
+            Ok(slot) => domain.set_slot(slot),
+            Err(error) => {
+                // No unit has seen any of it.
+                let mut frames = Vec::new();
+                domain.destroy(platform, &mut frames);
+                frames.into_iter().for_each(|frame| platform.free_frame(frame));
+                return Err(error);
+            }
+        }
+        self.next_domain += 1;
+        self.domains.insert(key, domain);
+        Ok(key)
+    }
+
+    /// Takes a domain apart to which no device is attached any more.
+    pub fn destroy_domain(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+    ) -> Result<(), EngineError> {
+        let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if domain.devices() > 0 {
+            return Err(EngineError::DomainInUse(key));
+        }
+        let Some(domain) = self.domains.remove(&key) else { return Ok(()) };
+        if let Some(slot) = domain.slot() {
+            self.ledger.remove(platform, slot);
+        }
+        let domain_ids = domain.memberships().collect();
+        let mut frames = Vec::new();
+        let completion = domain.destroy(platform, &mut frames);
+        self.retire(platform, Retired { completion, frames, domain_ids, ..Retired::default() });
+        Ok(())
+    }
+
+    /// Attaches a device to a domain: from the completion on at the latest, it reaches what is mapped
+    /// there.
+    pub fn attach(
+        &mut self,
+        platform: &mut impl Platform,
+        device: PciAddress,
+        key: DomainKey,
+    ) -> Result<Completion, EngineError> {
+        let state = self.devices.get(&device).ok_or(EngineError::NoSuchDevice(device))?;
+        let firmware = state.firmware_domain;
+        if state.attached != firmware {
+            return Err(EngineError::AlreadyAttached(device));
+        }
+        self.check_compatible(device, key)?;
+        let mut completion = Completion::none();
+        if firmware.is_some() {
+            completion = self.detach_from_current(platform, device)?;
+        }
+        match self.attach_to(platform, device, key) {
+            Ok(attached) => {
+                completion.join(&attached);
+                Ok(completion)
+            }
+            Err(error) => {
+                self.reattach_firmware(platform, device);
+                Err(error)
+            }
+        }
+    }
+
+    /// Detaches a device from its domain: it reaches what firmware reserves for it, or nothing, and after
+    /// the completion no unit holds anything else.
+    pub fn detach(
+        &mut self,
+        platform: &mut impl Platform,
+        device: PciAddress,
+    ) -> Result<Completion, EngineError> {
+        let state = self.devices.get(&device).ok_or(EngineError::NoSuchDevice(device))?;
+        if state.attached.is_none() || state.attached == state.firmware_domain {
+            return Err(EngineError::NotAttached(device));
+        }
+        let completion = self.detach_from_current(platform, device)?;
+        pci::clear_bus_master(platform, device);
+        self.reattach_firmware(platform, device);
+        Ok(completion)
+    }
+
+    /// Attaches a device that is attached to nothing.
+    pub(super) fn attach_to(
+        &mut self,
+        platform: &mut impl Platform,
+        address: PciAddress,
+        key: DomainKey,
+    ) -> Result<Completion, EngineError> {
+        let (unit, _) = self.unit_in_front_of(address)?;
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let hardware = unit_mut(&mut self.units, unit).ok_or(EngineError::NotCovered(address))?;
+        let known = domain.id_at(unit);
+        let id = match known {
+            Some(id) => id,
+            None => hardware.domain_ids().take().ok_or(EngineError::OutOfDomainIds)?,
+        };
+        let record = AttachmentRecord { device: address, domain: key.0, id: id.get() };
+        let translation =
+            Translation { domain: id, table: domain.root(), width: domain.format().width };
+        // Written down first: a device that is attached without a record would be forgotten.
+        let attached =
+            self.ledger.insert(platform, &record).map_err(EngineError::from).and_then(|slot| {
+                match hardware.attach(platform, address.source(), translation) {
+                    Ok(ticket) => Ok((slot, ticket)),
+                    Err(_) => {
+                        self.ledger.remove(platform, slot);
+                        Err(EngineError::OutOfFrames)
+                    }
+                }
+            });
+        let (slot, ticket) = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                if known.is_none() {
+                    hardware.domain_ids().give_back(id);
+                }
+                return Err(error);
+            }
+        };
+        domain.device_attached(unit, id);
+        if let Some(device) = self.devices.get_mut(&address) {
+            device.attached = Some(key);
+            device.slot = Some(slot);
+        }
+        Ok(ticket.map_or_else(Completion::none, |ticket| Completion::one(unit, ticket)))
+    }
+
+    /// Detaches a device from whatever it is attached to.
+    fn detach_from_current(
+        &mut self,
+        platform: &mut impl Platform,
+        address: PciAddress,
+    ) -> Result<Completion, EngineError> {
+        let device = self.devices.get_mut(&address).ok_or(EngineError::NoSuchDevice(address))?;
+        let unit = device.unit.ok_or(EngineError::NotCovered(address))?;
+        let key = device.attached.ok_or(EngineError::NotAttached(address))?;
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let id = domain.id_at(unit).ok_or(EngineError::NotAttached(address))?;
+        let hardware = unit_mut(&mut self.units, unit).ok_or(EngineError::NotCovered(address))?;
+        let completion = hardware
+            .detach(platform, address.source(), id)
+            .map_or_else(Completion::none, |ticket| Completion::one(unit, ticket));
+        domain.device_detached(unit, &completion);
+        device.attached = None;
+        if let Some(slot) = device.slot.take() {
+            self.ledger.remove(platform, slot);
+        }
+        Ok(completion)
+    }
+
+    /// Gives a device back what firmware reserves for it. If that cannot be, it reaches nothing.
+    fn reattach_firmware(&mut self, platform: &mut impl Platform, address: PciAddress) {
+        let Some(key) = self.devices.get(&address).and_then(|device| device.firmware_domain) else {
+            return;
+        };
+        if let Err(error) = self.attach_to(platform, address, key) {
+            self.remarks.push(Remark::ReservedNotMapped { address, error });
+            if let Some(device) = self.devices.get_mut(&address) {
+                device.firmware_domain = None;
+            }
+            // Nothing is attached to it any more, for it had this one device.
+            let _ = self.destroy_domain(platform, key);
+        }
+    }
+
+    /// Whether the unit in front of a device can walk a domain's table.
+    fn check_compatible(&self, device: PciAddress, key: DomainKey) -> Result<(), EngineError> {
+        let (_, unit) = self.unit_in_front_of(device)?;
+        let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let format = domain.format();
+        let capabilities = unit.capabilities();
+        let capability = capabilities.capability;
+        let walks = capability.supports(format.width)
+            && (capability.pages_of_2m() || !format.entries.pages_of_2m())
+            && (capability.pages_of_1g() || !format.entries.pages_of_1g());
+        let fits = capability.address_bits() >= format.address_bits
+            && (capabilities.extended.coherent() || !format.entries.coherent())
+            && (!unit.write_needs_read() || format.write_needs_read);
+        if walks && fits { Ok(()) } else { Err(EngineError::IncompatibleDomain(device)) }
+    }
+}
+
+/// What a domain for devices behind this unit is made of.
+fn format_for(unit: &Unit) -> Option<DomainFormat> {
+    let capabilities = unit.capabilities();
+    let capability = capabilities.capability;
+    let width = unit.preferred_width()?;
+    Some(DomainFormat {
+        width,
+        entries: SecondStage::new(
+            width,
+            capability.pages_of_2m(),
+            capability.pages_of_1g(),
+            capabilities.extended.coherent(),
+        ),
+        address_bits: capability.address_bits().min(width.bits()),
+        write_needs_read: unit.write_needs_read(),
+    })
+}

@@ -1,0 +1,134 @@
+//! Memory in and out of domains, and what becomes free when hardware has confirmed.
+
+use alloc::vec::Vec;
+
+use dma_types::{Access, Iova};
+
+use super::{Engine, has_failed, progress, unit_mut};
+use crate::completion::{Completion, Progress};
+use crate::domain::{DomainKey, Owner};
+use crate::error::EngineError;
+use crate::iova::IovaRequest;
+use crate::platform::{Platform, RunId};
+use crate::retired::Retired;
+use crate::segments;
+use crate::vtd::unit::Changed;
+
+/// A mapping that a client wants.
+#[derive(Clone, Copy, Debug)]
+pub struct MapSpec {
+    /// The run of memory.
+    pub run: RunId,
+    /// Where in it the mapping starts, a multiple of 4096.
+    pub offset: u64,
+    /// How long it is, a multiple of 4096, not zero.
+    pub bytes: u64,
+    /// What the device may do.
+    pub access: Access,
+    /// What the I/O address must be a multiple of: a power of two, at least 4096.
+    pub align: u64,
+    /// The highest I/O address that the mapping may touch.
+    pub limit: Iova,
+    /// The client's number for its buffer, for reports.
+    pub owner: u64,
+}
+
+impl Engine {
+    /// Maps memory in a domain, at a free I/O address. From the completion on at the latest, its devices
+    /// reach it.
+    pub fn map(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        spec: &MapSpec,
+    ) -> Result<(Iova, Completion), EngineError> {
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
+            return Err(EngineError::UnitFailed);
+        }
+        let pieces = &mut self.pieces;
+        pieces.clear();
+        let run = platform.segments(spec.run);
+        segments::cut(run, spec.offset, spec.bytes, pieces).ok_or(EngineError::OutOfRun)?;
+        let request = IovaRequest { bytes: spec.bytes, align: spec.align, limit: spec.limit };
+        let owner = Owner::Buffer(spec.owner);
+        let (iova, touched) = domain.map(platform, pieces, request, spec.access, owner)?;
+        let range = Changed { start: iova, bytes: spec.bytes, touched };
+        let mut completion = Completion::none();
+        for (unit, id) in domain.memberships() {
+            let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+            if let Some(ticket) = hardware.mapped(platform, id, range) {
+                completion.add(unit, ticket);
+            }
+        }
+        Ok((iova, completion))
+    }
+
+    /// Takes a mapping away. After the completion no device reaches it; its addresses and tables are kept
+    /// out of use until then, and its memory is for the caller to keep (see [`Self::free_run_after`]).
+    pub fn unmap(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        iova: Iova,
+        bytes: u64,
+    ) -> Result<Completion, EngineError> {
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let mut frames = Vec::new();
+        let range = domain.unmap(platform, iova, bytes, &mut frames)?;
+        let mut completion = Completion::none();
+        for (unit, id) in domain.memberships() {
+            let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+            completion.add(unit, hardware.invalidate(platform, id, range));
+        }
+        let range = Some((key, iova, bytes));
+        let retired =
+            Retired { completion: completion.clone(), frames, range, ..Retired::default() };
+        self.retire(platform, retired);
+        Ok(completion)
+    }
+
+    /// Frees a run of memory that no device can reach once `completion` is done.
+    pub fn free_run_after(
+        &mut self,
+        platform: &mut impl Platform,
+        completion: Completion,
+        run: RunId,
+    ) {
+        self.retire(platform, Retired { completion, run: Some(run), ..Retired::default() });
+    }
+
+    /// Frees something at once if it may be, else when it may.
+    pub(super) fn retire(&mut self, platform: &mut impl Platform, retired: Retired) {
+        if self.progress(&retired.completion) == Progress::Done {
+            self.free(platform, retired);
+        } else {
+            self.quarantine.put(retired);
+        }
+    }
+
+    /// Frees everything that the units have confirmed.
+    pub(super) fn release(&mut self, platform: &mut impl Platform) {
+        while let Some(retired) = self.quarantine.take(|it| progress(&self.units, it)) {
+            self.free(platform, retired);
+        }
+    }
+
+    fn free(&mut self, platform: &mut impl Platform, retired: Retired) {
+        let Retired { frames, range, domain_ids, run, .. } = retired;
+        frames.into_iter().for_each(|frame| platform.free_frame(frame));
+        if let Some((key, iova, bytes)) = range
+            && let Some(domain) = self.domains.get_mut(&key)
+        {
+            domain.free_addresses(iova, bytes);
+        }
+        for (unit, id) in domain_ids {
+            if let Some(hardware) = unit_mut(&mut self.units, unit) {
+                hardware.domain_ids().give_back(id);
+            }
+        }
+        if let Some(run) = run {
+            platform.free_run(run);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The machine's IOMMUs, devices and domains, as one.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | here | start, poll, and what there is to see |
+//! | `attachment` | domains, and devices in and out of them |
+//! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
+//!
+//! # What is promised
+//!
+//! Between any two calls, every device reaches exactly what is mapped in the domain it is attached to, or,
+//! attached to none, what firmware reserves for it (rule R1). What a call takes away is not used again
+//! before the units have confirmed that they have forgotten it (rule R2); the [`Completion`] that such a
+//! call returns tells when that is, for those who must know. A call that fails has changed nothing (R7).
+
+mod attachment;
+mod mapping;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use dma_types::PciAddress;
+
+pub use self::mapping::MapSpec;
+use crate::completion::{Completion, Progress, UnitId};
+use crate::domain::{Domain, DomainKey};
+use crate::error::{EngineError, StartError};
+use crate::fault::Fault;
+use crate::ledger::{Ledger, Record, Slot};
+use crate::machine::{self, Device, Remark, UnitSlot};
+use crate::platform::{Platform, Segment};
+use crate::records::UnitRecord;
+use crate::retired::Quarantine;
+use crate::vtd::unit::{Unit, UnitState};
+
+/// What happened to a unit's devices since it was last looked at.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A request was blocked.
+    Fault {
+        /// By this unit.
+        unit: UnitId,
+        /// In this segment.
+        segment: u16,
+        /// This one.
+        fault: Fault,
+    },
+    /// More requests were blocked than the unit could record.
+    FaultsLost {
+        /// This unit.
+        unit: UnitId,
+    },
+}
+
+/// The machine's IOMMUs, devices and domains.
+#[derive(Debug)]
+pub struct Engine {
+    units: Vec<UnitSlot>,
+    devices: BTreeMap<PciAddress, Device>,
+    remarks: Vec<Remark>,
+    domains: BTreeMap<DomainKey, Domain>,
+    next_domain: u64,
+    quarantine: Quarantine,
+    ledger: Ledger,
+    /// Reused from call to call, so that the hot path allocates nothing.
+    pieces: Vec<Segment>,
+}
+
+impl Engine {
+    /// Finds the machine's IOMMUs and devices, and begins to bring the units up. They are up when
+    /// [`is_settled`](Self::is_settled), after some [polls](Self::poll).
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if there is no table of IOMMUs that can be used. A single unit that cannot be used is
+    /// left out, and the others go on.
+    pub fn start(platform: &mut impl Platform) -> Result<Self, StartError> {
+        let ledger = Ledger::create(platform)?;
+        let machine::Found { units, devices, remarks } = machine::discover(platform)?;
+        let mut engine = Self {
+            units,
+            devices,
+            remarks,
+            domains: BTreeMap::new(),
+            next_domain: 1,
+            quarantine: Quarantine::default(),
+            ledger,
+            pieces: Vec::new(),
+        };
+        for unit in engine.units.iter().filter_map(|slot| slot.unit.as_ref().ok()) {
+            let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
+            engine.ledger.insert(platform, &UnitRecord { base, segment, root })?;
+        }
+        engine.map_reserved_ranges(platform);
+        engine.poll(platform);
+        Ok(engine)
+    }
+
+    /// Gives each device for which firmware reserves memory a domain with that memory in it, before
+    /// translation is turned on (rule R1).
+    fn map_reserved_ranges(&mut self, platform: &mut impl Platform) {
+        let wanting: Vec<PciAddress> = self
+            .devices
+            .iter()
+            .filter(|(_, device)| !device.reserved.is_empty() && device.unit.is_some())
+            .map(|(address, _)| *address)
+            .collect();
+        for address in wanting {
+            let given = self.create_domain(platform, address).and_then(|key| {
+                self.attach_to(platform, address, key).inspect_err(|_| {
+                    // It was just made, and nothing is attached to it.
+                    let _ = self.destroy_domain(platform, key);
+                })?;
+                Ok(key)
+            });
+            match given {
+                Ok(key) => {
+                    if let Some(device) = self.devices.get_mut(&address) {
+                        device.firmware_domain = Some(key);
+                    }
+                }
+                Err(error) => self.remarks.push(Remark::ReservedNotMapped { address, error }),
+            }
+        }
+    }
+
+    /// Goes on with what is under way: units that start, invalidations, and what waits for them.
+    pub fn poll(&mut self, platform: &mut impl Platform) {
+        for slot in &mut self.units {
+            if let Ok(unit) = &mut slot.unit {
+                unit.poll(platform);
+            }
+        }
+        self.release(platform);
+    }
+
+    /// Whether every unit either translates or has been given up.
+    pub fn is_settled(&self) -> bool {
+        self.running_units().all(|unit| !matches!(unit.state(), UnitState::Starting(_)))
+    }
+
+    /// Whether something waits for hardware, so that the engine should be polled soon.
+    pub fn is_waiting(&self) -> bool {
+        !self.is_settled()
+            || self.running_units().any(|unit| {
+                !matches!(unit.state(), UnitState::Failed(_)) && unit.open_tickets() > 0
+            })
+    }
+
+    /// Reads the faults that the units have recorded.
+    pub fn take_events(&mut self, platform: &mut impl Platform) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut faults = Vec::new();
+        for (index, slot) in self.units.iter_mut().enumerate() {
+            let unit = UnitId(index as u16);
+            let Ok(hardware) = &mut slot.unit else { continue };
+            let lost = hardware.take_faults(platform, &mut faults);
+            let segment = hardware.segment();
+            events.extend(faults.drain(..).map(|fault| Event::Fault { unit, segment, fault }));
+            if lost {
+                events.push(Event::FaultsLost { unit });
+            }
+        }
+        events
+    }
+
+    /// How a completion stands. It does not change before the next [poll](Self::poll).
+    pub fn progress(&self, completion: &Completion) -> Progress {
+        progress(&self.units, completion)
+    }
+
+    /// The units, in the order of the firmware's table, by [`UnitId`].
+    pub fn units(&self) -> &[UnitSlot] {
+        &self.units
+    }
+
+    /// The PCI functions, by address.
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
+    }
+
+    /// A PCI function.
+    pub fn device(&self, address: PciAddress) -> Option<&Device> {
+        self.devices.get(&address)
+    }
+
+    /// What was odd about the firmware's table.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+
+    /// The domains, by number.
+    pub fn domains(&self) -> impl Iterator<Item = (DomainKey, &Domain)> {
+        self.domains.iter().map(|(key, domain)| (*key, domain))
+    }
+
+    /// A domain.
+    pub fn domain(&self, key: DomainKey) -> Option<&Domain> {
+        self.domains.get(&key)
+    }
+
+    /// Writes down what must survive the daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::OutOfFrames`].
+    pub fn write_record(
+        &mut self,
+        platform: &mut impl Platform,
+        record: &impl Record,
+    ) -> Result<Slot, EngineError> {
+        Ok(self.ledger.insert(platform, record)?)
+    }
+
+    /// Strikes out what was written down.
+    pub fn strike_record(&mut self, platform: &impl Platform, slot: Slot) {
+        self.ledger.remove(platform, slot);
+    }
+
+    /// How many things wait for hardware to confirm before they are free.
+    pub fn retired(&self) -> usize {
+        self.quarantine.len()
+    }
+
+    fn unit_in_front_of(&self, address: PciAddress) -> Result<(UnitId, &Unit), EngineError> {
+        let device = self.devices.get(&address).ok_or(EngineError::NoSuchDevice(address))?;
+        let id = device.unit.ok_or(EngineError::NotCovered(address))?;
+        let unit = self.units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
+        match unit {
+            Some(unit) if !matches!(unit.state(), UnitState::Failed(_)) => Ok((id, unit)),
+            _ => Err(EngineError::UnitNotWorking(address)),
+        }
+    }
+
+    fn running_units(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().filter_map(|slot| slot.unit.as_ref().ok())
+    }
+}
+
+fn unit_mut(units: &mut [UnitSlot], id: UnitId) -> Option<&mut Unit> {
+    units.get_mut(usize::from(id.0)).and_then(|slot| slot.unit.as_mut().ok())
+}
+
+fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
+    let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
+    unit.is_none_or(|unit| matches!(unit.state(), UnitState::Failed(_)))
+}
+
+fn progress(units: &[UnitSlot], completion: &Completion) -> Progress {
+    let mut all = Progress::Done;
+    for (id, ticket) in completion.tickets() {
+        let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
+        let Some(unit) = unit else { return Progress::Failed };
+        if unit.confirmed() >= ticket {
+            continue;
+        }
+        if matches!(unit.state(), UnitState::Failed(_)) {
+            return Progress::Failed;
+        }
+        all = Progress::Pending;
+    }
+    all
+}
