@@ -21,8 +21,11 @@ pub(super) fn r1_without_a_domain() -> Outcome {
 
 pub(super) fn r1_after_its_driver() -> Outcome {
     let _iommud = start_iommud()?;
+    let before = Traces::now()?;
     let edu = devices::edu()?;
     run("edud", &["--device", &edu.name(), "--rounds", "1"])?.expect(0)?;
+    // When it is free, bus mastering is off. Were that to come later, it would be what stops the device.
+    before.wait_for_return()?;
     reaches_nothing(&edu)
 }
 
