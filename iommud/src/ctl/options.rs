@@ -68,7 +68,10 @@ mod tests {
 
     #[test]
     fn options_may_stand_before_and_behind_the_report() {
-        for line in [&["iommuctl", "--json", "faults", "--check"], &["iommuctl", "faults", "--check", "--json"]] {
+        for line in [
+            &["iommuctl", "--json", "faults", "--check"],
+            &["iommuctl", "faults", "--check", "--json"],
+        ] {
             let options = Options::try_parse_from(line).unwrap();
             assert!(options.json);
             assert_eq!(options.report, Some(Report::Faults { check: true }));
@@ -78,7 +81,9 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_told_and_has_its_exit_code() {
-        for line in [&["iommuctl", "unit"][..], &["iommuctl", "units", "--check"], &["iommuctl", "--jsn"]] {
+        for line in
+            [&["iommuctl", "unit"][..], &["iommuctl", "units", "--check"], &["iommuctl", "--jsn"]]
+        {
             assert_eq!(Options::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
         }
     }

@@ -35,7 +35,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
 /// Whether any access was blocked.
 fn has_faults(client: &Client) -> Result<bool, Error> {
     let path = format!("{FAULTS}{JSON}");
-    let rows: Vec<serde_json::Value> = serde_json::from_str(&client.read(&path)?)
-        .map_err(|_| Error::Nonsense { path })?;
+    let rows: Vec<serde_json::Value> =
+        serde_json::from_str(&client.read(&path)?).map_err(|_| Error::Nonsense { path })?;
     Ok(!rows.is_empty())
 }

@@ -72,11 +72,8 @@ fn machine() -> MachineConfig {
 }
 
 fn settings(options: &Options) -> Settings {
-    let platform = if options.sim {
-        "SIMULATED: confines nothing real"
-    } else {
-        "linux: a guest in QEMU"
-    };
+    let platform =
+        if options.sim { "SIMULATED: confines nothing real" } else { "linux: a guest in QEMU" };
     Settings {
         lines: vec![
             ("platform", platform.into()),

@@ -2,14 +2,14 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`machine`] | [`Redox`]: the whole platform |
-//! | [`memory`] | the memory scheme: contiguous memory, its physical addresses, registers' pages |
-//! | [`frames`] | the arena of table frames; [`frame_book`] keeps its book |
-//! | [`runs`] | clients' buffers; [`pieces`] says of what they are made |
-//! | [`registers`] | register windows, uncached |
-//! | [`config_space`] | PCI configuration space, memory-mapped; [`mcfg`] says where it lies |
-//! | [`acpi`] | the firmware's tables |
-//! | [`random`] | entropy |
+//! | `machine` | `Redox`: the whole platform |
+//! | `memory` | the memory scheme: contiguous memory, its physical addresses, registers' pages |
+//! | `frames` | the arena of table frames; `frame_book` keeps its book |
+//! | `runs` | clients' buffers; `pieces` says of what they are made |
+//! | `registers` | register windows, uncached |
+//! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
+//! | `acpi` | the firmware's tables |
+//! | `random` | entropy |
 //!
 //! What runs on any system is compiled for tests on the host as well; the rest is for Redox alone.
 

@@ -25,11 +25,12 @@
 //! # Clients that do not mean well
 //!
 //! There is one thread, and no client can make it wait: requests are taken and answers given without
-//! blocking, and an answer that its client has no room for is dropped. A packet that is no request is answered with an error
-//! if there is a socket to answer on, else ignored. What a client holds here is counted, so that it runs out
-//! of its own allowance before the daemon runs out of descriptors. (A client that sends the descriptor of a
-//! file that another process serves, and has that process not react, can delay the closing of it. Only root
-//! can mount such a file without being noticed, and this transport is for tests.)
+//! blocking, and an answer that its client has no room for is dropped. A request that makes no sense is
+//! answered with an error if there is a socket to answer on, else ignored. What a client holds here is
+//! counted, so that it runs out of its own allowance before the daemon runs out of descriptors.
+//!
+//! One way is left: the daemon closes what descriptors a client sends, and closing a file that another
+//! process serves (FUSE) waits for that process. Linux is for tests, so this is only said.
 
 pub mod accounts;
 pub mod endpoint;

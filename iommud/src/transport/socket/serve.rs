@@ -37,7 +37,8 @@ impl<P: Host> Server<P> {
         if let Err(error) = self.accounts.add_request(holder) {
             return reply.refuse(error);
         }
-        let served = Request::parse(&mut packet).and_then(|request| self.act(object, holder, request));
+        let served =
+            Request::parse(&mut packet).and_then(|request| self.act(object, holder, request));
         if let Ok(Served::Later(request, handle)) = served {
             self.waiting.insert(request, Waiting { reply, holder, handle });
             return;
@@ -54,7 +55,9 @@ impl<P: Host> Server<P> {
 
     fn act(&mut self, object: Object, holder: Holder, request: Request) -> Result<Served, Error> {
         match request {
-            Request::Open(path) => self.new_handle(holder, |service| open_path(service, object, &path)),
+            Request::Open(path) => {
+                self.new_handle(holder, |service| open_path(service, object, &path))
+            }
             Request::Derive(bytes) => {
                 let handle = object.handle().ok_or(Error::WrongHandleKind)?;
                 self.new_handle(holder, |service| Ok(named(service.derive(handle, &bytes)?)))
@@ -124,7 +127,8 @@ impl<P: Host> Server<P> {
             return memory.try_clone_to_owned().map_err(|_| Error::QuotaExceeded);
         }
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-        open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|_| Error::QuotaExceeded)
+        open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|_| Error::QuotaExceeded)
     }
 }
 
@@ -144,7 +148,11 @@ fn open_path<P: Host>(
         }
         let function = function?;
         let exists = simulator.machine().functions().any(|known| known == function);
-        return if exists { Ok(Outcome::Done(Object::Simulated(function))) } else { Err(Error::NoSuchPath) };
+        return if exists {
+            Ok(Outcome::Done(Object::Simulated(function)))
+        } else {
+            Err(Error::NoSuchPath)
+        };
     }
     Ok(named(service.open(root, path, caller)?))
 }

@@ -74,7 +74,7 @@ impl<P: Host> Server<P> {
         Ok(server)
     }
 
-    /// Serves until `stop` is set, which is seen after at most [`IDLE`].
+    /// Serves until `stop` is set, which is seen within the time that it idles.
     ///
     /// # Errors
     ///
@@ -183,9 +183,8 @@ impl<P: Host> Server<P> {
     /// Takes one packet. If there are more, epoll says so again, after everybody else had a turn.
     fn receive(&mut self, token: Token, flags: epoll::EventFlags) {
         let Some(endpoint) = self.endpoints.get(&token) else { return };
-        let gone = flags.intersects(
-            epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
-        );
+        let gone = flags
+            .intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR);
         match packet::receive(&endpoint.socket, RecvFlags::DONTWAIT) {
             Ok(packet) => self.serve(token, packet),
             // An empty packet looks like the end, and is not.
