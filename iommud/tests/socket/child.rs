@@ -1,0 +1,78 @@
+//! This program again, as a process that can be killed.
+
+use std::env;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use libdma::transport::packet::{self, ReplyHeader};
+use libdma::transport::socket::Socket;
+use libdma::{Access, Coherent, Device, Handle};
+use rustix::net::RecvFlags;
+
+use crate::rig::edu;
+
+/// The environment variable that tells the child what to do.
+const JOB: &str = "IOMMUD_TEST_JOB";
+
+/// A child that holds the device. Killed when dropped, in the middle of it.
+pub(crate) struct Holder(Child);
+
+impl Holder {
+    /// A child that opens the device at this socket.
+    pub(crate) fn opening(socket: &Path) -> Self {
+        let mut command = command("open");
+        command.env("IOMMUD_SOCKET", socket);
+        Self::start(command)
+    }
+
+    /// A child that gets a handle of the device over this socket.
+    pub(crate) fn receiving(socket: OwnedFd) -> Self {
+        let mut command = command("receive");
+        command.stdin(Stdio::from(socket));
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("holding")), "the child holds nothing");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn command(job: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "child::job", "--nocapture"]).env(JOB, job).stderr(Stdio::null());
+    command
+}
+
+/// What the child does; as a test, nothing.
+#[test]
+fn job() {
+    let device = match env::var(JOB).as_deref() {
+        Err(_) => return,
+        Ok("open") => Device::open(Socket::connect().unwrap(), edu()).unwrap(),
+        Ok(_) => {
+            let passed = packet::receive::<ReplyHeader>(io::stdin().as_fd(), RecvFlags::empty());
+            let handle = Socket::adopt(passed.unwrap().descriptor.unwrap());
+            Device::from_handle(Handle::new(Socket::unconnected(), handle)).unwrap()
+        }
+    };
+    let ring = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "of a child").unwrap();
+    ring.write(0, 1).unwrap();
+    println!("\nholding");
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,13 @@
+//! The socket transport: the real `iommud` on simulated hardware, with clients that do and do not mean well.
+#![cfg(target_os = "linux")]
+
+mod child;
+mod ctl;
+mod devices;
+mod edu;
+mod handles;
+mod malformed;
+mod raw;
+mod rig;
+mod start;
+mod users;

@@ -1,0 +1,155 @@
+//! R5: packets that are no requests, and answers that cannot be given.
+
+use std::io::{Read, pipe};
+use std::os::fd::{AsFd, OwnedFd};
+
+use libdma::protocol::call::{Hello, Opcode};
+use libdma::transport::packet::{Kind, MAX_PAYLOAD};
+use libdma::{Device, Error};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, SocketType, send as send_bytes};
+use zerocopy::IntoBytes;
+
+use crate::raw::{answer, ask, connection, open, pair, request, send};
+use crate::rig::{Daemon, edu};
+
+const DEVICE: &str = "device/0000--00--02.0";
+
+fn refused(socket: impl AsFd, packet: &[u8]) -> Error {
+    ask(socket, packet).expect("an answer").expect_err("a refusal")
+}
+
+fn device(daemon: &Daemon) -> OwnedFd {
+    let device = open(connection(daemon), DEVICE).unwrap();
+    let hello = request(Kind::Call as u32, Opcode::Hello as u64, Hello::new().as_bytes());
+    ask(&device, &hello).unwrap().unwrap();
+    device
+}
+
+#[test]
+fn r5_each_malformed_request_has_its_error() {
+    let daemon = Daemon::start();
+    let (root, device) = (connection(&daemon), device(&daemon));
+    let call = |opcode, payload| request(Kind::Call as u32, opcode, payload);
+    for kind in [0, 6, 77, u32::MAX] {
+        assert_eq!(refused(&root, &request(kind, 0, b"units")), Error::UnknownCall);
+    }
+    for opcode in [0, 6, 0xff, u64::MAX] {
+        assert_eq!(refused(&device, &call(opcode, &[0; 64])), Error::UnknownCall);
+    }
+    assert_eq!(refused(&device, &call(Opcode::Hello as u64, b"IOM")), Error::ShortPayload);
+    assert_eq!(refused(&device, &call(Opcode::Hello as u64, b"JOMM\x01\0\0\0")), Error::BadValue);
+    assert_eq!(
+        refused(&device, &call(Opcode::Hello as u64, b"IOMM\x02\0\0\0")),
+        Error::VersionMismatch
+    );
+    assert_eq!(refused(&device, &call(Opcode::DeviceInfo as u64, &[])), Error::ShortPayload);
+    assert_eq!(refused(&device, &call(Opcode::SimRead as u64, &[0; 24])), Error::WrongHandleKind);
+    let derive = Kind::Derive as u32;
+    assert_eq!(refused(&device, &request(derive, 0, &[])), Error::ShortPayload);
+    assert_eq!(refused(&device, &request(derive, 0, &[9, 0, 0, 0])), Error::UnknownCall);
+    assert_eq!(refused(&device, &request(derive, 0, &[2, 0, 0, 0])), Error::ShortPayload);
+    assert_eq!(refused(&device, &request(Kind::Read as u32, 0, &[])), Error::WrongHandleKind);
+    let reserved = [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'u'];
+    assert_eq!(refused(&root, &reserved), Error::BadValue);
+    for path in ["", "/", "unit", "device/", "device/x", "sim/x", "../units", "\0"] {
+        assert_eq!(open(&root, path).unwrap_err(), Error::NoSuchPath, "{path:?}");
+    }
+    drop((root, device));
+    daemon.is_well();
+}
+
+#[test]
+fn r5_a_device_handle_says_hello_first() {
+    let daemon = Daemon::start();
+    let device = open(connection(&daemon), DEVICE).unwrap();
+    let info = request(Kind::Call as u32, Opcode::DeviceInfo as u64, &[0; 48]);
+    assert_eq!(refused(&device, &info), Error::NoHandshake);
+}
+
+#[test]
+fn r5_packets_that_are_no_requests_disturb_nobody() {
+    let daemon = Daemon::start();
+    let socket = connection(&daemon);
+    for length in [0, 1, 15, 16 + MAX_PAYLOAD + 1] {
+        let packet = vec![1; length];
+        send(&socket, &packet, &[]);
+        assert!(ask(&socket, &packet).is_none(), "{length} bytes were answered");
+    }
+    // The connection is as good as before.
+    open(&socket, "units").unwrap();
+    drop(socket);
+    daemon.is_well();
+}
+
+#[test]
+fn r5_what_is_no_socket_for_an_answer_gets_none() {
+    let daemon = Daemon::start();
+    let socket = connection(&daemon);
+    let (mine, its) = pair(SocketType::STREAM);
+    let (mut reader, writer) = pipe().unwrap();
+    let packet = request(Kind::Open as u32, 0, DEVICE.as_bytes());
+    send(&socket, &packet, &[]);
+    send(&socket, &packet, &[its.as_fd()]);
+    send(&socket, &packet, &[writer.as_fd()]);
+    drop((its, writer));
+    // Neither was opened, nothing was written, and no copy was kept.
+    drop(Device::open(daemon.connect(), edu()).unwrap());
+    assert!(answer(mine).is_none());
+    assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+#[test]
+fn r5_descriptors_beyond_the_first_are_closed() {
+    let daemon = Daemon::start();
+    let socket = connection(&daemon);
+    let (mine, its) = pair(SocketType::SEQPACKET);
+    let (mut reader, writer) = pipe().unwrap();
+    let packet = request(Kind::Open as u32, 0, b"units");
+    let all = [its.as_fd(), writer.as_fd(), writer.as_fd()];
+    send(&socket, &packet, &all);
+    assert!(answer(&mine).unwrap().is_ok());
+    // More than are ever taken.
+    send(&socket, &packet, &[writer.as_fd(); 8]);
+    drop(writer);
+    assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
+    open(&socket, "units").unwrap();
+}
+
+#[test]
+fn r5_an_answer_that_has_no_room_is_dropped_and_nobody_waits() {
+    let daemon = Daemon::start();
+    let socket = connection(&daemon);
+    let (mine, its) = pair(SocketType::SEQPACKET);
+    while send_bytes(&its, &[0; 1024], SendFlags::DONTWAIT) != Err(Errno::AGAIN) {}
+    send(&socket, &request(Kind::Open as u32, 0, DEVICE.as_bytes()), &[its.as_fd()]);
+    // The device was opened for this client and, since it did not take the handle, closed again.
+    drop(daemon.reopen());
+    drop((socket, mine, its));
+    daemon.is_well();
+}
+
+#[test]
+fn r4_a_handle_whose_client_is_gone_is_closed() {
+    let daemon = Daemon::start();
+    for _ in 0..50 {
+        let socket = connection(&daemon);
+        let (mine, its) = pair(SocketType::SEQPACKET);
+        drop(mine);
+        send(&socket, &request(Kind::Open as u32, 0, DEVICE.as_bytes()), &[its.as_fd()]);
+    }
+    daemon.is_well();
+}
+
+#[test]
+fn a_client_that_shuts_its_end_has_left() {
+    let daemon = Daemon::start();
+    let device = device(&daemon);
+    rustix::net::shutdown(&device, rustix::net::Shutdown::Write).unwrap();
+    drop(daemon.reopen());
+    let wait = Timespec { tv_sec: 5, tv_nsec: 0 };
+    let mut descriptors = [PollFd::new(&device, PollFlags::IN)];
+    poll(&mut descriptors, Some(&wait)).unwrap();
+    assert!(descriptors[0].revents().contains(PollFlags::HUP));
+}
