@@ -25,13 +25,9 @@ pub struct Buffer {
     device: Device,
 }
 
-// SAFETY: the memory is not tied to a thread; it is a mapping of the process.
+// SAFETY: the memory is not tied to a thread; it is a mapping of the process. It is not `Sync`: that a device
+// writes meanwhile is what volatile access is for, but two threads of this process would race.
 unsafe impl Send for Buffer {}
-// SAFETY: through `&Buffer` the memory is only reached by volatile access, which races with the device
-// by design and with other threads no more than with the device: bytes may tear, nothing is undefined
-// that is not already so for memory that hardware writes.
-unsafe impl Sync for Buffer {}
-
 impl Buffer {
     /// Takes over a buffer's handle and maps its memory.
     pub(crate) fn from_handle(handle: Handle, device: Device) -> Result<Self, Error> {

@@ -15,7 +15,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Takes a handle over. Nobody else may close it.
+    /// Takes a handle over, which must be of this transport: a number means something else to another.
     pub fn new(transport: Arc<dyn Transport>, raw: RawHandle) -> Self {
         Self { transport, raw }
     }
@@ -64,12 +64,13 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.transport.close(self.raw);
+        // SAFETY: the handle is this one's alone, and a buffer unmaps its memory before its handle goes.
+        unsafe { self.transport.close(self.raw) };
     }
 }
 
 impl core::fmt::Debug for Handle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("Handle").field(&self.raw.0).finish()
+        f.debug_tuple("Handle").field(&self.raw.number()).finish()
     }
 }

@@ -12,7 +12,7 @@ use iommu_engine::platform::{Platform, RunId};
 use libdma::Error;
 use libdma::protocol::call::Opcode;
 use libdma::transport::{Mapping, RawHandle, Transport};
-use spin::{Mutex, MutexGuard};
+use spin::Mutex;
 
 use crate::handle::HandleId;
 use crate::pending::{Answer, Completed, Outcome, RequestId};
@@ -38,14 +38,14 @@ pub struct InProcess<P> {
 
 impl<P: Platform> InProcess<P> {
     /// A client of this service, with the rights of this caller.
-    pub fn new(service: Arc<Mutex<Service<P>>>, caller: Caller) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// As long as anything that was mapped through this is in use, nobody closes handles of the service or
+    /// frees runs of its platform but through a transport.
+    pub unsafe fn new(service: Arc<Mutex<Service<P>>>, caller: Caller) -> Self {
         let root = service.lock().root();
         Self { service, root, caller }
-    }
-
-    /// The service, to look at and to poll. Not while a request is made.
-    pub fn service(&self) -> MutexGuard<'_, Service<P>> {
-        self.service.lock()
     }
 
     /// The answer to a request, when hardware has confirmed it.
@@ -69,7 +69,8 @@ impl<P: Platform> InProcess<P> {
                 Answer::Payload(_) => return Err(Error::BadValue),
             },
         };
-        Ok(RawHandle(handle.0))
+        // SAFETY: the service has just opened it, and looks its number up at each use.
+        Ok(unsafe { RawHandle::from_number(handle.0) })
     }
 }
 
@@ -85,13 +86,13 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
 
     fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
         let service = &mut *self.service.lock();
-        let outcome = service.derive(HandleId(handle.0), request)?;
+        let outcome = service.derive(HandleId(handle.number()), request)?;
         Self::handle(service, outcome)
     }
 
     fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
         let service = &mut *self.service.lock();
-        match service.call(HandleId(handle.0), opcode as u64, payload)? {
+        match service.call(HandleId(handle.number()), opcode as u64, payload)? {
             Outcome::Done(length) => Ok(length),
             Outcome::Pending(request) => {
                 let Answer::Payload(answer) = Self::wait(service, request)? else {
@@ -108,12 +109,12 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     }
 
     fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        self.service.lock().read(HandleId(handle.0), offset, out)
+        self.service.lock().read(HandleId(handle.number()), offset, out)
     }
 
     fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
         let service = self.service.lock();
-        let grant = service.grant(HandleId(handle.0), 0, bytes as u64, writable)?;
+        let grant = service.grant(HandleId(handle.number()), 0, bytes as u64, writable)?;
         let memory = service.platform().run_memory(grant.run).ok_or(Error::BadAddress)?;
         Ok(Mapping { memory, length: bytes })
     }
@@ -122,7 +123,7 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
         // The memory is the run's own and stays where it is.
     }
 
-    fn close(&self, handle: RawHandle) {
-        self.service.lock().close(HandleId(handle.0));
+    unsafe fn close(&self, handle: RawHandle) {
+        self.service.lock().close(HandleId(handle.number()));
     }
 }

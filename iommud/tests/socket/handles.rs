@@ -19,7 +19,7 @@ use crate::rig::{Daemon, edu};
 /// The socket of a handle.
 fn socket(handle: &Handle) -> BorrowedFd<'_> {
     // SAFETY: the handle is open for as long as it is borrowed.
-    unsafe { BorrowedFd::borrow_raw(handle.raw().0 as i32) }
+    unsafe { BorrowedFd::borrow_raw(handle.raw().number() as i32) }
 }
 
 fn duplicate(handle: &Handle) -> OwnedFd {

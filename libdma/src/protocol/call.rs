@@ -97,7 +97,8 @@ pub struct DeviceInfo {
     pub generation: U64,
     /// The domain's number, as `iommuctl domains` shows it.
     pub domain: U64,
-    /// The session's secret: what proves after a restart of the daemon which objects are this client's.
+    /// The session's secret: what proves after a restart of the daemon which objects are this client's. Zeroes
+    /// for a handle that does not have all of [`Rights::DEVICE`](super::Rights::DEVICE).
     pub secret: [u8; 16],
     /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`] and no others yet.
     pub flags: U32,

@@ -54,6 +54,8 @@ errors! {
     BatchTooLarge = 7 E2BIG, "the batch has more entries than allowed or than its payload holds";
     /// The handle is not one, or not one any more.
     BadHandle = 9 EBADF, "the handle is not open";
+    /// The IOMMU in front of the device does not translate yet.
+    NotReady = 11 EAGAIN, "the IOMMU in front of this device is still starting: try again";
     /// No memory for the buffer, or for a table.
     OutOfMemory = 12 ENOMEM, "there is no memory for this";
     /// A pointer or payload that cannot be reached.

@@ -22,7 +22,23 @@ pub mod socket;
 
 /// A handle as its transport numbers it: a file descriptor where there are such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RawHandle(pub u64);
+pub struct RawHandle(u64);
+
+impl RawHandle {
+    /// The handle that a transport knows by this number.
+    ///
+    /// # Safety
+    ///
+    /// It is an open handle of the transport that it will be used with, and is not used after it was closed.
+    pub const unsafe fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number by which its transport knows it.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// A buffer's memory in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +55,7 @@ pub struct Mapping {
 ///
 /// What the implementor owes: [`map`](Self::map) returns memory that is valid for reads (and for writes, if
 /// `writable`) of `length` bytes, which is at least `bytes`, aligned to 4096, not part of any Rust object;
-/// it stays so until [`unmap`](Self::unmap) is called for it, also when the handle is closed or the daemon dies.
+/// it stays so until [`unmap`](Self::unmap) is called for it, also when the daemon dies.
 ///
 /// What the caller owes: that memory may change under it at any time, for a device and other processes
 /// write to it. It must be reached only by volatile or atomic access or by copies, never through `&T`.
@@ -68,5 +84,10 @@ pub unsafe trait Transport: Send + Sync {
     unsafe fn unmap(&self, mapping: Mapping);
 
     /// Closes a handle.
-    fn close(&self, handle: RawHandle);
+    ///
+    /// # Safety
+    ///
+    /// The handle is the caller's own, neither it nor a copy of it is used afterwards, and what was mapped by
+    /// it has been unmapped.
+    unsafe fn close(&self, handle: RawHandle);
 }

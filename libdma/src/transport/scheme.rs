@@ -23,8 +23,13 @@ impl Scheme {
     }
 
     /// The number by which this transport knows a descriptor that another process passed on.
-    pub fn adopt(descriptor: usize) -> RawHandle {
-        RawHandle(descriptor as u64)
+    ///
+    /// # Safety
+    ///
+    /// The descriptor is open and of the `iommu` scheme, and its ownership goes over to the handle.
+    pub const unsafe fn adopt(descriptor: usize) -> RawHandle {
+        // SAFETY: as the caller promises.
+        unsafe { RawHandle::from_number(descriptor as u64) }
     }
 }
 
@@ -33,8 +38,14 @@ fn error(error: libredox::error::Error) -> Error {
     Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
 }
 
+/// The handle of a descriptor that the kernel has just given.
+fn opened(descriptor: usize) -> RawHandle {
+    // SAFETY: it is this process's and open, and nobody else knows it.
+    unsafe { Scheme::adopt(descriptor) }
+}
+
 fn descriptor(handle: RawHandle) -> usize {
-    handle.0 as usize
+    handle.number() as usize
 }
 
 // SAFETY: `map` returns a fresh shared mapping by the kernel of pages that the daemon lent for this buffer;
@@ -42,7 +53,7 @@ fn descriptor(handle: RawHandle) -> usize {
 unsafe impl Transport for Scheme {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let path: String = format!("/scheme/{}/{path}", path::SCHEME);
-        call::open(path, O_RDWR | O_CLOEXEC, 0).map(Self::adopt).map_err(error)
+        call::open(path, O_RDWR | O_CLOEXEC, 0).map(opened).map_err(error)
     }
 
     fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
@@ -50,7 +61,7 @@ unsafe impl Transport for Scheme {
         // iommud takes a handle for lost that was never used when its process has ended, and this one may be
         // meant for another process. Any request is a use.
         let _ = call::fcntl(derived, F_GETFL, 0);
-        Ok(Self::adopt(derived))
+        Ok(opened(derived))
     }
 
     fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
@@ -85,7 +96,7 @@ unsafe impl Transport for Scheme {
         let _ = unsafe { call::munmap(mapping.memory.as_ptr().cast(), mapping.length) };
     }
 
-    fn close(&self, handle: RawHandle) {
+    unsafe fn close(&self, handle: RawHandle) {
         // A descriptor that this process owns can always be closed.
         let _ = call::close(descriptor(handle));
     }

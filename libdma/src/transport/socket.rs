@@ -69,7 +69,8 @@ impl Socket {
 
     /// The number by which this transport knows a descriptor that another process passed on.
     pub fn adopt(descriptor: OwnedFd) -> RawHandle {
-        RawHandle(descriptor.into_raw_fd() as u64)
+        // SAFETY: the descriptor is open, and its ownership goes over to the handle.
+        unsafe { RawHandle::from_number(descriptor.into_raw_fd() as u64) }
     }
 
     fn request(
@@ -120,7 +121,7 @@ fn other(errno: Errno) -> Error {
 
 /// The socket behind a handle, for the length of a call.
 fn borrow(handle: &RawHandle) -> Result<BorrowedFd<'_>, Error> {
-    let descriptor = RawFd::try_from(handle.0).map_err(|_| Error::BadHandle)?;
+    let descriptor = RawFd::try_from(handle.number()).map_err(|_| Error::BadHandle)?;
     // SAFETY: handles of this transport are descriptors that it gave out and that their owner closes
     // only through `close`, which takes the handle; the borrow does not outlive the handle's.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
@@ -186,9 +187,9 @@ unsafe impl Transport for Socket {
         let _ = unsafe { munmap(mapping.memory.as_ptr().cast(), mapping.length) };
     }
 
-    fn close(&self, handle: RawHandle) {
-        if let Ok(descriptor) = RawFd::try_from(handle.0) {
-            // SAFETY: the handle is this transport's, and its owner gives it up with this call.
+    unsafe fn close(&self, handle: RawHandle) {
+        if let Ok(descriptor) = RawFd::try_from(handle.number()) {
+            // SAFETY: by the caller's promise the handle is its own, and is not used any more.
             drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
     }

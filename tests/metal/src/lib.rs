@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`harness`] | choosing cases, running them, reporting, ending |
-//! | [`cases`] | the cases, by suite |
+//! | [`cases`](mod@cases) | the cases, by suite |
 //! | [`platform`] | [`platform::Metal`]: the engine's platform on this machine |
 //! | [`memory`] | what lies where, and what the CPU sees |
 //! | [`cpu`] | traps, the serial line, the way out |

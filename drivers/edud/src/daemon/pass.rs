@@ -22,7 +22,7 @@ pub fn pass_to(device: Device, command: &[OsString]) -> Result<Outcome, Error> {
     let failed = || Error::system(format!("cannot run {}", program.display()));
     let mut child = Command::new(program)
         .args(arguments)
-        .env(HANDLE_VARIABLE, device.handle().raw().0.to_string())
+        .env(HANDLE_VARIABLE, device.handle().raw().number().to_string())
         .spawn()
         .map_err(failed())?;
     drop(device);

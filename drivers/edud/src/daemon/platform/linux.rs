@@ -43,7 +43,7 @@ pub fn adopt(number: &str) -> Result<Handle, Error> {
 
 /// Lets the children of this process inherit a handle, under its number.
 pub fn let_inherit(handle: &Handle) -> Result<(), Error> {
-    let number = RawFd::try_from(handle.raw().0).map_err(|_| libdma::Error::BadHandle)?;
+    let number = RawFd::try_from(handle.raw().number()).map_err(|_| libdma::Error::BadHandle)?;
     // SAFETY: the handle is open for as long as it is borrowed here.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl_setfd(descriptor, FdFlags::empty())
@@ -159,7 +159,7 @@ mod tests {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .unwrap();
         let handle = Handle::new(Socket::unconnected(), Socket::adopt(ours));
-        let number = handle.raw().0 as RawFd;
+        let number = handle.raw().number() as RawFd;
         // SAFETY: the handle that owns the descriptor lives to the end of the test.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
         let_inherit(&handle).unwrap();

@@ -38,12 +38,13 @@ pub fn adopt(number: &str) -> Result<Handle, Error> {
     let number = usize::from(number.parse::<u16>().map_err(|_| Error::NoPassedHandle)?);
     // The flag has the same value among a descriptor's flags as among those of open.
     fcntl(number, F_SETFD as usize, O_CLOEXEC as usize).map_err(|_| Error::NoPassedHandle)?;
-    Ok(Handle::new(Scheme::new(), Scheme::adopt(number)))
+    // SAFETY: the descriptor is open, since its flags could be set, and whoever passed it gave it to us.
+    Ok(Handle::new(Scheme::new(), unsafe { Scheme::adopt(number) }))
 }
 
 /// Lets the children of this process inherit a handle, under its number.
 pub fn let_inherit(handle: &Handle) -> Result<(), Error> {
-    fcntl(handle.raw().0 as usize, F_SETFD as usize, 0)
+    fcntl(handle.raw().number() as usize, F_SETFD as usize, 0)
         .map(drop)
         .map_err(|error| Error::system("cannot pass the handle on")(error.into()))
 }

@@ -54,14 +54,15 @@ impl Daemon {
     }
 
     fn object(&self, handle: RawHandle) -> Result<Object, Error> {
-        self.handles().get(&handle.0).copied().ok_or(Error::BadHandle)
+        self.handles().get(&handle.number()).copied().ok_or(Error::BadHandle)
     }
 
     fn insert(&self, object: Object) -> RawHandle {
         let mut handles = self.handles();
         let number = handles.keys().last().map_or(1, |last| last + 1);
         handles.insert(number, object);
-        RawHandle(number)
+        // SAFETY: it is this stand-in's own number, which it looks up at each use.
+        unsafe { RawHandle::from_number(number) }
     }
 
     fn map_piece(&self, entry: &mut MapEntry) -> Result<(), Error> {
@@ -200,8 +201,8 @@ unsafe impl Transport for Daemon {
 
     unsafe fn unmap(&self, _: Mapping) {}
 
-    fn close(&self, handle: RawHandle) {
-        if let Some(Object::Buffer { number, .. }) = self.handles().remove(&handle.0) {
+    unsafe fn close(&self, handle: RawHandle) {
+        if let Some(Object::Buffer { number, .. }) = self.handles().remove(&handle.number()) {
             self.iommu.unmap_buffer(number);
         }
     }
