@@ -17,6 +17,9 @@ pub struct Ticket(pub u64);
 impl Ticket {
     /// What a unit that has failed promises: it will never be confirmed.
     pub const NEVER: Self = Self(u64::MAX);
+
+    /// The first of each unit: that it has forgotten everything of before, when it starts.
+    pub const FIRST: Self = Self(1);
 }
 
 /// What all units that an operation concerns have yet to confirm.
@@ -37,6 +40,11 @@ impl Completion {
     /// One unit's ticket to confirm.
     pub const fn one(unit: UnitId, ticket: Ticket) -> Self {
         Self { first: Some((unit, ticket)), more: Vec::new() }
+    }
+
+    /// Nothing will confirm it: what waits for this is never used again.
+    pub const fn never() -> Self {
+        Self { first: Some((UnitId(u16::MAX), Ticket::NEVER)), more: Vec::new() }
     }
 
     /// Waits for this too.

@@ -9,6 +9,7 @@ use crate::completion::{Completion, UnitId};
 use crate::error::EngineError;
 use crate::iova::{INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO};
 use crate::ledger::Slot;
+use crate::machine::ReservedRange;
 use crate::platform::{Segment, TableFrames};
 use crate::table::{PageTable, Translation, Unmapped};
 use crate::vtd::context::{AddressWidth, DomainId};
@@ -81,6 +82,9 @@ pub struct Domain {
     memberships: Vec<Membership>,
     /// What the units have yet to confirm of all that was ever detached from it.
     detached: Completion,
+    /// What they have yet to confirm of tables that were unlinked: until then they may look for what is mapped
+    /// in the old ones.
+    unlinked: Completion,
     /// Its record in the ledger, once it is written.
     slot: Option<Slot>,
 }
@@ -104,6 +108,7 @@ impl Domain {
             mappings: BTreeMap::new(),
             memberships: Vec::new(),
             detached: Completion::none(),
+            unlinked: Completion::none(),
             slot: None,
         })
     }
@@ -137,8 +142,9 @@ impl Domain {
         access: Access,
         owner: Owner,
     ) -> Result<(Iova, Touched), EngineError> {
-        let request = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
-        let iova = self.addresses.alloc(request)?;
+        let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
+        // Large pages are an advantage and no need: where only an odd place is free, small ones do.
+        let iova = self.addresses.alloc(natural).or_else(|_| self.addresses.alloc(request))?;
         let mapped = self.enter(frames, iova, request.bytes, pieces, access, owner);
         if mapped.is_err() {
             // Nothing was entered, so nothing can have been cached: the address is free at once.
@@ -269,6 +275,23 @@ impl Domain {
             membership.devices = membership.devices.saturating_sub(1);
         }
         self.detached.join(completion);
+    }
+
+    /// Notes that tables were unlinked, which units may walk until `completion`.
+    pub fn tables_unlinked(&mut self, completion: &Completion) {
+        self.unlinked.join(completion);
+    }
+
+    /// What units have yet to confirm before they see what is mapped in new tables.
+    pub fn unlinked(&self) -> &Completion {
+        &self.unlinked
+    }
+
+    /// Whether just these ranges of firmware's are mapped.
+    pub fn holds_reserved(&self, ranges: &[ReservedRange]) -> bool {
+        let firmware = self.mappings.iter().filter(|(_, it)| it.owner == Owner::Firmware);
+        let held = firmware.map(|(iova, mapping)| (iova.get(), mapping.bytes));
+        held.eq(ranges.iter().map(|range| (range.start.get(), range.bytes)))
     }
 
     /// What an address should be a multiple of, so that a buffer of this size can be mapped by the

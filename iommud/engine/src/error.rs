@@ -44,6 +44,9 @@ pub enum EngineError {
     /// The unit that covers it is not working.
     #[error("the IOMMU in front of {0} was refused or has failed")]
     UnitNotWorking(PciAddress),
+    /// The unit that covers it does not translate yet.
+    #[error("the IOMMU in front of {0} is still starting")]
+    UnitStarting(PciAddress),
     /// A unit that the domain's devices are behind has failed.
     #[error("an IOMMU in front of the domain's devices has failed")]
     UnitFailed,

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::acpi::dmar::table::SIGNATURE;
 use crate::acpi::dmar::{Coverage, Dmar, Refusal, Rmrr};
-use crate::completion::UnitId;
+use crate::completion::{Completion, UnitId};
 use crate::domain::DomainKey;
 use crate::error::{EngineError, StartError};
 use crate::iova::IovaRange;
@@ -50,6 +50,8 @@ pub struct Device {
     pub firmware_domain: Option<DomainKey>,
     /// The record of its attachment in the ledger.
     pub slot: Option<Slot>,
+    /// What its unit has yet to confirm before it reaches nothing of what it was attached to before.
+    pub leaving: Completion,
 }
 
 /// Memory that firmware reserves for a device: whole pages.
@@ -158,7 +160,8 @@ pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
             Coverage::Refused(index) => ruled_out.get(&index).copied(),
             Coverage::Nobody => None,
         };
-        let reserved = dmar.reserved_for(*address, &mut buses_behind).map(Into::into).collect();
+        let reserved = dmar.reserved_for(*address, &mut buses_behind).map(Into::into);
+        let reserved = merged(reserved.collect());
         let device = Device {
             function: *function,
             unit: unit.map(|index| UnitId(index as u16)),
@@ -166,6 +169,7 @@ pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
             attached: None,
             firmware_domain: None,
             slot: None,
+            leaving: Completion::none(),
         };
         devices.insert(*address, device);
     }
@@ -192,6 +196,23 @@ fn functions(platform: &mut impl Platform, dmar: &Dmar) -> BTreeMap<PciAddress, 
         functions.extend(pci::scan(platform, segment, buses));
     }
     functions
+}
+
+/// Ranges with those that overlap or touch made one: firmware may name the same memory twice, for a device
+/// and for the bridge above it.
+fn merged(mut ranges: Vec<ReservedRange>) -> Vec<ReservedRange> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<ReservedRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start.get() - last.start.get() <= last.bytes => {
+                let end = range.start.get() + range.bytes;
+                last.bytes = last.bytes.max(end - last.start.get());
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 fn remarks(dmar: &Dmar) -> Vec<Remark> {

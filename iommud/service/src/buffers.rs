@@ -79,9 +79,8 @@ impl<P: Platform> Service<P> {
                 };
                 // A mapping that was just made can be unmapped; were it not so, its memory would have to
                 // be kept.
-                if let Ok(completion) = unmapped {
-                    engine.free_run_after(platform, completion, run);
-                }
+                let unmapped = unmapped.unwrap_or_else(|_| Completion::never());
+                engine.free_run_after(platform, unmapped, run);
                 return Err(to_client(error));
             }
         };
@@ -150,9 +149,9 @@ impl<P: Platform> Service<P> {
             session.buffers.remove(&id);
             engine.strike_record(platform, buffer.slot);
             for (iova, bytes) in buffer.mappings {
-                if let Ok(completion) = engine.unmap(platform, session.domain, iova, bytes) {
-                    unmapped.join(&completion);
-                }
+                // What cannot be unmapped may be reached for good: its memory is never used again.
+                let gone = engine.unmap(platform, session.domain, iova, bytes);
+                unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
             }
         }
         engine.free_run_after(platform, unmapped, buffer.run);
@@ -169,11 +168,13 @@ pub(crate) fn check_size(bytes: u64) -> Result<(), Error> {
     }
 }
 
-/// A label as text: printable, so that a report cannot be made to say what it does not.
+/// A label as text: printable ASCII without runs of blanks, so that a report cannot be made to say what it
+/// does not.
 fn label(bytes: &[u8; 32]) -> Result<String, Error> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = core::str::from_utf8(&bytes[..end]).map_err(|_| Error::BadValue)?;
-    if bytes[end..].iter().any(|byte| *byte != 0) || text.chars().any(char::is_control) {
+    let plain = text.chars().all(|char| char.is_ascii_graphic() || char == ' ');
+    if bytes[end..].iter().any(|byte| *byte != 0) || !plain || text.contains("  ") {
         return Err(Error::BadValue);
     }
     Ok(text.to_string())

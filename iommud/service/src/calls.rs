@@ -18,11 +18,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::buffers::check_size;
 use crate::error::to_client;
 use crate::handle::{HandleId, Object};
+use crate::pending::Undo;
 use crate::service::Service;
 use crate::session::{BufferId, SessionId};
 
-/// An answer's length, and what must be confirmed before it may be given.
-type Answered = (usize, Completion);
+/// An answer, but for its bytes, which are in the payload.
+pub(crate) struct Answered {
+    /// How long it is.
+    pub(crate) length: usize,
+    /// What must be confirmed before it may be given.
+    pub(crate) completion: Completion,
+    /// What is to be taken back if that never happens.
+    pub(crate) undo: Undo,
+}
+
+impl Answered {
+    fn now(length: usize) -> Self {
+        Self::after(length, Completion::none())
+    }
+
+    fn after(length: usize, completion: Completion) -> Self {
+        Self { length, completion, undo: Undo::new() }
+    }
+}
 
 impl<P: Platform> Service<P> {
     pub(crate) fn dispatch(
@@ -61,6 +79,8 @@ impl<P: Platform> Service<P> {
 
     fn device_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let id = self.device_of(handle, Rights::INSPECT)?;
+        // The secret proves a claim to all that the session holds, so a weaker handle is not told it (R3).
+        let whole = self.handles.get(handle)?.rights == Rights::DEVICE;
         let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
         let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
         let format = domain.format();
@@ -71,7 +91,7 @@ impl<P: Platform> Service<P> {
             address_bits: U32::new(format.address_bits.into()),
             generation: U64::new(session.generation),
             domain: U64::new(session.domain.0),
-            secret: session.secret,
+            secret: if whole { session.secret } else { [0; 16] },
             flags: U32::new(flags),
             reserved: U32::ZERO,
         };
@@ -112,11 +132,13 @@ impl<P: Platform> Service<P> {
                             self.unmap_one(session, Iova::new(done.iova.get()), done.bytes.get());
                         done.iova = U64::ZERO;
                     }
-                    return Ok((batch.refuse(index, error), Completion::none()));
+                    return Ok(Answered::now(batch.refuse(index, error)));
                 }
             }
         }
-        Ok((batch.length(), all))
+        let mappings = batch.entries.iter();
+        let undo = mappings.map(|it| (session, Iova::new(it.iova.get()), it.bytes.get())).collect();
+        Ok(Answered { undo, ..Answered::after(batch.length(), all) })
     }
 
     fn map_one(
@@ -161,7 +183,7 @@ impl<P: Platform> Service<P> {
             let (iova, bytes) = (entry.iova.get(), entry.bytes.get());
             let twice = seen.contains(&iova);
             if twice || self.buffer_mapped_at(session, Iova::new(iova), bytes).is_none() {
-                return Ok((batch.refuse(index, Error::NotMapped), Completion::none()));
+                return Ok(Answered::now(batch.refuse(index, Error::NotMapped)));
             }
             seen.push(iova);
         }
@@ -170,10 +192,10 @@ impl<P: Platform> Service<P> {
             let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
             all.join(&self.unmap_one(session, iova, bytes)?);
         }
-        Ok((batch.length(), all))
+        Ok(Answered::after(batch.length(), all))
     }
 
-    fn unmap_one(
+    pub(crate) fn unmap_one(
         &mut self,
         session: SessionId,
         iova: Iova,
@@ -185,6 +207,8 @@ impl<P: Platform> Service<P> {
         let completion = engine.unmap(platform, domain, iova, bytes).map_err(to_client)?;
         if let Some(buffer) = sessions.buffers.get_mut(&id) {
             buffer.mappings.remove(&iova);
+            // The address may be another's next.
+            buffer.first = buffer.first.filter(|(first, _)| *first != iova);
             // Its memory must outlast what units may still hold of this mapping.
             buffer.unmapped.join(&completion);
         }
@@ -211,7 +235,7 @@ impl<P: Platform> Service<P> {
 fn answer(payload: &mut [u8], answer: &(impl IntoBytes + Immutable)) -> Result<Answered, Error> {
     let bytes = answer.as_bytes();
     payload.get_mut(..bytes.len()).ok_or(Error::ShortPayload)?.copy_from_slice(bytes);
-    Ok((bytes.len(), Completion::none()))
+    Ok(Answered::now(bytes.len()))
 }
 
 /// A batch in its payload.

@@ -11,6 +11,7 @@ pub fn to_client(error: EngineError) -> Error {
     match error {
         EngineError::NoSuchDevice(_) | EngineError::NotCovered(_) => Error::NoSuchDevice,
         EngineError::UnitNotWorking(_) | EngineError::UnitFailed => Error::UnitFailed,
+        EngineError::UnitStarting(_) => Error::NotReady,
         EngineError::AlreadyAttached(_) | EngineError::DomainInUse(_) => Error::DeviceBusy,
         EngineError::NotAttached(_) | EngineError::NoSuchDomain(_) => Error::SessionEnded,
         EngineError::IncompatibleDomain(_) => Error::IncompatibleDomain,

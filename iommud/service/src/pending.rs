@@ -2,10 +2,12 @@
 
 use alloc::vec::Vec;
 
+use dma_types::Iova;
 use iommu_engine::completion::{Completion, Progress};
 use libdma::Error;
 
 use crate::handle::HandleId;
+use crate::session::SessionId;
 
 /// Names a request that is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +31,9 @@ pub enum Answer {
     Payload(Vec<u8>),
 }
 
+/// Mappings to take back if hardware never confirms: the client will not have learned of them.
+pub(crate) type Undo = Vec<(SessionId, Iova, u64)>;
+
 /// A request that is pending no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completed {
@@ -43,6 +48,7 @@ struct Waiting {
     request: RequestId,
     completion: Completion,
     answer: Answer,
+    undo: Undo,
 }
 
 /// All requests that are pending.
@@ -54,27 +60,27 @@ pub struct Pending {
 
 impl Pending {
     /// Keeps an answer back until `completion` is done.
-    pub fn put(&mut self, completion: Completion, answer: Answer) -> RequestId {
+    pub(crate) fn put(&mut self, completion: Completion, answer: Answer, undo: Undo) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
-        self.waiting.push(Waiting { request, completion, answer });
+        self.waiting.push(Waiting { request, completion, answer, undo });
         request
     }
 
     /// Takes out a request that is done or has failed, if there is one. The answer is given either way, so
     /// that a handle that nobody will get can be closed.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         progress: impl Fn(&Completion) -> Progress,
-    ) -> Option<(RequestId, Answer, Progress)> {
+    ) -> Option<(RequestId, Answer, Undo, Progress)> {
         let (index, state) = self
             .waiting
             .iter()
             .enumerate()
             .map(|(index, waiting)| (index, progress(&waiting.completion)))
             .find(|(_, state)| *state != Progress::Pending)?;
-        let Waiting { request, answer, .. } = self.waiting.remove(index);
-        Some((request, answer, state))
+        let Waiting { request, answer, undo, .. } = self.waiting.remove(index);
+        Some((request, answer, undo, state))
     }
 
     /// How many requests are pending.

@@ -14,6 +14,7 @@ use libdma::protocol::call::Opcode;
 use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
 
+use crate::calls::Answered;
 use crate::error::to_client;
 use crate::faults::FaultLog;
 use crate::handle::{Handle, HandleId, Handles, Object};
@@ -114,7 +115,7 @@ impl<P: Platform> Service<P> {
         self.engine.poll(&mut self.platform);
         self.log_faults();
         let mut completed = Vec::new();
-        while let Some((request, answer, progress)) =
+        while let Some((request, answer, undo, progress)) =
             self.pending.take(|completion| self.engine.progress(completion))
         {
             let result = match (progress, answer) {
@@ -123,7 +124,13 @@ impl<P: Platform> Service<P> {
                     self.close(handle);
                     Err(Error::TimedOut)
                 }
-                (_, Answer::Payload(_)) => Err(Error::TimedOut),
+                (_, Answer::Payload(_)) => {
+                    for (session, iova, bytes) in undo {
+                        // The unit has failed: what can be taken back is, and its memory is kept for good.
+                        let _ = self.unmap_one(session, iova, bytes);
+                    }
+                    Err(Error::TimedOut)
+                }
             };
             completed.push(Completed { request, result });
         }
@@ -264,12 +271,13 @@ impl<P: Platform> Service<P> {
         opcode: u64,
         payload: &mut [u8],
     ) -> Result<Outcome<usize>, Error> {
-        let (length, completion) = self.dispatch(handle, Opcode::try_from(opcode)?, payload)?;
+        let Answered { length, completion, undo } =
+            self.dispatch(handle, Opcode::try_from(opcode)?, payload)?;
         if self.is_done(&completion) {
             return Ok(Outcome::Done(length));
         }
         let answer = payload.get(..length).unwrap_or_default().to_vec();
-        Ok(Outcome::Pending(self.pending.put(completion, Answer::Payload(answer))))
+        Ok(Outcome::Pending(self.pending.put(completion, Answer::Payload(answer), undo)))
     }
 
     /// Reads a text node from `offset` on; zero bytes at its end.
@@ -324,8 +332,9 @@ impl<P: Platform> Service<P> {
         // The device is cut off first; only then is anything of it on its way to being free.
         let unmapped = match engine.detach(platform, session.device) {
             Ok(completion) => completion,
-            // It was attached when the session began, and only its end detaches it.
-            Err(_) => Completion::none(),
+            // It was attached when the session began, and only its end detaches it. Were it not so, nobody
+            // could say what the device still reaches.
+            Err(_) => Completion::never(),
         };
         let _ = engine.destroy_domain(platform, session.domain);
         for id in session.buffers {
@@ -363,7 +372,7 @@ impl<P: Platform> Service<P> {
         if self.is_done(&completion) {
             Outcome::Done(handle)
         } else {
-            Outcome::Pending(self.pending.put(completion, Answer::Handle(handle)))
+            Outcome::Pending(self.pending.put(completion, Answer::Handle(handle), Vec::new()))
         }
     }
 

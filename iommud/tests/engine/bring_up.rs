@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dma_types::PhysAddr;
-use iommu_engine::error::StartError;
+use iommu_engine::error::{EngineError, StartError};
 use iommu_engine::platform::{Registers, TableFrames};
 use iommu_engine::vtd::unit::{UnitFailure, UnitState};
 use iommu_engine::{Engine, platform::ConfigSpace};
@@ -209,4 +209,82 @@ fn the_unit_and_its_tables_are_in_the_ledger() {
     let completion = rig.engine.detach(&mut rig.platform, edu()).unwrap();
     rig.finish(&completion);
     assert_eq!(Ledger::records::<AttachmentRecord>(&rig.platform).unwrap(), []);
+}
+
+#[test]
+fn a_unit_is_not_touched_before_its_start_and_firmwares_queue_does_not_run_again() {
+    let unit = VtdConfig { caching_mode: true, ..VtdConfig::default() };
+    let config =
+        MachineConfig::with_unit(unit).with_reserved(RESERVED, RESERVED + 0x3fff, &[edu()]);
+    let platform = SimPlatform::with_manual_clock(config).unwrap();
+    let status = FIRMWARE + 6 * 4096;
+    {
+        let mut machine = platform.machine_mut();
+        let memory = machine.memory();
+        let queue = FIRMWARE + 7 * 4096;
+        // Waits that firmware once made, which write 0xdead to a place that is somebody's by now.
+        for n in 0..256 {
+            memory.write64(queue + n * 16, 0xdead_0000_0025);
+            memory.write64(queue + n * 16 + 8, status);
+        }
+        memory.write64(status, 0x1111);
+        machine.flush(FIRMWARE, 8 * 4096);
+        machine.unit_mut(0).unwrap().firmware_left_queue_on(queue);
+    }
+    let mut rig = Rig::start_on(platform);
+    rig.settle();
+    let mut word = [0; 8];
+    rig.platform.machine_mut().memory().read(status, &mut word);
+    assert_eq!(u64::from_le_bytes(word), 0x1111);
+    rig.check();
+}
+
+#[test]
+fn r1_a_range_that_firmware_names_twice_is_reserved_once() {
+    let mut rig = Rig::new(
+        reserved_for_edu().with_reserved(RESERVED, RESERVED + 0x3fff, &[edu()]).with_reserved(
+            RESERVED + 0x2000,
+            RESERVED + 0x5fff,
+            &[edu()],
+        ),
+    );
+    assert!(rig.engine.remarks().is_empty(), "{:?}", rig.engine.remarks());
+    assert_eq!(rig.write(RESERVED + 0x5ff8, &[1; 8]), Ok(()));
+    rig.attach(edu());
+    assert_eq!(rig.write(RESERVED + 0x5ff8, &[1; 8]), Ok(()));
+    rig.check();
+}
+
+#[test]
+fn r1_no_device_is_attached_before_its_unit_translates() {
+    let timing = Timing { commands: Takes::After(100_000_000), ..Timing::default() };
+    let unit = VtdConfig { timing, ..VtdConfig::default() };
+    let mut rig = Rig::started(MachineConfig::with_unit(unit));
+    let Rig { platform, engine } = &mut rig;
+    let refused = engine.create_domain(platform, edu());
+    assert_eq!(refused, Err(EngineError::UnitStarting(edu())));
+    rig.settle();
+    rig.attach(edu());
+    rig.check();
+}
+
+#[test]
+fn r1_reserved_ranges_come_up_on_every_kind_of_slow_unit() {
+    for (queued_invalidation, caching_mode) in
+        [(true, false), (true, true), (false, false), (false, true)]
+    {
+        let takes = Takes::After(1_000_000);
+        let timing = Timing { commands: takes, registers: takes, queue: takes };
+        let unit = VtdConfig {
+            write_buffer: true,
+            timing,
+            queued_invalidation,
+            caching_mode,
+            ..VtdConfig::default()
+        };
+        let config = MachineConfig::with_unit(unit);
+        let mut rig = Rig::new(config.with_reserved(RESERVED, RESERVED + 0x3fff, &[edu()]));
+        assert_eq!(rig.write(RESERVED, &[1; 8]), Ok(()));
+        rig.check();
+    }
 }

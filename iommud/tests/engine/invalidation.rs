@@ -78,10 +78,10 @@ fn r2_addresses_tables_and_memory_wait_for_a_slow_unit() {
         assert_eq!(engine.progress(&completion), Progress::Pending);
         // Still cached, still the run's own memory: a late access harms nobody.
         rig.write(iova.get(), &[2; 8]).unwrap();
+        assert_eq!(rig.engine.retired(), 2);
         let other = rig.run(4096);
         let other_iova = rig.map(domain, other, 4096, Access::ReadWrite);
         assert_ne!(other_iova, iova, "the address is not given out again yet");
-        assert_eq!(rig.engine.retired(), 2);
         rig.finish(&completion);
         rig.pass(Duration::ZERO);
         assert_eq!(rig.engine.retired(), 0);

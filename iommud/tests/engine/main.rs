@@ -9,4 +9,5 @@ mod invalidation;
 mod isolation;
 mod knobs;
 mod leaks;
+mod overtaking;
 mod rig;

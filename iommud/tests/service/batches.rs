@@ -117,3 +117,17 @@ fn r2_an_unmap_returns_when_a_slow_unit_has_forgotten() {
         rig.check();
     }
 }
+
+#[test]
+fn r7_a_map_that_hardware_never_confirms_is_taken_back() {
+    let rig = Rig::with_unit(VtdConfig { caching_mode: true, ..VtdConfig::default() });
+    let device = rig.open();
+    let buffer = device.allocate(4096, None, "").unwrap();
+    let timing = Timing { queue: Takes::Never, ..Timing::default() };
+    rig.service.lock().platform().machine_mut().unit_mut(0).unwrap().set_timing(timing);
+    let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+    assert_eq!(device.map(&[piece]), Err(Error::TimedOut));
+    let service = rig.service.lock();
+    let mapped: usize = service.engine().domains().map(|(_, it)| it.mappings().count()).sum();
+    assert_eq!(mapped, 0);
+}

@@ -1,5 +1,9 @@
 //! Buffers: what driver and device see of them.
 
+use std::sync::atomic::Ordering;
+
+use iommu_engine::platform::TableFrames;
+use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
 use libdma::{Access, Coherent, Error};
 
 use crate::rig::Rig;
@@ -81,7 +85,9 @@ fn r7_an_allocation_that_fails_leaves_nothing_behind() {
     assert_eq!(device.allocate(0, None, "").err(), Some(Error::ZeroSize));
     assert_eq!(device.allocate(1 << 31, None, "").err(), Some(Error::TooLarge));
     assert_eq!(device.allocate(u64::MAX, None, "").err(), Some(Error::TooLarge));
-    assert_eq!(device.allocate(4096, None, "new\nline").err(), Some(Error::BadValue));
+    for label in ["new\nline", "a\u{202e}gnir", "far  apart"] {
+        assert_eq!(device.allocate(4096, None, label).err(), Some(Error::BadValue), "{label:?}");
+    }
     rig.service.lock().platform_mut().limit_run_bytes(before.live_run_bytes + 4096);
     assert_eq!(device.allocate(8192, None, "").err(), Some(Error::OutOfMemory));
     assert_eq!(rig.usage(), before);
@@ -95,5 +101,45 @@ fn r7_an_allocation_that_fails_leaves_nothing_behind() {
         }
         assert_eq!(rig.usage(), before, "{spare} spare frames");
     }
+    rig.check();
+}
+
+#[test]
+fn r2_memory_that_cannot_be_unmapped_is_never_used_again() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let buffer = Coherent::<u64>::new(&device, Access::ReadWrite, "bent").unwrap();
+    let iova = buffer.iova().get();
+    rig.device_writes(iova, &[1; 8]).unwrap();
+    {
+        // An entry of the root leads out of the arena, so that the unmap cannot be done.
+        let service = rig.service.lock();
+        let (_, domain) = service.engine().domains().next().unwrap();
+        for word in service.platform().table(domain.root()).unwrap() {
+            if word.load(Ordering::SeqCst) != 0 {
+                word.store(0x7000_0000_0003, Ordering::SeqCst);
+            }
+        }
+    }
+    drop(buffer);
+    assert_eq!(rig.usage().live_runs, 1);
+    let _ = rig.device_writes(iova, &[2; 8]);
+    rig.check();
+}
+
+#[test]
+fn r2_a_closed_buffers_memory_waits_for_a_slow_unit() {
+    let timing = Timing { queue: Takes::After(20_000_000), ..Timing::default() };
+    let rig = Rig::with_unit(VtdConfig { timing, ..VtdConfig::default() });
+    let device = rig.open();
+    let buffer = Coherent::<u64>::new(&device, Access::ReadWrite, "slow").unwrap();
+    let iova = buffer.iova().get();
+    rig.device_writes(iova, &[1; 8]).unwrap();
+    drop(buffer);
+    // Still cached, perhaps; still nobody else's.
+    let _ = rig.device_writes(iova, &[2; 8]);
+    assert_eq!(rig.service.lock().platform().usage().live_runs, 1);
+    drop(device);
+    assert_eq!(rig.usage().live_runs, 0);
     rig.check();
 }

@@ -6,6 +6,7 @@ use iommu_service::records::{BufferRecord, SessionRecord};
 use iommu_service::{Caller, Outcome};
 use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
 use libdma::protocol::Rights;
+use libdma::protocol::call::{DeviceInfo, Opcode};
 use libdma::{Access, Coherent, Device, Error};
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ fn a_device_has_one_driver_at_a_time() {
 #[test]
 fn only_root_opens_devices_and_sees_physical_addresses() {
     let rig = Rig::new();
-    let stranger = InProcess::new(rig.service.clone(), Caller { uid: 1000 });
+    // SAFETY: nothing is mapped through it.
+    let stranger = unsafe { InProcess::new(rig.service.clone(), Caller { uid: 1000 }) };
     let stranger: Arc<dyn libdma::transport::Transport> = Arc::new(stranger);
     assert_eq!(Device::open(stranger.clone(), edu()).err(), Some(Error::NotPermitted));
     assert_eq!(read(&stranger, "mappings"), Err(Error::NotPermitted));
@@ -82,7 +84,7 @@ fn r4_a_buffer_that_outlives_its_device_keeps_its_memory_and_no_access() {
     rig.service.lock().platform_mut().machine_mut().config_write(edu(), 4, 6);
     let hello = libdma::protocol::call::Hello::new();
     let mut payload = *zerocopy::IntoBytes::as_bytes(&hello).first_chunk::<8>().unwrap();
-    transport.call(device, libdma::protocol::call::Opcode::Hello, &mut payload).unwrap();
+    transport.call(device, Opcode::Hello, &mut payload).unwrap();
     let request = libdma::protocol::derive::Allocate {
         kind: 2.into(),
         access: 3.into(),
@@ -92,11 +94,13 @@ fn r4_a_buffer_that_outlives_its_device_keeps_its_memory_and_no_access() {
         label: libdma::protocol::derive::Allocate::label("orphan"),
     };
     let buffer = transport.derive(device, zerocopy::IntoBytes::as_bytes(&request)).unwrap();
-    transport.close(device);
+    // SAFETY: neither handle is used any more, and nothing was mapped.
+    unsafe { transport.close(device) };
     assert_eq!(rig.usage().live_runs, 1);
     rig.service.lock().platform_mut().machine_mut().config_write(edu(), 4, 6);
     assert!(rig.device_writes(0x1_0000_0000, &[1; 8]).is_err());
-    transport.close(buffer);
+    // SAFETY: as above.
+    unsafe { transport.close(buffer) };
     assert_eq!(rig.usage().live_runs, 0);
     rig.check();
 }
@@ -192,4 +196,16 @@ fn r5_a_request_to_a_stuck_unit_ends_at_its_deadline_and_the_device_is_free() {
     assert_eq!(rig.open_again().err(), Some(Error::UnitFailed));
     let units = rig.json("units");
     assert_eq!(units[0]["state"], "failed");
+}
+
+#[test]
+fn r3_a_weaker_handle_is_not_told_the_secret() {
+    let rig = Rig::new();
+    let device = rig.open();
+    let weaker = Device::from_handle(device.derive(Rights::INSPECT).unwrap()).unwrap();
+    let info = |device: &Device| -> DeviceInfo {
+        device.handle().call(Opcode::DeviceInfo, &[0u8; 0]).unwrap()
+    };
+    assert_ne!(info(&device).secret, [0; 16]);
+    assert_eq!(info(&weaker).secret, [0; 16]);
 }

@@ -25,6 +25,16 @@ impl Engine {
         platform: &mut impl Platform,
         device: PciAddress,
     ) -> Result<DomainKey, EngineError> {
+        self.translating_unit(device)?;
+        self.create_domain_for(platform, device)
+    }
+
+    /// Makes a domain, also while the unit is still starting.
+    pub(super) fn create_domain_for(
+        &mut self,
+        platform: &mut impl Platform,
+        device: PciAddress,
+    ) -> Result<DomainKey, EngineError> {
         let (_, unit) = self.unit_in_front_of(device)?;
         let format = format_for(unit).ok_or(EngineError::IncompatibleDomain(device))?;
         let everywhere: Vec<_> = self
@@ -90,16 +100,13 @@ impl Engine {
         if state.attached != firmware {
             return Err(EngineError::AlreadyAttached(device));
         }
+        self.translating_unit(device)?;
         self.check_compatible(device, key)?;
-        let mut completion = Completion::none();
         if firmware.is_some() {
-            completion = self.detach_from_current(platform, device)?;
+            self.detach_from_current(platform, device)?;
         }
         match self.attach_to(platform, device, key) {
-            Ok(attached) => {
-                completion.join(&attached);
-                Ok(completion)
-            }
+            Ok(completion) => Ok(completion),
             Err(error) => {
                 self.reattach_firmware(platform, device);
                 Err(error)
@@ -163,11 +170,18 @@ impl Engine {
             }
         };
         domain.device_attached(unit, id);
+        let mut leaving = Completion::none();
         if let Some(device) = self.devices.get_mut(&address) {
             device.attached = Some(key);
             device.slot = Some(slot);
+            leaving = device.leaving.clone();
         }
-        Ok(ticket.map_or_else(Completion::none, |ticket| Completion::one(unit, ticket)))
+        // What it was attached to before must be forgotten, too, before it can be said to be here.
+        let mut completion = leaving;
+        if let Some(ticket) = ticket {
+            completion.add(unit, ticket);
+        }
+        Ok(completion)
     }
 
     /// Detaches a device from whatever it is attached to.
@@ -187,6 +201,7 @@ impl Engine {
             .map_or_else(Completion::none, |ticket| Completion::one(unit, ticket));
         domain.device_detached(unit, &completion);
         device.attached = None;
+        device.leaving.join(&completion);
         if let Some(slot) = device.slot.take() {
             self.ledger.remove(platform, slot);
         }
@@ -215,7 +230,9 @@ impl Engine {
         let format = domain.format();
         let capabilities = unit.capabilities();
         let capability = capabilities.capability;
-        let walks = capability.supports(format.width)
+        let reserved = self.devices.get(&device).map_or(&[][..], |device| &device.reserved);
+        let walks = domain.holds_reserved(reserved)
+            && capability.supports(format.width)
             && (capability.pages_of_2m() || !format.entries.pages_of_2m())
             && (capability.pages_of_1g() || !format.entries.pages_of_1g());
         let fits = capability.address_bits() >= format.address_bits

@@ -12,6 +12,7 @@ use crate::iova::IovaRequest;
 use crate::platform::{Platform, RunId};
 use crate::retired::Retired;
 use crate::segments;
+use crate::vtd::invalidation::Touched;
 use crate::vtd::unit::Changed;
 
 /// A mapping that a client wants.
@@ -54,7 +55,10 @@ impl Engine {
         let owner = Owner::Buffer(spec.owner);
         let (iova, touched) = domain.map(platform, pieces, request, spec.access, owner)?;
         let range = Changed { start: iova, bytes: spec.bytes, touched };
-        let mut completion = Completion::none();
+        let mut completion = match touched {
+            Touched::Leaves => Completion::none(),
+            Touched::Tables => domain.unlinked().clone(),
+        };
         for (unit, id) in domain.memberships() {
             let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
             if let Some(ticket) = hardware.mapped(platform, id, range) {
@@ -80,6 +84,9 @@ impl Engine {
         for (unit, id) in domain.memberships() {
             let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
             completion.add(unit, hardware.invalidate(platform, id, range));
+        }
+        if range.touched == Touched::Tables {
+            domain.tables_unlinked(&completion);
         }
         let range = Some((key, iova, bytes));
         let retired =

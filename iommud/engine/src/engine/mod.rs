@@ -28,6 +28,7 @@ use crate::error::{EngineError, StartError};
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Record, Slot};
 use crate::machine::{self, Device, Remark, UnitSlot};
+use crate::pci;
 use crate::platform::{Platform, Segment};
 use crate::records::UnitRecord;
 use crate::retired::Quarantine;
@@ -106,7 +107,7 @@ impl Engine {
             .map(|(address, _)| *address)
             .collect();
         for address in wanting {
-            let given = self.create_domain(platform, address).and_then(|key| {
+            let given = self.create_domain_for(platform, address).and_then(|key| {
                 self.attach_to(platform, address, key).inspect_err(|_| {
                     // It was just made, and nothing is attached to it.
                     let _ = self.destroy_domain(platform, key);
@@ -126,9 +127,16 @@ impl Engine {
 
     /// Goes on with what is under way: units that start, invalidations, and what waits for them.
     pub fn poll(&mut self, platform: &mut impl Platform) {
-        for slot in &mut self.units {
-            if let Ok(unit) = &mut slot.unit {
-                unit.poll(platform);
+        for (index, slot) in self.units.iter_mut().enumerate() {
+            let Ok(unit) = &mut slot.unit else { continue };
+            let had_failed = matches!(unit.state(), UnitState::Failed(_));
+            unit.poll(platform);
+            if !had_failed && matches!(unit.state(), UnitState::Failed(_)) {
+                // Whether it still confines them nobody knows, so its devices are to start nothing more.
+                let id = Some(UnitId(index as u16));
+                for device in self.devices.values().filter(|device| device.unit == id) {
+                    pci::clear_bus_master(platform, device.function.address);
+                }
             }
         }
         self.release(platform);
@@ -229,6 +237,17 @@ impl Engine {
         match unit {
             Some(unit) if !matches!(unit.state(), UnitState::Failed(_)) => Ok((id, unit)),
             _ => Err(EngineError::UnitNotWorking(address)),
+        }
+    }
+
+    /// The unit in front of a device, if it translates.
+    fn translating_unit(&self, address: PciAddress) -> Result<&Unit, EngineError> {
+        let (_, unit) = self.unit_in_front_of(address)?;
+        match unit.state() {
+            UnitState::Running => Ok(unit),
+            UnitState::Starting(_) | UnitState::Failed(_) => {
+                Err(EngineError::UnitStarting(address))
+            }
         }
     }
 

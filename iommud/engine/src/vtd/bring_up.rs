@@ -12,6 +12,8 @@
 //! moment (11.4.5): then only what the firmware's own protected memory ranges cover is protected, which
 //! are not turned off before translation is on.
 
+use core::time::Duration;
+
 use dma_types::PhysAddr;
 
 use super::invalidation::Invalidation;
@@ -23,6 +25,10 @@ use super::registers::{
 use super::unit::UnitFailure;
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform};
+
+/// How long a queue of firmware's is given to empty itself. What it still holds then is about tables that go
+/// out of use with it.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where a unit is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +153,10 @@ impl BringUp {
                 self.found_translating = status.translation();
                 true
             }
-            Step::DrainOldQueue => old_queue_is_empty(parts, platform),
+            Step::DrainOldQueue => {
+                platform.now().since(self.since) > DRAIN_PATIENCE
+                    || old_queue_is_empty(parts, platform)
+            }
             Step::StopOldQueue => !status.queued_invalidation(),
             Step::StopOldTranslation => !status.translation(),
             Step::StartQueue => status.queued_invalidation(),

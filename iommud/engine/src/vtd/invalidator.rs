@@ -46,6 +46,8 @@ pub struct Invalidator {
     running: Option<Running>,
     /// The tickets that are not confirmed, and when each was given out.
     open: VecDeque<(Ticket, Instant)>,
+    /// When the unit last did something that it was asked for.
+    progressed: Instant,
     submitted: Ticket,
     confirmed: Ticket,
 }
@@ -67,6 +69,7 @@ impl Invalidator {
             line: VecDeque::new(),
             running: None,
             open: VecDeque::new(),
+            progressed: Instant::default(),
             submitted: Ticket(0),
             confirmed: Ticket(0),
         })
@@ -132,6 +135,7 @@ impl Invalidator {
                     break;
                 }
                 self.running = None;
+                self.progressed = platform.now();
             }
             let Some(command) = self.line.pop_front() else { break };
             if !self.issue(platform, registers, command) {
@@ -152,9 +156,15 @@ impl Invalidator {
         Ok(())
     }
 
-    /// For how long the oldest ticket has been open.
-    pub fn oldest(&self, now: Instant) -> Option<Duration> {
-        self.open.front().map(|(_, since)| now.since(*since))
+    /// For how long the unit has done nothing of what it is asked for. A long line is no stuck unit: time
+    /// counts from the last thing it did.
+    pub fn stuck_for(&self, now: Instant) -> Option<Duration> {
+        self.open.front().map(|(_, since)| now.since(*since.max(&self.progressed)))
+    }
+
+    /// Whether anything has been submitted.
+    pub fn is_unused(&self) -> bool {
+        self.submitted == Ticket(0)
     }
 
     /// Does this at once if nothing is before it and it can be, else puts it in the line.
@@ -196,24 +206,27 @@ impl Invalidator {
                 true
             }
             (Command::Fence(ticket), None) => {
-                self.confirm(ticket);
+                self.confirm(ticket, platform.now());
                 true
             }
         }
     }
 
     /// Reads how far the queue is.
-    fn collect(&mut self, frames: &impl TableFrames) {
+    fn collect(&mut self, platform: &impl Platform) {
         if let Some(queue) = &self.queue {
-            let status = queue.status(frames);
+            let status = queue.status(platform);
             if let Some(ticket) = Queue::ticket(status, self.confirmed, self.submitted) {
-                self.confirm(ticket);
+                self.confirm(ticket, platform.now());
             }
         }
     }
 
-    fn confirm(&mut self, ticket: Ticket) {
-        self.confirmed = self.confirmed.max(ticket);
+    fn confirm(&mut self, ticket: Ticket, now: Instant) {
+        if ticket > self.confirmed {
+            self.confirmed = ticket;
+            self.progressed = now;
+        }
         while self.open.front().is_some_and(|(ticket, _)| *ticket <= self.confirmed) {
             self.open.pop_front();
         }

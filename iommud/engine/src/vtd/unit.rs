@@ -258,7 +258,7 @@ impl Unit {
             Phase::Starting(bring_up) if now.since(bring_up.since()) > DEADLINE => {
                 Some(UnitFailure::StartTimedOut { what: bring_up.step().what() })
             }
-            Phase::Running if self.invalidator.oldest(now).is_some_and(|age| age > DEADLINE) => {
+            Phase::Running if self.invalidator.stuck_for(now).is_some_and(|age| age > DEADLINE) => {
                 Some(UnitFailure::InvalidationTimedOut)
             }
             _ => None,
@@ -282,12 +282,11 @@ impl Unit {
     ) -> Result<Option<Ticket>, Unusable> {
         let table = self.context_table(platform, source.bus())?;
         self.write_context(platform, table, source, ContextEntry::translating(translation));
-        // Entries that were not present are cached only in caching mode, under domain id 0 (6.2.2.1).
+        // A context entry that was not present is cached only in caching mode, under domain id 0 (6.2.2.1).
         let caching_mode = self.capabilities.capability.caching_mode();
-        let hardware = DomainId::new(0);
         let forget = [
-            Invalidation::ContextDevice { domain: hardware, source },
-            Invalidation::IotlbDomain(hardware),
+            Invalidation::ContextDevice { domain: DomainId::new(0), source },
+            Invalidation::IotlbDomain(translation.domain),
         ];
         Ok(self.make_visible(platform, caching_mode, forget))
     }
@@ -378,7 +377,9 @@ impl Unit {
         }
     }
 
-    /// Asks for invalidations. A unit that has failed is asked for nothing more.
+    /// Asks for invalidations. A unit that has failed is asked for nothing more; one that has not taken our
+    /// root table yet will be asked to forget everything when it has, and is not touched before: its
+    /// registers and its queue are still as firmware left them.
     fn submit(
         &mut self,
         platform: &mut impl Platform,
@@ -386,6 +387,7 @@ impl Unit {
     ) -> Ticket {
         match self.phase {
             Phase::Failed(_) => Ticket::NEVER,
+            Phase::Starting(_) if self.invalidator.is_unused() => Ticket::FIRST,
             Phase::Starting(_) | Phase::Running => {
                 self.invalidator.submit(platform, &self.registers, invalidations)
             }

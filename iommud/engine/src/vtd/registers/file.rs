@@ -126,7 +126,8 @@ impl RegisterFile {
             return Err(UnitRefusal::InvalidationRegisters { offset: invalidation.start });
         }
         let faults = unit.capability.fault_records();
-        if !fits(&faults) {
+        let overlap = invalidation.start < faults.end && faults.start < invalidation.end;
+        if !fits(&faults) || overlap {
             return Err(UnitRefusal::FaultRegisters { offset: faults.start });
         }
         Ok(Self {
