@@ -38,16 +38,15 @@ impl Reply {
         self.send(0, &[], Some(memory.as_fd()));
     }
 
-    /// Answers with a handle: the client's end of it, of which no copy is left here then. `false` if the
-    /// client did not take it.
-    pub fn handle(self, theirs: OwnedFd) -> bool {
-        self.send(0, &[], Some(theirs.as_fd()))
+    /// Answers with a handle: the client's end of it, of which no copy is left here then.
+    pub fn handle(self, theirs: OwnedFd) {
+        self.send(0, &[], Some(theirs.as_fd()));
     }
 
-    fn send(self, errno: u32, payload: &[u8], descriptor: Option<BorrowedFd<'_>>) -> bool {
+    fn send(self, errno: u32, payload: &[u8], descriptor: Option<BorrowedFd<'_>>) {
         let header = ReplyHeader { errno: U32::new(errno), reserved: U32::ZERO };
         // A client that is gone, or has no room for the answer, does without.
-        packet::send(&self.socket, &header, payload, descriptor, SendFlags::DONTWAIT).is_ok()
+        let _ = packet::send(&self.socket, &header, payload, descriptor, SendFlags::DONTWAIT);
     }
 }
 

@@ -225,7 +225,8 @@ impl<P: Host> Server<P> {
         }
     }
 
-    /// Answers with a new handle, which has been counted. A handle that nobody takes is closed.
+    /// Answers with a new handle, which has been counted. If the client does not take it, its end is gone with
+    /// the answer, and this end hears of that as of any other.
     pub(super) fn hand_over(
         &mut self,
         reply: Reply,
@@ -238,8 +239,6 @@ impl<P: Host> Server<P> {
         if !self.insert(token, Endpoint { socket, object, holder }) {
             return reply.refuse(libdma::Error::OutOfMemory);
         }
-        if !reply.handle(theirs) {
-            self.close(token);
-        }
+        reply.handle(theirs);
     }
 }
