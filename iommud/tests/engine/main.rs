@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod bring_up;
+mod failing;
 mod invalidation;
 mod isolation;
 mod knobs;
