@@ -1,10 +1,11 @@
 //! t1: the bare guest `metal`, booted once on each variant of a machine with VT-d.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::boot::boot;
-use crate::cargo::{cargo, executables};
+use crate::cargo::{cargo, executables, scratch_dir};
 use crate::debian::install;
 use crate::process::run as run_process;
 use crate::qemu;
@@ -67,6 +68,9 @@ pub(super) fn run(report: &mut Report) {
         Ok(version) => report.note(&version),
         Err(why) => return report.failed("qemu", &why),
     }
+    if let Err(error) = fs::create_dir_all(scratch_dir()) {
+        return report.failed("scratch folder", &error.to_string());
+    }
     let Some(image) = build(report) else { return };
     for variant in &VARIANTS {
         boot_variant(report, variant, &image);
@@ -114,6 +118,9 @@ fn boot_variant(report: &mut Report, variant: &Variant, image: &Path) {
     for device in variant.devices {
         machine.args(["-device", device]);
     }
+    // QEMU complains of every transfer that is blocked: kept where a person finds it.
+    let words = scratch_dir().join(format!("metal-{}-qemu.log", variant.name));
+    let machine = qemu::with_words_in(&machine, &words);
     let boot = boot(report, &format!("{}: ", variant.name), machine, BOOT_LIMIT);
     if let Some(fault) = boot.fault(&ENDS) {
         report.failed(&format!("{}: boot", variant.name), &fault);
