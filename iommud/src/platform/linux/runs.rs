@@ -12,7 +12,7 @@ use iommu_engine::platform::{BufferRuns, RunId, Segment};
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::pagemap::PageMap;
-use crate::platform::redox::pieces::append;
+use crate::platform::pieces::append;
 
 /// All the runs.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use iommu_engine::platform::{TableFrame, TableFrames};
 use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::pagemap::PageMap;
 use crate::platform::cache_lines;
-use crate::platform::redox::frame_book::FrameBook;
+use crate::platform::frame_book::FrameBook;
 
 /// Frames for tables.
 #[derive(Debug)]

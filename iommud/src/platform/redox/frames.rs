@@ -9,9 +9,9 @@ use std::rc::Rc;
 use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{TableFrame, TableFrames};
 
-use super::frame_book::FrameBook;
 use super::memory::Memory;
-use super::pieces::{LARGEST_PIECE, next_piece};
+use crate::platform::frame_book::FrameBook;
+use crate::platform::pieces::{LARGEST_PIECE, next_piece};
 
 /// Bytes of a cache line on every x86 processor that has an IOMMU; CPUID.1:EBX says the same.
 const CACHE_LINE: usize = 64;

@@ -51,7 +51,7 @@ impl Memory {
     }
 
     /// Maps `bytes` of zeroes that are contiguous in physical memory, and says where there. `bytes` must be
-    /// a power of two of pages, at most [`LARGEST_PIECE`](super::pieces::LARGEST_PIECE).
+    /// a power of two of pages, at most [`LARGEST_PIECE`](crate::platform::pieces::LARGEST_PIECE).
     pub fn contiguous(&self, bytes: usize) -> Result<(Place, PhysAddr)> {
         let place = Place::map(None, bytes, &self.contiguous, Kind::Memory)?;
         let physical = self.translate(place.start)?;

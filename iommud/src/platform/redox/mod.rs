@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `machine` | `Redox`: the whole platform |
 //! | `memory` | the memory scheme: contiguous memory, its physical addresses, registers' pages |
-//! | `frames` | the arena of table frames; `frame_book` keeps its book |
-//! | `runs` | clients' buffers; `pieces` says of what they are made |
+//! | `frames` | the arena of table frames |
+//! | `runs` | clients' buffers |
 //! | `registers` | register windows, uncached |
 //! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
 //! | `acpi` | the firmware's tables |
@@ -14,9 +14,7 @@
 //! What runs on any system is compiled for tests on the host as well; the rest is for Redox alone.
 
 pub mod acpi;
-pub mod frame_book;
 pub mod mcfg;
-pub mod pieces;
 
 #[cfg(target_os = "redox")]
 pub mod config_space;

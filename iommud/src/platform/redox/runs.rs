@@ -7,7 +7,7 @@ use dma_types::{CpuAddr, PAGE_SIZE};
 use iommu_engine::platform::{BufferRuns, RunId, Segment};
 
 use super::memory::{Memory, Place};
-use super::pieces::{LARGEST_PIECE, append, next_piece};
+use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
 
 /// Memory for clients' buffers.
 pub struct RunArena {

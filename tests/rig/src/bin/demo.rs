@@ -166,6 +166,7 @@ fn demo() -> Outcome {
     heading("Meanwhile: what the device sees is not where memory is");
     show_mappings(&stage)?;
 
+    check(stage.report("faults")?.is_empty(), "something was blocked that should not be")?;
     heading("The driver misbehaves: its device writes to memory that was taken back");
     let rogue = stage.show("edud", &["--sim", "--rogue", "write"])?;
     let verdict = rogue.lines.iter().find(|line| line.contains("rogue write"));
