@@ -72,11 +72,18 @@ fn r5_a_device_handle_says_hello_first() {
 fn r5_packets_that_are_no_requests_disturb_nobody() {
     let daemon = Daemon::start();
     let socket = connection(&daemon);
-    for length in [0, 1, 15, 16 + MAX_PAYLOAD + 1] {
+    for (length, error) in [
+        (1, Error::ShortPayload),
+        (15, Error::ShortPayload),
+        (16 + MAX_PAYLOAD + 1, Error::TooLarge),
+    ] {
         let packet = vec![1; length];
         send(&socket, &packet, &[]);
-        assert!(ask(&socket, &packet).is_none(), "{length} bytes were answered");
+        assert_eq!(refused(&socket, &packet), error, "{length} bytes");
     }
+    // An empty packet looks like the end of a connection, and its attachment is not believed.
+    send(&socket, &[], &[]);
+    assert!(ask(&socket, &[]).is_none());
     // The connection is as good as before.
     open(&socket, "units").unwrap();
     drop(socket);

@@ -85,12 +85,14 @@ pub struct Packet<H> {
 }
 
 /// Why no packet could be taken from a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ReceiveError {
     /// The other end is closed.
     Closed,
-    /// The packet is shorter than its header or longer than allowed.
-    Malformed,
+    /// The packet is shorter than its header. What was attached is given, so that it can be answered.
+    Short(Option<OwnedFd>),
+    /// The packet is longer than allowed. What was attached is given, so that it can be answered.
+    Long(Option<OwnedFd>),
     /// The system refused.
     System(Errno),
 }
@@ -150,10 +152,10 @@ pub fn receive<H: FromBytes + IntoBytes>(
         return Err(ReceiveError::Closed);
     }
     if result.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(ReceiveError::Malformed);
+        return Err(ReceiveError::Long(descriptor));
     }
     let Some(length) = result.bytes.checked_sub(size_of::<H>()) else {
-        return Err(ReceiveError::Malformed);
+        return Err(ReceiveError::Short(descriptor));
     };
     payload.truncate(length);
     Ok(Packet { header, payload, descriptor })

@@ -103,7 +103,7 @@ impl Socket {
         let reply: Packet<ReplyHeader> =
             packet::receive(&mine, RecvFlags::empty()).map_err(|error| match error {
                 ReceiveError::Closed => Error::DaemonGone,
-                ReceiveError::Malformed => Error::BadValue,
+                ReceiveError::Short(_) | ReceiveError::Long(_) => Error::BadValue,
                 ReceiveError::System(errno) => other(errno),
             })?;
         match reply.header.errno.get() {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use iommu_service::{Answer, Caller, Completed, RequestId, Service};
+use libdma::Error;
 use libdma::transport::packet::{self, ReceiveError};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -189,7 +190,9 @@ impl<P: Host> Server<P> {
             Ok(packet) => self.serve(token, packet),
             // An empty packet looks like the end, and is not.
             Err(ReceiveError::Closed) if gone => self.close(token),
-            Err(ReceiveError::Closed | ReceiveError::Malformed) => {}
+            Err(ReceiveError::Closed) => {}
+            Err(ReceiveError::Short(reply)) => refuse(reply, Error::ShortPayload),
+            Err(ReceiveError::Long(reply)) => refuse(reply, Error::TooLarge),
             Err(ReceiveError::System(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS)) => {}
             Err(ReceiveError::System(_)) => self.close(token),
         }
@@ -237,8 +240,15 @@ impl<P: Host> Server<P> {
         let token = self.next_token();
         let NewHandle { ours: socket, theirs } = new;
         if !self.insert(token, Endpoint { socket, object, holder }) {
-            return reply.refuse(libdma::Error::OutOfMemory);
+            return reply.refuse(Error::OutOfMemory);
         }
         reply.handle(theirs);
+    }
+}
+
+/// Answers a packet that is no request, if it brought a socket for that.
+fn refuse(socket: Option<OwnedFd>, error: Error) {
+    if let Some(reply) = socket.and_then(Reply::new) {
+        reply.refuse(error);
     }
 }
