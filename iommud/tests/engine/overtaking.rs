@@ -95,9 +95,17 @@ fn a_long_line_is_no_stuck_unit() {
 }
 
 #[test]
-fn in_caching_mode_what_was_known_to_be_absent_is_seen_once_it_is_there() {
-    for queued_invalidation in [true, false] {
-        let unit = VtdConfig { caching_mode: true, queued_invalidation, ..VtdConfig::default() };
+fn what_was_known_to_be_absent_is_seen_once_it_is_there() {
+    // In caching mode the unit remembers it; with a write buffer what was read stays until it is flushed.
+    for (queued_invalidation, caching_mode, write_buffer) in [
+        (true, true, false),
+        (false, true, false),
+        (true, false, true),
+        (false, false, true),
+        (true, true, true),
+    ] {
+        let unit =
+            VtdConfig { caching_mode, write_buffer, queued_invalidation, ..VtdConfig::default() };
         let mut rig = Rig::with_unit(unit);
         // Where the first mapping will be: the device is known to be absent, and then the page.
         assert!(rig.read(0x1_0000_0000, 8).is_err());
@@ -106,7 +114,7 @@ fn in_caching_mode_what_was_known_to_be_absent_is_seen_once_it_is_there() {
         let run = rig.run(4096);
         let iova = rig.map(domain, run, 4096, Access::ReadWrite);
         assert_eq!(iova.get(), 0x1_0000_0000);
-        assert!(rig.read(iova.get(), 8).is_ok());
+        assert!(rig.read(iova.get(), 8).is_ok(), "{caching_mode} {write_buffer}");
         rig.check();
     }
 }

@@ -223,6 +223,38 @@ mod tests {
     }
 
     #[test]
+    fn every_field_has_its_place() {
+        // Each byte of a struct is its offset, so that a field that moved would read something else.
+        let bytes: [u8; 64] = core::array::from_fn(|offset| offset as u8);
+        let info = DeviceInfo::read_from_prefix(&bytes).unwrap().0;
+        assert_eq!((info.segment.get(), info.source.get()), (0x0100, 0x0302));
+        assert_eq!(
+            (info.address_bits.get(), info.generation.get()),
+            (0x0706_0504, 0x0f0e_0d0c_0b0a_0908)
+        );
+        assert_eq!((info.domain.get(), info.secret[0]), (0x1716_1514_1312_1110, 0x18));
+        assert_eq!((info.flags.get(), info.reserved.get()), (0x2b2a_2928, 0x2f2e_2d2c));
+        let info = BufferInfo::read_from_prefix(&bytes).unwrap().0;
+        assert_eq!((info.buffer.get(), info.bytes.get() as u8), (0x0706_0504_0302_0100, 8));
+        assert_eq!(
+            (info.iova.get() as u8, info.access.get() as u8, info.reserved.get() as u8),
+            (16, 24, 28)
+        );
+        let header = BatchHeader::read_from_prefix(&bytes).unwrap().0;
+        assert_eq!((header.count.get(), header.failed.get() as u8), (0x0302_0100, 4));
+        assert_eq!((header.errno.get() as u8, header.reserved.get() as u8), (8, 12));
+        let entry = MapEntry::read_from_prefix(&bytes).unwrap().0;
+        assert_eq!(
+            (entry.buffer.get() as u8, entry.offset.get() as u8, entry.bytes.get() as u8),
+            (0, 8, 16)
+        );
+        assert_eq!((entry.limit.get() as u8, entry.iova.get() as u8), (24, 32));
+        assert_eq!((entry.access.get(), entry.reserved.get() as u8), (0x2b2a_2928, 44));
+        let welcome = Welcome::read_from_prefix(&bytes).unwrap().0;
+        assert_eq!((welcome.version.get(), welcome.max_batch.get()), (0x0302_0100, 0x0706_0504));
+    }
+
+    #[test]
     fn r5_access_codes_that_mean_nothing_are_refused() {
         for access in [Access::Read, Access::Write, Access::ReadWrite] {
             assert_eq!(access_from_code(access_code(access)), Ok(access));

@@ -79,6 +79,11 @@ mod tests {
     fn structs_lie_on_the_wire_as_written_down() {
         assert_eq!(size_of::<Copy>(), 8);
         assert_eq!(size_of::<Allocate>(), 64);
+        let bytes: [u8; 64] = core::array::from_fn(|offset| offset as u8);
+        let request = Allocate::read_from_bytes(&bytes).unwrap();
+        assert_eq!((request.kind.get(), request.access.get()), (0x0302_0100, 0x0706_0504));
+        assert_eq!((request.bytes.get() as u8, request.align.get() as u8), (8, 16));
+        assert_eq!((request.limit.get() as u8, request.label[0]), (24, 32));
         let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
         assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));

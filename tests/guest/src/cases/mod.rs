@@ -57,7 +57,7 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("a_write_to_what_was_unmapped_is_blocked", blocked::write),
     Spec::new("a_write_past_the_end_is_blocked", blocked::past_the_end),
     Spec::new("r6_a_write_to_a_read_only_mapping_is_blocked", blocked::read_only),
-    Spec::new("r6_a_read_of_a_write_only_mapping_is_blocked", blocked::write_only),
+    Spec::new("r6_write_only_is_blocked_or_said_to_be_impossible", blocked::write_only),
     Spec::new("a_read_of_a_freed_buffer_is_blocked", blocked::after_free),
     Spec::new("a_physical_address_is_blocked", blocked::physical),
     Spec::new("a_second_opener_is_refused", sessions::a_second_opener_is_refused),

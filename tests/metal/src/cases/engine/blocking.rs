@@ -5,6 +5,7 @@ use iommu_engine::fault::Tried;
 use libdma::Buffer;
 
 use super::rig::{map, with_service};
+use crate::cases::vtd::by_hand::Unit;
 use crate::edu::Direction;
 use crate::harness::{Context, Outcome};
 use crate::require;
@@ -66,31 +67,37 @@ pub(super) fn r1_the_physical_address_is_no_way_round(context: &mut Context) -> 
     })
 }
 
-pub(super) fn r6_direction_is_enforced_by_the_hardware(context: &mut Context) -> Outcome {
+pub(super) fn r6_a_read_only_mapping_is_enforced(context: &mut Context) -> Outcome {
     with_service(context, |rig| {
         let device = rig.open()?;
-        let buffer = device.allocate(4096, None, "both ways")?;
-        let read_only = map(&device, &buffer, Access::Read)?.iova;
-        let write_only = map(&device, &buffer, Access::Write)?.iova;
+        let buffer = device.allocate(4096, None, "read only")?;
+        let iova = map(&device, &buffer, Access::Read)?.iova;
         buffer.write(0, &MARK)?;
         // The wrong way first: QEMU 7.2 reports a fault only when it walks the tables. Once it has cached the
         // translation for the other direction it blocks, and says nothing.
-        rig.transfer(Direction::FromDevice, read_only.get(), 16)?;
-        rig.expect_fault(read_only.get(), Tried::Write)?;
-        rig.load(&buffer, read_only, &OTHER)?;
+        rig.transfer(Direction::FromDevice, iova.get(), 16)?;
+        rig.expect_fault(iova.get(), Tried::Write)?;
+        rig.load(&buffer, iova, &OTHER)?;
         rig.expect_no_fault()?;
         buffer.write(0, &MARK)?;
-        rig.transfer(Direction::FromDevice, read_only.get(), 16)?;
-        expect(&buffer, &MARK, "a buffer that is mapped for reading")?;
-        if !device.write_implies_read() {
-            rig.transfer(Direction::ToDevice, write_only.get(), 16)?;
-            rig.expect_fault(write_only.get(), Tried::Read)?;
-            // What it had is gone all the same: a read that is blocked brings zeroes.
-            rig.load(&buffer, read_only, &OTHER)?;
-        }
-        rig.transfer(Direction::FromDevice, write_only.get(), 16)?;
-        expect(&buffer, &OTHER, "a buffer that is mapped for writing")?;
-        rig.expect_no_fault()
+        rig.transfer(Direction::FromDevice, iova.get(), 16)?;
+        expect(&buffer, &MARK, "a buffer that is mapped for reading")
+    })
+}
+
+/// QEMU 7.2's unit has no zero-length reads, and so cannot: there this shows that the driver is told so, and
+/// that the register says the same.
+pub(super) fn r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let buffer = device.allocate(4096, None, "write only")?;
+        let iova = map(&device, &buffer, Access::Write)?.iova;
+        let can = Unit::find(rig.service.lock().platform_mut())?.capabilities.zero_length_reads();
+        require!(can != device.write_implies_read(), "what the driver is told is not what is");
+        rig.transfer(Direction::ToDevice, iova.get(), 16)?;
+        if can { rig.expect_fault(iova.get(), Tried::Read) } else { rig.expect_no_fault() }
     })
 }
 

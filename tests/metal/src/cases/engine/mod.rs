@@ -17,7 +17,8 @@ pub mod starting;
 use self::blocking::{
     r1_a_device_that_nobody_holds_reaches_nothing, r1_a_read_outside_is_blocked_and_reported,
     r1_a_write_outside_is_blocked_and_reported, r1_the_physical_address_is_no_way_round,
-    r6_direction_is_enforced_by_the_hardware,
+    r6_a_read_only_mapping_is_enforced,
+    r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
 };
 use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
@@ -45,7 +46,8 @@ pub const SUITE: Suite = Suite {
         r1_a_read_outside_is_blocked_and_reported,
         r1_a_write_outside_is_blocked_and_reported,
         r1_the_physical_address_is_no_way_round,
-        r6_direction_is_enforced_by_the_hardware,
+        r6_a_read_only_mapping_is_enforced,
+        r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
         a_stale_translation_really_stays_until_it_is_invalidated,
         r2_after_an_unmap_the_translation_is_gone,
         r4_closing_ends_access_and_gives_everything_back,

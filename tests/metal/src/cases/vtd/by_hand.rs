@@ -54,8 +54,11 @@ pub struct Capabilities {
     /// SAGAW: bit 1 is 3 levels, bit 2 is 4, bit 3 is 5.
     #[bits(5)]
     pub levels: u8,
-    #[bits(11)]
+    #[bits(9)]
     __: u16,
+    /// ZLR: whether a read of no bytes passes where only writing is allowed, bit 22.
+    pub zero_length_reads: bool,
+    __: bool,
     /// FRO: where the fault records are, in 16 bytes.
     #[bits(10)]
     pub fault_offset: usize,

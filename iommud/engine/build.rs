@@ -1,0 +1,16 @@
+//! Tells the tests whether the tables of real machines are there, which are not in the repository.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    let corpus = env::var_os("CARGO_MANIFEST_DIR")
+        .map(|folder| Path::new(&folder).join("../../../shared/acpi"));
+    println!("cargo::rustc-check-cfg=cfg(acpi_corpus)");
+    if let Some(corpus) = corpus {
+        println!("cargo::rerun-if-changed={}", corpus.display());
+        if corpus.is_dir() {
+            println!("cargo::rustc-cfg=acpi_corpus");
+        }
+    }
+}
