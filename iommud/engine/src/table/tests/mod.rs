@@ -3,5 +3,4 @@
 mod fake;
 mod model;
 mod properties;
-mod shapes;
 mod walker;
