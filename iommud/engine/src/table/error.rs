@@ -12,8 +12,8 @@ pub enum MapError {
     /// An address or length is not a multiple of 4096.
     #[error("an address or length is not a multiple of 4096")]
     Misaligned,
-    /// The range ends beyond what the table can translate.
-    #[error("the range ends beyond what the table can translate")]
+    /// The range, or its memory, ends beyond what the table can translate.
+    #[error("the range or its memory ends beyond what the table can translate")]
     OutOfRange,
     /// Something is mapped there already.
     #[error("something is mapped at {0} already")]

@@ -5,6 +5,10 @@ use dma_types::{Access, PhysAddr};
 /// The logarithm of the smallest page.
 pub const PAGE_SHIFT: u32 = 12;
 
+/// How many bits a physical address has at the most: the architectural limit of x86, and what an entry has
+/// room for in both vendors' formats.
+pub const PHYSICAL_BITS: u32 = 52;
+
 /// The logarithm of the number of entries in a table.
 pub const INDEX_BITS: u32 = 9;
 

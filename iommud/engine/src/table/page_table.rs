@@ -7,7 +7,7 @@ use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
 use super::enter::{Enter, Node, Supply};
 use super::error::{MapError, UnmapError};
-use super::format::{Entry, Format, PAGE_SHIFT, index, shift};
+use super::format::{Entry, Format, PAGE_SHIFT, PHYSICAL_BITS, index, shift};
 use super::pieces::Pieces;
 use super::remove::Remove;
 use crate::platform::{Segment, TableFrame, TableFrames};
@@ -102,7 +102,11 @@ impl<F: Format> PageTable<F> {
             if !segment.start.is_aligned(PAGE_SIZE) || !segment.bytes.is_multiple_of(PAGE_SIZE) {
                 return Err(MapError::Misaligned);
             }
-            segment.start.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
+            // Firmware's reserved ranges come here too: what no entry can hold must not be cut to fit (R5).
+            let end = segment.start.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
+            if end.get() > 1 << PHYSICAL_BITS {
+                return Err(MapError::OutOfRange);
+            }
             bytes = bytes.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
         }
         let end = iova.get().checked_add(bytes).ok_or(MapError::OutOfRange)?;

@@ -257,6 +257,8 @@ fn r5_what_makes_no_sense_is_refused() {
     assert_eq!(map((1 << 39) - 4096, &[segment(0, 8192)]), Err(MapError::OutOfRange));
     assert_eq!(map(u64::MAX - 4095, &[segment(0, 8192)]), Err(MapError::OutOfRange));
     assert_eq!(map(0, &[segment(u64::MAX - 4095, 8192)]), Err(MapError::OutOfRange));
+    assert_eq!(map(0, &[segment(1 << 52, 4096)]), Err(MapError::OutOfRange));
+    assert_eq!(map(0, &[segment((1 << 52) - 4096, 8192)]), Err(MapError::OutOfRange));
     let mut unmap =
         |iova, bytes| table.unmap(frames, Iova::new(iova), bytes, &mut Vec::new()).map(drop);
     assert_eq!(unmap(0, 0), Err(UnmapError::Empty));
