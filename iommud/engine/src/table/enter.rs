@@ -1,306 +1,200 @@
-//! How a range is entered: looked at first, then written.
+//! How a range is entered that takes more than one table, or new ones: looked at first, then written.
 
-use alloc::vec::Vec;
-use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use dma_types::Iova;
 
-use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
+use super::error::{Foreign, MapError};
+use super::fill::{occupied, put};
+use super::format::{Entry, Format, Permissions, index, slot_mask, table_mask};
+use super::node::{Node, holds};
+use super::pieces::{Batch, Pieces};
+use super::supply::Supply;
+use crate::platform::TableFrames;
 
-use super::error::MapError;
-use super::format::{Entry, Format, INDEX_BITS, PAGE_SHIFT, index, shift};
-use super::page_table::is_within;
-use super::pieces::Pieces;
-use crate::platform::{TableFrame, TableFrames};
-use crate::vtd::invalidation::Touched;
-
-/// The frames that an operation needs: counted first, then allocated, then used.
-#[derive(Debug, Default)]
-pub(super) struct Supply {
-    needed: usize,
-    frames: Vec<PhysAddr>,
-    used: bool,
+/// Where a batch of pages goes.
+pub(super) enum Place<'a, F> {
+    /// In this table.
+    Table(Node<'a, F>),
+    /// In a table that is missing: this is the lowest there is on the way.
+    Missing(Node<'a, F>),
+    /// Where something is mapped.
+    Occupied,
 }
 
-impl Supply {
-    pub(super) fn counting() -> Self {
-        Self::default()
-    }
-
-    pub(super) fn need(&mut self, frames: usize) {
-        self.needed += frames;
-    }
-
-    /// Allocates what is needed, all or nothing.
-    pub(super) fn allocate(
-        &mut self,
-        frames: &mut impl TableFrames,
-        coherent: bool,
-    ) -> Result<(), MapError> {
-        for _ in 0..self.needed {
-            let Some(frame) = frames.alloc_frame() else {
-                self.frames.drain(..).for_each(|frame| frames.free_frame(frame));
-                return Err(MapError::OutOfFrames);
-            };
-            if !coherent {
-                frames.flush_entries(frame, 0..512);
+/// Finds where a page goes that is to be in a table of this level.
+#[inline]
+pub(super) fn find<'a, F: Format>(
+    frames: &'a impl TableFrames,
+    root: Node<'a, F>,
+    iova: u64,
+    level: u8,
+) -> Result<Place<'a, F>, Foreign> {
+    let mut node = root;
+    while node.level > level {
+        match node.entry(iova) {
+            Entry::Empty => return Ok(Place::Missing(node)),
+            Entry::Leaf { .. } => return Ok(Place::Occupied),
+            Entry::Table { frame, level: lower, .. } => {
+                let below = node.below(frames, frame, lower)?;
+                if !holds::<F>(node.level, lower, iova) {
+                    return Ok(Place::Missing(node));
+                }
+                if lower < level {
+                    // No table is empty, and all of this one is where the page would be.
+                    return Ok(Place::Occupied);
+                }
+                node = below;
             }
-            self.frames.push(frame);
+        }
+    }
+    Ok(Place::Table(node))
+}
+
+/// The look: whether a range can be entered, and how many tables that takes.
+pub(super) struct Plan {
+    last: u64,
+    /// By level, the start of what the last table spans that will be made.
+    made: [Option<u64>; 8],
+    /// How many tables will be made.
+    pub(super) needed: usize,
+}
+
+impl Plan {
+    /// For a range that ends with this address.
+    pub(super) fn new(last: u64) -> Self {
+        Self { last, made: [None; 8], needed: 0 }
+    }
+
+    /// Looks at all of a range.
+    pub(super) fn check<'a, F: Format>(
+        &mut self,
+        frames: &'a impl TableFrames,
+        root: Node<'a, F>,
+        mut pieces: Pieces<'_>,
+    ) -> Result<(), MapError> {
+        let mut open: Option<(u64, Place<'a, F>)> = None;
+        let sizes = root.format.page_sizes();
+        while let Some(batch) = pieces.next(sizes) {
+            let base = batch.iova & !table_mask(batch.level);
+            let place = match open.take() {
+                Some((at, Place::Table(node))) if at == base && node.level == batch.level => {
+                    Place::Table(node)
+                }
+                _ => find(frames, root, batch.iova, batch.level)?,
+            };
+            match &place {
+                Place::Table(node) => {
+                    let slots = node.slots(index(node.level, batch.iova), batch.slots());
+                    if let Some(iova) = occupied::<F>(node.level, slots, batch.iova) {
+                        return Err(MapError::Occupied(iova));
+                    }
+                }
+                Place::Missing(node) => self.make(node, &batch),
+                Place::Occupied => return Err(MapError::Occupied(Iova::new(batch.iova))),
+            }
+            open = Some((base, place));
         }
         Ok(())
     }
 
-    /// A frame of zeroes.
-    pub(super) fn take(&mut self) -> Result<PhysAddr, MapError> {
-        self.used = true;
-        self.frames.pop().ok_or(MapError::OutOfFrames)
-    }
-
-    /// Gives back what was not needed after all.
-    pub(super) fn give_back(self, frames: &mut impl TableFrames) {
-        self.frames.into_iter().for_each(|frame| frames.free_frame(frame));
-    }
-
-    /// What kind of entries the operation changed: a frame that was used has been linked.
-    pub(super) fn touched(&self) -> Touched {
-        if self.used { Touched::Tables } else { Touched::Leaves }
-    }
-}
-
-/// A table that is looked at: one that exists, or one that will.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Node {
-    /// It will be made, empty.
-    Missing,
-    /// It exists.
-    Table(PhysAddr),
-    /// It will be made over another, which its first entry will lead to: directly, or (`chain`) by one
-    /// table on each level between.
-    Over { old: PhysAddr, old_level: u8, chain: bool },
-}
-
-/// Enters ranges with one format and access.
-pub(super) struct Enter<F> {
-    pub(super) format: F,
-    pub(super) access: Access,
-}
-
-impl<F: Format> Enter<F> {
-    /// Enters a range by 4 KiB pages in a table of level 0 that holds all of it.
-    #[inline]
-    pub(super) fn small_pages(
-        &self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        table: &TableFrame,
-        iova: u64,
-        end: u64,
-        mut pieces: Pieces<'_>,
-    ) -> Result<Touched, MapError> {
-        let first = index(0, iova);
-        let last = index(0, end - 1);
-        let occupied =
-            table[first..=last].iter().position(|word| word.load(Ordering::Relaxed) != 0);
-        if let Some(pages) = occupied {
-            return Err(MapError::Occupied(Iova::new(iova + ((pages as u64) << PAGE_SHIFT))));
-        }
-        self.store_small(&table[first..=last], &mut pieces);
-        if !self.format.is_coherent() {
-            frames.flush_entries(frame, first..last + 1);
-        }
-        Ok(Touched::Leaves)
-    }
-
-    /// Fills entries of level 0 with the next 4 KiB pages.
-    #[inline]
-    fn store_small(&self, mut entries: &[AtomicU64], pieces: &mut Pieces<'_>) {
-        while !entries.is_empty() {
-            let (start, bytes) = pieces.first();
-            let pages = entries.len().min((bytes >> PAGE_SHIFT) as usize);
-            if pages == 0 {
+    /// Counts the tables that are missing below a node.
+    fn make<F: Format>(&mut self, node: &Node<'_, F>, batch: &Batch) {
+        let mut above = node.level;
+        let mut level = next_level(node, batch, self.last);
+        loop {
+            let base = batch.iova & !table_mask(level);
+            if let Some(made) = self.made.get_mut(usize::from(level))
+                && *made != Some(base)
+            {
+                *made = Some(base);
+                self.needed += 1;
+            }
+            if level <= batch.level {
                 return;
             }
-            let (now, later) = entries.split_at(pages);
-            let mut word = self.format.leaf(0, PAGE_SHIFT, PhysAddr::new(start), self.access);
-            for entry in now {
-                entry.store(word, Ordering::Release);
-                // The address stands at its own place in the word.
-                word += PAGE_SIZE;
-            }
-            pieces.take((pages as u64) << PAGE_SHIFT);
-            entries = later;
+            above = level.min(above);
+            level = level_below::<F>(above, batch, self.last);
         }
-    }
-
-    /// Whether a range can be entered in this table, all of which it is in, and how many frames that takes.
-    pub(super) fn check(
-        &self,
-        frames: &impl TableFrames,
-        node: Node,
-        level: u8,
-        range: Range<u64>,
-        pieces: &mut Pieces<'_>,
-        supply: &mut Supply,
-    ) -> Result<(), MapError> {
-        let Range { start: mut at, end } = range;
-        while at < end {
-            if let Some(order) = self.page_order(level, at, end, pieces) {
-                for slot in self.slots(level, at, order) {
-                    if self.entry(frames, node, level, slot)? != Entry::Empty {
-                        return Err(MapError::Occupied(Iova::new(at)));
-                    }
-                }
-                pieces.take(1 << order);
-                at += 1 << order;
-                continue;
-            }
-            let part = end.min((at | ((1 << shift(level)) - 1)) + 1);
-            let (child, below) = match self.entry(frames, node, level, index(level, at))? {
-                Entry::Leaf { .. } => return Err(MapError::Occupied(Iova::new(at))),
-                Entry::Empty => {
-                    supply.need(1);
-                    (Node::Missing, self.level_below(level, at, part))
-                }
-                Entry::Table { frame, level: below, .. } => match node {
-                    Node::Over { chain: true, .. } if below + 1 < level => (node, level - 1),
-                    _ if below >= level => return Err(MapError::Foreign(frame)),
-                    _ if holds(level, below, at, part) => (Node::Table(frame), below),
-                    _ => {
-                        supply.need(1);
-                        (Node::Over { old: frame, old_level: below, chain: false }, level - 1)
-                    }
-                },
-            };
-            self.check(frames, child, below, at..part, pieces, supply)?;
-            at = part;
-        }
-        Ok(())
-    }
-
-    /// Enters a range that was checked. A table is whole before it is linked.
-    pub(super) fn write(
-        &self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        level: u8,
-        range: Range<u64>,
-        pieces: &mut Pieces<'_>,
-        supply: &mut Supply,
-    ) -> Result<(), MapError> {
-        let Range { start: mut at, end } = range;
-        let table = frames.table(frame).ok_or(MapError::Foreign(frame))?;
-        if level == 0 && self.only_small_pages() {
-            let (first, last) = (index(0, at), index(0, end - 1));
-            self.store_small(&table[first..=last], pieces);
-            if !self.format.is_coherent() {
-                frames.flush_entries(frame, first..last + 1);
-            }
-            return Ok(());
-        }
-        while at < end {
-            if let Some(order) = self.page_order(level, at, end, pieces) {
-                let (start, _) = pieces.first();
-                let word = self.format.leaf(level, order, PhysAddr::new(start), self.access);
-                for slot in self.slots(level, at, order) {
-                    self.store(frames, frame, slot, word)?;
-                }
-                pieces.take(1 << order);
-                at += 1 << order;
-                continue;
-            }
-            let part = end.min((at | ((1 << shift(level)) - 1)) + 1);
-            let slot = index(level, at);
-            match self.format.decode(level, table[slot].load(Ordering::Acquire)) {
-                Entry::Leaf { .. } => return Err(MapError::Occupied(Iova::new(at))),
-                Entry::Empty => {
-                    let below = self.level_below(level, at, part);
-                    let new = supply.take()?;
-                    self.write(frames, new, below, at..part, pieces, supply)?;
-                    self.store(frames, frame, slot, self.format.table(level, new, below))?;
-                }
-                Entry::Table { frame: old, level: below, .. } if holds(level, below, at, part) => {
-                    self.write(frames, old, below, at..part, pieces, supply)?;
-                }
-                Entry::Table { frame: old, level: below, .. } => {
-                    let new = supply.take()?;
-                    let down = self.format.table(level - 1, old, below);
-                    self.store(frames, new, 0, down)?;
-                    self.write(frames, new, level - 1, at..part, pieces, supply)?;
-                    self.store(frames, frame, slot, self.format.table(level, new, level - 1))?;
-                }
-            }
-            at = part;
-        }
-        Ok(())
-    }
-
-    /// Writes one entry.
-    pub(super) fn store(
-        &self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        slot: usize,
-        word: u64,
-    ) -> Result<(), MapError> {
-        let table = frames.table(frame).ok_or(MapError::Foreign(frame))?;
-        table[slot].store(word, Ordering::Release);
-        if !self.format.is_coherent() {
-            frames.flush_entries(frame, slot..slot + 1);
-        }
-        Ok(())
-    }
-
-    /// The entry of a table, as it is or will be before anything is entered.
-    fn entry(
-        &self,
-        frames: &impl TableFrames,
-        node: Node,
-        level: u8,
-        slot: usize,
-    ) -> Result<Entry, MapError> {
-        match node {
-            Node::Table(frame) => {
-                let table = frames.table(frame).ok_or(MapError::Foreign(frame))?;
-                Ok(self.format.decode(level, table[slot].load(Ordering::Acquire)))
-            }
-            Node::Over { old, old_level, .. } if slot == 0 => {
-                let access = Some(Access::ReadWrite);
-                Ok(Entry::Table { frame: old, level: old_level, access })
-            }
-            Node::Over { .. } | Node::Missing => Ok(Entry::Empty),
-        }
-    }
-
-    /// The largest page that can be put in a table of this level at `at`, if any can.
-    fn page_order(&self, level: u8, at: u64, end: u64, pieces: &Pieces<'_>) -> Option<u32> {
-        let (start, bytes) = pieces.first();
-        let fits = bytes.min(end - at).checked_ilog2()?;
-        let aligned = (at | start).trailing_zeros();
-        let of_level = (1u64 << (shift(level) + INDEX_BITS)) - (1 << shift(level));
-        let possible = (2u64 << fits.min(aligned).min(62)) - 1;
-        (self.format.page_sizes() & of_level & possible).checked_ilog2()
-    }
-
-    /// The entries that a page at `at` fills.
-    fn slots(&self, level: u8, at: u64, order: u32) -> Range<usize> {
-        let first = index(level, at);
-        first..first + (1 << (order - shift(level)))
-    }
-
-    /// The level of the table that is made for a part of what an entry spans.
-    fn level_below(&self, level: u8, at: u64, part: u64) -> u8 {
-        let mut below = level - 1;
-        while F::SKIPS_LEVELS && below > 0 && holds(level, below - 1, at, part) {
-            below -= 1;
-        }
-        below
-    }
-
-    fn only_small_pages(&self) -> bool {
-        self.format.page_sizes() & ((1 << shift(1)) - 1) == 1 << PAGE_SHIFT
     }
 }
 
-/// Whether a table of level `below`, under an entry of a table of `level`, holds a range.
-fn holds(level: u8, below: u8, at: u64, end: u64) -> bool {
-    below < level && is_within(at, level, below) && is_within(end - 1, level, below)
+/// Enters a range that was looked at, making tables of a supply.
+pub(super) fn write<F: Format>(
+    frames: &impl TableFrames,
+    root: Node<'_, F>,
+    mut pieces: Pieces<'_>,
+    last: u64,
+    permissions: Permissions,
+    supply: &mut Supply,
+) -> Result<(), MapError> {
+    let mut open: Option<(u64, Node<'_, F>)> = None;
+    let sizes = root.format.page_sizes();
+    while let Some(batch) = pieces.next(sizes) {
+        let base = batch.iova & !table_mask(batch.level);
+        let node = match open {
+            Some((at, node)) if at == base && node.level == batch.level => node,
+            _ => reach(frames, root, &batch, last, supply)?,
+        };
+        put(frames, &node, &batch, permissions);
+        open = Some((base, node));
+    }
+    Ok(())
+}
+
+/// Finds the table where a batch goes, and makes those that are missing.
+///
+/// A table is zeroes, and visible as such, before an entry points to it.
+fn reach<'a, F: Format>(
+    frames: &'a impl TableFrames,
+    root: Node<'a, F>,
+    batch: &Batch,
+    last: u64,
+    supply: &mut Supply,
+) -> Result<Node<'a, F>, MapError> {
+    let mut node = root;
+    while node.level > batch.level {
+        let entry = node.entry(batch.iova);
+        if let Entry::Table { frame, level, .. } = entry
+            && holds::<F>(node.level, level, batch.iova)
+        {
+            node = node.below(frames, frame, level)?;
+            continue;
+        }
+        let level = next_level(&node, batch, last);
+        let new = Node::new(frames, node.format, supply.take()?, level)?;
+        let mut added = 1;
+        match entry {
+            Entry::Empty => {}
+            Entry::Leaf { .. } => return Err(MapError::Occupied(Iova::new(batch.iova))),
+            // The table below, which does not reach so far, goes under the new one.
+            Entry::Table { frame, level: old, .. } => {
+                new.store(frames, 0, node.format.table(level, frame, old), 1);
+                added = 0;
+            }
+        }
+        node.store(frames, batch.iova, node.format.table(node.level, new.frame, level), added);
+        node = new;
+    }
+    Ok(node)
+}
+
+/// The level of the table to be made next on the way to a batch.
+fn next_level<F: Format>(node: &Node<'_, F>, batch: &Batch, last: u64) -> u8 {
+    match node.entry(batch.iova) {
+        // It goes over the old one, no higher than it must to hold both.
+        Entry::Table { level: old, .. } => (old + 1..node.level)
+            .find(|level| holds::<F>(node.level, *level, batch.iova))
+            .unwrap_or(node.level.saturating_sub(1)),
+        _ => level_below::<F>(node.level, batch, last),
+    }
+}
+
+/// The level of the table to be made under an empty entry of a table of level `above`: the lowest that
+/// holds all of the range that goes through the entry.
+fn level_below<F: Format>(above: u8, batch: &Batch, last: u64) -> u8 {
+    let next = above.saturating_sub(1);
+    if !F::SKIPS_LEVELS {
+        return next;
+    }
+    let last = last.min(batch.iova | slot_mask(above));
+    (batch.level..next).find(|level| holds::<F>(above, *level, last)).unwrap_or(next)
 }

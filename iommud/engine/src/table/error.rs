@@ -46,13 +46,34 @@ pub enum UnmapError {
     Foreign(PhysAddr),
 }
 
-impl From<MapError> for UnmapError {
-    /// What keeps the rest of a large page from being entered again, when it is taken apart.
-    fn from(error: MapError) -> Self {
-        match error {
-            MapError::Foreign(frame) => Self::Foreign(frame),
-            // The rest is whole pages, in range, in tables that are new: only frames can be missing.
-            _ => Self::OutOfFrames,
-        }
+/// A table is said to be there, and cannot be: it is not in the arena, or not of a lower level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Foreign(pub(super) PhysAddr);
+
+impl From<Foreign> for MapError {
+    fn from(Foreign(frame): Foreign) -> Self {
+        Self::Foreign(frame)
+    }
+}
+
+impl From<Foreign> for UnmapError {
+    fn from(Foreign(frame): Foreign) -> Self {
+        Self::Foreign(frame)
+    }
+}
+
+/// There are no frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutOfFrames;
+
+impl From<OutOfFrames> for MapError {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
+impl From<OutOfFrames> for UnmapError {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::OutOfFrames
     }
 }

@@ -5,21 +5,83 @@ use dma_types::{Access, PhysAddr};
 /// The logarithm of the smallest page.
 pub const PAGE_SHIFT: u32 = 12;
 
-/// How many bits a physical address has at the most: the architectural limit of x86, and what an entry has
-/// room for in both vendors' formats.
-pub const PHYSICAL_BITS: u32 = 52;
-
 /// The logarithm of the number of entries in a table.
 pub const INDEX_BITS: u32 = 9;
 
 /// The logarithm of what an entry of this level spans.
+#[inline]
 pub const fn shift(level: u8) -> u32 {
     PAGE_SHIFT + INDEX_BITS * level as u32
 }
 
-/// The entry of a table of this level that an address goes through.
+/// The entry of a table of this level that an address goes through. Levels are at most 5.
+#[inline]
 pub const fn index(level: u8, address: u64) -> usize {
     (address >> shift(level)) as usize & ((1 << INDEX_BITS) - 1)
+}
+
+/// The offset bits of what an entry of this level spans.
+#[inline]
+pub const fn slot_mask(level: u8) -> u64 {
+    low_bits(shift(level))
+}
+
+/// The offset bits of what a table of this level spans: all there are for level 5.
+#[inline]
+pub const fn table_mask(level: u8) -> u64 {
+    if level < 5 { low_bits(shift(level + 1)) } else { u64::MAX }
+}
+
+/// The lowest `bits` bits, fewer than 64.
+#[inline]
+pub const fn low_bits(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+/// What an entry allows. Unlike [`Access`] it can be nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permissions(u8);
+
+impl Permissions {
+    /// Everything.
+    pub const ALL: Self = Self::new(true, true);
+
+    /// To read, to write, both or nothing.
+    #[inline]
+    pub const fn new(read: bool, write: bool) -> Self {
+        Self(read as u8 | (write as u8) << 1)
+    }
+
+    /// Whether reading is allowed.
+    #[inline]
+    pub const fn read(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether writing is allowed.
+    #[inline]
+    pub const fn write(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    /// What both allow.
+    #[inline]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The same as an access, if there is any.
+    #[inline]
+    pub const fn access(self) -> Option<Access> {
+        Access::from_permissions(self.read(), self.write())
+    }
+}
+
+impl From<Access> for Permissions {
+    #[inline]
+    fn from(access: Access) -> Self {
+        Self::new(access.may_read(), access.may_write())
+    }
 }
 
 /// What an entry means.
@@ -33,27 +95,44 @@ pub enum Entry {
         frame: PhysAddr,
         /// Its level, below that of the table that the entry is in.
         level: u8,
-        /// What may be done below, at the most; `None` for nothing.
-        access: Option<Access>,
+        /// What may be done below, at the most.
+        permissions: Permissions,
     },
     /// A page.
     Leaf {
         /// Where the page starts.
         start: PhysAddr,
-        /// The logarithm of its length: at least the entry's span.
+        /// The logarithm of its length: at least the entry's span, and less than the table's.
         order: u32,
-        /// What may be done with it; `None` for nothing.
-        access: Option<Access>,
+        /// What may be done with it.
+        permissions: Permissions,
     },
+}
+
+/// Bits next to each other, in every entry of a format, that hardware ignores whatever the entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpareBits {
+    /// The lowest.
+    pub shift: u32,
+    /// How many, 1 to 9.
+    pub bits: u32,
 }
 
 /// The layout of a table's entries.
 ///
 /// A word of zero is an empty entry in every format.
 pub trait Format: Copy {
-    /// Whether a table may be more than one level below the entry that points to it. If not, the format
-    /// need not be able to say so.
+    /// Whether a table may be more than one level below the entry that points to it.
     const SKIPS_LEVELS: bool = false;
+
+    /// An entry is empty just when none of these bits is set.
+    const PRESENT: u64;
+
+    /// Where a table counts how many of its entries are in use. The first few entries hold a part each.
+    const SPARE: SpareBits;
+
+    /// How many bits a physical address can have.
+    const ADDRESS_BITS: u32 = 52;
 
     /// How many levels a new table has, at least one.
     fn levels(&self) -> u8;
@@ -61,8 +140,7 @@ pub trait Format: Copy {
     /// How many levels the root can grow to, at most 6.
     fn max_levels(&self) -> u8;
 
-    /// The sizes of pages: bit *n* for pages of two to the *n* bytes. Pages of 4 KiB there always are, and if
-    /// there is any size between the spans of two levels, then the lower span is one too.
+    /// The sizes of pages: bit *n* for pages of two to the *n* bytes. Pages of 4 KiB there always are.
     fn page_sizes(&self) -> u64;
 
     /// Whether the unit snoops the processors' caches when it walks tables.
@@ -74,7 +152,7 @@ pub trait Format: Copy {
     /// The word that maps a page of two to the `order` bytes in a table of this level. It fills as many
     /// entries as the page is longer than their span. The address stands in the word at its own place, as
     /// it does in all formats there are: of two pages alike, the words differ as their addresses do.
-    fn leaf(&self, level: u8, order: u32, start: PhysAddr, access: Access) -> u64;
+    fn leaf(&self, level: u8, order: u32, start: PhysAddr, permissions: Permissions) -> u64;
 
     /// The word, in a table of this level, that points to a table of level `below` and allows everything.
     fn table(&self, level: u8, frame: PhysAddr, below: u8) -> u64;

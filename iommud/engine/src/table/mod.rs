@@ -3,44 +3,63 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`format`] | [`Format`]: what an entry looks like, and which there are |
-//! | [`page_table`] | [`PageTable`]: map, unmap, translate, visit, destroy |
-//! | [`pieces`] | physical memory in pieces, taken from the front |
+//! | [`page_table`] | [`PageTable`]: map, unmap, translate, destroy |
+//! | [`visit`] | every page, by address |
 //! | [`error`] | why a range could not be mapped or unmapped |
-//! | `enter` | how a range is entered: looked at first, then written |
-//! | `remove` | how a range is removed, and large pages taken apart |
+//! | `fill` | how pages are written into one table |
+//! | `enter` | how a range is entered that takes more: looked at first, then written |
+//! | `grow` | the root under a new one, when addresses outgrow it |
+//! | `remove` | how a range is removed: looked at first, then cleared |
+//! | `split` | what is left of a large page of which a part is removed |
+//! | `pieces` | physical memory, taken from the front by pages alike |
+//! | `node` | one table: its entries, and how many are in use |
+//! | `near` | the tables that were used last |
+//! | `supply` | the frames that an operation needs |
 //!
 //! # The tree
 //!
 //! Tables are frames of 512 entries. A table of level 0 holds entries of 4 KiB each; an entry of level *n*
-//! spans 512 times one of level *n* - 1. An entry is empty (zero in every format), points to a table
-//! further down, or maps a page. A page can be larger than its entry's span and then fills several entries
+//! spans 512 times one of level *n* - 1. An entry is empty, points to a table further down, or
+//! maps a page. A page can be larger than its entry's span and then fills several entries
 //! alike; a table can be more than one level further down, and then the address bits of the levels between
 //! are zero; the root can be put under a new one when addresses outgrow it.
 //!
+//! No table but the root is empty. Each counts its entries in bits that hardware ignores, so that the last
+//! one's going is known at once, wherever it was. Those used last are remembered, for that is where the next
+//! range is most likely.
+//!
 //! # While hardware walks it
 //!
-//! Every change is the store of one word, and a table is whole before an entry points to it. A table that
-//! becomes empty is unlinked and given to the caller, with its contents as they were: the unit may still
-//! walk it until the caller has had the invalidation confirmed (rule R2). Units that do not snoop get every
-//! changed entry flushed, in the same order.
+//! Every change is the store of one word, and what an entry points to is visible before it: a new table of
+//! zeroes, or the rest of a large page, complete. A table that becomes empty is unlinked and given to the
+//! caller, with its contents as they were: the unit may still walk it until the caller has had the
+//! invalidation confirmed (rule R2). Units that do not snoop get every changed entry flushed, in the same
+//! order.
 //!
 //! # All or nothing
 //!
-//! A range that lies in one table of level 0 is checked and written in one walk. Any other is walked twice:
-//! the first time everything is checked and the tables that are missing are counted and allocated, the
-//! second time nothing can fail any more (rule R7). Emptiness is found by looking, from the changed entry
-//! outwards: next to it is where a neighbour is most likely, so that this takes a step or two, and nothing
-//! has to be counted, kept, or restored when a restarted daemon takes the tables over.
+//! Pages alike, in one table that exists, are checked and written in one walk. Anything else is walked
+//! twice: the first time everything is checked and the tables that are missing are counted and allocated,
+//! the second time nothing can fail any more (rule R7). Nothing is written and then taken back, for a unit
+//! could have cached it meanwhile.
 
 mod enter;
 pub mod error;
+mod fill;
 pub mod format;
+mod grow;
+mod near;
+mod node;
 pub mod page_table;
-pub mod pieces;
+mod pieces;
 mod remove;
+mod split;
+mod supply;
 #[cfg(test)]
 mod tests;
+pub mod visit;
 
 pub use error::{MapError, UnmapError};
-pub use format::{Entry, Format};
-pub use page_table::{Leaf, PageTable, Translation, Unmapped};
+pub use format::{Entry, Format, Permissions, SpareBits};
+pub use page_table::{PageTable, Translation, Unmapped};
+pub use visit::Leaf;

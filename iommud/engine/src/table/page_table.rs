@@ -1,25 +1,35 @@
 //! One page table.
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
-use super::enter::{Enter, Node, Supply};
-use super::error::{MapError, UnmapError};
-use super::format::{Entry, Format, PAGE_SHIFT, PHYSICAL_BITS, index, shift};
+use super::enter::{Place, Plan, find, write};
+use super::error::{Foreign, MapError, UnmapError};
+use super::fill::{fill, fill_page, fill_small};
+use super::format::{
+    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, low_bits, slot_mask, table_mask,
+};
+use super::near::Near;
+use super::node::{Node, holds};
 use super::pieces::Pieces;
-use super::remove::Remove;
-use crate::platform::{Segment, TableFrame, TableFrames};
+use super::remove::{Remove, clear_page, clear_pages, pages_of_one_table};
+use super::supply::Supply;
+use crate::platform::{Segment, TableFrames};
 use crate::vtd::invalidation::Touched;
 
 /// A page table: its root, and the layout of its entries.
 #[derive(Debug)]
 pub struct PageTable<F> {
     pub(super) format: F,
-    root: PhysAddr,
+    pub(super) root: PhysAddr,
     /// The level of the root.
-    top: u8,
+    pub(super) top: u8,
+    /// A former root that was empty when the table grew. A unit may be told of the new one only later, so
+    /// it is given to the caller with the next that is retired.
+    pub(super) outgrown: Option<PhysAddr>,
+    /// Never a table that is not linked.
+    pub(super) near: Near,
 }
 
 /// Where an address leads.
@@ -33,19 +43,6 @@ pub struct Translation {
     pub page_bytes: u64,
 }
 
-/// A page that is mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaf {
-    /// Its I/O address.
-    pub iova: Iova,
-    /// Where it is in memory.
-    pub start: PhysAddr,
-    /// How long it is.
-    pub bytes: u64,
-    /// What may be done with it, on the whole way.
-    pub access: Access,
-}
-
 /// What an unmap changed: what units must be made to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unmapped {
@@ -55,6 +52,21 @@ pub struct Unmapped {
     pub bytes: u64,
     /// Whether only entries of pages changed.
     pub touched: Touched,
+}
+
+/// Addresses from the first to the last: both count, so that the range can end with the last there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u64,
+    pub(super) last: u64,
+}
+
+impl Span {
+    /// What to say of it when it has been unmapped.
+    pub(super) fn unmapped(self, touched: Touched) -> Unmapped {
+        let Self { start, last } = self;
+        Unmapped { start: Iova::new(start), bytes: last - start + 1, touched }
+    }
 }
 
 impl<F: Format> PageTable<F> {
@@ -68,7 +80,8 @@ impl<F: Format> PageTable<F> {
         if !format.is_coherent() {
             frames.flush_entries(root, 0..512);
         }
-        Ok(Self { format, root, top: format.levels().saturating_sub(1) })
+        let top = format.levels().saturating_sub(1);
+        Ok(Self { format, root, top, outgrown: None, near: Near::NONE })
     }
 
     /// Its root. It changes when the table [grows](Self::map).
@@ -97,78 +110,151 @@ impl<F: Format> PageTable<F> {
         memory: &[Segment],
         access: Access,
     ) -> Result<Touched, MapError> {
+        let permissions = access.into();
+        if let [segment] = memory
+            && let Some((node, order)) = self.near_page(frames, iova.get(), segment.bytes)
+            && segment.start.is_aligned(segment.bytes)
+            && segment.start.get() <= low_bits(F::ADDRESS_BITS)
+        {
+            fill_page(frames, &node, order, iova.get(), segment.start, permissions)?;
+            return Ok(Touched::Leaves);
+        }
+        let span = self.span_of(iova, memory)?;
+        if let Some(node) = self.near_small(frames, span) {
+            fill_small(frames, &node, span, memory, permissions)?;
+            return Ok(Touched::Leaves);
+        }
+        self.map_from_root(frames, span, memory, permissions)
+    }
+
+    /// Maps a range: in one walk, if it is pages alike in a table that exists.
+    #[inline(never)]
+    fn map_from_root(
+        &mut self,
+        frames: &mut impl TableFrames,
+        span: Span,
+        memory: &[Segment],
+        permissions: Permissions,
+    ) -> Result<Touched, MapError> {
+        let mut pieces = Pieces::new(span.start, memory);
+        if span.last <= self.reach()
+            && let Some(batch) = pieces.next(self.format.page_sizes())
+        {
+            let alone = batch.iova + (batch.bytes - 1) == span.last;
+            let small = self.has_small(span) && batch.level == 0;
+            let root = self.root_node(frames)?;
+            if (alone || small)
+                && let Place::Table(node) = find(frames, root, span.start, batch.level)?
+            {
+                if small {
+                    fill_small(frames, &node, span, memory, permissions)?;
+                } else {
+                    fill(frames, &node, &batch, permissions)?;
+                }
+                self.near.note(&node, span.start);
+                return Ok(Touched::Leaves);
+            }
+        }
+        self.map_anywhere(frames, span, Pieces::new(span.start, memory), permissions)
+    }
+
+    /// If a range is as long as a page, the table used last for such, if it is the right one, and the
+    /// logarithm of the length.
+    #[inline]
+    fn near_page<'a>(
+        &self,
+        frames: &'a impl TableFrames,
+        iova: u64,
+        bytes: u64,
+    ) -> Option<(Node<'a, F>, u32)> {
+        let inside = bytes.wrapping_sub(1);
+        if bytes & self.format.page_sizes() == 0 || (bytes | iova) & inside != 0 {
+            return None;
+        }
+        let order = bytes.trailing_zeros();
+        let level = ((order - PAGE_SHIFT) / INDEX_BITS) as u8;
+        let frame = self.near.get(level, iova, iova)?;
+        Some((Node::new(frames, self.format, frame, level).ok()?, order))
+    }
+
+    /// The table of level 0 used last, if it holds a range and has no pages but of 4 KiB.
+    #[inline]
+    fn near_small<'a>(&self, frames: &'a impl TableFrames, span: Span) -> Option<Node<'a, F>> {
+        let frame = self.near.get(0, span.start, span.last)?;
+        let node = Node::new(frames, self.format, frame, 0).ok()?;
+        self.has_small(span).then_some(node)
+    }
+
+    /// Whether a range is in one table of level 0, and these have no pages but of 4 KiB.
+    #[inline]
+    fn has_small(&self, span: Span) -> bool {
+        let one_table = (span.start ^ span.last) <= table_mask(0);
+        one_table && self.format.page_sizes() & slot_mask(1) == 1 << PAGE_SHIFT
+    }
+
+    /// The addresses that memory will be mapped at, if all is as it must be.
+    #[inline]
+    fn span_of(&self, iova: Iova, memory: &[Segment]) -> Result<Span, MapError> {
         let mut bytes = 0u64;
+        let (mut low, mut high) = (iova.get(), 0);
         for segment in memory {
-            if !segment.start.is_aligned(PAGE_SIZE) || !segment.bytes.is_multiple_of(PAGE_SIZE) {
-                return Err(MapError::Misaligned);
-            }
-            // Firmware's reserved ranges come here too: what no entry can hold must not be cut to fit (R5).
             let end = segment.start.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
-            if end.get() > 1 << PHYSICAL_BITS {
-                return Err(MapError::OutOfRange);
-            }
+            low |= segment.start.get() | segment.bytes;
+            // All bits, for a segment of nothing.
+            high |= (end.get().wrapping_sub(1)) | segment.bytes.wrapping_sub(1);
             bytes = bytes.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
         }
-        let end = iova.get().checked_add(bytes).ok_or(MapError::OutOfRange)?;
-        if bytes == 0 {
-            return Err(MapError::Empty);
-        }
-        if !iova.is_aligned(PAGE_SIZE) {
+        if low % PAGE_SIZE != 0 {
             return Err(MapError::Misaligned);
         }
-        if end > 1 << shift(self.format.max_levels()) {
+        if high > low_bits(F::ADDRESS_BITS) {
+            let nothing = memory.iter().any(|segment| segment.bytes == 0);
+            return Err(if nothing { MapError::Empty } else { MapError::OutOfRange });
+        }
+        let more = bytes.checked_sub(1).ok_or(MapError::Empty)?;
+        let last = iova.checked_add(more).ok_or(MapError::OutOfRange)?;
+        if last.get() > table_mask(self.format.max_levels().saturating_sub(1)) {
             return Err(MapError::OutOfRange);
         }
-        let pieces = Pieces::new(memory);
-        if let Some((frame, table)) = self.lowest_table(frames, iova.get(), end)
-            && bytes < self.smallest_large_page()
-        {
-            let enter = Enter { format: self.format, access };
-            return enter.small_pages(frames, frame, table, iova.get(), end, pieces);
-        }
-        self.map_anywhere(frames, iova.get(), end, pieces, access)
+        Ok(Span { start: iova.get(), last: last.get() })
     }
 
     /// Maps a range in two walks: one that looks, one that writes.
+    #[inline(never)]
     fn map_anywhere(
         &mut self,
         frames: &mut impl TableFrames,
-        iova: u64,
-        end: u64,
-        mut pieces: Pieces<'_>,
-        access: Access,
+        span: Span,
+        pieces: Pieces<'_>,
+        permissions: Permissions,
     ) -> Result<Touched, MapError> {
-        let mut top = self.top;
-        while end > 1 << shift(top + 1) {
-            top += 1;
+        let before = (self.root, self.top, self.outgrown);
+        if span.last > self.reach() {
+            self.grow(frames, span)?;
         }
-        let enter = Enter { format: self.format, access };
-        let root = self.root_at(top);
-        let mut supply = Supply::counting();
-        supply.need(usize::from(top - self.top));
-        enter.check(frames, root, top, iova..end, &mut pieces.clone(), &mut supply)?;
-        supply.allocate(frames, self.format.is_coherent())?;
-        while self.top < top {
-            // The old root is whole, and the new one too before anybody is told of it.
-            let new = supply.take()?;
-            let word = self.format.table(self.top + 1, self.root, self.top);
-            enter.store(frames, new, 0, word)?;
-            self.root = new;
-            self.top += 1;
+        let mapped = self.map_in_two_walks(frames, span, pieces, permissions);
+        let grown = self.root != before.0;
+        if mapped.is_err() && grown {
+            self.shrink(frames, before);
         }
-        enter.write(frames, self.root, top, iova..end, &mut pieces, &mut supply)?;
-        let touched = supply.touched();
-        supply.give_back(frames);
-        Ok(touched)
+        mapped.map(|touched| if grown { Touched::Tables } else { touched })
     }
 
-    /// The root as it will be when it has grown to this level.
-    fn root_at(&self, top: u8) -> Node {
-        if top == self.top {
-            Node::Table(self.root)
-        } else {
-            Node::Over { old: self.root, old_level: self.top, chain: true }
-        }
+    fn map_in_two_walks(
+        &self,
+        frames: &mut impl TableFrames,
+        span: Span,
+        pieces: Pieces<'_>,
+        permissions: Permissions,
+    ) -> Result<Touched, MapError> {
+        let mut plan = Plan::new(span.last);
+        plan.check(frames, self.root_node(frames)?, pieces.clone())?;
+        let mut supply = Supply::allocate(frames, plan.needed, self.format.is_coherent())?;
+        let root = self.root_node(frames)?;
+        let written = write(frames, root, pieces, span.last, permissions, &mut supply);
+        supply.give_back(frames);
+        written?;
+        Ok(if plan.needed > 0 { Touched::Tables } else { Touched::Leaves })
     }
 
     /// Unmaps a range, all of which must be mapped. Large pages of which it is a part are taken apart.
@@ -187,54 +273,109 @@ impl<F: Format> PageTable<F> {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<Unmapped, UnmapError> {
-        if bytes == 0 {
-            return Err(UnmapError::Empty);
+        if let Some((node, order)) = self.near_page(frames, iova.get(), bytes)
+            && let Entry::Leaf { order: found, .. } = node.entry(iova.get())
+            && found == order
+        {
+            let mut touched = Touched::Leaves;
+            if clear_page(frames, &node, iova.get(), order) && node.frame != self.root {
+                self.prune(frames, iova.get(), retired)?;
+                touched = Touched::Tables;
+            }
+            return Ok(Unmapped { start: iova, bytes, touched });
         }
-        if !iova.is_aligned(PAGE_SIZE) || !bytes.is_multiple_of(PAGE_SIZE) {
+        let more = bytes.checked_sub(1).ok_or(UnmapError::Empty)?;
+        if !(iova.get() | bytes).is_multiple_of(PAGE_SIZE) {
             return Err(UnmapError::Misaligned);
         }
         let start = iova.get();
-        let end = start.checked_add(bytes).ok_or(UnmapError::NotMapped(iova))?;
-        let mut remove = Remove::new(self.format, start, end);
-        if let Some((frame, table)) = self.lowest_table(frames, start, end)
-            && remove.small_pages(frames, frame, table)?
-        {
-            return Ok(remove.done());
+        let last = start.checked_add(more).ok_or(UnmapError::NotMapped(iova))?;
+        if last > self.reach() {
+            let end = self.reach().saturating_add(1);
+            return Err(UnmapError::NotMapped(Iova::new(end.max(start))));
         }
-        if end > 1 << shift(self.top + 1) {
-            return Err(UnmapError::NotMapped(Iova::new(1 << shift(self.top + 1))));
+        self.unmap_from_root(frames, Span { start, last }, retired)
+    }
+
+    /// Unmaps a range: in one walk, if it is whole pages of one table.
+    #[inline(never)]
+    fn unmap_from_root(
+        &mut self,
+        frames: &mut impl TableFrames,
+        span: Span,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Unmapped, UnmapError> {
+        let node = match self.near_small(frames, span) {
+            Some(node) => node,
+            None => self.root_node(frames)?,
+        };
+        if let Some(node) = pages_of_one_table(frames, node, span)? {
+            if clear_pages(frames, &node, span) && node.frame != self.root {
+                self.prune(frames, span.start, retired)?;
+                return Ok(span.unmapped(Touched::Tables));
+            }
+            self.near.note(&node, span.start);
+            return Ok(span.unmapped(Touched::Leaves));
         }
-        remove.check(frames, self.root, self.top)?;
-        remove.allocate(frames)?;
-        remove.clear(frames, self.root, self.top, retired)?;
-        Ok(remove.finish(frames))
+        let unmapped = Remove::new(self.format, span).remove(frames, self, retired)?;
+        if unmapped.touched == Touched::Tables {
+            self.near = Near::NONE;
+            retired.extend(self.outgrown.take());
+        }
+        Ok(unmapped)
+    }
+
+    /// Unlinks the table that an address was in, which is empty, and those above that have nothing else.
+    #[cold]
+    fn prune(
+        &mut self,
+        frames: &impl TableFrames,
+        address: u64,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<(), UnmapError> {
+        self.near = Near::NONE;
+        let root = self.root_node(frames)?;
+        let (mut node, mut kept) = (root, root);
+        while let Entry::Table { frame, level, .. } = node.entry(address) {
+            // One entry is in use: the one on the way.
+            if node.live() != 1 {
+                kept = node;
+            }
+            node = node.below(frames, frame, level)?;
+        }
+        node = kept;
+        while let Entry::Table { frame, level, .. } = node.entry(address) {
+            node = node.below(frames, frame, level)?;
+            retired.push(frame);
+        }
+        kept.store(frames, address, 0, usize::MAX);
+        retired.extend(self.outgrown.take());
+        Ok(())
     }
 
     /// Where an address leads, as hardware would find it.
+    #[inline]
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
         let address = iova.get();
-        if address >> shift(self.top + 1) != 0 {
+        if address > self.reach() {
             return None;
         }
-        let (mut frame, mut level) = (self.root, self.top);
-        let mut allowed = Access::ReadWrite;
+        let mut node = self.root_node(frames).ok()?;
+        let mut allowed = Permissions::ALL;
         loop {
-            let word = frames.table(frame)?[index(level, address)].load(Ordering::Acquire);
-            match self.format.decode(level, word) {
+            match node.entry(address) {
                 Entry::Empty => return None,
-                Entry::Table { frame: next, level: below, access } => {
-                    // Each table is of a lower level, so that this ends (rule R5).
-                    if below >= level || !is_within(address, level, below) {
+                Entry::Table { frame, level, permissions } => {
+                    if !holds::<F>(node.level, level, address) {
                         return None;
                     }
-                    allowed = both(allowed, access?)?;
-                    (frame, level) = (next, below);
+                    allowed = allowed.and(permissions);
+                    node = node.below(frames, frame, level).ok()?;
                 }
-                Entry::Leaf { start, order, access } => {
-                    let offset = address & ((1 << order) - 1);
+                Entry::Leaf { start, order, permissions } => {
                     return Some(Translation {
-                        phys: start.checked_add(offset)?,
-                        access: both(allowed, access?)?,
+                        phys: start.checked_add(address & low_bits(order))?,
+                        access: allowed.and(permissions).access()?,
                         page_bytes: 1 << order,
                     });
                 }
@@ -242,124 +383,25 @@ impl<F: Format> PageTable<F> {
         }
     }
 
-    /// Visits every page, by address.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError::Foreign`] at a table that is not in the arena.
-    pub fn visit(
-        &self,
-        frames: &impl TableFrames,
-        mut visitor: impl FnMut(Leaf),
-    ) -> Result<(), MapError> {
-        self.visit_table(frames, self.root, self.top, 0, Access::ReadWrite, &mut visitor)
-    }
-
-    fn visit_table(
-        &self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        level: u8,
-        base: u64,
-        allowed: Access,
-        visitor: &mut impl FnMut(Leaf),
-    ) -> Result<(), MapError> {
-        let table = frames.table(frame).ok_or(MapError::Foreign(frame))?;
-        let mut slot = 0;
-        while slot < table.len() {
-            let iova = base + ((slot as u64) << shift(level));
-            match self.format.decode(level, table[slot].load(Ordering::Acquire)) {
-                Entry::Empty => slot += 1,
-                Entry::Table { frame, level: below, access } => {
-                    if below < level
-                        && let Some(allowed) = access.and_then(|access| both(allowed, access))
-                    {
-                        self.visit_table(frames, frame, below, iova, allowed, visitor)?;
-                    }
-                    slot += 1;
-                }
-                Entry::Leaf { start, order, access } => {
-                    if let Some(access) = access.and_then(|access| both(allowed, access)) {
-                        let (iova, bytes) = (Iova::new(iova), 1 << order);
-                        visitor(Leaf { iova, start, bytes, access });
-                    }
-                    slot += 1 << (order - shift(level));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Takes the table apart: all its frames are added to `retired`. Units may still walk them.
     pub fn destroy(self, frames: &mut impl TableFrames, retired: &mut Vec<PhysAddr>) {
-        self.collect(frames, self.root, self.top, retired);
-    }
-
-    fn collect(
-        &self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        level: u8,
-        retired: &mut Vec<PhysAddr>,
-    ) {
-        let Some(table) = frames.table(frame) else { return };
-        if level > 0 {
-            for word in table {
-                let entry = self.format.decode(level, word.load(Ordering::Acquire));
-                if let Entry::Table { frame, level: below, .. } = entry
-                    && below < level
-                {
-                    self.collect(frames, frame, below, retired);
-                }
-            }
+        if let Ok(root) = self.root_node(frames) {
+            root.retire(frames, retired);
         }
-        retired.push(frame);
+        retired.extend(self.outgrown);
     }
 
-    /// The table of level 0 that holds all of a range, if it exists.
+    /// The last address that can be reached from the root.
     #[inline]
-    fn lowest_table<'a>(
+    pub(super) fn reach(&self) -> u64 {
+        table_mask(self.top)
+    }
+
+    #[inline]
+    pub(super) fn root_node<'a>(
         &self,
         frames: &'a impl TableFrames,
-        iova: u64,
-        end: u64,
-    ) -> Option<(PhysAddr, &'a TableFrame)> {
-        if iova >> shift(1) != (end - 1) >> shift(1) || iova >> shift(self.top + 1) != 0 {
-            return None;
-        }
-        let (mut frame, mut level) = (self.root, self.top);
-        while level > 0 {
-            let word = frames.table(frame)?[index(level, iova)].load(Ordering::Acquire);
-            match self.format.decode(level, word) {
-                Entry::Table { frame: next, level: below, .. }
-                    if below < level && is_within(iova, level, below) =>
-                {
-                    (frame, level) = (next, below);
-                }
-                _ => return None,
-            }
-        }
-        Some((frame, frames.table(frame)?))
+    ) -> Result<Node<'a, F>, Foreign> {
+        Node::new(frames, self.format, self.root, self.top)
     }
-
-    /// The size of the smallest page that is larger than 4 KiB.
-    fn smallest_large_page(&self) -> u64 {
-        let large = self.format.page_sizes() & !(1 << PAGE_SHIFT);
-        if large == 0 { u64::MAX } else { 1 << large.trailing_zeros() }
-    }
-}
-
-/// Whether an address, which goes through an entry of a table of `level`, is within a table of level
-/// `below` that the entry points to: the bits of the levels between are zero.
-#[inline]
-pub(super) fn is_within(address: u64, level: u8, below: u8) -> bool {
-    let inside = (1 << shift(level)) - 1;
-    below + 1 == level || (address & inside) >> shift(below + 1) == 0
-}
-
-/// What both allow, if that is anything.
-fn both(one: Access, other: Access) -> Option<Access> {
-    let read = one.may_read() && other.may_read();
-    let write = one.may_write() && other.may_write();
-    Access::from_permissions(read, write)
 }

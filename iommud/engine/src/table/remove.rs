@@ -1,329 +1,260 @@
-//! How a range is removed, and large pages taken apart.
+//! How a range is removed: looked at first, then cleared.
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use dma_types::{Access, Iova, PhysAddr};
+use dma_types::{Iova, PhysAddr};
 
-use super::enter::{Enter, Node, Supply};
 use super::error::UnmapError;
-use super::format::{Entry, Format, PAGE_SHIFT, index, shift};
-use super::page_table::{Unmapped, is_within};
-use super::pieces::Pieces;
-use crate::platform::{Segment, TableFrame, TableFrames};
+use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
+use super::node::{Node, all, each, holds};
+use super::page_table::{PageTable, Span, Unmapped};
+use super::split::{Page, cost, rest};
+use super::supply::Supply;
+use crate::platform::TableFrames;
 use crate::vtd::invalidation::Touched;
 
-/// Removes one range.
+/// Removes one page from its table; whether the table is empty then.
+#[inline]
+pub(super) fn clear_page<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    iova: u64,
+    order: u32,
+) -> bool {
+    let first = index(node.level, iova);
+    clear(frames, node, first, node.slots(first, 1 << (order - shift(node.level))))
+}
+
+/// Removes a range that is whole pages in one table; whether the table is empty then.
+pub(super) fn clear_pages<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    span: Span,
+) -> bool {
+    let first = index(node.level, span.start);
+    clear(frames, node, first, node.slots(first, index(node.level, span.last) + 1 - first))
+}
+
+#[inline]
+fn clear<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    first: usize,
+    slots: &[AtomicU64],
+) -> bool {
+    let live = node.live().wrapping_sub(slots.len()) % 512;
+    each(slots, |slot| slot.store(0, Ordering::Release));
+    node.set_live(live);
+    node.flush(frames, first, slots.len());
+    live == 0
+}
+
+/// The table that a range is in, if it is whole pages in one.
+pub(super) fn pages_of_one_table<'a, F: Format>(
+    frames: &'a impl TableFrames,
+    root: Node<'a, F>,
+    Span { start, last }: Span,
+) -> Result<Option<Node<'a, F>>, UnmapError> {
+    let mut node = root;
+    let order = loop {
+        match node.entry(start) {
+            Entry::Table { frame, level, .. } if holds::<F>(node.level, level, start) => {
+                node = node.below(frames, frame, level)?;
+            }
+            Entry::Empty | Entry::Table { .. } => return Err(not_mapped(start)),
+            Entry::Leaf { order, .. } => break order,
+        }
+    };
+    if start & low_bits(order) != 0 || node.base(start) != node.base(last) {
+        return Ok(None);
+    }
+    let first = index(node.level, start);
+    let slots = node.slots(first, index(node.level, last) + 1 - first);
+    let are_pages = start | low_bits(order) == last || are_pages(&node, slots, last);
+    Ok(are_pages.then_some(node))
+}
+
+/// Removes a range that is more than pages of one table, or less than a page.
 pub(super) struct Remove<F> {
     format: F,
-    start: u64,
-    end: u64,
+    span: Span,
     /// The range with all of the large pages that it took a part of.
-    widened: (u64, u64),
-    tables_changed: bool,
-    supply: Supply,
-}
-
-/// A page in a table.
-#[derive(Clone, Copy)]
-struct Page {
-    iova: u64,
-    start: PhysAddr,
-    order: u32,
-    access: Access,
-}
-
-impl Page {
-    fn end(&self) -> u64 {
-        self.iova + (1 << self.order)
-    }
+    widened: Span,
+    touched: Touched,
 }
 
 impl<F: Format> Remove<F> {
-    pub(super) fn new(format: F, start: u64, end: u64) -> Self {
-        let supply = Supply::counting();
-        Self { format, start, end, widened: (start, end), tables_changed: false, supply }
+    pub(super) fn new(format: F, span: Span) -> Self {
+        Self { format, span, widened: span, touched: Touched::Leaves }
     }
 
-    /// Removes the range from a table of level 0 that holds all of it, if nothing but entries of 4 KiB
-    /// has to change; false, with nothing changed, if more has.
-    #[inline]
-    pub(super) fn small_pages(
-        &mut self,
+    /// Removes the range, in two walks: one that looks, one that clears.
+    pub(super) fn remove(
+        mut self,
+        frames: &mut impl TableFrames,
+        table: &PageTable<F>,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Unmapped, UnmapError> {
+        let needed = self.check(frames, table.root_node(frames)?, self.span)?;
+        let mut supply = Supply::allocate(frames, needed, self.format.is_coherent())?;
+        let root = table.root_node(frames)?;
+        // The root stays, however empty it is.
+        let cleared = self.clear(frames, root, self.span, &mut supply, retired);
+        supply.give_back(frames);
+        cleared?;
+        Ok(self.widened.unmapped(self.touched))
+    }
+
+    /// Whether all of a part of the range is mapped, and how many tables it takes to take pages apart.
+    fn check(
+        &self,
         frames: &impl TableFrames,
-        frame: PhysAddr,
-        table: &TableFrame,
-    ) -> Result<bool, UnmapError> {
-        if self.format.page_sizes() & ((1 << shift(1)) - 1) != 1 << PAGE_SHIFT {
-            return Ok(false);
+        node: Node<'_, F>,
+        Span { start, last }: Span,
+    ) -> Result<usize, UnmapError> {
+        if node.level == 0 {
+            let first = index(0, start);
+            let slots = node.slots(first, index(0, last) + 1 - first);
+            let is_present = |slot: &AtomicU64| slot.load(Ordering::Relaxed) & F::PRESENT != 0;
+            if all(slots, is_present) {
+                return Ok(0);
+            }
+            let empty = slots.iter().take_while(|slot| is_present(slot)).count();
+            return Err(not_mapped(start + ((empty as u64) << shift(0))));
         }
-        let (first, last) = (index(0, self.start), index(0, self.end - 1) + 1);
-        let range = &table[first..last];
-        let empty = range.iter().position(|word| word.load(Ordering::Relaxed) == 0);
-        if let Some(pages) = empty {
-            return Err(not_mapped(self.start + ((pages as u64) << PAGE_SHIFT)));
-        }
-        if !has_others(table, first, last) {
-            return Ok(false);
-        }
-        range.iter().for_each(|word| word.store(0, Ordering::Release));
-        if !self.format.is_coherent() {
-            frames.flush_entries(frame, first..last);
-        }
-        Ok(true)
-    }
-
-    /// What was changed.
-    pub(super) fn done(&self) -> Unmapped {
-        let (start, end) = self.widened;
-        let touched = if self.tables_changed { Touched::Tables } else { Touched::Leaves };
-        Unmapped { start: Iova::new(start), bytes: end - start, touched }
-    }
-
-    /// What was changed, with what was not needed given back.
-    pub(super) fn finish(mut self, frames: &mut impl TableFrames) -> Unmapped {
-        core::mem::take(&mut self.supply).give_back(frames);
-        self.done()
-    }
-
-    /// Whether all of the range is mapped, and how many frames it takes to take large pages apart.
-    pub(super) fn check(
-        &mut self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        top: u8,
-    ) -> Result<(), UnmapError> {
-        self.check_table(frames, frame, top, self.start, self.end)
-    }
-
-    fn check_table(
-        &mut self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        level: u8,
-        iova: u64,
-        end: u64,
-    ) -> Result<(), UnmapError> {
-        let table = frames.table(frame).ok_or(UnmapError::Foreign(frame))?;
-        let mut at = iova;
-        while at < end {
-            let part = end.min((at | ((1 << shift(level)) - 1)) + 1);
-            let word = table[index(level, at)].load(Ordering::Acquire);
-            match self.format.decode(level, word) {
+        let mut needed = 0;
+        let mut at = start;
+        loop {
+            let part = last.min(node.slot_last(at));
+            let done = match node.entry(at) {
                 Entry::Empty => return Err(not_mapped(at)),
-                Entry::Table { frame, level: below, .. } => {
-                    if below >= level {
-                        return Err(UnmapError::Foreign(frame));
-                    }
-                    for edge in [at, part - 1] {
-                        if !is_within(edge, level, below) {
+                Entry::Table { frame, level, .. } => {
+                    for edge in [at, part] {
+                        if !holds::<F>(node.level, level, edge) {
                             return Err(not_mapped(edge));
                         }
                     }
-                    self.check_table(frames, frame, below, at, part)?;
-                    at = part;
+                    let below = node.below(frames, frame, level)?;
+                    needed += self.check(frames, below, Span { start: at, last: part })?;
+                    part
                 }
-                Entry::Leaf { start, order, access } => {
-                    let page = page_at(at, start, order, access);
-                    self.count_split(frames, level, &page)?;
-                    at = page.end().min(end);
+                Entry::Leaf { start, order, permissions } => {
+                    let page = Page::at(at, start, order, permissions);
+                    for slot in page.slots(node.level) {
+                        needed += cost(&self.format, node.level, slot, self.span);
+                    }
+                    page.last().min(last)
                 }
+            };
+            if done >= last {
+                return Ok(needed);
             }
+            at = done + 1;
         }
-        Ok(())
-    }
-
-    /// Counts the frames for what is left of a page.
-    fn count_split(
-        &mut self,
-        frames: &impl TableFrames,
-        level: u8,
-        page: &Page,
-    ) -> Result<(), UnmapError> {
-        for (slot_start, slot_end) in slots_of(page, level) {
-            if !self.cuts(slot_start, slot_end) {
-                continue;
-            }
-            self.supply.need(1);
-            for (start, end) in self.left_of(slot_start, slot_end) {
-                let segment = [page.memory(start, end)];
-                let enter = Enter { format: self.format, access: page.access };
-                let mut pieces = Pieces::new(&segment);
-                let supply = &mut self.supply;
-                enter.check(frames, Node::Missing, level - 1, start..end, &mut pieces, supply)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Allocates what was counted.
-    pub(super) fn allocate(&mut self, frames: &mut impl TableFrames) -> Result<(), UnmapError> {
-        Ok(self.supply.allocate(frames, self.format.is_coherent())?)
-    }
-
-    /// Removes the range, which was checked.
-    pub(super) fn clear(
-        &mut self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        top: u8,
-        retired: &mut Vec<PhysAddr>,
-    ) -> Result<(), UnmapError> {
-        // The root stays, however empty it is.
-        self.clear_table(frames, frame, top, self.start, self.end, retired).map(drop)
     }
 
     /// Removes a part of the range from a table; whether the table is empty then.
-    fn clear_table(
+    fn clear(
         &mut self,
         frames: &impl TableFrames,
-        frame: PhysAddr,
-        level: u8,
-        iova: u64,
-        end: u64,
+        node: Node<'_, F>,
+        span: Span,
+        supply: &mut Supply,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<bool, UnmapError> {
-        let table = frames.table(frame).ok_or(UnmapError::Foreign(frame))?;
-        let near = index(level, iova);
-        let mut at = iova;
-        while at < end {
-            let part = end.min((at | ((1 << shift(level)) - 1)) + 1);
-            let slot = index(level, at);
-            match self.format.decode(level, table[slot].load(Ordering::Acquire)) {
+        let before = node.live();
+        let mut removed = 0;
+        let mut at = span.start;
+        loop {
+            let slot_last = node.slot_last(at);
+            let part = span.last.min(slot_last);
+            let done = match node.entry(at) {
                 Entry::Empty => return Err(not_mapped(at)),
-                Entry::Table { frame: child, level: below, .. } => {
-                    if self.clear_table(frames, child, below, at, part, retired)? {
-                        self.store(frames, frame, slot, 0)?;
-                        retired.push(child);
-                        self.tables_changed = true;
+                Entry::Table { frame, level, .. } => {
+                    let below = node.below(frames, frame, level)?;
+                    let whole = part - at == slot_mask(node.level);
+                    let part_span = Span { start: at, last: part };
+                    if whole || self.clear(frames, below, part_span, supply, retired)? {
+                        removed += 1;
+                        self.touched = Touched::Tables;
+                        put(frames, &node, at, 0);
+                        // What is below it goes as it is.
+                        if whole {
+                            below.retire(frames, retired);
+                        } else {
+                            retired.push(frame);
+                        }
                     }
-                    at = part;
+                    part
                 }
-                Entry::Leaf { start, order, access } => {
-                    let page = page_at(at, start, order, access);
-                    self.clear_page(frames, frame, level, &page)?;
-                    at = page.end().min(end);
+                Entry::Leaf { start, order, permissions } => {
+                    let page = Page::at(at, start, order, permissions);
+                    removed += self.clear_page(frames, &node, &page, supply)?;
+                    page.last().min(span.last)
                 }
+            };
+            if done >= span.last {
+                break;
             }
+            at = done + 1;
         }
-        Ok(!has_others(table, near, near))
+        let live = before.wrapping_sub(removed) % 512;
+        node.set_live(live);
+        // One from which nothing was removed can be full.
+        Ok(removed > 0 && live == 0)
     }
 
-    /// Removes a page, or the part of it that is in the range.
+    /// Removes a page, or the part of it that is in the range; how many entries are empty then.
     ///
     /// What is left of it stays mapped all the time: each entry changes with one store, from a part of the
     /// large page to the same memory by smaller ones.
     fn clear_page(
         &mut self,
         frames: &impl TableFrames,
-        frame: PhysAddr,
-        level: u8,
+        node: &Node<'_, F>,
         page: &Page,
-    ) -> Result<(), UnmapError> {
-        for (slot_start, slot_end) in slots_of(page, level) {
-            let word = if self.cuts(slot_start, slot_end) {
-                self.split(frames, level, page, slot_start, slot_end)?
-            } else if slot_end <= self.start || slot_start >= self.end {
-                let memory = page.memory(slot_start, slot_end);
-                self.format.leaf(level, shift(level), memory.start, page.access)
-            } else {
-                0
-            };
-            self.store(frames, frame, index(level, slot_start), word)?;
-        }
-        if page.iova < self.start || page.end() > self.end {
-            let (start, end) = self.widened;
-            self.widened = (start.min(page.iova), end.max(page.end()));
-        }
-        Ok(())
-    }
-
-    /// Makes a table for what is left of one entry's part of a page; the word that points to it.
-    fn split(
-        &mut self,
-        frames: &impl TableFrames,
-        level: u8,
-        page: &Page,
-        slot_start: u64,
-        slot_end: u64,
-    ) -> Result<u64, UnmapError> {
-        let new = self.supply.take()?;
-        for (start, end) in self.left_of(slot_start, slot_end) {
-            let segment = [page.memory(start, end)];
-            let enter = Enter { format: self.format, access: page.access };
-            let mut pieces = Pieces::new(&segment);
-            enter.write(frames, new, level - 1, start..end, &mut pieces, &mut self.supply)?;
-        }
-        self.tables_changed = true;
-        Ok(self.format.table(level, new, level - 1))
-    }
-
-    /// Whether the range takes a part of these addresses, and leaves a part.
-    fn cuts(&self, start: u64, end: u64) -> bool {
-        let touches = self.start < end && start < self.end;
-        touches && (start < self.start || self.end < end)
-    }
-
-    /// What the range leaves of these addresses: before it, and after it.
-    fn left_of(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + use<F> {
-        let parts = [(start, self.start.min(end)), (self.end.max(start), end)];
-        parts.into_iter().filter(|(start, end)| start < end)
-    }
-
-    fn store(
-        &self,
-        frames: &impl TableFrames,
-        frame: PhysAddr,
-        slot: usize,
-        word: u64,
-    ) -> Result<(), UnmapError> {
-        let enter = Enter { format: self.format, access: Access::Read };
-        Ok(enter.store(frames, frame, slot, word)?)
-    }
-}
-
-impl Page {
-    /// The memory behind a part of the page.
-    fn memory(&self, start: u64, end: u64) -> Segment {
-        let offset = start - self.iova;
-        Segment { start: PhysAddr::new(self.start.get() + offset), bytes: end - start }
-    }
-}
-
-/// The page that an address is in. One that allows nothing is kept as one that may be read, should it have
-/// to be taken apart: the engine makes none.
-fn page_at(at: u64, start: PhysAddr, order: u32, access: Option<Access>) -> Page {
-    let iova = at & !((1 << order) - 1);
-    Page { iova, start, order, access: access.unwrap_or(Access::Read) }
-}
-
-/// The addresses of each entry that a page fills in a table of this level.
-fn slots_of(page: &Page, level: u8) -> impl Iterator<Item = (u64, u64)> + use<> {
-    let span = 1u64 << shift(level);
-    let (start, end) = (page.iova, page.end());
-    (0..(end - start) / span).map(move |slot| (start + slot * span, start + (slot + 1) * span))
-}
-
-/// Whether any entry before `first` or from `last` on is in use. It looks outwards from there, for that is
-/// where neighbours are.
-fn has_others(table: &TableFrame, first: usize, last: usize) -> bool {
-    let in_use = |slot: usize| table[slot].load(Ordering::Relaxed) != 0;
-    let (mut below, mut above) = (first, last);
-    while below > 0 || above < table.len() {
-        if below > 0 {
-            below -= 1;
-            if in_use(below) {
-                return true;
+        supply: &mut Supply,
+    ) -> Result<usize, UnmapError> {
+        let mut removed = 0;
+        for slot in page.slots(node.level) {
+            let word = rest(frames, &self.format, node.level, page, slot, self.span, supply)?;
+            if word & F::PRESENT == 0 {
+                removed += 1;
+            } else if matches!(self.format.decode(node.level, word), Entry::Table { .. }) {
+                self.touched = Touched::Tables;
             }
+            put(frames, node, slot.start, word);
         }
-        if above < table.len() {
-            if in_use(above) {
-                return true;
-            }
-            above += 1;
+        if page.iova < self.span.start || page.last() > self.span.last {
+            self.widened.start = self.widened.start.min(page.iova);
+            self.widened.last = self.widened.last.max(page.last());
         }
+        Ok(removed)
     }
-    false
+}
+
+/// Whether all entries are pages, of which the last ends with this address.
+#[inline]
+fn are_pages<F: Format>(node: &Node<'_, F>, slots: &[AtomicU64], last: u64) -> bool {
+    let ends = match node.entry(last) {
+        Entry::Leaf { order, .. } => !last & low_bits(order) == 0,
+        _ => false,
+    };
+    let is_present = |slot: &AtomicU64| slot.load(Ordering::Relaxed) & F::PRESENT != 0;
+    let is_page = |slot: &AtomicU64| {
+        let word = slot.load(Ordering::Relaxed);
+        matches!(node.format.decode(node.level, word), Entry::Leaf { .. })
+    };
+    // In the lowest level there is nothing else.
+    ends && if node.level == 0 { all(slots, is_present) } else { slots.iter().all(is_page) }
+}
+
+/// Stores one entry, for which the table's count is brought up to date later.
+fn put<F: Format>(frames: &impl TableFrames, node: &Node<'_, F>, address: u64, word: u64) {
+    let slot = index(node.level, address);
+    node.words[slot].store(word, Ordering::Release);
+    node.flush(frames, slot, 1);
 }
 
 fn not_mapped(at: u64) -> UnmapError {

@@ -1,11 +1,11 @@
 //! The entries of second-stage page tables (9.8), of 3, 4 or 5 levels.
 
 use bitfield_struct::bitfield;
-use dma_types::{Access, PhysAddr};
+use dma_types::PhysAddr;
 
 use super::context::AddressWidth;
 use super::field::{frame, from_frame};
-use crate::table::format::{Entry, Format, PAGE_SHIFT, shift};
+use crate::table::format::{Entry, Format, PAGE_SHIFT, Permissions, SpareBits, low_bits, shift};
 
 /// The logarithm of a 2 MiB page.
 const ORDER_2M: u32 = shift(1);
@@ -32,9 +32,21 @@ pub struct SecondStageEntry {
     /// ADDR: the page, or the next table, bits 51:12.
     #[bits(40, from = frame, into = from_frame, default = PhysAddr::new(0))]
     pub address: PhysAddr,
-    /// Bits 63:52. Ignored by hardware, or reserved for device TLBs.
-    #[bits(12)]
-    __: u16,
+    /// Bits 60:52. Ignored by hardware in every entry, present or not: the algorithm counts here.
+    #[bits(9)]
+    pub count: u16,
+    /// Bits 63:61. Ignored by hardware, or reserved for device TLBs.
+    #[bits(3)]
+    __: u8,
+}
+
+/// The fields of an entry where they stand, for words to be put together and taken apart quickly.
+impl SecondStageEntry {
+    const R: u64 = Self::new().with_read(true).into_bits();
+    const W: u64 = Self::new().with_write(true).into_bits();
+    const PS: u64 = Self::new().with_page(true).into_bits();
+    const ADDR: u64 = Self::new().with_address(PhysAddr::new(!0 << 12 & low_bits(52))).into_bits();
+    const COUNT: u64 = Self::new().with_count(0x1ff).into_bits();
 }
 
 /// Second-stage tables for one kind of unit.
@@ -81,6 +93,14 @@ impl SecondStage {
 }
 
 impl Format for SecondStage {
+    /// What may be neither read nor written is not present, and nothing else of it counts (9.8).
+    const PRESENT: u64 = SecondStageEntry::R | SecondStageEntry::W;
+
+    const SPARE: SpareBits = SpareBits {
+        shift: SecondStageEntry::COUNT.trailing_zeros(),
+        bits: SecondStageEntry::COUNT.count_ones(),
+    };
+
     fn levels(&self) -> u8 {
         self.width.levels()
     }
@@ -104,47 +124,48 @@ impl Format for SecondStage {
 
     #[inline]
     fn decode(&self, level: u8, word: u64) -> Entry {
-        let entry = SecondStageEntry::from_bits(word);
-        let access = Access::from_permissions(entry.read(), entry.write());
-        if access.is_none() {
-            // What may be neither read nor written is not present (9.8).
-            Entry::Empty
-        } else if level == 0 || entry.page() {
+        if word & Self::PRESENT == 0 {
+            return Entry::Empty;
+        }
+        let (read, write) = (word & SecondStageEntry::R != 0, word & SecondStageEntry::W != 0);
+        let permissions = Permissions::new(read, write);
+        let address = word & SecondStageEntry::ADDR;
+        if level == 0 || word & SecondStageEntry::PS != 0 {
             let order = shift(level);
-            let inside = (1u64 << order) - 1;
-            let start = PhysAddr::new(entry.address().get() & !inside);
-            Entry::Leaf { start, order, access }
+            let start = PhysAddr::new(address & !low_bits(order));
+            Entry::Leaf { start, order, permissions }
         } else {
-            Entry::Table { frame: entry.address(), level: level - 1, access }
+            Entry::Table { frame: PhysAddr::new(address), level: level - 1, permissions }
         }
     }
 
     #[inline]
-    fn leaf(&self, level: u8, _order: u32, start: PhysAddr, access: Access) -> u64 {
-        SecondStageEntry::new()
-            .with_read(access.may_read())
-            .with_write(access.may_write())
-            .with_page(level > 0)
-            .with_address(start)
-            .into_bits()
+    fn leaf(&self, level: u8, _order: u32, start: PhysAddr, permissions: Permissions) -> u64 {
+        let read = if permissions.read() { SecondStageEntry::R } else { 0 };
+        let write = if permissions.write() { SecondStageEntry::W } else { 0 };
+        let page = if level > 0 { SecondStageEntry::PS } else { 0 };
+        start.get() & SecondStageEntry::ADDR | page | read | write
     }
 
     #[inline]
     fn table(&self, _level: u8, frame: PhysAddr, _below: u8) -> u64 {
-        SecondStageEntry::new().with_read(true).with_write(true).with_address(frame).into_bits()
+        frame.get() & SecondStageEntry::ADDR | SecondStageEntry::R | SecondStageEntry::W
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use dma_types::Access;
+
     use super::*;
 
     const FORMAT: SecondStage = SecondStage::new(AddressWidth::Bits48, true, true, true);
 
     #[test]
     fn entries_are_the_bits_of_the_specification() {
-        let leaf =
-            |level, start, access| FORMAT.leaf(level, shift(level), PhysAddr::new(start), access);
+        let leaf = |level, start, access: Access| {
+            FORMAT.leaf(level, shift(level), PhysAddr::new(start), access.into())
+        };
         assert_eq!(leaf(0, 0x1_2345_6000, Access::Read), 0x1_2345_6001);
         assert_eq!(leaf(0, 0x1_2345_6000, Access::Write), 0x1_2345_6002);
         assert_eq!(leaf(0, 0x000f_ffff_ffff_f000, Access::ReadWrite), 0x000f_ffff_ffff_f003);
@@ -155,21 +176,34 @@ mod tests {
 
     #[test]
     fn entries_are_read_as_the_specification_says() {
-        let read_write = Some(Access::ReadWrite);
+        let read_write = Permissions::ALL;
         assert_eq!(FORMAT.decode(0, 0), Entry::Empty);
         assert_eq!(FORMAT.decode(1, 0x1_2340_0080), Entry::Empty, "neither R nor W is not present");
         let table =
-            Entry::Table { frame: PhysAddr::new(0x7654_3000), level: 2, access: read_write };
+            Entry::Table { frame: PhysAddr::new(0x7654_3000), level: 2, permissions: read_write };
         assert_eq!(FORMAT.decode(3, 0x7654_3003), table);
         let start = PhysAddr::new(0x1_2340_0000);
         assert_eq!(
             FORMAT.decode(1, 0x1_2340_0083),
-            Entry::Leaf { start, order: 21, access: read_write }
+            Entry::Leaf { start, order: 21, permissions: read_write }
         );
         // PS is ignored in the lowest level.
         let start = PhysAddr::new(0x5000);
-        let access = Some(Access::Write);
-        assert_eq!(FORMAT.decode(0, 0x5082), Entry::Leaf { start, order: 12, access });
+        let permissions = Permissions::new(false, true);
+        assert_eq!(FORMAT.decode(0, 0x5082), Entry::Leaf { start, order: 12, permissions });
+    }
+
+    #[test]
+    fn the_count_stands_in_bits_that_no_unit_looks_at() {
+        // Bits 60:52: ignored in the tables of 9.8, and so treated by QEMU, Linux and OpenVMM.
+        let SpareBits { shift: at, bits } = SecondStage::SPARE;
+        assert_eq!(low_bits(bits) << at, 0x1ff0_0000_0000_0000);
+        let count = 0x1ff0_0000_0000_0000;
+        for word in [0, 0x5003, 0x1_2340_0083] {
+            for level in [0, 1] {
+                assert_eq!(FORMAT.decode(level, word | count), FORMAT.decode(level, word));
+            }
+        }
     }
 
     #[test]

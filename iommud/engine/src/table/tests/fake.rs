@@ -2,11 +2,12 @@
 //! permissions on the way, and pages of any power of two.
 //!
 //! A word has, from bit 0: present, readable, writable; in bits 3 to 6 the level of the next table plus one,
-//! or zero for a page; in bits 52 to 57 the logarithm of the page. Between is the address.
+//! or zero for a page; in bits 52 to 57 the logarithm of the page. Between is the address. Bits 7 to 10 and
+//! 58 to 63 are ignored.
 
-use dma_types::{Access, PhysAddr};
+use dma_types::PhysAddr;
 
-use crate::table::format::{Entry, Format};
+use crate::table::format::{Entry, Format, Permissions, SpareBits};
 
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
@@ -17,13 +18,16 @@ pub(super) struct Fake {
 
 impl Format for Fake {
     const SKIPS_LEVELS: bool = true;
+    const PRESENT: u64 = 1;
+    // As few as AMD's format has: the count is spread over three entries.
+    const SPARE: SpareBits = SpareBits { shift: 7, bits: 4 };
 
     fn levels(&self) -> u8 {
         2
     }
 
     fn max_levels(&self) -> u8 {
-        5
+        6
     }
 
     fn page_sizes(&self) -> u64 {
@@ -39,17 +43,17 @@ impl Format for Fake {
         if word & 1 == 0 {
             return Entry::Empty;
         }
-        let access = Access::from_permissions(word & 2 != 0, word & 4 != 0);
+        let permissions = Permissions::new(word & 2 != 0, word & 4 != 0);
         let at = PhysAddr::new(word & ADDRESS);
         match word >> 3 & 0xf {
-            0 => Entry::Leaf { start: at, order: (word >> 52 & 0x3f) as u32, access },
-            next => Entry::Table { frame: at, level: next as u8 - 1, access },
+            0 => Entry::Leaf { start: at, order: (word >> 52 & 0x3f) as u32, permissions },
+            next => Entry::Table { frame: at, level: next as u8 - 1, permissions },
         }
     }
 
-    fn leaf(&self, _level: u8, order: u32, start: PhysAddr, access: Access) -> u64 {
-        let permissions = u64::from(access.may_read()) << 1 | u64::from(access.may_write()) << 2;
-        1 | permissions | start.get() | u64::from(order) << 52
+    fn leaf(&self, _level: u8, order: u32, start: PhysAddr, permissions: Permissions) -> u64 {
+        let allowed = u64::from(permissions.read()) << 1 | u64::from(permissions.write()) << 2;
+        1 | allowed | start.get() | u64::from(order) << 52
     }
 
     fn table(&self, _level: u8, frame: PhysAddr, below: u8) -> u64 {

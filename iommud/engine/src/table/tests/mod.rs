@@ -3,4 +3,5 @@
 mod fake;
 mod model;
 mod properties;
+mod shapes;
 mod walker;

@@ -2,24 +2,27 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use dma_types::{Access, Iova, PhysAddr};
 
 use crate::fakes::FakeFrames;
 use crate::platform::{Segment, TableFrames};
-use crate::table::{Format, MapError, PageTable, UnmapError};
+use crate::table::{Entry, Format, MapError, PageTable, SpareBits, UnmapError};
 
 pub(super) struct Model<F> {
     pub(super) frames: FakeFrames,
     pub(super) table: PageTable<F>,
     pages: BTreeMap<u64, (u64, Access)>,
+    /// Frames that were retired, as they were then: hardware may still walk them.
+    retired: Vec<(PhysAddr, Vec<u64>)>,
 }
 
 impl<F: Format> Model<F> {
     pub(super) fn new(format: F, frames: usize) -> Self {
         let mut frames = FakeFrames::new(frames);
         let table = PageTable::new(format, &mut frames).unwrap();
-        Self { frames, table, pages: BTreeMap::new() }
+        Self { frames, table, pages: BTreeMap::new(), retired: Vec::new() }
     }
 
     /// Maps, and checks that it is done just when nothing was there.
@@ -65,11 +68,8 @@ impl<F: Format> Model<F> {
                 for page in 0..bytes / 4096 {
                     self.pages.remove(&(iova + page * 4096));
                 }
-                // Hardware may walk what is retired until it has confirmed: nothing was given back yet.
-                for frame in retired {
-                    assert!(self.frames.table(frame).is_some());
-                    self.frames.free_frame(frame);
-                }
+                let frames = &self.frames;
+                self.retired.extend(retired.iter().map(|frame| (*frame, words(frames, *frame))));
                 true
             }
             Err(error) => {
@@ -87,13 +87,50 @@ impl<F: Format> Model<F> {
         }
     }
 
+    /// Hardware has confirmed: what was retired is as it was, and is free now.
+    pub(super) fn confirm(&mut self) {
+        for (frame, before) in self.retired.drain(..) {
+            assert_eq!(words(&self.frames, frame), before, "{frame} was changed");
+            self.frames.free_frame(frame);
+        }
+    }
+
+    /// Checks that every table counts its entries right, that none but the root is empty, and that these
+    /// are all the frames there are.
+    pub(super) fn check_tables(&self) {
+        let (root, top) = (self.table.root(), self.table.levels() - 1);
+        let tables = self.check_table(root, top);
+        assert!(self.frames.live() <= tables + self.retired.len() + 1);
+    }
+
+    fn check_table(&self, frame: PhysAddr, level: u8) -> usize {
+        let table = self.frames.table(frame).unwrap();
+        let SpareBits { shift, bits } = F::SPARE;
+        let (mut counted, mut in_use, mut tables) = (0, 0, 1);
+        for (slot, word) in words(&self.frames, frame).into_iter().enumerate() {
+            if slot as u32 * bits < 9 {
+                counted |= (word >> shift & ((1 << bits) - 1)) << (slot as u32 * bits);
+            }
+            match self.table.format.decode(level, word) {
+                Entry::Empty => continue,
+                Entry::Leaf { .. } => {}
+                Entry::Table { frame, level, .. } => tables += self.check_table(frame, level),
+            }
+            in_use += 1;
+        }
+        assert_eq!(counted, in_use % table.len() as u64, "the count in {frame}");
+        assert!(in_use > 0 || frame == self.table.root(), "{frame} is empty");
+        tables
+    }
+
     /// Checks every page, and the pages beside them.
     pub(super) fn check(&self) {
+        self.check_tables();
         for (iova, (physical, access)) in &self.pages {
             let found = self.table.translate(&self.frames, Iova::new(iova + 0x123)).unwrap();
             assert_eq!(found.phys, PhysAddr::new(physical + 0x123), "at {iova:#x}");
             assert_eq!(found.access, *access, "at {iova:#x}");
-            for beside in [iova.wrapping_sub(4096), iova + 4096] {
+            for beside in [iova.wrapping_sub(4096), iova.wrapping_add(4096)] {
                 let known = self.pages.contains_key(&beside);
                 let found = self.table.translate(&self.frames, Iova::new(beside));
                 assert_eq!(found.is_some(), known, "at {beside:#x}");
@@ -124,13 +161,20 @@ impl<F: Format> Model<F> {
             assert!(self.unmap(page, 4096));
         }
         self.check();
+        self.confirm();
+        assert_eq!(self.frames.live(), 1, "only the root is left");
     }
 
     /// Takes the table apart: not a frame is left.
     pub(super) fn finish(mut self) {
+        self.confirm();
         let mut retired = Vec::new();
         self.table.destroy(&mut self.frames, &mut retired);
         retired.into_iter().for_each(|frame| self.frames.free_frame(frame));
         assert_eq!(self.frames.live(), 0);
     }
+}
+
+fn words(frames: &FakeFrames, frame: PhysAddr) -> Vec<u64> {
+    frames.table(frame).unwrap().iter().map(|word| word.load(Ordering::Relaxed)).collect()
 }

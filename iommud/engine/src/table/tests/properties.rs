@@ -40,6 +40,8 @@ enum Step {
         nth: usize,
         pages: u64,
     },
+    /// Hardware confirms what was invalidated.
+    Confirm,
 }
 
 fn access() -> impl Strategy<Value = Access> {
@@ -82,6 +84,7 @@ fn steps(bits: u32) -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(iova, memory, access)| Step::Map { iova, memory, access }),
         1 => (iova(bits), 1..600u64).prop_map(|(iova, pages)| Step::Unmap { iova, pages }),
         3 => (any::<usize>(), 1..40u64).prop_map(|(nth, pages)| Step::UnmapSome { nth, pages }),
+        2 => Just(Step::Confirm),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -97,7 +100,9 @@ fn run<F: Format>(format: F, frames: usize, steps: Vec<Step>, each: impl Fn(&Mod
             }
             Step::Unmap { iova, pages } => {
                 model.unmap(iova, pages * 4096);
+                model.check_tables();
             }
+            Step::Confirm => model.confirm(),
             Step::UnmapSome { nth, pages } => {
                 let count = model.pages().count().max(1);
                 let Some((first, ..)) = model.pages().nth(nth % count) else { continue };
@@ -197,6 +202,7 @@ fn a_sweep_over_16_tib_keeps_no_tables() {
             let iova = step * GIB;
             assert!(model.map(iova, &[segment(0x5000, 4096)], Access::Read));
             assert!(model.unmap(iova, 4096));
+            model.confirm();
             assert_eq!(model.frames.live(), 1);
         }
         model.finish();

@@ -1,0 +1,127 @@
+//! How pages are written into one table.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use dma_types::{Iova, PAGE_SIZE, PhysAddr};
+
+use super::error::MapError;
+use super::format::{Format, PAGE_SHIFT, Permissions, index, shift};
+use super::node::{Node, each};
+use super::page_table::Span;
+use super::pieces::Batch;
+use crate::platform::{Segment, TableFrames};
+
+/// Enters one page in a table of its level, if all the entries are empty.
+#[inline]
+pub(super) fn fill_page<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    order: u32,
+    iova: u64,
+    start: PhysAddr,
+    permissions: Permissions,
+) -> Result<(), MapError> {
+    let first = index(node.level, iova);
+    let slots = node.slots(first, 1 << (order - shift(node.level)));
+    if let Some(iova) = occupied::<F>(node.level, slots, iova) {
+        return Err(MapError::Occupied(iova));
+    }
+    let live = node.live();
+    let word = node.format.leaf(node.level, order, start, permissions);
+    each(slots, |slot| slot.store(word, Ordering::Release));
+    node.set_live(live + slots.len());
+    node.flush(frames, first, slots.len());
+    Ok(())
+}
+
+/// The first address where something is, if anything is in the entries of a table from `iova` on.
+#[inline]
+pub(super) fn occupied<F: Format>(level: u8, slots: &[AtomicU64], iova: u64) -> Option<Iova> {
+    let mut seen = 0;
+    each(slots, |slot| seen |= slot.load(Ordering::Relaxed));
+    if seen & F::PRESENT == 0 { None } else { first_of::<F>(level, slots, iova) }
+}
+
+#[cold]
+fn first_of<F: Format>(level: u8, slots: &[AtomicU64], iova: u64) -> Option<Iova> {
+    let in_use = |slot: &AtomicU64| slot.load(Ordering::Relaxed) & F::PRESENT != 0;
+    let slot = slots.iter().position(in_use)?;
+    Some(Iova::new(iova + ((slot as u64) << shift(level))))
+}
+
+/// Writes a batch into its table.
+pub(super) fn put<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    batch: &Batch,
+    permissions: Permissions,
+) {
+    let Batch { iova, start, bytes, order, level } = *batch;
+    let first = index(level, iova);
+    let slots = node.slots(first, batch.slots());
+    let live = node.live();
+    let mut word = node.format.leaf(level, order, PhysAddr::new(start), permissions);
+    // The address stands at its own place in the word.
+    let step = 1 << order;
+    if order == shift(level) {
+        each(slots, |slot| {
+            slot.store(word, Ordering::Release);
+            word = word.wrapping_add(step);
+        });
+    } else {
+        // Pages that fill several entries alike.
+        for page in slots.chunks(slots.len() / (bytes >> order) as usize) {
+            each(page, |slot| slot.store(word, Ordering::Release));
+            word = word.wrapping_add(step);
+        }
+    }
+    node.set_live(live + slots.len());
+    node.flush(frames, first, slots.len());
+}
+
+/// Enters memory by 4 KiB pages in a table of level 0, if all the entries are empty.
+#[inline]
+pub(super) fn fill_small<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    span: Span,
+    memory: &[Segment],
+    permissions: Permissions,
+) -> Result<(), MapError> {
+    let first = index(0, span.start);
+    let count = (((span.last - span.start) >> PAGE_SHIFT) + 1) as usize;
+    let mut slots = node.slots(first, count);
+    if let Some(iova) = occupied::<F>(0, slots, span.start) {
+        return Err(MapError::Occupied(iova));
+    }
+    let live = node.live();
+    for segment in memory {
+        let pages = (segment.bytes >> PAGE_SHIFT) as usize;
+        let Some((now, later)) = slots.split_at_checked(pages) else { break };
+        slots = later;
+        let mut word = node.format.leaf(0, PAGE_SHIFT, segment.start, permissions);
+        each(now, |slot| {
+            slot.store(word, Ordering::Release);
+            // The address stands at its own place in the word.
+            word = word.wrapping_add(PAGE_SIZE);
+        });
+    }
+    node.set_live(live + count);
+    node.flush(frames, first, count);
+    Ok(())
+}
+
+/// Enters pages in a table of their level, if all the entries are empty.
+pub(super) fn fill<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    batch: &Batch,
+    permissions: Permissions,
+) -> Result<(), MapError> {
+    let slots = node.slots(index(node.level, batch.iova), batch.slots());
+    if let Some(iova) = occupied::<F>(node.level, slots, batch.iova) {
+        return Err(MapError::Occupied(iova));
+    }
+    put(frames, node, batch, permissions);
+    Ok(())
+}

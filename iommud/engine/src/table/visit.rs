@@ -1,0 +1,70 @@
+//! Every page, by address.
+
+use core::sync::atomic::Ordering;
+
+use dma_types::{Access, Iova, PhysAddr};
+
+use super::error::MapError;
+use super::format::{Entry, Format, Permissions, shift};
+use super::node::Node;
+use super::page_table::PageTable;
+use crate::platform::TableFrames;
+
+/// A page that is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its I/O address.
+    pub iova: Iova,
+    /// Where it is in memory.
+    pub start: PhysAddr,
+    /// How long it is.
+    pub bytes: u64,
+    /// What may be done with it, on the whole way.
+    pub access: Access,
+}
+
+impl<F: Format> PageTable<F> {
+    /// Visits every page, by address.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Foreign`] at a table that is not in the arena.
+    pub fn visit(
+        &self,
+        frames: &impl TableFrames,
+        mut visitor: impl FnMut(Leaf),
+    ) -> Result<(), MapError> {
+        visit(frames, self.root_node(frames)?, 0, Permissions::ALL, &mut visitor)
+    }
+}
+
+fn visit<F: Format>(
+    frames: &impl TableFrames,
+    node: Node<'_, F>,
+    base: u64,
+    allowed: Permissions,
+    visitor: &mut impl FnMut(Leaf),
+) -> Result<(), MapError> {
+    let mut passed = 0;
+    for (slot, word) in node.words.iter().enumerate() {
+        // A large page fills several entries, and is seen at the first.
+        if slot < passed {
+            continue;
+        }
+        let iova = base + ((slot as u64) << shift(node.level));
+        match node.format.decode(node.level, word.load(Ordering::Acquire)) {
+            Entry::Empty => {}
+            Entry::Table { frame, level, permissions } => {
+                let below = node.below(frames, frame, level)?;
+                visit(frames, below, iova, allowed.and(permissions), visitor)?;
+            }
+            Entry::Leaf { start, order, permissions } => {
+                if let Some(access) = allowed.and(permissions).access() {
+                    visitor(Leaf { iova: Iova::new(iova), start, bytes: 1 << order, access });
+                }
+                passed = slot + (1 << (order - shift(node.level)));
+            }
+        }
+    }
+    Ok(())
+}
