@@ -68,6 +68,19 @@ impl TableFrames for FakeFrames {
         Some(PhysAddr::new(BASE + index as u64 * PAGE_SIZE))
     }
 
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        let align = frames.next_power_of_two();
+        let wanted: Vec<usize> = (0..self.frames.len())
+            .step_by(align)
+            .map(|first| (first..first + frames).collect::<Vec<_>>())
+            .find(|run| !run.is_empty() && run.iter().all(|index| self.free.contains(index)))?;
+        self.free.retain(|index| !wanted.contains(index));
+        for word in wanted.iter().flat_map(|index| self.frames[*index].iter()) {
+            word.store(0, Ordering::Relaxed);
+        }
+        Some(PhysAddr::new(BASE + wanted[0] as u64 * PAGE_SIZE))
+    }
+
     fn free_frame(&mut self, frame: PhysAddr) {
         let index = self.index(frame).expect("a frame of this arena");
         assert!(index != 0 && !self.free.contains(&index), "{frame} was freed twice");

@@ -15,7 +15,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
-use dma_types::{PciAddress, PhysAddr};
+use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 use thiserror::Error;
 
 /// One 4 KiB hardware table as the CPU sees it: 512 words that hardware may read at any time.
@@ -36,6 +36,18 @@ pub trait TableFrames {
     /// Takes a frame back. It may be given out again at once, so no unit may still be able to walk it
     /// (rule R2): the engine frees only after the invalidation has been confirmed.
     fn free_frame(&mut self, frame: PhysAddr);
+
+    /// That many frames of zeroes, adjacent in physical memory, for a structure larger than a frame (AMD's
+    /// device table). It starts at a multiple of its size, rounded up to a power of two. `None` when there is no
+    /// such memory, or for no frames. Each is then a frame like others.
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr>;
+
+    /// Takes back what [`alloc_table`](Self::alloc_table) gave out, as [`free_frame`](Self::free_frame) does.
+    fn free_table(&mut self, start: PhysAddr, frames: usize) {
+        for frame in 0..frames as u64 {
+            self.free_frame(PhysAddr::new(start.get() + frame * PAGE_SIZE));
+        }
+    }
 
     /// The contents of the table frame at this physical address, which must be a multiple of 4096.
     ///

@@ -58,6 +58,18 @@ impl<M: Copy> FrameBook<M> {
         None
     }
 
+    /// Takes this many free frames that follow one another, starting at a multiple of their size rounded up to
+    /// a power of two: the first one's address, its chunk's memory and its number in the chunk. `None` when no
+    /// chunk has them, and for no frames.
+    pub fn take_run(&mut self, frames: usize) -> Option<(PhysAddr, M, usize)> {
+        let align = (frames as u64).checked_next_power_of_two()?.checked_mul(PAGE_SIZE)?;
+        self.chunks.iter_mut().find_map(|chunk| {
+            let index = chunk.take_run(frames, align)?;
+            let first = chunk.start.checked_add(index as u64 * PAGE_SIZE)?;
+            Some((first, chunk.memory, index))
+        })
+    }
+
     /// Gives a frame back. Nothing happens for an address that is no frame of the arena, or not taken.
     pub fn give_back(&mut self, frame: PhysAddr) {
         let Some((at, index)) = self.locate(frame) else { return };
@@ -94,6 +106,25 @@ impl<M> Chunk<M> {
         let bit = word.trailing_ones();
         *word |= 1 << bit;
         Some(self.search_from * 64 + bit as usize)
+    }
+
+    fn take_run(&mut self, frames: usize, align: u64) -> Option<usize> {
+        let skipped = self.start.get().checked_next_multiple_of(align)? - self.start.get();
+        let first = usize::try_from(skipped / PAGE_SIZE).ok()?;
+        let step = usize::try_from(align / PAGE_SIZE).ok()?;
+        let mut places = (first..self.frames.checked_sub(frames)? + 1).step_by(step);
+        let index =
+            places.find(|&at| frames > 0 && (at..at + frames).all(|it| self.is_free(it)))?;
+        for taken in index..index + frames {
+            if let Some(word) = self.taken.get_mut(taken / 64) {
+                *word |= 1 << (taken % 64);
+            }
+        }
+        Some(index)
+    }
+
+    fn is_free(&self, index: usize) -> bool {
+        self.taken.get(index / 64).is_some_and(|word| word & 1 << (index % 64) == 0)
     }
 
     fn give_back(&mut self, index: usize) {
@@ -153,6 +184,29 @@ mod tests {
         assert!(book.take().is_some());
         assert!(book.take().is_some());
         assert_eq!(book.take(), None);
+    }
+
+    #[test]
+    fn a_run_of_frames_is_free_adjacent_and_aligned_to_its_size() {
+        // A chunk that starts between two multiples of 8 frames, and one that is too small.
+        let mut book = book(&[(0x10_3000, 40), (0x80_0000, 4)]);
+        assert_eq!(book.take(), Some((PhysAddr::new(0x80_0000), 'b', 0)));
+        assert_eq!(book.take_run(8), Some((PhysAddr::new(0x10_8000), 'a', 5)));
+        assert_eq!(book.take_run(5), Some((PhysAddr::new(0x11_0000), 'a', 13)));
+        assert_eq!(book.take_run(2), Some((PhysAddr::new(0x10_4000), 'a', 1)));
+        assert_eq!(book.take_run(0), None);
+        assert_eq!(book.take_run(32), None);
+        assert_eq!(book.take_run(usize::MAX), None);
+        // Every other frame is still given out once.
+        let mut rest = 0;
+        while book.take().is_some() {
+            rest += 1;
+        }
+        assert_eq!(rest, 40 - 8 - 5 - 2 + 3);
+        for frame in 0..8 {
+            book.give_back(PhysAddr::new(0x10_8000 + frame * 0x1000));
+        }
+        assert_eq!(book.take_run(8), Some((PhysAddr::new(0x10_8000), 'a', 5)));
     }
 
     #[test]

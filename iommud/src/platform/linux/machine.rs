@@ -83,6 +83,10 @@ impl TableFrames for Linux {
         self.tables.free_frame(frame);
     }
 
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        self.tables.alloc_table(frames)
+    }
+
     fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
         self.tables.table(frame)
     }

@@ -77,6 +77,20 @@ impl TableFrames for TableArena {
         Some(frame)
     }
 
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        let (start, first, index) = match self.book.take_run(frames) {
+            Some(taken) => taken,
+            None => {
+                self.grow()?;
+                self.book.take_run(frames)?
+            }
+        };
+        for word in (index..index + frames).flat_map(|index| self.frame((first, index))) {
+            word.store(0, Ordering::Relaxed);
+        }
+        Some(start)
+    }
+
     fn free_frame(&mut self, frame: PhysAddr) {
         if frame != self.header {
             self.book.give_back(frame);

@@ -39,6 +39,22 @@ impl FrameBook {
         Some(frame)
     }
 
+    /// This many frames in a row that nobody holds, the first a multiple of their number rounded up to a power of
+    /// two; `None` for no frames. They are taken from those that were never given out.
+    pub fn take_run(&mut self, frames: usize) -> Option<usize> {
+        let align = frames.checked_next_power_of_two().filter(|_| frames > 0)?;
+        let first = self.fresh.checked_next_multiple_of(align)?;
+        let end = first.checked_add(frames).filter(|&end| end <= self.live.len())?;
+        if self.count.checked_add(frames)? > self.limit {
+            return None;
+        }
+        self.free.extend(self.fresh..first);
+        self.live[first..end].fill(true);
+        self.fresh = end;
+        self.count += frames;
+        Some(first)
+    }
+
     /// Takes a frame back. `false` if it was not given out, or is the header.
     pub fn put_back(&mut self, frame: usize) -> bool {
         if frame == 0 || !self.is_live(frame) {
@@ -78,6 +94,17 @@ mod tests {
         assert_eq!((book.count(), book.take()), (0, Some(2)));
         book.limit(1);
         assert_eq!(book.take(), None);
+    }
+
+    #[test]
+    fn a_run_is_aligned_to_its_size_and_loses_no_frame() {
+        let mut book = FrameBook::new(16);
+        assert_eq!((book.take_run(3), book.take_run(0), book.take_run(16)), (Some(4), None, None));
+        assert_eq!(book.count(), 3);
+        let singles: Vec<_> = core::iter::from_fn(|| book.take()).collect();
+        assert_eq!(singles, [3, 2, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        book.limit(0);
+        assert_eq!(book.take_run(1), None);
     }
 
     #[test]

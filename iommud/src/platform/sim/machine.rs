@@ -185,6 +185,14 @@ impl TableFrames for SimPlatform {
         Some(PhysAddr::new(ARENA + number as u64 * PAGE_SIZE))
     }
 
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        let first = self.memory.frames().take_run(frames)?;
+        for number in first..first + frames {
+            fill(self.memory.frame(number)?, 0);
+        }
+        Some(PhysAddr::new(ARENA + first as u64 * PAGE_SIZE))
+    }
+
     fn free_frame(&mut self, frame: PhysAddr) {
         let number = SimMemory::frame_number(frame);
         match number.filter(|&number| self.memory.frames().put_back(number)) {

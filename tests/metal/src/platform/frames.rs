@@ -79,6 +79,24 @@ impl TableFrames for Frames {
         Some(frame)
     }
 
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        let align = frames.checked_next_power_of_two()? as u64 * PAGE_SIZE;
+        let skipped =
+            self.place.start.get().checked_next_multiple_of(align)? - self.place.start.get();
+        let first = (skipped / PAGE_SIZE) as usize;
+        let last = self.held.len().checked_sub(frames.max(1))?;
+        // The header frame is not among those that are held, and not free either.
+        let free = |index: usize| index != 0 && !self.held[index];
+        let start = (first..=last)
+            .step_by((align / PAGE_SIZE) as usize)
+            .find(|&start| frames > 0 && (start..start + frames).all(free))?;
+        let run = start..start + frames;
+        self.held[run.clone()].fill(true);
+        self.free.retain(|index| !run.contains(index));
+        run.for_each(|index| self.fill(self.address(index), 0));
+        Some(self.address(start))
+    }
+
     fn free_frame(&mut self, frame: PhysAddr) {
         assert!(self.table(frame).is_some(), "{frame} is freed, which is no table frame");
         let index = ((frame.get() - self.place.start.get()) / PAGE_SIZE) as usize;

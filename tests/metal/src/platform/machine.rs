@@ -123,6 +123,10 @@ impl TableFrames for Metal {
         self.frames.free_frame(frame);
     }
 
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        self.frames.alloc_table(frames)
+    }
+
     fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
         self.frames.table(frame)
     }
