@@ -10,6 +10,7 @@
 //! | [`retired`] | what is out of use but may not be used again yet |
 //! | [`error`] | why the engine could not do what it was asked |
 //! | [`platform`] | what the engine needs from the world, and all of it |
+//! | [`policy`] | what the administrator decides |
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
@@ -39,6 +40,7 @@ pub mod ledger;
 pub mod machine;
 pub mod pci;
 pub mod platform;
+pub mod policy;
 pub mod records;
 pub mod retired;
 pub mod segments;

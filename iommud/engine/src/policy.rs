@@ -1,0 +1,297 @@
+//! What the administrator decides, as plain data.
+//!
+//! The daemon reads it from a file (`iommud/src/policy`); the engine and the service act by it and know no file.
+//!
+//! What a device's policy is, is decided word by word: what no rule says is as the policy says for all. Rules
+//! that name the device by its id come before those that name it by its address, which are more specific; of
+//! two alike, the one further down in the file has the last word ([`Policy::for_device`]).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use dma_types::{PciAddress, PhysAddr};
+
+/// The administrator's decisions. The default is what holds without a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What devices reach that no driver has opened.
+    pub default: Unclaimed,
+    /// When an unmap is answered.
+    pub invalidation: Invalidation,
+    /// What the driver of one device may hold.
+    pub quotas: Quotas,
+    /// Exceptions for devices, in the order of the file.
+    pub rules: Vec<Rule>,
+    /// Units that are left alone.
+    pub ignored_units: Vec<IgnoredUnit>,
+}
+
+/// What a device reaches while no driver has opened it: beside what firmware reserves for it, which it always
+/// reaches (rule R1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// Nothing.
+    #[default]
+    Deny,
+    /// All of memory at its own addresses, except iommud's arenas and every unit's registers: for devices
+    /// whose drivers do not speak libdma yet. Such a device is not confined, and every report says so.
+    Identity,
+}
+
+impl fmt::Display for Unclaimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Deny => "deny",
+            Self::Identity => "identity",
+        })
+    }
+}
+
+/// When an unmap is answered. Either way nothing of it is used again before the units have confirmed that
+/// they have forgotten it (rule R2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Invalidation {
+    /// When the units have confirmed: from the answer on, the device cannot reach the memory.
+    #[default]
+    Strict,
+    /// At once. Units are told of several unmaps together, and until then the device may still reach what
+    /// it could reach before. What a driver asked to be strict is so all the same.
+    Deferred,
+}
+
+impl fmt::Display for Invalidation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Strict => "strict",
+            Self::Deferred => "deferred",
+        })
+    }
+}
+
+/// What the driver of one device may hold at a time. What goes beyond is refused and changes nothing
+/// (rule R7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// How many buffers.
+    pub buffers: u32,
+    /// How much memory in those buffers, in bytes. One buffer alone has a limit of its own, which is not a
+    /// matter of policy.
+    pub buffer_bytes: u64,
+    /// How many bytes of I/O addresses that memory is mapped at. Memory that is mapped twice counts twice.
+    pub mapped_bytes: u64,
+}
+
+impl Default for Quotas {
+    /// Far above what drivers need, and low enough that one that leaks is stopped before the machine is.
+    fn default() -> Self {
+        Self { buffers: 4096, buffer_bytes: 4 << 30, mapped_bytes: 16 << 30 }
+    }
+}
+
+/// An exception for some devices. What it does not say is left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// For which devices.
+    pub devices: Devices,
+    /// What they reach while no driver has opened them.
+    pub unclaimed: Option<Unclaimed>,
+    /// When an unmap is answered.
+    pub invalidation: Option<Invalidation>,
+    /// How many buffers.
+    pub buffers: Option<u32>,
+    /// How much memory in those buffers, in bytes.
+    pub buffer_bytes: Option<u64>,
+    /// How many bytes of I/O addresses.
+    pub mapped_bytes: Option<u64>,
+}
+
+impl Rule {
+    /// A rule for these devices that says nothing yet.
+    pub const fn new(devices: Devices) -> Self {
+        Self {
+            devices,
+            unclaimed: None,
+            invalidation: None,
+            buffers: None,
+            buffer_bytes: None,
+            mapped_bytes: None,
+        }
+    }
+
+    fn apply(&self, policy: &mut DevicePolicy) {
+        fn set<T: Copy>(place: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        set(&mut policy.unclaimed, self.unclaimed);
+        set(&mut policy.invalidation, self.invalidation);
+        set(&mut policy.quotas.buffers, self.buffers);
+        set(&mut policy.quotas.buffer_bytes, self.buffer_bytes);
+        set(&mut policy.quotas.mapped_bytes, self.mapped_bytes);
+    }
+}
+
+/// Which devices a rule is for. The order is from the less to the more specific.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Devices {
+    /// All of one kind.
+    Id {
+        /// The vendor id.
+        vendor: u16,
+        /// The device id.
+        device: u16,
+    },
+    /// The function at this address.
+    At(PciAddress),
+}
+
+impl Devices {
+    /// Whether this device is one of them.
+    pub fn contain(self, address: PciAddress, vendor: u16, device: u16) -> bool {
+        match self {
+            Self::Id { vendor: named, device: kind } => (named, kind) == (vendor, device),
+            Self::At(named) => named == address,
+        }
+    }
+}
+
+impl fmt::Display for Devices {
+    /// As in the file: `8086:10d3` or `0000:00:1f.2`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id { vendor, device } => write!(f, "{vendor:04x}:{device:04x}"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A unit that is left as it was found: its registers are not touched, and devices behind it are not confined
+/// and cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredUnit {
+    /// Where its registers are, by the firmware's table.
+    pub base: PhysAddr,
+    /// Why, in the administrator's words, for every report that lists the unit.
+    pub reason: String,
+}
+
+/// What holds for one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DevicePolicy {
+    /// What it reaches while no driver has opened it.
+    pub unclaimed: Unclaimed,
+    /// When an unmap of its driver is answered.
+    pub invalidation: Invalidation,
+    /// What its driver may hold.
+    pub quotas: Quotas,
+}
+
+impl Policy {
+    /// What holds for the function at this address with this vendor and device id.
+    pub fn for_device(&self, address: PciAddress, vendor: u16, device: u16) -> DevicePolicy {
+        let mut policy = self.for_all();
+        for (_, rule) in self.rules_for(address, vendor, device) {
+            rule.apply(&mut policy);
+        }
+        policy
+    }
+
+    /// What holds for a device that no rule names.
+    pub const fn for_all(&self) -> DevicePolicy {
+        DevicePolicy {
+            unclaimed: self.default,
+            invalidation: self.invalidation,
+            quotas: self.quotas,
+        }
+    }
+
+    /// The rules that name a device, each with its index in [`rules`](Self::rules), in the order in which
+    /// they are applied: the last has the last word.
+    pub fn rules_for(
+        &self,
+        address: PciAddress,
+        vendor: u16,
+        device: u16,
+    ) -> impl Iterator<Item = (usize, &Rule)> {
+        let matching = move |by_address: bool| {
+            self.rules.iter().enumerate().filter(move |(_, rule)| {
+                matches!(rule.devices, Devices::At(_)) == by_address
+                    && rule.devices.contain(address, vendor, device)
+            })
+        };
+        matching(false).chain(matching(true))
+    }
+
+    /// Why the unit with registers at this address is to be left alone, if it is.
+    pub fn ignored(&self, base: PhysAddr) -> Option<&IgnoredUnit> {
+        self.ignored_units.iter().find(|unit| unit.base == base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    const EDU: Devices = Devices::Id { vendor: 0x1234, device: 0x11e8 };
+
+    fn at(address: &str) -> PciAddress {
+        address.parse().unwrap()
+    }
+
+    fn rules(rules: Vec<Rule>) -> Policy {
+        Policy { rules, ..Policy::default() }
+    }
+
+    #[test]
+    fn r1_without_a_word_everything_is_denied_and_strict() {
+        let policy = Policy::default().for_device(at("00:02.0"), 0x1234, 0x11e8);
+        assert_eq!(policy, DevicePolicy::default());
+        assert_eq!(policy.unclaimed, Unclaimed::Deny);
+        assert_eq!(policy.invalidation, Invalidation::Strict);
+    }
+
+    #[test]
+    fn an_address_is_more_specific_than_an_id_wherever_it_stands() {
+        let here =
+            Rule { unclaimed: Some(Unclaimed::Deny), ..Rule::new(Devices::At(at("0000:00:02.0"))) };
+        let edu = Rule {
+            unclaimed: Some(Unclaimed::Identity),
+            invalidation: Some(Invalidation::Deferred),
+            ..Rule::new(EDU)
+        };
+        for policy in [rules(vec![here, edu]), rules(vec![edu, here])] {
+            let first = policy.for_device(at("00:02.0"), 0x1234, 0x11e8);
+            assert_eq!(first.unclaimed, Unclaimed::Deny);
+            // What the rule for the address does not say stays as the rule for the id has it.
+            assert_eq!(first.invalidation, Invalidation::Deferred);
+            let second = policy.for_device(at("00:03.0"), 0x1234, 0x11e8);
+            assert_eq!(second.unclaimed, Unclaimed::Identity);
+            let other = policy.for_device(at("00:03.0"), 0x1234, 0x11e9);
+            assert_eq!(other, DevicePolicy::default());
+        }
+    }
+
+    #[test]
+    fn of_two_rules_alike_the_later_has_the_last_word() {
+        let limit = |buffers| Rule { buffers: Some(buffers), ..Rule::new(EDU) };
+        let policy = rules(vec![limit(1), limit(2)]);
+        let quotas = policy.for_device(at("00:02.0"), 0x1234, 0x11e8).quotas;
+        assert_eq!(quotas, Quotas { buffers: 2, ..Quotas::default() });
+        let order: Vec<_> =
+            policy.rules_for(at("00:02.0"), 0x1234, 0x11e8).map(|it| it.0).collect();
+        assert_eq!(order, [0, 1]);
+    }
+
+    #[test]
+    fn units_are_ignored_by_where_their_registers_are() {
+        let base = PhysAddr::new(0xfed9_0000);
+        let ignored_units = vec![IgnoredUnit { base, reason: "its firmware hangs".into() }];
+        let policy = Policy { ignored_units, ..Policy::default() };
+        assert_eq!(policy.ignored(base).unwrap().reason, "its firmware hangs");
+        assert_eq!(policy.ignored(PhysAddr::new(0xfed9_1000)), None);
+    }
+}
