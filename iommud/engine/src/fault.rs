@@ -10,9 +10,10 @@ use dma_types::{Iova, PciAddress, SourceId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The function that made the request. Its segment is that of the unit; see [`Fault::in_segment`].
-    pub device: SourceId,
+    /// `None` where the unit reports trouble that no device made.
+    pub device: Option<SourceId>,
     /// The address asked for, or no more of it than its page where the unit does not record the rest.
-    /// Zero for an interrupt.
+    /// Zero for an interrupt. Where the unit could not read something of its own, where that is in memory.
     pub address: Iova,
     /// What the request was for.
     pub tried: Tried,
@@ -37,6 +38,10 @@ pub enum Tried {
     Page,
     /// To interrupt a processor.
     Interrupt,
+    /// To learn what an address is translated to.
+    Translation,
+    /// Nothing: the unit reports on its own work, such as a command that it could not carry out.
+    Internal,
 }
 
 /// Why a request was refused, as far as it matters to anybody but the engine.
@@ -62,6 +67,8 @@ pub enum FaultReason {
     DeviceTable,
     /// The unit could not make sense of a page table: a bug, or memory went bad.
     PageTable,
+    /// The unit could not carry out a command: a bug, or memory went bad.
+    Command,
     /// The unit gave a reason that the engine does not know.
     Unknown,
 }
@@ -71,22 +78,33 @@ pub enum FaultReason {
 pub enum FaultCode {
     /// Of a VT-d unit: fault reason FR.
     Vtd(u8),
+    /// Of an AMD-Vi unit.
+    Amdvi {
+        /// The event code, 4 bits.
+        event: u8,
+        /// The flags beside it, 12 bits, which each event has for itself.
+        flags: u16,
+    },
 }
 
 impl fmt::Display for FaultCode {
-    /// `VT-d reason 5`. In hexadecimal from 10 on, as specification and other systems print it.
+    /// `VT-d reason 5`, in hexadecimal from 10 on, or `AMD-Vi event 0x2 flags 0x0020`, as specifications and
+    /// other systems print them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vtd(code @ 0..=9) => write!(f, "VT-d reason {code}"),
             Self::Vtd(code) => write!(f, "VT-d reason {code:#04x}"),
+            Self::Amdvi { event, flags } => {
+                write!(f, "AMD-Vi event {event:#x} flags {flags:#06x}")
+            }
         }
     }
 }
 
 impl Fault {
     /// The function that made the request, in the whole machine.
-    pub const fn device_in(&self, segment: u16) -> PciAddress {
-        PciAddress::from_source(segment, self.device)
+    pub fn device_in(&self, segment: u16) -> Option<PciAddress> {
+        self.device.map(|source| PciAddress::from_source(segment, source))
     }
 
     /// The fault as a sentence, for a unit that serves this segment.
@@ -105,13 +123,18 @@ pub struct FaultSentence<'a> {
 impl fmt::Display for FaultSentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { address, tried, code, detail, .. } = *self.fault;
-        write!(f, "{} was denied ", self.fault.device_in(self.segment))?;
+        let Some(device) = self.fault.device_in(self.segment) else {
+            return write!(f, "{detail}, at {address} ({code})");
+        };
+        write!(f, "{device} was denied ")?;
         match tried {
             Tried::Read => write!(f, "a read of {address}")?,
             Tried::Write => write!(f, "a write to {address}")?,
             Tried::Atomic => write!(f, "an atomic operation on {address}")?,
             Tried::Page => write!(f, "the page at {address}")?,
             Tried::Interrupt => f.write_str("an interrupt")?,
+            Tried::Translation => write!(f, "the translation of {address}")?,
+            Tried::Internal => write!(f, "what it asked for at {address}")?,
         }
         write!(f, ": {detail} ({code})")
     }
@@ -123,7 +146,7 @@ mod tests {
     use alloc::string::ToString;
 
     const WRITE: Fault = Fault {
-        device: SourceId::new(0x0010),
+        device: Some(SourceId::new(0x0010)),
         address: Iova::new(0xdead_b000),
         tried: Tried::Write,
         reason: FaultReason::NotWritable,
@@ -156,6 +179,23 @@ mod tests {
             interrupt.in_segment(0).to_string(),
             "0000:00:02.0 was denied an interrupt: \
              interrupts of the old format are blocked (VT-d reason 0x25)"
+        );
+    }
+
+    #[test]
+    fn trouble_that_no_device_made_names_none() {
+        let command = Fault {
+            device: None,
+            address: Iova::new(0x1_2345_0040),
+            tried: Tried::Internal,
+            reason: FaultReason::Command,
+            code: FaultCode::Amdvi { event: 5, flags: 0 },
+            detail: "the unit does not know a command",
+        };
+        assert_eq!(command.device_in(0), None);
+        assert_eq!(
+            command.in_segment(0).to_string(),
+            "the unit does not know a command, at 0x123450040 (AMD-Vi event 0x5 flags 0x0000)"
         );
     }
 }

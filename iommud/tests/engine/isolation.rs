@@ -34,7 +34,7 @@ fn r1_a_device_without_a_domain_reaches_nothing_and_the_fault_says_who_and_what(
     let (faults, lost) = rig.faults();
     assert_eq!(faults.len(), 1);
     let fault = faults[0];
-    assert_eq!(fault.device_in(0), edu());
+    assert_eq!(fault.device_in(0), Some(edu()));
     assert_eq!((fault.address, fault.tried), (Iova::new(0x1_0000_0000), Tried::Write));
     assert_eq!((fault.reason, lost), (FaultReason::NoDomain, false));
     rig.check();

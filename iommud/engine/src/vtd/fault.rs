@@ -59,7 +59,7 @@ impl FaultRecord {
         let address = if matches!(tried, Tried::Interrupt) { Iova::new(0) } else { self.page() };
         let (neutral, detail) = reason.meaning();
         Fault {
-            device: self.source(),
+            device: Some(self.source()),
             address,
             tried,
             reason: neutral,
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_denied_write_is_decoded_with_device_and_page() {
         let fault = record(0xdead_b000, 0x8000_0005_0000_0010).decode();
-        assert_eq!(fault.device, SourceId::new(0x0010));
+        assert_eq!(fault.device, Some(SourceId::new(0x0010)));
         assert_eq!(fault.address, Iova::new(0xdead_b000));
         assert_eq!((fault.tried, fault.reason), (Tried::Write, FaultReason::NotWritable));
         assert_eq!(
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_denied_read_is_decoded_with_all_of_a_high_page() {
         let fault = record(0xffff_ffff_ffff_f000, 0xc000_0006_0000_fffa).decode();
-        assert_eq!(fault.device, SourceId::new(0xfffa));
+        assert_eq!(fault.device, Some(SourceId::new(0xfffa)));
         assert_eq!(fault.address, Iova::new(0xffff_ffff_ffff_f000));
         assert_eq!((fault.tried, fault.reason), (Tried::Read, FaultReason::NotReadable));
     }
@@ -253,7 +253,7 @@ mod tests {
     fn fields_of_other_modes_do_not_disturb() {
         // PASID 0xfffff, PP, EXE, PRIV and AT all set.
         let fault = record(0x1000, 0xf0ff_fff6_e000_0010 & !(1 << 62) | 1 << 63).decode();
-        assert_eq!(fault.device, SourceId::new(0x0010));
+        assert_eq!(fault.device, Some(SourceId::new(0x0010)));
         assert_eq!(fault.code, FaultCode::Vtd(0xf6));
         assert_eq!(fault.tried, Tried::Write);
     }

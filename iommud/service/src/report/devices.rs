@@ -47,7 +47,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
         let faults = service
             .faults
             .entries()
-            .filter(|entry| entry.fault.device_in(entry.segment) == function.address);
+            .filter(|entry| entry.fault.device_in(entry.segment) == Some(function.address));
         DeviceRow {
             device: function.address.to_string(),
             id: format!("{:04x}:{:04x}", function.vendor, function.device),

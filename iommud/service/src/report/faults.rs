@@ -17,8 +17,9 @@ pub(super) struct FaultRow {
     /// Seconds since the daemon's clock began.
     seconds: f64,
     unit: u16,
-    device: String,
-    /// `read`, `write`, `atomic`, `page` or `interrupt`.
+    /// The device, unless no device made the trouble.
+    device: Option<String>,
+    /// `read`, `write`, `atomic`, `page`, `interrupt`, `translation` or `internal`.
     tried: &'static str,
     address: String,
     /// The unit's own number for the reason.
@@ -33,13 +34,15 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
         number: entry.number,
         seconds: entry.at.as_nanos() as f64 / 1e9,
         unit: entry.unit.0,
-        device: entry.fault.device_in(entry.segment).to_string(),
+        device: entry.fault.device_in(entry.segment).map(|device| device.to_string()),
         tried: match entry.fault.tried {
             Tried::Read => "read",
             Tried::Write => "write",
             Tried::Atomic => "atomic",
             Tried::Page => "page",
             Tried::Interrupt => "interrupt",
+            Tried::Translation => "translation",
+            Tried::Internal => "internal",
         },
         address: entry.fault.address.to_string(),
         code: entry.fault.code.to_string(),
@@ -59,7 +62,7 @@ impl Row for FaultRow {
             self.number.to_string(),
             format!("{:.3}", self.seconds),
             self.unit.to_string(),
-            self.device.clone(),
+            self.device.clone().unwrap_or_else(|| "-".into()),
             self.tried.to_string(),
             self.address.clone(),
             self.times.to_string(),

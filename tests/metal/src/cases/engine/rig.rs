@@ -120,7 +120,7 @@ impl Rig {
             )));
         };
         let found = (fault.device, fault.address.get(), fault.tried);
-        let expected = (self.edu.function().source(), address & !0xfff, tried);
+        let expected = (Some(self.edu.function().source()), address & !0xfff, tried);
         require!(found == expected, "the fault says {found:x?}, and not {expected:x?}");
         Ok(())
     }
