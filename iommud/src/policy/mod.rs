@@ -1,0 +1,21 @@
+//! The policy file: what the administrator decides, in RON.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`file`](mod@file) | [`load`], [`load_default`]: from a path to a policy |
+//! | [`text`] | [`parse`](text::parse): from text to a policy |
+//! | `words` | what can be said |
+//! | `value` | the values that are more than a word |
+//! | [`error`] | [`PolicyError`]: why there is no policy, with line and column |
+//!
+//! What the words mean is in the example, `iommud.ron` beside this crate's `Cargo.toml`, which says what holds
+//! without any file; what comes of them is [`iommu_engine::policy`].
+
+pub mod error;
+pub mod file;
+pub mod text;
+mod value;
+mod words;
+
+pub use error::PolicyError;
+pub use file::{DEFAULT_FILE, load, load_default};

@@ -1,0 +1,167 @@
+use dma_types::PhysAddr;
+use iommu_engine::policy::{Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed};
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../iommud.ron");
+
+fn wrong(text: &str) -> String {
+    parse(text.as_bytes()).unwrap_err().to_string()
+}
+
+#[test]
+fn the_example_says_what_holds_without_it() {
+    assert_eq!(parse(EXAMPLE.as_bytes()), Ok(Policy::default()));
+    assert_eq!(parse(b"()"), Ok(Policy::default()));
+}
+
+#[test]
+fn the_example_s_exceptions_are_right_too() {
+    let text: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let exception = line.trim_start().strip_prefix("// ");
+            exception.filter(|it| it.starts_with("(device") || it.starts_with("0x")).unwrap_or(line)
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let policy = parse(text.as_bytes()).unwrap();
+    let nic = Devices::Id { vendor: 0x8086, device: 0x1533 };
+    let disk = Devices::At("0000:00:1f.2".parse().unwrap());
+    assert_eq!(
+        policy.rules,
+        [
+            Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(nic) },
+            Rule {
+                invalidation: Some(Invalidation::Deferred),
+                buffer_bytes: Some(64 << 20),
+                ..Rule::new(disk)
+            },
+        ]
+    );
+    assert_eq!(policy.ignored(PhysAddr::new(0xfed9_0000)), policy.ignored_units.first());
+    assert_eq!(policy.ignored_units.len(), 1);
+}
+
+#[test]
+fn every_word_is_understood() {
+    let text = br#"Policy(
+        default: identity,
+        invalidation: deferred,
+        quotas: (buffers: 7, buffer_bytes: "8192", mapped_bytes: "1 TiB"),
+        ignore_units: { 0xfed9_0000: "why", 4_096: "not" },
+    )"#;
+    let ignored =
+        |base, reason: &str| IgnoredUnit { base: PhysAddr::new(base), reason: reason.into() };
+    let policy = Policy {
+        default: Unclaimed::Identity,
+        invalidation: Invalidation::Deferred,
+        quotas: Quotas { buffers: 7, buffer_bytes: 8192, mapped_bytes: 1 << 40 },
+        rules: vec![],
+        ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],
+    };
+    assert_eq!(parse(text), Ok(policy));
+    let text = br#"(quotas: (buffers: 1), rules: [(device: "8086:10d3", quotas: (buffers: 2))])"#;
+    let policy = parse(text).unwrap();
+    assert_eq!(policy.quotas, Quotas { buffers: 1, ..Quotas::default() });
+    let device = policy.for_device("00:02.0".parse().unwrap(), 0x8086, 0x10d3);
+    assert_eq!(device.quotas, Quotas { buffers: 2, ..Quotas::default() });
+}
+
+#[test]
+fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
+    assert_eq!(
+        wrong("(\n    defualt: deny,\n)"),
+        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `rules` or \
+         `ignore_units`"
+    );
+    assert_eq!(
+        wrong("(\n    default: allow,\n)"),
+        "2:14: `allow` will not do here; it has to be `deny` or `identity`"
+    );
+    assert_eq!(
+        wrong("(rules: [\n (device: \"8086:10d3\", Default: deny)])"),
+        "2:24: there is no `Default` here, only `device`, `default`, `invalidation` or `quotas`"
+    );
+    assert_eq!(wrong("(\n default: deny,\n default: deny,\n)"), "3:2: `default` is said twice");
+}
+
+#[test]
+fn r5_bad_values_are_told_with_their_place_and_what_is_allowed() {
+    for (text, answer) in [
+        (
+            "(rules: [\n  (device: \"8086:zz\", default: deny)])",
+            "2:13: the string \"8086:zz\" will not do here; it has to be a device in quotes: its \
+             address, as \"0000:00:1f.2\", or its vendor and device id, as \"8086:10d3\"",
+        ),
+        ("(rules: [\n  (default: deny)])", "2:17: `device` is missing before this"),
+        (
+            "(rules: [\n  (device: \"8086:1234\")])",
+            "2:23: the rule for 8086:1234 says nothing: it has `default`, `invalidation` or `quotas`",
+        ),
+        (
+            "(quotas: (buffers: 0))",
+            "1:20: the unsigned integer `0` will not do here; it has to be a number from 1 on \
+             (without the word, there is a default limit)",
+        ),
+        ("(quotas: (buffers: many))", "1:20: a number is expected here"),
+        ("(quotas: (buffer_bytes: 4096))", "1:25: a text in quotes is expected here"),
+        (
+            "(quotas: (buffer_bytes: \"1 kB\"))",
+            "1:26: the string \"1 kB\" will not do here; it has to be a size of at least 4 KiB in \
+             quotes, as \"512 MiB\", in KiB, MiB, GiB or TiB",
+        ),
+        (
+            "(ignore_units: { fed90000: \"why\" })",
+            "1:18: this is no number; hexadecimal ones begin with 0x",
+        ),
+        (
+            "(ignore_units: { 0xfed90000: \"\" })",
+            "1:31: a reason is a line of text of at most 160 characters: it is shown wherever the \
+             unit is",
+        ),
+        (
+            "(ignore_units: { 0x1000: \"why\", 0x1000: \"why\" })",
+            "1:35: the unit at 0x1000 is there twice",
+        ),
+        (
+            "(ignore_units: [0xfed90000])",
+            "1:16: pairs are expected here, as { 0xfed90000: \"why\" }",
+        ),
+    ] {
+        assert_eq!(wrong(text), answer, "{text}");
+    }
+}
+
+#[test]
+fn r5_what_is_no_policy_is_told_with_its_place() {
+    for (text, answer) in [
+        ("", "1:1: words are in parentheses, as (default: deny)"),
+        ("default: deny", "1:1: `default` has to be in parentheses, as (default: deny)"),
+        ("(\n default: deny", "2:15: a comma is expected here, or the end of the list"),
+        (
+            "(\n default: deny invalidation: strict)",
+            "2:16: a comma is expected here, or the end of the list",
+        ),
+        ("(default: deny,,)", "1:16: a word without quotes is expected here"),
+        ("()\n()", "2:1: nothing can come after the policy's last parenthesis"),
+        ("(rules: [(device: \"00:1f.2)])", "1:19: the closing quote is missing"),
+    ] {
+        assert_eq!(wrong(text), answer, "{text}");
+    }
+    let latin1 = parse(b"(\n // gr\xfcn\n)").unwrap_err();
+    assert_eq!(latin1.to_string(), "2:7: what follows is no text in UTF-8");
+}
+
+#[test]
+fn r5_an_answer_is_one_short_line_whatever_the_text() {
+    let long = format!("(default: {})", "x".repeat(60_000));
+    let deep = "(rules: [".repeat(7_000);
+    let deep_value = format!("(default: {})", "Some(".repeat(12_000));
+    let control = "(rules: [(device: \"\u{1b}[2J\\n\", default: deny)])".to_string();
+    for text in [long, deep, deep_value, control] {
+        let answer = wrong(&text);
+        assert!(answer.len() < 400, "{answer}");
+        assert!(!answer.contains(|char: char| char.is_control()), "{answer:?}");
+    }
+}

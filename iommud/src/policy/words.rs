@@ -1,0 +1,121 @@
+//! What can be said in a policy.
+
+use iommu_engine::policy::{Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed};
+use serde::de::{Deserialize, Deserializer, Error};
+
+use super::value::{Count, DevicesWord, Size, ignored_units};
+
+/// The file.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename = "Policy", default, deny_unknown_fields)]
+pub(super) struct PolicyWords {
+    #[serde(with = "UnclaimedWord")]
+    default: Unclaimed,
+    #[serde(with = "InvalidationWord")]
+    invalidation: Invalidation,
+    quotas: QuotaWords,
+    rules: Vec<RuleWords>,
+    #[serde(deserialize_with = "ignored_units")]
+    ignore_units: Vec<IgnoredUnit>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(remote = "Unclaimed", rename_all = "lowercase")]
+enum UnclaimedWord {
+    Deny,
+    Identity,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(remote = "Invalidation", rename_all = "lowercase")]
+enum InvalidationWord {
+    Strict,
+    Deferred,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename = "Quotas", default, deny_unknown_fields)]
+struct QuotaWords {
+    #[serde(deserialize_with = "said")]
+    buffers: Option<Count>,
+    #[serde(deserialize_with = "said")]
+    buffer_bytes: Option<Size>,
+    #[serde(deserialize_with = "said")]
+    mapped_bytes: Option<Size>,
+}
+
+/// A rule before it is known to say something.
+#[derive(serde::Deserialize)]
+#[serde(rename = "Rule", deny_unknown_fields)]
+struct RawRule {
+    device: DevicesWord,
+    #[serde(default, deserialize_with = "unclaimed")]
+    default: Option<Unclaimed>,
+    #[serde(default, deserialize_with = "invalidation")]
+    invalidation: Option<Invalidation>,
+    #[serde(default)]
+    quotas: QuotaWords,
+}
+
+struct RuleWords(Rule);
+
+impl<'de> Deserialize<'de> for RuleWords {
+    fn deserialize<D: Deserializer<'de>>(words: D) -> Result<Self, D::Error> {
+        let RawRule { device: DevicesWord(devices), default, invalidation, quotas } =
+            RawRule::deserialize(words)?;
+        let rule = Rule {
+            devices,
+            unclaimed: default,
+            invalidation,
+            buffers: quotas.buffers.map(|count| count.0),
+            buffer_bytes: quotas.buffer_bytes.map(|size| size.0),
+            mapped_bytes: quotas.mapped_bytes.map(|size| size.0),
+        };
+        if rule == Rule::new(devices) {
+            return Err(says_nothing(devices));
+        }
+        Ok(Self(rule))
+    }
+}
+
+fn says_nothing<E: Error>(devices: Devices) -> E {
+    E::custom(format_args!(
+        "the rule for {devices} says nothing: it has `default`, `invalidation` or `quotas`"
+    ))
+}
+
+/// A word that was said. The one that was not is `None` by default, and is never written so.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(word: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(word).map(Some)
+}
+
+fn unclaimed<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Unclaimed>, D::Error> {
+    UnclaimedWord::deserialize(word).map(Some)
+}
+
+fn invalidation<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Invalidation>, D::Error> {
+    InvalidationWord::deserialize(word).map(Some)
+}
+
+impl From<PolicyWords> for Policy {
+    fn from(words: PolicyWords) -> Self {
+        let PolicyWords { default, invalidation, quotas, rules, ignore_units } = words;
+        Self {
+            default,
+            invalidation,
+            quotas: quotas.over(Quotas::default()),
+            rules: rules.into_iter().map(|rule| rule.0).collect(),
+            ignored_units: ignore_units,
+        }
+    }
+}
+
+impl QuotaWords {
+    fn over(self, quotas: Quotas) -> Quotas {
+        Quotas {
+            buffers: self.buffers.map_or(quotas.buffers, |count| count.0),
+            buffer_bytes: self.buffer_bytes.map_or(quotas.buffer_bytes, |size| size.0),
+            mapped_bytes: self.mapped_bytes.map_or(quotas.mapped_bytes, |size| size.0),
+        }
+    }
+}
