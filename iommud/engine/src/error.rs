@@ -9,6 +9,7 @@ use crate::iova::IovaError;
 use crate::ledger::LedgerError;
 use crate::platform::PlatformError;
 use crate::table::{MapError, UnmapError};
+use crate::unit::Mismatch;
 
 /// Why the engine could not start at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -63,8 +64,14 @@ pub enum EngineError {
     #[error("devices are attached to domain {}", .0.0)]
     DomainInUse(DomainKey),
     /// The unit cannot walk the domain's table.
-    #[error("the IOMMU in front of {0} cannot walk this domain's tables")]
-    IncompatibleDomain(PciAddress),
+    #[error("the IOMMU in front of {0} cannot walk this domain's tables: {1}")]
+    IncompatibleDomain(PciAddress, Mismatch),
+    /// The domain is not one for this device, which needs what firmware reserves for it.
+    #[error("the domain does not hold the memory that firmware reserves for {0}")]
+    ReservedNotInDomain(PciAddress),
+    /// A domain is for one device at least.
+    #[error("no device is named")]
+    NoDevice,
     /// The unit has no domain id left.
     #[error("the IOMMU has no domain id left")]
     OutOfDomainIds,

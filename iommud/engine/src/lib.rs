@@ -15,6 +15,7 @@
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
 //! | [`fault`] | a request that a unit refused, in words |
+//! | [`unit`] | one IOMMU, whoever made it |
 //! | [`vtd`] | Intel VT-d: its registers, tables and requests |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
 //! | [`records`] | what the engine writes there |
@@ -45,6 +46,7 @@ pub mod records;
 pub mod retired;
 pub mod segments;
 pub mod table;
+pub mod unit;
 pub mod vtd;
 
 pub use engine::Engine;

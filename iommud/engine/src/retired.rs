@@ -8,7 +8,7 @@ use dma_types::{Iova, PhysAddr};
 use crate::completion::{Completion, Progress, UnitId};
 use crate::domain::DomainKey;
 use crate::platform::RunId;
-use crate::vtd::context::DomainId;
+use crate::unit::DomainId;
 
 /// Things that hardware may still know, and what it has to confirm before they are free.
 #[derive(Debug, Default)]

@@ -83,12 +83,12 @@ impl<P: Platform> Service<P> {
         let whole = self.handles.get(handle)?.rights == Rights::DEVICE;
         let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
         let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
-        let format = domain.format();
-        let flags = if format.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
+        let abilities = domain.abilities();
+        let flags = if abilities.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
         let info = DeviceInfo {
             segment: U16::new(session.device.segment()),
             source: U16::new(session.device.source().get()),
-            address_bits: U32::new(format.address_bits.into()),
+            address_bits: U32::new(abilities.address_bits.into()),
             generation: U64::new(session.generation),
             domain: U64::new(session.domain.0),
             secret: if whole { session.secret } else { [0; 16] },

@@ -14,7 +14,10 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::UnitStarting(_) => Error::NotReady,
         EngineError::AlreadyAttached(_) | EngineError::DomainInUse(_) => Error::DeviceBusy,
         EngineError::NotAttached(_) | EngineError::NoSuchDomain(_) => Error::SessionEnded,
-        EngineError::IncompatibleDomain(_) => Error::IncompatibleDomain,
+        EngineError::IncompatibleDomain(..) | EngineError::ReservedNotInDomain(_) => {
+            Error::IncompatibleDomain
+        }
+        EngineError::NoDevice => Error::BadValue,
         EngineError::OutOfDomainIds => Error::QuotaExceeded,
         EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) => Error::OutOfMemory,
         EngineError::OutOfRun => Error::OutOfBuffer,

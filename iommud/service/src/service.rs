@@ -199,7 +199,7 @@ impl<P: Platform> Service<P> {
             return Err(Error::DeviceBusy);
         }
         let Self { engine, platform, sessions, .. } = self;
-        let domain = engine.create_domain(platform, address).map_err(to_client)?;
+        let domain = engine.create_domain(platform, &[address]).map_err(to_client)?;
         let session = sessions.next_session();
         let generation = sessions.next_generation(address);
         let (uid, secret) = (caller.uid, platform.entropy());

@@ -5,7 +5,7 @@ use std::thread;
 
 use iommu_engine::machine::UnitSlot;
 use iommu_engine::platform::Platform;
-use iommu_engine::vtd::unit::UnitState;
+use iommu_engine::unit::UnitState;
 use iommu_service::Service;
 
 use super::log;
@@ -40,7 +40,7 @@ fn state(slot: &UnitSlot) -> String {
         Err(unusable) => format!("REFUSED: {unusable}"),
         Ok(unit) => match unit.state() {
             UnitState::Running => "translating".into(),
-            UnitState::Starting(step) => format!("starting: to {}", step.what()),
+            UnitState::Starting(what) => format!("starting: to {what}"),
             UnitState::Failed(failure) => format!("FAILED: {failure}"),
         },
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dma_types::PhysAddr;
 use iommu_engine::error::{EngineError, StartError};
 use iommu_engine::platform::{Registers, TableFrames};
-use iommu_engine::vtd::unit::{UnitFailure, UnitState};
+use iommu_engine::unit::{UnitFailure, UnitState};
 use iommu_engine::{Engine, platform::ConfigSpace};
 use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
 use iommu_sim::{Blocked, MachineConfig, Memory};
@@ -170,7 +170,7 @@ fn a_machine_without_a_table_has_no_iommu() {
     };
     // A table without units is no table of IOMMUs, but it is a table: nothing is covered.
     assert!(rig.engine.units().is_empty());
-    assert!(rig.engine.create_domain(&mut rig.platform, edu()).is_err());
+    assert!(rig.engine.create_domain(&mut rig.platform, &[edu()]).is_err());
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn r1_no_device_is_attached_before_its_unit_translates() {
     let unit = VtdConfig { timing, ..VtdConfig::default() };
     let mut rig = Rig::started(MachineConfig::with_unit(unit));
     let Rig { platform, engine } = &mut rig;
-    let refused = engine.create_domain(platform, edu());
+    let refused = engine.create_domain(platform, &[edu()]);
     assert_eq!(refused, Err(EngineError::UnitStarting(edu())));
     rig.settle();
     rig.attach(edu());

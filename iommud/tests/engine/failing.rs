@@ -6,7 +6,7 @@ use dma_types::{Access, PciAddress, PhysAddr};
 use iommu_engine::completion::Progress;
 use iommu_engine::error::EngineError;
 use iommu_engine::platform::{ConfigSpace, Registers, TableFrames};
-use iommu_engine::vtd::unit::{UnitFailure, UnitState};
+use iommu_engine::unit::{Mismatch, UnitFailure, UnitState};
 use iommu_sim::MachineConfig;
 use iommu_sim::machine::UnitScope;
 use iommu_sim::vtd::{Completion as Takes, Health, Timing, VtdConfig};
@@ -31,23 +31,71 @@ fn two_units(second: VtdConfig) -> MachineConfig {
 
 #[test]
 fn a_domain_is_refused_to_a_device_whose_unit_cannot_walk_it() {
-    let base = VtdConfig::default;
-    for (what, lesser) in [
-        ("fewer levels", VtdConfig { levels: vec![3], guest_address_bits: 39, ..base() }),
-        ("fewer bits", VtdConfig { guest_address_bits: 40, ..base() }),
-        ("no large pages", VtdConfig { pages_2m: false, pages_1g: false, ..base() }),
-        ("no 1 GiB pages", VtdConfig { pages_1g: false, ..base() }),
-        ("no snooping", VtdConfig { coherent: false, ..base() }),
-        ("no zero-length reads", VtdConfig { zero_length_read: false, ..base() }),
-    ] {
+    for (what, why, lesser) in lesser_units() {
         let mut rig = Rig::new(two_units(lesser));
         let domain = rig.attach(edu());
         let Rig { platform, engine } = &mut rig;
         let refused = engine.attach(platform, other(), domain);
-        assert_eq!(refused, Err(EngineError::IncompatibleDomain(other())), "{what}");
+        assert_eq!(refused, Err(EngineError::IncompatibleDomain(other(), why)), "{what}");
         assert!(rig.platform.machine_mut().dma_read(other(), 0x1_0000_0000, &mut [0; 8]).is_err());
         rig.check();
     }
+}
+
+/// Units that lack something that the default one has, and how that is called.
+fn lesser_units() -> [(&'static str, Mismatch, VtdConfig); 6] {
+    let base = VtdConfig::default;
+    [
+        (
+            "fewer levels",
+            Mismatch::Depth,
+            VtdConfig { levels: vec![3], guest_address_bits: 39, ..base() },
+        ),
+        ("fewer bits", Mismatch::AddressBits, VtdConfig { guest_address_bits: 40, ..base() }),
+        (
+            "no large pages",
+            Mismatch::PageSizes,
+            VtdConfig { pages_2m: false, pages_1g: false, ..base() },
+        ),
+        ("no 1 GiB pages", Mismatch::PageSizes, VtdConfig { pages_1g: false, ..base() }),
+        ("no snooping", Mismatch::Coherency, VtdConfig { coherent: false, ..base() }),
+        (
+            "no zero-length reads",
+            Mismatch::WriteNeedsRead,
+            VtdConfig { zero_length_read: false, ..base() },
+        ),
+    ]
+}
+
+#[test]
+fn a_domain_made_for_both_has_what_both_units_can_from_its_creation() {
+    for (what, _, lesser) in lesser_units() {
+        let mut rig = Rig::new(two_units(lesser));
+        let Rig { platform, engine } = &mut rig;
+        let domain = engine.create_domain(platform, &[edu(), other()]).unwrap();
+        engine.attach(platform, edu(), domain).unwrap();
+        engine.attach(platform, other(), domain).unwrap();
+        let run = rig.run(4 << 20);
+        let iova = rig.map(domain, run, 4 << 20, Access::ReadWrite);
+        for device in [edu(), other()] {
+            let dma = rig.platform.machine_mut().dma_write(device, iova.get() + 0x1234, &[7; 8]);
+            assert!(dma.is_ok(), "{what}: {device}");
+        }
+        rig.check();
+    }
+}
+
+#[test]
+fn no_domain_is_made_for_units_that_walk_nothing_in_common() {
+    let lesser = VtdConfig { levels: vec![3], guest_address_bits: 39, ..VtdConfig::default() };
+    let mut config = two_units(lesser);
+    config.units[1].vtd.levels = vec![4];
+    let mut rig = Rig::new(config);
+    let Rig { platform, engine } = &mut rig;
+    let refused = engine.create_domain(platform, &[edu(), other()]);
+    assert_eq!(refused, Err(EngineError::IncompatibleDomain(other(), Mismatch::Depth)));
+    assert_eq!(engine.create_domain(platform, &[]), Err(EngineError::NoDevice));
+    rig.check();
 }
 
 #[test]

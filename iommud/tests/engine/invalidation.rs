@@ -7,7 +7,7 @@ use iommu_engine::completion::Progress;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::error::EngineError;
 use iommu_engine::platform::BufferRuns;
-use iommu_engine::vtd::unit::{UnitFailure, UnitState};
+use iommu_engine::unit::{UnitFailure, UnitState};
 use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
 use iommu_sim::{Blocked, MachineConfig};
 

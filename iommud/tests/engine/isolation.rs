@@ -87,7 +87,7 @@ fn r6_without_zero_length_reads_a_writable_page_is_readable_too() {
     assert_eq!(rig.write(iova, &[3; 8]), Ok(()));
     // The zero-length read that some devices do before they write.
     assert_eq!(rig.read(iova, 0), Ok(Vec::new()));
-    assert!(rig.engine.domain(domain).unwrap().format().write_needs_read);
+    assert!(rig.engine.domain(domain).unwrap().abilities().write_needs_read);
     rig.check();
 }
 
@@ -140,7 +140,7 @@ fn r7_what_cannot_be_done_is_refused_and_changes_nothing() {
     let mut rig = Rig::new(MachineConfig::default());
     let nobody: PciAddress = "0000:00:1f.7".parse().unwrap();
     let Rig { platform, engine } = &mut rig;
-    assert_eq!(engine.create_domain(platform, nobody), Err(EngineError::NoSuchDevice(nobody)));
+    assert_eq!(engine.create_domain(platform, &[nobody]), Err(EngineError::NoSuchDevice(nobody)));
     assert_eq!(engine.detach(platform, edu()), Err(EngineError::NotAttached(edu())));
     let domain = rig.attach(edu());
     let Rig { platform, engine } = &mut rig;

@@ -3,7 +3,7 @@
 use dma_types::{Access, Iova};
 use iommu_engine::engine::MapSpec;
 use iommu_engine::error::EngineError;
-use iommu_engine::vtd::unit::Unusable;
+use iommu_engine::unit::Unusable;
 use iommu_sim::MachineConfig;
 use iommu_sim::vtd::{Completion as Takes, Health, Timing, VtdConfig};
 
@@ -129,7 +129,7 @@ fn a_unit_that_makes_no_sense_is_refused_and_the_others_go_on() {
         let mut rig = Rig::new(config);
         assert!(matches!(rig.engine.units()[0].unit, Err(Unusable::Refused(_))));
         let Rig { platform, engine } = &mut rig;
-        let refused = engine.create_domain(platform, other);
+        let refused = engine.create_domain(platform, &[other]);
         assert_eq!(refused, Err(EngineError::UnitNotWorking(other)));
         let domain = rig.attach(edu());
         let run = rig.run(4096);

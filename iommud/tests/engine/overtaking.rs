@@ -5,7 +5,7 @@ use std::time::Duration;
 use dma_types::Access;
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::platform::ConfigSpace;
-use iommu_engine::vtd::unit::UnitState;
+use iommu_engine::unit::UnitState;
 use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
 
 use crate::rig::{Rig, edu};
@@ -26,7 +26,7 @@ fn r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last() {
     let detached = engine.detach(platform, edu()).unwrap();
     assert_eq!(engine.progress(&detached), Progress::Pending);
     engine.destroy_domain(platform, first).unwrap();
-    let second = engine.create_domain(platform, edu()).unwrap();
+    let second = engine.create_domain(platform, &[edu()]).unwrap();
     let attached = engine.attach(platform, edu(), second).unwrap();
     platform.config_write(edu(), 4, 6);
     assert_eq!(engine.progress(&attached), Progress::Pending);

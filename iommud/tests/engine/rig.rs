@@ -8,7 +8,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::{Engine, Event, MapSpec};
 use iommu_engine::fault::Fault;
 use iommu_engine::platform::{BufferRuns, ConfigSpace, RunId};
-use iommu_engine::vtd::unit::UnitState;
+use iommu_engine::unit::UnitState;
 use iommu_sim::vtd::VtdConfig;
 use iommu_sim::{Blocked, MachineConfig};
 use iommud::platform::sim::SimPlatform;
@@ -84,7 +84,7 @@ impl Rig {
 
     /// A domain with the device in it.
     pub(crate) fn attach(&mut self, device: PciAddress) -> DomainKey {
-        let domain = self.engine.create_domain(&mut self.platform, device).unwrap();
+        let domain = self.engine.create_domain(&mut self.platform, &[device]).unwrap();
         let completion = self.engine.attach(&mut self.platform, device, domain).unwrap();
         self.finish(&completion);
         domain

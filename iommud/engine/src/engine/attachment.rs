@@ -6,47 +6,51 @@ use dma_types::PciAddress;
 
 use super::{Engine, unit_mut};
 use crate::completion::Completion;
-use crate::domain::{Domain, DomainFormat, DomainKey};
+use crate::domain::{Domain, DomainKey, DomainTable};
 use crate::error::EngineError;
-use crate::machine::Remark;
+use crate::machine::{Remark, merged};
 use crate::pci;
 use crate::platform::Platform;
 use crate::records::{AttachmentRecord, DomainRecord};
 use crate::retired::Retired;
-use crate::vtd::context::Translation;
-use crate::vtd::second_stage::SecondStage;
-use crate::vtd::unit::Unit;
+use crate::unit::{Abilities, Translation};
 
 impl Engine {
-    /// Makes a domain that the unit in front of `device` can walk, empty but for the ranges that
-    /// firmware reserves for the device.
+    /// Makes a domain that the units in front of all these devices can walk, which must be one at least. It is
+    /// empty but for the ranges that firmware reserves for them.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::IncompatibleDomain`] if no table suits them all.
     pub fn create_domain(
         &mut self,
         platform: &mut impl Platform,
-        device: PciAddress,
+        devices: &[PciAddress],
     ) -> Result<DomainKey, EngineError> {
-        self.translating_unit(device)?;
-        self.create_domain_for(platform, device)
+        for device in devices {
+            self.translating_unit(*device)?;
+        }
+        self.create_domain_for(platform, devices)
     }
 
-    /// Makes a domain, also while the unit is still starting.
+    /// Makes a domain, also while the units are still starting.
     pub(super) fn create_domain_for(
         &mut self,
         platform: &mut impl Platform,
-        device: PciAddress,
+        devices: &[PciAddress],
     ) -> Result<DomainKey, EngineError> {
-        let (_, unit) = self.unit_in_front_of(device)?;
-        let format = format_for(unit).ok_or(EngineError::IncompatibleDomain(device))?;
+        let abilities = self.common_abilities(devices)?;
         let everywhere: Vec<_> = self
             .devices
             .values()
             .flat_map(|device| device.reserved.iter().map(|range| range.as_iova_range()))
             .collect();
         let key = DomainKey(self.next_domain);
-        let mut domain = Domain::new(platform, format, everywhere)?;
-        let own = self.devices.get(&device).map_or(&[][..], |device| &device.reserved);
-        let record =
-            DomainRecord { key: key.0, root: domain.root(), levels: format.width.levels() };
+        let mut domain = Domain::new(platform, devices, abilities, everywhere)?;
+        let own = devices.iter().filter_map(|device| self.devices.get(device));
+        let own: Vec<_> = own.flat_map(|device| device.reserved.iter().copied()).collect();
+        let own = merged(own);
+        let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
         let made = own
             .iter()
             .try_for_each(|range| domain.map_firmware_range(platform, range.start, range.bytes))
@@ -147,8 +151,7 @@ impl Engine {
             None => hardware.domain_ids().take().ok_or(EngineError::OutOfDomainIds)?,
         };
         let record = AttachmentRecord { device: address, domain: key.0, id: id.get() };
-        let translation =
-            Translation { domain: id, table: domain.root(), width: domain.format().width };
+        let translation = Translation { domain: id, table: domain.root(), levels: domain.levels() };
         // Written down first: a device that is attached without a record would be forgotten.
         let attached =
             self.ledger.insert(platform, &record).map_err(EngineError::from).and_then(|slot| {
@@ -223,39 +226,32 @@ impl Engine {
         }
     }
 
-    /// Whether the unit in front of a device can walk a domain's table.
+    /// What all the units in front of these devices can do, as far as a table will ask for it.
+    fn common_abilities(&self, devices: &[PciAddress]) -> Result<Abilities, EngineError> {
+        let (first, rest) = devices.split_first().ok_or(EngineError::NoDevice)?;
+        let mut common = self.unit_in_front_of(*first)?.1.abilities();
+        for device in rest {
+            let (_, unit) = self.unit_in_front_of(*device)?;
+            common = common
+                .and(&unit.abilities())
+                .map_err(|why| EngineError::IncompatibleDomain(*device, why))?;
+        }
+        DomainTable::narrow(&common).map_err(|why| EngineError::IncompatibleDomain(*first, why))
+    }
+
+    /// Whether the unit in front of a device can walk a domain's table, and the domain holds what firmware
+    /// reserves for the device.
     fn check_compatible(&self, device: PciAddress, key: DomainKey) -> Result<(), EngineError> {
         let (_, unit) = self.unit_in_front_of(device)?;
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let format = domain.format();
-        let capabilities = unit.capabilities();
-        let capability = capabilities.capability;
+        unit.abilities()
+            .suit(domain.abilities())
+            .map_err(|why| EngineError::IncompatibleDomain(device, why))?;
         let reserved = self.devices.get(&device).map_or(&[][..], |device| &device.reserved);
-        let walks = domain.holds_reserved(reserved)
-            && capability.supports(format.width)
-            && (capability.pages_of_2m() || !format.entries.pages_of_2m())
-            && (capability.pages_of_1g() || !format.entries.pages_of_1g());
-        let fits = capability.address_bits() >= format.address_bits
-            && (capabilities.extended.coherent() || !format.entries.coherent())
-            && (!unit.write_needs_read() || format.write_needs_read);
-        if walks && fits { Ok(()) } else { Err(EngineError::IncompatibleDomain(device)) }
+        if domain.admits(device, reserved) {
+            Ok(())
+        } else {
+            Err(EngineError::ReservedNotInDomain(device))
+        }
     }
-}
-
-/// What a domain for devices behind this unit is made of.
-fn format_for(unit: &Unit) -> Option<DomainFormat> {
-    let capabilities = unit.capabilities();
-    let capability = capabilities.capability;
-    let width = unit.preferred_width()?;
-    Some(DomainFormat {
-        width,
-        entries: SecondStage::new(
-            width,
-            capability.pages_of_2m(),
-            capability.pages_of_1g(),
-            capabilities.extended.coherent(),
-        ),
-        address_bits: capability.address_bits().min(width.bits()),
-        write_needs_read: unit.write_needs_read(),
-    })
 }

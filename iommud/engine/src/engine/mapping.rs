@@ -12,8 +12,8 @@ use crate::iova::IovaRequest;
 use crate::platform::{Platform, RunId};
 use crate::retired::Retired;
 use crate::segments;
-use crate::vtd::invalidation::Touched;
-use crate::vtd::unit::Changed;
+use crate::unit::Changed;
+use crate::unit::Touched;
 
 /// A mapping that a client wants.
 #[derive(Clone, Copy, Debug)]

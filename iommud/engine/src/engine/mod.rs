@@ -32,7 +32,7 @@ use crate::pci;
 use crate::platform::{Platform, Segment};
 use crate::records::UnitRecord;
 use crate::retired::Quarantine;
-use crate::vtd::unit::{Unit, UnitState};
+use crate::unit::{Unit, UnitState};
 
 /// What happened to a unit's devices since it was last looked at.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl Engine {
             .map(|(address, _)| *address)
             .collect();
         for address in wanting {
-            let given = self.create_domain_for(platform, address).and_then(|key| {
+            let given = self.create_domain_for(platform, &[address]).and_then(|key| {
                 self.attach_to(platform, address, key).inspect_err(|_| {
                     // It was just made, and nothing is attached to it.
                     let _ = self.destroy_domain(platform, key);
@@ -129,9 +129,9 @@ impl Engine {
     pub fn poll(&mut self, platform: &mut impl Platform) {
         for (index, slot) in self.units.iter_mut().enumerate() {
             let Ok(unit) = &mut slot.unit else { continue };
-            let had_failed = matches!(unit.state(), UnitState::Failed(_));
+            let had_failed = unit.has_failed();
             unit.poll(platform);
-            if !had_failed && matches!(unit.state(), UnitState::Failed(_)) {
+            if !had_failed && unit.has_failed() {
                 // Whether it still confines them nobody knows, so its devices are to start nothing more.
                 let id = Some(UnitId(index as u16));
                 for device in self.devices.values().filter(|device| device.unit == id) {
@@ -150,9 +150,7 @@ impl Engine {
     /// Whether something waits for hardware, so that the engine should be polled soon.
     pub fn is_waiting(&self) -> bool {
         !self.is_settled()
-            || self.running_units().any(|unit| {
-                !matches!(unit.state(), UnitState::Failed(_)) && unit.open_tickets() > 0
-            })
+            || self.running_units().any(|unit| !unit.has_failed() && unit.open_tickets() > 0)
     }
 
     /// Reads the faults that the units have recorded.
@@ -235,7 +233,7 @@ impl Engine {
         let id = device.unit.ok_or(EngineError::NotCovered(address))?;
         let unit = self.units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
         match unit {
-            Some(unit) if !matches!(unit.state(), UnitState::Failed(_)) => Ok((id, unit)),
+            Some(unit) if !unit.has_failed() => Ok((id, unit)),
             _ => Err(EngineError::UnitNotWorking(address)),
         }
     }
@@ -262,7 +260,7 @@ fn unit_mut(units: &mut [UnitSlot], id: UnitId) -> Option<&mut Unit> {
 
 fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
     let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
-    unit.is_none_or(|unit| matches!(unit.state(), UnitState::Failed(_)))
+    unit.is_none_or(|unit| unit.has_failed())
 }
 
 fn progress(units: &[UnitSlot], completion: &Completion) -> Progress {
@@ -273,7 +271,7 @@ fn progress(units: &[UnitSlot], completion: &Completion) -> Progress {
         if unit.confirmed() >= ticket {
             continue;
         }
-        if matches!(unit.state(), UnitState::Failed(_)) {
+        if unit.has_failed() {
             return Progress::Failed;
         }
         all = Progress::Pending;

@@ -18,7 +18,8 @@ use crate::iova::IovaRange;
 use crate::ledger::Slot;
 use crate::pci::{self, Function};
 use crate::platform::Platform;
-use crate::vtd::unit::{Unit, Unusable};
+use crate::unit::{Unit, Unusable};
+use crate::vtd;
 
 /// The most units that a table may name. The largest machines have some dozens; a table with more is no
 /// table of a machine (rule R5).
@@ -33,6 +34,13 @@ pub struct UnitSlot {
     pub segment: u16,
     /// The unit, or why it is not used.
     pub unit: Result<Unit, Unusable>,
+}
+
+impl UnitSlot {
+    /// What it is: `VT-d`.
+    pub fn kind(&self) -> &'static str {
+        self.unit.as_ref().map_or("VT-d", Unit::kind)
+    }
 }
 
 /// A PCI function, as the engine sees it.
@@ -133,7 +141,7 @@ pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
         .map(|drhd| UnitSlot {
             base: drhd.registers,
             segment: drhd.segment,
-            unit: Unit::new(platform, drhd.segment, drhd.registers),
+            unit: vtd::unit::Unit::new(platform, drhd.segment, drhd.registers).map(Unit::Vtd),
         })
         .collect();
     // Where the units that the table rules out are in `units`, by where they are in `refused`.
@@ -200,7 +208,7 @@ fn functions(platform: &mut impl Platform, dmar: &Dmar) -> BTreeMap<PciAddress, 
 
 /// Ranges with those that overlap or touch made one: firmware may name the same memory twice, for a device
 /// and for the bridge above it.
-fn merged(mut ranges: Vec<ReservedRange>) -> Vec<ReservedRange> {
+pub(crate) fn merged(mut ranges: Vec<ReservedRange>) -> Vec<ReservedRange> {
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<ReservedRange> = Vec::new();
     for range in ranges {

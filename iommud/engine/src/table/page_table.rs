@@ -16,7 +16,7 @@ use super::pieces::Pieces;
 use super::remove::{Remove, clear_page, clear_pages, pages_of_one_table};
 use super::supply::Supply;
 use crate::platform::{Segment, TableFrames};
-use crate::vtd::invalidation::Touched;
+use crate::unit::Touched;
 
 /// A page table: its root, and the layout of its entries.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::page_table::{PageTable, Span, Unmapped};
 use super::split::{Page, cost, rest};
 use super::supply::Supply;
 use crate::platform::TableFrames;
-use crate::vtd::invalidation::Touched;
+use crate::unit::Touched;
 
 /// Removes one page from its table; whether the table is empty then.
 #[inline]

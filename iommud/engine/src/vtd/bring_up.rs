@@ -22,9 +22,9 @@ use super::registers::{
     FaultEventControl, FaultStatus, GlobalCommand, GlobalStatus, ProtectedMemory, QueueHead,
     QueueTail, RegisterFile, RootTableAddress, TranslationMode,
 };
-use super::unit::UnitFailure;
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform};
+use crate::unit::UnitFailure;
 
 /// How long a queue of firmware's is given to empty itself. What it still holds then is about tables that go
 /// out of use with it.

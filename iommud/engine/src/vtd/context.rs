@@ -4,24 +4,7 @@ use bitfield_struct::{bitenum, bitfield};
 use dma_types::PhysAddr;
 
 use super::field::{frame, from_frame};
-
-/// The number by which a unit tags what it caches of a domain. Each unit has its own (rule: domain ids
-/// are per unit), as many as [`Capability::domain_count`](super::registers::Capability::domain_count)
-/// says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DomainId(u16);
-
-impl DomainId {
-    /// The domain id with this value. In caching mode 0 is the hardware's own (6.1).
-    pub const fn new(value: u16) -> Self {
-        Self(value)
-    }
-
-    /// The domain id as the field that holds it.
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-}
+use crate::unit::DomainId;
 
 /// How wide an address a second-stage table translates, which is how many levels it has (3.7).
 ///

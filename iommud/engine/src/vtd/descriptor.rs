@@ -6,9 +6,9 @@
 use bitfield_struct::bitfield;
 use dma_types::{PhysAddr, SourceId};
 
-use super::context::DomainId;
 use super::invalidation::Invalidation;
 use super::registers::{Drain, Granularity, InvalidateAddress};
+use crate::unit::DomainId;
 
 /// Type of a context-cache invalidation (6.5.2.1).
 const CONTEXT_CACHE: u8 = 0x1;
@@ -178,8 +178,9 @@ const fn from_dword(address: PhysAddr) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::invalidation::{PageBlock, Touched};
+    use super::super::invalidation::PageBlock;
     use super::*;
+    use crate::unit::Touched;
     use dma_types::Iova;
 
     const DOMAIN: DomainId = DomainId::new(0x1234);

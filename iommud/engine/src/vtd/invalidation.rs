@@ -3,8 +3,8 @@
 
 use dma_types::{Iova, PAGE_SIZE, SourceId};
 
-use super::context::DomainId;
 use super::registers::{ContextCommand, Drain, Granularity, InvalidateAddress, IotlbInvalidate};
+use crate::unit::{DomainId, Touched};
 
 /// The most low bits of a page number that a request could ignore: all of them.
 const HIGHEST_ORDER: u8 = 52;
@@ -42,15 +42,6 @@ impl PageBlock {
     pub const fn order(self) -> u8 {
         self.order
     }
-}
-
-/// Which entries of a page table changed: IH, the invalidation hint (6.5.2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touched {
-    /// Only entries that map pages: what the unit caches of the tables above them may stay.
-    Leaves,
-    /// Entries that point to tables, too.
-    Tables,
 }
 
 /// Something that a unit is to forget.

@@ -15,9 +15,9 @@ use super::registers::{
     ContextCommand, Drain, FaultStatus, GlobalCommand, GlobalStatus, Granularity, QueueAddress,
     RegisterFile,
 };
-use super::unit::UnitFailure;
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform, TableFrames};
+use crate::unit::UnitFailure;
 
 /// One thing in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

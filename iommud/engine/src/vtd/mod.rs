@@ -9,12 +9,11 @@
 //! | [`bring_up`] | its way from what firmware left to default deny |
 //! | [`invalidator`] | how it is made to forget, by its queue or its registers |
 //! | [`queue`] | the invalidation queue in memory |
-//! | [`domain_ids`] | which of its domain ids are in use |
 //! | [`second_stage`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 //! | [`probe`] | what a unit can do, and why one is refused |
 //! | [`root`] | the root table: one entry for each bus |
-//! | [`context`] | the context tables: one entry for each function; domain ids and table widths |
+//! | [`context`] | the context tables: one entry for each function; table widths |
 //! | [`invalidation`] | what can be invalidated, whichever interface carries the request |
 //! | [`descriptor`] | invalidation requests as the queue carries them |
 //! | [`plan`] | the fewest requests that cover a range of addresses |
@@ -25,7 +24,6 @@
 pub mod bring_up;
 pub mod context;
 pub mod descriptor;
-pub mod domain_ids;
 pub mod fault;
 mod field;
 pub mod invalidation;

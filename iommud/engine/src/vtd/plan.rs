@@ -6,8 +6,9 @@
 
 use dma_types::{Iova, PAGE_SIZE};
 
-use super::context::DomainId;
-use super::invalidation::{Invalidation, PageBlock, Touched};
+use super::invalidation::{Invalidation, PageBlock};
+use crate::unit::DomainId;
+use crate::unit::Touched;
 
 /// The most page-selective requests worth making instead of forgetting the whole domain.
 ///

@@ -8,10 +8,10 @@ use super::field::{frame, from_frame};
 use crate::table::format::{Entry, Format, PAGE_SHIFT, Permissions, SpareBits, low_bits, shift};
 
 /// The logarithm of a 2 MiB page.
-const ORDER_2M: u32 = shift(1);
+pub(super) const ORDER_2M: u32 = shift(1);
 
 /// The logarithm of a 1 GiB page.
-const ORDER_1G: u32 = shift(2);
+pub(super) const ORDER_1G: u32 = shift(2);
 
 /// An entry of any level: SS-PML5E, SS-PML4E, SS-PDPE, SS-PDE or SS-PTE (9.8, figures 9-37 to 9-43).
 #[bitfield(u64)]
@@ -53,42 +53,18 @@ impl SecondStageEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecondStage {
     width: AddressWidth,
-    pages_of_2m: bool,
-    pages_of_1g: bool,
+    page_sizes: u64,
     coherent: bool,
 }
 
 impl SecondStage {
-    /// Tables of this width, with the large pages that the unit has (CAP.SSLPS), for a unit that snoops
-    /// (ECAP.C) or does not.
-    pub const fn new(
-        width: AddressWidth,
-        pages_of_2m: bool,
-        pages_of_1g: bool,
-        coherent: bool,
-    ) -> Self {
-        Self { width, pages_of_2m, pages_of_1g, coherent }
-    }
+    /// The sizes of pages that there can be: bit *n* for pages of two to the *n* bytes (CAP.SSLPS).
+    pub const PAGE_SIZES: u64 = 1 << PAGE_SHIFT | 1 << ORDER_2M | 1 << ORDER_1G;
 
-    /// Whether 2 MiB pages are used.
-    pub const fn pages_of_2m(&self) -> bool {
-        self.pages_of_2m
-    }
-
-    /// Whether 1 GiB pages are used.
-    pub const fn pages_of_1g(&self) -> bool {
-        self.pages_of_1g
-    }
-
-    /// Whether changes need not be flushed.
-    pub const fn coherent(&self) -> bool {
-        self.coherent
-    }
-
-    /// The size of the largest page that fits in this many bytes.
-    pub fn largest_page_within(&self, bytes: u64) -> u64 {
-        let within = bytes.checked_ilog2().map_or(0, |order| (2u64 << order.min(62)) - 1);
-        (self.page_sizes() & within).checked_ilog2().map_or(1 << PAGE_SHIFT, |order| 1 << order)
+    /// Tables of this width, with those pages of `page_sizes` that there can be, for units that all snoop
+    /// (ECAP.C) or not.
+    pub const fn new(width: AddressWidth, page_sizes: u64, coherent: bool) -> Self {
+        Self { width, page_sizes: page_sizes & Self::PAGE_SIZES | 1 << PAGE_SHIFT, coherent }
     }
 }
 
@@ -112,9 +88,7 @@ impl Format for SecondStage {
 
     #[inline]
     fn page_sizes(&self) -> u64 {
-        1 << PAGE_SHIFT
-            | u64::from(self.pages_of_2m) << ORDER_2M
-            | u64::from(self.pages_of_1g) << ORDER_1G
+        self.page_sizes
     }
 
     #[inline]
@@ -159,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    const FORMAT: SecondStage = SecondStage::new(AddressWidth::Bits48, true, true, true);
+    const FORMAT: SecondStage = SecondStage::new(AddressWidth::Bits48, u64::MAX, true);
 
     #[test]
     fn entries_are_the_bits_of_the_specification() {
@@ -204,15 +178,5 @@ mod tests {
                 assert_eq!(FORMAT.decode(level, word | count), FORMAT.decode(level, word));
             }
         }
-    }
-
-    #[test]
-    fn the_largest_page_that_fits() {
-        assert_eq!(FORMAT.largest_page_within(0x1000), 0x1000);
-        assert_eq!(FORMAT.largest_page_within(0x1f_ffff), 0x1000);
-        assert_eq!(FORMAT.largest_page_within(0x20_0000), 0x20_0000);
-        assert_eq!(FORMAT.largest_page_within(u64::MAX), 0x4000_0000);
-        let small = SecondStage::new(AddressWidth::Bits39, false, false, true);
-        assert_eq!(small.largest_page_within(1 << 40), 0x1000);
     }
 }

@@ -1,74 +1,32 @@
 //! One VT-d unit: its root and context tables, its caches, its faults.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use core::time::Duration;
 
-use dma_types::{Iova, PhysAddr, SourceId};
-use thiserror::Error;
+use dma_types::{PhysAddr, SourceId};
 
 use super::bring_up::{BringUp, Parts, Step};
-use super::context::{AddressWidth, ContextEntry, DomainId, Translation};
-use super::domain_ids::DomainIds;
-use super::invalidation::{Invalidation, Touched};
+use super::context::{self, AddressWidth, ContextEntry};
+use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::plan::Plan;
-use super::probe::{UnitCapabilities, UnitRefusal};
+use super::probe::UnitCapabilities;
 use super::registers::{FaultStatus, RegisterFile};
 use super::root::RootEntry;
-use crate::acpi::dmar::UnitFault;
+use super::second_stage::{ORDER_1G, ORDER_2M};
 use crate::completion::Ticket;
 use crate::fault::Fault;
 use crate::platform::{Platform, TableFrames};
+use crate::table::format::PAGE_SHIFT;
+use crate::unit::{
+    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, InvalidatesBy, Summary, Translation,
+    UnitFailure, UnitState, Unusable, Walks,
+};
 
 /// How many bytes of registers are mapped to ask a unit how many there are.
 const PROBE_BYTES: usize = 4096;
-
-/// How long a unit may take over anything before it is given up. The specification sets no bound; real
-/// units take microseconds, and one that drains a slow device some milliseconds.
-pub const DEADLINE: Duration = Duration::from_secs(1);
-
-/// A unit cannot be used from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Unusable {
-    /// What it says of itself makes no sense.
-    #[error(transparent)]
-    Refused(#[from] UnitRefusal),
-    /// What firmware says of it makes no sense.
-    #[error(transparent)]
-    Firmware(#[from] UnitFault),
-    /// Its registers cannot be reached.
-    #[error("its registers cannot be mapped")]
-    Unreachable,
-    /// There is no memory for its tables.
-    #[error("there is no memory for its tables")]
-    OutOfFrames,
-}
-
-/// A unit worked, and does not any more. Its devices reach what they reached, or nothing; nothing that it
-/// could still hold is ever used again (rule R2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum UnitFailure {
-    /// It took too long over a step of its start.
-    #[error("it did not {what} in time")]
-    StartTimedOut {
-        /// What it was asked for.
-        what: &'static str,
-    },
-    /// It took too long over an invalidation.
-    #[error("it did not confirm an invalidation in time")]
-    InvalidationTimedOut,
-    /// Its queue stopped at an error.
-    #[error("its invalidation queue stopped at an error")]
-    QueueStopped,
-    /// It said that it did not invalidate anything.
-    #[error("it refused an invalidation")]
-    InvalidationRefused,
-    /// Its registers read all ones: it is gone, or has no power.
-    #[error("its registers read all ones: it is gone or has no power")]
-    Vanished,
-}
 
 /// Where a unit is in its life.
 #[derive(Debug)]
@@ -76,28 +34,6 @@ enum Phase {
     Starting(BringUp),
     Running,
     Failed(UnitFailure),
-}
-
-/// A unit's state, for reports and for those who need it to work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnitState {
-    /// It is not translating by our tables yet.
-    Starting(Step),
-    /// It translates.
-    Running,
-    /// It does not do what it is asked any more.
-    Failed(UnitFailure),
-}
-
-/// A range of a domain whose table has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Changed {
-    /// Where it starts.
-    pub start: Iova,
-    /// How long it is. It covers every large page whole of which a part has changed.
-    pub bytes: u64,
-    /// What has changed in the table.
-    pub touched: Touched,
 }
 
 /// One VT-d unit.
@@ -182,7 +118,7 @@ impl Unit {
     /// Where it is in its life.
     pub fn state(&self) -> UnitState {
         match &self.phase {
-            Phase::Starting(bring_up) => UnitState::Starting(bring_up.step()),
+            Phase::Starting(bring_up) => UnitState::Starting(bring_up.step().what()),
             Phase::Running => UnitState::Running,
             Phase::Failed(failure) => UnitState::Failed(*failure),
         }
@@ -205,19 +141,38 @@ impl Unit {
 
     /// Whether memory that a device may write it must be allowed to read, because the unit would block
     /// the zero-length reads that some devices do before (CAP.ZLR = 0; rule R6).
-    pub fn write_needs_read(&self) -> bool {
+    fn write_needs_read(&self) -> bool {
         !self.capabilities.capability.zero_length_reads()
     }
 
-    /// The table width for a domain behind this unit: 48 bits, or as many as its addresses have. Each level
-    /// more is a memory access more for every translation that is not cached, and nobody needs 57 bits.
-    pub fn preferred_width(&self) -> Option<AddressWidth> {
-        let capability = self.capabilities.capability;
-        let filled = capability.address_bits();
-        capability
-            .widths()
-            .find(|width| width.bits() >= filled.min(AddressWidth::Bits48.bits()))
-            .or_else(|| capability.widths().next_back())
+    /// What tables it can walk.
+    pub fn abilities(&self) -> Abilities {
+        let UnitCapabilities { capability, extended, .. } = self.capabilities;
+        let large = [(capability.pages_of_2m(), ORDER_2M), (capability.pages_of_1g(), ORDER_1G)];
+        let page_sizes = large.iter().filter(|(has, _)| *has).map(|(_, order)| 1 << order);
+        Abilities {
+            walks: Walks::SecondStage,
+            depths: Depths::new(capability.widths().map(AddressWidth::levels)),
+            page_sizes: page_sizes.fold(1 << PAGE_SHIFT, core::ops::BitOr::bitor),
+            address_bits: capability.address_bits(),
+            coherent: extended.coherent(),
+            write_needs_read: self.write_needs_read(),
+        }
+    }
+
+    /// What it says of itself, for reports.
+    pub fn summary(&self) -> Summary {
+        let UnitCapabilities { version, capability, extended } = self.capabilities;
+        let queued = extended.queued_invalidation();
+        Summary {
+            version: format!("{}.{}", version.major(), version.minor()),
+            domain_ids: capability.domain_count(),
+            invalidation: if queued { InvalidatesBy::Queue } else { InvalidatesBy::Registers },
+            page_selective: capability.page_selective().is_some(),
+            caching_mode: capability.caching_mode(),
+            write_buffer_flush: capability.needs_write_buffer_flush(),
+            fault_records: capability.fault_record_count().into(),
+        }
     }
 
     /// Every ticket up to this one is confirmed.
@@ -281,7 +236,11 @@ impl Unit {
         translation: Translation,
     ) -> Result<Option<Ticket>, Unusable> {
         let table = self.context_table(platform, source.bus())?;
-        self.write_context(platform, table, source, ContextEntry::translating(translation));
+        // Domains are made for what their units can walk; of another depth there is none behind this one.
+        let width = AddressWidth::from_levels(translation.levels).ok_or(Unusable::OutOfFrames)?;
+        let Translation { domain, table: root, .. } = translation;
+        let entry = ContextEntry::translating(context::Translation { domain, table: root, width });
+        self.write_context(platform, table, source, entry);
         // A context entry that was not present is cached only in caching mode, under domain id 0 (6.2.2.1).
         let caching_mode = self.capabilities.capability.caching_mode();
         let forget = [

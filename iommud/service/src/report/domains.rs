@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use iommu_engine::platform::Platform;
+use iommu_engine::unit::Walks;
 use serde::Serialize;
 
 use super::Row;
@@ -30,9 +31,12 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
         let attached = engine.devices().filter(|device| device.attached == Some(key));
         DomainRow {
             domain: key.0,
-            format: "VT-d second stage",
-            levels: domain.format().width.levels(),
-            address_bits: domain.format().address_bits,
+            format: match domain.abilities().walks {
+                Walks::SecondStage => "VT-d second stage",
+                Walks::AmdV1 => "AMD-Vi v1",
+            },
+            levels: domain.levels(),
+            address_bits: domain.abilities().address_bits,
             mappings: domain.mappings().count(),
             mapped_bytes: domain.mapped_bytes(),
             devices: attached.map(|device| device.function.address.to_string()).collect(),

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use iommu_engine::completion::UnitId;
 use iommu_engine::machine::UnitSlot;
 use iommu_engine::platform::Platform;
-use iommu_engine::vtd::unit::{Unit, UnitState};
+use iommu_engine::unit::{InvalidatesBy, Unit, UnitState};
 use serde::Serialize;
 
 use super::Row;
@@ -48,7 +48,7 @@ struct Abilities {
     write_buffer_flush: bool,
     /// Without them, what a device may write it may also read.
     zero_length_reads: bool,
-    fault_records: u16,
+    fault_records: u32,
     /// Invalidations that it has not confirmed.
     open_invalidations: usize,
     /// Whether firmware or the boot loader had left translation on.
@@ -71,7 +71,7 @@ fn row(id: UnitId, slot: &UnitSlot, devices: usize) -> UnitRow {
         Err(unusable) => ("refused", Some(unusable.to_string()), None),
         Ok(unit) => {
             let (state, reason) = match unit.state() {
-                UnitState::Starting(step) => ("starting", Some(format!("to {}", step.what()))),
+                UnitState::Starting(what) => ("starting", Some(format!("to {what}"))),
                 UnitState::Running => ("translating", None),
                 UnitState::Failed(failure) => ("failed", Some(failure.to_string())),
             };
@@ -80,7 +80,7 @@ fn row(id: UnitId, slot: &UnitSlot, devices: usize) -> UnitRow {
     };
     UnitRow {
         unit: id.0,
-        kind: "VT-d",
+        kind: slot.kind(),
         segment: slot.segment,
         registers: slot.base.to_string(),
         state,
@@ -91,26 +91,27 @@ fn row(id: UnitId, slot: &UnitSlot, devices: usize) -> UnitRow {
 }
 
 fn abilities(unit: &Unit) -> Abilities {
-    let capabilities = unit.capabilities();
-    let (capability, extended) = (capabilities.capability, capabilities.extended);
-    let large = [(capability.pages_of_2m(), 2 << 20), (capability.pages_of_1g(), 1 << 30)];
-    let mut page_sizes = alloc::vec![4096];
-    page_sizes.extend(large.iter().filter(|(has, _)| *has).map(|(_, size)| *size));
-    let version = capabilities.version;
+    let (abilities, summary) = (unit.abilities(), unit.summary());
     Abilities {
-        version: format!("{}.{}", version.major(), version.minor()),
-        levels: capability.widths().map(|width| width.levels()).collect(),
-        address_bits: capability.address_bits(),
-        page_sizes,
-        domain_ids: capability.domain_count(),
+        version: summary.version,
+        levels: abilities.depths.iter().collect(),
+        address_bits: abilities.address_bits,
+        page_sizes: (0..64)
+            .map(|bit| abilities.page_sizes & 1 << bit)
+            .filter(|it| *it != 0)
+            .collect(),
+        domain_ids: summary.domain_ids,
         domain_ids_in_use: unit.domain_ids_in_use(),
-        invalidation: if extended.queued_invalidation() { "queue" } else { "registers" },
-        page_selective: capability.page_selective().is_some(),
-        caching_mode: capability.caching_mode(),
-        coherent: extended.coherent(),
-        write_buffer_flush: capability.needs_write_buffer_flush(),
-        zero_length_reads: capability.zero_length_reads(),
-        fault_records: capability.fault_record_count(),
+        invalidation: match summary.invalidation {
+            InvalidatesBy::Queue => "queue",
+            InvalidatesBy::Registers => "registers",
+        },
+        page_selective: summary.page_selective,
+        caching_mode: summary.caching_mode,
+        coherent: abilities.coherent,
+        write_buffer_flush: summary.write_buffer_flush,
+        zero_length_reads: !abilities.write_needs_read,
+        fault_records: summary.fault_records,
         open_invalidations: unit.open_tickets(),
         found_translating: unit.found_translating(),
     }

@@ -21,7 +21,7 @@ fn segment(start: u64, bytes: u64) -> Segment {
 }
 
 fn second_stage(width: AddressWidth, large: bool, coherent: bool) -> SecondStage {
-    SecondStage::new(width, large, large, coherent)
+    SecondStage::new(width, if large { u64::MAX } else { 0 }, coherent)
 }
 
 #[derive(Clone, Debug)]

@@ -20,7 +20,8 @@ fn segment(start: u64, bytes: u64) -> Segment {
 }
 
 fn second_stage(large: bool) -> Model<SecondStage> {
-    Model::new(SecondStage::new(AddressWidth::Bits48, large, large, true), 40)
+    let sizes = if large { u64::MAX } else { 0 };
+    Model::new(SecondStage::new(AddressWidth::Bits48, sizes, true), 40)
 }
 
 fn fake() -> Model<Fake> {
@@ -80,7 +81,7 @@ fn what_holds_the_last_page_of_a_table_is_unlinked_however_it_goes() {
 
 #[test]
 fn a_page_of_1_gib_is_taken_apart_where_none_of_2_mib_are() {
-    let format = SecondStage::new(AddressWidth::Bits48, false, true, true);
+    let format = SecondStage::new(AddressWidth::Bits48, GIB, true);
     let mut model = Model::new(format, 600);
     assert!(model.map(GIB, &[segment(4 * GIB, GIB)], Access::ReadWrite));
     assert!(model.unmap(GIB + 5 * MIB, 8192));

@@ -4,7 +4,7 @@ use bitfield_struct::{bitenum, bitfield};
 use dma_types::{Iova, SourceId};
 
 use super::file::register;
-use crate::vtd::context::DomainId;
+use crate::unit::DomainId;
 use crate::vtd::field::{from_page, page};
 
 /// How much an invalidation takes: the encoding is one and the same in CCMD_REG (CIRG, CAIG), IOTLB_REG

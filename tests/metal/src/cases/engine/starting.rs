@@ -5,7 +5,7 @@ use iommu_engine::Engine;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::fault::Tried;
 use iommu_engine::platform::{BufferRuns, Platform};
-use iommu_engine::vtd::unit::UnitState;
+use iommu_engine::unit::UnitState;
 
 use super::rig::{PATIENCE, Rig, switch_off, with_service};
 use crate::cases::vtd::by_hand::Unit;
@@ -61,7 +61,7 @@ fn leave(platform: &mut Metal) -> Outcome<u64> {
         engine.poll(platform);
         require!(platform.now().since(start) < PATIENCE, "the unit does not come up");
     }
-    let domain = engine.create_domain(platform, edu.function())?;
+    let domain = engine.create_domain(platform, &[edu.function()])?;
     engine.attach(platform, edu.function(), domain)?;
     let run = platform.alloc_run(PAGE_SIZE).ok_or(Failure("no run".into()))?;
     let limit = Iova::new(u64::MAX);

@@ -1,55 +1,23 @@
-//! Domains: I/O address spaces, each with its page table.
+//! A domain: an I/O address space with its page table.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova, PhysAddr};
+use dma_types::{Access, Iova, PAGE_SIZE, PciAddress, PhysAddr};
 
+use super::{DomainTable, Mapping, Owner};
 use crate::completion::{Completion, UnitId};
 use crate::error::EngineError;
 use crate::iova::{INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO};
 use crate::ledger::Slot;
 use crate::machine::ReservedRange;
 use crate::platform::{Segment, TableFrames};
-use crate::table::{PageTable, Translation, Unmapped};
-use crate::vtd::context::{AddressWidth, DomainId};
-use crate::vtd::invalidation::Touched;
-use crate::vtd::second_stage::SecondStage;
-use crate::vtd::unit::Changed;
+use crate::table::{Translation, Unmapped};
+use crate::unit::{Abilities, Changed, DomainId, Touched};
 
 /// Names a domain. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainKey(pub u64);
-
-/// What lies at an I/O address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// How long it is.
-    pub bytes: u64,
-    /// What a device may do.
-    pub access: Access,
-    /// Whose it is.
-    pub owner: Owner,
-}
-
-/// Whose a mapping is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The firmware's: a range that it reserves for a device, mapped where it is (rule R1).
-    Firmware,
-    /// A client's buffer, by its number.
-    Buffer(u64),
-}
-
-impl Owner {
-    /// The number of the client's buffer, if it is one.
-    pub const fn buffer(self) -> Option<u64> {
-        match self {
-            Self::Buffer(number) => Some(number),
-            Self::Firmware => None,
-        }
-    }
-}
 
 /// A domain's place at one unit that devices of it are behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,24 +27,14 @@ struct Membership {
     devices: u32,
 }
 
-/// What a domain is made for: what every unit must be able to do that its devices are behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DomainFormat {
-    /// The depth of its tables.
-    pub width: AddressWidth,
-    /// The layout of its entries, and which pages there are.
-    pub entries: SecondStage,
-    /// How many bits of address reach a table: no unit takes more.
-    pub address_bits: u8,
-    /// Whether a device that may write must be allowed to read, too (rule R6).
-    pub write_needs_read: bool,
-}
-
 /// An I/O address space and its page table.
 #[derive(Debug)]
 pub struct Domain {
-    format: DomainFormat,
-    table: PageTable<SecondStage>,
+    /// The devices whose reserved ranges were mapped when it was made.
+    made_for: Vec<PciAddress>,
+    /// What every unit must be able to do that its devices are behind.
+    abilities: Abilities,
+    table: DomainTable,
     addresses: IovaAllocator,
     mappings: BTreeMap<Iova, Mapping>,
     memberships: Vec<Membership>,
@@ -90,20 +48,24 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// An empty domain, in which the ranges of `reserved` are never given out.
+    /// An empty domain for these devices, that asks no more of its units than these abilities, which
+    /// [`DomainTable::narrow`] gave. The ranges of `reserved` are never given out in it.
     pub fn new(
         frames: &mut impl TableFrames,
-        format: DomainFormat,
+        made_for: &[PciAddress],
+        abilities: Abilities,
         reserved: impl IntoIterator<Item = IovaRange>,
     ) -> Result<Self, EngineError> {
-        let bits = format.address_bits.min(format.width.bits());
-        let mut addresses = IovaAllocator::new(Iova::new((1 << bits) - 1));
+        let last =
+            u64::MAX.checked_shl(abilities.address_bits.into()).map_or(u64::MAX, |high| !high);
+        let mut addresses = IovaAllocator::new(Iova::new(last));
         for range in [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(reserved) {
             addresses.reserve(range)?;
         }
         Ok(Self {
-            format,
-            table: PageTable::new(format.entries, frames)?,
+            made_for: made_for.to_vec(),
+            abilities,
+            table: DomainTable::new(frames, &abilities)?,
             addresses,
             mappings: BTreeMap::new(),
             memberships: Vec::new(),
@@ -113,12 +75,17 @@ impl Domain {
         })
     }
 
-    /// What the domain is made for.
-    pub fn format(&self) -> &DomainFormat {
-        &self.format
+    /// What every unit must be able to do that its devices are behind.
+    pub fn abilities(&self) -> &Abilities {
+        &self.abilities
     }
 
-    /// The root of its page table.
+    /// How many levels its page table has.
+    pub fn levels(&self) -> u8 {
+        self.table.levels()
+    }
+
+    /// The root of its page table. Both change when the table grows.
     pub fn root(&self) -> PhysAddr {
         self.table.root()
     }
@@ -176,7 +143,7 @@ impl Domain {
         owner: Owner,
     ) -> Result<Touched, EngineError> {
         let access = match access {
-            Access::Write if self.format.write_needs_read => Access::ReadWrite,
+            Access::Write if self.abilities.write_needs_read => Access::ReadWrite,
             access => access,
         };
         let touched = self.table.map(frames, iova, pieces, access)?;
@@ -287,8 +254,12 @@ impl Domain {
         &self.unlinked
     }
 
-    /// Whether just these ranges of firmware's are mapped.
-    pub fn holds_reserved(&self, ranges: &[ReservedRange]) -> bool {
+    /// Whether a device may be in it, for which firmware reserves these ranges: the domain was made for it, or
+    /// just these ranges of firmware's are mapped.
+    pub fn admits(&self, device: PciAddress, ranges: &[ReservedRange]) -> bool {
+        if self.made_for.contains(&device) {
+            return true;
+        }
         let firmware = self.mappings.iter().filter(|(_, it)| it.owner == Owner::Firmware);
         let held = firmware.map(|(iova, mapping)| (iova.get(), mapping.bytes));
         held.eq(ranges.iter().map(|range| (range.start.get(), range.bytes)))
@@ -297,6 +268,7 @@ impl Domain {
     /// What an address should be a multiple of, so that a buffer of this size can be mapped by the
     /// largest pages that it fills.
     fn natural_alignment(&self, bytes: u64) -> u64 {
-        self.format.entries.largest_page_within(bytes)
+        let within = bytes.checked_ilog2().map_or(0, |order| (2u64 << order.min(62)) - 1);
+        (self.abilities.page_sizes & within).checked_ilog2().map_or(PAGE_SIZE, |order| 1 << order)
     }
 }

@@ -1,13 +1,27 @@
-//! Which domain ids of a unit are in use.
+//! The numbers by which a unit tags what it caches, and which of them are in use.
 
 use alloc::vec::Vec;
 
-use super::context::DomainId;
+/// The number by which a unit tags what it caches of a domain. Each unit has its own, and as many as it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(u16);
+
+impl DomainId {
+    /// The domain id with this value. 0 is never a domain's; see [`DomainIds`].
+    pub const fn new(value: u16) -> Self {
+        Self(value)
+    }
+
+    /// The domain id as the field that holds it.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
 
 /// The domain ids of one unit.
 ///
-/// Id 0 is never given out: in caching mode it belongs to the hardware (6.1), and one rule for all units
-/// costs the others one id of at least 16.
+/// Id 0 is never given out: on VT-d in caching mode it belongs to the hardware (VT-d 6.1), on AMD-Vi it is that
+/// of devices that reach nothing, and one rule for all units costs the others one id of at least 16.
 #[derive(Debug)]
 pub struct DomainIds {
     /// A bit for each id: set if it is in use.

@@ -1,0 +1,33 @@
+//! What lies at an address, and whose it is.
+
+use dma_types::Access;
+
+/// What lies at an I/O address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// How long it is.
+    pub bytes: u64,
+    /// What a device may do.
+    pub access: Access,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Whose a mapping is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The firmware's: a range that it reserves for a device, mapped where it is (rule R1).
+    Firmware,
+    /// A client's buffer, by its number.
+    Buffer(u64),
+}
+
+impl Owner {
+    /// The number of the client's buffer, if it is one.
+    pub const fn buffer(self) -> Option<u64> {
+        match self {
+            Self::Buffer(number) => Some(number),
+            Self::Firmware => None,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One IOMMU, behind the same methods whoever made it.
+
+use alloc::vec::Vec;
+
+use dma_types::{PhysAddr, SourceId};
+
+use super::{Abilities, Changed, DomainId, DomainIds, Summary, Translation, UnitState, Unusable};
+use crate::completion::Ticket;
+use crate::fault::Fault;
+use crate::platform::Platform;
+use crate::vtd;
+
+/// One IOMMU.
+#[derive(Debug)]
+pub enum Unit {
+    /// By Intel.
+    Vtd(vtd::unit::Unit),
+}
+
+/// Calls the method of the same name of whichever unit it is.
+macro_rules! each {
+    ($unit:expr, $inner:ident => $call:expr) => {
+        match $unit {
+            Unit::Vtd($inner) => $call,
+        }
+    };
+}
+
+impl Unit {
+    /// What it is: `VT-d`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Vtd(_) => "VT-d",
+        }
+    }
+
+    /// Where its registers are.
+    pub fn base(&self) -> PhysAddr {
+        each!(self, unit => unit.base())
+    }
+
+    /// The PCI segment that it serves.
+    pub fn segment(&self) -> u16 {
+        each!(self, unit => unit.segment())
+    }
+
+    /// Its root: the table in which it looks devices up.
+    pub fn root(&self) -> PhysAddr {
+        each!(self, unit => unit.root())
+    }
+
+    /// What tables it can walk.
+    pub fn abilities(&self) -> Abilities {
+        each!(self, unit => unit.abilities())
+    }
+
+    /// What it says of itself, for reports.
+    pub fn summary(&self) -> Summary {
+        each!(self, unit => unit.summary())
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> UnitState {
+        each!(self, unit => unit.state())
+    }
+
+    /// Whether it has been given up.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state(), UnitState::Failed(_))
+    }
+
+    /// Whether firmware or a boot loader had left translation on.
+    pub fn found_translating(&self) -> bool {
+        each!(self, unit => unit.found_translating())
+    }
+
+    /// Its domain ids.
+    pub fn domain_ids(&mut self) -> &mut DomainIds {
+        each!(self, unit => unit.domain_ids())
+    }
+
+    /// How many domain ids are in use.
+    pub fn domain_ids_in_use(&self) -> u32 {
+        each!(self, unit => unit.domain_ids_in_use())
+    }
+
+    /// Every ticket up to this one is confirmed.
+    pub fn confirmed(&self) -> Ticket {
+        each!(self, unit => unit.confirmed())
+    }
+
+    /// How many tickets are not confirmed.
+    pub fn open_tickets(&self) -> usize {
+        each!(self, unit => unit.open_tickets())
+    }
+
+    /// Goes on with whatever is under way, and gives the unit up if it takes too long.
+    pub fn poll(&mut self, platform: &mut impl Platform) {
+        each!(self, unit => unit.poll(platform));
+    }
+
+    /// Lets a requester be translated by a domain's table, which nothing translated before. The ticket, if
+    /// there is one, stands for the moment from which it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::OutOfFrames`], with nothing changed.
+    pub fn attach(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        translation: Translation,
+    ) -> Result<Option<Ticket>, Unusable> {
+        each!(self, unit => unit.attach(platform, source, translation))
+    }
+
+    /// Blocks a requester, which was translated under this domain id. After the ticket nothing of that is left
+    /// in the unit.
+    pub fn detach(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        domain: DomainId,
+    ) -> Option<Ticket> {
+        each!(self, unit => unit.detach(platform, source, domain))
+    }
+
+    /// Makes the unit forget what it holds of a range of a domain.
+    pub fn invalidate(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        range: Changed,
+    ) -> Ticket {
+        each!(self, unit => unit.invalidate(platform, domain, range))
+    }
+
+    /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.
+    pub fn mapped(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        range: Changed,
+    ) -> Option<Ticket> {
+        each!(self, unit => unit.mapped(platform, domain, range))
+    }
+
+    /// Reads the faults that the unit recorded, and frees their records. True if more came than it could
+    /// record.
+    pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {
+        each!(self, unit => unit.take_faults(platform, faults))
+    }
+}
