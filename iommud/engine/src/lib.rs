@@ -17,6 +17,8 @@
 //! | [`fault`] | a request that a unit refused, in words |
 //! | [`unit`] | one IOMMU, whoever made it |
 //! | [`vtd`] | Intel VT-d: its registers, tables and requests |
+//! | [`amdvi`] | AMD-Vi: its registers, tables and commands |
+//! | [`registers`] | device registers as typed values |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
 //! | [`records`] | what the engine writes there |
 //! | [`segments`] | cutting a piece out of physical memory |
@@ -29,6 +31,7 @@
 extern crate alloc;
 
 pub mod acpi;
+pub mod amdvi;
 pub mod completion;
 pub mod domain;
 pub mod engine;
@@ -36,6 +39,7 @@ pub mod error;
 #[cfg(test)]
 mod fakes;
 pub mod fault;
+mod field;
 pub mod iova;
 pub mod ledger;
 pub mod machine;
@@ -43,6 +47,7 @@ pub mod pci;
 pub mod platform;
 pub mod policy;
 pub mod records;
+pub mod registers;
 pub mod retired;
 pub mod segments;
 pub mod table;

@@ -3,7 +3,7 @@
 use bitfield_struct::{bitenum, bitfield};
 use dma_types::PhysAddr;
 
-use super::field::{frame, from_frame};
+use crate::field::{frame, from_frame};
 use crate::unit::DomainId;
 
 /// How wide an address a second-stage table translates, which is how many levels it has (3.7).

@@ -3,8 +3,8 @@
 use bitfield_struct::bitfield;
 use dma_types::{Iova, SourceId};
 
-use super::field::{from_page, page};
 use crate::fault::{Fault, FaultCode, FaultReason, Tried};
+use crate::field::{from_page, page};
 
 /// FRCD_REG, a Fault Recording register (11.4.7.6).
 #[bitfield(u128)]

@@ -25,7 +25,6 @@ pub mod bring_up;
 pub mod context;
 pub mod descriptor;
 pub mod fault;
-mod field;
 pub mod invalidation;
 pub mod invalidator;
 pub mod plan;

@@ -3,10 +3,9 @@
 use dma_types::PAGE_SIZE;
 use thiserror::Error;
 
-use super::registers::{
-    Capability, ExtendedCapability, FIXED_REGISTERS_END, Readable, Version, Word,
-};
+use super::registers::{Capability, ExtendedCapability, FIXED_REGISTERS_END, Version};
 use crate::platform::{RegisterWindow, Registers};
+use crate::registers::{Readable, Word};
 
 /// The major version from which a unit takes invalidations through its queue alone (6.5).
 const QUEUE_ONLY_VERSION: u8 = 6;

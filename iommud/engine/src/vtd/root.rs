@@ -3,7 +3,7 @@
 use bitfield_struct::bitfield;
 use dma_types::PhysAddr;
 
-use super::field::{frame, from_frame};
+use crate::field::{frame, from_frame};
 
 /// A root entry: where the context table of one bus is (9.1).
 ///

@@ -4,7 +4,7 @@ use bitfield_struct::bitfield;
 use dma_types::PhysAddr;
 
 use super::context::AddressWidth;
-use super::field::{frame, from_frame};
+use crate::field::{frame, from_frame};
 use crate::table::format::{Entry, Format, PAGE_SHIFT, Permissions, SpareBits, low_bits, shift};
 
 /// The logarithm of a 2 MiB page.

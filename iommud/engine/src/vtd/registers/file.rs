@@ -1,6 +1,8 @@
 //! Where the registers are, and access to each in its own width.
 
 use crate::platform::{RegisterWindow, Registers};
+pub(super) use crate::registers::register;
+use crate::registers::{Readable, Word, Writable};
 use crate::vtd::fault::FaultRecord;
 use crate::vtd::probe::{UnitCapabilities, UnitRefusal};
 
@@ -12,89 +14,6 @@ pub const FIXED_REGISTERS_END: usize = 0xc0;
 
 /// The distance from one fault recording register to the next, 128 bits (11.4.7.6).
 const FAULT_RECORD_BYTES: usize = 16;
-
-/// A register that every unit has at the same place, seen as a value.
-pub trait Register: Copy {
-    /// Bytes from the start of the unit's registers.
-    const OFFSET: usize;
-    /// Its width: `u32` or `u64`.
-    type Word: Word;
-    /// The value that this word holds.
-    fn from_word(word: Self::Word) -> Self;
-    /// The word that holds this value.
-    fn into_word(self) -> Self::Word;
-}
-
-/// A register that may be read: what a read of a command register gives is not defined.
-pub trait Readable: Register {}
-
-/// A register that may be written.
-pub trait Writable: Register {}
-
-/// A width in which registers are accessed. Software accesses each register in its own (11.2).
-pub trait Word: Copy + PartialEq + sealed::Sealed {
-    /// What an absent device reads.
-    const ALL_ONES: Self;
-    /// No bit set.
-    const ZERO: Self;
-    /// Reads one word.
-    fn read(platform: &mut impl Registers, window: RegisterWindow, offset: usize) -> Self;
-    /// Writes one word.
-    fn write(self, platform: &mut impl Registers, window: RegisterWindow, offset: usize);
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for u32 {}
-    impl Sealed for u64 {}
-}
-
-impl Word for u32 {
-    const ALL_ONES: Self = Self::MAX;
-    const ZERO: Self = 0;
-
-    fn read(platform: &mut impl Registers, window: RegisterWindow, offset: usize) -> Self {
-        platform.read32(window, offset)
-    }
-
-    fn write(self, platform: &mut impl Registers, window: RegisterWindow, offset: usize) {
-        platform.write32(window, offset, self);
-    }
-}
-
-impl Word for u64 {
-    const ALL_ONES: Self = Self::MAX;
-    const ZERO: Self = 0;
-
-    fn read(platform: &mut impl Registers, window: RegisterWindow, offset: usize) -> Self {
-        platform.read64(window, offset)
-    }
-
-    fn write(self, platform: &mut impl Registers, window: RegisterWindow, offset: usize) {
-        platform.write64(window, offset, self);
-    }
-}
-
-/// Says where a register is, how wide, and what may be done with it.
-macro_rules! register {
-    ($name:ident: $word:ty, $offset:literal, $($access:ident)+) => {
-        impl $crate::vtd::registers::Register for $name {
-            const OFFSET: usize = $offset;
-            type Word = $word;
-
-            fn from_word(word: $word) -> Self {
-                Self::from_bits(word)
-            }
-
-            fn into_word(self) -> $word {
-                self.into_bits()
-            }
-        }
-
-        $(impl $crate::vtd::registers::$access for $name {})+
-    };
-}
-pub(super) use register;
 
 /// The registers of one unit, mapped, with the places that only its capability registers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use bitfield_struct::{bitenum, bitfield};
 use dma_types::PhysAddr;
 
 use super::file::register;
-use crate::vtd::field::{frame, from_frame};
+use crate::field::{frame, from_frame};
 
 /// GCMD_REG, the Global Command register (11.4.4.1).
 ///

@@ -4,8 +4,8 @@ use bitfield_struct::{bitenum, bitfield};
 use dma_types::{Iova, SourceId};
 
 use super::file::register;
+use crate::field::{from_page, page};
 use crate::unit::DomainId;
-use crate::vtd::field::{from_page, page};
 
 /// How much an invalidation takes: the encoding is one and the same in CCMD_REG (CIRG, CAIG), IOTLB_REG
 /// (IIRG, IAIG) and the descriptors (G).

@@ -24,7 +24,7 @@ pub use capability::{Capability, Drain, ExtendedCapability, Version};
 pub use fault::{
     FaultEventAddress, FaultEventControl, FaultEventData, FaultEventUpperAddress, FaultStatus,
 };
-pub use file::{FIXED_REGISTERS_END, Readable, Register, RegisterFile, Word, Writable};
+pub use file::{FIXED_REGISTERS_END, RegisterFile};
 pub use global::{GlobalCommand, GlobalStatus, RootTableAddress, TranslationMode};
 pub use invalidation::{ContextCommand, Granularity, InvalidateAddress, IotlbInvalidate};
 pub use protected::{

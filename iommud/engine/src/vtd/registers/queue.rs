@@ -4,7 +4,7 @@ use bitfield_struct::bitfield;
 use dma_types::PhysAddr;
 
 use super::file::register;
-use crate::vtd::field::{frame, from_frame};
+use crate::field::{frame, from_frame};
 
 /// IQH_REG, the Invalidation Queue Head register (11.4.9.1): the next descriptor the unit will read.
 ///

@@ -1,0 +1,10 @@
+//! AMD-Vi: the structures of the hardware, as types.
+//!
+//! Section, figure and table numbers in this folder are those of the AMD I/O Virtualization Technology (IOMMU)
+//! Specification, publication 48882, revision 3.11.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
+
+pub mod registers;
