@@ -8,6 +8,7 @@ use super::reserved::Rmrr;
 use super::scope::{DeviceScope, ScopeKind};
 use super::table::{Dmar, Refusal};
 use super::unit::Drhd;
+use crate::acpi::Coverage;
 
 /// Tells the buses behind a bridge, from its secondary to its subordinate bus; `None` for a function that
 /// is absent or no bridge.
@@ -24,17 +25,6 @@ pub(super) fn buses_behind_bridge(
     buses_behind: &mut BusesBehind<'_>,
 ) -> Option<RangeInclusive<u8>> {
     buses_behind(bridge).filter(|buses| !buses.is_empty() && *buses.start() > bridge.bus())
-}
-
-/// Who translates for a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coverage {
-    /// The unit with this index in [`Dmar::units`].
-    Unit(usize),
-    /// A unit that is refused, with this index in [`Dmar::refused`]: the device is not confined.
-    Refused(usize),
-    /// No unit of the table: the device is not confined.
-    Nobody,
 }
 
 /// How closely a scope fits a device: the fewer functions it means, the closer it is. The closest wins.

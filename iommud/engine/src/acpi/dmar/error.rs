@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::acpi::LengthFault;
 use crate::acpi::sdt::SdtError;
 
 /// The table cannot be used: a length in it is wrong, and what comes after cannot be found with certainty.
@@ -28,36 +29,13 @@ pub enum DmarError {
         /// What is wrong with it.
         fault: LengthFault,
     },
-}
-
-/// What is wrong with the length of a structure or scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LengthFault {
-    /// What holds it ends before its own length could be read.
-    #[error("is cut off after {left} bytes")]
-    CutOff {
-        /// How many bytes are left there.
-        left: usize,
-    },
-    /// It is shorter than the fields that it must have; a length of zero is one such.
-    #[error("says it has {length} bytes, and its fields alone take {least}")]
-    TooShort {
-        /// The length it gives.
-        length: usize,
-        /// The least it can be.
-        least: usize,
-    },
-    /// It runs over the end of what holds it.
-    #[error("says it has {length} bytes where {left} are left")]
-    PastEnd {
-        /// The length it gives.
-        length: usize,
-        /// How many bytes are left there.
-        left: usize,
-    },
-    /// The path of a scope ends within a step.
-    #[error("has a path of {bytes} bytes, which is no whole number of steps")]
+    /// The path of a device scope ends within a step.
+    #[error(
+        "the device scope at offset {offset:#x} has a path of {bytes} bytes, which is no whole number of steps"
+    )]
     HalfStep {
+        /// Where the scope starts.
+        offset: usize,
         /// How many bytes the path has.
         bytes: usize,
     },

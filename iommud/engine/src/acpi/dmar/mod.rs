@@ -46,10 +46,11 @@ pub mod table;
 pub mod unit;
 mod walk;
 
-pub use coverage::{BusesBehind, Coverage};
-pub use error::{DmarError, LengthFault};
+pub use super::{Coverage, LengthFault, RegionFault, UnitFault};
+pub use coverage::BusesBehind;
+pub use error::DmarError;
 pub use kind::StructureKind;
-pub use reserved::{RegionFault, Rmrr};
+pub use reserved::Rmrr;
 pub use scope::{DeviceScope, PathStep, ResolveError, ScopeFault, ScopeKind};
 pub use table::{Dmar, DmarFlags, Refusal, Refused, Skipped};
-pub use unit::{Drhd, UnitFault};
+pub use unit::Drhd;

@@ -8,9 +8,9 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use super::coverage::{BusesBehind, buses_behind_bridge};
-use super::error::{DmarError, LengthFault};
+use super::error::DmarError;
 use super::raw::{RawScope, RawStep};
-use super::walk::{Entries, Entry};
+use crate::acpi::walk::{Entries, Entry};
 
 /// A Device Scope entry (8.3.1).
 ///
@@ -165,10 +165,8 @@ pub(super) fn parse_all(mut entries: Entries<'_>) -> Result<Vec<(usize, Judged)>
 
 fn parse(entry: &Entry<'_, RawScope>) -> Result<Judged, DmarError> {
     let path = entry.bytes.get(size_of::<RawScope>()..).unwrap_or_default();
-    let steps = <[RawStep]>::ref_from_bytes(path).map_err(|_| DmarError::Scope {
-        offset: entry.offset,
-        fault: LengthFault::HalfStep { bytes: path.len() },
-    })?;
+    let steps = <[RawStep]>::ref_from_bytes(path)
+        .map_err(|_| DmarError::HalfStep { offset: entry.offset, bytes: path.len() })?;
     Ok(parse_path(steps).map(|path| DeviceScope {
         kind: entry.head.kind.into(),
         enumeration_id: entry.head.enumeration_id,

@@ -10,11 +10,12 @@ use zerocopy::FromBytes;
 use super::error::DmarError;
 use super::kind::StructureKind;
 use super::raw::{RawDmar, RawDrhd, RawRmrr, RawStructure};
-use super::reserved::{RegionFault, Rmrr};
+use super::reserved::Rmrr;
 use super::scope::{self, DeviceScope, ScopeFault};
-use super::unit::{Drhd, UnitFault};
-use super::walk::{Entries, Entry};
+use super::unit::Drhd;
 use crate::acpi::sdt::{Sdt, SdtError};
+use crate::acpi::walk::{Entries, Entry};
+use crate::acpi::{RegionFault, UnitFault};
 
 /// The signature of the table (8.1).
 pub const SIGNATURE: [u8; 4] = *b"DMAR";

@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 
 use bitfield_struct::bitfield;
 use dma_types::{PAGE_SIZE, PhysAddr};
-use thiserror::Error;
 
 use super::raw::RawDrhd;
 use super::scope::DeviceScope;
+use crate::acpi::{UnitFault, registers};
 
 /// A DMA Remapping Hardware Unit Definition (8.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,39 +59,6 @@ impl Drhd {
 
     /// Whether there can be a unit at this address.
     pub(super) fn judge(&self) -> Result<(), UnitFault> {
-        let base = self.registers;
-        if base == PhysAddr::new(0) {
-            return Err(UnitFault::NoBase);
-        }
-        if !base.is_aligned(PAGE_SIZE) {
-            return Err(UnitFault::Unaligned(base));
-        }
-        if base.checked_add(self.register_bytes - 1).is_none() {
-            return Err(UnitFault::PastEnd { base, bytes: self.register_bytes });
-        }
-        Ok(())
+        registers::judge(self.registers, self.register_bytes, PAGE_SIZE)
     }
-}
-
-/// A unit cannot be used, for this reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum UnitFault {
-    /// The register address is zero: firmware left it blank.
-    #[error("its registers are said to be at address zero")]
-    NoBase,
-    /// The register address is no page.
-    #[error("its registers are said to be at {0}, which is not a multiple of 4096")]
-    Unaligned(PhysAddr),
-    /// The registers run over the end of memory.
-    #[error("its {bytes} bytes of registers at {base} run over the end of the address space")]
-    PastEnd {
-        /// Where they are said to start.
-        base: PhysAddr,
-        /// How many there are said to be.
-        bytes: u64,
-    },
-    /// An earlier structure describes a unit at the same address. Its registers must not have two masters;
-    /// Linux too keeps the first alone.
-    #[error("its registers at {0} are another unit's already")]
-    Twice(PhysAddr),
 }

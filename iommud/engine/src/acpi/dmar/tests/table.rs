@@ -203,8 +203,10 @@ fn r5_a_scope_of_wrong_length_refuses_the_table() {
     let fault = LengthFault::PastEnd { length: 10, left: 8 };
     assert_eq!(error(0x9d, &[10]), (0x9c, fault));
     // A path of two and a half steps.
-    let fault = LengthFault::HalfStep { bytes: 5 };
-    assert_eq!(error(0x49, &[11]), (0x48, fault));
+    assert_eq!(
+        Dmar::parse(&patched(0x49, &[11])),
+        Err(DmarError::HalfStep { offset: 0x48, bytes: 5 })
+    );
     // A scope that leaves a byte of its unit over.
     let fault = LengthFault::TooShort { length: 0, least: 6 };
     assert_eq!(error(0x41, &[18]), (0x52, LengthFault::CutOff { left: 2 }));
