@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | [`bare`] | the ground that all others stand on; every machine |
 //! | [`vtd`] | the rig sees what VT-d does, without the engine; a machine with VT-d |
+//! | [`amdvi`] | the same for AMD-Vi; a machine with AMD-Vi |
 //! | [`engine`] | engine, service and libdma on QEMU's unit; a machine with VT-d |
 //! | [`none`] | a machine without IOMMU |
 //! | [`crash`] | a crash is never a hang; every machine, one case a boot |
 
+pub mod amdvi;
 pub mod bare;
 pub mod crash;
 pub mod engine;
@@ -17,4 +19,5 @@ pub mod vtd;
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 5] = [bare::SUITE, vtd::SUITE, engine::SUITE, none::SUITE, crash::SUITE];
+pub static SUITES: [Suite; 6] =
+    [bare::SUITE, vtd::SUITE, amdvi::SUITE, engine::SUITE, none::SUITE, crash::SUITE];

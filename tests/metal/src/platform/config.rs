@@ -77,10 +77,14 @@ impl ConfigSpace for Ports {
 mod offset {
     /// Device and vendor.
     pub(super) const IDENTITY: u16 = 0x00;
+    /// Command, and status in the upper half.
+    pub(super) const STATUS: u16 = 0x04;
     /// The header's kind, in bits 23:16.
     pub(super) const HEADER: u16 = 0x0c;
     /// In a bridge's: subordinate, secondary and primary bus, from bit 16 down.
     pub(super) const BUSES: u16 = 0x18;
+    /// The offset of the first capability, in bits 7:0.
+    pub(super) const CAPABILITIES: u16 = 0x34;
 }
 
 /// The header's kind in the dword at 0x0c.
@@ -96,6 +100,30 @@ struct Header {
 impl Header {
     /// A bridge from one bus to another.
     const BRIDGE: u8 = 1;
+}
+
+/// Where a function's first capability of this kind is (PCI 3.0, section 6.7).
+pub fn capability(config: &mut impl ConfigSpace, function: PciAddress, id: u8) -> Option<u16> {
+    /// The status register's bit that says whether there are any.
+    const HAS_CAPABILITIES: u32 = 1 << 20;
+    /// As many as find room: a list that is longer leads back.
+    const MOST: usize = 48;
+    if config.config_read(function, offset::STATUS) & HAS_CAPABILITIES == 0 {
+        return None;
+    }
+    let [mut at, ..] = config.config_read(function, offset::CAPABILITIES).to_le_bytes();
+    for _ in 0..MOST {
+        let place = u16::from(at & !3);
+        if place == 0 {
+            return None;
+        }
+        let [found, next, ..] = config.config_read(function, place).to_le_bytes();
+        if found == id {
+            return Some(place);
+        }
+        at = next;
+    }
+    None
 }
 
 /// Every function with this vendor and device, on bus 0 and on the buses that the firmware put behind
