@@ -5,6 +5,7 @@
 //! | [`engine`] | [`Engine`]: the machine's IOMMUs, devices and domains, as one |
 //! | [`machine`] | what the machine is made of |
 //! | [`pci`] | its PCI functions |
+//! | [`topology`] | which of them can be told apart |
 //! | [`domain`] | I/O address spaces |
 //! | [`completion`] | promises that hardware will confirm |
 //! | [`retired`] | what is out of use but may not be used again yet |
@@ -51,6 +52,7 @@ pub mod registers;
 pub mod retired;
 pub mod segments;
 pub mod table;
+pub mod topology;
 pub mod unit;
 pub mod vtd;
 
