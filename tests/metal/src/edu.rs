@@ -6,12 +6,12 @@ use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
 
 use bitfield_struct::bitfield;
-use dma_types::{PciAddress, PhysAddr};
+use dma_types::{PciAddress, PhysAddr, SourceId};
 use iommu_engine::platform::{Platform, RegisterWindow};
 use thiserror::Error;
 
 use crate::platform::clock::spin;
-use crate::platform::config::find;
+use crate::platform::config::{find, requester};
 
 const VENDOR: u16 = 0x1234;
 const DEVICE: u16 = 0x11e8;
@@ -93,6 +93,7 @@ pub enum EduError {
 #[derive(Clone, Copy, Debug)]
 pub struct Edu {
     function: PciAddress,
+    requester: SourceId,
     window: RegisterWindow,
 }
 
@@ -112,12 +113,17 @@ impl Edu {
         if kind != 0xed {
             return Err(EduError::Registers(base));
         }
-        Ok(Self { function, window })
+        Ok(Self { function, requester: requester(platform, function), window })
     }
 
     /// Where it is.
     pub fn function(&self) -> PciAddress {
         self.function
+    }
+
+    /// Who an IOMMU sees when the device asks: the device, or a bridge above it.
+    pub fn requester(&self) -> SourceId {
+        self.requester
     }
 
     /// Moves `bytes` bytes between the device's buffer and `address`, as the device sees memory. Returns

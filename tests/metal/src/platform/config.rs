@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use bitfield_struct::bitfield;
-use dma_types::PciAddress;
+use dma_types::{PciAddress, SourceId};
 use iommu_engine::platform::ConfigSpace;
 use x86_64::instructions::port::{Port, PortWriteOnly};
 
@@ -102,6 +102,27 @@ impl Header {
     const BRIDGE: u8 = 1;
 }
 
+/// The PCI Express capability, and the field that says what kind of port its function is (PCI Express Base
+/// Specification, section 7.5.3.2).
+#[bitfield(u32)]
+struct ExpressCapability {
+    id: u8,
+    next: u8,
+    #[bits(4)]
+    version: u8,
+    #[bits(4)]
+    port: u8,
+    __: u8,
+}
+
+impl ExpressCapability {
+    const ID: u8 = 0x10;
+    /// A bridge from PCI Express to PCI or PCI-X.
+    const TO_PCI: u8 = 7;
+    /// And back.
+    const FROM_PCI: u8 = 8;
+}
+
 /// Where a function's first capability of this kind is (PCI 3.0, section 6.7).
 pub fn capability(config: &mut impl ConfigSpace, function: PciAddress, id: u8) -> Option<u16> {
     /// The status register's bit that says whether there are any.
@@ -130,6 +151,48 @@ pub fn capability(config: &mut impl ConfigSpace, function: PciAddress, id: u8) -
 /// bridges.
 pub fn find(config: &mut impl ConfigSpace, vendor: u16, device: u16) -> Vec<PciAddress> {
     let wanted = u32::from(device) << 16 | u32::from(vendor);
+    let functions = functions(config);
+    functions
+        .into_iter()
+        .filter(|function| function.identity == wanted)
+        .map(|it| it.address)
+        .collect()
+}
+
+/// The requester-id that an IOMMU sees on what this function asks for.
+///
+/// A bridge from PCI Express to PCI asks in its own name for all behind it, with its secondary bus and function
+/// zero (PCI Express to PCI/PCI-X Bridge Specification 1.0, section 2.3); QEMU lets any other bridge to PCI ask
+/// with its own address.
+pub fn requester(config: &mut impl ConfigSpace, function: PciAddress) -> SourceId {
+    let functions = functions(config);
+    let mut source = function.source();
+    let mut bus = function.bus();
+    // Buses are numbered from the root outwards.
+    while let Some(bridge) = functions.iter().find(|it| it.behind == Some(bus)) {
+        let place = capability(config, bridge.address, ExpressCapability::ID);
+        let port = place.map(|at| config.config_read(bridge.address, at));
+        match port.map(|bits| ExpressCapability::from_bits(bits).port()) {
+            Some(ExpressCapability::TO_PCI) => source = SourceId::new(u16::from(bus) << 8),
+            None | Some(ExpressCapability::FROM_PCI) => source = bridge.address.source(),
+            // Ports of PCI Express pass on what they get.
+            Some(_) => {}
+        }
+        bus = bridge.address.bus();
+    }
+    source
+}
+
+/// A function that answers.
+struct Function {
+    address: PciAddress,
+    identity: u32,
+    /// The bus behind a bridge.
+    behind: Option<u8>,
+}
+
+/// Every function on bus 0 and on the buses that the firmware put behind bridges.
+fn functions(config: &mut impl ConfigSpace) -> Vec<Function> {
     let mut found = Vec::new();
     let mut buses = vec![0];
     while let Some(bus) = buses.pop() {
@@ -139,17 +202,13 @@ pub fn find(config: &mut impl ConfigSpace, vendor: u16, device: u16) -> Vec<PciA
             if identity == u32::MAX {
                 continue;
             }
-            if identity == wanted {
-                found.push(address);
-            }
             let header = Header::from_bits(config.config_read(address, offset::HEADER));
-            if header.kind() == Header::BRIDGE {
-                let [_, secondary, ..] = config.config_read(address, offset::BUSES).to_le_bytes();
-                // Buses are numbered from the root outwards. A bridge that leads back ends here.
-                if secondary > bus {
-                    buses.push(secondary);
-                }
-            }
+            let [_, secondary, ..] = config.config_read(address, offset::BUSES).to_le_bytes();
+            // Buses are numbered from the root outwards. A bridge that leads back ends here.
+            let leads = header.kind() == Header::BRIDGE && secondary > bus;
+            let behind = leads.then_some(secondary);
+            buses.extend(behind);
+            found.push(Function { address, identity, behind });
         }
     }
     found

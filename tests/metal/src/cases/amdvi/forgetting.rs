@@ -13,7 +13,7 @@ pub(super) fn commands_are_done_in_order_around_the_end_of_the_buffer(
         // Each batch is a wait besides. Together they are twice as many as there is room for, and the end of the
         // room comes in the middle of a batch.
         const BATCH: usize = 4;
-        let device = stage.edu.function().source();
+        let device = stage.edu.requester();
         let batch = [forget_device(device), forget_pages(DOMAIN, Some(0x1000)), forget_all()];
         for batch in core::iter::repeat_n(batch, 2 * COMMANDS / BATCH + 1) {
             stage.run(&batch[..BATCH - 1])?;
@@ -24,7 +24,7 @@ pub(super) fn commands_are_done_in_order_around_the_end_of_the_buffer(
 
 pub(super) fn a_stale_translation_stays_until_it_is_invalidated(context: &mut Context) -> Outcome {
     with_stage(context, |stage| {
-        let device = stage.edu.function().source();
+        let device = stage.edu.requester();
         // Each way to forget it, and forgetting nothing.
         let ways: [(&str, Option<Command>); 4] = [
             ("nothing was forgotten", None),

@@ -115,7 +115,7 @@ impl Stage<'_> {
 
     /// Forgets all that is known of the device and the domain.
     pub(super) fn forget(&mut self) -> Outcome {
-        self.run(&[forget_device(self.edu.function().source()), forget_pages(DOMAIN, None)])
+        self.run(&[forget_device(self.edu.requester()), forget_pages(DOMAIN, None)])
     }
 
     /// Gives the device this entry, and forgets what was known of it.
@@ -216,7 +216,7 @@ impl Stage<'_> {
     /// A transfer between the device and the page, past the unit, and the device's entry as before. What is cached
     /// of pages stays.
     fn untranslated(&mut self, direction: Direction) -> Outcome {
-        let device = self.edu.function().source();
+        let device = self.edu.requester();
         self.write_entry(NOT_VALID)?;
         self.run(&[forget_device(device)])?;
         self.transfer(direction, self.start.get())?;
@@ -242,7 +242,7 @@ impl Stage<'_> {
     }
 
     fn write_entry(&mut self, entry: DeviceEntry) -> Outcome {
-        write_device(self.platform, self.devices, self.edu.function().source(), entry)
+        write_device(self.platform, self.devices, self.edu.requester(), entry)
     }
 
     fn frame(&mut self) -> Outcome<PhysAddr> {

@@ -39,7 +39,7 @@ pub(super) fn blocked_dma_is_reported_with_device_address_and_direction(
     let mut outcome = Ok(());
     for levels in unit.levels() {
         outcome = outcome.and_then(|()| {
-            let root = build(platform, &mut frames, edu.function().source(), levels, start)?;
+            let root = build(platform, &mut frames, edu.requester(), levels, start)?;
             unit.turn_on(platform, root)?;
             check(platform, &unit, &edu, page, start)
                 .map_err(|Failure(why)| Failure(alloc::format!("with {levels} levels: {why}")))
@@ -94,7 +94,7 @@ fn check(
     page: NonNull<u8>,
     start: PhysAddr,
 ) -> Outcome {
-    let source = edu.function().source();
+    let source = edu.requester();
     let bytes = size_of::<Pattern>() as u64;
     let pattern: Pattern = core::array::from_fn(|at| at as u8 ^ 0x5a);
     let sent = page.cast::<Pattern>();
