@@ -3,11 +3,14 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+#[cfg(target_os = "redox")]
+use iommud::daemon::redox as run;
 #[cfg(target_os = "linux")]
-fn main() -> ExitCode {
-    use clap::Parser;
-    use iommud::daemon::{Options, log, run};
+use iommud::daemon::run;
+use iommud::daemon::{Options, log};
 
+fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(answer) => {
@@ -17,19 +20,6 @@ fn main() -> ExitCode {
         }
     };
     match run::run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::line(&error);
-            ExitCode::from(error.exit_code())
-        }
-    }
-}
-
-#[cfg(target_os = "redox")]
-fn main() -> ExitCode {
-    use iommud::daemon::{log, redox};
-
-    match redox::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::line(&error);

@@ -6,6 +6,7 @@ use iommu_engine::error::StartError;
 use thiserror::Error as ThisError;
 
 use crate::platform::linux::OpenError;
+use crate::policy::PolicyError;
 use crate::transport::socket::ListenError;
 
 /// Why the daemon ended.
@@ -14,6 +15,9 @@ pub enum Error {
     /// AMD-Vi was asked for.
     #[error("AMD-Vi is not simulated yet: use --unit vtd")]
     NotYet,
+    /// There is a policy, and it is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Clients could not connect.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -2,7 +2,8 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`options`] | [`Options`]: the command line (Linux) |
+//! | [`options`] | [`Options`]: the command line |
+//! | [`policy`] | the policy that the daemon acts by |
 //! | [`run`] | [`run()`](run::run): from there to the end (Linux) |
 //! | [`bring_up`] | waiting for the units, and what became of each |
 //! | [`log`] | lines on standard error |
@@ -13,8 +14,8 @@ pub mod bring_up;
 #[cfg(target_os = "linux")]
 pub mod error;
 pub mod log;
-#[cfg(target_os = "linux")]
 pub mod options;
+pub mod policy;
 #[cfg(target_os = "redox")]
 pub mod redox;
 #[cfg(target_os = "linux")]
@@ -22,5 +23,4 @@ pub mod run;
 
 #[cfg(target_os = "linux")]
 pub use error::Error;
-#[cfg(target_os = "linux")]
 pub use options::Options;

@@ -6,6 +6,7 @@
 //! before the units translate.
 
 use std::env;
+use std::io::{self, Write};
 use std::process;
 
 use iommu_engine::error::StartError;
@@ -19,8 +20,11 @@ use redox_daemon::Daemon;
 use syscall::CallFlags;
 use thiserror::Error as ThisError;
 
+use super::options::Options;
+use super::policy::{self, Told};
 use super::{bring_up, log};
 use crate::platform::redox::{OpenError, Redox};
+use crate::policy::PolicyError;
 use crate::transport::scheme::Server;
 
 /// The environment variable in which init names its pipe.
@@ -29,9 +33,9 @@ const READY_VARIABLE: &str = "INIT_NOTIFY";
 /// Why the daemon ended.
 #[derive(Debug, ThisError)]
 pub enum Error {
-    /// There were arguments.
-    #[error("iommud takes no arguments on Redox")]
-    Arguments,
+    /// There is a policy, and it is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Another one serves.
     #[error("another iommud serves /scheme/{SCHEME} already")]
     AlreadyServed,
@@ -75,15 +79,19 @@ enum Starter {
 /// # Errors
 ///
 /// Whatever keeps the daemon from serving.
-pub fn run() -> Result<(), Error> {
-    if env::args_os().len() > 1 {
-        return Err(Error::Arguments);
+pub fn run(options: &Options) -> Result<(), Error> {
+    if let Some(file) = &options.check_policy {
+        // Nobody is left to tell if the answer cannot be printed; the exit code says it, too.
+        let _ = io::stdout().write_all(policy::check(file)?.as_bytes());
+        return Ok(());
     }
+    let told = Told::by(options)?;
+    told.warn();
     match env::var(READY_VARIABLE) {
-        Ok(number) => serve(Starter::Init(init_pipe(&number)?)),
+        Ok(number) => serve(Starter::Init(init_pipe(&number)?), &told),
         Err(_) => {
             // The scheme belongs to the process that makes it, which must be the one in the background.
-            let Err(error) = Daemon::new(|daemon| match serve(Starter::Hand(daemon)) {
+            let Err(error) = Daemon::new(|daemon| match serve(Starter::Hand(daemon), &told) {
                 Ok(()) => process::exit(0),
                 Err(error) => {
                     log::line(&error);
@@ -109,12 +117,12 @@ fn init_pipe(number: &str) -> Result<Fd, Error> {
     Ok(pipe)
 }
 
-fn serve(starter: Starter) -> Result<(), Error> {
+fn serve(starter: Starter, told: &Told) -> Result<(), Error> {
     // Before any hardware is touched: two daemons on one IOMMU would undo each other's work.
     if Fd::open(&format!("/scheme/{SCHEME}"), O_CLOEXEC, 0).is_ok() {
         return Err(Error::AlreadyServed);
     }
-    let mut service = Service::start(Redox::open()?, settings(&starter))
+    let mut service = Service::start(Redox::open()?, settings(&starter, told))
         .map_err(|(error, _)| Error::Start(error))?;
     bring_up::settle(&mut service);
     bring_up::report(&service);
@@ -136,17 +144,17 @@ fn serve(starter: Starter) -> Result<(), Error> {
     Ok(())
 }
 
-fn settings(starter: &Starter) -> Settings {
+fn settings(starter: &Starter, told: &Told) -> Settings {
     let started = match starter {
         Starter::Init(_) => "by init",
         Starter::Hand(_) => "by hand",
     };
-    Settings {
-        lines: vec![
-            ("platform", "redox".into()),
-            ("iommud version", env!("CARGO_PKG_VERSION").into()),
-            ("scheme", format!("/scheme/{SCHEME}")),
-            ("started", started.into()),
-        ],
-    }
+    let mut lines = vec![
+        ("platform", "redox".into()),
+        ("iommud version", env!("CARGO_PKG_VERSION").into()),
+        ("scheme", format!("/scheme/{SCHEME}")),
+        ("started", started.into()),
+    ];
+    lines.extend(told.settings());
+    Settings { lines }
 }

@@ -1,5 +1,6 @@
 //! From the command line to the end.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -11,6 +12,7 @@ use signal_hook::flag;
 
 use super::error::Error;
 use super::options::{Options, UnitKind};
+use super::policy::{self, Told};
 use super::{bring_up, log};
 use crate::platform::linux::Linux;
 use crate::platform::sim::SimPlatform;
@@ -26,9 +28,16 @@ const TRANSFER_NANOS: u64 = 1_000_000;
 ///
 /// Whatever keeps the daemon from serving.
 pub fn run(options: &Options) -> Result<(), Error> {
+    if let Some(file) = &options.check_policy {
+        // Nobody is left to tell if the answer cannot be printed; the exit code says it, too.
+        let _ = io::stdout().write_all(policy::check(file)?.as_bytes());
+        return Ok(());
+    }
     if options.unit == UnitKind::Amdvi {
         return Err(Error::NotYet);
     }
+    let told = Told::by(options)?;
+    told.warn();
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, stop.clone())?;
@@ -39,9 +48,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if options.sim {
         log::line("SIMULATED: this daemon confines nothing real");
         let platform = SimPlatform::new(machine()).map_err(Error::Simulator)?;
-        serve(platform, listener, settings(options), &stop)
+        serve(platform, listener, settings(options, &told), &stop)
     } else {
-        serve(Linux::open()?, listener, settings(options), &stop)
+        serve(Linux::open()?, listener, settings(options, &told), &stop)
     }
 }
 
@@ -71,16 +80,16 @@ fn machine() -> MachineConfig {
     machine
 }
 
-fn settings(options: &Options) -> Settings {
+fn settings(options: &Options, told: &Told) -> Settings {
     let platform =
         if options.sim { "SIMULATED: confines nothing real" } else { "linux: a guest in QEMU" };
-    Settings {
-        lines: vec![
-            ("platform", platform.into()),
-            ("iommud version", env!("CARGO_PKG_VERSION").into()),
-            ("socket", options.socket().display().to_string()),
-        ],
-    }
+    let mut lines = vec![
+        ("platform", platform.into()),
+        ("iommud version", env!("CARGO_PKG_VERSION").into()),
+        ("socket", options.socket().display().to_string()),
+    ];
+    lines.extend(told.settings());
+    Settings { lines }
 }
 
 /// Takes as many descriptors as the system lets it, for each handle costs one or two.

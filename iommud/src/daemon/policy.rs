@@ -1,0 +1,149 @@
+//! The policy that the daemon acts by: where it comes from, and what is said of it at the start.
+
+use std::path::{Path, PathBuf};
+
+use iommu_engine::policy::{Policy, Unclaimed};
+
+use super::log;
+use super::options::Options;
+use crate::policy::{DEFAULT_FILE, PolicyError, load, load_default};
+
+/// A policy, and where it comes from.
+#[derive(Debug)]
+pub struct Told {
+    /// The policy.
+    pub policy: Policy,
+    /// The file; `None` if there is none and the default holds.
+    pub file: Option<PathBuf>,
+}
+
+impl Told {
+    /// What the command line asks for: the file it names, or the machine's. A simulated machine has none, so
+    /// that what is tried out does not depend on what the real one is to do.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`]: a daemon with half a policy would confine less than was meant.
+    pub fn by(options: &Options) -> Result<Self, PolicyError> {
+        if let Some(file) = &options.policy {
+            return Ok(Self { policy: load(file)?, file: Some(file.clone()) });
+        }
+        let found = if options.is_simulated() { None } else { load_default()? };
+        let file = found.is_some().then(|| DEFAULT_FILE.into());
+        Ok(Self { policy: found.unwrap_or_default(), file })
+    }
+
+    /// Names and values for the report.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let file = self.file.as_deref().map(Path::display);
+        let file = file.map_or_else(|| "none: the default holds".into(), |file| file.to_string());
+        let mut lines = vec![("policy", file)];
+        lines.extend(lines_of(&self.policy));
+        lines
+    }
+
+    /// Writes a line for all that takes away from confinement.
+    pub fn warn(&self) {
+        for warning in warnings(&self.policy) {
+            log::line(format_args!("POLICY: {warning}"));
+        }
+    }
+}
+
+/// Reads a policy for nothing but to tell what it says.
+///
+/// # Errors
+///
+/// [`PolicyError`].
+pub fn check(file: &Path) -> Result<String, PolicyError> {
+    let policy = load(file)?;
+    let mut text = format!("{}: right\n", file.display());
+    for (name, value) in lines_of(&policy) {
+        text += &format!("  {name}: {value}\n");
+    }
+    for warning in warnings(&policy) {
+        text += &format!("  {warning}\n");
+    }
+    Ok(text)
+}
+
+fn lines_of(policy: &Policy) -> Vec<(&'static str, String)> {
+    let quotas = policy.quotas;
+    let quotas = format!(
+        "{} buffers, {} bytes in them, {} bytes mapped",
+        quotas.buffers, quotas.buffer_bytes, quotas.mapped_bytes
+    );
+    vec![
+        ("policy by default", policy.default.to_string()),
+        ("policy on invalidation", policy.invalidation.to_string()),
+        ("policy on quotas", quotas),
+        ("policy rules", policy.rules.len().to_string()),
+        ("policy ignores units", policy.ignored_units.len().to_string()),
+    ]
+}
+
+/// What takes away from confinement.
+fn warnings(policy: &Policy) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if policy.default == Unclaimed::Identity {
+        warnings.push("devices that no driver has opened are NOT CONFINED (identity)".into());
+    }
+    let open = policy.rules.iter().filter(|rule| rule.unclaimed == Some(Unclaimed::Identity));
+    warnings.extend(open.map(|rule| {
+        format!("{} is NOT CONFINED while no driver has opened it (identity)", rule.devices)
+    }));
+    warnings.extend(policy.ignored_units.iter().map(|unit| {
+        let (base, reason) = (unit.base, &unit.reason);
+        format!("the unit at {base} is IGNORED, and what is behind it NOT CONFINED: {reason}")
+    }));
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs;
+    use std::process;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_confined_is_said_loudly_and_nothing_else_is() {
+        assert_eq!(warnings(&Policy::default()), Vec::<String>::new());
+        let text = br#"(
+            rules: [
+                (device: "8086:1533", default: identity),
+                (device: "0000:00:02.0", default: deny),
+            ],
+            ignore_units: { 0xfed90000: "its firmware hangs" },
+        )"#;
+        assert_eq!(
+            warnings(&crate::policy::text::parse(text).unwrap()),
+            [
+                "8086:1533 is NOT CONFINED while no driver has opened it (identity)",
+                "the unit at 0xfed90000 is IGNORED, and what is behind it NOT CONFINED: its firmware \
+                 hangs",
+            ]
+        );
+        let open = Policy { default: Unclaimed::Identity, ..Policy::default() };
+        assert!(warnings(&open)[0].contains("NOT CONFINED"));
+    }
+
+    #[test]
+    fn a_check_tells_what_a_policy_says_or_where_it_is_wrong() {
+        let path = env::temp_dir().join(format!("iommud-check-{}.ron", process::id()));
+        fs::write(&path, "(invalidation: deferred)").unwrap();
+        let told = check(&path).unwrap();
+        assert!(told.contains(": right\n  policy by default: deny\n"), "{told}");
+        assert!(told.contains("policy on invalidation: deferred\n"), "{told}");
+        fs::write(&path, "(invalidation: sloppy)").unwrap();
+        let error = check(&path).unwrap_err().to_string();
+        assert!(
+            error.ends_with(
+                ".ron:1:16: `sloppy` will not do here; it has to be `strict` or `deferred`"
+            ),
+            "{error}"
+        );
+        fs::remove_file(path).unwrap();
+    }
+}
