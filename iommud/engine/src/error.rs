@@ -54,6 +54,9 @@ pub enum EngineError {
     /// It is attached to a domain already.
     #[error("{0} is attached to a domain already")]
     AlreadyAttached(PciAddress),
+    /// It cannot be kept apart from a device that is attached to another domain.
+    #[error("{0} is of one group with {1}, which is attached to another domain")]
+    GroupElsewhere(PciAddress, PciAddress),
     /// It is attached to no domain.
     #[error("{0} is attached to no domain")]
     NotAttached(PciAddress),

@@ -104,6 +104,15 @@ impl Ledger {
         Ok(slot)
     }
 
+    /// Writes a record over the one of its kind in the slot. It must differ in one word, for it to be one or the
+    /// other to whoever reads it at any instant.
+    pub fn update<R: Record>(&self, frames: &impl TableFrames, slot: Slot, record: &R) {
+        let Ok(words) = slot_words(frames, slot) else { return };
+        for (word, value) in words[1..].iter().zip(record.to_words()) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
     /// Strikes a record out. Its slot is used again.
     pub fn remove(&mut self, frames: &impl TableFrames, slot: Slot) {
         if let Ok(words) = slot_words(frames, slot) {

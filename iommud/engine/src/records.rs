@@ -47,12 +47,14 @@ impl Record for DomainRecord {
     const KIND: u64 = 2;
 
     fn to_words(&self) -> [u64; RECORD_WORDS] {
-        words([self.key, self.root.get(), self.levels.into()])
+        // In one word, for they change together when the table grows, and the daemon may die at any instant.
+        words([self.key, self.root.get() | u64::from(self.levels)])
     }
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
-        let [key, root, levels, ..] = *words;
-        Some(Self { key, root: PhysAddr::new(root), levels: levels.try_into().ok()? })
+        let [key, table, ..] = *words;
+        let root = PhysAddr::new(table).page();
+        Some(Self { key, root, levels: (table - root.get()).try_into().ok()? })
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
         assert_eq!(AttachmentRecord::from_words(&attachment.to_words()), Some(attachment));
 
         let domain = DomainRecord { key: 7, root: PhysAddr::new(0x5000), levels: 4 };
-        assert_eq!(domain.to_words()[..4], [7, 0x5000, 4, 0]);
+        assert_eq!(domain.to_words()[..4], [7, 0x5004, 0, 0]);
         assert_eq!(DomainRecord::from_words(&domain.to_words()), Some(domain));
 
         let base = PhysAddr::new(0xfed9_0000);
@@ -125,6 +127,6 @@ mod tests {
     fn r5_words_that_are_no_record_are_none() {
         assert_eq!(AttachmentRecord::from_words(&words([1 << 32, 0, 0])), None);
         assert_eq!(AttachmentRecord::from_words(&words([0, 0, 0x1_0000])), None);
-        assert_eq!(DomainRecord::from_words(&words([0, 0, 256])), None);
+        assert_eq!(DomainRecord::from_words(&words([0, 0x5100])), None);
     }
 }

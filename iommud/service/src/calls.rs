@@ -215,11 +215,14 @@ impl<P: Platform> Service<P> {
         Ok(completion)
     }
 
-    /// The buffer of which exactly this range is a mapping.
+    /// The buffer of this session's of which exactly this range is a mapping. In a domain that several sessions
+    /// share, there are others (rule R3).
     fn buffer_mapped_at(&self, session: SessionId, iova: Iova, bytes: u64) -> Option<BufferId> {
         let domain = self.engine.domain(self.sessions.sessions.get(&session)?.domain)?;
         let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
-        mapping.owner.buffer().map(BufferId)
+        let id = mapping.owner.buffer().map(BufferId)?;
+        let owner = self.sessions.buffers.get(&id)?.session;
+        (owner == Some(session)).then_some(id)
     }
 
     /// The session of a device handle that has these rights.

@@ -12,7 +12,9 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::NoSuchDevice(_) | EngineError::NotCovered(_) => Error::NoSuchDevice,
         EngineError::UnitNotWorking(_) | EngineError::UnitFailed => Error::UnitFailed,
         EngineError::UnitStarting(_) => Error::NotReady,
-        EngineError::AlreadyAttached(_) | EngineError::DomainInUse(_) => Error::DeviceBusy,
+        EngineError::AlreadyAttached(_)
+        | EngineError::GroupElsewhere(..)
+        | EngineError::DomainInUse(_) => Error::DeviceBusy,
         EngineError::NotAttached(_) | EngineError::NoSuchDomain(_) => Error::SessionEnded,
         EngineError::IncompatibleDomain(..) | EngineError::ReservedNotInDomain(_) => {
             Error::IncompatibleDomain

@@ -1,6 +1,6 @@
 //! The scheme's behaviour.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -189,7 +189,8 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Begins a session: a domain for the device, and the device in it.
+    /// Begins a session: a domain for the device's group, and the device in it. When another member of the group
+    /// is held, the two share its domain: no unit could keep them apart.
     fn open_device(
         &mut self,
         address: PciAddress,
@@ -199,7 +200,12 @@ impl<P: Platform> Service<P> {
             return Err(Error::DeviceBusy);
         }
         let Self { engine, platform, sessions, .. } = self;
-        let domain = engine.create_domain(platform, &[address]).map_err(to_client)?;
+        let shared = engine.group(address).filter(|group| group.is_held());
+        let shared = shared.and_then(|group| group.attached);
+        let domain = match shared {
+            Some(domain) => domain,
+            None => engine.create_domain(platform, &[address]).map_err(to_client)?,
+        };
         let session = sessions.next_session();
         let generation = sessions.next_generation(address);
         let (uid, secret) = (caller.uid, platform.entropy());
@@ -213,7 +219,7 @@ impl<P: Platform> Service<P> {
         let (slot, completion) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                // It was just made, and nothing is attached to it.
+                // If it was just made, nothing is attached to it; a shared one is in use, and stays.
                 let _ = engine.destroy_domain(platform, domain);
                 return Err(to_client(error));
             }
@@ -336,12 +342,19 @@ impl<P: Platform> Service<P> {
             // could say what the device still reaches.
             Err(_) => Completion::never(),
         };
-        let _ = engine.destroy_domain(platform, session.domain);
+        // In use it still is where another member of the device's group is held.
+        let shared = engine.destroy_domain(platform, session.domain).is_err();
         for id in session.buffers {
             let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
             buffer.session = None;
-            buffer.mappings = BTreeMap::new();
             buffer.unmapped.join(&unmapped);
+            for (iova, bytes) in core::mem::take(&mut buffer.mappings) {
+                if shared {
+                    // What cannot be unmapped may be reached for good: its memory is never used again.
+                    let gone = engine.unmap(platform, session.domain, iova, bytes);
+                    buffer.unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
+                }
+            }
             engine.strike_record(platform, buffer.slot);
         }
     }

@@ -10,10 +10,10 @@ use crate::domain::{DomainKey, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
 use crate::platform::{Platform, RunId};
+use crate::records::DomainRecord;
 use crate::retired::Retired;
 use crate::segments;
-use crate::unit::Changed;
-use crate::unit::Touched;
+use crate::unit::{Changed, Touched, Translation};
 
 /// A mapping that a client wants.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,7 @@ impl Engine {
         segments::cut(run, spec.offset, spec.bytes, pieces).ok_or(EngineError::OutOfRun)?;
         let request = IovaRequest { bytes: spec.bytes, align: spec.align, limit: spec.limit };
         let owner = Owner::Buffer(spec.owner);
+        let root = domain.root();
         let (iova, touched) = domain.map(platform, pieces, request, spec.access, owner)?;
         let range = Changed { start: iova, bytes: spec.bytes, touched };
         let mut completion = match touched {
@@ -65,7 +66,35 @@ impl Engine {
                 completion.add(unit, ticket);
             }
         }
+        if domain.root() != root {
+            completion.join(&self.follow_root(platform, key));
+        }
         Ok((iova, completion))
+    }
+
+    /// Tells the units that a domain's table has grown: it has another root. The old one is a part of the new,
+    /// so that what was mapped is reached by either.
+    fn follow_root(&mut self, platform: &mut impl Platform, key: DomainKey) -> Completion {
+        let mut completion = Completion::none();
+        let Some(domain) = self.domains.get(&key) else { return completion };
+        if let Some(slot) = domain.slot() {
+            let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
+            self.ledger.update(platform, slot, &record);
+        }
+        for group in self.groups.iter_mut().filter(|group| group.attached == Some(key)) {
+            let Some((unit, id)) = group.unit.and_then(|unit| Some((unit, domain.id_at(unit)?)))
+            else {
+                continue;
+            };
+            let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+            let translation =
+                Translation { domain: id, table: domain.root(), levels: domain.levels() };
+            for source in &group.spec.requesters {
+                completion.add(unit, hardware.retarget(platform, *source, translation));
+            }
+            group.entering.join(&completion);
+        }
+        completion
     }
 
     /// Takes a mapping away. After the completion no device reaches it; its addresses and tables are kept

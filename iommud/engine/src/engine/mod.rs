@@ -3,7 +3,8 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | here | start, poll, and what there is to see |
-//! | `attachment` | domains, and devices in and out of them |
+//! | `domains` | domains, from their making to their end |
+//! | `attachment` | devices in and out of them, a group at a time |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
 //!
 //! # What is promised
@@ -14,6 +15,7 @@
 //! call returns tells when that is, for those who must know. A call that fails has changed nothing (R7).
 
 mod attachment;
+mod domains;
 mod mapping;
 
 use alloc::collections::BTreeMap;
@@ -27,7 +29,7 @@ use crate::domain::{Domain, DomainKey};
 use crate::error::{EngineError, StartError};
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Record, Slot};
-use crate::machine::{self, Device, Remark, UnitSlot};
+use crate::machine::{self, Device, Group, GroupId, Remark, UnitSlot};
 use crate::pci;
 use crate::platform::{Platform, Segment};
 use crate::records::UnitRecord;
@@ -58,6 +60,7 @@ pub enum Event {
 pub struct Engine {
     units: Vec<UnitSlot>,
     devices: BTreeMap<PciAddress, Device>,
+    groups: Vec<Group>,
     remarks: Vec<Remark>,
     domains: BTreeMap<DomainKey, Domain>,
     next_domain: u64,
@@ -77,10 +80,11 @@ impl Engine {
     /// left out, and the others go on.
     pub fn start(platform: &mut impl Platform) -> Result<Self, StartError> {
         let ledger = Ledger::create(platform)?;
-        let machine::Found { units, devices, remarks } = machine::discover(platform)?;
+        let machine::Found { units, devices, groups, remarks } = machine::discover(platform)?;
         let mut engine = Self {
             units,
             devices,
+            groups,
             remarks,
             domains: BTreeMap::new(),
             next_domain: 1,
@@ -97,30 +101,28 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Gives each device for which firmware reserves memory a domain with that memory in it, before
-    /// translation is turned on (rule R1).
+    /// Gives each group for which firmware reserves memory a domain with that memory in it, before translation
+    /// is turned on (rule R1).
     fn map_reserved_ranges(&mut self, platform: &mut impl Platform) {
-        let wanting: Vec<PciAddress> = self
-            .devices
-            .iter()
-            .filter(|(_, device)| !device.reserved.is_empty() && device.unit.is_some())
-            .map(|(address, _)| *address)
-            .collect();
-        for address in wanting {
-            let given = self.create_domain_for(platform, &[address]).and_then(|key| {
-                self.attach_to(platform, address, key).inspect_err(|_| {
+        for id in (0..self.groups.len()).map(GroupId) {
+            let group = &self.groups[id.0];
+            let mut devices = group.members().iter().filter_map(|it| self.devices.get(it));
+            if group.unit.is_none() || devices.all(|device| device.reserved.is_empty()) {
+                continue;
+            }
+            let members = group.members().to_vec();
+            let given = self.create_domain_for(platform, &members).and_then(|key| {
+                self.enter(platform, id, key).inspect_err(|_| {
                     // It was just made, and nothing is attached to it.
                     let _ = self.destroy_domain(platform, key);
                 })?;
                 Ok(key)
             });
             match given {
-                Ok(key) => {
-                    if let Some(device) = self.devices.get_mut(&address) {
-                        device.firmware_domain = Some(key);
-                    }
-                }
-                Err(error) => self.remarks.push(Remark::ReservedNotMapped { address, error }),
+                Ok(key) => self.groups[id.0].home = Some(key),
+                Err(error) => self.remarks.extend(
+                    members.first().map(|&address| Remark::HomeNotMapped { address, error }),
+                ),
             }
         }
     }
@@ -190,6 +192,16 @@ impl Engine {
         self.devices.get(&address)
     }
 
+    /// The groups in which devices go in and out of domains, by [`GroupId`].
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The group of a function.
+    pub fn group(&self, device: PciAddress) -> Option<&Group> {
+        self.groups.get(self.devices.get(&device)?.group.0)
+    }
+
     /// What was odd about the firmware's table.
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
@@ -226,6 +238,10 @@ impl Engine {
     /// How many things wait for hardware to confirm before they are free.
     pub fn retired(&self) -> usize {
         self.quarantine.len()
+    }
+
+    fn group_of(&self, device: PciAddress) -> Result<GroupId, EngineError> {
+        Ok(self.devices.get(&device).ok_or(EngineError::NoSuchDevice(device))?.group)
     }
 
     fn unit_in_front_of(&self, address: PciAddress) -> Result<(UnitId, &Unit), EngineError> {

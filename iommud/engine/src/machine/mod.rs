@@ -1,5 +1,7 @@
 //! What the machine is made of: its units, its PCI functions, and which unit covers which.
 
+pub mod group;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,13 +11,12 @@ use core::ops::RangeInclusive;
 use dma_types::{Iova, PciAddress, PhysAddr};
 use thiserror::Error;
 
+pub use self::group::{Group, GroupId, GroupSpec};
 use crate::acpi::dmar::table::SIGNATURE;
 use crate::acpi::dmar::{Coverage, Dmar, Refusal, Rmrr};
-use crate::completion::{Completion, UnitId};
-use crate::domain::DomainKey;
+use crate::completion::UnitId;
 use crate::error::{EngineError, StartError};
 use crate::iova::IovaRange;
-use crate::ledger::Slot;
 use crate::pci::{self, Function};
 use crate::platform::Platform;
 use crate::unit::{Unit, Unusable};
@@ -52,14 +53,8 @@ pub struct Device {
     pub unit: Option<UnitId>,
     /// The memory that firmware reserves for it.
     pub reserved: Vec<ReservedRange>,
-    /// The domain it is attached to.
-    pub attached: Option<DomainKey>,
-    /// The domain it is attached to while nobody holds it, with what firmware reserves for it.
-    pub firmware_domain: Option<DomainKey>,
-    /// The record of its attachment in the ledger.
-    pub slot: Option<Slot>,
-    /// What its unit has yet to confirm before it reaches nothing of what it was attached to before.
-    pub leaving: Completion,
+    /// The group that it belongs to.
+    pub group: GroupId,
 }
 
 /// Memory that firmware reserves for a device: whole pages.
@@ -104,10 +99,11 @@ pub enum Remark {
     /// The table does not add up, and is used all the same.
     #[error("the DMAR table's checksum is wrong")]
     Checksum,
-    /// What firmware reserves for a device could not be mapped, so that the device cannot reach it.
-    #[error("the memory that firmware reserves for {address} could not be mapped: {error}")]
-    ReservedNotMapped {
-        /// The device.
+    /// What a device should reach while nobody holds it, such as the memory that firmware reserves for it, could
+    /// not be mapped, so that it reaches nothing.
+    #[error("what {address} should reach while nobody holds it could not be mapped: {error}")]
+    HomeNotMapped {
+        /// The first device of the group.
         address: PciAddress,
         /// Why.
         error: EngineError,
@@ -120,6 +116,8 @@ pub struct Found {
     pub units: Vec<UnitSlot>,
     /// The PCI functions.
     pub devices: BTreeMap<PciAddress, Device>,
+    /// Which of them go together.
+    pub groups: Vec<Group>,
     /// What was odd.
     pub remarks: Vec<Remark>,
 }
@@ -162,6 +160,7 @@ pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
         Some(buses.secondary..=buses.subordinate)
     };
     let mut devices = BTreeMap::new();
+    let mut groups = Vec::new();
     for (address, function) in &functions {
         let unit = match dmar.covering(*address, &mut buses_behind) {
             Coverage::Unit(index) => Some(index),
@@ -174,14 +173,17 @@ pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
             function: *function,
             unit: unit.map(|index| UnitId(index as u16)),
             reserved,
-            attached: None,
-            firmware_domain: None,
-            slot: None,
-            leaving: Completion::none(),
+            group: GroupId(groups.len()),
         };
+        let spec = GroupSpec {
+            segment: address.segment(),
+            members: alloc::vec![*address],
+            requesters: alloc::vec![address.source()],
+        };
+        groups.push(Group::new(spec, device.unit));
         devices.insert(*address, device);
     }
-    Ok(Found { units, devices, remarks: remarks(&dmar) })
+    Ok(Found { units, devices, groups, remarks: remarks(&dmar) })
 }
 
 /// The functions of every segment that the table speaks of.

@@ -114,6 +114,24 @@ impl Unit {
         each!(self, unit => unit.attach(platform, source, translation))
     }
 
+    /// Lets a requester be translated by the table that has grown out of the one that it was translated by: another
+    /// root, with more levels. What is mapped in either is reached all the while; from the ticket on, what is
+    /// mapped in the new one.
+    pub fn retarget(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        translation: Translation,
+    ) -> Ticket {
+        match self {
+            // A second-stage table has the depth that it was made with, and does not grow.
+            Self::Vtd(_) => {
+                let _ = (platform, source, translation);
+                Ticket::NEVER
+            }
+        }
+    }
+
     /// Blocks a requester, which was translated under this domain id. After the ticket nothing of that is left
     /// in the unit.
     pub fn detach(

@@ -38,10 +38,11 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
     let row = |device: &iommu_engine::machine::Device| {
         let function = device.function;
         let session = service.sessions.of_device(function.address).map(|(_, session)| session);
+        let domain = service.engine.group(function.address).and_then(|group| group.attached);
         let state = match (device.unit, session) {
             (None, _) => "uncovered",
             (Some(_), Some(_)) => "held",
-            (Some(_), None) if device.attached.is_some() => "firmware",
+            (Some(_), None) if domain.is_some() => "firmware",
             (Some(_), None) => "free",
         };
         let faults = service
@@ -54,7 +55,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             class: format!("{:06x}", function.class),
             unit: device.unit.map(|unit| unit.0),
             state,
-            domain: device.attached.map(|domain| domain.0),
+            domain: domain.map(|domain| domain.0),
             generation: session.map(|session| session.generation),
             uid: session.map(|session| session.uid),
             buffers: session.map_or(0, |session| session.buffers.len()),

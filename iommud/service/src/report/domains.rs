@@ -28,7 +28,7 @@ pub(super) struct DomainRow {
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
     let engine = &service.engine;
     let domains = engine.domains().map(|(key, domain)| {
-        let attached = engine.devices().filter(|device| device.attached == Some(key));
+        let attached = engine.groups().iter().filter(|group| group.attached == Some(key));
         DomainRow {
             domain: key.0,
             format: match domain.abilities().walks {
@@ -39,7 +39,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
             address_bits: domain.abilities().address_bits,
             mappings: domain.mappings().count(),
             mapped_bytes: domain.mapped_bytes(),
-            devices: attached.map(|device| device.function.address.to_string()).collect(),
+            devices: attached.flat_map(|group| group.members()).map(ToString::to_string).collect(),
             ids: domain
                 .memberships()
                 .map(|(unit, id)| format!("{}:{}", unit.0, id.get()))

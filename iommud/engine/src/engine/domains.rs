@@ -1,0 +1,106 @@
+//! Domains, from their making to their end.
+
+use alloc::vec::Vec;
+
+use dma_types::PciAddress;
+
+use super::Engine;
+use crate::domain::{Domain, DomainKey, DomainTable};
+use crate::error::EngineError;
+use crate::machine::merged;
+use crate::platform::Platform;
+use crate::records::DomainRecord;
+use crate::retired::Retired;
+use crate::unit::Abilities;
+
+impl Engine {
+    /// Makes a domain that the units in front of all these devices can walk, which must be one at least. It is
+    /// empty but for the ranges that firmware reserves for them and for the others of their groups.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::IncompatibleDomain`] if no table suits them all.
+    pub fn create_domain(
+        &mut self,
+        platform: &mut impl Platform,
+        devices: &[PciAddress],
+    ) -> Result<DomainKey, EngineError> {
+        for device in devices {
+            self.translating_unit(*device)?;
+        }
+        self.create_domain_for(platform, devices)
+    }
+
+    /// Makes a domain, also while the units are still starting.
+    pub(super) fn create_domain_for(
+        &mut self,
+        platform: &mut impl Platform,
+        devices: &[PciAddress],
+    ) -> Result<DomainKey, EngineError> {
+        let abilities = self.common_abilities(devices)?;
+        let everywhere: Vec<_> = self
+            .devices
+            .values()
+            .flat_map(|device| device.reserved.iter().map(|range| range.as_iova_range()))
+            .collect();
+        let key = DomainKey(self.next_domain);
+        let groups = devices.iter().filter_map(|device| self.group(*device));
+        let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
+        let mut domain = Domain::new(platform, &members, abilities, everywhere)?;
+        let own = members.iter().filter_map(|device| self.devices.get(device));
+        let own: Vec<_> = own.flat_map(|device| device.reserved.iter().copied()).collect();
+        let own = merged(own);
+        let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
+        let made = own
+            .iter()
+            .try_for_each(|range| domain.map_firmware_range(platform, range.start, range.bytes))
+            .and_then(|()| Ok(self.ledger.insert(platform, &record)?));
+        match made {
+            Ok(slot) => domain.set_slot(slot),
+            Err(error) => {
+                // No unit has seen any of it.
+                let mut frames = Vec::new();
+                domain.destroy(platform, &mut frames);
+                frames.into_iter().for_each(|frame| platform.free_frame(frame));
+                return Err(error);
+            }
+        }
+        self.next_domain += 1;
+        self.domains.insert(key, domain);
+        Ok(key)
+    }
+
+    /// Takes a domain apart to which no device is attached any more.
+    pub fn destroy_domain(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+    ) -> Result<(), EngineError> {
+        let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if domain.devices() > 0 {
+            return Err(EngineError::DomainInUse(key));
+        }
+        let Some(domain) = self.domains.remove(&key) else { return Ok(()) };
+        if let Some(slot) = domain.slot() {
+            self.ledger.remove(platform, slot);
+        }
+        let domain_ids = domain.memberships().collect();
+        let mut frames = Vec::new();
+        let completion = domain.destroy(platform, &mut frames);
+        self.retire(platform, Retired { completion, frames, domain_ids, ..Retired::default() });
+        Ok(())
+    }
+
+    /// What all the units in front of these devices can do, as far as a table will ask for it.
+    fn common_abilities(&self, devices: &[PciAddress]) -> Result<Abilities, EngineError> {
+        let (first, rest) = devices.split_first().ok_or(EngineError::NoDevice)?;
+        let mut common = self.unit_in_front_of(*first)?.1.abilities();
+        for device in rest {
+            let (_, unit) = self.unit_in_front_of(*device)?;
+            common = common
+                .and(&unit.abilities())
+                .map_err(|why| EngineError::IncompatibleDomain(*device, why))?;
+        }
+        DomainTable::narrow(&common).map_err(|why| EngineError::IncompatibleDomain(*first, why))
+    }
+}

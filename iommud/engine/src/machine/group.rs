@@ -1,0 +1,73 @@
+//! Devices that go in and out of domains together.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use dma_types::{PciAddress, SourceId};
+
+use crate::completion::{Completion, UnitId};
+use crate::domain::DomainKey;
+use crate::ledger::Slot;
+
+/// Names a group: its place in the list of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub usize);
+
+/// TEMP
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    /// TEMP
+    pub segment: u16,
+    /// TEMP
+    pub members: Vec<PciAddress>,
+    /// TEMP
+    pub requesters: Vec<SourceId>,
+}
+
+/// A group of functions that no unit can keep apart, and where it is.
+#[derive(Debug)]
+pub struct Group {
+    /// Its functions, the source-ids that their requests carry, and why they belong together.
+    pub spec: GroupSpec,
+    /// The unit that covers them all, if one does.
+    pub unit: Option<UnitId>,
+    /// The domain that they are all attached to.
+    pub attached: Option<DomainKey>,
+    /// The domain that they are attached to while nobody holds one of them: what firmware reserves for them, or
+    /// what the policy lets them reach. Without one they reach nothing.
+    pub home: Option<DomainKey>,
+    /// The members that somebody has attached. While there are none, the group is at home.
+    pub holders: BTreeSet<PciAddress>,
+    /// The records of its attachments in the ledger, one for each requester.
+    pub slots: Vec<Slot>,
+    /// What its unit has yet to confirm before it reaches what it is attached to.
+    pub entering: Completion,
+    /// What its unit has yet to confirm before it reaches nothing of what it was attached to before.
+    pub leaving: Completion,
+}
+
+impl Group {
+    /// A group that is attached to nothing.
+    pub fn new(spec: GroupSpec, unit: Option<UnitId>) -> Self {
+        Self {
+            spec,
+            unit,
+            attached: None,
+            home: None,
+            holders: BTreeSet::new(),
+            slots: Vec::new(),
+            entering: Completion::none(),
+            leaving: Completion::none(),
+        }
+    }
+
+    /// Its functions, at least one, by address.
+    pub fn members(&self) -> &[PciAddress] {
+        &self.spec.members
+    }
+
+    /// Whether somebody holds one of its members.
+    pub fn is_held(&self) -> bool {
+        !self.holders.is_empty()
+    }
+}
