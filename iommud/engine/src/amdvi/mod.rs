@@ -5,6 +5,8 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`page_table`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 
+pub mod page_table;
 pub mod registers;

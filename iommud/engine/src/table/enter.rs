@@ -181,7 +181,7 @@ fn reach<'a, F: Format>(
 fn next_level<F: Format>(node: &Node<'_, F>, batch: &Batch, last: u64) -> u8 {
     match node.entry(batch.iova) {
         // It goes over the old one, no higher than it must to hold both.
-        Entry::Table { level: old, .. } => (old + 1..node.level)
+        Entry::Table { level: old, .. } if F::MAKES_SKIPS => (old + 1..node.level)
             .find(|level| holds::<F>(node.level, *level, batch.iova))
             .unwrap_or(node.level.saturating_sub(1)),
         _ => level_below::<F>(node.level, batch, last),
@@ -192,7 +192,7 @@ fn next_level<F: Format>(node: &Node<'_, F>, batch: &Batch, last: u64) -> u8 {
 /// holds all of the range that goes through the entry.
 fn level_below<F: Format>(above: u8, batch: &Batch, last: u64) -> u8 {
     let next = above.saturating_sub(1);
-    if !F::SKIPS_LEVELS {
+    if !F::MAKES_SKIPS {
         return next;
     }
     let last = last.min(batch.iova | slot_mask(above));

@@ -93,7 +93,7 @@ pub enum Entry {
     Table {
         /// Where it is.
         frame: PhysAddr,
-        /// Its level, below that of the table that the entry is in.
+        /// Its level, below that of the table that the entry is in, or the entry makes no sense.
         level: u8,
         /// What may be done below, at the most.
         permissions: Permissions,
@@ -125,6 +125,9 @@ pub trait Format: Copy {
     /// Whether a table may be more than one level below the entry that points to it.
     const SKIPS_LEVELS: bool = false;
 
+    /// Whether such tables are made. Not where a unit is known to walk them wrongly.
+    const MAKES_SKIPS: bool = Self::SKIPS_LEVELS;
+
     /// An entry is empty just when none of these bits is set.
     const PRESENT: u64;
 
@@ -146,7 +149,8 @@ pub trait Format: Copy {
     /// Whether the unit snoops the processors' caches when it walks tables.
     fn is_coherent(&self) -> bool;
 
-    /// What the word means in a table of this level.
+    /// What the word means in a table of this level. One that makes no sense points to a table of a level that
+    /// is not below: it is refused when it is met (rule R5).
     fn decode(&self, level: u8, word: u64) -> Entry;
 
     /// The word that maps a page of two to the `order` bytes in a table of this level. It fills as many

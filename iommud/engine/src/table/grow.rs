@@ -23,7 +23,7 @@ impl<F: Format> PageTable<F> {
         }
         let old = self.root_node(frames)?;
         let is_empty = old.is_empty();
-        let tables = if is_empty || F::SKIPS_LEVELS { 1 } else { usize::from(top - self.top) };
+        let tables = if is_empty || F::MAKES_SKIPS { 1 } else { usize::from(top - self.top) };
         let mut supply = Supply::allocate(frames, tables, self.format.is_coherent())?;
         if is_empty {
             // It is no part of the table any more.
@@ -33,7 +33,7 @@ impl<F: Format> PageTable<F> {
             return Ok(());
         }
         while self.top < top {
-            let level = if F::SKIPS_LEVELS { top } else { self.top + 1 };
+            let level = if F::MAKES_SKIPS { top } else { self.top + 1 };
             let new = Node::new(frames, self.format, supply.take()?, level)?;
             new.store(frames, 0, self.format.table(level, self.root, self.top), 1);
             (self.root, self.top) = (new.frame, level);

@@ -1,5 +1,7 @@
 //! The algorithm against a map of pages, an independent walker, and a fake format that uses everything.
 
+mod amd;
+mod amd_walkers;
 mod fake;
 mod model;
 mod properties;

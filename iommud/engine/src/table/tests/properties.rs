@@ -25,7 +25,7 @@ fn second_stage(width: AddressWidth, large: bool, coherent: bool) -> SecondStage
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Map {
         iova: u64,
         memory: Vec<(u64, u64)>,
@@ -56,7 +56,8 @@ fn iova(bits: u32) -> impl Strategy<Value = u64> {
         Just(GIB),
         Just(512 * GIB),
         Just(1 << 47),
-        Just(1 << 48)
+        Just(1 << 48),
+        Just(1 << 57)
     ];
     (border, -20..700i64).prop_map(move |(border, pages)| {
         let limit = (1u64 << bits) - 16 * MIB;
@@ -78,7 +79,7 @@ fn memory() -> impl Strategy<Value = Vec<(u64, u64)>> {
     proptest::collection::vec((start, bytes), 1..4)
 }
 
-fn steps(bits: u32) -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps(bits: u32) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (iova(bits), memory(), access())
             .prop_map(|(iova, memory, access)| Step::Map { iova, memory, access }),
@@ -89,7 +90,7 @@ fn steps(bits: u32) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-fn run<F: Format>(format: F, frames: usize, steps: Vec<Step>, each: impl Fn(&Model<F>)) {
+pub(super) fn run<F: Format>(format: F, frames: usize, steps: Vec<Step>, each: impl Fn(&Model<F>)) {
     let mut model = Model::new(format, frames);
     for step in steps {
         match step {
