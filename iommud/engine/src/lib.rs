@@ -20,6 +20,7 @@
 //! | [`vtd`] | Intel VT-d: its registers, tables and requests |
 //! | [`amdvi`] | AMD-Vi: its registers, tables and commands |
 //! | [`registers`] | device registers as typed values |
+//! | [`blocks`] | pages in numbers that are a power of two |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
 //! | [`records`] | what the engine writes there |
 //! | [`segments`] | cutting a piece out of physical memory |
@@ -33,6 +34,7 @@ extern crate alloc;
 
 pub mod acpi;
 pub mod amdvi;
+pub mod blocks;
 pub mod completion;
 pub mod domain;
 pub mod engine;

@@ -7,6 +7,15 @@
 //! | --- | --- |
 //! | [`page_table`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
+//! | [`invalidation`] | what can be invalidated |
+//! | [`command`] | that, as the command buffer carries it |
+//! | [`plan`] | the fewest commands that cover a range of addresses |
 
+<<<<<<< HEAD
+pub mod command;
+pub mod invalidation;
+pub mod plan;
+=======
 pub mod page_table;
+>>>>>>> origin/main
 pub mod registers;

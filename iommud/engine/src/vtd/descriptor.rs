@@ -178,8 +178,8 @@ const fn from_dword(address: PhysAddr) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::invalidation::PageBlock;
     use super::*;
+    use crate::blocks::PageBlock;
     use crate::unit::Touched;
     use dma_types::Iova;
 

@@ -1,48 +1,11 @@
 //! What can be invalidated. One type, whichever interface carries the request: the queue
 //! ([`Descriptor`](super::descriptor::Descriptor)) or the registers ([`RegisterRequest`]).
 
-use dma_types::{Iova, PAGE_SIZE, SourceId};
+use dma_types::SourceId;
 
 use super::registers::{ContextCommand, Drain, Granularity, InvalidateAddress, IotlbInvalidate};
+use crate::blocks::PageBlock;
 use crate::unit::{DomainId, Touched};
-
-/// The most low bits of a page number that a request could ignore: all of them.
-const HIGHEST_ORDER: u8 = 52;
-
-/// A run of 4 KiB pages that an invalidation can name: a power of two of them, aligned to its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageBlock {
-    first: Iova,
-    order: u8,
-}
-
-impl PageBlock {
-    /// Two to the power of `order` pages from `first` on, or `None` if `first` is not aligned to that or
-    /// `order` is over 52.
-    pub const fn new(first: Iova, order: u8) -> Option<Self> {
-        if order > HIGHEST_ORDER {
-            return None;
-        }
-        // For order 52, all of the address space, the block's size does not fit in 64 bits.
-        let inside = if order == HIGHEST_ORDER { u64::MAX } else { (PAGE_SIZE << order) - 1 };
-        if first.get() & inside == 0 { Some(Self { first, order }) } else { None }
-    }
-
-    /// The block of two to the power of `order` pages that holds this page number; `order` under 52.
-    pub(super) const fn around(page: u64, order: u8) -> Self {
-        Self { first: Iova::new((page >> order << order) * PAGE_SIZE), order }
-    }
-
-    /// The first address.
-    pub const fn first(self) -> Iova {
-        self.first
-    }
-
-    /// The logarithm of the number of pages: the address mask, AM, of the request.
-    pub const fn order(self) -> u8 {
-        self.order
-    }
-}
 
 /// Something that a unit is to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +112,7 @@ impl InvalidateAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dma_types::Iova;
 
     const DOMAIN: DomainId = DomainId::new(0x1234);
     const SOURCE: SourceId = SourceId::new(0xabcd);
@@ -190,17 +154,6 @@ mod tests {
         assert_eq!(iotlb(tables, ALL), (Some(0x7f12_3440_0009), 0xb003_1234_0000_0000));
         let leaves = Invalidation::IotlbPages { domain: DOMAIN, pages, touched: Touched::Leaves };
         assert_eq!(iotlb(leaves, NONE), (Some(0x7f12_3440_0049), 0xb000_1234_0000_0000));
-    }
-
-    #[test]
-    fn a_block_is_aligned_to_its_size() {
-        let block = |address, order| PageBlock::new(Iova::new(address), order).is_some();
-        assert!(block(0x1000, 0) && !block(0x1800, 0));
-        assert!(block(0x20_0000, 9) && !block(0x10_0000, 9) && !block(0x20_1000, 9));
-        assert!(block(0, 52) && !block(1 << 63, 52) && !block(0, 53));
-        assert!(block(1 << 63, 51));
-        let around = PageBlock::around(0x3ff, 9);
-        assert_eq!(Some(around), PageBlock::new(Iova::new(0x20_0000), 9));
     }
 
     #[test]

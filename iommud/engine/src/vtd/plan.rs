@@ -4,11 +4,11 @@
 //! of a range can need a dozen. Here one or two slightly larger blocks do: what is forgotten besides
 //! is less than the range itself, of the same domain, and costs a table walk if it is needed again.
 
-use dma_types::{Iova, PAGE_SIZE};
+use dma_types::Iova;
 
-use super::invalidation::{Invalidation, PageBlock};
-use crate::unit::DomainId;
-use crate::unit::Touched;
+use super::invalidation::Invalidation;
+use crate::blocks::{PageBlock, Pages};
+use crate::unit::{DomainId, Touched};
 
 /// The most page-selective requests worth making instead of forgetting the whole domain.
 ///
@@ -45,12 +45,8 @@ impl Plan {
     ) -> Self {
         let everything = Invalidation::IotlbDomain(domain);
         let nothing = Self { requests: [everything; MOST_REQUESTS], count: 0 };
-        let Some(last_byte) = bytes.checked_sub(1) else {
+        let Some(range) = Pages::of(start, bytes) else {
             return nothing;
-        };
-        let range = Pages {
-            first: start.get() / PAGE_SIZE,
-            last: start.get().saturating_add(last_byte) / PAGE_SIZE,
         };
         let request = |pages| Invalidation::IotlbPages { domain, pages, touched };
         page_selective
@@ -92,40 +88,11 @@ impl Plan {
     }
 }
 
-/// A range of page numbers, both ends in it. They have 52 bits.
-#[derive(Clone, Copy)]
-struct Pages {
-    first: u64,
-    last: u64,
-}
-
-impl Pages {
-    /// The order of the smallest aligned block that holds the range: up to the highest bit in which its
-    /// ends differ.
-    const fn order(self) -> u8 {
-        (u64::BITS - (self.first ^ self.last).leading_zeros()) as u8
-    }
-
-    /// The range, cut in two if that makes the blocks around it smaller.
-    ///
-    /// A range across the middle of its block is cut there. Each part then ends or starts at the middle,
-    /// and is more than half of the block around it.
-    const fn parts(self) -> (Self, Option<Self>) {
-        let order = self.order();
-        if 1 << order <= 2 * (self.last - self.first + 1) {
-            return (self, None);
-        }
-        let half = order - 1;
-        let middle = self.last >> half << half;
-        let left = Self { first: self.first, last: middle - 1 };
-        (left, Some(Self { first: middle, last: self.last }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
     use super::*;
+    use dma_types::PAGE_SIZE;
     use proptest::prelude::*;
     use std::vec::Vec;
 
