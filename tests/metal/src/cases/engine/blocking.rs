@@ -4,22 +4,30 @@ use dma_types::Access;
 use iommu_engine::fault::Tried;
 use libdma::Buffer;
 
+use super::canary::Canary;
 use super::rig::{map, with_service};
-use crate::cases::vtd::by_hand::Unit;
 use crate::edu::Direction;
 use crate::harness::{Context, Outcome};
 use crate::require;
 
-const MARK: [u8; 16] = *b"was here before.";
-const OTHER: [u8; 16] = *b"from the device!";
-
-/// An address that nothing is mapped at: below where addresses are given out.
-const OUTSIDE: u64 = 0x1234_5000;
+/// What is in memory that a device should not reach.
+pub(super) const MARK: [u8; 16] = *b"was here before.";
+/// What a device brings there if it can.
+pub(super) const OTHER: [u8; 16] = *b"from the device!";
 
 pub(super) fn r1_a_device_that_nobody_holds_reaches_nothing(context: &mut Context) -> Outcome {
     with_service(context, |rig| {
-        rig.transfer(Direction::FromDevice, OUTSIDE, 16)?;
-        rig.expect_fault(OUTSIDE, Tried::Write)
+        let canary = Canary::new(rig)?;
+        rig.transfer(Direction::FromDevice, canary.address(), 16)?;
+        rig.expect_fault(canary.address(), Tried::Write)?;
+        canary.check()?;
+        rig.transfer(Direction::ToDevice, canary.address(), 16)?;
+        rig.expect_fault(canary.address(), Tried::Read)?;
+        // Whoever opens it finds nothing in it.
+        let device = rig.open()?;
+        let buffer = device.allocate(4096, Some(Access::ReadWrite), "inside")?;
+        rig.transfer(Direction::FromDevice, buffer.iova().unwrap_or_default().get(), 16)?;
+        expect(&buffer, &[0; 16], "what a blocked read brought")
     })
 }
 
@@ -27,14 +35,7 @@ pub(super) fn r1_a_read_outside_is_blocked_and_reported(context: &mut Context) -
     with_service(context, |rig| {
         let device = rig.open()?;
         let buffer = device.allocate(4096, Some(Access::ReadWrite), "inside")?;
-        let iova = buffer.iova().unwrap_or_default();
-        rig.load(&buffer, iova, &OTHER)?;
-        rig.expect_no_fault()?;
-        rig.transfer(Direction::ToDevice, OUTSIDE, 16)?;
-        rig.expect_fault(OUTSIDE, Tried::Read)?;
-        // A read that is blocked gives zeroes: nothing that is anybody's came to the device.
-        rig.transfer(Direction::FromDevice, iova.get(), 16)?;
-        expect(&buffer, &[0; 16], "what a blocked read brought")
+        rig.expect_blocked_read(Canary::new(rig)?.address(), &buffer)
     })
 }
 
@@ -85,7 +86,7 @@ pub(super) fn r6_a_read_only_mapping_is_enforced(context: &mut Context) -> Outco
     })
 }
 
-/// QEMU 7.2's unit has no zero-length reads, and so cannot: there this shows that the driver is told so, and
+/// QEMU 7.2's VT-d has no zero-length reads, and so cannot: there this shows that the driver is told so, and
 /// that the register says the same.
 pub(super) fn r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible(
     context: &mut Context,
@@ -94,10 +95,15 @@ pub(super) fn r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible(
         let device = rig.open()?;
         let buffer = device.allocate(4096, None, "write only")?;
         let iova = map(&device, &buffer, Access::Write)?.iova;
-        let can = Unit::find(rig.service.lock().platform_mut())?.capabilities.zero_length_reads();
+        let can = rig.hardware().can_map_write_only();
         require!(can != device.write_implies_read(), "what the driver is told is not what is");
+        buffer.write(0, &MARK)?;
         rig.transfer(Direction::ToDevice, iova.get(), 16)?;
-        if can { rig.expect_fault(iova.get(), Tried::Read) } else { rig.expect_no_fault() }
+        if can { rig.expect_fault(iova.get(), Tried::Read) } else { rig.expect_no_fault() }?;
+        rig.transfer(Direction::FromDevice, iova.get(), 16)?;
+        rig.expect_no_fault()?;
+        let brought = if can { [0; 16] } else { MARK };
+        expect(&buffer, &brought, "what the device read and wrote back")
     })
 }
 

@@ -6,14 +6,12 @@ use dma_types::Access;
 use iommu_engine::fault::Tried;
 use iommu_engine::platform::TableFrames;
 
-use super::blocking::expect;
+use super::blocking::{MARK, OTHER, expect};
 use super::rig::{map, with_service};
 use crate::edu::Direction;
 use crate::harness::{Context, Failure, Outcome};
+use crate::memory::physical;
 use crate::require;
-
-const MARK: [u8; 16] = *b"was here before.";
-const OTHER: [u8; 16] = *b"from the device!";
 
 pub(super) fn a_stale_translation_really_stays_until_it_is_invalidated(
     context: &mut Context,
@@ -42,6 +40,7 @@ pub(super) fn a_stale_translation_really_stays_until_it_is_invalidated(
 pub(super) fn r2_after_an_unmap_the_translation_is_gone(context: &mut Context) -> Outcome {
     with_service(context, |rig| {
         let device = rig.open()?;
+        let own = device.allocate(4096, Some(Access::ReadWrite), "own")?;
         for bytes in [4096, 5 * 4096, 2 << 20] {
             let buffer = device.allocate(bytes, None, "unmapped")?;
             let mapped = map(&device, &buffer, Access::ReadWrite)?;
@@ -55,8 +54,7 @@ pub(super) fn r2_after_an_unmap_the_translation_is_gone(context: &mut Context) -
             rig.transfer(Direction::FromDevice, mapped.iova.get(), 16)?;
             rig.expect_fault(mapped.iova.get(), Tried::Write)?;
             expect(&buffer, &MARK, "an unmapped buffer")?;
-            rig.transfer(Direction::ToDevice, end, 16)?;
-            rig.expect_fault(end, Tried::Read)?;
+            rig.expect_blocked_read(end, &own)?;
         }
         Ok(())
     })
@@ -73,7 +71,10 @@ pub(super) fn r4_closing_ends_access_and_gives_everything_back(context: &mut Con
             let iova = buffer.iova().unwrap_or_default();
             rig.load(&buffer, iova, &OTHER)?;
             rig.expect_no_fault()?;
+            buffer.write(0, &MARK)?;
+            let memory = rig.segments_of(iova)?[0].start;
             drop((buffer, device));
+            let left = physical::copy(memory, 16);
             let after = rig.in_use();
             require!(after == before, "in use before {before}, after {after}");
             // Bus mastering is off: the transfer does not even reach the unit.
@@ -82,6 +83,10 @@ pub(super) fn r4_closing_ends_access_and_gives_everything_back(context: &mut Con
             crate::edu::Edu::find(rig.service.lock().platform_mut())?;
             rig.transfer(Direction::FromDevice, iova.get(), 16)?;
             rig.expect_fault(iova.get(), Tried::Write)?;
+            require!(
+                physical::copy(memory, 16) == left,
+                "memory that was given back is written to"
+            );
         }
         Ok(())
     })

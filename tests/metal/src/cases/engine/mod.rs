@@ -1,15 +1,19 @@
-//! Engine, service and libdma, linked together, on QEMU's unit.
+//! Engine, service and libdma, linked together, on QEMU's unit, whichever vendor's it is.
 //!
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`rig`] | a service on the machine, a driver, and its device |
+//! | [`hardware`] | the unit, by hand: what it is, and what can be expected of it |
+//! | [`canary`] | memory that no device has any business with |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
 pub mod blocking;
+pub mod canary;
 pub mod ending;
+pub mod hardware;
 pub mod moving;
 pub mod rig;
 pub mod starting;

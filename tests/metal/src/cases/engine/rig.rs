@@ -18,7 +18,8 @@ use libdma::transport::Transport;
 use libdma::{Device, Error};
 use spin::Mutex;
 
-use crate::cases::vtd::by_hand::Unit;
+use super::blocking::expect;
+use super::hardware::Hardware;
 use crate::edu::{Direction, Edu};
 use crate::harness::{Context, Failure, Outcome};
 use crate::platform::{InUse, Metal};
@@ -34,14 +35,17 @@ pub struct Rig {
     client: Arc<InProcess<Metal>>,
     /// The device.
     pub edu: Edu,
+    hardware: Hardware,
 }
 
 impl Rig {
     /// Takes the machine over.
     pub fn start(mut platform: Metal) -> Result<Self, Box<(Metal, Failure)>> {
-        let edu = match Edu::find(&mut platform) {
-            Ok(edu) => edu,
-            Err(error) => return Err(Box::new((platform, error.into()))),
+        let found = Hardware::find(&mut platform)
+            .and_then(|hardware| Ok((hardware, Edu::find(&mut platform)?)));
+        let (hardware, edu) = match found {
+            Ok(found) => found,
+            Err(failure) => return Err(Box::new((platform, failure))),
         };
         let service = match Service::start(platform, Settings::default()) {
             Ok(service) => service,
@@ -50,7 +54,7 @@ impl Rig {
         let service = Arc::new(Mutex::new(service));
         // SAFETY: cases close buffers by dropping them, and free no runs of the platform's.
         let client = Arc::new(unsafe { InProcess::new(service.clone(), Caller { uid: 0 }) });
-        let rig = Self { service, client, edu };
+        let rig = Self { service, client, edu, hardware };
         match rig.settle() {
             Ok(()) => Ok(rig),
             Err(failure) => Err(Box::new((rig.stop(), failure))),
@@ -76,6 +80,11 @@ impl Rig {
             Ok(service) => service.into_inner().into_platform(),
             Err(_) => panic!("a driver outlives its case"),
         }
+    }
+
+    /// The unit, by hand.
+    pub fn hardware(&self) -> Hardware {
+        self.hardware
     }
 
     /// What carries a driver's requests.
@@ -112,17 +121,37 @@ impl Rig {
         (faults.total() - seen, faults.entries().last().map(|entry| entry.fault))
     }
 
-    /// Whether there is just one new fault: the device's, at this address, for this.
+    /// Whether there is just one new fault: the device's, at this address, for this. Where the unit
+    /// [does not tell](Hardware::tells_what_it_blocks), whether it blames no other device.
     pub fn expect_fault(&self, address: u64, tried: Tried) -> Outcome {
-        let (1, Some(fault)) = self.faults() else {
+        let device = Some(self.edu.requester());
+        let (count, last) = self.faults();
+        if !self.hardware.tells_what_it_blocks() {
+            let blamed = last.filter(|_| count > 0).map(|fault| fault.device);
+            require!(blamed.is_none_or(|it| it == device), "the fault is {blamed:x?}'s");
+            return Ok(());
+        }
+        let (1, Some(fault)) = (count, last) else {
             return Err(Failure(format!(
-                "there is not one new fault, for {tried:?} at {address:#x}"
+                "there are {count} new faults and not one, for {tried:?} at {address:#x}"
             )));
         };
         let found = (fault.device, fault.address.get(), fault.tried);
-        let expected = (Some(self.edu.function().source()), address & !0xfff, tried);
+        let expected = (device, address & !0xfff, tried);
         require!(found == expected, "the fault says {found:x?}, and not {expected:x?}");
         Ok(())
+    }
+
+    /// Lets the device read where it must not, and checks that this is blocked and that nothing came to it: what
+    /// it then writes to its own memory are zeroes.
+    pub fn expect_blocked_read(&self, address: u64, own: &Buffer) -> Outcome {
+        let iova = own.iova().unwrap_or_default();
+        self.load(own, iova, b"nobody's secret.")?;
+        self.transfer(Direction::ToDevice, address, 16)?;
+        self.expect_fault(address, Tried::Read)?;
+        self.transfer(Direction::FromDevice, iova.get(), 16)?;
+        self.expect_no_fault()?;
+        expect(own, &[0; 16], "what a blocked read brought")
     }
 
     /// Whether there is no new fault.
@@ -177,9 +206,7 @@ pub fn with_service(context: &mut Context, case: impl FnOnce(&Rig) -> Outcome) -
 
 /// Turns translation off, by hand, and takes everything back that an engine held.
 pub fn switch_off(platform: &mut Metal) -> Outcome {
-    let unit = Unit::find(platform)?;
-    unit.turn_off(platform)?;
-    while unit.take_fault(platform).is_some() {}
+    Hardware::find(platform)?.turn_off(platform)?;
     platform.take_all_back();
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! From the first instant, and from translation that was left on.
 
+use core::ptr::NonNull;
+
 use dma_types::{Access, Iova, PAGE_SIZE};
 use iommu_engine::Engine;
 use iommu_engine::engine::MapSpec;
@@ -7,8 +9,9 @@ use iommu_engine::fault::Tried;
 use iommu_engine::platform::{BufferRuns, Platform};
 use iommu_engine::unit::UnitState;
 
+use super::blocking::{MARK, OTHER};
+use super::canary::Canary;
 use super::rig::{PATIENCE, Rig, switch_off, with_service};
-use crate::cases::vtd::by_hand::Unit;
 use crate::edu::{Direction, Edu};
 use crate::harness::{Context, Failure, Outcome};
 use crate::platform::Metal;
@@ -18,18 +21,17 @@ pub(super) fn r1_the_unit_translates_and_denies_by_default(context: &mut Context
     with_service(context, |rig| {
         let state = state(rig)?;
         require!(state == (UnitState::Running, false), "the unit is {state:?}");
-        {
-            let mut service = rig.service.lock();
-            let platform = service.platform_mut();
-            let unit = Unit::find(platform)?;
-            require!(unit.status(platform).translation(), "translation is off");
-        }
+        let on = rig.hardware().is_on(rig.service.lock().platform_mut());
+        require!(on, "translation is off");
         // Page zero, the interrupt range's edge and memory itself.
         for address in [0, 0xfedf_f000, 0x10_0000] {
             rig.transfer(Direction::ToDevice, address, 16)?;
             rig.expect_fault(address, Tried::Read)?;
         }
-        Ok(())
+        let canary = Canary::new(rig)?;
+        rig.transfer(Direction::FromDevice, canary.address(), 16)?;
+        rig.expect_fault(canary.address(), Tried::Write)?;
+        canary.check()
     })
 }
 
@@ -38,7 +40,7 @@ pub(super) fn r1_translation_that_was_left_on_is_taken_over(context: &mut Contex
         let left = leave(&mut platform);
         let (mut platform, outcome) = match Rig::start(platform) {
             Ok(rig) => {
-                let outcome = left.and_then(|iova| take_over(&rig, iova));
+                let outcome = left.and_then(|left| take_over(&rig, left));
                 (rig.stop(), outcome)
             }
             Err(refused) => {
@@ -51,11 +53,17 @@ pub(super) fn r1_translation_that_was_left_on_is_taken_over(context: &mut Contex
     })
 }
 
+/// What was mapped for the device before: its memory, at this address. The device holds [`OTHER`].
+struct Left {
+    iova: u64,
+    memory: NonNull<[u8; 16]>,
+}
+
 /// Lets the device move data through a domain, and leaves everything on, as a boot loader that jumps to a
-/// kernel may. Where the device's memory was.
-fn leave(platform: &mut Metal) -> Outcome<u64> {
+/// kernel may.
+fn leave(platform: &mut Metal) -> Outcome<Left> {
     let edu = Edu::find(platform)?;
-    let mut engine = Engine::start(platform)?;
+    let mut engine = Engine::start(platform, Policy::default())?;
     let start = platform.now();
     while engine.is_waiting() {
         engine.poll(platform);
@@ -64,6 +72,9 @@ fn leave(platform: &mut Metal) -> Outcome<u64> {
     let domain = engine.create_domain(platform, &[edu.function()])?;
     engine.attach(platform, edu.function(), domain)?;
     let run = platform.alloc_run(PAGE_SIZE).ok_or(Failure("no run".into()))?;
+    let memory = platform.run_pointer(run).ok_or(Failure("no pointer".into()))?.cast();
+    // SAFETY: the run is ours, and nobody gives it back before the end of the case.
+    unsafe { memory.write_volatile(OTHER) };
     let limit = Iova::new(u64::MAX);
     let access = Access::ReadWrite;
     let spec =
@@ -72,15 +83,21 @@ fn leave(platform: &mut Metal) -> Outcome<u64> {
     edu.transfer(platform, Direction::ToDevice, iova.get(), 16)?;
     let events = engine.take_events(platform);
     require!(events.is_empty(), "a transfer inside the domain is blocked: {events:?}");
-    Ok(iova.get())
+    // SAFETY: as above.
+    unsafe { memory.write_volatile(MARK) };
+    Ok(Left { iova: iova.get(), memory })
 }
 
 /// Whether the unit was found translating and denies by default now.
-fn take_over(rig: &Rig, iova: u64) -> Outcome {
+fn take_over(rig: &Rig, left: Left) -> Outcome {
+    let Left { iova, memory } = left;
     let state = state(rig)?;
     require!(state == (UnitState::Running, true), "the unit is {state:?}");
     rig.transfer(Direction::FromDevice, iova, 16)?;
     rig.expect_fault(iova, Tried::Write)?;
+    // SAFETY: the run is the case's own, and no engine knows of it any more.
+    let found = unsafe { memory.read_volatile() };
+    require!(found == MARK, "what was mapped before is still reached");
     let device = rig.open()?;
     let buffer = device.allocate(4096, Some(Access::ReadWrite), "new")?;
     rig.load(&buffer, buffer.iova().unwrap_or_default(), b"moves with a new")?;
