@@ -5,11 +5,13 @@
 //! | [`options`] | [`Options`]: the command line |
 //! | [`run`] | [`run()`](run::run): from there to the exit code |
 //! | [`client`] | [`Client`]: reading a node |
+//! | [`plan`] | what iommud would do with a machine, told from its tables |
 //! | [`error`] | [`Error`]: why there is no report, and what to do |
 
 pub mod client;
 pub mod error;
 pub mod options;
+pub mod plan;
 pub mod run;
 
 pub use client::Client;
