@@ -11,11 +11,8 @@
 //! | [`command`] | that, as the command buffer carries it |
 //! | [`plan`] | the fewest commands that cover a range of addresses |
 
-<<<<<<< HEAD
 pub mod command;
 pub mod invalidation;
-pub mod plan;
-=======
 pub mod page_table;
->>>>>>> origin/main
+pub mod plan;
 pub mod registers;
