@@ -12,6 +12,8 @@ use crate::acpi::{RegionFault, region};
 /// alone, before translation is turned on (rule R1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rmrr {
+    /// Where the structure starts, in bytes from the start of the table.
+    pub offset: usize,
     /// The PCI segment of its devices.
     pub segment: u16,
     /// The first byte of the region, at the start of a page.
@@ -23,8 +25,9 @@ pub struct Rmrr {
 }
 
 impl Rmrr {
-    pub(super) fn new(raw: &RawRmrr, scopes: Vec<DeviceScope>) -> Self {
+    pub(super) fn new(offset: usize, raw: &RawRmrr, scopes: Vec<DeviceScope>) -> Self {
         Self {
+            offset,
             segment: raw.segment.get(),
             base: PhysAddr::new(raw.base.get()),
             limit: PhysAddr::new(raw.limit.get()),

@@ -141,12 +141,12 @@ impl Dmar {
 
     fn parse_unit(&mut self, structure: &Entry<'_, RawStructure>) -> Result<Drhd, DmarError> {
         let (raw, scopes) = structure.fields::<RawDrhd>()?;
-        Ok(Drhd::new(raw, self.parse_scopes(scopes)?))
+        Ok(Drhd::new(structure.offset, raw, self.parse_scopes(scopes)?))
     }
 
     fn parse_region(&mut self, structure: &Entry<'_, RawStructure>) -> Result<Rmrr, DmarError> {
         let (raw, scopes) = structure.fields::<RawRmrr>()?;
-        Ok(Rmrr::new(raw, self.parse_scopes(scopes)?))
+        Ok(Rmrr::new(structure.offset, raw, self.parse_scopes(scopes)?))
     }
 
     /// The scopes that make sense; the others are refused.

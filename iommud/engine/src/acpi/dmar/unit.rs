@@ -12,6 +12,8 @@ use crate::acpi::{UnitFault, registers};
 /// A DMA Remapping Hardware Unit Definition (8.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drhd {
+    /// Where the structure starts, in bytes from the start of the table.
+    pub offset: usize,
     /// The PCI segment of its devices.
     pub segment: u16,
     /// INCLUDE_PCI_ALL: it translates for every device of its segment that no other unit names.
@@ -47,8 +49,9 @@ struct Size {
 }
 
 impl Drhd {
-    pub(super) fn new(raw: &RawDrhd, scopes: Vec<DeviceScope>) -> Self {
+    pub(super) fn new(offset: usize, raw: &RawDrhd, scopes: Vec<DeviceScope>) -> Self {
         Self {
+            offset,
             segment: raw.segment.get(),
             include_pci_all: Flags::from_bits(raw.flags).include_pci_all(),
             registers: PhysAddr::new(raw.register_base.get()),

@@ -101,3 +101,7 @@ impl DeviceEntry {
             .then(|| self.count())
     }
 }
+
+#[cfg(test)]
+#[path = "tests/coverage.rs"]
+mod tests;

@@ -262,3 +262,7 @@ fn with_more(device: DeviceEntry, entry: &Entry<'_, RawEntry>) -> Result<DeviceE
     let (raw, _) = entry.fields::<RawExtended>()?;
     Ok(DeviceEntry { extended: ExtendedSettings::from_bits(raw.extended.get()), ..device })
 }
+
+#[cfg(test)]
+#[path = "tests/entry.rs"]
+mod tests;

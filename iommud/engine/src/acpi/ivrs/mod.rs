@@ -45,6 +45,9 @@ pub mod kind;
 pub mod memory;
 pub mod named;
 mod raw;
+#[cfg(test)]
+#[path = "tests/sample.rs"]
+mod sample;
 pub mod settings;
 pub mod table;
 pub mod unit;

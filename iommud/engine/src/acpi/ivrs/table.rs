@@ -215,3 +215,7 @@ fn parse_unit(kind: IvhdKind, block: &Entry<'_, RawBlock>) -> Result<UnitBlock, 
     let unit = Ivhd::new(kind, raw, reported, sound);
     Ok(UnitBlock { offset: block.offset, unit, refused, skipped })
 }
+
+#[cfg(test)]
+#[path = "tests/table.rs"]
+mod tests;

@@ -27,7 +27,14 @@ fn scope(kind: ScopeKind, start_bus: u8, path: &[(u8, u8)]) -> DeviceScope {
 }
 
 fn unit(include_pci_all: bool, scopes: Vec<DeviceScope>) -> Drhd {
-    Drhd { segment: 0, include_pci_all, registers: PhysAddr::new(0), register_bytes: 4096, scopes }
+    Drhd {
+        offset: 0,
+        segment: 0,
+        include_pci_all,
+        registers: PhysAddr::new(0),
+        register_bytes: 4096,
+        scopes,
+    }
 }
 
 fn table(units: Vec<Drhd>) -> Dmar {
@@ -141,6 +148,7 @@ fn r1_what_a_refused_unit_claims_is_nobody_elses() {
 fn a_region_is_reserved_for_those_it_names() {
     let mut table = table(vec![]);
     let region = |base, scopes| Rmrr {
+        offset: 0,
         segment: 0,
         base: PhysAddr::new(base),
         limit: PhysAddr::new(base + 0xfff),

@@ -77,6 +77,7 @@ fn every_field_is_where_the_specification_has_it() {
         path: path.to_vec(),
     };
     let first = Drhd {
+        offset: 0x30,
         segment: 0x0102,
         include_pci_all: false,
         registers: PhysAddr::new(0xfed9_0000),
@@ -87,6 +88,7 @@ fn every_field_is_where_the_specification_has_it() {
         ],
     };
     let second = Drhd {
+        offset: 0x54,
         segment: 0,
         include_pci_all: true,
         registers: PhysAddr::new(0x7_fed9_1000),
@@ -100,6 +102,7 @@ fn every_field_is_where_the_specification_has_it() {
     };
     assert_eq!(dmar.units, [first, second]);
     let region = Rmrr {
+        offset: 0x84,
         segment: 0,
         base: PhysAddr::new(0x9b80_0000),
         limit: PhysAddr::new(0x9f9f_ffff),
