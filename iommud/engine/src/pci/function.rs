@@ -13,6 +13,7 @@ use crate::platform::ConfigSpace;
 const NO_VENDOR: u16 = 0xffff;
 const INTEL: u16 = 0x8086;
 const BRIDGE_LAYOUT: u8 = 1;
+const IOMMU_CLASS: u32 = 0x0806;
 
 /// A PCI function that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,14 @@ pub struct Function {
     pub express: Option<PortType>,
     /// Its Access Control Services, if it has them.
     pub acs: Option<Acs>,
+}
+
+impl Function {
+    /// Whether it is an IOMMU's own function (PCI Code and ID Assignment Specification: base class 08h,
+    /// subclass 06h).
+    pub const fn is_iommu(&self) -> bool {
+        self.class >> 8 == IOMMU_CLASS
+    }
 }
 
 /// The buses behind a bridge: the one right behind it, and the last.

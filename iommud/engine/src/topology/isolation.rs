@@ -86,9 +86,10 @@ fn device(function: &Function, buses: &Buses<'_>) -> Device {
 }
 
 /// Whether a function sends up what it could send to a sibling. An event collector sends nothing but its own
-/// interrupts.
+/// interrupts, and an IOMMU has nobody to obey but the engine.
 fn is_isolated(function: &Function) -> bool {
     function.acs.is_some()
+        || function.is_iommu()
         || function.express == Some(PortType::RootComplexEventCollector)
         || known::keeps_to_itself(function)
 }

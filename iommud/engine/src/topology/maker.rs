@@ -17,6 +17,8 @@ pub(super) struct Maker {
     /// For each id that is signed with, as the address of the function whose own it would be: that function,
     /// or the first that signs so.
     claims: BTreeMap<PciAddress, PciAddress>,
+    /// How each function signs.
+    signs: BTreeMap<PciAddress, Vec<SourceId>>,
     /// Who signs alike, where they would not be together otherwise.
     alike: BTreeMap<PciAddress, BTreeSet<PciAddress>>,
 }
@@ -28,6 +30,7 @@ impl Maker {
             sets: Sets::new(functions.len()),
             reasons: Vec::new(),
             claims: BTreeMap::new(),
+            signs: BTreeMap::new(),
             alike: BTreeMap::new(),
         }
     }
@@ -49,6 +52,7 @@ impl Maker {
     /// Notes that a function signs with this id, which makes it one with whoever else does and with the
     /// function whose own it is.
     pub(super) fn claim(&mut self, function: PciAddress, requester: SourceId) {
+        self.signs.entry(function).or_default().push(requester);
         let signed = PciAddress::from_source(function.segment(), requester);
         let owner = if self.numbers.contains_key(&signed) { signed } else { function };
         let first = *self.claims.entry(signed).or_insert(owner);
@@ -60,7 +64,11 @@ impl Maker {
     }
 
     pub(super) fn finish(mut self) -> Topology {
-        let mut topology = Topology::default();
+        for requesters in self.signs.values_mut() {
+            requesters.sort_unstable();
+            requesters.dedup();
+        }
+        let mut topology = Topology { requesters_of: self.signs, ..Topology::default() };
         let mut of_set = BTreeMap::new();
         // In the order of addresses, so that a group's first member makes it.
         for (address, number) in &self.numbers {

@@ -70,6 +70,7 @@ pub type FirmwareAlias<'a> = dyn Fn(PciAddress) -> Option<SourceId> + 'a;
 pub struct Topology {
     groups: Vec<Group>,
     group_of: BTreeMap<PciAddress, usize>,
+    requesters_of: BTreeMap<PciAddress, Vec<SourceId>>,
 }
 
 impl Topology {
@@ -99,14 +100,9 @@ impl Topology {
             let shared = requesters::behind(&above);
             let devices = here.iter().filter(|function| function.bridge.is_none());
             let devices: Vec<_> = devices.map(|function| function.address).collect();
-            if !shared.is_empty() {
-                maker.join(&devices);
-                for requester in shared {
-                    devices.first().into_iter().for_each(|first| maker.claim(*first, requester));
-                }
-            }
             for device in devices {
                 maker.claim(device, device.source());
+                shared.iter().for_each(|requester| maker.claim(device, *requester));
             }
         }
         for function in functions.values().filter(|function| function.bridge.is_none()) {
@@ -133,6 +129,12 @@ impl Topology {
     /// Which of [`groups`](Self::groups) a function is in.
     pub fn group_of(&self, function: PciAddress) -> Option<usize> {
         self.group_of.get(&function).copied()
+    }
+
+    /// How a function signs its requests by the time an IOMMU sees them, in order and each once: with its own
+    /// id, and with those of bridges and other functions. Nothing for a bridge.
+    pub fn requesters_of(&self, function: PciAddress) -> &[SourceId] {
+        self.requesters_of.get(&function).map_or(&[], Vec::as_slice)
     }
 
     fn group_of_mut(&mut self, function: PciAddress) -> Option<&mut Group> {

@@ -100,6 +100,22 @@ impl PathStep {
     }
 }
 
+impl fmt::Display for DeviceScope {
+    /// What is meant and the way to it: `bridge 00:1c.0/00.0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if !matches!(self.kind, ScopeKind::Endpoint | ScopeKind::SubHierarchy) {
+            write!(f, "{} at ", self.enumeration_id)?;
+        }
+        write!(f, "{:02x}:", self.start_bus)?;
+        for (index, step) in self.path.iter().enumerate() {
+            let slash = if index == 0 { "" } else { "/" };
+            write!(f, "{slash}{:02x}.{}", step.device(), step.function())?;
+        }
+        Ok(())
+    }
+}
+
 impl DeviceScope {
     /// Follows the path through the bridges to the function that is meant.
     ///

@@ -17,6 +17,8 @@ use crate::acpi::{RegionFault, region};
 /// expect, and nobody else's. Linux does the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ivmd {
+    /// Where the block starts, in bytes from the start of the table.
+    pub offset: usize,
     /// Which devices the block is for, by its type.
     pub kind: IvmdKind,
     /// The PCI segment of its devices.
@@ -59,6 +61,7 @@ pub struct IvmdFlags {
 impl Ivmd {
     /// What the block says, and what is wrong with it.
     pub(super) fn judged(
+        offset: usize,
         kind: IvmdKind,
         raw: &RawIvmd,
         width: u8,
@@ -73,6 +76,7 @@ impl Ivmd {
         let bytes = raw.bytes.get();
         let last_byte = bytes.checked_sub(1).map(|rest| base.checked_add(rest));
         let memory = Self {
+            offset,
             kind,
             segment: raw.segment.get(),
             first,

@@ -142,7 +142,7 @@ impl Ivrs {
         block: &Entry<'_, RawBlock>,
     ) -> Result<(), IvrsError> {
         let (raw, _) = block.fields::<RawIvmd>()?;
-        match Ivmd::judged(kind, raw, self.info.physical_size()) {
+        match Ivmd::judged(block.offset, kind, raw, self.info.physical_size()) {
             (memory, Ok(())) => self.memory.push(memory),
             (memory, Err(fault)) => self.refuse(block.offset, Refusal::Memory(memory, fault)),
         }
@@ -212,7 +212,7 @@ fn parse_unit(kind: IvhdKind, block: &Entry<'_, RawBlock>) -> Result<UnitBlock, 
         }
     };
     let entry::Parsed { sound, refused, skipped } = entry::parse_all(entries)?;
-    let unit = Ivhd::new(kind, raw, reported, sound);
+    let unit = Ivhd::new(block.offset, kind, raw, reported, sound);
     Ok(UnitBlock { offset: block.offset, unit, refused, skipped })
 }
 

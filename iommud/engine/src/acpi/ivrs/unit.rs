@@ -19,6 +19,8 @@ const REGISTER_BYTES_WITH_COUNTERS: u64 = 512 << 10;
 /// An I/O Virtualization Hardware Definition block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ivhd {
+    /// Where the block starts, in bytes from the start of the table.
+    pub offset: usize,
     /// The type of the block.
     pub kind: IvhdKind,
     /// The PCI segment of the unit and of its devices.
@@ -208,12 +210,14 @@ impl Reported {
 
 impl Ivhd {
     pub(super) fn new(
+        offset: usize,
         kind: IvhdKind,
         raw: &RawIvhd,
         reported: Reported,
         entries: Vec<DeviceEntry>,
     ) -> Self {
         Self {
+            offset,
             kind,
             segment: raw.segment.get(),
             function: SourceId::new(raw.function.get()),

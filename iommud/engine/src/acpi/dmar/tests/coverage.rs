@@ -76,6 +76,14 @@ fn a_path_is_followed_through_bridges() {
 }
 
 #[test]
+fn a_scope_prints_what_it_means_and_the_way_there() {
+    let bridge = scope(BRIDGE, 0x80, &[(0x1c, 4), (0, 0)]);
+    assert_eq!(bridge.to_string(), "bridge 80:1c.4/00.0");
+    let ioapic = DeviceScope { enumeration_id: 2, ..scope(ScopeKind::IoApic, 0xf0, &[(31, 0)]) };
+    assert_eq!(ioapic.to_string(), "ioapic 2 at f0:1f.0");
+}
+
+#[test]
 fn r5_bus_numbers_that_make_no_sense_are_no_way() {
     // Not configured; back to its own bus; backwards.
     for (first, last) in [(0, 0), (0, 255), (1, 9), (3, 2)] {
