@@ -10,6 +10,12 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitId(pub u16);
 
+impl UnitId {
+    /// Stands for no unit, but for the unmaps that are gathered before units are told of them. No table
+    /// names so many units.
+    pub(crate) const GATHERED: Self = Self(u16::MAX - 1);
+}
+
 /// One unit's promise. Tickets of a unit are confirmed in the order in which they were given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -45,6 +51,20 @@ impl Completion {
     /// Nothing will confirm it: what waits for this is never used again.
     pub const fn never() -> Self {
         Self { first: Some((UnitId(u16::MAX), Ticket::NEVER)), more: Vec::new() }
+    }
+
+    /// A batch of unmaps to be told to the units, and confirmed by them.
+    pub const fn gathered(batch: Ticket) -> Self {
+        Self { first: Some((UnitId::GATHERED, batch)), more: Vec::new() }
+    }
+
+    /// What of this a client has to wait for: all but batches of unmaps, by which it was to be answered sooner.
+    pub fn for_client(&self) -> Self {
+        let mut waited = Self::none();
+        for (unit, ticket) in self.tickets().filter(|(unit, _)| *unit != UnitId::GATHERED) {
+            waited.add(unit, ticket);
+        }
+        waited
     }
 
     /// Waits for this too.

@@ -2,10 +2,11 @@
 
 use alloc::string::{String, ToString};
 
-use dma_types::{Iova, PAGE_SIZE};
+use dma_types::{Iova, PAGE_SIZE, PciAddress};
 use iommu_engine::completion::Completion;
-use iommu_engine::engine::MapSpec;
+use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{Platform, RunId};
+use iommu_engine::policy::Quotas;
 use libdma::Error;
 use libdma::protocol::call::access_from_code;
 use libdma::protocol::{Rights, derive};
@@ -52,7 +53,13 @@ impl<P: Platform> Service<P> {
         };
         let label = label(&request.label)?;
         let Self { engine, platform, sessions, .. } = self;
-        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
+        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        let quotas = quotas_of(engine, holder.device);
+        let to_map = if access.is_some() { bytes } else { 0 };
+        if !holder.may_hold(bytes, &quotas) || !holder.may_map(to_map, &quotas) {
+            return Err(Error::QuotaExceeded);
+        }
+        let domain = holder.domain;
         let run = platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?;
         let id = sessions.next_buffer();
         let limit = Iova::new(request.limit.get());
@@ -99,6 +106,8 @@ impl<P: Platform> Service<P> {
         self.sessions.buffers.insert(id, buffer);
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.buffers.insert(id);
+            session.buffer_bytes += bytes;
+            session.mapped_bytes += to_map;
         }
         let handle = Handle { object: Object::Buffer(id), rights, greeted: false };
         let handle = self.handles.insert(handle);
@@ -147,6 +156,8 @@ impl<P: Platform> Service<P> {
         let mut unmapped = buffer.unmapped;
         if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
             session.buffers.remove(&id);
+            session.buffer_bytes -= buffer.bytes;
+            session.mapped_bytes -= buffer.mappings.values().sum::<u64>();
             engine.strike_record(platform, buffer.slot);
             for (iova, bytes) in buffer.mappings {
                 // What cannot be unmapped may be reached for good: its memory is never used again.
@@ -156,6 +167,12 @@ impl<P: Platform> Service<P> {
         }
         engine.free_run_after(platform, unmapped, buffer.run);
     }
+}
+
+/// What the driver of a device may hold.
+pub(crate) fn quotas_of(engine: &Engine, device: PciAddress) -> Quotas {
+    let policy = engine.device(device).map(|device| engine.policy_for(device));
+    policy.unwrap_or_else(|| engine.policy().for_all()).quotas
 }
 
 /// Refuses what is no size of a buffer.

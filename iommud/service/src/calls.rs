@@ -15,7 +15,7 @@ use libdma::protocol::{MAX_BATCH, Rights, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::buffers::check_size;
+use crate::buffers::{check_size, quotas_of};
 use crate::error::to_client;
 use crate::handle::{HandleId, Object};
 use crate::pending::Undo;
@@ -157,7 +157,7 @@ impl<P: Platform> Service<P> {
         let access = access_from_code(entry.access.get())?;
         let id = BufferId(entry.buffer.get());
         let Self { engine, platform, sessions, .. } = self;
-        let buffer = sessions.buffers.get_mut(&id).ok_or(Error::WrongOwner)?;
+        let buffer = sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
         if buffer.session != Some(session) {
             return Err(Error::WrongOwner);
         }
@@ -165,12 +165,21 @@ impl<P: Platform> Service<P> {
         if end > buffer.bytes {
             return Err(Error::OutOfBuffer);
         }
-        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
-        let limit = Iova::new(entry.limit.get());
         let run = buffer.run;
+        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        if !holder.may_map(bytes, &quotas_of(engine, holder.device)) {
+            return Err(Error::QuotaExceeded);
+        }
+        let domain = holder.domain;
+        let limit = Iova::new(entry.limit.get());
         let spec = MapSpec { run, offset, bytes, access, align: PAGE_SIZE, limit, owner: id.0 };
         let (iova, completion) = engine.map(platform, domain, &spec).map_err(to_client)?;
-        buffer.mappings.insert(iova, bytes);
+        if let Some(buffer) = sessions.buffers.get_mut(&id) {
+            buffer.mappings.insert(iova, bytes);
+        }
+        if let Some(session) = sessions.sessions.get_mut(&session) {
+            session.mapped_bytes += bytes;
+        }
         Ok((iova, completion))
     }
 
@@ -190,7 +199,7 @@ impl<P: Platform> Service<P> {
         let mut all = Completion::none();
         for entry in batch.entries.iter() {
             let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
-            all.join(&self.unmap_one(session, iova, bytes)?);
+            all.join(&self.unmap_one(session, iova, bytes)?.for_client());
         }
         Ok(Answered::after(batch.length(), all))
     }
@@ -211,6 +220,9 @@ impl<P: Platform> Service<P> {
             buffer.first = buffer.first.filter(|(first, _)| *first != iova);
             // Its memory must outlast what units may still hold of this mapping.
             buffer.unmapped.join(&completion);
+        }
+        if let Some(session) = sessions.sessions.get_mut(&session) {
+            session.mapped_bytes -= bytes;
         }
         Ok(completion)
     }

@@ -9,6 +9,7 @@ use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::engine::{Engine, Event};
 use iommu_engine::error::StartError;
 use iommu_engine::platform::Platform;
+use iommu_engine::policy::Policy;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
 use libdma::protocol::{Rights, derive};
@@ -44,6 +45,8 @@ impl Caller {
 pub struct Settings {
     /// Names and values, in the order in which they are shown.
     pub lines: Vec<(&'static str, String)>,
+    /// What the administrator decided.
+    pub policy: Policy,
 }
 
 /// The scheme's behaviour, on a platform.
@@ -65,7 +68,7 @@ impl<P: Platform> Service<P> {
     ///
     /// [`StartError`], with the platform given back.
     pub fn start(mut platform: P, settings: Settings) -> Result<Self, (StartError, P)> {
-        match Engine::start(&mut platform) {
+        match Engine::start(&mut platform, settings.policy.clone()) {
             Ok(engine) => Ok(Self {
                 platform,
                 engine,
@@ -224,9 +227,18 @@ impl<P: Platform> Service<P> {
                 return Err(to_client(error));
             }
         };
-        let buffers = BTreeSet::new();
-        let state =
-            Session { device: address, domain, uid, generation, secret, handles: 1, buffers, slot };
+        let state = Session {
+            device: address,
+            domain,
+            uid,
+            generation,
+            secret,
+            handles: 1,
+            buffers: BTreeSet::new(),
+            buffer_bytes: 0,
+            mapped_bytes: 0,
+            slot,
+        };
         self.sessions.sessions.insert(session, state);
         let object = Object::Device(session);
         let handle = self.handles.insert(Handle { object, rights: Rights::DEVICE, greeted: false });

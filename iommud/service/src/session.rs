@@ -8,6 +8,7 @@ use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::ledger::Slot;
 use iommu_engine::platform::RunId;
+use iommu_engine::policy::Quotas;
 
 /// Names a session. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,8 +35,25 @@ pub struct Session {
     pub handles: u32,
     /// Its buffers.
     pub buffers: BTreeSet<BufferId>,
+    /// How much memory is in them.
+    pub buffer_bytes: u64,
+    /// How many bytes of I/O addresses they are mapped at.
+    pub mapped_bytes: u64,
     /// Its record in the ledger.
     pub slot: Slot,
+}
+
+impl Session {
+    /// Whether it may hold a buffer more, of this much memory.
+    pub fn may_hold(&self, bytes: u64, quotas: &Quotas) -> bool {
+        self.buffers.len() < quotas.buffers as usize
+            && self.buffer_bytes.saturating_add(bytes) <= quotas.buffer_bytes
+    }
+
+    /// Whether its buffers may be mapped at this many bytes more of I/O addresses.
+    pub const fn may_map(&self, bytes: u64, quotas: &Quotas) -> bool {
+        self.mapped_bytes.saturating_add(bytes) <= quotas.mapped_bytes
+    }
 }
 
 /// A buffer: from its allocation until its last handle is gone.

@@ -156,5 +156,5 @@ fn settings(starter: &Starter, told: &Told) -> Settings {
         ("started", started.into()),
     ];
     lines.extend(told.settings());
-    Settings { lines }
+    Settings { lines, policy: told.policy.clone() }
 }

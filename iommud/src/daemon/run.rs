@@ -89,7 +89,7 @@ fn settings(options: &Options, told: &Told) -> Settings {
         ("socket", options.socket().display().to_string()),
     ];
     lines.extend(told.settings());
-    Settings { lines }
+    Settings { lines, policy: told.policy.clone() }
 }
 
 /// Takes as many descriptors as the system lets it, for each handle costs one or two.

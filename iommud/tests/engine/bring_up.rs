@@ -6,6 +6,7 @@ use std::time::Duration;
 use dma_types::PhysAddr;
 use iommu_engine::error::{EngineError, StartError};
 use iommu_engine::platform::{Registers, TableFrames};
+use iommu_engine::policy::Policy;
 use iommu_engine::unit::{UnitFailure, UnitState};
 use iommu_engine::{Engine, platform::ConfigSpace};
 use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
@@ -163,7 +164,7 @@ fn r5_a_unit_that_does_not_start_is_given_up_at_its_deadline() {
 fn a_machine_without_a_table_has_no_iommu() {
     let config = MachineConfig { units: Vec::new(), ..MachineConfig::default() };
     let mut platform = SimPlatform::with_manual_clock(config).unwrap();
-    let mut rig = match Engine::start(&mut platform) {
+    let mut rig = match Engine::start(&mut platform, Policy::default()) {
         Err(StartError::NoIommu) => return,
         Ok(engine) => Rig { platform, engine },
         Err(other) => panic!("{other}"),

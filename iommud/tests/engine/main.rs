@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod bring_up;
+mod deferred;
 mod failing;
 mod invalidation;
 mod isolation;

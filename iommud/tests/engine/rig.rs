@@ -8,6 +8,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::{Engine, Event, MapSpec};
 use iommu_engine::fault::Fault;
 use iommu_engine::platform::{BufferRuns, ConfigSpace, RunId};
+use iommu_engine::policy::Policy;
 use iommu_engine::unit::UnitState;
 use iommu_sim::vtd::VtdConfig;
 use iommu_sim::{Blocked, MachineConfig};
@@ -40,13 +41,24 @@ impl Rig {
         Self::start_on(SimPlatform::with_manual_clock(config).unwrap())
     }
 
-    pub(crate) fn start_on(mut platform: SimPlatform) -> Self {
+    pub(crate) fn start_on(platform: SimPlatform) -> Self {
+        Self::start_with(platform, Policy::default())
+    }
+
+    /// A machine with a policy, up and running.
+    pub(crate) fn with_policy(config: MachineConfig, policy: Policy) -> Self {
+        let mut rig = Self::start_with(SimPlatform::with_manual_clock(config).unwrap(), policy);
+        rig.settle();
+        rig
+    }
+
+    fn start_with(mut platform: SimPlatform, policy: Policy) -> Self {
         let functions: Vec<_> = platform.machine().functions().collect();
         for function in functions {
             // Memory space and bus mastering, as a driver turns them on.
             platform.config_write(function, 4, 6);
         }
-        let engine = Engine::start(&mut platform).unwrap();
+        let engine = Engine::start(&mut platform, policy).unwrap();
         Self { platform, engine }
     }
 

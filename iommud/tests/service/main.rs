@@ -4,6 +4,7 @@
 mod batches;
 mod buffers;
 mod hostile;
+mod quotas;
 mod reports;
 mod rig;
 mod sessions;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dma_types::PciAddress;
+use iommu_engine::policy::Policy;
 use iommu_service::in_process::InProcess;
 use iommu_service::{Caller, Service, Settings};
 use iommu_sim::vtd::VtdConfig;
@@ -35,13 +36,21 @@ impl Rig {
         Self::on(MachineConfig::with_unit(unit))
     }
 
+    pub(crate) fn with_policy(policy: Policy) -> Self {
+        Self::with(MachineConfig::default(), policy)
+    }
+
     pub(crate) fn on(config: MachineConfig) -> Self {
+        Self::with(config, Policy::default())
+    }
+
+    pub(crate) fn with(config: MachineConfig, policy: Policy) -> Self {
         let platform = SimPlatform::new(config).unwrap();
         let functions: Vec<_> = platform.machine().functions().collect();
         for function in functions {
             platform.machine_mut().config_write(function, 4, 6);
         }
-        let settings = Settings { lines: vec![("platform", "test".into())] };
+        let settings = Settings { lines: vec![("platform", "test".into())], policy };
         let Ok(service) = Service::start(platform, settings) else { panic!("no IOMMU") };
         let service = Arc::new(Mutex::new(service));
         while !service.lock().engine().is_settled() {

@@ -12,6 +12,7 @@ use crate::iova::{INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_Z
 use crate::ledger::Slot;
 use crate::machine::ReservedRange;
 use crate::platform::{Segment, TableFrames};
+use crate::policy::Invalidation;
 use crate::table::{Translation, Unmapped};
 use crate::unit::{Abilities, Changed, DomainId, Touched};
 
@@ -35,6 +36,8 @@ pub struct Domain {
     /// What every unit must be able to do that its devices are behind.
     abilities: Abilities,
     table: DomainTable,
+    /// When an unmap is answered.
+    invalidation: Invalidation,
     addresses: IovaAllocator,
     mappings: BTreeMap<Iova, Mapping>,
     memberships: Vec<Membership>,
@@ -66,6 +69,7 @@ impl Domain {
             made_for: made_for.to_vec(),
             abilities,
             table: DomainTable::new(frames, &abilities)?,
+            invalidation: Invalidation::Strict,
             addresses,
             mappings: BTreeMap::new(),
             memberships: Vec::new(),
@@ -78,6 +82,16 @@ impl Domain {
     /// What every unit must be able to do that its devices are behind.
     pub fn abilities(&self) -> &Abilities {
         &self.abilities
+    }
+
+    /// When an unmap in it is answered.
+    pub fn invalidation(&self) -> Invalidation {
+        self.invalidation
+    }
+
+    /// Has unmaps in it gathered.
+    pub fn defer_invalidation(&mut self) {
+        self.invalidation = Invalidation::Deferred;
     }
 
     /// How many levels its page table has.

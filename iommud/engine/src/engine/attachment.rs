@@ -193,7 +193,10 @@ impl Engine {
         let Some(key) = self.groups.get(id.0).and_then(|group| group.home) else { return };
         if let Err(error) = self.enter(platform, id, key) {
             self.remarks.extend(
-                self.groups[id.0].members().first().map(|address| Remark::HomeNotMapped { address: *address, error }),
+                self.groups[id.0]
+                    .members()
+                    .first()
+                    .map(|address| Remark::HomeNotMapped { address: *address, error }),
             );
             self.groups[id.0].home = None;
             // Nothing is attached to it any more, for it had this one group.

@@ -7,8 +7,10 @@ use dma_types::PciAddress;
 use super::Engine;
 use crate::domain::{Domain, DomainKey, DomainTable};
 use crate::error::EngineError;
-use crate::machine::merged;
+use crate::machine::{Device, merged};
+use crate::pci::Function;
 use crate::platform::Platform;
+use crate::policy::{DevicePolicy, Invalidation};
 use crate::records::DomainRecord;
 use crate::retired::Retired;
 use crate::unit::Abilities;
@@ -47,6 +49,9 @@ impl Engine {
         let groups = devices.iter().filter_map(|device| self.group(*device));
         let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
         let mut domain = Domain::new(platform, &members, abilities, everywhere)?;
+        if members.iter().all(|member| self.is_deferred(*member)) {
+            domain.defer_invalidation();
+        }
         let own = members.iter().filter_map(|device| self.devices.get(device));
         let own: Vec<_> = own.flat_map(|device| device.reserved.iter().copied()).collect();
         let own = merged(own);
@@ -80,6 +85,10 @@ impl Engine {
         if domain.devices() > 0 {
             return Err(EngineError::DomainInUse(key));
         }
+        if self.deferred.holds(key) {
+            // Afterwards nobody would know which units to tell.
+            self.tell_gathered(platform);
+        }
         let Some(domain) = self.domains.remove(&key) else { return Ok(()) };
         if let Some(slot) = domain.slot() {
             self.ledger.remove(platform, slot);
@@ -89,6 +98,21 @@ impl Engine {
         let completion = domain.destroy(platform, &mut frames);
         self.retire(platform, Retired { completion, frames, domain_ids, ..Retired::default() });
         Ok(())
+    }
+
+    /// Whether a function does not stand in the way of deferred invalidation: the policy allows it, or it is a
+    /// bridge, which has nothing unmapped.
+    fn is_deferred(&self, address: PciAddress) -> bool {
+        self.devices.get(&address).is_some_and(|device| {
+            device.function.bridge.is_some()
+                || self.policy_for(device).invalidation == Invalidation::Deferred
+        })
+    }
+
+    /// What the administrator decided for a device.
+    pub fn policy_for(&self, device: &Device) -> DevicePolicy {
+        let Function { address, vendor, device, .. } = device.function;
+        self.policy.for_device(address, vendor, device)
     }
 
     /// What all the units in front of these devices can do, as far as a table will ask for it.

@@ -10,6 +10,7 @@ use crate::domain::{DomainKey, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
 use crate::platform::{Platform, RunId};
+use crate::policy::Invalidation;
 use crate::records::DomainRecord;
 use crate::retired::Retired;
 use crate::segments;
@@ -66,7 +67,12 @@ impl Engine {
                 completion.add(unit, ticket);
             }
         }
-        if domain.root() != root {
+        let grown = domain.root() != root;
+        if touched == Touched::Tables && self.deferred.holds(key) {
+            // Units may still walk tables that were unlinked: the client is not to wait for a batch to fill.
+            self.tell_gathered(platform);
+        }
+        if grown {
             completion.join(&self.follow_root(platform, key));
         }
         Ok((iova, completion))
@@ -110,9 +116,13 @@ impl Engine {
         let mut frames = Vec::new();
         let range = domain.unmap(platform, iova, bytes, &mut frames)?;
         let mut completion = Completion::none();
-        for (unit, id) in domain.memberships() {
-            let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
-            completion.add(unit, hardware.invalidate(platform, id, range));
+        if domain.invalidation() == Invalidation::Deferred {
+            completion = self.deferred.gather(key, platform.now());
+        } else {
+            for (unit, id) in domain.memberships() {
+                let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+                completion.add(unit, hardware.invalidate(platform, id, range));
+            }
         }
         if range.touched == Touched::Tables {
             domain.tables_unlinked(&completion);
@@ -121,6 +131,7 @@ impl Engine {
         let retired =
             Retired { completion: completion.clone(), frames, range, ..Retired::default() };
         self.retire(platform, retired);
+        self.tell_if_due(platform);
         Ok(completion)
     }
 
@@ -145,7 +156,9 @@ impl Engine {
 
     /// Frees everything that the units have confirmed.
     pub(super) fn release(&mut self, platform: &mut impl Platform) {
-        while let Some(retired) = self.quarantine.take(|it| progress(&self.units, it)) {
+        while let Some(retired) =
+            self.quarantine.take(|it| progress(&self.units, &self.deferred, it))
+        {
             self.free(platform, retired);
         }
     }

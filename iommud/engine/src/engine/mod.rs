@@ -5,6 +5,7 @@
 //! | here | start, poll, and what there is to see |
 //! | `domains` | domains, from their making to their end |
 //! | `attachment` | devices in and out of them, a group at a time |
+//! | [`deferred`] | unmaps that units are told of together |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
 //!
 //! # What is promised
@@ -15,6 +16,7 @@
 //! call returns tells when that is, for those who must know. A call that fails has changed nothing (R7).
 
 mod attachment;
+pub mod deferred;
 mod domains;
 mod mapping;
 
@@ -23,6 +25,7 @@ use alloc::vec::Vec;
 
 use dma_types::PciAddress;
 
+use self::deferred::Deferred;
 pub use self::mapping::MapSpec;
 use crate::completion::{Completion, Progress, UnitId};
 use crate::domain::{Domain, DomainKey};
@@ -32,6 +35,7 @@ use crate::ledger::{Ledger, Record, Slot};
 use crate::machine::{self, Device, Group, GroupId, Remark, UnitSlot};
 use crate::pci;
 use crate::platform::{Platform, Segment};
+use crate::policy::Policy;
 use crate::records::UnitRecord;
 use crate::retired::Quarantine;
 use crate::unit::{Unit, UnitState};
@@ -65,20 +69,22 @@ pub struct Engine {
     domains: BTreeMap<DomainKey, Domain>,
     next_domain: u64,
     quarantine: Quarantine,
+    deferred: Deferred,
+    policy: Policy,
     ledger: Ledger,
     /// Reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
 }
 
 impl Engine {
-    /// Finds the machine's IOMMUs and devices, and begins to bring the units up. They are up when
+    /// Finds the machine's IOMMUs and devices, and begins to bring the units up, as the policy says. They are up when
     /// [`is_settled`](Self::is_settled), after some [polls](Self::poll).
     ///
     /// # Errors
     ///
     /// [`StartError`] if there is no table of IOMMUs that can be used. A single unit that cannot be used is
     /// left out, and the others go on.
-    pub fn start(platform: &mut impl Platform) -> Result<Self, StartError> {
+    pub fn start(platform: &mut impl Platform, policy: Policy) -> Result<Self, StartError> {
         let ledger = Ledger::create(platform)?;
         let machine::Found { units, devices, groups, remarks } = machine::discover(platform)?;
         let mut engine = Self {
@@ -89,6 +95,8 @@ impl Engine {
             domains: BTreeMap::new(),
             next_domain: 1,
             quarantine: Quarantine::default(),
+            deferred: Deferred::default(),
+            policy,
             ledger,
             pieces: Vec::new(),
         };
@@ -141,6 +149,8 @@ impl Engine {
                 }
             }
         }
+        self.tell_if_due(platform);
+        self.forget_batches();
         self.release(platform);
     }
 
@@ -152,6 +162,7 @@ impl Engine {
     /// Whether something waits for hardware, so that the engine should be polled soon.
     pub fn is_waiting(&self) -> bool {
         !self.is_settled()
+            || self.deferred.holds_any()
             || self.running_units().any(|unit| !unit.has_failed() && unit.open_tickets() > 0)
     }
 
@@ -174,7 +185,12 @@ impl Engine {
 
     /// How a completion stands. It does not change before the next [poll](Self::poll).
     pub fn progress(&self, completion: &Completion) -> Progress {
-        progress(&self.units, completion)
+        progress(&self.units, &self.deferred, completion)
+    }
+
+    /// What the administrator decided.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The units, in the order of the firmware's table, by [`UnitId`].
@@ -279,9 +295,23 @@ fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
     unit.is_none_or(|unit| unit.has_failed())
 }
 
-fn progress(units: &[UnitSlot], completion: &Completion) -> Progress {
+/// How a completion stands, its batches of unmaps included.
+fn progress(units: &[UnitSlot], deferred: &Deferred, completion: &Completion) -> Progress {
+    let batch = completion.tickets().find(|(unit, _)| *unit == UnitId::GATHERED);
+    let of_batch = batch.map_or(Progress::Done, |(_, batch)| {
+        deferred.progress(batch, |completion| units_progress(units, completion))
+    });
+    match (of_batch, units_progress(units, completion)) {
+        (Progress::Done, other) | (other, Progress::Done) => other,
+        (Progress::Failed, _) | (_, Progress::Failed) => Progress::Failed,
+        (Progress::Pending, Progress::Pending) => Progress::Pending,
+    }
+}
+
+/// How what units have promised stands.
+fn units_progress(units: &[UnitSlot], completion: &Completion) -> Progress {
     let mut all = Progress::Done;
-    for (id, ticket) in completion.tickets() {
+    for (id, ticket) in completion.tickets().filter(|(id, _)| *id != UnitId::GATHERED) {
         let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
         let Some(unit) = unit else { return Progress::Failed };
         if unit.confirmed() >= ticket {

@@ -7,6 +7,7 @@ use iommu_engine::Engine;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::fault::Tried;
 use iommu_engine::platform::{BufferRuns, Platform};
+use iommu_engine::policy::Policy;
 use iommu_engine::unit::UnitState;
 
 use super::blocking::{MARK, OTHER};

@@ -1,0 +1,114 @@
+//! Unmaps that units are told of together.
+//!
+//! Where the policy says so, an unmap is not followed by an invalidation of its own. Unmaps are gathered, and
+//! each unit is told once to forget all of a domain. Until it has confirmed that, nothing that was unmapped is
+//! used again (rule R2), exactly as if each had been told alone; only the client is answered sooner.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+
+use dma_types::Iova;
+
+use super::{Engine, unit_mut};
+use crate::completion::{Completion, Progress, Ticket};
+use crate::domain::DomainKey;
+use crate::platform::{Instant, Platform};
+use crate::unit::{Changed, Touched};
+
+/// How many unmaps are gathered at the most.
+pub const MOST_GATHERED: usize = 128;
+
+/// How long the first of them waits at the most.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(5);
+
+/// The unmaps that no unit has been told of, and the batches of them that units have not confirmed.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    /// The domains that the unmaps are of.
+    domains: BTreeSet<DomainKey>,
+    gathered: usize,
+    since: Instant,
+    /// How many batches units have been told of.
+    told: u64,
+    /// What of those they have yet to confirm.
+    waiting: BTreeMap<u64, Completion>,
+}
+
+impl Deferred {
+    /// Adds an unmap: what its batch is waited for with.
+    pub(super) fn gather(&mut self, domain: DomainKey, now: Instant) -> Completion {
+        if self.gathered == 0 {
+            self.since = now;
+        }
+        self.gathered += 1;
+        self.domains.insert(domain);
+        Completion::gathered(Ticket(self.told + 1))
+    }
+
+    /// Whether units should be told now.
+    fn is_due(&self, now: Instant) -> bool {
+        self.gathered >= MOST_GATHERED
+            || (self.holds_any() && now.since(self.since) >= LONGEST_WAIT)
+    }
+
+    /// Whether there are unmaps that no unit has been told of.
+    pub(super) fn holds_any(&self) -> bool {
+        self.gathered > 0
+    }
+
+    /// Whether there are some of this domain's.
+    pub(super) fn holds(&self, domain: DomainKey) -> bool {
+        self.domains.contains(&domain)
+    }
+
+    /// How a batch stands.
+    pub(super) fn progress(
+        &self,
+        batch: Ticket,
+        units: impl Fn(&Completion) -> Progress,
+    ) -> Progress {
+        if batch.0 > self.told {
+            return Progress::Pending;
+        }
+        self.waiting.get(&batch.0).map_or(Progress::Done, units)
+    }
+
+    /// Forgets the batches of which this is true.
+    fn forget(&mut self, done: impl Fn(&Completion) -> bool) {
+        self.waiting.retain(|_, completion| !done(completion));
+    }
+}
+
+impl Engine {
+    /// Tells the units of unmaps that were gathered, if it is time.
+    pub(super) fn tell_if_due(&mut self, platform: &mut impl Platform) {
+        if self.deferred.is_due(platform.now()) {
+            self.tell_gathered(platform);
+        }
+    }
+
+    /// Tells the units of all unmaps that were gathered.
+    pub(super) fn tell_gathered(&mut self, platform: &mut impl Platform) {
+        if !self.deferred.holds_any() {
+            return;
+        }
+        let everything = Changed { start: Iova::new(0), bytes: u64::MAX, touched: Touched::Tables };
+        let mut completion = Completion::none();
+        for key in core::mem::take(&mut self.deferred.domains) {
+            let Some(domain) = self.domains.get(&key) else { continue };
+            for (unit, id) in domain.memberships() {
+                let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+                completion.add(unit, hardware.invalidate(platform, id, everything));
+            }
+        }
+        self.deferred.gathered = 0;
+        self.deferred.told += 1;
+        self.deferred.waiting.insert(self.deferred.told, completion);
+    }
+
+    /// Forgets the batches that all units have confirmed.
+    pub(super) fn forget_batches(&mut self) {
+        let Self { deferred, units, .. } = self;
+        deferred.forget(|completion| super::units_progress(units, completion) == Progress::Done);
+    }
+}

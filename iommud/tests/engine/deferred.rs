@@ -1,0 +1,93 @@
+//! Unmaps that units are told of together (R2).
+
+use std::time::Duration;
+
+use dma_types::Access;
+use iommu_engine::completion::Progress;
+use iommu_engine::engine::deferred::{LONGEST_WAIT, MOST_GATHERED};
+use iommu_engine::policy::{Devices, Invalidation, Policy, Rule};
+use iommu_sim::MachineConfig;
+
+use crate::rig::{Rig, edu};
+
+fn deferred() -> Policy {
+    Policy { invalidation: Invalidation::Deferred, ..Policy::default() }
+}
+
+#[test]
+fn r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again() {
+    let mut rig = Rig::with_policy(MachineConfig::default(), deferred());
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.write(iova.get(), &[1; 8]).unwrap();
+    let free_before = rig.platform.usage().live_run_bytes;
+
+    let Rig { platform, engine } = &mut rig;
+    let completion = engine.unmap(platform, domain, iova, 4096).unwrap();
+    engine.free_run_after(platform, completion.clone(), run);
+    assert_eq!(completion.for_client().tickets().count(), 0);
+    // The window that this policy leaves open, and why it is not the default.
+    assert_eq!(rig.write(iova.get(), &[2; 8]), Ok(()));
+    assert_eq!(rig.engine.progress(&completion), Progress::Pending);
+    assert_eq!(rig.platform.usage().live_run_bytes, free_before);
+    let next = rig.run(4096);
+    assert_ne!(rig.map(domain, next, 4096, Access::ReadWrite), iova);
+
+    rig.pass(LONGEST_WAIT);
+    rig.finish(&completion);
+    assert!(rig.write(iova.get(), &[3; 8]).is_err());
+    assert_eq!(rig.platform.usage().live_run_bytes, free_before);
+    rig.check();
+}
+
+#[test]
+fn many_unmaps_are_one_request_and_a_full_batch_does_not_wait() {
+    let mut rig = Rig::with_policy(MachineConfig::default(), deferred());
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let mut last = None;
+    for _ in 0..MOST_GATHERED {
+        let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+        let Rig { platform, engine } = &mut rig;
+        last = Some(engine.unmap(platform, domain, iova, 4096).unwrap());
+    }
+    // No time has passed since the last.
+    rig.pass(Duration::ZERO);
+    rig.finish(&last.unwrap());
+    assert_eq!(rig.engine.retired(), 0);
+    rig.check();
+}
+
+#[test]
+fn r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered() {
+    let mut rig = Rig::with_policy(MachineConfig::default(), deferred());
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.write(iova.get(), &[1; 8]).unwrap();
+    let Rig { platform, engine } = &mut rig;
+    engine.unmap(platform, domain, iova, 4096).unwrap();
+    let detached = engine.detach(platform, edu()).unwrap();
+    engine.destroy_domain(platform, domain).unwrap();
+    rig.finish(&detached);
+    assert!(rig.write(iova.get(), &[2; 8]).is_err());
+    rig.pass(LONGEST_WAIT);
+    assert_eq!(rig.engine.retired(), 0);
+    rig.check();
+}
+
+#[test]
+fn a_rule_makes_one_device_strict_again() {
+    let mut policy = deferred();
+    let rule = Rule { invalidation: Some(Invalidation::Strict), ..Rule::new(Devices::At(edu())) };
+    policy.rules.push(rule);
+    let mut rig = Rig::with_policy(MachineConfig::default(), policy);
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.write(iova.get(), &[1; 8]).unwrap();
+    rig.unmap(domain, iova, 4096);
+    assert!(rig.write(iova.get(), &[2; 8]).is_err());
+    rig.check();
+}

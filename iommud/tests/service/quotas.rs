@@ -1,0 +1,73 @@
+//! What one driver may hold, by the policy.
+
+use iommu_engine::policy::{Devices, Policy, Quotas, Rule};
+use libdma::device::MapRequest;
+use libdma::{Access, Coherent, Error};
+
+use crate::rig::{Rig, edu};
+
+const PAGE: usize = 4096;
+
+fn policy(quotas: Quotas) -> Policy {
+    Policy { quotas, ..Policy::default() }
+}
+
+#[test]
+fn r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more() {
+    let roomy = Quotas::default();
+    for (what, quotas, most) in [
+        ("buffers", Quotas { buffers: 3, ..roomy }, 3),
+        ("bytes in them", Quotas { buffer_bytes: 2 * PAGE as u64, ..roomy }, 2),
+        ("bytes mapped", Quotas { mapped_bytes: 4 * PAGE as u64, ..roomy }, 4),
+    ] {
+        let rig = Rig::with_policy(policy(quotas));
+        // The unit's table for the bus is made once, and stays.
+        drop(rig.open());
+        let before = rig.usage();
+        let device = rig.open();
+        let one = || Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "quota");
+        let mut held: Vec<_> = (0..most).map(|_| one().unwrap()).collect();
+        let usage = rig.usage();
+        assert_eq!(one().err(), Some(Error::QuotaExceeded), "{what}");
+        assert_eq!(rig.usage(), usage, "{what}");
+        held.pop();
+        held.push(one().unwrap());
+        assert_eq!(one().err(), Some(Error::QuotaExceeded), "{what}");
+        drop((held, device));
+        assert_eq!(rig.usage(), before, "{what}");
+        rig.check();
+    }
+}
+
+#[test]
+fn memory_that_is_mapped_twice_counts_twice() {
+    let rig =
+        Rig::with_policy(policy(Quotas { mapped_bytes: 2 * PAGE as u64, ..Quotas::default() }));
+    let device = rig.open();
+    let buffer = Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "twice").unwrap();
+    let whole = || MapRequest {
+        buffer: buffer.buffer(),
+        offset: 0,
+        bytes: PAGE as u64,
+        access: Access::Read,
+    };
+    let mapped = device.map(&[whole()]).unwrap();
+    assert_eq!(device.map(&[whole()]).err(), Some(Error::QuotaExceeded));
+    device.unmap(&mapped).unwrap();
+    // All or nothing: the first of two would have fitted.
+    assert_eq!(device.map(&[whole(), whole()]).err(), Some(Error::QuotaExceeded));
+    assert!(device.map(&[whole()]).is_ok());
+    rig.check();
+}
+
+#[test]
+fn a_rule_for_the_device_goes_before_the_quota_for_all() {
+    let mut policy = policy(Quotas { buffers: 1, ..Quotas::default() });
+    policy.rules.push(Rule { buffers: Some(2), ..Rule::new(Devices::At(edu())) });
+    let rig = Rig::with_policy(policy);
+    let device = rig.open();
+    let one = || Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "rule");
+    let _held = [one().unwrap(), one().unwrap()];
+    assert_eq!(one().err(), Some(Error::QuotaExceeded));
+    rig.check();
+}
