@@ -72,7 +72,7 @@ impl Plan {
         mut pieces: Pieces<'_>,
     ) -> Result<(), MapError> {
         let mut open: Option<(u64, Place<'a, F>)> = None;
-        let sizes = root.format.page_sizes();
+        let sizes = root.page_sizes();
         while let Some(batch) = pieces.next(sizes) {
             let base = batch.iova & !table_mask(batch.level);
             let place = match open.take() {
@@ -127,7 +127,7 @@ pub(super) fn write<F: Format>(
     supply: &mut Supply,
 ) -> Result<(), MapError> {
     let mut open: Option<(u64, Node<'_, F>)> = None;
-    let sizes = root.format.page_sizes();
+    let sizes = root.page_sizes();
     while let Some(batch) = pieces.next(sizes) {
         let base = batch.iova & !table_mask(batch.level);
         let node = match open {

@@ -24,11 +24,12 @@ impl<F: Format> PageTable<F> {
         let old = self.root_node(frames)?;
         let is_empty = old.is_empty();
         let tables = if is_empty || F::MAKES_SKIPS { 1 } else { usize::from(top - self.top) };
+        self.outgrown.try_reserve(1).map_err(|_| MapError::OutOfFrames)?;
         let mut supply = Supply::allocate(frames, tables, self.format.is_coherent())?;
         if is_empty {
             // It is no part of the table any more.
             self.near = Near::NONE;
-            self.outgrown = Some(self.root);
+            self.outgrown.push(self.root);
             (self.root, self.top) = (supply.take()?, top);
             return Ok(());
         }
@@ -45,7 +46,7 @@ impl<F: Format> PageTable<F> {
     pub(super) fn shrink(
         &mut self,
         frames: &mut impl TableFrames,
-        (root, top, outgrown): (PhysAddr, u8, Option<PhysAddr>),
+        (root, top, outgrown): (PhysAddr, u8, usize),
     ) {
         let (mut frame, mut level) = (self.root, self.top);
         while frame != root && level > top {
@@ -58,6 +59,7 @@ impl<F: Format> PageTable<F> {
                 _ => break,
             }
         }
-        (self.root, self.top, self.outgrown) = (root, top, outgrown);
+        (self.root, self.top) = (root, top);
+        self.outgrown.truncate(outgrown);
     }
 }

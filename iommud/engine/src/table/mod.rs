@@ -9,7 +9,7 @@
 //! | `fill` | how pages are written into one table |
 //! | `enter` | how a range is entered that takes more: looked at first, then written |
 //! | `grow` | the root under a new one, when addresses outgrow it |
-//! | `remove` | how a range is removed: looked at first, then cleared |
+//! | `remove` | how a range is removed: looked at first, then cleared, and tables unlinked |
 //! | `split` | what is left of a large page of which a part is removed |
 //! | `pieces` | physical memory, taken from the front by pages alike |
 //! | `node` | one table: its entries, and how many are in use |
@@ -35,6 +35,22 @@
 //! caller, with its contents as they were: the unit may still walk it until the caller has had the
 //! invalidation confirmed (rule R2). Units that do not snoop get every changed entry flushed, in the same
 //! order.
+//!
+//! # After a restart
+//!
+//! Nothing restarts yet. Whoever takes over the tables of a daemon that died, perhaps between two stores, has
+//! to know:
+//!
+//! - Root, level and format stand nowhere in the tables.
+//! - Counts cannot be trusted. Every table that is reached from the root is to be counted afresh, before anything is
+//!   mapped or unmapped; empty ones, which only an interrupted operation leaves, are to be unlinked, and
+//!   entries of a page that fills several completed or cleared.
+//! - What is mapped need not be what was asked for: a map may have been entered in part, an unmap removed in
+//!   part. The record of mappings decides, and the rest is unmapped.
+//! - Frames that no root reaches may have been unlinked with their invalidation still to be confirmed. They are free
+//!   once every unit has confirmed that it has forgotten everything (rule R2).
+//!
+//! A wrong count can unlink pages that are mapped, or keep an empty table. It cannot map anything.
 //!
 //! # All or nothing
 //!

@@ -3,7 +3,7 @@
 //! The count stands in the table itself, in bits that hardware ignores ([`Format::SPARE`]), a part in each
 //! of the first entries. It is modulo 512, which is enough: a table that something was added to is not
 //! empty, and one that something was taken from is not full. It is wrong for as long as entries are being
-//! written, so that whoever takes over the tables of a daemon that died must count afresh. Hardware must not write to
+//! written, and trusted afterwards: see "After a restart" in the [module](super). Hardware must not write to
 //! entries itself (accessed and dirty flags are never turned on), or one would lose what the other wrote.
 
 use alloc::vec::Vec;
@@ -53,6 +53,12 @@ impl<'a, F: Format> Node<'a, F> {
             return Err(Foreign(frame));
         }
         Self::new(frames, self.format, frame, level)
+    }
+
+    /// The sizes of pages that there can be under it as the root: none is as long as what it spans.
+    #[inline]
+    pub(super) fn page_sizes(&self) -> u64 {
+        self.format.page_sizes() & table_mask(self.level)
     }
 
     /// The entry that an address goes through.

@@ -8,12 +8,13 @@ use super::enter::{Place, Plan, find, write};
 use super::error::{Foreign, MapError, UnmapError};
 use super::fill::{fill, fill_page, fill_small};
 use super::format::{
-    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, low_bits, slot_mask, table_mask,
+    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, index, low_bits, shift, slot_mask,
+    table_mask,
 };
 use super::near::Near;
 use super::node::{Node, holds};
 use super::pieces::Pieces;
-use super::remove::{Remove, clear_page, clear_pages, pages_of_one_table};
+use super::remove::{Remove, pages_of_one_table};
 use super::supply::Supply;
 use crate::platform::{Segment, TableFrames};
 use crate::unit::Touched;
@@ -25,9 +26,9 @@ pub struct PageTable<F> {
     pub(super) root: PhysAddr,
     /// The level of the root.
     pub(super) top: u8,
-    /// A former root that was empty when the table grew. A unit may be told of the new one only later, so
-    /// it is given to the caller with the next that is retired.
-    pub(super) outgrown: Option<PhysAddr>,
+    /// Former roots that were empty when the table grew. A unit may be told of the new one only later, so
+    /// they are given to the caller with the next table that is retired.
+    pub(super) outgrown: Vec<PhysAddr>,
     /// Never a table that is not linked.
     pub(super) near: Near,
 }
@@ -81,7 +82,7 @@ impl<F: Format> PageTable<F> {
             frames.flush_entries(root, 0..512);
         }
         let top = format.levels().saturating_sub(1);
-        Ok(Self { format, root, top, outgrown: None, near: Near::NONE })
+        Ok(Self { format, root, top, outgrown: Vec::new(), near: Near::NONE })
     }
 
     /// Its root. It changes when the table [grows](Self::map).
@@ -96,8 +97,10 @@ impl<F: Format> PageTable<F> {
 
     /// Maps physical memory from `iova` on. Pages are as large as addresses and lengths allow.
     ///
-    /// The root may be another afterwards, of more levels, if the format's root can grow. What was mapped
-    /// before is reached through either.
+    /// [`root`](Self::root) and [`levels`](Self::levels) may be others afterwards, if the format's root can grow.
+    /// What was mapped before is reached through either root, what is mapped now through the new one alone. Units
+    /// must have been told of it before they are asked to forget what is unmapped next: a former root may
+    /// be among what that retires.
     ///
     /// # Errors
     ///
@@ -137,12 +140,12 @@ impl<F: Format> PageTable<F> {
         permissions: Permissions,
     ) -> Result<Touched, MapError> {
         let mut pieces = Pieces::new(span.start, memory);
+        let root = self.root_node(frames)?;
         if span.last <= self.reach()
-            && let Some(batch) = pieces.next(self.format.page_sizes())
+            && let Some(batch) = pieces.next(root.page_sizes())
         {
             let alone = batch.iova + (batch.bytes - 1) == span.last;
             let small = self.has_small(span) && batch.level == 0;
-            let root = self.root_node(frames)?;
             if (alone || small)
                 && let Place::Table(node) = find(frames, root, span.start, batch.level)?
             {
@@ -228,7 +231,7 @@ impl<F: Format> PageTable<F> {
         pieces: Pieces<'_>,
         permissions: Permissions,
     ) -> Result<Touched, MapError> {
-        let before = (self.root, self.top, self.outgrown);
+        let before = (self.root, self.top, self.outgrown.len());
         if span.last > self.reach() {
             self.grow(frames, span)?;
         }
@@ -277,11 +280,8 @@ impl<F: Format> PageTable<F> {
             && let Entry::Leaf { order: found, .. } = node.entry(iova.get())
             && found == order
         {
-            let mut touched = Touched::Leaves;
-            if clear_page(frames, &node, iova.get(), order) && node.frame != self.root {
-                self.prune(frames, iova.get(), retired)?;
-                touched = Touched::Tables;
-            }
+            let count = 1 << (order - shift(node.level));
+            let touched = self.clear(frames, &node, iova.get(), count, retired)?;
             return Ok(Unmapped { start: iova, bytes, touched });
         }
         let more = bytes.checked_sub(1).ok_or(UnmapError::Empty)?;
@@ -310,47 +310,19 @@ impl<F: Format> PageTable<F> {
             None => self.root_node(frames)?,
         };
         if let Some(node) = pages_of_one_table(frames, node, span)? {
-            if clear_pages(frames, &node, span) && node.frame != self.root {
-                self.prune(frames, span.start, retired)?;
-                return Ok(span.unmapped(Touched::Tables));
+            let count = index(node.level, span.last) + 1 - index(node.level, span.start);
+            let touched = self.clear(frames, &node, span.start, count, retired)?;
+            if touched == Touched::Leaves {
+                self.near.note(&node, span.start);
             }
-            self.near.note(&node, span.start);
-            return Ok(span.unmapped(Touched::Leaves));
+            return Ok(span.unmapped(touched));
         }
         let unmapped = Remove::new(self.format, span).remove(frames, self, retired)?;
         if unmapped.touched == Touched::Tables {
             self.near = Near::NONE;
-            retired.extend(self.outgrown.take());
+            retired.append(&mut self.outgrown);
         }
         Ok(unmapped)
-    }
-
-    /// Unlinks the table that an address was in, which is empty, and those above that have nothing else.
-    #[cold]
-    fn prune(
-        &mut self,
-        frames: &impl TableFrames,
-        address: u64,
-        retired: &mut Vec<PhysAddr>,
-    ) -> Result<(), UnmapError> {
-        self.near = Near::NONE;
-        let root = self.root_node(frames)?;
-        let (mut node, mut kept) = (root, root);
-        while let Entry::Table { frame, level, .. } = node.entry(address) {
-            // One entry is in use: the one on the way.
-            if node.live() != 1 {
-                kept = node;
-            }
-            node = node.below(frames, frame, level)?;
-        }
-        node = kept;
-        while let Entry::Table { frame, level, .. } = node.entry(address) {
-            node = node.below(frames, frame, level)?;
-            retired.push(frame);
-        }
-        kept.store(frames, address, 0, usize::MAX);
-        retired.extend(self.outgrown.take());
-        Ok(())
     }
 
     /// Where an address leads, as hardware would find it.

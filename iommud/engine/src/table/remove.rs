@@ -5,8 +5,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_types::{Iova, PhysAddr};
 
-use super::error::UnmapError;
+use super::error::{Foreign, UnmapError};
 use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
+use super::near::Near;
 use super::node::{Node, all, each, holds};
 use super::page_table::{PageTable, Span, Unmapped};
 use super::split::{Page, cost, rest};
@@ -14,40 +15,75 @@ use super::supply::Supply;
 use crate::platform::TableFrames;
 use crate::unit::Touched;
 
-/// Removes one page from its table; whether the table is empty then.
-#[inline]
-pub(super) fn clear_page<F: Format>(
-    frames: &impl TableFrames,
-    node: &Node<'_, F>,
-    iova: u64,
-    order: u32,
-) -> bool {
-    let first = index(node.level, iova);
-    clear(frames, node, first, node.slots(first, 1 << (order - shift(node.level))))
-}
+impl<F: Format> PageTable<F> {
+    /// Removes whole pages of one table: so many entries, from an address on. If it has no others it is unlinked
+    /// with them.
+    #[inline]
+    pub(super) fn clear(
+        &mut self,
+        frames: &impl TableFrames,
+        node: &Node<'_, F>,
+        address: u64,
+        count: usize,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Touched, UnmapError> {
+        let live = node.live().wrapping_sub(count) % 512;
+        if live == 0 && node.frame != self.root {
+            self.unlink(frames, node.frame, address, retired)?;
+            return Ok(Touched::Tables);
+        }
+        let first = index(node.level, address);
+        each(node.slots(first, count), |slot| slot.store(0, Ordering::Release));
+        node.set_live(live);
+        node.flush(frames, first, count);
+        Ok(Touched::Leaves)
+    }
 
-/// Removes a range that is whole pages in one table; whether the table is empty then.
-pub(super) fn clear_pages<F: Format>(
-    frames: &impl TableFrames,
-    node: &Node<'_, F>,
-    span: Span,
-) -> bool {
-    let first = index(node.level, span.start);
-    clear(frames, node, first, node.slots(first, index(node.level, span.last) + 1 - first))
-}
+    /// Unlinks a table on the way to an address, as it is, and those above that have nothing else.
+    #[cold]
+    fn unlink(
+        &mut self,
+        frames: &impl TableFrames,
+        table: PhysAddr,
+        address: u64,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<(), UnmapError> {
+        let before = retired.len();
+        let kept = self.last_kept(frames, table, address, retired);
+        if kept.is_err() {
+            retired.truncate(before);
+        }
+        kept?.store(frames, address, 0, usize::MAX);
+        self.near = Near::NONE;
+        retired.append(&mut self.outgrown);
+        Ok(())
+    }
 
-#[inline]
-fn clear<F: Format>(
-    frames: &impl TableFrames,
-    node: &Node<'_, F>,
-    first: usize,
-    slots: &[AtomicU64],
-) -> bool {
-    let live = node.live().wrapping_sub(slots.len()) % 512;
-    each(slots, |slot| slot.store(0, Ordering::Release));
-    node.set_live(live);
-    node.flush(frames, first, slots.len());
-    live == 0
+    /// The lowest table on the way to another that holds more than the way to it, or the root. Those below are
+    /// added to `retired`.
+    fn last_kept<'a>(
+        &self,
+        frames: &'a impl TableFrames,
+        table: PhysAddr,
+        address: u64,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Node<'a, F>, UnmapError> {
+        let before = retired.len();
+        let mut node = self.root_node(frames)?;
+        let mut kept = node;
+        while node.frame != table {
+            let Entry::Table { frame, level, .. } = node.entry(address) else {
+                return Err(Foreign(table).into());
+            };
+            if node.live() != 1 {
+                kept = node;
+                retired.truncate(before);
+            }
+            node = node.below(frames, frame, level)?;
+            retired.push(frame);
+        }
+        Ok(kept)
+    }
 }
 
 /// The table that a range is in, if it is whole pages in one.

@@ -111,6 +111,40 @@ fn an_empty_root_that_was_outgrown_is_not_used_again() {
 }
 
 #[test]
+fn roots_that_were_outgrown_empty_are_all_given_back() {
+    let mut model = fake();
+    // Each time the root alone is in use, and empty when the next address outgrows it.
+    for (iova, bytes) in [(2 * MIB, 2 * MIB), (2 * GIB, 2 * GIB)] {
+        let Model { table, frames, .. } = &mut model;
+        let memory = [segment(0, bytes)];
+        table.map(frames, Iova::new(iova), &memory, Access::Read).unwrap();
+        let mut retired = Vec::new();
+        table.unmap(frames, Iova::new(iova), bytes, &mut retired).unwrap();
+        assert!(retired.is_empty(), "the units have not been told of the new root");
+    }
+    assert!(model.map(1 << 50, &[segment(0x5000, 4096)], Access::Read));
+    assert_eq!(model.table.levels(), 5);
+    model.unmap_all();
+    model.finish();
+}
+
+#[test]
+fn a_page_is_no_longer_than_what_the_root_holds() {
+    // All that two levels hold, by memory of which a third could map more with one entry.
+    let mut model = fake();
+    let Model { table, frames, .. } = &mut model;
+    table.map(frames, Iova::new(0), &[segment(4 * GIB, GIB)], Access::Read).unwrap();
+    for iova in [0, 3 * MIB, GIB - 4096] {
+        let found = table.translate(frames, Iova::new(iova)).unwrap();
+        assert_eq!((found.phys.get(), found.page_bytes), (4 * GIB + iova, GIB / 2));
+    }
+    let mut retired = Vec::new();
+    table.unmap(frames, Iova::new(0), GIB, &mut retired).unwrap();
+    assert_eq!(table.translate(frames, Iova::new(3 * MIB)), None);
+    model.finish();
+}
+
+#[test]
 fn the_last_page_of_64_bits_can_be_mapped() {
     let mut model = fake();
     let Model { table, frames, .. } = &mut model;
@@ -249,6 +283,34 @@ fn r7_taking_pages_apart_without_frames_changes_nothing() {
         assert!(model.map(0, &[segment(4 * GIB, 16 * MIB)], Access::ReadWrite));
     };
     with_too_few_frames(fake, large, |model| model.unmap(3 * MIB + 4096, 4 * MIB));
+}
+
+#[test]
+fn r7_a_page_stays_whose_table_cannot_be_unlinked() {
+    let outside = 0x7000_0000_0003;
+    for (iova, bytes) in [(0, 4096), (4096, 8192)] {
+        let mut model = second_stage(true);
+        // Twice, so that the table is one that was used last.
+        for iova in [iova, iova + MIB] {
+            assert!(model.map(iova, &[segment(0x5000, bytes)], Access::Read));
+        }
+        assert!(model.unmap(iova + MIB, bytes));
+        let Model { table, frames, .. } = &mut model;
+        let root = table.root();
+        let bend = |frames: &crate::fakes::FakeFrames, word| {
+            frames.table(root).unwrap()[0].swap(word, Ordering::Relaxed)
+        };
+        // It is found without a walk, and somebody bent the way to it.
+        let before = bend(frames, outside);
+        let mut retired = Vec::new();
+        let unmapped = table.unmap(frames, Iova::new(iova), bytes, &mut retired);
+        assert_eq!(unmapped, Err(UnmapError::Foreign(PhysAddr::new(outside - 3))));
+        assert!(retired.is_empty());
+        bend(frames, before);
+        model.check();
+        model.unmap_all();
+        model.finish();
+    }
 }
 
 #[test]
