@@ -5,6 +5,8 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`device_table`] | the device table in memory |
+//! | [`device_table_entry`] | its entries |
 //! | [`page_table`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 //! | [`invalidation`] | what can be invalidated |
@@ -12,6 +14,8 @@
 //! | [`plan`] | the fewest commands that cover a range of addresses |
 
 pub mod command;
+pub mod device_table;
+pub mod device_table_entry;
 pub mod invalidation;
 pub mod page_table;
 pub mod plan;
