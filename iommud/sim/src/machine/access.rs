@@ -4,20 +4,14 @@ use std::collections::BTreeMap;
 
 use dma_types::{PciAddress, SourceId};
 
-use super::config::{MachineConfig, ReservedRegion, UnitConfig};
+use super::config::{EduConfig, MachineConfig, ReservedRegion};
 use super::topology::Functions;
+use super::units::{UnitSlot, with_acs};
 use crate::dram::{Bus, Dram};
 use crate::edu::{BAR_BYTES, Edu};
 use crate::memory::Memory;
 use crate::pci::Function;
-use crate::vtd::{Message, VtdUnit};
-
-/// A unit and where it is.
-#[derive(Debug)]
-pub(super) struct UnitSlot {
-    pub(super) config: UnitConfig,
-    pub(super) unit: VtdUnit,
-}
+use crate::request::Message;
 
 /// A device and whose BAR it is behind.
 #[derive(Debug)]
@@ -33,6 +27,8 @@ pub struct Machine<M> {
     pub(super) dram: Dram,
     pub(super) units: Vec<UnitSlot>,
     pub(super) functions: Functions,
+    /// Functions whose requests do not carry their own source-id.
+    pub(super) requesters: BTreeMap<PciAddress, SourceId>,
     pub(super) reserved: Vec<ReservedRegion>,
     pub(super) interrupts: Vec<Message>,
     edus: Vec<EduSlot>,
@@ -48,37 +44,41 @@ enum Target {
 impl<M: Memory> Machine<M> {
     /// The machine after reset, over this memory.
     pub fn new(config: MachineConfig, memory: M) -> Self {
-        let mut functions = BTreeMap::new();
-        let host_bridge = PciAddress::from_source(0, SourceId::new(0));
-        functions.insert(host_bridge, Function::new(0x8086, 0x29c0, 0x0600_0000));
-        for port in &config.ports {
-            let port_function =
-                Function::root_port(0x1b36, 0x000c, port.secondary, port.subordinate);
-            functions.insert(port.address, port_function);
-        }
-        let mut edus = Vec::new();
-        for edu in &config.edus {
-            let function = Function::new(0x1234, 0x11e8, 0x00ff_0010)
-                .with_bar(0, BAR_BYTES as u32, edu.bar)
-                .with_msi();
-            functions.insert(edu.address, function);
-            let device = Edu::new(edu.dma_nanos, edu.dma_mask);
-            edus.push(EduSlot { address: edu.address, edu: device });
-        }
-        let slot = |config: UnitConfig| {
-            let unit = VtdUnit::new(config.vtd.clone());
-            UnitSlot { config, unit }
-        };
-        Self {
+        let mut machine = Self {
             memory,
             dram: Dram::default(),
-            units: config.units.into_iter().map(slot).collect(),
-            functions,
+            units: Vec::new(),
+            functions: BTreeMap::new(),
+            requesters: BTreeMap::new(),
             reserved: config.reserved,
             interrupts: Vec::new(),
-            edus,
+            edus: Vec::new(),
             now: 0,
+        };
+        let segments = config.units.iter().map(|unit| unit.segment);
+        let amdvi_segments = config.amdvi_units.iter().map(|unit| unit.function.segment());
+        let devices = config.edus.iter().map(|edu| edu.address.segment());
+        let others = config.functions.iter().map(|function| function.address.segment());
+        for segment in segments.chain(amdvi_segments).chain(devices).chain(others).chain([0]) {
+            let host_bridge = PciAddress::from_source(segment, SourceId::new(0));
+            machine.insert(host_bridge, Function::new(0x8086, 0x29c0, 0x0600_0000), None);
         }
+        for bridge in &config.bridges {
+            let function = Function::bridge(bridge.kind, bridge.secondary, bridge.subordinate);
+            machine.insert(bridge.address, with_acs(function, bridge.acs), None);
+        }
+        machine.units.extend(config.units.into_iter().map(UnitSlot::vtd));
+        for unit in config.amdvi_units {
+            machine.insert(unit.function, Function::iommu(&unit.capability_block()), None);
+            machine.units.push(UnitSlot::amdvi(unit));
+        }
+        for function in config.functions {
+            machine.plug(function);
+        }
+        for edu in config.edus {
+            machine.plug_edu(edu);
+        }
+        machine
     }
 
     /// The memory.
@@ -89,16 +89,6 @@ impl<M: Memory> Machine<M> {
     /// The memory, to change what there is of it.
     pub fn memory_mut(&mut self) -> &mut M {
         &mut self.memory
-    }
-
-    /// The unit with this number, in the order of the configuration.
-    pub fn unit(&self, number: usize) -> Option<&VtdUnit> {
-        self.units.get(number).map(|slot| &slot.unit)
-    }
-
-    /// The unit with this number, to make it slow, dead or used by firmware.
-    pub fn unit_mut(&mut self, number: usize) -> Option<&mut VtdUnit> {
-        self.units.get_mut(number).map(|slot| &mut slot.unit)
     }
 
     /// The `edu` device at this address.
@@ -116,14 +106,34 @@ impl<M: Memory> Machine<M> {
         &self.reserved
     }
 
+    /// Plugs in an `edu` device, as one hot-added does.
+    pub fn plug_edu(&mut self, config: EduConfig) {
+        let function = Function::new(0x1234, 0x11e8, 0x00ff_0010)
+            .with_bar(0, BAR_BYTES as u32, config.bar)
+            .with_msi();
+        let function = match config.express {
+            Some(kind) => function.with_express(kind),
+            None => function,
+        };
+        self.insert(config.address, with_acs(function, config.acs), config.requester);
+        let edu = Edu::new(config.dma_nanos, config.dma_mask);
+        self.edus.push(EduSlot { address: config.address, edu });
+    }
+
+    /// Takes a function away, with the device behind it.
+    pub fn unplug(&mut self, address: PciAddress) {
+        self.functions.remove(&address);
+        self.requesters.remove(&address);
+        self.edus.retain(|slot| slot.address != address);
+    }
+
     /// Reads `size` bytes (4 or 8) of registers. All ones where nothing is, or not in that size.
     pub fn mmio_read(&mut self, address: u64, size: usize) -> u64 {
         let nothing = u64::MAX >> (64 - 8 * size.clamp(1, 8));
         match self.target(address, size) {
             Some(Target::Unit(number, at)) => {
-                let unit = &self.units[number].unit;
-                let low = u64::from(unit.read(at));
-                if size == 8 { u64::from(unit.read(at + 4)) << 32 | low } else { low }
+                let bus = Bus { memory: &self.memory, dram: &self.dram };
+                self.units[number].hardware.read(bus, at, size)
             }
             Some(Target::Edu(number, at)) => self.edus[number].edu.read(at, size) & nothing,
             None => nothing,
@@ -135,11 +145,7 @@ impl<M: Memory> Machine<M> {
         match self.target(address, size) {
             Some(Target::Unit(number, at)) => {
                 let bus = Bus { memory: &self.memory, dram: &self.dram };
-                let unit = &mut self.units[number].unit;
-                unit.write(bus, at, value as u32);
-                if size == 8 {
-                    unit.write(bus, at + 4, (value >> 32) as u32);
-                }
+                self.units[number].hardware.write(bus, at, size, value);
             }
             Some(Target::Edu(number, at)) => {
                 self.edus[number].edu.write(at, size, value, self.now);
@@ -168,7 +174,7 @@ impl<M: Memory> Machine<M> {
 
     /// Writes back the cache lines of a piece of memory, for units that do not snoop.
     pub fn flush(&self, address: u64, bytes: u64) {
-        if self.units.iter().any(|slot| !slot.config.vtd.coherent) {
+        if self.units.iter().any(|slot| !slot.hardware.is_coherent()) {
             self.dram.flush(&self.memory, address, bytes);
         }
     }
@@ -178,7 +184,7 @@ impl<M: Memory> Machine<M> {
         self.now = self.now.max(now);
         let bus = Bus { memory: &self.memory, dram: &self.dram };
         for slot in &mut self.units {
-            slot.unit.advance(bus, self.now);
+            slot.hardware.advance(bus, self.now);
         }
         for number in 0..self.edus.len() {
             self.run_edu(number);
@@ -217,7 +223,9 @@ impl<M: Memory> Machine<M> {
     /// Takes in what units have sent, and sends the MSIs of devices that have raised theirs.
     fn collect_interrupts(&mut self) {
         for slot in &mut self.units {
-            self.interrupts.extend(slot.unit.take_messages());
+            let own = slot.function().and_then(|function| self.functions.get(&function));
+            let messages = slot.hardware.take_messages(own.and_then(Function::msi));
+            self.interrupts.extend(messages);
         }
         for number in 0..self.edus.len() {
             let EduSlot { address, edu } = &mut self.edus[number];
@@ -242,7 +250,8 @@ impl<M: Memory> Machine<M> {
             (offset < length && bytes <= length - offset).then_some(offset)
         };
         let unit = self.units.iter().enumerate().find_map(|(number, slot)| {
-            let at = within(slot.config.base, slot.config.vtd.window_bytes())?;
+            let (base, bytes) = self.window(slot)?;
+            let at = within(base, bytes)?;
             Some(Target::Unit(number, at))
         });
         unit.or_else(|| {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, SourceId};
 
 use super::access::Machine;
-use super::topology::{bridges, unit_of};
+use super::topology::bridges;
+use super::units::Hardware;
+use crate::amdvi::EventCode;
 use crate::dram::Bus;
 use crate::memory::Memory;
 use crate::vtd::walk::Refusal;
@@ -17,8 +19,10 @@ const PAGE: u64 = 4096;
 /// Why a request did not reach memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// The unit found a fault; its register value is `reason as u8`.
+    /// A VT-d unit found a fault; its register value is `reason as u8`.
     Fault(FaultReason),
+    /// An AMD-Vi unit refused it with an event, logged or not; its code is `event as u8`.
+    Event(EventCode),
     /// A protected memory region.
     Protected,
     /// The interrupt address range, 0xfee00000 to 0xfeefffff, of which only dwords are written.
@@ -35,12 +39,20 @@ impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault(reason) => write!(f, "fault {:#x} ({reason:?})", *reason as u8),
+            Self::Event(event) => write!(f, "event {:#x} ({event:?})", *event as u8),
             Self::Protected => f.write_str("protected memory region"),
             Self::InterruptRange => f.write_str("interrupt address range"),
             Self::NoMemory => f.write_str("no memory"),
             Self::NotMaster => f.write_str("bus mastering is off"),
             Self::NoFunction => f.write_str("no such function"),
         }
+    }
+}
+
+impl Blocked {
+    /// Whether it was a unit's tables that did not let the request through.
+    pub fn is_by_tables(self) -> bool {
+        matches!(self, Self::Fault(_) | Self::Event(_))
     }
 }
 
@@ -139,24 +151,33 @@ impl<M: Memory> Machine<M> {
         part: std::ops::Range<usize>,
         translated: bool,
     ) -> Result<(), Blocked> {
+        let source_id = self.requester(source);
+        let unit = self.unit_of(source);
         if (0xfee0_0000..=0xfeef_ffff).contains(&address) {
-            return self.interrupt_request(address, payload, part);
+            return self.interrupt_request(unit, source_id, address, payload, part);
         }
         let access = payload.access();
         let bus = Bus { memory: &self.memory, dram: &self.dram };
-        let configs = self.units.iter().map(|unit| &unit.config);
-        let physical = match unit_of(configs, &self.functions, source) {
-            Some(number) => {
-                let unit = &mut self.units[number].unit;
+        let unit = unit.and_then(|number| self.units.get_mut(number));
+        let physical = match unit.map(|slot| &mut slot.hardware) {
+            Some(Hardware::Vtd(unit)) => {
                 let found = if translated {
-                    unit.pass_translated(bus, source.source(), address, access)
+                    unit.pass_translated(bus, source_id, address, access)
                 } else {
-                    unit.translate(bus, source.source(), address, access)
+                    unit.translate(bus, source_id, address, access)
                 };
                 found.map_err(|refusal| match refusal {
                     Refusal::Fault(reason) => Blocked::Fault(reason),
                     Refusal::Protected => Blocked::Protected,
                 })?
+            }
+            Some(Hardware::Amdvi(unit)) => {
+                let found = if translated {
+                    unit.pass_translated(bus, source_id, address, access)
+                } else {
+                    unit.translate(bus, source_id, address, access)
+                };
+                found.map_err(Blocked::Event)?
             }
             None => address,
         };
@@ -167,16 +188,28 @@ impl<M: Memory> Machine<M> {
         if reached { Ok(()) } else { Err(Blocked::NoMemory) }
     }
 
-    /// A request to the interrupt address range, which no unit translates (VT-d 3.1, 3.14).
+    /// A request to the interrupt address range. VT-d translates none (VT-d 3.1, 3.14); AMD-Vi asks the device's
+    /// entry (48882, 2.2.5).
     fn interrupt_request(
         &mut self,
+        unit: Option<usize>,
+        source: SourceId,
         address: u64,
         payload: &Payload<'_>,
         part: std::ops::Range<usize>,
     ) -> Result<(), Blocked> {
-        let Payload::Write(data) = payload else { return Err(Blocked::InterruptRange) };
-        let bytes = <[u8; 4]>::try_from(&data[part]).map_err(|_| Blocked::InterruptRange)?;
-        self.interrupts.push(Message { address, data: u32::from_le_bytes(bytes) });
+        let bytes = match payload {
+            Payload::Write(data) => <[u8; 4]>::try_from(&data[part]).ok(),
+            Payload::Read(_) => None,
+        };
+        let data = bytes.map(u32::from_le_bytes);
+        let bus = Bus { memory: &self.memory, dram: &self.dram };
+        let unit = unit.and_then(|number| self.units.get_mut(number));
+        if let Some(Hardware::Amdvi(unit)) = unit.map(|slot| &mut slot.hardware) {
+            unit.interrupt(bus, source, address, data).map_err(Blocked::Event)?;
+        }
+        let data = data.ok_or(Blocked::InterruptRange)?;
+        self.interrupts.push(Message { address, data });
         Ok(())
     }
 }

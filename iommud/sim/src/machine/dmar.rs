@@ -3,8 +3,10 @@
 use dma_types::PciAddress;
 
 use super::access::Machine;
+use super::acpi::table;
 use super::config::{UnitConfig, UnitScope};
 use super::topology::{Functions, bridges};
+use super::units::Description;
 use crate::memory::Memory;
 
 /// Remapping structure types, 8.2.
@@ -19,7 +21,12 @@ const INCLUDE_PCI_ALL: u8 = 1;
 impl<M: Memory> Machine<M> {
     /// The DMAR table of this machine.
     pub fn dmar_table(&self) -> Vec<u8> {
-        let units = || self.units.iter().map(|unit| &unit.config);
+        let units = || {
+            self.units.iter().filter_map(|slot| match &slot.description {
+                Description::Vtd(config) => Some(config),
+                Description::Amdvi(_) => None,
+            })
+        };
         let widths = units().map(|unit| unit.vtd.host_address_bits);
         let host_address_width = widths.max().unwrap_or(46);
         let remaps = units().any(|unit| unit.vtd.interrupt_remapping);
@@ -38,7 +45,7 @@ impl<M: Memory> Machine<M> {
             fields.extend(scopes(&region.devices, &self.functions));
             body.extend(structure(RMRR, &fields));
         }
-        acpi_table(*b"DMAR", 1, &body)
+        table(*b"DMAR", 1, &body)
     }
 }
 
@@ -79,23 +86,6 @@ fn scopes(devices: &[PciAddress], functions: &Functions) -> Vec<u8> {
     bytes
 }
 
-/// An ACPI table: the 36-byte header (ACPI 6.4, 5.2.6) with its checksum, and the body.
-fn acpi_table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
-    let mut table = Vec::new();
-    table.extend(signature);
-    table.extend((36 + body.len() as u32).to_le_bytes());
-    table.extend([revision, 0]);
-    table.extend(b"SIMOEM");
-    table.extend(b"SIMTABLE");
-    table.extend(1u32.to_le_bytes());
-    table.extend(b"SIMC");
-    table.extend(1u32.to_le_bytes());
-    table.extend(body);
-    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    table[9] = sum.wrapping_neg();
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +112,7 @@ mod tests {
     #[test]
     fn scopes_have_types_and_paths_and_the_rest_comes_last() {
         let mut config = MachineConfig::default().with_root_port();
-        let (edu, port) = (config.edus[0].address, config.ports[0].address);
+        let (edu, port) = (config.edus[0].address, config.bridges[0].address);
         let behind = config.edus[1].address;
         let mut unit = config.units[0].clone();
         unit.base = 0xfed9_1000;

@@ -3,17 +3,26 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`config`] | [`MachineConfig`]: what is in a machine |
-//! | `topology` | which function is behind which bridge and unit |
+//! | `topology` | which function is behind which bridge and unit, and how its requests are signed |
+//! | `units` | the units, and which functions are there |
 //! | `dma` | requests from devices, and [`Blocked`] |
+//! | `acpi` | what all ACPI tables begin with |
 //! | `dmar` | the ACPI DMAR table |
+//! | `ivrs` | the ACPI IVRS table |
 //! | [`access`] | [`Machine`]: what CPUs do to it, and the passing of time |
 
 pub mod access;
+mod acpi;
 pub mod config;
 mod dma;
 mod dmar;
+mod ivrs;
 mod topology;
+mod units;
 
 pub use access::Machine;
-pub use config::{EduConfig, MachineConfig, PortConfig, ReservedRegion, UnitConfig, UnitScope};
+pub use config::{
+    AmdviUnitConfig, BridgeConfig, EduConfig, FunctionConfig, IvhdKind, MachineConfig,
+    ReservedRegion, UnitConfig, UnitScope,
+};
 pub use dma::Blocked;

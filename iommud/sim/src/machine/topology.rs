@@ -1,11 +1,11 @@
-//! Which function is behind which bridge and unit.
+//! Which function is behind which bridge and unit, and how its requests are signed.
 
 use std::collections::BTreeMap;
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, SourceId};
 
-use super::config::{UnitConfig, UnitScope};
-use crate::pci::Function;
+use super::config::UnitScope;
+use crate::pci::{BridgeKind, Function};
 
 /// All functions of a machine.
 pub(super) type Functions = BTreeMap<PciAddress, Function>;
@@ -23,7 +23,7 @@ fn bridge_to(functions: &Functions, segment: u16, bus: u8) -> Option<(PciAddress
 pub(super) fn bridges(
     functions: &Functions,
     address: PciAddress,
-) -> impl Iterator<Item = (PciAddress, &Function)> {
+) -> impl DoubleEndedIterator<Item = (PciAddress, &Function)> {
     let mut chain = Vec::new();
     let mut bus = address.bus();
     // Each bridge found is on a lower bus than what is behind it, so this ends.
@@ -43,19 +43,31 @@ pub(super) fn bridges(
     chain.into_iter().rev()
 }
 
-/// The number of the unit that translates the requests of a function.
+/// The source-id with which requests of a function, which signs them as `own`, arrive at a unit.
+pub(super) fn requester(functions: &Functions, address: PciAddress, own: SourceId) -> SourceId {
+    bridges(functions, address).rev().fold(own, |signed, (at, bridge)| match bridge.bridge_kind() {
+        Some(BridgeKind::ExpressToPci) => {
+            let secondary = bridge.buses().map_or(0, |buses| *buses.start());
+            SourceId::new(u16::from(secondary) << 8)
+        }
+        Some(BridgeKind::Conventional) => at.source(),
+        _ => signed,
+    })
+}
+
+/// The number of the unit that translates the requests of a function; a unit is its segment and its scope.
 pub(super) fn unit_of<'a>(
-    units: impl Iterator<Item = &'a UnitConfig> + Clone,
+    mut units: impl Iterator<Item = (u16, &'a UnitScope)> + Clone,
     functions: &Functions,
     address: PciAddress,
 ) -> Option<usize> {
     let on_the_way = |at: &PciAddress| bridges(functions, address).any(|(bridge, _)| bridge == *at);
-    let named = |unit: &UnitConfig| match &unit.scope {
+    let named = |(_, scope): (_, &UnitScope)| match scope {
         UnitScope::IncludeAll => false,
         UnitScope::Devices(devices) => devices.iter().any(|at| *at == address || on_the_way(at)),
     };
-    let rest = |unit: &UnitConfig| {
-        unit.segment == address.segment() && matches!(unit.scope, UnitScope::IncludeAll)
+    let rest = |(segment, scope): (u16, &UnitScope)| {
+        segment == address.segment() && matches!(scope, UnitScope::IncludeAll)
     };
-    units.clone().position(named).or_else(|| units.clone().position(rest))
+    units.clone().position(named).or_else(|| units.position(rest))
 }

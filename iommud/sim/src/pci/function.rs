@@ -1,5 +1,9 @@
 //! One PCI function's configuration space: PCI Local Bus Specification 3.0, chapter 6; bridges: PCI-to-PCI
-//! Bridge Architecture Specification 1.2, 3.2; capabilities: PCI Express Base Specification 5.0, 7.5.
+//! Bridge Architecture Specification 1.2, 3.2.
+
+use super::capability::{
+    Express, ExpressKind, Extended, IOMMU_BASE_LOW, IOMMU_ENABLE, IommuBlock, Msi,
+};
 
 /// Dword numbers of the registers used here.
 mod dword {
@@ -11,7 +15,15 @@ mod dword {
     pub(super) const CAPABILITIES: usize = 13;
     pub(super) const INTERRUPT: usize = 15;
     pub(super) const FIRST_CAPABILITY: usize = 16;
+    pub(super) const FIRST_EXTENDED: usize = 64;
 }
+
+/// The dwords of a function's configuration space.
+const DWORDS: usize = 64;
+/// The same of a PCI Express function.
+const EXPRESS_DWORDS: usize = 1024;
+/// How many dwords a capability has room for.
+const CAPABILITY_DWORDS: usize = 16;
 
 /// Command bit 1: the function answers at its memory BARs.
 const MEMORY_SPACE: u32 = 1 << 1;
@@ -21,28 +33,76 @@ const BUS_MASTER: u32 = 1 << 2;
 const HAS_CAPABILITIES: u32 = 1 << 20;
 /// The status bits that are cleared by writing 1.
 const STATUS_CLEAR: u32 = 0xf900_0000;
-/// MSI capability: identifier 5, 64-bit addresses (bit 7 of message control).
-const MSI: u32 = 0x0080_0005;
-/// MSI enable, bit 0 of message control.
-const MSI_ENABLE: u32 = 1 << 16;
-/// PCI Express capability: identifier 0x10, version 2, root port (type 4).
-const EXPRESS_ROOT_PORT: u32 = 0x0042_0010;
 /// Header type 1: a bridge.
 const BRIDGE: u32 = 1 << 16;
+/// Header type bit 7: the device has more functions.
+const MULTI_FUNCTION: u32 = 1 << 23;
 
-/// One function: 64 dwords, which bits of them can be written, and which are cleared by writing 1.
+/// What a bridge does with the requests that it passes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeKind {
+    /// A PCI Express root port: nothing.
+    RootPort,
+    /// The upstream port of a switch: nothing.
+    SwitchUpstream,
+    /// A downstream port of a switch: nothing.
+    SwitchDownstream,
+    /// A bridge from PCI Express to PCI: it signs them with its secondary bus, device and function 0.
+    ExpressToPci,
+    /// A bridge from PCI to PCI: it signs them with its own address.
+    Conventional,
+}
+
+impl BridgeKind {
+    fn express(self) -> Option<ExpressKind> {
+        match self {
+            Self::RootPort => Some(ExpressKind::RootPort),
+            Self::SwitchUpstream => Some(ExpressKind::SwitchUpstream),
+            Self::SwitchDownstream => Some(ExpressKind::SwitchDownstream),
+            Self::ExpressToPci => Some(ExpressKind::ToPciBridge),
+            Self::Conventional => None,
+        }
+    }
+
+    /// Vendor and device of some such bridge.
+    fn identity(self) -> (u16, u16) {
+        match self {
+            Self::RootPort => (0x1b36, 0x000c),
+            Self::SwitchUpstream => (0x104c, 0x8232),
+            Self::SwitchDownstream => (0x104c, 0x8233),
+            Self::ExpressToPci => (0x1b36, 0x000e),
+            Self::Conventional => (0x1b36, 0x0001),
+        }
+    }
+}
+
+/// One function: its dwords, which bits of them can be written, and which are cleared by writing 1.
 #[derive(Clone, Debug)]
 pub struct Function {
-    values: [u32; 64],
-    writable: [u32; 64],
-    clear: [u32; 64],
+    values: Vec<u32>,
+    writable: Vec<u32>,
+    clear: Vec<u32>,
+    bridge: Option<BridgeKind>,
+    /// The capabilities, by the dword numbers at which they start.
+    capabilities: Vec<usize>,
+    msi: Option<usize>,
+    iommu: Option<usize>,
 }
 
 impl Function {
     /// A function with no BAR and no capability. `class` is class, subclass, interface and revision, as
     /// in the dword at 0x08.
     pub fn new(vendor: u16, device: u16, class: u32) -> Self {
-        let mut function = Self { values: [0; 64], writable: [0; 64], clear: [0; 64] };
+        let zeroes = || vec![0; DWORDS];
+        let mut function = Self {
+            values: zeroes(),
+            writable: zeroes(),
+            clear: zeroes(),
+            bridge: None,
+            capabilities: Vec::new(),
+            msi: None,
+            iommu: None,
+        };
         function.values[0] = u32::from(device) << 16 | u32::from(vendor);
         function.values[dword::CLASS] = class;
         function.writable[dword::COMMAND] = 0x0547;
@@ -51,15 +111,27 @@ impl Function {
         function
     }
 
-    /// A PCI Express root port with these buses behind it, which forwards requests.
-    pub fn root_port(vendor: u16, device: u16, secondary: u8, subordinate: u8) -> Self {
+    /// A bridge with these buses behind it, which forwards requests.
+    pub fn bridge(kind: BridgeKind, secondary: u8, subordinate: u8) -> Self {
+        let (vendor, device) = kind.identity();
         let mut function = Self::new(vendor, device, 0x0604_0000);
+        function.bridge = Some(kind);
         function.values[dword::COMMAND] |= BUS_MASTER | MEMORY_SPACE;
         function.values[dword::HEADER] |= BRIDGE;
         function.values[dword::BUSES] = u32::from(subordinate) << 16 | u32::from(secondary) << 8;
         function.writable[dword::BUSES] = 0x00ff_ffff;
-        function.add_capability(EXPRESS_ROOT_PORT, 0, 0);
-        function
+        match kind.express() {
+            Some(kind) => function.with_express(kind),
+            None => function,
+        }
+    }
+
+    /// An AMD IOMMU's own function: its capability block, then MSI.
+    pub fn iommu(block: &IommuBlock) -> Self {
+        let mut function = Self::new(0x1022, 0x1451, 0x0806_0000);
+        let at = function.add_capability(&block.dwords());
+        function.iommu = Some(at);
+        function.with_msi()
     }
 
     /// Adds a 32-bit memory BAR of `bytes` (a power of two, at least 16) at `address`, switched on.
@@ -72,38 +144,72 @@ impl Function {
 
     /// Adds an MSI capability with a 64-bit address, and the interrupt pin INTA.
     pub fn with_msi(mut self) -> Self {
-        self.add_capability(MSI, MSI_ENABLE, u32::MAX);
-        self.writable[dword::FIRST_CAPABILITY + 1] = !3;
+        let at = self.add_capability(&[Msi::new_wide().into_bits(), 0, 0, 0]);
+        self.writable[at] = Msi::new().with_enable(true).into_bits();
+        self.writable[at + 1] = !3;
+        self.writable[at + 2..at + 4].fill(u32::MAX);
+        self.msi = Some(at);
         self.values[dword::INTERRUPT] = 0x100;
         self.writable[dword::INTERRUPT] = 0xff;
         self
     }
 
-    /// The only capability, at 0x40: its first dword, which bits of that and of the next three can be
-    /// written.
-    fn add_capability(&mut self, first: u32, first_writable: u32, rest_writable: u32) {
-        let at = dword::FIRST_CAPABILITY;
-        self.values[dword::COMMAND] |= HAS_CAPABILITIES;
-        self.values[dword::CAPABILITIES] = 4 * at as u32;
-        self.values[at] = first;
-        self.writable[at] = first_writable;
-        self.writable[at + 1..at + 4].fill(rest_writable);
+    /// Makes it a PCI Express function: it has the capability, and 4096 bytes of configuration space.
+    pub fn with_express(mut self, kind: ExpressKind) -> Self {
+        self.add_capability(&[Express::of(kind).into_bits(), 0, 0, 0]);
+        for dwords in [&mut self.values, &mut self.writable, &mut self.clear] {
+            dwords.resize(EXPRESS_DWORDS, 0);
+        }
+        self
     }
 
-    /// Reads the dword at `offset`. Above 0x100 a function that is not PCI Express has nothing, and one that
-    /// is has no extended capability.
-    pub fn read(&self, offset: u16) -> u32 {
-        match self.values.get(usize::from(offset / 4)) {
-            Some(&value) => value,
-            None if self.values[dword::FIRST_CAPABILITY] == EXPRESS_ROOT_PORT => 0,
-            None => u32::MAX,
+    /// Adds the ACS capability with these bits to a PCI Express function; software may turn each of them on.
+    pub fn with_acs(mut self, bits: u16) -> Self {
+        let at = dword::FIRST_EXTENDED;
+        if let [header, register, ..] = &mut self.values[at..] {
+            (*header, *register) = (Extended::acs().into_bits(), bits.into());
+            self.writable[at + 1] = u32::from(bits) << 16;
         }
+        self
+    }
+
+    /// Says that the device has more functions than this one.
+    pub fn set_multi_function(&mut self) {
+        self.values[dword::HEADER] |= MULTI_FUNCTION;
+    }
+
+    /// Puts a capability at the end of the list, from 0x40 on and read-only. Gives its dword number.
+    fn add_capability(&mut self, dwords: &[u32]) -> usize {
+        let at = dword::FIRST_CAPABILITY + CAPABILITY_DWORDS * self.capabilities.len();
+        match self.capabilities.last() {
+            Some(&last) => self.values[last] |= (4 * at as u32) << 8,
+            None => {
+                self.values[dword::COMMAND] |= HAS_CAPABILITIES;
+                self.values[dword::CAPABILITIES] = 4 * at as u32;
+            }
+        }
+        self.values[at..at + dwords.len()].copy_from_slice(dwords);
+        self.capabilities.push(at);
+        at
+    }
+
+    /// Reads the dword at `offset`. Above 0x100 a function that is not PCI Express has nothing.
+    pub fn read(&self, offset: u16) -> u32 {
+        self.values.get(usize::from(offset / 4)).copied().unwrap_or(u32::MAX)
     }
 
     /// Writes the dword at `offset`.
     pub fn write(&mut self, offset: u16, value: u32) {
         let at = usize::from(offset / 4);
-        if let Some(old) = self.values.get_mut(at) {
+        if let Some(block) = self.iommu
+            && (at == block + 1 || at == block + 2)
+        {
+            let locked = self.values[block + 1] & IOMMU_ENABLE != 0;
+            let writable = if at == block + 1 { IOMMU_BASE_LOW } else { u32::MAX };
+            if !locked {
+                self.values[at] = value & writable;
+            }
+        } else if let Some(old) = self.values.get_mut(at) {
             let (writable, clear) = (self.writable[at], self.clear[at]);
             *old = (*old & !writable | value & writable) & !(value & clear);
         }
@@ -121,19 +227,29 @@ impl Function {
         on.then_some(u64::from(bar & !0xf))
     }
 
+    /// What kind of bridge this is, if it is one.
+    pub fn bridge_kind(&self) -> Option<BridgeKind> {
+        self.bridge
+    }
+
     /// The buses behind this function, if it is a bridge: secondary to subordinate.
     pub fn buses(&self) -> Option<std::ops::RangeInclusive<u8>> {
         let buses = self.values[dword::BUSES];
-        let bridge = self.values[dword::HEADER] & BRIDGE != 0;
-        bridge.then_some((buses >> 8) as u8..=(buses >> 16) as u8)
+        self.bridge.map(|_| (buses >> 8) as u8..=(buses >> 16) as u8)
     }
 
     /// Where an MSI goes and what it says, while MSI is on.
     pub fn msi(&self) -> Option<(u64, u32)> {
-        let at = dword::FIRST_CAPABILITY;
-        let words = &self.values[at..at + 4];
-        let on = words[0] & 0xff == MSI & 0xff && words[0] & MSI_ENABLE != 0;
+        let words = self.values.get(self.msi?..)?;
+        let on = Msi::from_bits(words[0]).enable();
         on.then_some((u64::from(words[2]) << 32 | u64::from(words[1]), words[3] & 0xffff))
+    }
+
+    /// Where the registers of an IOMMU are, while they answer.
+    pub fn iommu_base(&self) -> Option<u64> {
+        let words = self.values.get(self.iommu?..)?;
+        let on = words[1] & IOMMU_ENABLE != 0;
+        on.then_some(u64::from(words[2]) << 32 | u64::from(words[1] & !IOMMU_ENABLE))
     }
 }
 
@@ -184,12 +300,48 @@ mod tests {
 
     #[test]
     fn a_bridge_tells_its_buses() {
-        let port = Function::root_port(0x1b36, 0x000c, 1, 2);
+        let port = Function::bridge(BridgeKind::RootPort, 1, 2);
+        assert_eq!(port.read(0), 0x000c_1b36);
         assert_eq!(port.read(0x0c) >> 16 & 0x7f, 1);
         assert_eq!(port.read(0x18), 0x0002_0100);
         assert_eq!(port.buses(), Some(1..=2));
         assert_eq!(port.read(0x40) >> 20 & 0xf, 4);
         assert_eq!((port.read(0x100), edu().read(0x100)), (0, u32::MAX));
         assert_eq!(edu().buses(), None);
+    }
+
+    #[test]
+    fn capabilities_are_linked_and_acs_is_an_extended_one() {
+        let function = edu().with_express(ExpressKind::Endpoint).with_acs(0x1d);
+        assert_eq!((function.read(0x34), function.read(0x40) & 0xffff), (0x40, 0x8005));
+        assert_eq!(function.read(0x80), 0x0002_0010);
+        assert_eq!((function.read(0x100), function.read(0x104)), (0x0001_000d, 0x1d));
+        let mut function = function;
+        function.write(0x104, u32::MAX);
+        assert_eq!((function.read(0x104), function.read(0x108)), (0x001d_001d, 0));
+        assert_eq!((function.read(4092), edu().with_acs(0x1f).read(0x100)), (0, u32::MAX));
+    }
+
+    #[test]
+    fn an_iommus_base_is_locked_once_it_is_enabled() {
+        let block = IommuBlock {
+            base: 0xfeb8_0000,
+            enabled: false,
+            device_tlb: false,
+            np_cache: false,
+            extended_features: true,
+            msi_number: 0,
+            host_address_bits: 48,
+        };
+        let mut function = Function::iommu(&block);
+        assert_eq!((function.read(0), function.read(8)), (0x1451_1022, 0x0806_0000));
+        assert_eq!((function.read(0x40) & 0xffff, function.read(0x80) & 0xff), (0x800f, 5));
+        assert_eq!(function.iommu_base(), None);
+        function.write(0x48, 1);
+        function.write(0x44, 0xfec0_3fff);
+        assert_eq!(function.iommu_base(), Some(0x1_fec0_0000));
+        function.write(0x44, 0);
+        function.write(0x48, 0);
+        assert_eq!(function.iommu_base(), Some(0x1_fec0_0000));
     }
 }

@@ -3,7 +3,10 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`function`] | [`Function`]: one function's registers |
+//! | [`capability`] | the capabilities that functions have |
 
+pub mod capability;
 pub mod function;
 
-pub use function::Function;
+pub use capability::{ExpressKind, IommuBlock, acs};
+pub use function::{BridgeKind, Function};

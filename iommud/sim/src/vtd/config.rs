@@ -1,29 +1,7 @@
 //! What a unit can do, and how slowly.
 
 use super::registers::{Capability, ExtendedCapability};
-
-/// When something that a unit was told to do is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Completion {
-    /// At once.
-    #[default]
-    Immediate,
-    /// This many nanoseconds later.
-    After(u64),
-    /// Never: the unit is stuck.
-    Never,
-}
-
-impl Completion {
-    /// Whether something asked for at `since` is done at `now`, both in nanoseconds.
-    pub(crate) fn is_done(self, since: u64, now: u64) -> bool {
-        match self {
-            Self::Immediate => true,
-            Self::After(nanoseconds) => now >= since.saturating_add(nanoseconds),
-            Self::Never => false,
-        }
-    }
-}
+use crate::pace::{Completion, Health};
 
 /// How slow each interface of a unit is. It may be changed while the unit runs, and what is then pending
 /// follows.
@@ -35,18 +13,6 @@ pub struct Timing {
     pub registers: Completion,
     /// Invalidation by the queue.
     pub queue: Completion,
-}
-
-/// Whether the registers answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// They do.
-    #[default]
-    Working,
-    /// They read as all ones, as when there is no unit.
-    AllOnes,
-    /// They read as zero, as when firmware has hidden the unit.
-    AllZeroes,
 }
 
 /// What a unit can do. The default is a roomy one: 3 and 4 levels, 48 bits, large pages, coherent, with a

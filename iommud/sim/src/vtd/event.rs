@@ -1,15 +1,7 @@
 //! The interrupts that a unit sends of its own: fault events and invalidation completion events.
 
 use super::registers::EventControl;
-
-/// A message-signalled interrupt: a dword written into the interrupt address range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The address it was written to.
-    pub address: u64,
-    /// What was written.
-    pub data: u32,
-}
+use crate::request::Message;
 
 /// The four event registers (control, data, address, upper address): FECTL.. at 10.4.10 and IECTL.. at
 /// 10.4.25. Masked on reset.

@@ -2,8 +2,9 @@
 
 use dma_types::SourceId;
 
-use super::event::{Event, Message};
+use super::event::Event;
 use super::registers::{FaultRecordHigh, FaultStatus};
+use crate::request::Message;
 
 /// Why a request was blocked: the FR field of a fault record, for legacy mode (7.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

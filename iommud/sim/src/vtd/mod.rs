@@ -26,8 +26,9 @@ mod registers;
 pub mod unit;
 pub(crate) mod walk;
 
-pub use config::{Completion, Health, Timing, VtdConfig};
-pub use event::Message;
+pub use config::{Timing, VtdConfig};
 pub use fault::FaultReason;
 pub use unit::{Counters, Violation, VtdUnit};
-pub use walk::Access;
+
+pub use crate::pace::{Completion, Health};
+pub use crate::request::{Access, Message};

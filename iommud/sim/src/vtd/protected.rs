@@ -3,8 +3,9 @@
 //! They block DMA by physical address whether translation is on or not, as all hardware since 2015 does,
 //! and what they block is not recorded as a fault. Alignment here is 2 MiB.
 
-use super::config::Completion;
 use super::registers::{ProtectedEnable, offset};
+use crate::pace::Completion;
+use crate::request::{half, with_half};
 
 /// Bits of base and limit that hardware decodes as zeroes and ones.
 const LOW_BITS: u64 = (1 << 21) - 1;
@@ -71,17 +72,6 @@ impl Protected {
         let within = |(base, limit): (u64, u64)| (base..=limit | LOW_BITS).contains(&address);
         self.enable.status() && ((self.has_low && within(low)) || (self.has_high && within(high)))
     }
-}
-
-/// The half of a 64-bit register that is read at this offset.
-pub(crate) fn half(word: u64, at: u64) -> u32 {
-    (word >> (at % 8 * 8)) as u32
-}
-
-/// A 64-bit register after one half of it, told by the offset, is written.
-pub(crate) fn with_half(word: u64, at: u64, value: u32) -> u64 {
-    let shift = at % 8 * 8;
-    word & !(0xffff_ffff << shift) | u64::from(value) << shift
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use super::cache::Caches;
-use super::config::{Health, Timing, VtdConfig};
-use super::event::Message;
+use super::config::{Timing, VtdConfig};
 use super::fault::FaultLog;
-use super::protected::{Protected, half, with_half};
+use super::protected::Protected;
 use super::queue::Queue;
 use super::registers::{
     ContextCommand, FaultStatus, Global, IotlbCommand, QueueAddress, RootTableAddress, offset,
 };
 use crate::dram::Bus;
+use crate::pace::Health;
+use crate::request::{Message, half, with_half};
 
 /// VER_REG: architecture version 1.0.
 const VERSION: u32 = 0x10;

@@ -8,17 +8,7 @@ use super::entries::{ContextHigh, ContextLow, PageEntry, RootEntry, kind, shift}
 use super::fault::FaultReason;
 use super::unit::{Violation, VtdUnit};
 use crate::dram::Bus;
-
-/// What a request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// A read of some bytes.
-    Read,
-    /// A write of some bytes.
-    Write,
-    /// A read of no bytes, which flushes writes: allowed where a write is, if the unit has CAP.ZLR.
-    ZeroLengthRead,
-}
+use crate::request::Access;
 
 /// Why a unit did not let a request through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -263,7 +263,7 @@ fn a_request_is_split_at_pages_and_blocked_pages_read_as_zeroes() {
 #[test]
 fn each_function_has_its_own_context_and_bus_mastering_counts() {
     let config = MachineConfig::default().with_root_port();
-    let (port, behind) = (config.ports[0].address, config.edus[1].address);
+    let (port, behind) = (config.bridges[0].address, config.edus[1].address);
     let mut rig = Rig::with(config);
     rig.build();
     rig.turn_on();

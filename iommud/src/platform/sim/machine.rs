@@ -14,15 +14,19 @@ use iommu_engine::platform::{
     BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
     Segment, TableFrame, TableFrames,
 };
+use iommu_sim::machine::ReservedRegion;
 use iommu_sim::{Machine, MachineConfig};
 
 use super::clock::Clock;
-use super::memory::{ARENA, POISON, SimMemory};
+use super::memory::{ARENA, FIRMWARE, FIRMWARE_BYTES, POISON, SimMemory};
 use super::pages::PageBook;
 use super::shared::SharedMemory;
 
 /// How many bytes of runs there may be at a time, unless a test says otherwise.
 const RUN_BYTES: u64 = 256 << 20;
+
+/// The longest region that firmware reserves which there is memory for.
+const RESERVED_BYTES: usize = 64 << 20;
 
 /// What is given out, and what went wrong with it: for leak checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,10 +85,7 @@ impl SimPlatform {
     }
 
     fn with_clock(config: MachineConfig, clock: Clock) -> io::Result<Self> {
-        let region = |region: &iommu_sim::machine::ReservedRegion| {
-            (region.base, (region.limit - region.base + 1) as usize)
-        };
-        let reserved: Vec<_> = config.reserved.iter().map(region).collect();
+        let reserved: Vec<_> = config.reserved.iter().filter_map(memory_of).collect();
         let memory = Arc::new(SimMemory::new(&reserved)?);
         Ok(Self {
             machine: RefCell::new(Machine::new(config, memory.clone())),
@@ -172,6 +173,16 @@ impl SimPlatform {
             self.machine.get_mut().mmio_write(address, size, value);
         }
     }
+}
+
+/// The memory that a reserved region is made of, as start and length; none where the region makes no sense, is absurdly
+/// large or lies where the platform has memory of its own.
+fn memory_of(region: &ReservedRegion) -> Option<(u64, usize)> {
+    let bytes = region.limit.checked_sub(region.base)?.checked_add(1)?;
+    let apart = region.limit < FIRMWARE
+        || region.base >= FIRMWARE + FIRMWARE_BYTES as u64 && region.limit < ARENA;
+    let length = usize::try_from(bytes).ok().filter(|&bytes| bytes <= RESERVED_BYTES)?;
+    apart.then_some((region.base, length))
 }
 
 impl TableFrames for SimPlatform {
@@ -291,7 +302,13 @@ impl ConfigSpace for SimPlatform {
 
 impl Platform for SimPlatform {
     fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
-        Ok((&signature == b"DMAR").then(|| self.machine.get_mut().dmar_table()))
+        let machine = self.machine.get_mut();
+        let ivrs = machine.ivrs_table();
+        Ok(match &signature {
+            b"DMAR" if ivrs.is_none() => Some(machine.dmar_table()),
+            b"IVRS" => ivrs,
+            _ => None,
+        })
     }
 
     fn now(&self) -> Instant {
