@@ -8,7 +8,7 @@
 //! | `mappings` | `mappings` |
 //! | `faults` | `faults` |
 //! | `config` | `config` |
-//! | `table` | aligned columns |
+//! | [`table`] | aligned columns |
 //!
 //! A report is a list of rows, each a struct. The same rows make the table for people and the JSON for
 //! programs; JSON has every field, the table what fits a terminal.
@@ -18,7 +18,7 @@ mod devices;
 mod domains;
 mod faults;
 mod mappings;
-mod table;
+pub mod table;
 mod units;
 
 use alloc::string::String;

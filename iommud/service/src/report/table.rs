@@ -4,7 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 /// A table that is being written.
-pub(super) struct Table {
+#[derive(Debug)]
+pub struct Table {
     rows: Vec<(Vec<String>, Vec<String>)>,
     /// Which columns are aligned at the right.
     right: Vec<bool>,
@@ -12,19 +13,19 @@ pub(super) struct Table {
 
 impl Table {
     /// A table with these heads. A head that ends in a blank is of a column of numbers.
-    pub(super) fn new(heads: &[&str]) -> Self {
+    pub fn new(heads: &[&str]) -> Self {
         let right = heads.iter().map(|head| head.ends_with(' ')).collect();
         let heads = heads.iter().map(|head| head.trim_end().to_string()).collect();
         Self { rows: alloc::vec![(heads, Vec::new())], right }
     }
 
     /// Adds a row, with lines to be put under it.
-    pub(super) fn row(&mut self, cells: Vec<String>, notes: Vec<String>) {
+    pub fn row(&mut self, cells: Vec<String>, notes: Vec<String>) {
         self.rows.push((cells, notes));
     }
 
     /// The table as text, or `none` if it has no rows.
-    pub(super) fn finish(self, none: &str) -> String {
+    pub fn finish(self, none: &str) -> String {
         if self.rows.len() == 1 {
             return alloc::format!("{none}\n");
         }
