@@ -32,6 +32,8 @@ pub enum Tried {
     Read,
     /// To write memory.
     Write,
+    /// To read or write memory: the unit does not tell which.
+    Access,
     /// To change memory at once: to read and write it.
     Atomic,
     /// To have a page mapped that is not.
@@ -130,11 +132,12 @@ impl fmt::Display for FaultSentence<'_> {
         match tried {
             Tried::Read => write!(f, "a read of {address}")?,
             Tried::Write => write!(f, "a write to {address}")?,
+            Tried::Access => write!(f, "access to {address}")?,
             Tried::Atomic => write!(f, "an atomic operation on {address}")?,
             Tried::Page => write!(f, "the page at {address}")?,
             Tried::Interrupt => f.write_str("an interrupt")?,
             Tried::Translation => write!(f, "the translation of {address}")?,
-            Tried::Internal => write!(f, "what it asked for at {address}")?,
+            Tried::Internal => write!(f, "what it was asked for at {address}")?,
         }
         write!(f, ": {detail} ({code})")
     }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`device_table`] | the device table in memory |
 //! | [`device_table_entry`] | its entries |
+//! | [`event`] | what the event log holds, decoded |
 //! | [`page_table`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 //! | [`invalidation`] | what can be invalidated |
@@ -16,6 +17,7 @@
 pub mod command;
 pub mod device_table;
 pub mod device_table_entry;
+pub mod event;
 pub mod invalidation;
 pub mod page_table;
 pub mod plan;

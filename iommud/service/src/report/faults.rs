@@ -19,7 +19,7 @@ pub(super) struct FaultRow {
     unit: u16,
     /// The device, unless no device made the trouble.
     device: Option<String>,
-    /// `read`, `write`, `atomic`, `page`, `interrupt`, `translation` or `internal`.
+    /// `read`, `write`, `access`, `atomic`, `page`, `interrupt`, `translation` or `internal`.
     tried: &'static str,
     address: String,
     /// The unit's own number for the reason.
@@ -38,6 +38,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
         tried: match entry.fault.tried {
             Tried::Read => "read",
             Tried::Write => "write",
+            Tried::Access => "access",
             Tried::Atomic => "atomic",
             Tried::Page => "page",
             Tried::Interrupt => "interrupt",
