@@ -43,6 +43,11 @@ pub fn executables(lines: &[String]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What such a build has to say to a person.
+pub fn diagnostics(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.starts_with('{')).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +67,8 @@ mod tests {
             r#"{"reason":"build-finished","success":true}"#,
             r#"{"half"#,
         ];
-        let found = executables(&lines.map(String::from));
-        assert_eq!(found, [PathBuf::from("/t/release/guest")]);
+        let lines = lines.map(String::from);
+        assert_eq!(executables(&lines), [PathBuf::from("/t/release/guest")]);
+        assert_eq!(diagnostics(lines.into()), ["   Compiling guest v0.1.0"]);
     }
 }

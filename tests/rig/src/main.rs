@@ -9,8 +9,10 @@ use rig::suite::{SUITES, shell};
 
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    if names == ["shell"] {
-        return match shell() {
+    if let [first, rest @ ..] = &names[..]
+        && first == "shell"
+    {
+        return match shell(rest.first().map_or("vtd", String::as_str)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => {
                 eprintln!("{why}");
@@ -19,7 +21,9 @@ fn main() -> ExitCode {
         };
     }
     if names.iter().any(|name| SUITES.iter().all(|suite| suite.name != name)) {
-        eprintln!("usage: tests/run [SUITE]...   or   tests/run shell\n\nSuites (default: all):");
+        eprintln!(
+            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi]\n\nSuites (default: all):"
+        );
         for suite in &SUITES {
             eprintln!("  {}  {}", suite.name, suite.about);
         }

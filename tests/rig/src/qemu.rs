@@ -43,16 +43,73 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a QEMU calls itself, in full.
-pub fn describe() -> Result<String, String> {
-    let mut command = Command::new(program());
-    command.arg("--version");
-    let shown = run(command, Duration::from_secs(10)).map_err(|error| error.to_string())?;
-    let line = shown.lines.first().cloned().unwrap_or_default();
-    match Version::parse(&line) {
-        Some(version) if version >= OLDEST => Ok(line),
-        Some(version) => Err(format!("QEMU {version} is older than {OLDEST}")),
-        None => Err(format!("not a version of QEMU: {line:?}")),
+/// The QEMU there is.
+pub struct Qemu {
+    /// What it calls itself, in full.
+    pub line: String,
+    version: Version,
+}
+
+impl Qemu {
+    /// Asks it.
+    pub fn find() -> Result<Self, String> {
+        let mut command = Command::new(program());
+        command.arg("--version");
+        let shown = run(command, Duration::from_secs(10)).map_err(|error| error.to_string())?;
+        let line = shown.lines.first().cloned().unwrap_or_default();
+        match Version::parse(&line) {
+            Some(version) if version >= OLDEST => Ok(Self { line, version }),
+            Some(version) => Err(format!("QEMU {version} is older than {OLDEST}")),
+            None => Err(format!("not a version of QEMU: {line:?}")),
+        }
+    }
+}
+
+/// Which IOMMU a machine has. Interrupts are not remapped by any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// None.
+    None,
+    /// Intel's, for addresses of so many bits: 39 or 48.
+    Vtd {
+        /// Bits of an address.
+        bits: u8,
+        /// It says that it caches what is not there.
+        caching_mode: bool,
+    },
+    /// AMD's.
+    AmdVi,
+}
+
+impl Iommu {
+    /// The device to give a QEMU of this version, before all devices that are below it.
+    pub fn device(self, qemu: &Qemu) -> Option<String> {
+        match self {
+            Self::None => None,
+            // Seen to work with these flags on 7.2, 10.0 and 11.1. By default the first has 39 bits alone.
+            Self::Vtd { bits, caching_mode } => {
+                let caching_mode = if caching_mode { ",caching-mode=on" } else { "" };
+                Some(format!("intel-iommu,intremap=off,aw-bits={bits}{caching_mode}"))
+            }
+            Self::AmdVi => Some(format!("amd-iommu,intremap=off{}", amd_translates(qemu.version))),
+        }
+    }
+
+    /// Whether this QEMU knows which device behind a bridge asks it. Up to version 10 its AMD-Vi takes the bus's
+    /// number before the firmware has given it one.
+    pub fn sees_past_bridges(self, qemu: &Qemu) -> bool {
+        self != Self::AmdVi || qemu.version >= Version { major: 11, minor: 0 }
+    }
+}
+
+/// What makes AMD-Vi translate at all.
+fn amd_translates(version: Version) -> &'static str {
+    if version >= (Version { major: 10, minor: 2 }) {
+        ",dma-remap=on"
+    } else if version >= (Version { major: 10, minor: 0 }) {
+        ",pt=off"
+    } else {
+        ""
     }
 }
 
@@ -91,6 +148,22 @@ mod tests {
         assert_eq!((end.lines, end.status.code()), (vec!["of the guest".to_owned()], Some(3)));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "its 'own'\n");
         std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn flags_are_those_that_let_each_version_translate() {
+        let device = |major, minor, iommu: Iommu| {
+            let version = Version { major, minor };
+            iommu.device(&Qemu { line: String::new(), version })
+        };
+        let amd = |major, minor| device(major, minor, Iommu::AmdVi).unwrap();
+        assert_eq!(amd(7, 2), "amd-iommu,intremap=off");
+        assert_eq!(amd(10, 0), "amd-iommu,intremap=off,pt=off");
+        assert_eq!(amd(11, 1), "amd-iommu,intremap=off,dma-remap=on");
+        let vtd = Iommu::Vtd { bits: 48, caching_mode: true };
+        let flags = "intel-iommu,intremap=off,aw-bits=48,caching-mode=on";
+        assert_eq!(device(7, 2, vtd).unwrap(), flags);
+        assert_eq!(device(7, 2, Iommu::None), None);
     }
 
     #[test]

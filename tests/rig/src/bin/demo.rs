@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use std::{env, fs, process};
 
-use rig::cargo::{cargo, executables};
+use rig::cargo::{cargo, diagnostics, executables};
 use rig::process::{Finished, Process, run};
 use serde_json::Value;
 
@@ -135,8 +135,7 @@ fn build() -> Outcome<Vec<PathBuf>> {
     }
     let finished = run(command, BUILD_LIMIT)?;
     if !finished.status.success() {
-        let diagnostics = finished.lines.iter().filter(|line| !line.starts_with('{'));
-        diagnostics.for_each(|line| say(line));
+        diagnostics(finished.lines).iter().for_each(|line| say(line));
         return Err(Failure("the programs cannot be built".into()));
     }
     Ok(executables(&finished.lines))

@@ -1,4 +1,5 @@
-//! t2: the programs, linked statically, as processes in a Linux guest whose init is the agent `guest`.
+//! t2: the programs, linked statically, as processes in a Linux guest whose init is the agent `guest`, booted once
+//! for each vendor's IOMMU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,11 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::boot::boot;
-use crate::cargo::{cargo, executables, scratch_dir, target_dir};
+use crate::cargo::{cargo, diagnostics, executables, scratch_dir, target_dir};
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
 use crate::process::run as run_process;
-use crate::qemu;
+use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
 
 /// The packages whose programs are put on the guest's path. The first is its init.
@@ -24,13 +25,25 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const COMMAND_LINE: &str = "console=ttyS0 nokaslr intel_iommu=off amd_iommu=off intremap=off \
     memmap=64M$0x10000000 hugepages=64 panic=-1";
 
-/// Two `edu` devices, one on the root bus and one behind a port, with an IOMMU above both.
-const DEVICES: [&str; 4] = [
-    "intel-iommu,intremap=off,aw-bits=48",
+/// A machine that the guest is booted on.
+struct Machine {
+    name: &'static str,
+    iommu: Iommu,
+}
+
+const MACHINES: [Machine; 1] =
+    [Machine { name: "vtd", iommu: Iommu::Vtd { bits: 48, caching_mode: false } }];
+
+/// Two `edu` devices below the IOMMU, one on the root bus and one behind a port.
+const DEVICES: [&str; 3] = [
     "edu,addr=0x4,dma_mask=0xffffffffffffffff",
-    "pcie-root-port,id=root-port,addr=0x5,chassis=1,slot=1",
-    "edu,bus=root-port,dma_mask=0xffffffffffffffff",
+    "pcie-root-port,id=port0,addr=0x5,chassis=1,slot=1",
+    "edu,bus=port0,dma_mask=0xffffffffffffffff",
 ];
+
+/// Both on the root bus, where a QEMU cannot do better.
+const DEVICES_TOGETHER: [&str; 2] =
+    ["edu,addr=0x4,dma_mask=0xffffffffffffffff", "edu,addr=0x5,dma_mask=0xffffffffffffffff"];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -39,29 +52,36 @@ pub(super) fn run(report: &mut Report) {
     if let Err(error) = install(&[qemu::NEED]) {
         return report.failed("packages", &error.to_string());
     }
-    match qemu::describe() {
-        Ok(version) => report.note(&version),
+    let qemu = match Qemu::find() {
+        Ok(qemu) => qemu,
         Err(why) => return report.failed("qemu", &why),
-    }
-    let machine = match machine("") {
-        Ok(machine) => machine,
+    };
+    report.note(&qemu.line);
+    let contents = match Contents::build() {
+        Ok(contents) => contents,
         Err(failure) => {
             report.failed("build", &failure.why);
             return report.output(&failure.lines);
         }
     };
-    judge(report, machine);
+    for machine in &MACHINES {
+        judge(report, machine.name, machine.command(&qemu, &contents, ""));
+    }
 }
 
-/// Boots the guest with a shell on this terminal instead of the cases.
-pub fn shell() -> Result<(), String> {
+/// Boots the guest with a shell on this terminal instead of the cases, on the machine of this name.
+pub fn shell(name: &str) -> Result<(), String> {
+    let names = MACHINES.map(|machine| machine.name).join(" or ");
+    let machine = MACHINES.iter().find(|machine| machine.name == name);
+    let machine = machine.ok_or(format!("there is no machine {name}, but {names}"))?;
     install(&[qemu::NEED]).map_err(|error| error.to_string())?;
-    qemu::describe()?;
-    let mut machine = machine("-- shell")
-        .map_err(|failure| [failure.lines.join("\n"), failure.why].join("\n"))?;
-    machine.args(["-serial", "mon:stdio"]);
+    let qemu = Qemu::find()?;
+    let contents =
+        Contents::build().map_err(|failure| [failure.lines.join("\n"), failure.why].join("\n"))?;
+    let mut command = machine.command(&qemu, &contents, "-- shell");
+    command.args(["-serial", "mon:stdio"]);
     println!("Leave with `exit`, or with Ctrl-A X.");
-    match machine.status() {
+    match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("QEMU ended with {status}")),
         Err(error) => Err(format!("QEMU: {error}")),
@@ -70,13 +90,15 @@ pub fn shell() -> Result<(), String> {
 
 /// Linux's own words go to a file, and QEMU's to another; the agent has a serial line for itself, so that they
 /// never mix.
-fn judge(report: &mut Report, mut machine: Command) {
-    let [console, words] = ["guest-console.log", "guest-qemu.log"].map(|it| scratch_dir().join(it));
+fn judge(report: &mut Report, name: &str, mut machine: Command) {
+    let [console, words] =
+        ["console", "qemu"].map(|whose| scratch_dir().join(format!("guest-{name}-{whose}.log")));
     machine.arg("-serial").arg(format!("file:{}", console.display()));
     machine.args(["-serial", "stdio"]);
-    let boot = boot(report, "", qemu::with_words_in(&machine, &words), BOOT_LIMIT);
+    let machine = qemu::with_words_in(&machine, &words);
+    let boot = boot(report, &format!("{name}: "), machine, BOOT_LIMIT);
     let Some(fault) = boot.fault(&[0]) else { return };
-    report.failed("boot", &fault);
+    report.failed(&format!("{name}: boot"), &fault);
     report.output(&boot.lines);
     for (whose, file) in [("Linux", console), ("QEMU", words)] {
         report.note(&format!("{whose}'s last words ({}):", file.display()));
@@ -98,20 +120,37 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// Builds all that is in the guest. What it wants on its serial lines is for the caller to add.
-fn machine(arguments: &str) -> Result<Command, Failure> {
-    let kernel = kernel()?;
-    let archive = initramfs(&busybox()?, &programs()?)?;
-    let initramfs = scratch_dir().join("initramfs.cpio");
-    fs::write(&initramfs, archive)?;
-    let mut machine = qemu::machine("1G");
-    machine.args(["-smp", "2"]);
-    machine.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-    machine.arg("-append").arg(format!("{COMMAND_LINE} {arguments}"));
-    for device in DEVICES {
-        machine.args(["-device", device]);
+/// All that is in the guest.
+struct Contents {
+    kernel: PathBuf,
+    initramfs: PathBuf,
+}
+
+impl Contents {
+    fn build() -> Result<Self, Failure> {
+        let kernel = kernel()?;
+        let archive = initramfs(&busybox()?, &programs()?)?;
+        let initramfs = scratch_dir().join("initramfs.cpio");
+        fs::write(&initramfs, archive)?;
+        Ok(Self { kernel, initramfs })
     }
-    Ok(machine)
+}
+
+impl Machine {
+    /// Starts it. What it wants on its serial lines is for the caller to add.
+    fn command(&self, qemu: &Qemu, contents: &Contents, arguments: &str) -> Command {
+        let mut machine = qemu::machine("1G");
+        machine.args(["-smp", "2"]);
+        machine.arg("-kernel").arg(&contents.kernel).arg("-initrd").arg(&contents.initramfs);
+        machine.arg("-append").arg(format!("{COMMAND_LINE} {arguments}"));
+        let below: &[&str] =
+            if self.iommu.sees_past_bridges(qemu) { &DEVICES } else { &DEVICES_TOGETHER };
+        let iommu = self.iommu.device(qemu);
+        for device in iommu.iter().map(String::as_str).chain(below.iter().copied()) {
+            machine.args(["-device", device]);
+        }
+        machine
+    }
 }
 
 fn programs() -> Result<Vec<PathBuf>, Failure> {
@@ -125,7 +164,7 @@ fn programs() -> Result<Vec<PathBuf>, Failure> {
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     match run_process(command, BUILD_LIMIT) {
         Ok(end) if end.status.success() => Ok(executables(&end.lines)),
-        Ok(end) => Err(Failure { why: end.status.to_string(), lines: end.lines }),
+        Ok(end) => Err(Failure { why: end.status.to_string(), lines: diagnostics(end.lines) }),
         Err(error) => Err(Failure { why: error.to_string(), lines: error.lines().to_vec() }),
     }
 }

@@ -1,14 +1,14 @@
-//! t1: the bare guest `metal`, booted once on each variant of a machine with VT-d.
+//! t1: the bare guest `metal`, booted once on each variant of a machine with VT-d or AMD-Vi.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::boot::boot;
-use crate::cargo::{cargo, executables, scratch_dir};
+use crate::cargo::{cargo, diagnostics, executables, scratch_dir};
 use crate::debian::install;
 use crate::process::run as run_process;
-use crate::qemu;
+use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
 
 /// A machine that the guest is booted on, and which of its cases are run there.
@@ -16,40 +16,95 @@ struct Variant {
     name: &'static str,
     /// The guest's command line: names of its suites and cases.
     cases: &'static str,
-    /// QEMU's devices, in the order in which they are made.
+    iommu: Iommu,
+    /// QEMU's other devices, in the order in which they are made.
     devices: &'static [&'static str],
 }
 
+/// VT-d as most machines have it.
+const VTD: Iommu = Iommu::Vtd { bits: 48, caching_mode: false };
+/// VT-d that knows no table of four levels.
+const SMALL: Iommu = Iommu::Vtd { bits: 39, caching_mode: false };
+
 /// Masks nothing: the device's default of 28 bits would hide what the I/O address really is.
 const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
+/// The same on the bus `below` of a bridge.
+const EDU_BELOW: &str = "edu,bus=below,dma_mask=0xffffffffffffffff";
+const PORT: &str = "pcie-root-port,id=port0,chassis=1,slot=1";
+const PORT_ALONE: &str = "pcie-root-port,id=below,chassis=1,slot=1";
 
-const VARIANTS: [Variant; 5] = [
-    Variant { name: "none", cases: "bare none", devices: &[EDU] },
+/// No QEMU makes reserved ranges (RMRR, IVMD), several units or ports without ACS below one with it: those are cases
+/// on the simulator alone.
+const VARIANTS: [Variant; 11] = [
+    Variant { name: "none", cases: "bare none", iommu: Iommu::None, devices: &[EDU] },
+    Variant { name: "vtd-39", cases: "vtd engine", iommu: SMALL, devices: &[EDU] },
+    Variant { name: "vtd-48", cases: "vtd engine", iommu: VTD, devices: &[EDU] },
     Variant {
-        name: "aw39",
+        name: "vtd-caching-mode",
         cases: "vtd engine",
-        devices: &["intel-iommu,intremap=off,aw-bits=39", EDU],
+        iommu: Iommu::Vtd { bits: 48, caching_mode: true },
+        devices: &[EDU],
     },
     Variant {
-        name: "aw48",
+        name: "vtd-39-caching-mode-port",
         cases: "vtd engine",
-        devices: &["intel-iommu,intremap=off,aw-bits=48", EDU],
+        iommu: Iommu::Vtd { bits: 39, caching_mode: true },
+        devices: &[PORT_ALONE, EDU_BELOW],
     },
     Variant {
-        name: "caching-mode",
+        name: "vtd-port",
         cases: "vtd engine",
-        devices: &["intel-iommu,intremap=off,aw-bits=48,caching-mode=on", EDU],
+        iommu: VTD,
+        devices: &[PORT_ALONE, EDU_BELOW],
     },
+    // A port beside it, so that the numbers of buses and slots differ.
     Variant {
-        name: "root-port",
+        name: "vtd-switch",
         cases: "vtd engine",
+        iommu: VTD,
         devices: &[
-            "intel-iommu,intremap=off,aw-bits=48",
-            "pcie-root-port,id=root-port,chassis=1,slot=1",
-            "edu,bus=root-port,dma_mask=0xffffffffffffffff",
+            "pcie-root-port,id=port1,chassis=9,slot=9",
+            PORT,
+            "x3130-upstream,id=up,bus=port0",
+            "xio3130-downstream,id=below,bus=up,chassis=2,slot=2",
+            EDU_BELOW,
         ],
     },
+    // Its devices are seen as function 0 of the bus behind it.
+    Variant {
+        name: "vtd-pcie-pci-bridge",
+        cases: "vtd",
+        iommu: VTD,
+        devices: &[
+            PORT,
+            "pcie-pci-bridge,id=below,bus=port0",
+            "edu,bus=below,addr=0x3,dma_mask=0xffffffffffffffff",
+        ],
+    },
+    // Its devices are seen as the bridge itself.
+    Variant {
+        name: "vtd-pci-bridge",
+        cases: "vtd",
+        iommu: SMALL,
+        devices: &[
+            "pci-bridge,id=below,chassis_nr=1",
+            "edu,bus=below,addr=0x3,dma_mask=0xffffffffffffffff",
+        ],
+    },
+    Variant { name: "amdvi", cases: "amdvi", iommu: Iommu::AmdVi, devices: &[EDU] },
+    Variant {
+        name: "amdvi-port",
+        cases: "amdvi",
+        iommu: Iommu::AmdVi,
+        devices: &[PORT_ALONE, EDU_BELOW],
+    },
 ];
+
+impl Variant {
+    fn runs_on(&self, qemu: &Qemu) -> bool {
+        self.iommu.sees_past_bridges(qemu) || !self.devices.contains(&EDU_BELOW)
+    }
+}
 
 /// The guest's way out: a byte `b` written here ends QEMU with exit code `2 * b + 1`.
 const EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=0x4";
@@ -64,16 +119,24 @@ pub(super) fn run(report: &mut Report) {
     if let Err(error) = install(&[qemu::NEED]) {
         return report.failed("packages", &error.to_string());
     }
-    match qemu::describe() {
-        Ok(version) => report.note(&version),
+    let qemu = match Qemu::find() {
+        Ok(qemu) => qemu,
         Err(why) => return report.failed("qemu", &why),
-    }
+    };
+    report.note(&qemu.line);
     if let Err(error) = fs::create_dir_all(scratch_dir()) {
         return report.failed("scratch folder", &error.to_string());
     }
     let Some(image) = build(report) else { return };
     for variant in &VARIANTS {
-        boot_variant(report, variant, &image);
+        if variant.runs_on(&qemu) {
+            boot_variant(report, variant, &qemu, &image);
+        } else {
+            report.note(&format!(
+                "{}: not booted, as this QEMU's AMD-Vi is broken there",
+                variant.name
+            ));
+        }
     }
 }
 
@@ -100,7 +163,7 @@ fn build(report: &mut Report) -> Option<PathBuf> {
         }
         Ok(end) => {
             report.failed("build", &end.status.to_string());
-            report.output(&end.lines);
+            report.output(&diagnostics(end.lines));
             None
         }
         Err(error) => {
@@ -111,11 +174,12 @@ fn build(report: &mut Report) -> Option<PathBuf> {
     }
 }
 
-fn boot_variant(report: &mut Report, variant: &Variant, image: &Path) {
+fn boot_variant(report: &mut Report, variant: &Variant, qemu: &Qemu, image: &Path) {
     let mut machine = qemu::machine("256M");
     machine.args(["-cpu", "max", "-serial", "stdio", "-device", EXIT]);
     machine.arg("-kernel").arg(image).args(["-append", variant.cases]);
-    for device in variant.devices {
+    let iommu = variant.iommu.device(qemu);
+    for device in iommu.iter().map(String::as_str).chain(variant.devices.iter().copied()) {
         machine.args(["-device", device]);
     }
     // QEMU complains of every transfer that is blocked: kept where a person finds it.
