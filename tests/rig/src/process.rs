@@ -207,11 +207,13 @@ impl Process {
     /// Kills it and all that descends from it, unless it has ended by itself.
     fn kill(&mut self) {
         if self.ended.is_none() {
-            for pid in descendants(self.child.id()) {
+            // Parents first: a shell whose child was killed still says so on the way out.
+            let descendants = descendants(self.child.id());
+            let _ = self.child.kill();
+            for pid in descendants {
                 // It may have ended meanwhile, which is what was wanted.
                 let _ = kill_process(pid, Signal::KILL);
             }
-            let _ = self.child.kill();
             self.ended = self.child.wait().ok().map(Ended::now);
         }
     }
@@ -241,7 +243,7 @@ fn spawn(command: &mut Command) -> io::Result<(Child, PipeReader)> {
     Ok((child?, reader))
 }
 
-/// Everything that descends from a process now. They stay in our process group, so that Ctrl-C on a
+/// Everything that descends from a process now, parents before their children. They stay in our process group, so that Ctrl-C on a
 /// terminal reaches them all; that is why they are found by parentage.
 fn descendants(root: u32) -> Vec<Pid> {
     let mut children = BTreeMap::<u32, Vec<u32>>::new();
