@@ -1,30 +1,28 @@
 //! What the machine is made of: its units, its PCI functions, and which unit covers which.
 
 pub mod group;
+pub mod plan;
+pub mod reserved;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::RangeInclusive;
 
-use dma_types::{Iova, PciAddress, PhysAddr};
+use dma_types::{PciAddress, PhysAddr};
 use thiserror::Error;
 
 pub use self::group::{Group, GroupId, GroupSpec};
+pub use self::reserved::ReservedRange;
+pub(crate) use self::reserved::merged;
 use crate::acpi::dmar::table::SIGNATURE;
-use crate::acpi::dmar::{Coverage, Dmar, Refusal, Rmrr};
+use crate::acpi::dmar::{Coverage, Dmar, Refusal};
 use crate::completion::UnitId;
 use crate::error::{EngineError, StartError};
-use crate::iova::IovaRange;
 use crate::pci::{self, Function};
 use crate::platform::Platform;
 use crate::unit::{Unit, Unusable};
 use crate::vtd;
-
-/// The most units that a table may name. The largest machines have some dozens; a table with more is no
-/// table of a machine (rule R5).
-const MAX_UNITS: usize = 1024;
 
 /// A unit that the firmware's table names, whether it can be used or not.
 #[derive(Debug)]
@@ -55,34 +53,6 @@ pub struct Device {
     pub reserved: Vec<ReservedRange>,
     /// The group that it belongs to.
     pub group: GroupId,
-}
-
-/// Memory that firmware reserves for a device: whole pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReservedRange {
-    /// Where it starts.
-    pub start: PhysAddr,
-    /// How long it is.
-    pub bytes: u64,
-}
-
-impl ReservedRange {
-    /// The I/O addresses where it is mapped, which are the same.
-    pub const fn as_iova_range(self) -> IovaRange {
-        IovaRange::new(Iova::new(self.start.get()), self.bytes)
-    }
-}
-
-impl From<&Rmrr> for ReservedRange {
-    fn from(region: &Rmrr) -> Self {
-        Self { start: region.base, bytes: region.bytes() }
-    }
-}
-
-impl fmt::Display for ReservedRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_iova_range().fmt(f)
-    }
 }
 
 /// Something odd about the machine that a person should know.
@@ -130,7 +100,7 @@ pub struct Found {
 pub fn discover(platform: &mut impl Platform) -> Result<Found, StartError> {
     let table = platform.acpi_table(SIGNATURE)?.ok_or(StartError::NoIommu)?;
     let dmar = Dmar::parse(&table)?;
-    if dmar.units.len() + dmar.refused.len() > MAX_UNITS {
+    if dmar.units.len() + dmar.refused.len() > plan::MAX_UNITS {
         return Err(StartError::TooManyUnits(dmar.units.len() + dmar.refused.len()));
     }
     let mut units: Vec<UnitSlot> = dmar
@@ -206,23 +176,6 @@ fn functions(platform: &mut impl Platform, dmar: &Dmar) -> BTreeMap<PciAddress, 
         functions.extend(pci::scan(platform, segment, buses));
     }
     functions
-}
-
-/// Ranges with those that overlap or touch made one: firmware may name the same memory twice, for a device
-/// and for the bridge above it.
-pub(crate) fn merged(mut ranges: Vec<ReservedRange>) -> Vec<ReservedRange> {
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<ReservedRange> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start.get() - last.start.get() <= last.bytes => {
-                let end = range.start.get() + range.bytes;
-                last.bytes = last.bytes.max(end - last.start.get());
-            }
-            _ => merged.push(range),
-        }
-    }
-    merged
 }
 
 fn remarks(dmar: &Dmar) -> Vec<Remark> {

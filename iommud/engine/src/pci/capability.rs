@@ -156,7 +156,7 @@ mod tests {
             struct Random([u32; 32], usize);
             impl ConfigSpace for Random {
                 fn config_read(&mut self, _: PciAddress, offset: u16) -> u32 {
-                    assert!(offset % 4 == 0 && offset < 0x1000);
+                    assert!(offset.is_multiple_of(4) && offset < 0x1000);
                     self.1 += 1;
                     self.0[usize::from(offset / 4) % 32]
                 }

@@ -97,6 +97,26 @@ impl DeviceEntry {
     }
 }
 
+impl fmt::Display for DeviceEntry {
+    /// What is meant: `04:00.0 to 04:1f.7 as 00:14.4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            EntryKind::All => return f.write_str("all"),
+            EntryKind::Functions => {}
+            EntryKind::Special { kind, handle } => write!(f, "{kind} {handle} at ")?,
+            EntryKind::Named(device) => write!(f, "acpi {} at ", device.hardware_id)?,
+        }
+        self.first.fmt(f)?;
+        if self.last != self.first {
+            write!(f, " to {}", self.last)?;
+        }
+        match self.alias {
+            Some(alias) => write!(f, " as {alias}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A device entry is left out, for this reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum EntryFault {

@@ -1,0 +1,1 @@
+//! Plans for machines that are written out, for random ones, and for those in the corpus.
