@@ -1,24 +1,11 @@
 //! The DMAR parser on tables of real machines: each is understood, or refused with a reason.
-//!
-//! The tables are not in the repository. Where they are absent, `build.rs` sees to it that the test counts as
-//! ignored.
-
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use iommu_engine::acpi::dmar::{Dmar, Refusal};
 
-fn tables() -> Option<Vec<PathBuf>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/acpi/DMAR");
-    let entries = fs::read_dir(folder).ok()?;
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "bin"));
-    files.sort();
-    Some(files)
-}
+use crate::corpus::{self, Table};
 
 /// The kinds of the table's structures in their order, by a walk that shares nothing with the parser.
-fn kinds(table: &[u8]) -> Vec<u16> {
+pub(crate) fn kinds(table: &[u8]) -> Vec<u16> {
     let (mut kinds, mut rest) = (vec![], &table[48..]);
     while let [kind_low, kind_high, length_low, length_high, ..] = *rest {
         kinds.push(u16::from_le_bytes([kind_low, kind_high]));
@@ -30,13 +17,11 @@ fn kinds(table: &[u8]) -> Vec<u16> {
 #[test]
 #[cfg_attr(not(acpi_corpus), ignore = "needs the tables of real machines, in ../shared/acpi")]
 fn r5_every_table_of_a_real_machine_is_understood_or_refused_with_a_reason() {
-    let files = tables().expect("the tables are there, or the test is ignored");
+    let tables = corpus::tables("DMAR");
     let (mut understood, mut in_part, mut refused) = (0, 0, 0);
     let (mut units, mut regions, mut skipped, mut scopes) = (0, 0, 0, 0);
-    for file in &files {
-        let name = file.file_stem().unwrap().display();
-        let bytes = fs::read(file).unwrap();
-        let dmar = match Dmar::parse(&bytes) {
+    for Table { name, bytes } in &tables {
+        let dmar = match Dmar::parse(bytes) {
             Ok(dmar) => dmar,
             Err(error) => {
                 println!("{name}: refused: {error}");
@@ -56,7 +41,7 @@ fn r5_every_table_of_a_real_machine_is_understood_or_refused_with_a_reason() {
             in_part += 1
         }
 
-        let kinds = kinds(&bytes);
+        let kinds = kinds(bytes);
         let count = |wanted: u16| kinds.iter().filter(|kind| **kind == wanted).count();
         let left_out = |wanted: fn(&Refusal) -> bool| {
             dmar.refused.iter().filter(|part| wanted(&part.refusal)).count()
@@ -81,9 +66,9 @@ fn r5_every_table_of_a_real_machine_is_understood_or_refused_with_a_reason() {
     println!(
         "{} tables: {understood} understood, {in_part} with something left out, {refused} refused; \
          {units} units, {regions} reserved regions, {scopes} device scopes, {skipped} structures skipped",
-        files.len()
+        tables.len()
     );
-    assert!(!files.is_empty());
-    assert_eq!(understood + in_part + refused, files.len());
+    assert!(!tables.is_empty());
+    assert_eq!(understood + in_part + refused, tables.len());
     assert_eq!(refused, 0, "no table of a real machine that is known has a broken length");
 }

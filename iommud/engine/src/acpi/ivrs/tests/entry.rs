@@ -13,8 +13,14 @@ fn parse(entries: &[u8]) -> Ivrs {
     Ivrs::parse(&table_of(&[ivhd(0x40, 2, 0xfeb8_0000, entries)])).unwrap()
 }
 
-/// The source-ids that entries name, and why the others are refused, by their place among the entries.
-fn outcome(entries: &[u8]) -> (Vec<(u16, u16)>, Vec<(usize, EntryFault)>) {
+/// First and last source-id of each entry that is taken.
+type Taken = Vec<(u16, u16)>;
+
+/// Why entries are refused, by their place among the entries.
+type Faults = Vec<(usize, EntryFault)>;
+
+/// The source-ids that entries name, and why the others are refused.
+fn outcome(entries: &[u8]) -> (Taken, Faults) {
     let ivrs = parse(entries);
     assert_eq!(ivrs.units.len(), 1);
     let refused = ivrs.refused.iter().map(|refused| match refused.refusal {

@@ -267,12 +267,12 @@ fn r5_memory_that_makes_no_sense_is_refused_alone() {
     let memory = |start: u64, bytes: u64| {
         let refused =
             told(&patched(0x19d, [start.to_le_bytes(), bytes.to_le_bytes()].as_flattened()));
-        let reason = refused.into_iter().map(|(offset, text)| {
+        let mut reason = refused.into_iter().map(|(offset, text)| {
             assert_eq!(offset, 0x18d);
             let reason = text.strip_prefix("a reserved memory block (IVMD) is not used: ");
             reason.unwrap().to_string()
         });
-        reason.last().unwrap_or_default()
+        reason.next().unwrap_or_default()
     };
     assert_eq!(memory(0x1000, 0), "it has no bytes, at 0x1000");
     assert_eq!(memory(0, 0), "it has no bytes, at 0x0");

@@ -1,0 +1,28 @@
+//! The parsers of firmware's tables, on tables of real machines and on hostile ones.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `dmar`, `ivrs` | every table of a real machine is understood, or refused with a reason |
+//! | `dmar_fields`, `ivrs_fields` | every value read from those is the one that `iasl -d` prints |
+//! | `dmar_inputs`, `ivrs_inputs` | whatever a table holds, what is read from it makes sense |
+//! | `time` | and is read in time |
+//! | `corpus` | where the tables are |
+//! | `iasl` | how they are disassembled |
+//! | `random` | where hostile tables come from |
+//!
+//! The tables are not in the repository. Where they are absent, or `iasl` (of Debian's acpica-tools) is,
+//! `build.rs` sees to it that the tests that need them count as ignored.
+//!
+//! `IOMMUD_FUZZ_INPUTS` says how many hostile tables of each kind are tried, 4,000 if it is not set. Each is made
+//! from its number alone, which a failure names; `IOMMUD_FUZZ_FIRST` is the number of the first.
+
+mod corpus;
+mod dmar;
+mod dmar_fields;
+mod dmar_inputs;
+mod iasl;
+mod ivrs;
+mod ivrs_fields;
+mod ivrs_inputs;
+mod random;
+mod time;
