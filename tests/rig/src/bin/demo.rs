@@ -15,8 +15,8 @@ use rig::cargo::{cargo, diagnostics, executables};
 use rig::process::{Finished, Process, run};
 use serde_json::Value;
 
-/// The simulated device.
-const DEVICE: &str = "0000:00:02.0";
+/// The simulated device's vendor and device, as `iommuctl devices` has them.
+const EDU: &str = "1234:11e8";
 
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const LIMIT: Duration = Duration::from_secs(30);
@@ -37,18 +37,14 @@ fn check(holds: bool, otherwise: &str) -> Outcome {
 }
 
 fn main() -> ExitCode {
-    match parse(env::args().skip(1)) {
-        Ok(Unit::Vtd) => {}
-        Ok(Unit::AmdVi) => {
-            println!("AMD-Vi: not yet. `--unit vtd`, the default, is what there is.");
-            return ExitCode::from(1);
-        }
+    let unit = match parse(env::args().skip(1)) {
+        Ok(unit) => unit,
         Err(usage) => {
             eprintln!("{usage}");
             return ExitCode::from(2);
         }
-    }
-    match demo() {
+    };
+    match demo(&unit) {
         Ok(()) => {
             println!(
                 "\nAll of this was checked: data moved, the addresses differ, the stray write was"
@@ -64,16 +60,12 @@ fn main() -> ExitCode {
     }
 }
 
-enum Unit {
-    Vtd,
-    AmdVi,
-}
-
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Unit, String> {
+/// The kind of unit to simulate, as iommud calls it.
+fn parse(mut words: impl Iterator<Item = String>) -> Result<String, String> {
     let usage = "usage: cargo run --release --bin demo [-- --unit vtd|amdvi]";
-    let unit = match (words.next().as_deref(), words.next().as_deref()) {
-        (None, _) | (Some("--unit"), Some("vtd")) => Unit::Vtd,
-        (Some("--unit"), Some("amdvi")) => Unit::AmdVi,
+    let unit = match (words.next().as_deref(), words.next()) {
+        (None, _) => "vtd".into(),
+        (Some("--unit"), Some(unit)) if ["vtd", "amdvi"].contains(&&*unit) => unit,
         _ => return Err(usage.into()),
     };
     if words.next().is_some() { Err(usage.into()) } else { Ok(unit) }
@@ -149,13 +141,14 @@ fn heading(text: &str) {
     println!("\n── {text}");
 }
 
-fn demo() -> Outcome {
+fn demo(unit: &str) -> Outcome {
     let stage = Stage::new()?;
     heading("iommud owns the IOMMU of a simulated machine");
-    println!("  $ iommud --sim");
-    let mut daemon = Process::start(stage.command("iommud", &["--sim"])?)?;
-    daemon.wait_line("iommud: ready", LIMIT)?;
+    println!("  $ iommud --sim --unit {unit}");
+    let mut daemon = Process::start(stage.command("iommud", &["--sim", "--unit", unit])?)?;
+    let ready = daemon.wait_line("iommud: ready", LIMIT);
     daemon.seen().iter().for_each(|line| say(line));
+    ready?;
 
     heading("A driver copies data to its device and back");
     let worked = stage.show("edud", &["--sim", "--rounds", "2"])?;
@@ -195,9 +188,12 @@ fn show_mappings(stage: &Stage) -> Outcome {
 fn check_fault(stage: &Stage, address: &str) -> Outcome {
     let page =
         |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok().map(|at| at >> 12);
+    let devices = stage.report("devices")?;
+    let edu = devices.iter().find(|device| device["id"] == EDU);
+    let edu = edu.ok_or(Failure("iommud knows of no edu device".into()))?;
     let faults = stage.report("faults")?;
     let found = faults.iter().any(|fault| {
-        fault["device"] == DEVICE
+        fault["device"] == edu["device"]
             && fault["tried"] == "write"
             && fault["address"].as_str().and_then(page) == page(address)
     });
