@@ -1,0 +1,4 @@
+//! Bridges, functions and units: whose requests arrive where, and signed how.
+
+mod bridges;
+mod units;
