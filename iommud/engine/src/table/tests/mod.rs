@@ -6,4 +6,6 @@ mod fake;
 mod model;
 mod properties;
 mod shapes;
+mod unsnooped;
+mod walked;
 mod walker;
