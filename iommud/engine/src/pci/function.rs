@@ -180,6 +180,18 @@ pub(crate) mod tests {
         pub(crate) fn set(&mut self, address: &str, offset: u16, dword: u32) {
             self.dwords.insert((address.parse().unwrap(), offset), dword);
         }
+
+        /// Gives a function a PCI Express capability with this type.
+        pub(crate) fn express(&mut self, address: &str, port_type: u32) {
+            self.set(address, 0x34, 0x40);
+            self.set(address, 0x40, 0x0002_0010 | port_type << 20);
+        }
+
+        /// Gives a function of PCI Express Access Control Services: V, R, C and U.
+        pub(crate) fn services(&mut self, address: &str) {
+            self.set(address, 0x100, 0x0001_000d);
+            self.set(address, 0x104, 0x0000_001d);
+        }
     }
 
     impl ConfigSpace for Config {

@@ -142,3 +142,6 @@ impl Topology {
         self.groups.get_mut(group)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
