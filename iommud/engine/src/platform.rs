@@ -154,6 +154,16 @@ pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
 
     /// 128 bits that nobody can guess.
     fn entropy(&mut self) -> [u8; 16];
+
+    /// The machine's memory, whole pages, in pieces ordered by where they start: what a device reaches that the
+    /// policy leaves unconfined. Empty where the platform cannot tell.
+    fn memory(&mut self) -> Vec<Segment>;
+
+    /// Where the arenas are now: all memory that table frames and runs are given out of, free or not.
+    fn arenas(&self) -> Vec<Segment>;
+
+    /// How often [`arenas`](Self::arenas) has changed.
+    fn arena_changes(&self) -> u64;
 }
 
 /// The world did not give what was asked of it.

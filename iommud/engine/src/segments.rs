@@ -1,6 +1,8 @@
-//! Cutting a piece out of physical segments.
+//! Cutting pieces out of physical segments.
 
 use alloc::vec::Vec;
+
+use dma_types::PhysAddr;
 
 use crate::platform::Segment;
 
@@ -31,10 +33,42 @@ pub fn cut(segments: &[Segment], offset: u64, bytes: u64, pieces: &mut Vec<Segme
     }
 }
 
+/// What is left of `segments` without `holes`, in the order of `segments`, each piece a part of one of them.
+/// Neither must be in order, and both may overlap.
+pub fn without(segments: &[Segment], holes: &[Segment]) -> Vec<Segment> {
+    let mut holes: Vec<(u64, u64)> = holes.iter().filter_map(ends).collect();
+    holes.sort_unstable();
+    let mut left = Vec::new();
+    for (first, last) in segments.iter().filter_map(ends) {
+        // The first address that is not known to be in a hole, until there is none.
+        let mut next = Some(first);
+        for &(from, to) in &holes {
+            let Some(start) = next.filter(|start| *start <= last && from <= last) else { break };
+            if from > start {
+                left.push(between(start, from - 1));
+            }
+            // A hole may end before one that starts earlier.
+            next = if to < start { next } else { to.checked_add(1) };
+        }
+        left.extend(next.filter(|start| *start <= last).map(|start| between(start, last)));
+    }
+    left
+}
+
+/// A segment's first and last address; `None` if it is empty. One that goes round the end stops there.
+fn ends(segment: &Segment) -> Option<(u64, u64)> {
+    let start = segment.start.get();
+    Some((start, start.saturating_add(segment.bytes.checked_sub(1)?)))
+}
+
+fn between(first: u64, last: u64) -> Segment {
+    Segment { start: PhysAddr::new(first), bytes: last - first + 1 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dma_types::PhysAddr;
+    use proptest::prelude::*;
 
     const RUN: [Segment; 3] =
         [segment(0x9000, 0x2000), segment(0x4000, 0x1000), segment(0x20000, 0x3000)];
@@ -65,6 +99,40 @@ mod tests {
             [(0, 0x7000), (0x6000, 0x1000), (u64::MAX, 0x1000), (0x1000, u64::MAX), (0, 0)]
         {
             assert_eq!(cut_out(offset, bytes), None, "{offset:#x} {bytes:#x}");
+        }
+    }
+
+    #[test]
+    fn holes_are_left_out_wherever_they_lie() {
+        let all = [segment(0x1000, 0x9000), segment(0x20000, 0x2000)];
+        assert_eq!(without(&all, &[]), all);
+        let holes = [segment(0x21000, 0x8000), segment(0, 0x2000), segment(0x4000, 0x1000)];
+        assert_eq!(
+            without(&all, &holes),
+            [segment(0x2000, 0x2000), segment(0x5000, 0x5000), segment(0x20000, 0x1000)]
+        );
+        assert_eq!(without(&all, &[segment(0, u64::MAX)]), []);
+        assert_eq!(without(&all, &[segment(0x3000, 0)]), all);
+    }
+
+    proptest! {
+        #[test]
+        fn r8_what_is_left_is_what_is_in_no_hole(
+            segments in prop::collection::vec((0u64..40, 0u64..20), 0..5),
+            holes in prop::collection::vec((0u64..60, 0u64..20), 0..6),
+        ) {
+            let list = |of: &[(u64, u64)]| -> Vec<Segment> {
+                of.iter().map(|&(start, bytes)| segment(start, bytes)).collect()
+            };
+            let left = without(&list(&segments), &list(&holes));
+            let count = |of: &[Segment], at: u64| {
+                of.iter().filter(|it| it.start.get() <= at && at - it.start.get() < it.bytes).count()
+            };
+            for at in 0..100 {
+                let expected = if count(&list(&holes), at) > 0 { 0 } else { count(&list(&segments), at) };
+                prop_assert_eq!(count(&left, at), expected, "{}", at);
+            }
+            prop_assert!(left.iter().all(|piece| piece.bytes > 0));
         }
     }
 }

@@ -61,6 +61,8 @@ impl<P: Platform> Service<P> {
         }
         let domain = holder.domain;
         let run = platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?;
+        // Before a client has it, what is not confined must not reach it.
+        let kept = engine.follow_arenas(platform);
         let id = sessions.next_buffer();
         let limit = Iova::new(request.limit.get());
         let mapped = access.map(|access| {
@@ -69,8 +71,11 @@ impl<P: Platform> Service<P> {
             Ok(((iova, access), completion))
         });
         let (first, completion) = match mapped.transpose() {
-            Ok(None) => (None, Completion::none()),
-            Ok(Some((first, completion))) => (Some(first), completion),
+            Ok(None) => (None, kept),
+            Ok(Some((first, mut completion))) => {
+                completion.join(&kept);
+                (Some(first), completion)
+            }
             Err(error) => {
                 platform.free_run(run);
                 return Err(to_client(error));

@@ -28,7 +28,14 @@ pub fn settle<P: Platform>(service: &mut Service<P>) {
 pub fn report<P: Platform>(service: &Service<P>) {
     let engine = service.engine();
     for (number, slot) in engine.units().iter().enumerate() {
-        log::line(format_args!("unit {number} (VT-d at {}): {}", slot.base, state(slot)));
+        let (kind, base) = (slot.kind(), slot.base);
+        log::line(format_args!("unit {number} ({kind} at {base}): {}", state(slot)));
+    }
+    for device in engine.devices() {
+        let address = device.function.address;
+        if engine.reaches_everything(address) {
+            log::line(format_args!("NOT CONFINED: {address} reaches all memory, by the policy"));
+        }
     }
     for remark in engine.remarks() {
         log::line(remark);

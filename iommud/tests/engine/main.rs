@@ -7,6 +7,7 @@
 mod bring_up;
 mod deferred;
 mod failing;
+mod identity;
 mod invalidation;
 mod isolation;
 mod knobs;

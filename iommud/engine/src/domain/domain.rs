@@ -13,6 +13,7 @@ use crate::ledger::Slot;
 use crate::machine::ReservedRange;
 use crate::platform::{Segment, TableFrames};
 use crate::policy::Invalidation;
+use crate::segments;
 use crate::table::{Translation, Unmapped};
 use crate::unit::{Abilities, Changed, DomainId, Touched};
 
@@ -145,6 +146,61 @@ impl Domain {
         let piece = Segment { start, bytes };
         let iova = Iova::new(start.get());
         self.enter(frames, iova, bytes, &[piece], Access::ReadWrite, Owner::Firmware).map(drop)
+    }
+
+    /// Maps just this memory at its own addresses, as far as the table reaches and firmware's ranges leave room:
+    /// what was so mapped and is not wanted any more is taken away, also where an error ends it. `changed` gets
+    /// what units must be made to forget, and `retired` the frames that they may still walk.
+    pub fn map_identity(
+        &mut self,
+        frames: &mut impl TableFrames,
+        wanted: &[Segment],
+        changed: &mut Vec<Changed>,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<(), EngineError> {
+        let beyond = u64::MAX
+            .checked_shl(self.abilities.address_bits.into())
+            .map(|first| Segment { start: PhysAddr::new(first), bytes: u64::MAX - first });
+        let mut kept: Vec<Segment> = self.pieces_of(Owner::Firmware).collect();
+        kept.extend(beyond);
+        let wanted = segments::without(wanted, &kept);
+        let mapped: Vec<Segment> = self.pieces_of(Owner::Identity).collect();
+        for piece in segments::without(&mapped, &wanted) {
+            let iova = Iova::new(piece.start.get());
+            let Unmapped { start, bytes, touched } =
+                self.table.unmap(frames, iova, piece.bytes, retired)?;
+            changed.push(Changed { start, bytes, touched });
+            self.carve_out(piece);
+        }
+        for piece in segments::without(&wanted, &mapped) {
+            let iova = Iova::new(piece.start.get());
+            let owner = Owner::Identity;
+            let touched =
+                self.enter(frames, iova, piece.bytes, &[piece], Access::ReadWrite, owner)?;
+            changed.push(Changed { start: iova, bytes: piece.bytes, touched });
+        }
+        Ok(())
+    }
+
+    /// What of an owner's is mapped where it is in memory.
+    fn pieces_of(&self, owner: Owner) -> impl Iterator<Item = Segment> {
+        let own = self.mappings.iter().filter(move |(_, mapping)| mapping.owner == owner);
+        own.map(|(iova, mapping)| Segment {
+            start: PhysAddr::new(iova.get()),
+            bytes: mapping.bytes,
+        })
+    }
+
+    /// Notes that a part of an identity mapping is gone.
+    fn carve_out(&mut self, piece: Segment) {
+        let at = Iova::new(piece.start.get());
+        let Some((&start, &whole)) = self.mappings.range(..=at).next_back() else { return };
+        self.mappings.remove(&start);
+        let of = Segment { start: PhysAddr::new(start.get()), bytes: whole.bytes };
+        for rest in segments::without(&[of], &[piece]) {
+            let mapping = Mapping { bytes: rest.bytes, ..whole };
+            self.mappings.insert(Iova::new(rest.start.get()), mapping);
+        }
     }
 
     fn enter(

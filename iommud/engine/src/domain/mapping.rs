@@ -18,6 +18,8 @@ pub struct Mapping {
 pub enum Owner {
     /// The firmware's: a range that it reserves for a device, mapped where it is (rule R1).
     Firmware,
+    /// Nobody's: memory at its own address, for a device that the policy does not confine.
+    Identity,
     /// A client's buffer, by its number.
     Buffer(u64),
 }
@@ -27,7 +29,7 @@ impl Owner {
     pub const fn buffer(self) -> Option<u64> {
         match self {
             Self::Buffer(number) => Some(number),
-            Self::Firmware => None,
+            Self::Firmware | Self::Identity => None,
         }
     }
 }

@@ -199,6 +199,7 @@ impl Engine {
                     .map(|address| Remark::HomeNotMapped { address: *address, error }),
             );
             self.groups[id.0].home = None;
+            self.unconfined.retain(|unconfined| *unconfined != key);
             // Nothing is attached to it any more, for it had this one group.
             let _ = self.destroy_domain(platform, key);
         }

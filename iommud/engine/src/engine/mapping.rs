@@ -48,6 +48,8 @@ impl Engine {
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
             return Err(EngineError::UnitFailed);
         }
+        let kept = self.follow_arenas(platform);
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let pieces = &mut self.pieces;
         pieces.clear();
         let run = platform.segments(spec.run);
@@ -67,6 +69,7 @@ impl Engine {
                 completion.add(unit, ticket);
             }
         }
+        completion.join(&kept);
         let grown = domain.root() != root;
         if touched == Touched::Tables && self.deferred.holds(key) {
             // Units may still walk tables that were unlinked: the client is not to wait for a batch to fill.
@@ -80,7 +83,11 @@ impl Engine {
 
     /// Tells the units that a domain's table has grown: it has another root. The old one is a part of the new,
     /// so that what was mapped is reached by either.
-    fn follow_root(&mut self, platform: &mut impl Platform, key: DomainKey) -> Completion {
+    pub(super) fn follow_root(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+    ) -> Completion {
         let mut completion = Completion::none();
         let Some(domain) = self.domains.get(&key) else { return completion };
         if let Some(slot) = domain.slot() {

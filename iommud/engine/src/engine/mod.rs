@@ -6,6 +6,7 @@
 //! | `domains` | domains, from their making to their end |
 //! | `attachment` | devices in and out of them, a group at a time |
 //! | [`deferred`] | unmaps that units are told of together |
+//! | `identity` | devices that the policy leaves unconfined |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
 //!
 //! # What is promised
@@ -18,6 +19,7 @@
 mod attachment;
 pub mod deferred;
 mod domains;
+mod identity;
 mod mapping;
 
 use alloc::collections::BTreeMap;
@@ -71,6 +73,10 @@ pub struct Engine {
     quarantine: Quarantine,
     deferred: Deferred,
     policy: Policy,
+    /// The domains of what the policy leaves unconfined while nobody holds it.
+    unconfined: Vec<DomainKey>,
+    /// The state of the arenas that they have followed.
+    arenas_followed: Option<u64>,
     ledger: Ledger,
     /// Reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
@@ -97,6 +103,8 @@ impl Engine {
             quarantine: Quarantine::default(),
             deferred: Deferred::default(),
             policy,
+            unconfined: Vec::new(),
+            arenas_followed: None,
             ledger,
             pieces: Vec::new(),
         };
@@ -104,18 +112,19 @@ impl Engine {
             let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
             engine.ledger.insert(platform, &UnitRecord { base, segment, root })?;
         }
-        engine.map_reserved_ranges(platform);
+        engine.make_homes(platform);
         engine.poll(platform);
         Ok(engine)
     }
 
-    /// Gives each group for which firmware reserves memory a domain with that memory in it, before translation
-    /// is turned on (rule R1).
-    fn map_reserved_ranges(&mut self, platform: &mut impl Platform) {
+    /// Gives each group a home that is to reach something while nobody holds it, before translation is turned on:
+    /// what firmware reserves for it (rule R1), or all that the policy lets it reach.
+    fn make_homes(&mut self, platform: &mut impl Platform) {
         for id in (0..self.groups.len()).map(GroupId) {
             let group = &self.groups[id.0];
             let mut devices = group.members().iter().filter_map(|it| self.devices.get(it));
-            if group.unit.is_none() || devices.all(|device| device.reserved.is_empty()) {
+            let unconfined = self.is_unconfined(id);
+            if group.unit.is_none() || !unconfined && devices.all(|it| it.reserved.is_empty()) {
                 continue;
             }
             let members = group.members().to_vec();
@@ -127,12 +136,16 @@ impl Engine {
                 Ok(key)
             });
             match given {
-                Ok(key) => self.groups[id.0].home = Some(key),
+                Ok(key) => {
+                    self.groups[id.0].home = Some(key);
+                    self.unconfined.extend(unconfined.then_some(key));
+                }
                 Err(error) => self.remarks.extend(
                     members.first().map(|&address| Remark::HomeNotMapped { address, error }),
                 ),
             }
         }
+        self.follow_arenas(platform);
     }
 
     /// Goes on with what is under way: units that start, invalidations, and what waits for them.
@@ -149,6 +162,7 @@ impl Engine {
                 }
             }
         }
+        self.follow_arenas(platform);
         self.tell_if_due(platform);
         self.forget_batches();
         self.release(platform);
@@ -211,6 +225,12 @@ impl Engine {
     /// The groups in which devices go in and out of domains, by [`GroupId`].
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// Whether a function is not confined while nobody holds it, because the policy says so.
+    pub fn reaches_everything(&self, device: PciAddress) -> bool {
+        let attached = self.group(device).and_then(|group| group.attached);
+        attached.is_some_and(|key| self.unconfined.contains(&key))
     }
 
     /// The group of a function.

@@ -24,6 +24,9 @@ use crate::platform::Platform;
 use crate::unit::{Unit, Unusable};
 use crate::vtd;
 
+/// As many bytes of registers as any unit has: AMD-Vi's with performance counters. VT-d's have some KiB.
+const REGISTER_BYTES: u64 = 512 << 10;
+
 /// A unit that the firmware's table names, whether it can be used or not.
 #[derive(Debug)]
 pub struct UnitSlot {
@@ -36,6 +39,11 @@ pub struct UnitSlot {
 }
 
 impl UnitSlot {
+    /// How many bytes of addresses its registers take at the most.
+    pub fn register_bytes(&self) -> u64 {
+        REGISTER_BYTES
+    }
+
     /// What it is: `VT-d`.
     pub fn kind(&self) -> &'static str {
         self.unit.as_ref().map_or("VT-d", Unit::kind)

@@ -19,7 +19,8 @@ pub(super) struct DeviceRow {
     class: String,
     /// The unit that covers it, if one does.
     unit: Option<u16>,
-    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it) or `uncovered`.
+    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it), `NOT CONFINED` (by the policy) or
+    /// `uncovered`.
     state: &'static str,
     domain: Option<u64>,
     /// Which session of it this is, while it is held.
@@ -39,9 +40,11 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
         let function = device.function;
         let session = service.sessions.of_device(function.address).map(|(_, session)| session);
         let domain = service.engine.group(function.address).and_then(|group| group.attached);
+        let unconfined = service.engine.reaches_everything(function.address);
         let state = match (device.unit, session) {
             (None, _) => "uncovered",
             (Some(_), Some(_)) => "held",
+            (Some(_), None) if unconfined => "NOT CONFINED",
             (Some(_), None) if domain.is_some() => "firmware",
             (Some(_), None) => "free",
         };

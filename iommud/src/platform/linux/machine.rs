@@ -16,6 +16,8 @@ use thiserror::Error;
 
 use super::acpi::read_table;
 use super::config_space::SysfsConfigSpace;
+use super::huge_pages::HUGE_PAGE;
+use super::iomem::system_ram;
 use super::pagemap::PageMap;
 use super::registers::RegisterWindows;
 use super::runs::Runs;
@@ -161,5 +163,19 @@ impl Platform for Linux {
         // The kernel never gives less than 16 bytes; a signal may interrupt it before it has any.
         while getrandom(&mut bytes, GetRandomFlags::empty()).is_err() {}
         bytes
+    }
+
+    fn memory(&mut self) -> Vec<Segment> {
+        system_ram().unwrap_or_default()
+    }
+
+    fn arenas(&self) -> Vec<Segment> {
+        let places = self.tables.places().chain(self.runs.places());
+        places.map(|start| Segment { start, bytes: HUGE_PAGE }).collect()
+    }
+
+    fn arena_changes(&self) -> u64 {
+        // Tables only ever grow.
+        self.tables.places().count() as u64 + self.runs.changes()
     }
 }

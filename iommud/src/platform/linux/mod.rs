@@ -9,6 +9,7 @@
 //! | [`runs`] | clients' buffers |
 //! | [`registers`] | register windows, by `/dev/mem` |
 //! | [`config_space`] | PCI configuration space, by sysfs |
+//! | [`iomem`] | which physical memory is RAM |
 //! | [`acpi`] | the firmware's tables, by sysfs |
 //!
 //! # What it asks of the guest
@@ -26,6 +27,7 @@
 pub mod acpi;
 pub mod config_space;
 pub mod huge_pages;
+pub mod iomem;
 pub mod machine;
 pub mod pagemap;
 pub mod registers;

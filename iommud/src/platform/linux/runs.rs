@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
-use dma_types::PAGE_SIZE;
+use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{BufferRuns, RunId, Segment};
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
@@ -20,6 +20,7 @@ pub struct Runs {
     map: Rc<PageMap>,
     runs: BTreeMap<RunId, Run>,
     last: u64,
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -31,7 +32,17 @@ struct Run {
 impl Runs {
     /// No runs yet.
     pub fn new(map: Rc<PageMap>) -> Self {
-        Self { map, runs: BTreeMap::new(), last: 0 }
+        Self { map, runs: BTreeMap::new(), last: 0, changes: 0 }
+    }
+
+    /// Where the huge pages of all runs are.
+    pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
+        self.runs.values().flat_map(|run| run.pages.physical().iter().copied())
+    }
+
+    /// How often that has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The descriptor of a run's memory: what a client is given.
@@ -54,13 +65,16 @@ impl BufferRuns for Runs {
             rest -= part;
         }
         self.last += 1;
+        self.changes += 1;
         let id = RunId(self.last);
         self.runs.insert(id, Run { pages, segments });
         Some(id)
     }
 
     fn free_run(&mut self, run: RunId) {
-        self.runs.remove(&run);
+        if self.runs.remove(&run).is_some() {
+            self.changes += 1;
+        }
     }
 
     fn segments(&self, run: RunId) -> &[Segment] {

@@ -35,6 +35,11 @@ impl TableArena {
         Ok(arena)
     }
 
+    /// Where its pages are.
+    pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
+        self.pages.iter().flat_map(|page| page.physical().iter().copied())
+    }
+
     /// Adds a page.
     fn grow(&mut self) -> io::Result<()> {
         let page = HugePages::new("iommud-tables", HUGE_PAGE, &self.map)?;

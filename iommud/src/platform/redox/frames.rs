@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use std::rc::Rc;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::{TableFrame, TableFrames};
+use iommu_engine::platform::{Segment, TableFrame, TableFrames};
 
 use super::memory::Memory;
 use crate::platform::frame_book::FrameBook;
@@ -23,15 +23,27 @@ pub struct TableArena {
     /// walk them until the moment the process is gone, and after.
     book: FrameBook<NonNull<TableFrame>>,
     header: PhysAddr,
+    /// Where the chunks are.
+    chunks: Vec<Segment>,
 }
 
 impl TableArena {
     /// An arena with its first chunk, of which the first frame taken is the header. `None` when there is
     /// no memory.
     pub fn new(memory: Rc<Memory>) -> Option<Self> {
-        let mut arena = Self { memory, book: FrameBook::default(), header: PhysAddr::default() };
+        let mut arena = Self {
+            memory,
+            book: FrameBook::default(),
+            header: PhysAddr::default(),
+            chunks: Vec::new(),
+        };
         arena.header = arena.alloc_frame()?;
         Some(arena)
+    }
+
+    /// Where its chunks are. There are only ever more.
+    pub fn chunks(&self) -> &[Segment] {
+        &self.chunks
     }
 
     /// Adds the largest chunk that there is memory for, down to one frame.
@@ -42,6 +54,7 @@ impl TableArena {
                 let first = place.start().cast();
                 core::mem::forget(place);
                 self.book.add(start, (bytes / PAGE_SIZE) as usize, first);
+                self.chunks.push(Segment { start, bytes });
                 return Some(());
             }
             limit = bytes / 2;

@@ -19,8 +19,15 @@ use super::random::Random;
 use super::registers::RegisterWindows;
 use super::runs::RunArena;
 
+/// Where a PC's memory goes on above the addresses of its devices.
+const LOW_MEMORY: u64 = 4 << 30;
+
+/// A page of 1 GiB: few entries map a memory of whole ones.
+const LARGEST_PAGE: u64 = 1 << 30;
+
 /// A machine that runs Redox.
 pub struct Redox {
+    memory: Rc<Memory>,
     tables: TableArena,
     runs: RunArena,
     registers: RegisterWindows,
@@ -54,7 +61,8 @@ impl Redox {
         Ok(Self {
             tables: TableArena::new(memory.clone()).ok_or(OpenError::OutOfMemory)?,
             runs: RunArena::new(memory.clone()),
-            registers: RegisterWindows::new(memory),
+            registers: RegisterWindows::new(memory.clone()),
+            memory,
             config: MappedConfigSpace::find().map_err(OpenError::Acpi)?,
             random: Random::open().map_err(OpenError::Random)?,
             start: time::Instant::now(),
@@ -161,5 +169,21 @@ impl Platform for Redox {
 
     fn entropy(&mut self) -> [u8; 16] {
         self.random.bits()
+    }
+
+    /// The kernel tells how much memory there is and not where. What a PC's devices hide of it below 4 GiB comes
+    /// after the rest, so that all of it lies below this end; devices' registers lie there, too.
+    fn memory(&mut self) -> Vec<Segment> {
+        let Ok(total) = self.memory.total() else { return Vec::new() };
+        let bytes = total.saturating_add(LOW_MEMORY).next_multiple_of(LARGEST_PAGE);
+        vec![Segment { start: PhysAddr::new(0), bytes }]
+    }
+
+    fn arenas(&self) -> Vec<Segment> {
+        self.tables.chunks().iter().copied().chain(self.runs.places()).collect()
+    }
+
+    fn arena_changes(&self) -> u64 {
+        self.tables.chunks().len() as u64 + self.runs.changes()
     }
 }

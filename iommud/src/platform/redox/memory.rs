@@ -58,6 +58,12 @@ impl Memory {
         Ok((place, physical))
     }
 
+    /// How much memory the machine has, in bytes, used or free.
+    pub fn total(&self) -> Result<u64> {
+        let stat = call::fstatvfs(self.anonymous.raw())?;
+        Ok((stat.f_blocks as u64).saturating_mul(stat.f_bsize as u64))
+    }
+
     /// Takes `bytes` of addresses out of use, with no memory behind them that could be reached.
     pub fn reserve(&self, bytes: usize) -> Result<Place> {
         Place::map(None, bytes, &self.anonymous, Kind::Reserved)

@@ -14,6 +14,7 @@ pub struct RunArena {
     memory: Rc<Memory>,
     runs: BTreeMap<RunId, Run>,
     next: u64,
+    changes: u64,
 }
 
 struct Run {
@@ -26,13 +27,23 @@ struct Run {
 impl RunArena {
     /// An arena without runs.
     pub fn new(memory: Rc<Memory>) -> Self {
-        Self { memory, runs: BTreeMap::new(), next: 1 }
+        Self { memory, runs: BTreeMap::new(), next: 1, changes: 0 }
     }
 
     /// Where a run is in this process: what a client's `mmap` of it is answered with. The kernel asks for
     /// no length there, so whoever answers must have checked that offset and length lie in the run.
     pub fn address(&self, run: RunId) -> Option<CpuAddr> {
         self.runs.get(&run).map(|run| run.start)
+    }
+
+    /// Where all runs are.
+    pub fn places(&self) -> impl Iterator<Item = Segment> {
+        self.runs.values().flat_map(|run| run.segments.iter().copied())
+    }
+
+    /// How often that has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Reserves the addresses, then fills them from the start with the largest pieces to be had.
@@ -64,12 +75,15 @@ impl BufferRuns for RunArena {
         let run = self.build(length)?;
         let id = RunId(self.next);
         self.next += 1;
+        self.changes += 1;
         self.runs.insert(id, run);
         Some(id)
     }
 
     fn free_run(&mut self, run: RunId) {
-        self.runs.remove(&run);
+        if self.runs.remove(&run).is_some() {
+            self.changes += 1;
+        }
     }
 
     fn segments(&self, run: RunId) -> &[Segment] {

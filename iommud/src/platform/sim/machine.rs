@@ -18,9 +18,13 @@ use iommu_sim::machine::ReservedRegion;
 use iommu_sim::{Machine, MachineConfig};
 
 use super::clock::Clock;
-use super::memory::{ARENA, FIRMWARE, FIRMWARE_BYTES, POISON, SimMemory};
+use super::memory::{ARENA, ARENA_BYTES, FIRMWARE, FIRMWARE_BYTES, POISON, SimMemory};
 use super::pages::PageBook;
 use super::shared::SharedMemory;
+
+/// Where the machine says that it has memory, by start and length: below the devices of the first 4 GiB, and
+/// above. There is less, and devices that are let reach for the rest find nothing.
+const MEMORY: [(u64, u64); 2] = [(0x1000, 0x7fff_f000), (0x1_0000_0000, 0x1f_0000_0000)];
 
 /// How many bytes of runs there may be at a time, unless a test says otherwise.
 const RUN_BYTES: u64 = 256 << 20;
@@ -71,6 +75,7 @@ pub struct SimPlatform {
     windows: Vec<Window>,
     clock: Clock,
     bad_frees: u64,
+    arena_changes: u64,
 }
 
 impl SimPlatform {
@@ -97,6 +102,7 @@ impl SimPlatform {
             windows: Vec::new(),
             clock,
             bad_frees: 0,
+            arena_changes: 0,
         })
     }
 
@@ -175,8 +181,8 @@ impl SimPlatform {
     }
 }
 
-/// The memory that a reserved region is made of, as start and length; none where the region makes no sense, is absurdly
-/// large or lies where the platform has memory of its own.
+/// The memory that a reserved region is made of, as start and length; none where the region makes no sense,
+/// is absurdly large or lies where the platform has memory of its own.
 fn memory_of(region: &ReservedRegion) -> Option<(u64, usize)> {
     let bytes = region.limit.checked_sub(region.base)?.checked_add(1)?;
     let apart = region.limit < FIRMWARE
@@ -235,6 +241,7 @@ impl BufferRuns for SimPlatform {
         let id = RunId(self.next_run);
         self.next_run += 1;
         self.runs.insert(id, Run { memory, segments, bytes });
+        self.arena_changes += 1;
         Some(id)
     }
 
@@ -243,6 +250,7 @@ impl BufferRuns for SimPlatform {
             self.bad_frees += 1;
             return;
         };
+        self.arena_changes += 1;
         self.memory.remove(&run.segments);
         self.pages.put_back(&run.segments);
         // A client that has kept the descriptor sees this.
@@ -325,5 +333,22 @@ impl Platform for SimPlatform {
         // The kernel never gives less than 16 bytes; a signal may interrupt it before it has any.
         while rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {}
         bytes
+    }
+
+    fn memory(&mut self) -> Vec<Segment> {
+        MEMORY
+            .iter()
+            .map(|&(start, bytes)| Segment { start: PhysAddr::new(start), bytes })
+            .collect()
+    }
+
+    fn arenas(&self) -> Vec<Segment> {
+        let tables = Segment { start: PhysAddr::new(ARENA), bytes: ARENA_BYTES };
+        let runs = self.runs.values().flat_map(|run| run.segments.iter().copied());
+        core::iter::once(tables).chain(runs).collect()
+    }
+
+    fn arena_changes(&self) -> u64 {
+        self.arena_changes
     }
 }

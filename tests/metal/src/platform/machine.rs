@@ -206,6 +206,20 @@ impl Platform for Metal {
         high.copy_from_slice(&word().to_ne_bytes());
         bytes
     }
+
+    fn memory(&mut self) -> Vec<Segment> {
+        alloc::vec![Segment { start: layout::ALL.start, bytes: layout::ALL.bytes }]
+    }
+
+    fn arenas(&self) -> Vec<Segment> {
+        [layout::TABLES, layout::BUFFERS]
+            .map(|it| Segment { start: it.start, bytes: it.bytes })
+            .into()
+    }
+
+    fn arena_changes(&self) -> u64 {
+        0
+    }
 }
 
 // SAFETY: a run is mapped from its allocation until it is freed, is memory that no Rust object is in, and

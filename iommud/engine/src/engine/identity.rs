@@ -1,0 +1,98 @@
+//! Devices that reach memory at its own addresses, because the policy says so: their drivers do not speak libdma
+//! yet.
+//!
+//! They reach all memory but the arenas, with the tables that units walk and the buffers of others' drivers,
+//! and the units' registers. Arenas grow and shrink, and their domains follow.
+
+use alloc::vec::Vec;
+
+use super::{Engine, unit_mut};
+use crate::completion::Completion;
+use crate::domain::DomainKey;
+use crate::error::EngineError;
+use crate::machine::{GroupId, Remark};
+use crate::platform::{Platform, Segment};
+use crate::policy::Unclaimed;
+use crate::retired::Retired;
+use crate::segments;
+
+impl Engine {
+    /// Whether the policy leaves a group unconfined while nobody holds it. It does so only by all of its devices:
+    /// one that is to reach nothing is not to reach everything through another.
+    pub(super) fn is_unconfined(&self, id: GroupId) -> bool {
+        let members = self.groups[id.0].members().iter().filter_map(|it| self.devices.get(it));
+        let mut devices = members.filter(|device| device.function.bridge.is_none()).peekable();
+        devices.peek().is_some()
+            && devices.all(|device| self.policy_for(device).unclaimed == Unclaimed::Identity)
+    }
+
+    /// Lets what is not confined reach all memory that is not to be kept from it, and nothing else. From the
+    /// completion on, it does not reach what has been kept from it only now.
+    pub fn follow_arenas(&mut self, platform: &mut impl Platform) -> Completion {
+        let mut completion = Completion::none();
+        if self.unconfined.is_empty() {
+            return completion;
+        }
+        // Taking pages apart takes frames, for which an arena may grow: once more then, and not forever.
+        for _ in 0..4 {
+            let changes = platform.arena_changes();
+            if self.arenas_followed == Some(changes) {
+                break;
+            }
+            self.arenas_followed = Some(changes);
+            let reached = self.unconfined_memory(platform);
+            for key in self.unconfined.clone() {
+                completion.join(&self.let_reach(platform, key, &reached));
+            }
+        }
+        completion
+    }
+
+    /// All memory that a device may reach that is not confined.
+    fn unconfined_memory(&self, platform: &mut impl Platform) -> Vec<Segment> {
+        let mut kept = platform.arenas();
+        kept.extend(
+            self.units
+                .iter()
+                .map(|slot| Segment { start: slot.base.page(), bytes: slot.register_bytes() }),
+        );
+        segments::without(&platform.memory(), &kept)
+    }
+
+    /// Makes a domain's identity mappings these.
+    fn let_reach(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        reached: &[Segment],
+    ) -> Completion {
+        let mut completion = Completion::none();
+        let Some(domain) = self.domains.get_mut(&key) else { return completion };
+        let root = domain.root();
+        let (mut frames, mut changed) = (Vec::new(), Vec::new());
+        let result = domain.map_identity(platform, reached, &mut changed, &mut frames);
+        for (unit, id) in domain.memberships() {
+            let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+            for range in &changed {
+                completion.add(unit, hardware.invalidate(platform, id, *range));
+            }
+        }
+        domain.tables_unlinked(&completion);
+        if domain.root() != root {
+            completion.join(&self.follow_root(platform, key));
+        }
+        let retired = Retired { completion: completion.clone(), frames, ..Retired::default() };
+        self.retire(platform, retired);
+        if let Err(error) = result {
+            self.remark_unconfined(key, error);
+        }
+        completion
+    }
+
+    /// Says that a group does not reach all that the policy lets it.
+    fn remark_unconfined(&mut self, key: DomainKey, error: EngineError) {
+        let group = self.groups.iter().find(|group| group.home == Some(key));
+        let address = group.and_then(|group| group.members().first().copied());
+        self.remarks.extend(address.map(|address| Remark::HomeNotMapped { address, error }));
+    }
+}
