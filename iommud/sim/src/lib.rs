@@ -15,12 +15,13 @@
 //! # Rules of this crate
 //!
 //! It is written from the Intel VT-d Architecture Specification (D51397-011, revision 3.1; section numbers
-//! are that revision's) and the AMD I/O Virtualization Technology Specification (48882), and shares no type and no constant with `iommu-engine`: an encoder that is
-//! checked against itself is not checked. Where the specification lets hardware choose, the choice here
-//! is the one that shows a mistake: what a unit has cached, stale or not, it keeps until it is told
-//! to drop it; a page-selective invalidation drops a large page only if its mask covers the page; a cache
-//! line that was never flushed reads as garbage to a unit that does not snoop. What software must not
-//! do and hardware cannot answer is kept in a list of [`vtd::Violation`]s.
+//! are that revision's) and the AMD I/O Virtualization Technology Specification (48882), and shares no type
+//! and no constant with `iommu-engine`: an encoder that is checked against itself is not checked. Where the
+//! specification lets hardware choose, the choice here is the one that shows a mistake: what a unit has
+//! cached, stale or not, it keeps until it is told to drop it; a page-selective invalidation drops a large
+//! page only if its mask covers the page; a cache line that was never flushed reads as garbage to a unit
+//! that does not snoop. What software must not do and hardware cannot answer is kept in a list of
+//! [`vtd::Violation`]s or [`amdvi::Violation`]s.
 //!
 //! Time is a number that the caller moves forward with [`Machine::advance`]; nothing here waits.
 #![forbid(unsafe_code)]

@@ -37,8 +37,8 @@ pub struct AmdviConfig {
     pub device_tlb: bool,
     /// What is not present is cached too (NpCache).
     pub np_cache: bool,
-    /// A walk caches the other seven entries of the leaf's cache line too, as far as they are present (or, with
-    /// [`np_cache`](Self::np_cache), all of them).
+    /// A walk caches the other seven entries of the leaf's cache line too, as far as they are present (or,
+    /// with [`np_cache`](Self::np_cache), all of them).
     pub eager: bool,
     /// Width of physical addresses in bits (PASize).
     pub host_address_bits: u8,
@@ -47,8 +47,8 @@ pub struct AmdviConfig {
     pub coherent: bool,
     /// Events are written into the log. QEMU's units up to version 10.0 write none.
     pub logs_events: bool,
-    /// After this many commands the next is not carried out: the unit reports COMMAND_HARDWARE_ERROR and stops the
-    /// buffer.
+    /// After this many commands the next is not carried out: the unit reports COMMAND_HARDWARE_ERROR and
+    /// stops the buffer.
     pub stop_after: Option<u64>,
     /// The MSI number in the PCI capability and the IVRS table.
     pub msi_number: u8,

@@ -234,8 +234,8 @@ pub(crate) enum Target {
 }
 
 impl PageEntry {
-    /// Where the entry, read from a table of this level, leads; `None` if it has a reserved field set or an encoding
-    /// that means nothing there.
+    /// Where the entry, read from a table of this level, leads; `None` if it has a reserved field set or an
+    /// encoding that means nothing there.
     pub(crate) fn target(self, level: u8) -> Option<Target> {
         let start = self.page() << 12;
         let (least, beyond) = (shift(level), shift(level + 1));

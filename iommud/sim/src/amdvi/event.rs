@@ -7,7 +7,8 @@ use dma_types::SourceId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EventCode {
-    /// ILLEGAL_DEV_TABLE_ENTRY: a reserved field or a meaningless encoding, or there is no entry for the device.
+    /// ILLEGAL_DEV_TABLE_ENTRY: a reserved field or a meaningless encoding, or there is no entry for the
+    /// device.
     IllegalDeviceEntry = 1,
     /// IO_PAGE_FAULT: not present, not allowed, or a page table entry that is wrong.
     PageFault = 2,

@@ -13,9 +13,9 @@
 //! | `command` | the command buffer (2.4) |
 //! | [`mod@unit`] | [`AmdviUnit`]: the register file that holds it together |
 //!
-//! What the specification leaves open, and what is done here: the head of a stopped command buffer stays at the
-//! command that stopped it; a read of no bytes is allowed where a read or a write is; what is cached with fewer
-//! rights than the tables have by now is not looked up again.
+//! What the specification leaves open, and what is done here: the head of a stopped command buffer stays at
+//! the command that stopped it; a read of no bytes is allowed where a read or a write is; what is cached
+//! with fewer rights than the tables have by now is not looked up again.
 
 mod cache;
 mod command;

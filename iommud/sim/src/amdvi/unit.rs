@@ -16,11 +16,11 @@ pub enum Violation {
     DeviceTableNotSet,
     /// Half of a device table's address was written while the unit was on: for a moment it is nowhere.
     DeviceTableTorn,
-    /// A device's entry was used that had been read before the device table was changed, though a COMPLETION_WAIT has
-    /// been done since: nobody has invalidated it.
+    /// A device's entry was used that had been read before the device table was changed, though a
+    /// COMPLETION_WAIT has been done since: nobody has invalidated it.
     StaleDeviceTable,
-    /// A device table entry with V = 1 has a reserved field set or an encoding that means nothing: it is wrong, or only
-    /// half of it has been written.
+    /// A device table entry with V = 1 has a reserved field set or an encoding that means nothing: it is
+    /// wrong, or only half of it has been written.
     IllegalDeviceEntry,
     /// A present page table entry has a reserved field set or an encoding that means nothing.
     IllegalPageEntry,
@@ -144,16 +144,17 @@ impl AmdviUnit {
         self.config.health = health;
     }
 
-    /// Puts the unit in the state that firmware or a boot loader leaves behind when it used translation: on, with its
-    /// own device table. `device_table` is what it wrote into that register.
+    /// Puts the unit in the state that firmware or a boot loader leaves behind when it used translation:
+    /// on, with its own device table. `device_table` is what it wrote into that register.
     pub fn firmware_left_translation_on(&mut self, device_table: u64) {
         self.device_tables[0] = DeviceTable::from_bits(device_table);
         self.table_set = true;
         self.control.set_enable(true);
     }
 
-    /// Puts the unit in the state that firmware or a boot loader leaves behind when it used command buffer and event log:
-    /// both on, empty, somewhere in the middle. The arguments are what it wrote into the base registers.
+    /// Puts the unit in the state that firmware or a boot loader leaves behind when it used command buffer
+    /// and event log: both on, empty, somewhere in the middle. The arguments are what it wrote into the
+    /// base registers.
     pub fn firmware_left_rings_on(&mut self, command_base: u64, event_base: u64) {
         self.buffer.base = command_base.into();
         self.log.base = event_base.into();

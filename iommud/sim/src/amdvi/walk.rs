@@ -92,8 +92,8 @@ impl AmdviUnit {
         Err(self.invalid_request(bus, request, invalid_request::PRE_TRANSLATED))
     }
 
-    /// Takes a request to the interrupt address range through the unit. `data` is what is written, if it is a write of
-    /// one dword.
+    /// Takes a request to the interrupt address range through the unit. `data` is what is written, if it is
+    /// a write of one dword.
     pub(crate) fn interrupt(
         &mut self,
         bus: Bus<'_>,

@@ -141,7 +141,8 @@ pub struct BridgeConfig {
     pub kind: BridgeKind,
     /// The bus behind it.
     pub secondary: u8,
-    /// The last bus behind it. It may be beyond the last that there is, to leave room for what is plugged in later.
+    /// The last bus behind it. It may be beyond the last that there is, to leave room for what is plugged
+    /// in later.
     pub subordinate: u8,
     /// The bits of its ACS capability, if it is PCI Express and has one.
     pub acs: Option<u16>,
@@ -156,7 +157,8 @@ pub struct ReservedRegion {
     pub limit: u64,
     /// The functions, all of one segment. None means all functions, which only an IVRS table can say.
     pub devices: Vec<PciAddress>,
-    /// An IVRS table names the functions from the first to the last of `devices` (22h), instead of each (21h).
+    /// An IVRS table names the functions from the first to the last of `devices` (22h), instead of each
+    /// (21h).
     pub range: bool,
     /// In an IVRS table: an exclusion range, instead of one that is mapped to itself.
     pub exclusion: bool,
@@ -213,8 +215,8 @@ impl MachineConfig {
         config
     }
 
-    /// The default machine with an AMD-Vi unit instead: at 0xfed80000, its function 0000:00:00.2, described by 10h
-    /// and 11h blocks.
+    /// The default machine with an AMD-Vi unit instead: at 0xfed80000, its function 0000:00:00.2, described
+    /// by 10h and 11h blocks.
     pub fn with_amdvi(amdvi: AmdviConfig) -> Self {
         let unit = AmdviUnitConfig {
             base: 0xfed8_0000,
@@ -236,9 +238,9 @@ impl MachineConfig {
         self.with_bridge(BridgeKind::RootPort, 0x0018, (1, 1), None)
     }
 
-    /// Adds a root port at 00:04.0 with buses 10h to 1fh, and behind it a switch with three downstream ports, each with or
-    /// without the bits of ACS that keep what is behind them apart. PCI Express cards are at 12:00.0 and 13:00.0; bus
-    /// 14h is empty, with room for more until 1fh.
+    /// Adds a root port at 00:04.0 with buses 10h to 1fh, and behind it a switch with three downstream
+    /// ports, each with or without the bits of ACS that keep what is behind them apart. PCI Express cards
+    /// are at 12:00.0 and 13:00.0; bus 14h is empty, with room for more until 1fh.
     pub fn with_switch(mut self, acs: Option<u16>) -> Self {
         use BridgeKind::*;
         self.functions.extend([0x1200, 0x1300].map(|source| FunctionConfig::endpoint(at(source))));
@@ -249,9 +251,9 @@ impl MachineConfig {
             .with_bridge(SwitchDownstream, 0x1110, (0x14, 0x1f), acs)
     }
 
-    /// Adds a root port at 00:05.0 with buses 20h to 22h, behind it at 20:00.0 a bridge to PCI, and behind that
-    /// conventional cards at 21:01.0 and 21:02.0, and at 21:03.0 another bridge with a card at 22:00.0. All three sign
-    /// as 21:00.0.
+    /// Adds a root port at 00:05.0 with buses 20h to 22h, behind it at 20:00.0 a bridge to PCI, and behind
+    /// that conventional cards at 21:01.0 and 21:02.0, and at 21:03.0 another bridge with a card at
+    /// 22:00.0. All three sign as 21:00.0.
     pub fn with_pci_bridge(mut self) -> Self {
         use BridgeKind::*;
         let cards = [0x2108, 0x2110, 0x2200];
@@ -261,8 +263,8 @@ impl MachineConfig {
             .with_bridge(Conventional, 0x2118, (0x22, 0x22), None)
     }
 
-    /// Adds a bridge to PCI on bus 0, at 00:1e.0, as chipsets have had it, with a card at 30:01.0 behind it that signs as
-    /// 00:1e.0.
+    /// Adds a bridge to PCI on bus 0, at 00:1e.0, as chipsets have had it, with a card at 30:01.0 behind it
+    /// that signs as 00:1e.0.
     pub fn with_legacy_bridge(mut self) -> Self {
         self.functions.push(FunctionConfig::conventional(at(0x3008)));
         self.with_bridge(BridgeKind::Conventional, 0x00f0, (0x30, 0x30), None)

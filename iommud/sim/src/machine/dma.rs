@@ -188,8 +188,8 @@ impl<M: Memory> Machine<M> {
         if reached { Ok(()) } else { Err(Blocked::NoMemory) }
     }
 
-    /// A request to the interrupt address range. VT-d translates none (VT-d 3.1, 3.14); AMD-Vi asks the device's
-    /// entry (48882, 2.2.5).
+    /// A request to the interrupt address range. VT-d translates none (VT-d 3.1, 3.14); AMD-Vi asks the
+    /// device's entry (48882, 2.2.5).
     fn interrupt_request(
         &mut self,
         unit: Option<usize>,

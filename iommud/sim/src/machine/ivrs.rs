@@ -35,8 +35,8 @@ const COHERENT: u8 = 1 << 5;
 const DEVICE_TLB: u8 = 1 << 4;
 /// IVHD flag bit 6: PreFSup.
 const PREFETCH: u8 = 1 << 6;
-/// The settings of an I/O APIC's entry: LINT1, LINT0, NMI, ExtInt and INIT pass, and system management messages are
-/// forwarded.
+/// The settings of an I/O APIC's entry: LINT1, LINT0, NMI, ExtInt and INIT pass, and system management
+/// messages are forwarded.
 const IO_APIC_SETTINGS: u8 = 0xd7;
 /// Variety of a special device: an I/O APIC.
 const IO_APIC: u8 = 1;

@@ -187,8 +187,8 @@ impl<M: Memory> Machine<M> {
         self.units.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Makes an AMD-Vi unit log an event, given as its two words, as if it had happened: for kinds that no simulated
-    /// hardware causes.
+    /// Makes an AMD-Vi unit log an event, given as its two words, as if it had happened: for kinds that no
+    /// simulated hardware causes.
     pub fn log_amdvi_event(&mut self, number: usize, low: u64, high: u64) {
         let bus = Bus { memory: &self.memory, dram: &self.dram };
         let mut amdvi = self.units.iter_mut().filter_map(|slot| match &mut slot.hardware {
@@ -217,7 +217,8 @@ impl<M: Memory> Machine<M> {
         topology::requester(&self.functions, function, own)
     }
 
-    /// The number of the unit that translates the requests of a function, VT-d units counted before AMD-Vi units.
+    /// The number of the unit that translates the requests of a function, VT-d units counted before AMD-Vi
+    /// units.
     pub fn unit_of(&self, function: PciAddress) -> Option<usize> {
         topology::unit_of(self.units.iter().map(UnitSlot::serves), &self.functions, function)
     }

@@ -1,5 +1,5 @@
-//! Capabilities: PCI Local Bus Specification 3.0, 6.8 (MSI); PCI Express Base Specification 5.0, 7.5.3 and 7.7.8 (ACS);
-//! AMD 48882, 3.2 (the capability block of an IOMMU).
+//! Capabilities: PCI Local Bus Specification 3.0, 6.8 (MSI); PCI Express Base Specification 5.0, 7.5.3 and
+//! 7.7.8 (ACS); AMD 48882, 3.2 (the capability block of an IOMMU).
 
 use bitfield_struct::bitfield;
 

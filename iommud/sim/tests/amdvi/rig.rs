@@ -75,7 +75,8 @@ impl Rig {
         Self { machine, edu }
     }
 
-    /// The same with tables of 4 levels in domain 7 that map 0x5000 to PAGE, readable and writable, and the unit on.
+    /// The same with tables of 4 levels in domain 7 that map 0x5000 to PAGE, readable and writable, and the
+    /// unit on.
     pub(crate) fn translating(unit: AmdviConfig) -> Self {
         let mut rig = Self::new(unit);
         rig.build();

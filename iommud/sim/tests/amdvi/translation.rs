@@ -99,7 +99,7 @@ fn pages_of_any_power_of_two_translate_at_their_levels() {
     assert_eq!(rig.dma_read(0x11010), Ok(3));
     // 4 MiB at 0x400000 in two entries of level 2: bits 20:12 are ones.
     for slot in 2..4 {
-        rig.put(table(2) + slot * 8, 0x401f_f000 + 0x0040_0000 | level(7) | RW);
+        rig.put(table(2) + slot * 8, 0x405f_f000 | level(7) | RW);
     }
     assert_eq!(rig.dma_read(0x0050_0000), Ok(4));
     assert_eq!(rig.unit().violations(), []);
