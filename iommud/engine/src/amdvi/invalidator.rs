@@ -1,0 +1,450 @@
+//! How a unit is made to forget, without waiting.
+//!
+//! What is asked goes through one line: the invalidations, and at the end of each submission a fence that stands
+//! for its [`Ticket`]. The command buffer takes as much of the line as it has room for. The unit confirms a fence
+//! by writing its ticket to memory, after everything before it is done, and so in order.
+//!
+//! # A buffer that stopped
+//!
+//! A unit stops at a command that it cannot read or make sense of, and says where in its event log. What came
+//! before it is done or under way, and what came after is not; which of both any open ticket stands for is not
+//! known for sure. So nothing of it is believed: the buffer is turned off, started anew and given one thing to
+//! do, which is to forget everything. The fence after that stands for every ticket given out until then, and a
+//! number that some earlier fence still writes confirms nothing (rule R2). If the buffer stops again before that
+//! is confirmed, the unit is given up.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use core::time::Duration;
+
+use dma_types::SourceId;
+
+use super::command::Command;
+use super::command_buffer::CommandBuffer;
+use super::invalidation::Invalidation;
+use super::registers::{Control, RegisterFile, Status};
+use crate::completion::Ticket;
+use crate::platform::{Instant, Platform, Registers};
+use crate::unit::{DomainId, UnitFailure};
+
+/// One thing in the line. Of a range, the part that is still to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Request {
+    Invalidate(Invalidation),
+    Devices(RangeInclusive<u16>),
+    Domains(RangeInclusive<u16>),
+    Interrupts(RangeInclusive<u16>),
+    Barrier,
+    Fence(Ticket),
+}
+
+/// A unit's way of invalidating.
+#[derive(Debug)]
+pub struct Invalidator {
+    buffer: CommandBuffer,
+    /// Whether the unit knows the command that forgets everything.
+    has_all: bool,
+    /// The requesters whose entries must be named to be forgotten, even when everything is.
+    named: Vec<RangeInclusive<SourceId>>,
+    line: VecDeque<Request>,
+    /// The tickets that are not confirmed, and when each was given out.
+    open: VecDeque<(Ticket, Instant)>,
+    /// When the unit last did something that it was asked for.
+    progressed: Instant,
+    submitted: Ticket,
+    confirmed: Ticket,
+    /// The fence after the last new start. What is written of those before it counts for nothing.
+    restarted: Ticket,
+}
+
+impl Invalidator {
+    /// By commands in this buffer. `has_all` is
+    /// [`ExtendedFeatures::invalidate_all`](super::registers::ExtendedFeatures::invalidate_all).
+    ///
+    /// QEMU looks at the entries of some requesters only when told of each (with `dma-remap=on`): those are to
+    /// be in `named`, for a unit that may be virtual.
+    pub fn new(buffer: CommandBuffer, has_all: bool, named: Vec<RangeInclusive<SourceId>>) -> Self {
+        Self {
+            buffer,
+            has_all,
+            named,
+            line: VecDeque::new(),
+            open: VecDeque::new(),
+            progressed: Instant::default(),
+            submitted: Ticket(0),
+            confirmed: Ticket(0),
+            restarted: Ticket(0),
+        }
+    }
+
+    /// Tells a unit whose command buffer is off where ours is.
+    pub fn install(&mut self, platform: &mut impl Registers, registers: &RegisterFile) {
+        self.buffer.install(platform, registers);
+    }
+
+    /// Every ticket up to this one is confirmed.
+    pub fn confirmed(&self) -> Ticket {
+        self.confirmed
+    }
+
+    /// How many tickets are not confirmed.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether anything has been submitted.
+    pub fn is_unused(&self) -> bool {
+        self.submitted == Ticket(0)
+    }
+
+    /// For how long the unit has done nothing of what it is asked for. A long line is no stuck unit: time
+    /// counts from the last thing it did.
+    pub fn stuck_for(&self, now: Instant) -> Option<Duration> {
+        self.open.front().map(|(_, since)| now.since(*since.max(&self.progressed)))
+    }
+
+    /// Asks for these invalidations, and gives the ticket that stands for all of them. Often it is confirmed
+    /// when this returns.
+    ///
+    /// What is forgotten of translations by then was found by entries that are forgotten already: an
+    /// invalidation of a requester's entry is done before what comes after it begins.
+    pub fn submit(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        invalidations: impl IntoIterator<Item = Invalidation>,
+    ) -> Ticket {
+        let ticket = self.next_ticket(platform.now());
+        let mut entries_before = false;
+        for invalidation in invalidations {
+            let of_entry = matches!(invalidation, Invalidation::Device(_));
+            if entries_before && !of_entry {
+                self.put(platform, registers, Request::Barrier);
+            }
+            entries_before = of_entry;
+            self.put(platform, registers, Request::Invalidate(invalidation));
+        }
+        self.put(platform, registers, Request::Fence(ticket));
+        self.buffer.announce(platform, registers);
+        self.collect(platform);
+        ticket
+    }
+
+    /// Asks the unit to forget everything, in whatever way it can.
+    pub fn submit_everything(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+    ) -> Ticket {
+        let ticket = self.next_ticket(platform.now());
+        self.line.extend(everything(self.has_all, &self.named));
+        self.line.push_back(Request::Fence(ticket));
+        self.advance(platform, registers);
+        ticket
+    }
+
+    /// Goes on with the line, and takes note of what is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`UnitFailure::Vanished`], and [`UnitFailure::QueueStopped`] if the buffer stopped again while it was to
+    /// forget everything. After either, nothing that is open will ever be confirmed.
+    pub fn poll(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+    ) -> Result<(), UnitFailure> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        self.advance(platform, registers);
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let status: Status = registers.read(platform);
+        if status == Status::GONE {
+            return Err(UnitFailure::Vanished);
+        }
+        if !status.command_buffer_runs() {
+            // It may have confirmed something and stopped since it was looked at.
+            self.collect(platform);
+            if self.restarted > self.confirmed {
+                return Err(UnitFailure::QueueStopped);
+            }
+            self.restart(platform, registers);
+        }
+        Ok(())
+    }
+
+    /// Starts a buffer that has stopped anew, with one thing to do: to forget everything.
+    fn restart(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
+        let control: Control = registers.read(platform);
+        registers.write(platform, control.with_command_buffer(false));
+        self.buffer.install(platform, registers);
+        registers.write(platform, control.with_command_buffer(true));
+        self.line.clear();
+        self.restarted = Ticket(self.submitted.0 + 1);
+        self.submit_everything(platform, registers);
+    }
+
+    fn next_ticket(&mut self, now: Instant) -> Ticket {
+        self.submitted.0 += 1;
+        self.open.push_back((self.submitted, now));
+        self.submitted
+    }
+
+    /// Gives the unit as much of the line as it takes.
+    fn advance(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
+        while let Some(request) = self.line.front() {
+            let mut rest = request.clone();
+            let done = self.issue(platform, registers, &mut rest);
+            if !done && self.line.front() == Some(&rest) {
+                break;
+            }
+            // There was room, and so the unit has done something.
+            self.progressed = platform.now();
+            if !done {
+                self.line[0] = rest;
+                break;
+            }
+            self.line.pop_front();
+        }
+        self.buffer.announce(platform, registers);
+        self.collect(platform);
+    }
+
+    /// Does this at once if nothing is before it and there is room, else puts it in the line.
+    fn put(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        mut request: Request,
+    ) {
+        if !self.line.is_empty() || !self.issue(platform, registers, &mut request) {
+            self.line.push_back(request);
+        }
+    }
+
+    /// Gives the unit what stands for a request; false if there is no room for all of it.
+    fn issue(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        request: &mut Request,
+    ) -> bool {
+        let mut push = |command| self.buffer.push(platform, registers, command);
+        let mut forget = |invalidation| push(Command::invalidating(invalidation));
+        match request {
+            Request::Invalidate(invalidation) => forget(*invalidation),
+            Request::Devices(sources) => {
+                each(sources, |source| forget(Invalidation::Device(SourceId::new(source))))
+            }
+            Request::Domains(domains) => {
+                each(domains, |domain| forget(Invalidation::Domain(DomainId::new(domain))))
+            }
+            Request::Interrupts(sources) => {
+                each(sources, |source| forget(Invalidation::Interrupts(SourceId::new(source))))
+            }
+            Request::Barrier => push(Command::barrier()),
+            Request::Fence(ticket) => {
+                let store = self.buffer.status_address();
+                self.buffer.push(platform, registers, Command::storing(ticket.0, store))
+            }
+        }
+    }
+
+    /// Reads how far the unit is. What was never asked for confirms nothing (rule R5).
+    fn collect(&mut self, platform: &impl Platform) {
+        let ticket = self.buffer.status(platform);
+        let known = ticket <= self.submitted && ticket >= self.restarted;
+        if known && ticket > self.confirmed {
+            self.confirmed = ticket;
+            self.progressed = platform.now();
+        }
+        while self.open.front().is_some_and(|(ticket, _)| *ticket <= self.confirmed) {
+            self.open.pop_front();
+        }
+    }
+}
+
+/// What makes a unit forget everything.
+fn everything(has_all: bool, named: &[RangeInclusive<SourceId>]) -> impl Iterator<Item = Request> {
+    const EVERY: RangeInclusive<u16> = 0..=u16::MAX;
+    let (all, each) = if has_all {
+        (Some(Request::Invalidate(Invalidation::All)), None)
+    } else {
+        let each = [
+            Request::Devices(EVERY),
+            Request::Barrier,
+            Request::Domains(EVERY),
+            Request::Interrupts(EVERY),
+        ];
+        (None, Some(each))
+    };
+    let named = if has_all { named } else { &[] };
+    let named = named.iter().map(|range| Request::Devices(range.start().get()..=range.end().get()));
+    all.into_iter().chain(named).chain(each.into_iter().flatten())
+}
+
+/// Does something for each of a range. False if that ends early: then what is done is taken out of it.
+fn each(range: &mut RangeInclusive<u16>, mut act: impl FnMut(u16) -> bool) -> bool {
+    let undone = range.clone().find(|value| !act(*value));
+    if let Some(first) = undone {
+        *range = first..=*range.end();
+    }
+    undone.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::FakeMachine;
+    use super::*;
+
+    const DOMAIN: DomainId = DomainId::new(5);
+    const DEVICE: SourceId = SourceId::new(0x10);
+    const FORGET: [Invalidation; 2] = [Invalidation::Device(DEVICE), Invalidation::Domain(DOMAIN)];
+
+    /// A machine whose unit runs our command buffer.
+    fn running(has_all: bool) -> (FakeMachine, RegisterFile, Invalidator) {
+        let mut machine = FakeMachine::new();
+        let registers = FakeMachine::registers();
+        let buffer = CommandBuffer::new(&mut machine).unwrap();
+        let mut invalidator = Invalidator::new(buffer, has_all, Vec::new());
+        invalidator.install(&mut machine, &registers);
+        registers
+            .write(&mut machine, Control::new().with_translation(true).with_command_buffer(true));
+        (machine, registers, invalidator)
+    }
+
+    #[test]
+    fn r2_an_entry_is_forgotten_before_what_was_found_by_it() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        let ticket = invalidator.submit(&mut machine, &registers, FORGET);
+        assert_eq!(machine.codes(), [2, 1, 3, 1]);
+        assert_eq!((ticket, invalidator.confirmed()), (Ticket(1), Ticket(1)));
+        invalidator.submit(&mut machine, &registers, [FORGET[0]]);
+        assert_eq!(machine.codes(), [2, 1]);
+    }
+
+    #[test]
+    fn a_full_buffer_makes_the_line_wait_and_loses_nothing() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        machine.patience = 0;
+        for _ in 0..300 {
+            invalidator.submit(&mut machine, &registers, FORGET);
+        }
+        assert_eq!((invalidator.open(), invalidator.confirmed()), (300, Ticket(0)));
+        for _ in 0..20 {
+            machine.patience = 70;
+            machine.run();
+            assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        }
+        assert_eq!((invalidator.open(), invalidator.confirmed()), (0, Ticket(300)));
+        let codes = machine.codes();
+        assert_eq!(codes.len(), 1200);
+        assert!(codes.chunks(4).all(|codes| codes == [2, 1, 3, 1]));
+    }
+
+    #[test]
+    fn r2_a_unit_without_the_command_forgets_everything_name_by_name() {
+        let (mut machine, registers, mut invalidator) = running(false);
+        let ticket = invalidator.submit_everything(&mut machine, &registers);
+        assert_eq!(invalidator.confirmed(), ticket);
+        let commands = core::mem::take(&mut machine.commands);
+        assert_eq!(commands.len(), 3 * 65536 + 2);
+        assert!((0..65536).all(|n| commands[n] == [0x2000_0000_0000_0000 | n as u64, 0]));
+        assert_eq!(commands[65536][0], 0x1000_0000_0000_0004);
+        let domains = &commands[65537..][..65536];
+        let domain = |n: usize| [0x3000_0000_0000_0000 | (n as u64) << 32, 0x7fff_ffff_ffff_f003];
+        assert!((0..65536).all(|n| domains[n] == domain(n)));
+        assert_eq!(commands[3 * 65536][0], 0x5000_0000_0000_ffff);
+    }
+
+    #[test]
+    fn requesters_that_must_be_named_are() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        invalidator.named = alloc::vec![SourceId::new(3)..=SourceId::new(5), DEVICE..=DEVICE];
+        invalidator.submit_everything(&mut machine, &registers);
+        let low: Vec<u64> = machine.commands.iter().map(|[low, _]| *low).collect();
+        assert_eq!(low[0], 8 << 60);
+        assert_eq!(low[1..5], [3, 4, 5, 0x10].map(|source| 2 << 60 | source));
+    }
+
+    #[test]
+    fn r2_after_a_stop_nothing_is_confirmed_before_everything_is_forgotten() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        machine.stop_at = Some(3);
+        let ticket = invalidator.submit(&mut machine, &registers, FORGET);
+        let after = invalidator.submit(&mut machine, &registers, [FORGET[0]]);
+        assert_eq!((machine.codes(), invalidator.confirmed()), ([2, 1].into(), Ticket(0)));
+
+        machine.patience = 1;
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert_eq!(machine.codes(), [8]);
+        // An old fence that comes late confirms nothing.
+        machine.store(invalidator.buffer.status_address(), after.0);
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert_eq!(invalidator.confirmed(), Ticket(0));
+
+        machine.patience = 1;
+        machine.run();
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert!(invalidator.confirmed() > after && after > ticket);
+        assert_eq!(invalidator.open(), 0);
+        // And the next stop is a new one.
+        machine.patience = usize::MAX;
+        machine.stop_at = Some(2);
+        let next = invalidator.submit(&mut machine, &registers, FORGET);
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert!(invalidator.confirmed() > next);
+    }
+
+    #[test]
+    fn r2_a_unit_that_stops_again_is_given_up() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        machine.stop_at = Some(3);
+        invalidator.submit(&mut machine, &registers, FORGET);
+        machine.stop_at = Some(8);
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert_eq!(invalidator.poll(&mut machine, &registers), Err(UnitFailure::QueueStopped));
+        assert_eq!(invalidator.confirmed(), Ticket(0));
+    }
+
+    #[test]
+    fn r5_numbers_that_were_never_asked_for_confirm_nothing() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        machine.patience = 0;
+        invalidator.submit(&mut machine, &registers, FORGET);
+        for number in [2, u64::MAX] {
+            machine.store(invalidator.buffer.status_address(), number);
+            assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+            assert_eq!(invalidator.confirmed(), Ticket(0));
+        }
+    }
+
+    #[test]
+    fn time_counts_from_the_last_thing_that_the_unit_did() {
+        let (mut machine, registers, mut invalidator) = running(false);
+        machine.patience = 100;
+        invalidator.submit_everything(&mut machine, &registers);
+        machine.now = 900;
+        assert_eq!(invalidator.stuck_for(machine.now()), Some(Duration::from_nanos(900)));
+        machine.patience = 10;
+        machine.run();
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert_eq!(invalidator.stuck_for(machine.now()), Some(Duration::ZERO));
+        machine.now = 2000;
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        assert_eq!(invalidator.stuck_for(machine.now()), Some(Duration::from_nanos(1100)));
+    }
+
+    #[test]
+    fn a_unit_that_is_gone_is_noticed() {
+        let (mut machine, registers, mut invalidator) = running(true);
+        machine.patience = 0;
+        invalidator.submit(&mut machine, &registers, FORGET);
+        machine.words.fill(u64::MAX);
+        assert_eq!(invalidator.poll(&mut machine, &registers), Err(UnitFailure::Vanished));
+    }
+}
