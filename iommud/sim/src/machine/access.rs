@@ -1,10 +1,12 @@
 //! What CPUs do to the machine, and the passing of time.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use dma_types::{PciAddress, SourceId};
 
 use super::config::{EduConfig, MachineConfig, ReservedRegion};
+use super::dma::Payload;
 use super::topology::Functions;
 use super::units::{UnitSlot, with_acs};
 use crate::dram::{Bus, Dram};
@@ -235,6 +237,39 @@ impl<M: Memory> Machine<M> {
             {
                 // An MSI is a write like any other: to anywhere else it is translated, and may fault.
                 let _ = self.dma_write(source, to, &data.to_le_bytes());
+            }
+        }
+    }
+
+    /// The peer of a function whose registers are at this address.
+    pub(super) fn peer_at(&self, source: PciAddress, address: u64) -> Option<usize> {
+        match self.find(address, 1)? {
+            Target::Edu(number, _) => {
+                self.is_peer(source, self.edus[number].address).then_some(number)
+            }
+            Target::Unit(..) => None,
+        }
+    }
+
+    /// A request of 4 or 8 bytes to the registers of a peer; of any other length it does nothing.
+    pub(super) fn reach_peer(
+        &mut self,
+        peer: usize,
+        address: u64,
+        payload: &mut Payload<'_>,
+        part: Range<usize>,
+    ) {
+        let size = part.len();
+        let Some(Target::Edu(_, at)) = self.target(address, size) else { return };
+        let edu = &mut self.edus[peer].edu;
+        match payload {
+            Payload::Read(out) => {
+                out[part].copy_from_slice(&edu.read(at, size).to_le_bytes()[..size]);
+            }
+            Payload::Write(data) => {
+                let mut word = [0; 8];
+                word[..size].copy_from_slice(&data[part]);
+                edu.write(at, size, u64::from_le_bytes(word), self.now);
             }
         }
     }

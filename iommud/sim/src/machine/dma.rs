@@ -57,7 +57,7 @@ impl Blocked {
 }
 
 /// What is moved, and which way.
-enum Payload<'a> {
+pub(super) enum Payload<'a> {
     Read(&'a mut [u8]),
     Write(&'a [u8]),
 }
@@ -151,6 +151,10 @@ impl<M: Memory> Machine<M> {
         part: std::ops::Range<usize>,
         translated: bool,
     ) -> Result<(), Blocked> {
+        if let Some(peer) = self.peer_at(source, address) {
+            self.reach_peer(peer, address, payload, part);
+            return Ok(());
+        }
         let source_id = self.requester(source);
         let unit = self.unit_of(source);
         if (0xfee0_0000..=0xfeef_ffff).contains(&address) {

@@ -6,6 +6,7 @@
 //! | `topology` | which function is behind which bridge and unit, and how its requests are signed |
 //! | `units` | the units, and which functions are there |
 //! | `dma` | requests from devices, and [`Blocked`] |
+//! | `peers` | requests that reach another device without ever getting to a unit |
 //! | `acpi` | what all ACPI tables begin with |
 //! | `dmar` | the ACPI DMAR table |
 //! | `ivrs` | the ACPI IVRS table |
@@ -17,6 +18,7 @@ pub mod config;
 mod dma;
 mod dmar;
 mod ivrs;
+mod peers;
 mod topology;
 mod units;
 

@@ -1,6 +1,7 @@
 //! One PCI function's configuration space: PCI Local Bus Specification 3.0, chapter 6; bridges: PCI-to-PCI
 //! Bridge Architecture Specification 1.2, 3.2.
 
+use super::acs;
 use super::capability::{
     Express, ExpressKind, Extended, IOMMU_BASE_LOW, IOMMU_ENABLE, IommuBlock, Msi,
 };
@@ -213,6 +214,14 @@ impl Function {
             let (writable, clear) = (self.writable[at], self.clear[at]);
             *old = (*old & !writable | value & writable) & !(value & clear);
         }
+    }
+
+    /// Whether ACS is there and told to turn requests to other functions upwards.
+    pub fn redirects_requests(&self) -> bool {
+        let at = dword::FIRST_EXTENDED;
+        let has_acs =
+            self.values.get(at).is_some_and(|&header| header == Extended::acs().into_bits());
+        has_acs && self.values[at + 1] >> 16 & u32::from(acs::REQUEST_REDIRECT) != 0
     }
 
     /// Whether the function may send requests.
