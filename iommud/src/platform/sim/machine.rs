@@ -14,12 +14,12 @@ use iommu_engine::platform::{
     BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
     Segment, TableFrame, TableFrames,
 };
-use iommu_sim::machine::ReservedRegion;
 use iommu_sim::{Machine, MachineConfig};
 
 use super::clock::Clock;
-use super::memory::{ARENA, ARENA_BYTES, FIRMWARE, FIRMWARE_BYTES, POISON, SimMemory};
+use super::memory::{ARENA, ARENA_BYTES, POISON, SimMemory};
 use super::pages::PageBook;
+use super::reserved;
 use super::shared::SharedMemory;
 
 /// Where the machine says that it has memory, by start and length: below the devices of the first 4 GiB, and
@@ -28,9 +28,6 @@ const MEMORY: [(u64, u64); 2] = [(0x1000, 0x7fff_f000), (0x1_0000_0000, 0x1f_000
 
 /// How many bytes of runs there may be at a time, unless a test says otherwise.
 const RUN_BYTES: u64 = 256 << 20;
-
-/// The longest region that firmware reserves which there is memory for.
-const RESERVED_BYTES: usize = 64 << 20;
 
 /// What is given out, and what went wrong with it: for leak checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +87,7 @@ impl SimPlatform {
     }
 
     fn with_clock(config: MachineConfig, clock: Clock) -> io::Result<Self> {
-        let reserved: Vec<_> = config.reserved.iter().filter_map(memory_of).collect();
+        let reserved: Vec<_> = config.reserved.iter().filter_map(reserved::memory_of).collect();
         let memory = Arc::new(SimMemory::new(&reserved)?);
         Ok(Self {
             machine: RefCell::new(Machine::new(config, memory.clone())),
@@ -179,16 +176,6 @@ impl SimPlatform {
             self.machine.get_mut().mmio_write(address, size, value);
         }
     }
-}
-
-/// The memory that a reserved region is made of, as start and length; none where the region makes no sense,
-/// is absurdly large or lies where the platform has memory of its own.
-fn memory_of(region: &ReservedRegion) -> Option<(u64, usize)> {
-    let bytes = region.limit.checked_sub(region.base)?.checked_add(1)?;
-    let apart = region.limit < FIRMWARE
-        || region.base >= FIRMWARE + FIRMWARE_BYTES as u64 && region.limit < ARENA;
-    let length = usize::try_from(bytes).ok().filter(|&bytes| bytes <= RESERVED_BYTES)?;
-    apart.then_some((region.base, length))
 }
 
 impl TableFrames for SimPlatform {

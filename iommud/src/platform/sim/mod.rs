@@ -6,6 +6,7 @@
 //! | [`memory`] | [`SimMemory`]: what is at each simulated physical address |
 //! | [`frames`] | which table frames are given out |
 //! | [`pages`] | at which physical addresses a buffer run is put |
+//! | `reserved` | the memory of regions that firmware reserves |
 //! | [`shared`] | a memfd, mapped: the only `unsafe` here |
 //! | `in_process` | drivers in the same process: tests |
 //! | [`clock`] | real time, or a test's |
@@ -48,6 +49,7 @@ mod in_process;
 pub mod machine;
 pub mod memory;
 pub mod pages;
+mod reserved;
 pub mod shared;
 
 pub use machine::{SimPlatform, Usage};
