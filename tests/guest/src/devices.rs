@@ -38,14 +38,14 @@ pub(crate) fn edus() -> Outcome<Vec<Function>> {
     Ok(found)
 }
 
-/// The two devices: the one on the root bus, and the one behind the port.
+/// The two devices: one on the root bus, and one behind a port where this QEMU's unit sees past it.
 pub(crate) fn both_edus() -> Outcome<[Function; 2]> {
     let edus = edus()?;
     let count = edus.len();
     edus.try_into().map_err(|_| Failure(format!("{count} edu devices instead of 2")))
 }
 
-/// The device on the root bus.
+/// The first of them, on the root bus.
 pub(crate) fn edu() -> Outcome<Function> {
     let [edu, _] = both_edus()?;
     Ok(edu)

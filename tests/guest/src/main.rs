@@ -12,7 +12,7 @@ mod physical;
 mod programs;
 mod reports;
 mod traces;
-mod vtd;
+mod unit;
 
 use std::process::ExitCode;
 

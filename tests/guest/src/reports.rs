@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::failure::{Failure, Outcome, require};
 use crate::programs::{run, wait_until};
+use crate::unit as hardware;
 
 /// A row of `units`.
 #[derive(Deserialize)]
@@ -113,7 +114,14 @@ pub(crate) fn device(name: &str) -> Outcome<Device> {
 ///
 /// The unit has one fault record, and what is blocked while that is taken only counts as lost. iommud looks
 /// at it every 50 ms and transfers take twice as long, so that none is lost here.
+///
+/// Where the unit [does not tell](hardware::Unit::tells_what_it_blocks), no other device may be named.
 pub(crate) fn wait_for_fault(device: &str, tried: &str, page: u64) -> Outcome {
+    if !hardware::Unit::find()?.tells_what_it_blocks() {
+        let others = rows::<Fault>("faults")?.into_iter().find(|fault| fault.device != device);
+        require!(others.is_none(), "somebody else is blamed: {others:x?}");
+        return Ok(());
+    }
     let mut seen = Vec::new();
     let waited = wait_until("the fault is reported", || {
         seen = rows::<Fault>("faults")?;

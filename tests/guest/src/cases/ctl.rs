@@ -6,6 +6,7 @@ use crate::devices;
 use crate::failure::{Outcome, require};
 use crate::programs::{Program, run, run_as_nobody, start_iommud};
 use crate::reports;
+use crate::unit::Unit;
 
 /// The reports: the first and the last column of each table, and something that each row has in both forms.
 const REPORTS: [(&str, &str, &str, &str); 6] = [
@@ -24,12 +25,14 @@ pub(super) fn tables_and_json() -> Outcome {
     run("edud", &["--device", &name, "--rogue", "read"])?.expect(0)?;
     let mut driver = Program::start("edud", &["--device", &name, "--hold"])?;
     driver.wait_line("holding")?;
+    let tells = Unit::find()?.tells_what_it_blocks();
     for (report, first, last, field) in REPORTS {
         let table = run("iommuctl", &[report])?.expect(0)?.lines;
         let head = table.first().map_or("", |line| line.trim());
         require!(head.starts_with(first) && head.ends_with(last), "{report}: {head:?}");
         let rows: Vec<Value> = reports::rows(report)?;
-        require!(!rows.is_empty(), "{report}: {table:?}, but no JSON");
+        let may_be_empty = report == "faults" && !tells;
+        require!(may_be_empty || !rows.is_empty(), "{report}: {table:?}, but no JSON");
         for row in rows {
             let text = row.get(field).and_then(Value::as_str).unwrap_or("no such field");
             let shown = table.iter().skip(1).any(|line| line.contains(text));
@@ -39,7 +42,7 @@ pub(super) fn tables_and_json() -> Outcome {
     let units = run("iommuctl", &["units"])?.lines;
     require!(run("iommuctl", &[])?.expect(0)?.lines == units, "units are not shown by default");
     let faults = run("iommuctl", &["faults"])?;
-    require!(faults.line(&name)?.contains(" read "), "{:?}", faults.lines);
+    require!(!tells || faults.line(&name)?.contains(" read "), "{:?}", faults.lines);
     Ok(())
 }
 
@@ -51,7 +54,9 @@ pub(super) fn exit_codes() -> Outcome {
     run("iommuctl", &["units"])?.expect(0)?;
     run("iommuctl", &["faults", "--check"])?.expect(0)?.line("no access was blocked")?;
     run("edud", &["--rogue", "read"])?.expect(0)?;
-    run("iommuctl", &["faults", "--check"])?.expect(4)?.line(" read ")?;
+    if Unit::find()?.tells_what_it_blocks() {
+        run("iommuctl", &["faults", "--check"])?.expect(4)?.line(" read ")?;
+    }
     run_as_nobody("iommuctl", &["mappings"])?.expect(1)?;
     Ok(())
 }

@@ -7,13 +7,13 @@ use rustix::process::Signal;
 use crate::failure::{Outcome, require};
 use crate::programs::{run, start_iommud};
 use crate::reports::{self, Unit};
-use crate::{devices, vtd};
+use crate::{devices, unit};
 
 /// Where iommud's socket is.
 const SOCKET: &str = "/run/iommud.sock";
 
 /// The one unit there is.
-fn unit() -> Outcome<Unit> {
+fn the_unit() -> Outcome<Unit> {
     let mut units = reports::units()?;
     require!(units.len() == 1, "{} units instead of 1", units.len());
     Ok(units.remove(0))
@@ -21,11 +21,12 @@ fn unit() -> Outcome<Unit> {
 
 pub(super) fn brings_the_unit_up() -> Outcome {
     let _iommud = start_iommud()?;
-    let unit = unit()?;
-    let base = vtd::base()?;
+    let unit = the_unit()?;
+    let hardware = unit::Unit::find()?;
+    let base = hardware.base();
     require!(unit.registers == base, "registers at {:#x}, not {base:#x}", unit.registers);
     let (kind, state) = (unit.kind, unit.state);
-    require!((&*kind, &*state) == ("VT-d", "translating"), "{kind} is {state}");
+    require!((&*kind, &*state) == (hardware.kind(), "translating"), "{kind} is {state}");
     require!(unit.devices >= 4, "it covers {} devices", unit.devices);
     let Some(abilities) = unit.abilities else { return Ok(()) };
     let (bits, levels) = (abilities.address_bits, abilities.levels);
@@ -44,7 +45,7 @@ pub(super) fn takes_over_from_a_dead_one() -> Outcome {
     start_iommud()?.kill()?;
     require!(Path::new(SOCKET).exists(), "a killed iommud removed its socket");
     let _iommud = start_iommud()?;
-    let unit = unit()?;
+    let unit = the_unit()?;
     require!(unit.state == "translating", "the unit is {}", unit.state);
     let found = unit.abilities.is_some_and(|abilities| abilities.found_translating);
     require!(found, "it was not translating before");

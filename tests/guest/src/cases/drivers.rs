@@ -7,14 +7,14 @@ use crate::failure::{Failure, Outcome, require};
 use crate::programs::{Program, start_iommud};
 use crate::reports::{self, Mapping};
 use crate::traces::Traces;
-use crate::vtd;
+use crate::unit::Unit;
 
-pub(super) fn on_the_root_bus() -> Outcome {
+pub(super) fn first_device() -> Outcome {
     let [edu, _] = devices::both_edus()?;
     alone(&edu)
 }
 
-pub(super) fn behind_a_port() -> Outcome {
+pub(super) fn second_device() -> Outcome {
     let [_, edu] = devices::both_edus()?;
     alone(&edu)
 }
@@ -83,7 +83,7 @@ impl<'a> Driver<'a> {
             .try_into()
             .map_err(|other| Failure(format!("not two buffers are mapped: {other:x?}")))?;
         require!((&*out.label, &*out.access) == ("edud out", "r-"), "{out:x?}");
-        let written = if vtd::can_map_write_only()? { "-w" } else { "rw" };
+        let written = if Unit::find()?.can_map_write_only()? { "-w" } else { "rw" };
         require!((&*back.label, &*back.access) == ("edud in", written), "{back:x?}");
         for mapping in [&out, &back] {
             require!(mapping.iova != mapping.physical, "{mapping:x?} is not translated");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::failure::{Outcome, require};
 use crate::huge_pages::{HUGE_PAGE, HugePages};
-use crate::{devices, dma, physical, vtd};
+use crate::unit::Unit;
+use crate::{devices, dma, physical};
 use edud::Direction;
 use rig::process::run;
 
@@ -36,12 +37,8 @@ pub(super) fn edu_answers_on_bar0() -> Outcome {
     Ok(())
 }
 
-pub(super) fn vtd_registers_map() -> Outcome {
-    let version = vtd::version()?;
-    require!(version >> 4 == 1, "the unit has version {version:#x}");
-    let capabilities = vtd::capabilities()?;
-    require!(capabilities != 0 && capabilities != u64::MAX, "capabilities are {capabilities:#x}");
-    Ok(())
+pub(super) fn unit_registers_map() -> Outcome {
+    Unit::find()?.check()
 }
 
 pub(super) fn huge_page_has_an_address() -> Outcome {

@@ -38,7 +38,7 @@ impl Spec {
 pub(crate) const CASES: &[Spec] = &[
     Spec::new("busybox_runs", machine::busybox_runs),
     Spec::new("edu_answers_on_bar0", machine::edu_answers_on_bar0),
-    Spec::new("vtd_registers_map", machine::vtd_registers_map),
+    Spec::new("unit_registers_map", machine::unit_registers_map),
     Spec::new("huge_page_has_an_address", machine::huge_page_has_an_address),
     Spec::new(
         "without_iommud_devices_reach_all_memory",
@@ -48,8 +48,8 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("iommud_takes_over_from_a_dead_one", daemon::takes_over_from_a_dead_one),
     Spec::new("a_second_iommud_is_refused", daemon::a_second_one_is_refused),
     Spec::new("iommud_ends_when_told", daemon::ends_when_told),
-    Spec::new("data_goes_through_translation_and_back", drivers::on_the_root_bus),
-    Spec::new("data_goes_through_translation_behind_a_port", drivers::behind_a_port),
+    Spec::new("data_goes_through_translation_and_back", drivers::first_device),
+    Spec::new("data_goes_through_translation_for_the_second_device", drivers::second_device),
     Spec::new("two_drivers_work_at_once_and_apart", drivers::both_at_once),
     Spec::new("r1_a_device_nobody_holds_reaches_nothing", blocked::r1_without_a_domain),
     Spec::new("r1_a_device_set_free_reaches_nothing", blocked::r1_after_its_driver),
