@@ -1,7 +1,7 @@
 //! IVRS: AMD's table of IOMMUs, of the devices behind them, and of memory that firmware reserves.
 //!
-//! The layouts are those of the "I/O Virtualization ACPI Table" chapter of the AMD I/O Virtualization
-//! Technology (IOMMU) Specification, 48882; `SOURCES.md` names what they were compared with.
+//! The layouts are those of section 5.2 of the AMD I/O Virtualization Technology (IOMMU) Specification, 48882;
+//! `SOURCES.md` names what they were compared with.
 //!
 //! | module | what is in it |
 //! | --- | --- |

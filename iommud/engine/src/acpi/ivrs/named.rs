@@ -28,14 +28,15 @@ impl NamedDevice {
     }
 }
 
-/// A `_HID` or `_CID` of up to eight characters. It prints as its text, with `?` for bytes that are none.
+/// A `_HID` or `_CID`: up to eight characters, or the four bytes of a compressed EISA id. It prints as its text,
+/// with `?` for bytes that are none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AcpiId([u8; 8]);
 
 impl AcpiId {
-    /// The id with these characters, filled up with zeros, or `None` if there are none.
-    pub fn new(text: [u8; 8]) -> Option<Self> {
-        (text.first() != Some(&0)).then_some(Self(text))
+    /// The id with these bytes, filled up with zeros, or `None` if there are none.
+    pub fn new(bytes: [u8; 8]) -> Option<Self> {
+        (bytes != [0; 8]).then_some(Self(bytes))
     }
 }
 

@@ -176,7 +176,7 @@ fn r5_a_unique_id_is_read_in_every_format_and_length() {
 
 #[test]
 fn a_device_of_the_namespace_has_a_name_that_can_be_printed() {
-    let nameless = Ivrs::parse(&patched(0x124, &[0])).unwrap();
+    let nameless = Ivrs::parse(&patched(0x124, &[0; 8])).unwrap();
     assert_eq!(nameless.refused[0].offset, 0x120);
     assert!(nameless.refused[0].refusal.to_string().ends_with("without a hardware id"));
     assert_eq!(AcpiId::new(*b"PNP0C09\0").unwrap().to_string(), "PNP0C09");
