@@ -153,6 +153,11 @@ impl Plan {
         &self.groups
     }
 
+    /// All memory that firmware reserves for any device, there or not.
+    pub fn reserved(&self) -> impl Iterator<Item = ReservedRange> {
+        self.accepted.values().copied()
+    }
+
     /// What is odd.
     pub fn findings(&self) -> &[Finding] {
         &self.findings

@@ -1,12 +1,13 @@
 //! Machines written out as configuration space.
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use dma_types::SourceId;
+use dma_types::{PciAddress, SourceId};
 
 use crate::pci::function::tests::Config;
-use crate::pci::scan;
+use crate::pci::{Function, scan};
 use crate::topology::Topology;
 
 pub(crate) const ROOT_PORT: u32 = 4;
@@ -74,9 +75,14 @@ impl Machine {
         self
     }
 
+    /// Its functions.
+    pub(crate) fn functions(&mut self) -> BTreeMap<PciAddress, Function> {
+        scan(&mut self.config, 0, [0])
+    }
+
     /// Its groups, if firmware says nothing.
     pub(crate) fn topology(&mut self) -> Topology {
-        Topology::new(&scan(&mut self.config, 0, [0]), &|_| None)
+        Topology::new(&self.functions(), &|_| None)
     }
 
     /// The same as text: for each group its members, and how they sign.
