@@ -1,8 +1,13 @@
 //! Why there is no report.
 
 use std::io;
+use std::path::PathBuf;
 
+use iommu_engine::platform::PlatformError;
 use thiserror::Error as ThisError;
+
+use super::plan::DumpError;
+use crate::policy::PolicyError;
 
 /// Why there is no report, and what to do.
 #[derive(Debug, ThisError)]
@@ -38,6 +43,49 @@ pub enum Error {
         /// What was asked for.
         path: String,
     },
+    /// A file cannot be read.
+    #[error("{}: {error}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A file is too large to be what it is said to be.
+    #[error("{}: this has more than {most} bytes, which is more than any machine has of it", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The most that it may have.
+        most: u64,
+    },
+    /// A file has no PCI functions, or something else.
+    #[error("{}:{error}", file.display())]
+    Functions {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, and why.
+        error: DumpError,
+    },
+    /// There is a policy, and it is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// This machine does not tell what it is.
+    #[error("cannot read this machine's {what} ({error}): run this as root, or name files")]
+    Live {
+        /// What it does not tell.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{}: {error}", file.display())]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The report could not be written.
     #[error("cannot write the report: {0}")]
     Report(#[from] io::Error),
@@ -53,10 +101,22 @@ fn advice(error: &libdma::Error) -> &'static str {
 }
 
 impl Error {
+    /// The firmware's tables cannot be read.
+    pub(super) fn tables(error: PlatformError) -> Self {
+        Self::Live { what: "firmware tables", error: io::Error::other(error) }
+    }
+
+    /// The PCI functions cannot be read.
+    pub(super) fn functions(error: io::Error) -> Self {
+        Self::Live { what: "PCI functions", error }
+    }
+
     /// The exit code that stands for it.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotRunning { .. } => 3,
+            Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Functions { .. } => 2,
+            Self::Policy(_) | Self::Live { .. } | Self::Unwritable { .. } => 2,
             _ => 1,
         }
     }

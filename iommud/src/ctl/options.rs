@@ -1,15 +1,14 @@
 //! The command line.
 
-#[cfg(target_os = "linux")]
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use libdma::protocol::path;
 
 /// Shows what iommud does: the IOMMUs, the devices behind them, and what each may reach.
 ///
-/// Exit codes: 0 all went well, 1 iommud refused, 2 wrong usage, 3 iommud is not running, 4 with
-/// `faults --check`: there were some.
+/// Exit codes: 0 all went well, 1 iommud refused, or would refuse a part of the machine, 2 wrong usage, or a file
+/// that cannot be used, 3 iommud is not running, 4 with `faults --check`: there were some.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "iommuctl", version)]
 pub struct Options {
@@ -22,9 +21,21 @@ pub struct Options {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// What to show; else the units
+    /// What to do; else it shows the units
     #[command(subcommand)]
-    pub report: Option<Report>,
+    pub command: Option<Command>,
+}
+
+/// What can be done.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// What iommud says of itself.
+    #[command(flatten)]
+    Report(Report),
+    /// What iommud would do with a machine, told from its tables alone
+    Plan(PlanOptions),
+    /// Write this machine's tables to files, for `plan` and for bug reports
+    Capture(CaptureOptions),
 }
 
 /// What can be shown.
@@ -46,6 +57,43 @@ pub enum Report {
     },
     /// What the daemon was told and what it made of it
     Config,
+}
+
+/// Whose tables.
+///
+/// With any of them, nothing is read from the machine that this runs on; without, everything is, which takes root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct PlanOptions {
+    /// An Intel machine's DMAR table, as in /sys/firmware/acpi/tables/DMAR
+    #[arg(long, value_name = "FILE")]
+    pub dmar: Option<PathBuf>,
+
+    /// An AMD machine's IVRS table, as in /sys/firmware/acpi/tables/IVRS
+    #[arg(long, value_name = "FILE", conflicts_with = "dmar")]
+    pub ivrs: Option<PathBuf>,
+
+    /// Its PCI functions, as root's `lspci -xxxx` prints them
+    #[arg(long, value_name = "FILE")]
+    pub pci: Option<PathBuf>,
+
+    /// What the administrator decides; else, for this machine, /etc/iommud.ron if there is one
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CaptureOptions {
+    /// The folder, which is made if there is none
+    #[arg(value_name = "DIR", default_value = "iommud-capture")]
+    pub folder: PathBuf,
+}
+
+impl PlanOptions {
+    /// Whether they are about the machine that this runs on.
+    pub fn this_machine(&self) -> bool {
+        self.dmar.is_none() && self.ivrs.is_none() && self.pci.is_none()
+    }
 }
 
 impl Report {
@@ -74,16 +122,31 @@ mod tests {
         ] {
             let options = Options::try_parse_from(line).unwrap();
             assert!(options.json);
-            assert_eq!(options.report, Some(Report::Faults { check: true }));
+            let report = Report::Faults { check: true };
+            assert_eq!(options.command, Some(Command::Report(report)));
         }
-        assert_eq!(Options::try_parse_from(["iommuctl"]).unwrap().report, None);
+        assert_eq!(Options::try_parse_from(["iommuctl"]).unwrap().command, None);
+    }
+
+    #[test]
+    fn a_plan_is_for_this_machine_unless_there_are_files() {
+        let plan = |line: &[&str]| match Options::try_parse_from(line).unwrap().command {
+            Some(Command::Plan(options)) => options,
+            other => panic!("{other:?}"),
+        };
+        assert!(plan(&["iommuctl", "plan"]).this_machine());
+        assert!(plan(&["iommuctl", "plan", "--policy", "x"]).this_machine());
+        assert!(!plan(&["iommuctl", "plan", "--pci", "x"]).this_machine());
     }
 
     #[test]
     fn wrong_usage_is_told_and_has_its_exit_code() {
-        for line in
-            [&["iommuctl", "unit"][..], &["iommuctl", "units", "--check"], &["iommuctl", "--jsn"]]
-        {
+        for line in [
+            &["iommuctl", "unit"][..],
+            &["iommuctl", "units", "--check"],
+            &["iommuctl", "--jsn"],
+            &["iommuctl", "plan", "dmar.bin"],
+        ] {
             assert_eq!(Options::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
         }
     }

@@ -4,12 +4,17 @@ use std::io::{self, Write};
 
 use libdma::protocol::path::{FAULTS, JSON};
 
+use super::capture::capture;
 use super::client::Client;
 use super::error::Error;
-use super::options::{Options, Report};
+use super::options::{Command, Options, Report};
+use super::plan::{Input, Report as Plan};
 
 /// The exit code of a check that found something.
 pub const FOUND: u8 = 4;
+
+/// The exit code of a plan in which something is refused.
+pub const REFUSED: u8 = 1;
 
 /// Writes the report on `out`; the exit code.
 ///
@@ -17,19 +22,35 @@ pub const FOUND: u8 = 4;
 ///
 /// Whatever keeps the report from being had.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
-    let report = options.report.unwrap_or(Report::Units);
+    let report = match &options.command {
+        None => Report::Units,
+        Some(Command::Report(report)) => *report,
+        Some(Command::Plan(told)) => {
+            let plan = Plan::new(Input::read(told)?);
+            write(out, &if options.json { plan.json() } else { plan.text() })?;
+            return Ok(if plan.refuses() { REFUSED } else { 0 });
+        }
+        Some(Command::Capture(told)) => {
+            write(out, &capture(&told.folder)?)?;
+            return Ok(0);
+        }
+    };
     let client = Client::connect(options)?;
     let path = format!("{}{}", report.node(), if options.json { JSON } else { "" });
     let text = client.read(&path)?;
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        other => other?,
-    }
+    write(out, &text)?;
     if report == (Report::Faults { check: true }) && has_faults(&client)? {
         return Ok(FOUND);
     }
     Ok(0)
+}
+
+fn write(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Whether any access was blocked.

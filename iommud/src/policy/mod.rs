@@ -6,6 +6,7 @@
 //! | [`text`] | [`parse`](text::parse): from text to a policy |
 //! | `words` | what can be said |
 //! | `value` | the values that are more than a word |
+//! | [`warnings()`] | what of a policy takes away from confinement |
 //! | [`error`] | [`PolicyError`]: why there is no policy, with line and column |
 //!
 //! What the words mean is in the example, `iommud.ron` beside this crate's `Cargo.toml`, which says what holds
@@ -15,7 +16,9 @@ pub mod error;
 pub mod file;
 pub mod text;
 mod value;
+mod warnings;
 mod words;
 
 pub use error::PolicyError;
 pub use file::{DEFAULT_FILE, load, load_default};
+pub use warnings::warnings;

@@ -1,0 +1,155 @@
+//! A plan as a report, for people and for programs.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | here | [`Report`] |
+//! | `rows` | what it says of units, memory, devices and groups |
+//! | `unknown` | what it cannot know, and what of the policy is about nothing here |
+//! | `text` | how people read it |
+
+mod rows;
+mod text;
+mod unknown;
+
+use std::collections::BTreeMap;
+
+use iommu_engine::acpi::dmar::Dmar;
+use iommu_engine::acpi::ivrs::Ivrs;
+use iommu_engine::error::StartError;
+use iommu_engine::machine::plan::{Finding, Firmware, Given, LeftOut, Oddity, Plan};
+use serde::Serialize;
+
+use self::rows::{DeviceRow, GroupRow, MemoryRow, UnitRow};
+use super::input::{Input, Table};
+use crate::policy;
+
+/// What iommud would do with a machine.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What it is made from, in words.
+    made_from: String,
+    /// Why iommud would not start.
+    would_not_start: Option<String>,
+    units: Vec<UnitRow>,
+    /// The memory that firmware reserves and that would be reserved.
+    reserved: Vec<MemoryRow>,
+    devices: Vec<DeviceRow>,
+    /// The groups of more than one function, and those that sign as others do.
+    groups: Vec<GroupRow>,
+    /// What is not used, each a sentence with its place in the table.
+    refused: Vec<String>,
+    /// What is odd and is used all the same.
+    odd: Vec<String>,
+    /// What the policy leaves unconfined.
+    policy: Vec<String>,
+    /// What a plan from this input cannot know.
+    unknown: Vec<String>,
+}
+
+impl Report {
+    /// Plans, and tells.
+    pub fn new(input: Input) -> Self {
+        let mut report = Self {
+            made_from: made_from(&input),
+            would_not_start: None,
+            units: Vec::new(),
+            reserved: Vec::new(),
+            devices: Vec::new(),
+            groups: Vec::new(),
+            refused: Vec::new(),
+            odd: Vec::new(),
+            policy: policy::warnings(&input.policy),
+            unknown: Vec::new(),
+        };
+        match plan(&input) {
+            Ok(plan) => report.fill(&plan, &input),
+            Err(why) => report.would_not_start = Some(why),
+        }
+        report
+    }
+
+    fn fill(&mut self, plan: &Plan, input: &Input) {
+        self.units = rows::units(plan);
+        self.reserved = rows::memory(plan);
+        self.devices = rows::devices(plan, &input.policy);
+        self.groups = rows::groups(plan);
+        let (refused, odd): (Vec<_>, Vec<_>) = plan.findings().iter().partition(|it| refuses(it));
+        self.refused = refused.iter().map(ToString::to_string).collect();
+        self.odd = odd.iter().map(ToString::to_string).collect();
+        self.odd.extend(unknown::unmatched(plan, &input.policy));
+        self.unknown = unknown::unknown(plan, input.functions.as_ref());
+    }
+
+    /// Whether anything is refused.
+    pub fn refuses(&self) -> bool {
+        self.would_not_start.is_some() || !self.refused.is_empty()
+    }
+
+    /// The report for people.
+    pub fn text(&self) -> String {
+        text::write(self)
+    }
+
+    /// The report for programs.
+    pub fn json(&self) -> String {
+        // It is made of numbers, texts and lists, which always can be written.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}
+
+/// What the engine would do, or why it would not start.
+fn plan(input: &Input) -> Result<Plan, String> {
+    let firmware = match (&input.dmar, &input.ivrs) {
+        (Some(table), _) => Dmar::parse(&table.bytes)
+            .map(Firmware::Vtd)
+            .map_err(|error| format!("the DMAR table cannot be used: {error}"))?,
+        (None, Some(table)) => Ivrs::parse(&table.bytes)
+            .map(Firmware::Amdvi)
+            .map_err(|error| format!("the IVRS table cannot be used: {error}"))?,
+        (None, None) => return Err(StartError::NoIommu.to_string()),
+    };
+    let functions = match &input.functions {
+        Some(dump) => firmware.scan(&mut dump.clone()),
+        None => BTreeMap::new(),
+    };
+    let given = Given { arenas: &[], ignored: &input.policy.ignored_units };
+    Plan::new(firmware, &functions, &given).map_err(|error| error.to_string())
+}
+
+fn made_from(input: &Input) -> String {
+    let table = |name: &str, table: &Option<Table>| {
+        let table = table.as_ref()?;
+        Some(format!("the {name} table of {} ({} bytes)", table.from, table.bytes.len()))
+    };
+    let functions = input.functions.as_ref();
+    let functions = functions.map(|dump| format!("{} PCI functions", dump.functions().count()));
+    let parts: Vec<_> = [table("DMAR", &input.dmar), table("IVRS", &input.ivrs), functions]
+        .into_iter()
+        .flatten()
+        .collect();
+    if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
+}
+
+/// Whether something is not used, or not confined, for what was found. What the policy leaves alone is not
+/// refused.
+fn refuses(finding: &Finding) -> bool {
+    match &finding.oddity {
+        Oddity::Refused(_) | Oddity::Region { .. } => true,
+        Oddity::LostScope { .. } | Oddity::Group { .. } | Oddity::Newcomer { .. } => true,
+        Oddity::Checksum | Oddity::SecondRest { .. } | Oddity::RestNotLast => false,
+        Oddity::RegionTwice { .. } => false,
+    }
+}
+
+/// What becomes of a unit, in a word.
+fn state(left_out: Option<&LeftOut>) -> &'static str {
+    match left_out {
+        None => "used",
+        Some(LeftOut::Firmware(_)) => "REFUSED",
+        Some(LeftOut::Policy(_)) => "IGNORED",
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/report.rs"]
+mod tests;

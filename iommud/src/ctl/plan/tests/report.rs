@@ -1,0 +1,121 @@
+use super::*;
+use crate::ctl::plan::dump::Dump;
+use crate::policy::text::parse;
+
+#[path = "machines.rs"]
+mod machines;
+
+use machines::{DMAR, IVRS, amd, intel};
+
+const POLICY: &str = r#"(
+    rules: [
+        (device: "8086:1533", default: identity, invalidation: deferred),
+        (device: "0000:01:00.1", default: deny),
+        (device: "0000:00:00.0", default: identity),
+        (device: "8086:1534", default: identity),
+    ],
+    ignore_units: { 0xfed90000: "hangs when it is turned on", 0xfed92000: "a slip of the pen" },
+)"#;
+
+fn table(bytes: &[u8]) -> Option<Table> {
+    Some(Table { from: "a test".into(), bytes: bytes.into() })
+}
+
+/// Functions as lspci prints them.
+fn printed(dump: &Dump) -> Option<Dump> {
+    Some(Dump::parse(dump.text().as_bytes()).unwrap())
+}
+
+/// The same, of which no more than so many bytes were printed.
+fn cut_off(dump: &Dump, bytes: usize) -> Option<Dump> {
+    let mut cut_off = Dump::default();
+    for (address, whole) in dump.functions() {
+        cut_off.insert(address, whole[..bytes.min(whole.len())].to_vec());
+    }
+    Some(cut_off)
+}
+
+fn intel_s() -> Input {
+    Input { dmar: table(&DMAR), functions: printed(&intel()), ..Input::default() }
+}
+
+fn amd_s() -> Input {
+    Input { ivrs: table(&IVRS), functions: printed(&amd()), ..Input::default() }
+}
+
+#[test]
+fn an_intel_machine_is_told_as_it_would_be_used() {
+    let report = Report::new(intel_s());
+    assert_eq!(report.text(), include_str!("golden/intel.txt"));
+    assert!(!report.refuses());
+}
+
+#[test]
+fn what_the_policy_changes_is_told_where_it_does() {
+    let policy = parse(POLICY.as_bytes()).unwrap();
+    let report = Report::new(Input { policy, ..intel_s() });
+    assert_eq!(report.text(), include_str!("golden/policy.txt"));
+    // What is left alone as it was told is not refused.
+    assert!(!report.refuses());
+}
+
+#[test]
+fn an_amd_machine_is_told_with_what_is_refused() {
+    let report = Report::new(amd_s());
+    assert_eq!(report.text(), include_str!("golden/amd.txt"));
+    assert!(report.refuses());
+}
+
+#[test]
+fn without_functions_the_table_alone_is_told() {
+    let report = Report::new(Input { functions: None, ..intel_s() });
+    let text = report.text();
+    assert!(text.contains("NOT KNOWN: devices, groups and where bridges lead"), "{text}");
+    assert!(text.ends_with("\niommud would use 2 of 2 units\n"), "{text}");
+    assert!(text.contains("endpoint 00:02.0") && !text.contains("8086:3e98"), "{text}");
+}
+
+#[test]
+fn r5_a_table_that_cannot_be_used_is_told_with_the_reason() {
+    let report = Report::new(Input { ivrs: table(&IVRS[..187]), ..amd_s() });
+    assert_eq!(
+        report.text(),
+        "Made from the IVRS table of a test (187 bytes), 6 PCI functions.\n\niommud WOULD NOT START: the IVRS \
+         table cannot be used: its length of 188 bytes is more than the 187 that there are\n"
+    );
+    assert!(report.refuses());
+    let report = Report::new(Input::default());
+    assert!(report.text().starts_with("Made from nothing.\n\niommud WOULD NOT START: "));
+    assert!(report.refuses());
+}
+
+#[test]
+fn what_was_not_printed_is_not_taken_for_absent_without_a_word() {
+    let text = Report::new(Input { functions: cut_off(&intel(), 64), ..intel_s() }).text();
+    let wanted = "NOT KNOWN: the capability lists of 0000:00:00.0, 0000:00:02.0, 0000:00:1c.0, 0000:01:00.0, \
+                  0000:01:00.1, which count as having none: call lspci with -xxxx, as root\n";
+    assert!(text.contains(wanted), "{text}");
+    let text = Report::new(Input { functions: cut_off(&intel(), 256), ..intel_s() }).text();
+    let wanted = "NOT KNOWN: the Access Control Services of 0000:00:02.0, 0000:00:1c.0, 0000:01:00.0, \
+                  0000:01:00.1, which count as having none: call lspci with -xxxx, as root\n";
+    assert!(text.contains(wanted), "{text}");
+    // A bus that nothing leads to, and a device that only Linux knows.
+    let mut dump = intel();
+    dump.insert("80:00.0".parse().unwrap(), vec![0x86, 0x80, 1, 0]);
+    dump.beyond_segments = 1;
+    let text = Report::new(Input { functions: Some(dump), ..intel_s() }).text();
+    assert!(
+        text.contains("NOT KNOWN: who translates for 0000:80:00.0, to which neither"),
+        "{text}"
+    );
+    assert!(text.contains("NOT KNOWN: 1 PCI functions in segments from 10000 on"), "{text}");
+}
+
+#[test]
+fn programs_read_the_same() {
+    let json = Report::new(amd_s()).json();
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["units"][0]["function"], "0000:00:00.2");
+    assert_eq!(value["devices"][4]["reaches"], "nothing");
+    assert_eq!(value["refused"].as_array().unwrap().len(), 1);
+}
