@@ -6,6 +6,7 @@
 //! | `dmar_fields`, `ivrs_fields` | every value read from those is the one that `iasl -d` prints |
 //! | `dmar_inputs`, `ivrs_inputs` | whatever a table holds, what is read from it makes sense |
 //! | `time` | and is read in time |
+//! | `plan` | and there is a plan for it |
 //! | `corpus` | where the tables are |
 //! | `iasl` | how they are disassembled |
 //! | `random` | where hostile tables come from |
@@ -24,5 +25,6 @@ mod iasl;
 mod ivrs;
 mod ivrs_fields;
 mod ivrs_inputs;
+mod plan;
 mod random;
 mod time;
