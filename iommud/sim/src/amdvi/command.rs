@@ -234,6 +234,7 @@ impl AmdviUnit {
             Command::Device(device) => {
                 self.counters.device_invalidations += 1;
                 self.caches.drop_device(SourceId::new(device));
+                self.check_entry(bus, SourceId::new(device));
             }
             Command::Pages(range) if range.bits > 64 => self.violate(Violation::InvalidationSize),
             Command::Pages(range) => {

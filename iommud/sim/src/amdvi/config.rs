@@ -47,6 +47,9 @@ pub struct AmdviConfig {
     pub coherent: bool,
     /// Events are written into the log. QEMU's units up to version 10.0 write none.
     pub logs_events: bool,
+    /// Events of pages that are not present tell the direction too, as all units seen do. The specification
+    /// promises RW only where PR is set.
+    pub direction_always: bool,
     /// After this many commands the next is not carried out: the unit reports COMMAND_HARDWARE_ERROR and
     /// stops the buffer.
     pub stop_after: Option<u64>,
@@ -76,6 +79,7 @@ impl Default for AmdviConfig {
             host_address_bits: 48,
             coherent: true,
             logs_events: true,
+            direction_always: true,
             stop_after: None,
             msi_number: 0,
             window_bytes: 0x4000,

@@ -167,8 +167,7 @@ impl AmdviUnit {
                 .event(EventCode::PageFault)
                 .with_domain(domain)
                 .with_present(present)
-                // RW means something only where the page is present.
-                .with_write(present && request.write)
+                .with_write(request.write && (present || self.config.direction_always))
                 .with_permission(miss == Miss::Denied)
                 .with_reserved(miss == Miss::Reserved);
             self.log(bus, low, request.address);
@@ -199,14 +198,13 @@ impl AmdviUnit {
                 let Some(entry) = self.device_entry(source) else {
                     return Err(self.illegal_device(bus, request, Illegal::Encoding));
                 };
-                let words = [0, 8, 16, 24].map(|at| self.table_word(bus, entry + at));
-                let [Some(a), Some(b), Some(c), Some(d)] = words else {
+                let Some(words) = self.entry_words(bus, entry) else {
                     self.counters.events += 1;
                     let low = request.event(EventCode::DeviceTableError).with_kind(MASTER_ABORT);
                     self.log(bus, low, entry);
                     return Err(EventCode::DeviceTableError);
                 };
-                let found = Device::decode([a, b, c, d], &self.config);
+                let found = Device::decode(words, &self.config);
                 if found.is_err() {
                     self.violate(Violation::IllegalDeviceEntry);
                 }
@@ -216,6 +214,21 @@ impl AmdviUnit {
             }
         };
         found.map_err(|illegal| self.illegal_device(bus, request, illegal))
+    }
+
+    /// The four words of a device table entry.
+    fn entry_words(&mut self, bus: Bus<'_>, entry: u64) -> Option<[u64; 4]> {
+        let words = [0, 8, 16, 24].map(|at| self.table_word(bus, entry + at));
+        let [Some(a), Some(b), Some(c), Some(d)] = words else { return None };
+        Some([a, b, c, d])
+    }
+
+    /// Looks at an entry that software says it has written: it must be whole by now.
+    pub(super) fn check_entry(&mut self, bus: Bus<'_>, source: SourceId) {
+        let words = self.device_entry(source).and_then(|entry| self.entry_words(bus, entry));
+        if words.is_some_and(|words| Device::decode(words, &self.config).is_err()) {
+            self.violate(Violation::IllegalDeviceEntry);
+        }
     }
 
     fn illegal_device(&mut self, bus: Bus<'_>, request: Request, illegal: Illegal) -> EventCode {

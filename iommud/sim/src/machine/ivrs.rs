@@ -84,10 +84,8 @@ impl<M: Memory> Machine<M> {
         fields.extend(u16::from(amdvi.msi_number & 31).to_le_bytes());
         if kind == IvhdKind::Basic {
             // HATS in bits 31:30, IASup in bit 5.
-            let depth =
-                u32::from(amdvi.features() >> 10 & 3 != 0) * u32::from(amdvi.table_depth & 3);
-            let all = u32::from(amdvi.features() >> 6 & 1 != 0);
-            fields.extend((depth << 30 | all << 5).to_le_bytes());
+            let (depth, all) = (amdvi.features() >> 10 & 3, amdvi.features() >> 6 & 1);
+            fields.extend(((depth << 30 | all << 5) as u32).to_le_bytes());
         } else {
             fields.extend([0; 4]);
             fields.extend(amdvi.features().to_le_bytes());

@@ -8,6 +8,7 @@ use super::topology;
 use crate::amdvi::AmdviUnit;
 use crate::dram::Bus;
 use crate::memory::Memory;
+use crate::pace::Health;
 use crate::pci::{Function, IommuBlock};
 use crate::request::Message;
 use crate::vtd::VtdUnit;
@@ -169,6 +170,23 @@ impl<M: Memory> Machine<M> {
             Hardware::Amdvi(unit) => Some(unit),
         });
         amdvi.nth(number)
+    }
+
+    /// Whether a unit translates, VT-d units counted before AMD-Vi units.
+    pub fn is_translating(&self, number: usize) -> bool {
+        self.units.get(number).is_some_and(|slot| match &slot.hardware {
+            Hardware::Vtd(unit) => unit.is_translating(),
+            Hardware::Amdvi(unit) => unit.is_translating(),
+        })
+    }
+
+    /// Makes the registers of a unit answer, or not; units are counted as above.
+    pub fn set_health(&mut self, number: usize, health: Health) {
+        match self.units.get_mut(number).map(|slot| &mut slot.hardware) {
+            Some(Hardware::Vtd(unit)) => unit.set_health(health),
+            Some(Hardware::Amdvi(unit)) => unit.set_health(health),
+            None => {}
+        }
     }
 
     /// Everything that software did to the units that it must not, in words.

@@ -42,6 +42,14 @@ fn r4_a_detached_device_goes_on_until_its_entry_is_invalidated() {
 }
 
 #[test]
+fn an_entry_that_is_half_written_when_it_is_invalidated_is_noticed() {
+    let mut rig = Rig::translating(AmdviConfig::default());
+    rig.put(EDU_ENTRY + 24, 1);
+    rig.submit(&[EDU]);
+    assert_eq!(rig.unit().violations(), [Violation::IllegalDeviceEntry]);
+}
+
+#[test]
 fn translations_are_shared_in_a_domain_and_not_between_domains() {
     let mut rig = Rig::translating(AmdviConfig::default());
     rig.put(PAGE, 42);

@@ -29,7 +29,7 @@ fn a_blocked_write_changes_nothing_and_is_logged() {
     start(&mut rig, 0x40000, PAGE, 8, 3);
     rig.machine.advance(1);
     assert_eq!(rig.get(PAGE), u64::MAX);
-    assert_eq!(rig.take_event(), Some((0x2000_0007 << 32 | 0x10, PAGE)));
+    assert_eq!(rig.take_event(), Some((0x2020_0007 << 32 | 0x10, PAGE)));
 }
 
 fn msi(rig: &mut Rig, data: u32) -> Result<(), Blocked> {

@@ -91,6 +91,15 @@ fn a_unit_may_log_nothing_as_qemus_do() {
 }
 
 #[test]
+fn a_unit_may_tell_no_direction_where_nothing_is_present() {
+    let mut rig =
+        Rig::translating(AmdviConfig { direction_always: false, ..AmdviConfig::default() });
+    rig.put(table(1) + 6 * 8, PAGE | R);
+    assert_eq!(rig.write_event(0x9000).0 >> 48, 0x2000);
+    assert_eq!(rig.write_event(0x6000).0 >> 48, 0x2070);
+}
+
+#[test]
 fn nothing_is_logged_while_the_log_is_off() {
     let mut rig = Rig::translating(AmdviConfig::default());
     rig.write64(0x18, ON & !4);

@@ -136,7 +136,7 @@ fn r6_permissions_of_all_levels_count() {
     assert_eq!(rig.dma_write(0x7000, 1), Ok(()));
     assert_eq!(rig.read_event(0x7128), (of_edu(PAGE_FAULT | 0x0050_0000), 0x7128));
     assert_eq!(rig.read_event(0x8000), (of_edu(PAGE_FAULT | 0x0050_0000), 0x8000));
-    assert_eq!(rig.write_event(0x9000), (of_edu(PAGE_FAULT), 0x9000), "nothing there");
+    assert_eq!(rig.write_event(0x9000), (of_edu(PAGE_FAULT | 0x0020_0000), 0x9000), "only RW");
     rig.put(table(3), table(2) | level(2) | R);
     rig.submit(&[ALL]);
     assert_eq!(rig.dma_read(0x5000), Ok(1));

@@ -3,6 +3,7 @@
 use dma_types::PciAddress;
 use iommu_sim::amdvi::AmdviConfig;
 use iommu_sim::machine::{FunctionConfig, UnitScope};
+use iommu_sim::pace::Health;
 use iommu_sim::vtd::VtdConfig;
 use iommu_sim::{HeapMemory, Machine, MachineConfig};
 
@@ -70,4 +71,8 @@ fn several_amdvi_units_have_their_functions_and_windows() {
     let behind = "0000:01:00.0".parse().unwrap();
     assert_eq!((machine.unit_of(function(2)), machine.unit_of(behind)), (Some(0), Some(1)));
     assert!(machine.amdvi(1).is_some() && machine.unit(0).is_none());
+    machine.mmio_write(0xfed4_0018, 8, 1);
+    assert!(!machine.is_translating(0) && machine.is_translating(1));
+    machine.set_health(1, Health::AllOnes);
+    assert!(!machine.is_translating(1));
 }
