@@ -20,6 +20,9 @@ use crate::platform::{Instant, Platform, Registers, TableFrames};
 /// Events in the log's one frame.
 const LENGTH: u16 = 256;
 
+/// How many events are logged before one is lost.
+pub const ROOM: u32 = LENGTH as u32 - 1;
+
 /// How long an event is waited for that the unit has counted and not written. Some count first (erratum 732, as
 /// Linux knows it); what is still missing then will not come.
 const PATIENCE: Duration = Duration::from_millis(10);

@@ -8,6 +8,8 @@ use dma_types::{PciAddress, PhysAddr};
 
 use super::capability::tests::FakeConfig;
 use super::registers::{REGISTER_BYTES, RegisterFile};
+use super::spec::UnitSpec;
+use crate::acpi::ivrs::unit::IvhdFlags;
 use crate::fakes::FakeFrames;
 use crate::platform::{
     BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
@@ -31,6 +33,19 @@ const COMMAND_BUFFER_RUNS: u64 = 1 << 4;
 
 /// Where the unit's registers are.
 pub(super) const BASE: PhysAddr = PhysAddr::new(0xfed8_0000);
+
+/// What firmware says of the unit.
+pub(super) fn spec() -> UnitSpec {
+    UnitSpec {
+        base: BASE,
+        segment: 0,
+        function: PciAddress::new(0, 0, 1, 0).unwrap(),
+        capability_offset: 0x40,
+        flags: IvhdFlags::new(),
+        efr_image: None,
+        settings: Vec::new(),
+    }
+}
 
 /// A machine with one unit.
 pub(super) struct FakeMachine {
@@ -237,6 +252,18 @@ impl Platform for FakeMachine {
 
     fn now(&self) -> Instant {
         Instant::from_nanos(self.now)
+    }
+
+    fn memory(&mut self) -> Vec<Segment> {
+        Vec::new()
+    }
+
+    fn arenas(&self) -> Vec<Segment> {
+        Vec::new()
+    }
+
+    fn arena_changes(&self) -> u64 {
+        0
     }
 
     fn entropy(&mut self) -> [u8; 16] {

@@ -11,14 +11,19 @@
 //! | [`event`] | what the event log holds, decoded |
 //! | [`page_table`] | the entries of its page tables |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
+//! | [`unit`](mod@unit) | one unit: its tables, its caches, its faults |
+//! | [`spec`] | what it must know of what firmware says |
+//! | [`bring_up`] | its way from what firmware left to default deny |
 //! | [`invalidator`] | how it is made to forget, by its command buffer |
 //! | [`command_buffer`] | that, in memory |
 //! | [`capability`] | the unit's capability in configuration space |
 //! | [`probe`] | what a unit can do, and why one is refused |
 //! | [`invalidation`] | what can be invalidated |
 //! | [`command`] | that, as the command buffer carries it |
+//! | [`reserved`] | I/O addresses that are never memory |
 //! | [`plan`] | the fewest commands that cover a range of addresses |
 
+pub mod bring_up;
 pub mod capability;
 pub mod command;
 pub mod command_buffer;
@@ -34,3 +39,6 @@ pub mod page_table;
 pub mod plan;
 pub mod probe;
 pub mod registers;
+pub mod reserved;
+pub mod spec;
+pub mod unit;

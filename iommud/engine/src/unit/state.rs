@@ -28,6 +28,9 @@ pub enum Unusable {
     /// What it says of itself makes no sense.
     #[error(transparent)]
     Refused(#[from] UnitRefusal),
+    /// What it says of itself makes no sense, being AMD's.
+    #[error(transparent)]
+    RefusedAmdvi(#[from] crate::amdvi::probe::UnitRefusal),
     /// What firmware says of it makes no sense.
     #[error(transparent)]
     Firmware(#[from] UnitFault),

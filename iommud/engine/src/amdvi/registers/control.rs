@@ -58,10 +58,22 @@ pub struct Control {
     pub isochronous: bool,
     /// CmdBufEn, bit 12: the command buffer runs. One that has stopped starts again with a change from off to on.
     pub command_buffer: bool,
-    /// Bits 33:13. Peripheral page requests, guest translation, virtual interrupts, the SMI filter and second
-    /// logs.
-    #[bits(21)]
-    __: u32,
+    /// PPRLogEn, bit 13: the log of page requests runs.
+    pub page_request_log: bool,
+    /// PPRIntEn, bit 14: that log interrupts.
+    pub page_request_interrupt: bool,
+    /// PPREn, bit 15: page requests are taken.
+    pub page_requests: bool,
+    /// Bits 27:16. Guest translation, virtual interrupts and the SMI filter.
+    #[bits(12)]
+    __: u16,
+    /// GALogEn, bit 28: the log of virtual interrupts runs.
+    pub virtual_interrupt_log: bool,
+    /// GAIntEn, bit 29: that log interrupts.
+    pub virtual_interrupt_interrupt: bool,
+    /// Bits 33:30. Second logs.
+    #[bits(4)]
+    __: u8,
     /// DevTblSegEn, bits 36:34: the logarithm of how many segments the device table has.
     #[bits(3)]
     pub segments_order: u8,
@@ -72,6 +84,19 @@ pub struct Control {
 register!(Control: u64, 0x0018, Readable Writable);
 
 impl Control {
+    /// The same with everything off by which the unit reads or writes memory for itself, or interrupts.
+    pub const fn without_rings(self) -> Self {
+        self.with_event_log(false)
+            .with_event_interrupt(false)
+            .with_completion_interrupt(false)
+            .with_command_buffer(false)
+            .with_page_request_log(false)
+            .with_page_request_interrupt(false)
+            .with_page_requests(false)
+            .with_virtual_interrupt_log(false)
+            .with_virtual_interrupt_interrupt(false)
+    }
+
     /// Whether something besides the two rings is on that changes how requests are translated, so that the
     /// unit must be turned off before it takes other tables.
     pub const fn has_more_than_rings(self) -> bool {
@@ -111,7 +136,18 @@ mod tests {
         assert_eq!(control().with_coherent(true).into_bits(), 0x0400);
         assert_eq!(control().with_isochronous(true).into_bits(), 0x0800);
         assert_eq!(control().with_command_buffer(true).into_bits(), 0x1000);
+        assert_eq!(control().with_page_request_log(true).into_bits(), 0x2000);
+        assert_eq!(control().with_page_request_interrupt(true).into_bits(), 0x4000);
+        assert_eq!(control().with_page_requests(true).into_bits(), 0x8000);
+        assert_eq!(control().with_virtual_interrupt_log(true).into_bits(), 0x1000_0000);
+        assert_eq!(control().with_virtual_interrupt_interrupt(true).into_bits(), 0x2000_0000);
         assert_eq!(control().with_segments_order(3).into_bits(), 0xc_0000_0000);
+    }
+
+    #[test]
+    fn without_rings_the_unit_leaves_memory_alone_and_goes_on_translating() {
+        let rest = Control::from_bits(u64::MAX).without_rings().into_bits();
+        assert_eq!(!rest, 0x3000_f01c);
     }
 
     #[test]

@@ -1,0 +1,345 @@
+//! A unit's way from what firmware left to translation that denies by default (rule R1).
+//!
+//! The device table is complete before it begins: every requester is blocked, but for those with ranges that
+//! firmware reserves, which reach these. From there the unit goes step by step, and never waits: each step is
+//! begun, and looked at again when the unit is polled.
+//!
+//! A unit that is off takes no commands. So it is turned on first and then told to forget everything; until that
+//! is confirmed it may still go by what it had cached, which is what firmware allowed.
+//!
+//! # When translation is on already
+//!
+//! A firmware or boot loader may hand the machine over translating. Translation then stays on while the device
+//! table is changed beneath it, by one store, so that there is no moment in which everything passes; Linux
+//! changes it so, too, when it takes over from a kernel that crashed. Only if more than the two rings is on that
+//! changes how requests are translated, or the table is in segments, the unit must be turned off for a moment.
+
+use core::sync::atomic::{Ordering, fence};
+
+use super::device_table::DeviceTable;
+use super::event_log::EventLog;
+use super::invalidator::Invalidator;
+use super::registers::{Control, ExclusionBase, ExclusionLimit, RegisterFile, Status};
+use crate::completion::Ticket;
+use crate::platform::{Instant, Platform};
+use crate::unit::UnitFailure;
+
+/// Where a unit is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing has been done.
+    Begin,
+    /// Waiting until the rings of firmware's are off.
+    StopOldRings,
+    /// Waiting until firmware's translation is off.
+    StopOldTranslation,
+    /// Waiting until translation and the command buffer are on.
+    Start,
+    /// Waiting until everything cached is gone.
+    Invalidate(Ticket),
+    /// Done.
+    Finished,
+}
+
+impl Step {
+    /// What the unit is asked for in this step, for reports.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::StopOldRings => "turn off the command buffer and the logs that firmware left",
+            Self::StopOldTranslation => "turn off the translation that firmware left",
+            Self::Start => "turn on translation and its command buffer",
+            Self::Invalidate(_) => "invalidate its caches",
+            Self::Finished => "finish",
+        }
+    }
+}
+
+/// A unit on its way.
+#[derive(Debug)]
+pub struct BringUp {
+    step: Step,
+    since: Instant,
+    /// Whether translation was on when it was found.
+    found_translating: bool,
+}
+
+/// What the steps work on.
+pub struct Parts<'a> {
+    /// The unit's registers.
+    pub registers: &'a RegisterFile,
+    /// Its way of invalidating.
+    pub invalidator: &'a mut Invalidator,
+    /// Its event log.
+    pub event_log: &'a EventLog,
+    /// Its device table.
+    pub table: &'a DeviceTable,
+    /// How its control register is to be in the end.
+    pub control: Control,
+}
+
+impl BringUp {
+    /// At the beginning.
+    pub fn new(now: Instant) -> Self {
+        Self { step: Step::Begin, since: now, found_translating: false }
+    }
+
+    /// Where the unit is.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Since when it has been there.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether translation was on when the unit was found.
+    pub fn found_translating(&self) -> bool {
+        self.found_translating
+    }
+
+    /// Goes as far as the unit lets it.
+    ///
+    /// # Errors
+    ///
+    /// [`UnitFailure`] if the unit does something that no unit does.
+    pub fn advance(
+        &mut self,
+        parts: &mut Parts<'_>,
+        platform: &mut impl Platform,
+    ) -> Result<(), UnitFailure> {
+        // Every step leads to a later one, so that this ends.
+        while self.step != Step::Finished && self.is_done(parts, platform)? {
+            self.step = self.begin_next(parts, platform);
+            self.since = platform.now();
+        }
+        Ok(())
+    }
+
+    /// Whether the unit has done what the step waits for.
+    fn is_done(
+        &mut self,
+        parts: &mut Parts<'_>,
+        platform: &mut impl Platform,
+    ) -> Result<bool, UnitFailure> {
+        let status: Status = parts.registers.read(platform);
+        if status == Status::GONE {
+            return Err(UnitFailure::Vanished);
+        }
+        let control: Control = parts.registers.read(platform);
+        Ok(match self.step {
+            Step::Begin => {
+                self.found_translating = control.translation();
+                true
+            }
+            Step::StopOldRings => !status.anything_runs(),
+            Step::StopOldTranslation => !control.translation(),
+            Step::Start => control.translation() && status.command_buffer_runs(),
+            Step::Invalidate(ticket) => {
+                parts.invalidator.poll(platform, parts.registers)?;
+                parts.invalidator.confirmed() >= ticket
+            }
+            Step::Finished => false,
+        })
+    }
+
+    /// Begins the step after this one, leaving out what the unit does not need.
+    fn begin_next(&mut self, parts: &mut Parts<'_>, platform: &mut impl Platform) -> Step {
+        let registers = parts.registers;
+        let status: Status = registers.read(platform);
+        let found: Control = registers.read(platform);
+        // A guard is a step's need; the first that is needed, in this order, is next.
+        let after = |step: Step| order(self.step) < order(step);
+        if after(Step::StopOldRings) && status.anything_runs() {
+            registers.write(platform, found.without_rings());
+            return Step::StopOldRings;
+        }
+        let other_kind = found.has_more_than_rings() || parts.control.segments_order() != 0;
+        if after(Step::StopOldTranslation) && found.translation() && other_kind {
+            registers.write(platform, Control::new());
+            return Step::StopOldTranslation;
+        }
+        if after(Step::Start) {
+            install(parts, platform, found.translation());
+            return Step::Start;
+        }
+        if after(Step::Invalidate(Ticket(0))) {
+            return Step::Invalidate(parts.invalidator.submit_everything(platform, registers));
+        }
+        Step::Finished
+    }
+}
+
+/// The place of a step on the way.
+const fn order(step: Step) -> u8 {
+    match step {
+        Step::Begin => 0,
+        Step::StopOldRings => 1,
+        Step::StopOldTranslation => 2,
+        Step::Start => 3,
+        Step::Invalidate(_) => 4,
+        Step::Finished => 5,
+    }
+}
+
+/// Gives a unit whose rings are off ours and the device table, and turns everything on.
+///
+/// The exclusion range goes first: it lets everything through that lies in it. The control register is
+/// written twice, so that whatever it says of the rings and of the bus holds when translation begins.
+fn install(parts: &mut Parts<'_>, platform: &mut impl Platform, translating: bool) {
+    let registers = parts.registers;
+    // The tables must be seen before the unit is told of them.
+    fence(Ordering::SeqCst);
+    registers.write(platform, ExclusionBase::new());
+    registers.write(platform, ExclusionLimit::new());
+    registers.write(platform, Status::clearing_all());
+    parts.invalidator.install(platform, registers);
+    parts.event_log.install(platform, registers);
+    parts.table.announce(platform, registers);
+    registers.write(platform, parts.control.with_translation(translating));
+    registers.write(platform, parts.control);
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::super::fake::{FakeMachine, spec};
+    use super::super::unit::Unit;
+    use crate::platform::TableFrames;
+    use crate::unit::{DEADLINE, UnitFailure, UnitState};
+
+    const DEVICE_TABLE: usize = 0x00;
+    const CONTROL: usize = 0x18;
+    const EXCLUSION: usize = 0x20;
+
+    /// What was written to the control register.
+    fn control(machine: &FakeMachine) -> Vec<u64> {
+        let writes = machine.writes.iter().filter(|(offset, _)| *offset == CONTROL);
+        writes.map(|(_, value)| *value).collect()
+    }
+
+    fn fail(machine: &mut FakeMachine, unit: &mut Unit) -> UnitFailure {
+        unit.poll(machine);
+        assert!(matches!(unit.state(), UnitState::Starting(_)), "{:?}", unit.state());
+        machine.now += DEADLINE.as_nanos() as u64 + 1;
+        unit.poll(machine);
+        match unit.state() {
+            UnitState::Failed(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_off_is_told_everything_and_then_turned_on() {
+        let mut machine = FakeMachine::new();
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        assert_eq!(machine.writes, [], "it is not touched before it is polled");
+        unit.poll(&mut machine);
+        assert_eq!(unit.state(), UnitState::Running);
+        assert!(!unit.found_translating());
+        assert_eq!(control(&machine), [0x1484, 0x1485]);
+        assert_eq!(machine.word(DEVICE_TABLE), unit.root().get() | 0x1ff);
+        let last_table = machine.writes.iter().rposition(|(offset, _)| *offset == DEVICE_TABLE);
+        let on = machine.writes.iter().position(|write| *write == (CONTROL, 0x1485));
+        assert!(last_table < on, "its tables are complete before");
+        // Everything is forgotten, and that is confirmed.
+        assert_eq!(machine.codes(), [8, 1]);
+        assert_eq!(unit.open_tickets(), 0);
+    }
+
+    #[test]
+    fn r1_translation_that_was_on_stays_on_while_the_table_changes() {
+        let mut machine = FakeMachine::new();
+        // As a boot loader may leave it: translating, both rings on, and an exclusion range.
+        machine.words[CONTROL / 8] = 0x148d;
+        machine.words[0x2020 / 8] = 0x18;
+        machine.words[EXCLUSION / 8] = 0x1000_0003;
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        unit.poll(&mut machine);
+        assert_eq!((unit.state(), unit.found_translating()), (UnitState::Running, true));
+        assert_eq!(control(&machine), [0x0481, 0x1485, 0x1485]);
+        assert_eq!(machine.word(EXCLUSION), 0);
+        assert_eq!(machine.codes(), [8, 1]);
+    }
+
+    #[test]
+    fn translation_of_another_kind_is_turned_off_first() {
+        // Guest translation and x2APIC; a table in segments.
+        for found in [0x4_0000_0001_1005, 0xc_0000_0001] {
+            let mut machine = FakeMachine::new();
+            machine.words[CONTROL / 8] = found;
+            let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+            unit.poll(&mut machine);
+            assert_eq!((unit.state(), unit.found_translating()), (UnitState::Running, true));
+            assert_eq!(control(&machine), [0, 0x1484, 0x1485]);
+        }
+    }
+
+    #[test]
+    fn rings_of_firmware_s_that_do_not_stop_end_it() {
+        let mut machine = FakeMachine::new();
+        machine.words[CONTROL / 8] = 0x1005;
+        machine.words[0x2020 / 8] = 0x90;
+        machine.stops = false;
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        let failure = fail(&mut machine, &mut unit);
+        let what = "turn off the command buffer and the logs that firmware left";
+        assert_eq!(failure, UnitFailure::StartTimedOut { what });
+        assert_eq!(machine.word(DEVICE_TABLE), 0, "its tables are firmware's still");
+    }
+
+    #[test]
+    fn r2_a_unit_that_does_not_say_that_it_forgot_never_runs() {
+        let mut machine = FakeMachine::new();
+        machine.patience = 1;
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        let failure = fail(&mut machine, &mut unit);
+        assert_eq!(failure, UnitFailure::StartTimedOut { what: "invalidate its caches" });
+    }
+
+    #[test]
+    fn a_unit_that_forgets_name_by_name_may_take_its_time() {
+        let mut machine = FakeMachine::new();
+        machine.words[0x30 / 8] = 0x800;
+        machine.patience = 0;
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        while unit.state() != UnitState::Running {
+            machine.patience = 200;
+            machine.run();
+            machine.now += 10_000_000;
+            unit.poll(&mut machine);
+            assert!(!matches!(unit.state(), UnitState::Failed(_)));
+        }
+        assert_eq!(machine.commands.len(), 3 * 65536 + 2);
+        assert!(machine.now > 2 * DEADLINE.as_nanos() as u64);
+    }
+
+    #[test]
+    fn a_unit_that_vanishes_is_given_up() {
+        let mut machine = FakeMachine::new();
+        machine.patience = 0;
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        unit.poll(&mut machine);
+        machine.words.fill(u64::MAX);
+        unit.poll(&mut machine);
+        assert_eq!(unit.state(), UnitState::Failed(UnitFailure::Vanished));
+    }
+
+    #[test]
+    fn a_table_in_segments_is_told_so() {
+        let mut machine = FakeMachine::new();
+        machine.words[0x30 / 8] = 0x058f_77ef_2229_4ade;
+        // No two MiB in one piece are left.
+        while let Some(start) = machine.frames.alloc_table(512) {
+            machine.frames.free_table(start, 511);
+        }
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        unit.poll(&mut machine);
+        assert_eq!(unit.state(), UnitState::Running);
+        assert_eq!(control(&machine).last(), Some(&0x4_0000_1485));
+        assert_eq!(machine.word(DEVICE_TABLE) & 0xfff, 0xff);
+        assert_eq!(machine.word(0x100) & 0xfff, 0xff);
+    }
+}
