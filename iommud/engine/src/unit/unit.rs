@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use dma_types::{PhysAddr, SourceId};
 
 use super::{Abilities, Changed, DomainId, DomainIds, Summary, Translation, UnitState, Unusable};
+use crate::amdvi;
 use crate::completion::Ticket;
 use crate::fault::Fault;
 use crate::platform::Platform;
@@ -15,6 +16,8 @@ use crate::vtd;
 pub enum Unit {
     /// By Intel.
     Vtd(vtd::unit::Unit),
+    /// By AMD.
+    Amdvi(amdvi::unit::Unit),
 }
 
 /// Calls the method of the same name of whichever unit it is.
@@ -22,15 +25,17 @@ macro_rules! each {
     ($unit:expr, $inner:ident => $call:expr) => {
         match $unit {
             Unit::Vtd($inner) => $call,
+            Unit::Amdvi($inner) => $call,
         }
     };
 }
 
 impl Unit {
-    /// What it is: `VT-d`.
+    /// What it is: `VT-d` or `AMD-Vi`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Vtd(_) => "VT-d",
+            Self::Amdvi(_) => "AMD-Vi",
         }
     }
 
@@ -125,10 +130,8 @@ impl Unit {
     ) -> Ticket {
         match self {
             // A second-stage table has the depth that it was made with, and does not grow.
-            Self::Vtd(_) => {
-                let _ = (platform, source, translation);
-                Ticket::NEVER
-            }
+            Self::Vtd(_) => Ticket::NEVER,
+            Self::Amdvi(unit) => unit.retarget(platform, source, translation),
         }
     }
 
