@@ -1,0 +1,189 @@
+//! What a unit does for those who use it.
+
+use super::*;
+use crate::acpi::ivrs::DteSettings;
+use crate::amdvi::fake::{BASE, FakeMachine, spec};
+use crate::amdvi::probe::UnitRefusal;
+use crate::fault::{FaultReason, Tried};
+use crate::unit::Touched;
+use dma_types::Iova;
+
+const DEVICE: SourceId = SourceId::new(0x0010);
+const DOMAIN: DomainId = DomainId::new(5);
+const ROOT: PhysAddr = PhysAddr::new(0x5000);
+const TRANSLATION: Translation = Translation { domain: DOMAIN, table: ROOT, levels: 3 };
+const CHANGED: Changed =
+    Changed { start: Iova::new(0x2000), bytes: 0x2000, touched: Touched::Leaves };
+
+/// NpCache, in the header of the capability.
+const CACHES_ABSENT: u32 = 1 << 26;
+
+/// A unit that runs: a real one, which keeps nothing that is not present, or a virtual one.
+fn running(caches_absent: bool) -> (FakeMachine, Unit) {
+    let mut machine = FakeMachine::new();
+    if !caches_absent {
+        machine.config.words[0x40 / 4] &= !CACHES_ABSENT;
+    }
+    let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+    unit.poll(&mut machine);
+    assert_eq!(unit.state(), UnitState::Running);
+    machine.commands.clear();
+    (machine, unit)
+}
+
+fn entry(machine: &FakeMachine, unit: &Unit) -> [u64; 2] {
+    let table = machine.frames.table(unit.root()).unwrap();
+    let word = usize::from(DEVICE.get()) * 4;
+    [0, 1].map(|n| table[word + n].load(core::sync::atomic::Ordering::Relaxed))
+}
+
+#[test]
+fn r2_attaching_makes_the_unit_forget_that_the_device_was_blocked() {
+    let (mut machine, mut unit) = running(false);
+    let ticket = unit.attach(&mut machine, DEVICE, TRANSLATION).unwrap();
+    assert_eq!(ticket, Some(unit.confirmed()));
+    assert_eq!(entry(&machine, &unit), [0x6000_0000_0000_5603, 5]);
+    assert_eq!(machine.codes(), [2, 1]);
+    let (mut machine, mut unit) = running(true);
+    unit.attach(&mut machine, DEVICE, TRANSLATION).unwrap();
+    assert_eq!(machine.codes(), [2, 1, 3, 1]);
+}
+
+#[test]
+fn r2_detaching_makes_the_unit_forget_the_entry_and_then_the_domain() {
+    let (mut machine, mut unit) = running(false);
+    unit.attach(&mut machine, DEVICE, TRANSLATION).unwrap();
+    machine.commands.clear();
+    let ticket = unit.detach(&mut machine, DEVICE, DOMAIN);
+    assert_eq!(ticket, Some(unit.confirmed()));
+    assert_eq!(entry(&machine, &unit), [0x3, 0]);
+    assert_eq!(machine.commands[2], [0x3000_0005_0000_0000, 0x7fff_ffff_ffff_f003]);
+    assert_eq!(machine.codes(), [2, 1, 3, 1]);
+}
+
+#[test]
+fn a_root_that_grew_needs_the_entry_forgotten_alone() {
+    let (mut machine, mut unit) = running(false);
+    unit.attach(&mut machine, DEVICE, TRANSLATION).unwrap();
+    machine.commands.clear();
+    let grown = Translation { table: PhysAddr::new(0x6000), levels: 4, ..TRANSLATION };
+    let ticket = unit.retarget(&mut machine, DEVICE, grown);
+    assert_eq!((ticket, machine.codes()), (unit.confirmed(), [2, 1].into()));
+    assert_eq!(entry(&machine, &unit), [0x6000_0000_0000_6803, 5]);
+    // A device that is attached to no domain, or to another, has no root that grew.
+    assert_eq!(unit.retarget(&mut machine, SourceId::new(0x18), grown), Ticket::NEVER);
+    let other = Translation { domain: DomainId::new(6), ..grown };
+    assert_eq!(unit.retarget(&mut machine, DEVICE, other), Ticket::NEVER);
+}
+
+#[test]
+fn what_changed_is_forgotten_and_what_is_new_only_where_absence_is_kept() {
+    let (mut machine, mut unit) = running(false);
+    unit.invalidate(&mut machine, DOMAIN, CHANGED);
+    assert_eq!(machine.commands[0], [0x3000_0005_0000_0000, 0x2001]);
+    assert_eq!(machine.codes(), [3, 1]);
+    assert_eq!(unit.mapped(&mut machine, DOMAIN, CHANGED), None);
+    let (mut machine, mut unit) = running(true);
+    let ticket = unit.mapped(&mut machine, DOMAIN, CHANGED);
+    assert_eq!((ticket, machine.codes()), (Some(unit.confirmed()), [3, 1].into()));
+}
+
+#[test]
+fn r1_a_table_of_no_depth_is_not_attached() {
+    let (mut machine, mut unit) = running(false);
+    for levels in [0, 7] {
+        let translation = Translation { levels, ..TRANSLATION };
+        let refused = unit.attach(&mut machine, DEVICE, translation);
+        assert_eq!(refused, Err(Unusable::OutOfFrames));
+    }
+    assert_eq!((entry(&machine, &unit), machine.codes()), ([0x3, 0], [].into()));
+}
+
+#[test]
+fn a_unit_that_does_not_run_yet_is_asked_for_nothing() {
+    let mut machine = FakeMachine::new();
+    let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+    let ticket = unit.attach(&mut machine, DEVICE, TRANSLATION).unwrap();
+    assert_eq!((ticket, machine.writes.len()), (Some(Ticket::FIRST), 0));
+    unit.poll(&mut machine);
+    assert_eq!(unit.confirmed(), Ticket::FIRST);
+}
+
+#[test]
+fn r2_a_unit_that_confirms_nothing_is_given_up_and_asked_for_nothing_more() {
+    let (mut machine, mut unit) = running(false);
+    machine.patience = 0;
+    let ticket = unit.invalidate(&mut machine, DOMAIN, CHANGED);
+    unit.poll(&mut machine);
+    machine.now += DEADLINE.as_nanos() as u64 + 1;
+    unit.poll(&mut machine);
+    assert_eq!(unit.state(), UnitState::Failed(UnitFailure::InvalidationTimedOut));
+    assert!(unit.confirmed() < ticket);
+    assert_eq!(unit.invalidate(&mut machine, DOMAIN, CHANGED), Ticket::NEVER);
+    assert_eq!(unit.detach(&mut machine, DEVICE, DOMAIN), Some(Ticket::NEVER));
+}
+
+#[test]
+fn r2_a_command_buffer_that_stopped_confirms_nothing_and_goes_on() {
+    let (mut machine, mut unit) = running(false);
+    machine.stop_at = Some(3);
+    let ticket = unit.invalidate(&mut machine, DOMAIN, CHANGED);
+    assert!(unit.confirmed() < ticket);
+    unit.poll(&mut machine);
+    assert_eq!((unit.state(), machine.codes()), (UnitState::Running, [8, 1].into()));
+    assert!(unit.confirmed() > ticket);
+    // And the log says what it stopped at.
+    let mut faults = Vec::new();
+    assert!(!unit.take_faults(&mut machine, &mut faults));
+    assert_eq!((faults[0].device, faults[0].reason), (None, FaultReason::Command));
+}
+
+#[test]
+fn faults_are_read_once_the_unit_runs() {
+    let (mut machine, mut unit) = running(false);
+    machine.log([0x2020_0000_0000_0010, 0xdead_b000]);
+    let mut faults = Vec::new();
+    assert!(!unit.take_faults(&mut machine, &mut faults));
+    let told = (faults[0].device, faults[0].tried, faults[0].reason);
+    assert_eq!(told, (Some(DEVICE), Tried::Write, FaultReason::NoDomain));
+}
+
+#[test]
+fn a_virtual_unit_is_told_of_every_entry_that_firmware_names() {
+    let mut machine = FakeMachine::new();
+    let settings = alloc::vec![(DEVICE..=SourceId::new(0x12), DteSettings::new())];
+    let mut unit = Unit::new(&mut machine, &UnitSpec { settings, ..spec() }).unwrap();
+    unit.poll(&mut machine);
+    assert_eq!(unit.state(), UnitState::Running);
+    assert_eq!(machine.codes(), [8, 2, 2, 2, 1]);
+}
+
+#[test]
+fn r5_a_unit_that_makes_no_sense_keeps_no_memory() {
+    let mut machine = FakeMachine::new();
+    let elsewhere = UnitSpec { base: PhysAddr::new(0xfeb8_0000), ..spec() };
+    let refusal = UnitRefusal::Elsewhere { base: BASE };
+    assert_eq!(Unit::new(&mut machine, &elsewhere).unwrap_err(), refusal.into());
+    let nowhere = UnitSpec { capability_offset: 0x44, ..spec() };
+    let refusal = UnitRefusal::NoCapability { offset: 0x44 };
+    assert_eq!(Unit::new(&mut machine, &nowhere).unwrap_err(), refusal.into());
+    machine.words.fill(u64::MAX);
+    let refusal = UnitRefusal::AllOnes("control");
+    assert_eq!(Unit::new(&mut machine, &spec()).unwrap_err(), refusal.into());
+    let mut machine = FakeMachine::new();
+    while machine.frames.alloc_table(512).is_some() {}
+    let live = machine.frames.live();
+    assert_eq!(Unit::new(&mut machine, &spec()).unwrap_err(), Unusable::OutOfFrames);
+    assert_eq!(machine.frames.live(), live);
+}
+
+#[test]
+fn what_it_can_do_is_told() {
+    let (_, mut unit) = running(true);
+    let abilities = unit.abilities();
+    assert_eq!((abilities.walks, abilities.address_bits), (Walks::AmdV1, 48));
+    assert!(abilities.depths.contains(6) && abilities.coherent);
+    assert!(unit.summary().caching_mode);
+    assert_eq!(unit.domain_ids().take(), Some(DomainId::new(1)));
+    assert_eq!((unit.domain_ids_in_use(), unit.base(), unit.segment()), (1, BASE, 0));
+}
