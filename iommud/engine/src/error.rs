@@ -4,9 +4,11 @@ use dma_types::PciAddress;
 use thiserror::Error;
 
 use crate::acpi::dmar::DmarError;
+use crate::acpi::ivrs::IvrsError;
 use crate::domain::DomainKey;
 use crate::iova::IovaError;
 use crate::ledger::LedgerError;
+use crate::machine::plan::GroupFault;
 use crate::platform::PlatformError;
 use crate::table::{MapError, UnmapError};
 use crate::unit::Mismatch;
@@ -22,8 +24,11 @@ pub enum StartError {
     /// It has one that cannot be trusted.
     #[error("the firmware's DMAR table cannot be used: {0}")]
     Dmar(#[from] DmarError),
+    /// It has one that cannot be trusted, on a machine of AMD's.
+    #[error("the firmware's IVRS table cannot be used: {0}")]
+    Ivrs(#[from] IvrsError),
     /// It names more units than any machine has.
-    #[error("the firmware's DMAR table names {0} units, more than any machine has")]
+    #[error("the firmware's table names {0} IOMMUs, more than any machine has")]
     TooManyUnits(usize),
     /// Something of the platform failed.
     #[error(transparent)]
@@ -42,6 +47,9 @@ pub enum EngineError {
     /// No IOMMU translates for it.
     #[error("no IOMMU covers {0}")]
     NotCovered(PciAddress),
+    /// Its group cannot be attached.
+    #[error("{0} cannot be confined: {1}")]
+    GroupRefused(PciAddress, GroupFault),
     /// The unit that covers it is not working.
     #[error("the IOMMU in front of {0} was refused or has failed")]
     UnitNotWorking(PciAddress),

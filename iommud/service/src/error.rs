@@ -10,7 +10,9 @@ use libdma::Error;
 pub fn to_client(error: EngineError) -> Error {
     match error {
         EngineError::NoSuchDevice(_) | EngineError::NotCovered(_) => Error::NoSuchDevice,
-        EngineError::UnitNotWorking(_) | EngineError::UnitFailed => Error::UnitFailed,
+        EngineError::GroupRefused(..)
+        | EngineError::UnitNotWorking(_)
+        | EngineError::UnitFailed => Error::UnitFailed,
         EngineError::UnitStarting(_) => Error::NotReady,
         EngineError::AlreadyAttached(_)
         | EngineError::GroupElsewhere(..)

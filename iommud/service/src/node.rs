@@ -20,6 +20,8 @@ pub enum Report {
     Units,
     /// [`path::DEVICES`].
     Devices,
+    /// [`path::GROUPS`].
+    Groups,
     /// [`path::DOMAINS`].
     Domains,
     /// [`path::MAPPINGS`].
@@ -41,9 +43,10 @@ pub enum Form {
 
 impl Report {
     /// Every report, with its name.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         (path::UNITS, Self::Units),
         (path::DEVICES, Self::Devices),
+        (path::GROUPS, Self::Groups),
         (path::DOMAINS, Self::Domains),
         (path::MAPPINGS, Self::Mappings),
         (path::FAULTS, Self::Faults),

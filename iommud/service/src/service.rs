@@ -203,6 +203,10 @@ impl<P: Platform> Service<P> {
             return Err(Error::DeviceBusy);
         }
         let Self { engine, platform, sessions, .. } = self;
+        if engine.device(address).is_none() {
+            // It may have been plugged in since.
+            engine.rescan(platform);
+        }
         let shared = engine.group(address).filter(|group| group.is_held());
         let shared = shared.and_then(|group| group.attached);
         let domain = match shared {

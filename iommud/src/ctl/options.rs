@@ -45,6 +45,8 @@ pub enum Report {
     Units,
     /// The PCI functions: which unit covers each, who holds it
     Devices,
+    /// Which PCI functions can only be confined together, and why
+    Groups,
     /// The I/O address spaces: format, size, what is attached
     Domains,
     /// What is mapped where; for root alone
@@ -102,6 +104,7 @@ impl Report {
         match self {
             Self::Units => path::UNITS,
             Self::Devices => path::DEVICES,
+            Self::Groups => path::GROUPS,
             Self::Domains => path::DOMAINS,
             Self::Mappings => path::MAPPINGS,
             Self::Faults { .. } => path::FAULTS,

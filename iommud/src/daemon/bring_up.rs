@@ -28,7 +28,7 @@ pub fn settle<P: Platform>(service: &mut Service<P>) {
 pub fn report<P: Platform>(service: &Service<P>) {
     let engine = service.engine();
     for (number, slot) in engine.units().iter().enumerate() {
-        let (kind, base) = (slot.kind(), slot.base);
+        let (kind, base) = (slot.kind, slot.base);
         log::line(format_args!("unit {number} ({kind} at {base}): {}", state(slot)));
     }
     for device in engine.devices() {

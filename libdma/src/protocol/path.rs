@@ -15,6 +15,8 @@ pub const SCHEME: &str = "iommu";
 pub const UNITS: &str = "units";
 /// The PCI functions: which unit covers each, who holds it.
 pub const DEVICES: &str = "devices";
+/// Which PCI functions can only be confined together, and why.
+pub const GROUPS: &str = "groups";
 /// The address spaces: format, size, what is attached.
 pub const DOMAINS: &str = "domains";
 /// What is mapped where. It names physical addresses, so only uid 0 may open it.

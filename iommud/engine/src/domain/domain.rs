@@ -8,14 +8,16 @@ use dma_types::{Access, Iova, PAGE_SIZE, PciAddress, PhysAddr};
 use super::{DomainTable, Mapping, Owner};
 use crate::completion::{Completion, UnitId};
 use crate::error::EngineError;
-use crate::iova::{INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO};
+use crate::iova::{
+    HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO,
+};
 use crate::ledger::Slot;
 use crate::machine::ReservedRange;
 use crate::platform::{Segment, TableFrames};
 use crate::policy::Invalidation;
 use crate::segments;
 use crate::table::{Translation, Unmapped};
-use crate::unit::{Abilities, Changed, DomainId, Touched};
+use crate::unit::{Abilities, Changed, DomainId, Touched, Walks};
 
 /// Names a domain. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +65,12 @@ impl Domain {
         let last =
             u64::MAX.checked_shl(abilities.address_bits.into()).map_or(u64::MAX, |high| !high);
         let mut addresses = IovaAllocator::new(Iova::new(last));
-        for range in [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(reserved) {
+        let hypertransport = match abilities.walks {
+            Walks::AmdV1 => Some(HYPERTRANSPORT_RANGE),
+            Walks::SecondStage => None,
+        };
+        let everywhere = [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(hypertransport);
+        for range in everywhere.chain(reserved) {
             addresses.reserve(range)?;
         }
         Ok(Self {
@@ -140,12 +147,12 @@ impl Domain {
     pub fn map_firmware_range(
         &mut self,
         frames: &mut impl TableFrames,
-        start: PhysAddr,
-        bytes: u64,
-    ) -> Result<(), EngineError> {
-        let piece = Segment { start, bytes };
-        let iova = Iova::new(start.get());
-        self.enter(frames, iova, bytes, &[piece], Access::ReadWrite, Owner::Firmware).map(drop)
+        range: ReservedRange,
+    ) -> Result<Changed, EngineError> {
+        let ReservedRange { start, bytes, access } = range;
+        let (iova, piece) = (Iova::new(start.get()), Segment { start, bytes });
+        let touched = self.enter(frames, iova, bytes, &[piece], access, Owner::Firmware)?;
+        Ok(Changed { start: iova, bytes, touched })
     }
 
     /// Maps just this memory at its own addresses, as far as the table reaches and firmware's ranges leave room:
@@ -322,6 +329,11 @@ impl Domain {
     /// What units have yet to confirm before they see what is mapped in new tables.
     pub fn unlinked(&self) -> &Completion {
         &self.unlinked
+    }
+
+    /// Notes a device more whose reserved ranges are mapped.
+    pub fn admit(&mut self, device: PciAddress) {
+        self.made_for.push(device);
     }
 
     /// Whether a device may be in it, for which firmware reserves these ranges: the domain was made for it, or

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PhysAddr};
 
+use crate::amdvi::page_table::AmdV1;
 use crate::platform::{Segment, TableFrames};
 use crate::table::{MapError, PageTable, Translation, UnmapError, Unmapped};
 use crate::unit::{Abilities, Depths, Mismatch, Touched, Walks};
@@ -19,6 +20,8 @@ const ENOUGH_BITS: u8 = AddressWidth::Bits48.bits();
 pub enum DomainTable {
     /// For VT-d units.
     SecondStage(PageTable<SecondStage>),
+    /// For AMD-Vi units.
+    AmdV1(PageTable<AmdV1>),
 }
 
 /// Calls the method of whichever table it is.
@@ -26,6 +29,7 @@ macro_rules! each {
     ($table:expr, $inner:ident => $call:expr) => {
         match $table {
             DomainTable::SecondStage($inner) => $call,
+            DomainTable::AmdV1($inner) => $call,
         }
     };
 }
@@ -52,7 +56,11 @@ impl DomainTable {
                     ..*abilities
                 })
             }
-            Walks::AmdV1 => Err(Mismatch::Layout),
+            // Any depth up to the deepest will do: the table grows as it must.
+            Walks::AmdV1 => Ok(Abilities {
+                address_bits: abilities.address_bits.min(ENOUGH_BITS),
+                ..*abilities
+            }),
         }
     }
 
@@ -63,6 +71,10 @@ impl DomainTable {
     /// [`MapError::OutOfFrames`].
     pub fn new(frames: &mut impl TableFrames, abilities: &Abilities) -> Result<Self, MapError> {
         let Abilities { page_sizes, coherent, .. } = *abilities;
+        if abilities.walks == Walks::AmdV1 {
+            let deepest = abilities.depths.iter().next_back().unwrap_or(1);
+            return PageTable::new(AmdV1::new(deepest, page_sizes), frames).map(Self::AmdV1);
+        }
         let width = abilities.depths.iter().next().and_then(AddressWidth::from_levels);
         let width = width.unwrap_or(AddressWidth::Bits48);
         let format = SecondStage::new(width, page_sizes, coherent);

@@ -44,8 +44,12 @@ impl Engine {
             return Ok(completion);
         }
         self.translating_unit(device)?;
-        for member in self.groups[id.0].members().to_vec() {
-            self.check_compatible(member, key)?;
+        let members = self.groups[id.0].members().iter();
+        for member in members.filter_map(|member| self.devices.get(member)) {
+            // Bridges have no memory, and may be behind another unit.
+            if member.function.bridge.is_none() {
+                self.check_compatible(member.function.address, key)?;
+            }
         }
         let had_home = self.groups[id.0].home.is_some();
         if had_home {

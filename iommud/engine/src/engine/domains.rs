@@ -7,7 +7,7 @@ use dma_types::PciAddress;
 use super::Engine;
 use crate::domain::{Domain, DomainKey, DomainTable};
 use crate::error::EngineError;
-use crate::machine::{Device, merged};
+use crate::machine::{Device, ReservedRange, merged};
 use crate::pci::Function;
 use crate::platform::Platform;
 use crate::policy::{DevicePolicy, Invalidation};
@@ -40,11 +40,7 @@ impl Engine {
         devices: &[PciAddress],
     ) -> Result<DomainKey, EngineError> {
         let abilities = self.common_abilities(devices)?;
-        let everywhere: Vec<_> = self
-            .devices
-            .values()
-            .flat_map(|device| device.reserved.iter().map(|range| range.as_iova_range()))
-            .collect();
+        let everywhere: Vec<_> = self.plan.reserved().map(ReservedRange::as_iova_range).collect();
         let key = DomainKey(self.next_domain);
         let groups = devices.iter().filter_map(|device| self.group(*device));
         let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
@@ -58,7 +54,7 @@ impl Engine {
         let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
         let made = own
             .iter()
-            .try_for_each(|range| domain.map_firmware_range(platform, range.start, range.bytes))
+            .try_for_each(|range| domain.map_firmware_range(platform, *range).map(drop))
             .and_then(|()| Ok(self.ledger.insert(platform, &record)?));
         match made {
             Ok(slot) => domain.set_slot(slot),

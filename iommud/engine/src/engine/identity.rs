@@ -54,7 +54,7 @@ impl Engine {
         kept.extend(
             self.units
                 .iter()
-                .map(|slot| Segment { start: slot.base.page(), bytes: slot.register_bytes() }),
+                .map(|slot| Segment { start: slot.base.page(), bytes: slot.register_bytes }),
         );
         segments::without(&platform.memory(), &kept)
     }

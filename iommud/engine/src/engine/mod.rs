@@ -8,6 +8,7 @@
 //! | [`deferred`] | unmaps that units are told of together |
 //! | `identity` | devices that the policy leaves unconfined |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
+//! | `rescan` | functions that appear while the engine runs |
 //!
 //! # What is promised
 //!
@@ -21,6 +22,7 @@ pub mod deferred;
 mod domains;
 mod identity;
 mod mapping;
+mod rescan;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -34,6 +36,7 @@ use crate::domain::{Domain, DomainKey};
 use crate::error::{EngineError, StartError};
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Record, Slot};
+use crate::machine::plan::Plan;
 use crate::machine::{self, Device, Group, GroupId, Remark, UnitSlot};
 use crate::pci;
 use crate::platform::{Platform, Segment};
@@ -64,6 +67,8 @@ pub enum Event {
 /// The machine's IOMMUs, devices and domains.
 #[derive(Debug)]
 pub struct Engine {
+    /// What was planned with the machine, for functions that appear later.
+    plan: Plan,
     units: Vec<UnitSlot>,
     devices: BTreeMap<PciAddress, Device>,
     groups: Vec<Group>,
@@ -92,8 +97,10 @@ impl Engine {
     /// left out, and the others go on.
     pub fn start(platform: &mut impl Platform, policy: Policy) -> Result<Self, StartError> {
         let ledger = Ledger::create(platform)?;
-        let machine::Found { units, devices, groups, remarks } = machine::discover(platform)?;
+        let machine::Found { plan, units, devices, groups, remarks } =
+            machine::discover(platform, &policy)?;
         let mut engine = Self {
+            plan,
             units,
             devices,
             groups,
@@ -112,40 +119,45 @@ impl Engine {
             let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
             engine.ledger.insert(platform, &UnitRecord { base, segment, root })?;
         }
-        engine.make_homes(platform);
+        for id in (0..engine.groups.len()).map(GroupId) {
+            engine.make_home(platform, id);
+        }
+        engine.follow_arenas(platform);
         engine.poll(platform);
         Ok(engine)
     }
 
-    /// Gives each group a home that is to reach something while nobody holds it, before translation is turned on:
-    /// what firmware reserves for it (rule R1), or all that the policy lets it reach.
-    fn make_homes(&mut self, platform: &mut impl Platform) {
-        for id in (0..self.groups.len()).map(GroupId) {
-            let group = &self.groups[id.0];
-            let mut devices = group.members().iter().filter_map(|it| self.devices.get(it));
-            let unconfined = self.is_unconfined(id);
-            if group.unit.is_none() || !unconfined && devices.all(|it| it.reserved.is_empty()) {
-                continue;
-            }
-            let members = group.members().to_vec();
-            let given = self.create_domain_for(platform, &members).and_then(|key| {
-                self.enter(platform, id, key).inspect_err(|_| {
-                    // It was just made, and nothing is attached to it.
-                    let _ = self.destroy_domain(platform, key);
-                })?;
-                Ok(key)
-            });
-            match given {
-                Ok(key) => {
-                    self.groups[id.0].home = Some(key);
-                    self.unconfined.extend(unconfined.then_some(key));
+    /// Gives a group a home that is to reach something while nobody holds it, at the start before translation is
+    /// turned on: what firmware reserves for it (rule R1), or all that the policy lets it reach.
+    fn make_home(&mut self, platform: &mut impl Platform, id: GroupId) {
+        let group = &self.groups[id.0];
+        let mut devices = group.members().iter().filter_map(|it| self.devices.get(it));
+        let unconfined = self.is_unconfined(id);
+        if group.unit.is_none() || !unconfined && devices.all(|it| it.reserved.is_empty()) {
+            return;
+        }
+        let members = group.members().to_vec();
+        let given = self.create_domain_for(platform, &members).and_then(|key| {
+            self.enter(platform, id, key).inspect_err(|_| {
+                // It was just made, and nothing is attached to it.
+                let _ = self.destroy_domain(platform, key);
+            })?;
+            Ok(key)
+        });
+        match given {
+            Ok(key) => {
+                self.groups[id.0].home = Some(key);
+                if unconfined {
+                    self.unconfined.push(key);
+                    self.arenas_followed = None;
                 }
-                Err(error) => self.remarks.extend(
-                    members.first().map(|&address| Remark::HomeNotMapped { address, error }),
-                ),
+            }
+            Err(error) => {
+                let first = members.first().copied();
+                let remark = first.map(|address| Remark::HomeNotMapped { address, error });
+                self.remarks.extend(remark);
             }
         }
-        self.follow_arenas(platform);
     }
 
     /// Goes on with what is under way: units that start, invalidations, and what waits for them.
@@ -281,8 +293,11 @@ impl Engine {
     }
 
     fn unit_in_front_of(&self, address: PciAddress) -> Result<(UnitId, &Unit), EngineError> {
-        let device = self.devices.get(&address).ok_or(EngineError::NoSuchDevice(address))?;
-        let id = device.unit.ok_or(EngineError::NotCovered(address))?;
+        let group = &self.groups[self.group_of(address)?.0];
+        if let Some(fault) = group.refusal {
+            return Err(EngineError::GroupRefused(address, fault));
+        }
+        let id = group.unit.ok_or(EngineError::NotCovered(address))?;
         let unit = self.units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
         match unit {
             Some(unit) if !unit.has_failed() => Ok((id, unit)),

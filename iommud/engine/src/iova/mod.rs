@@ -25,4 +25,6 @@ mod tests;
 
 pub use allocator::IovaAllocator;
 pub use error::IovaError;
-pub use request::{Guard, INTERRUPT_RANGE, IovaRange, IovaRequest, PAGE_ZERO};
+pub use request::{
+    Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaRange, IovaRequest, PAGE_ZERO,
+};

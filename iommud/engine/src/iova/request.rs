@@ -49,6 +49,14 @@ impl fmt::Display for IovaRange {
 /// "Special Address Controls"), so a buffer there would lose what the device writes, and raise interrupts.
 pub const INTERRUPT_RANGE: IovaRange = IovaRange::new(Iova::new(0xfee0_0000), 0x10_0000);
 
+/// What HyperTransport keeps for itself: 0xFD_0000_0000 to 0xFF_FFFF_FFFF.
+///
+/// On AMD's machines requests to most of it are interrupts, configuration cycles and system management, which an
+/// IOMMU does not translate (AMD 48882, table "Special Address Controls (GPA)"; Linux reserves the same for
+/// devices behind AMD's units).
+pub const HYPERTRANSPORT_RANGE: IovaRange =
+    IovaRange::new(Iova::new(0xfd_0000_0000), 0x3_0000_0000);
+
 /// The first page, which stays unmapped so that a device programmed with no address faults.
 ///
 /// No specification asks for it. But zero is what a register holds that a driver forgot to write, and many
@@ -105,6 +113,7 @@ mod tests {
     #[test]
     fn ranges_print_with_both_ends() {
         assert_eq!(INTERRUPT_RANGE.to_string(), "0xfee00000..=0xfeefffff");
+        assert_eq!(HYPERTRANSPORT_RANGE.to_string(), "0xfd00000000..=0xffffffffff");
         assert_eq!(PAGE_ZERO.to_string(), "0x0..=0xfff");
     }
 

@@ -3,34 +3,27 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use dma_types::{PciAddress, SourceId};
+use dma_types::PciAddress;
 
+use super::plan::{GroupFault, PlannedGroup};
 use crate::completion::{Completion, UnitId};
 use crate::domain::DomainKey;
 use crate::ledger::Slot;
+use crate::topology;
 
 /// Names a group: its place in the list of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub usize);
 
-/// TEMP
-#[derive(Clone, Debug)]
-pub struct GroupSpec {
-    /// TEMP
-    pub segment: u16,
-    /// TEMP
-    pub members: Vec<PciAddress>,
-    /// TEMP
-    pub requesters: Vec<SourceId>,
-}
-
 /// A group of functions that no unit can keep apart, and where it is.
 #[derive(Debug)]
 pub struct Group {
     /// Its functions, the source-ids that their requests carry, and why they belong together.
-    pub spec: GroupSpec,
+    pub spec: topology::Group,
     /// The unit that covers them all, if one does.
     pub unit: Option<UnitId>,
+    /// Why they cannot be attached, if they cannot.
+    pub refusal: Option<GroupFault>,
     /// The domain that they are all attached to.
     pub attached: Option<DomainKey>,
     /// The domain that they are attached to while nobody holds one of them: what firmware reserves for them, or
@@ -47,11 +40,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group that is attached to nothing.
-    pub fn new(spec: GroupSpec, unit: Option<UnitId>) -> Self {
+    /// A group as it was planned, attached to nothing.
+    pub fn planned(planned: &PlannedGroup) -> Self {
         Self {
-            spec,
-            unit,
+            spec: planned.topology.clone(),
+            unit: planned.unit.unwrap_or_default(),
+            refusal: planned.unit.err(),
             attached: None,
             home: None,
             holders: BTreeSet::new(),

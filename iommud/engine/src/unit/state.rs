@@ -1,10 +1,11 @@
 //! Where a unit is in its life, and how that ends.
 
+use alloc::string::String;
 use core::time::Duration;
 
 use thiserror::Error;
 
-use crate::acpi::dmar::UnitFault;
+use crate::acpi::UnitFault;
 use crate::vtd::probe::UnitRefusal;
 
 /// How long a unit may take over anything before it is given up. The specifications set no bound; real
@@ -23,7 +24,7 @@ pub enum UnitState {
 }
 
 /// A unit cannot be used from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unusable {
     /// What it says of itself makes no sense.
     #[error(transparent)]
@@ -34,6 +35,9 @@ pub enum Unusable {
     /// What firmware says of it makes no sense.
     #[error(transparent)]
     Firmware(#[from] UnitFault),
+    /// The administrator said so, for this reason.
+    #[error("the policy leaves it alone: {0}")]
+    Ignored(String),
     /// Its registers cannot be reached.
     #[error("its registers cannot be mapped")]
     Unreachable,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `units` | `units` |
 //! | `devices` | `devices` |
+//! | `groups` | `groups` |
 //! | `domains` | `domains` |
 //! | `mappings` | `mappings` |
 //! | `faults` | `faults` |
@@ -17,6 +18,7 @@ mod config;
 mod devices;
 mod domains;
 mod faults;
+mod groups;
 mod mappings;
 pub mod table;
 mod units;
@@ -54,6 +56,7 @@ pub(crate) fn write<P: Platform>(service: &Service<P>, report: Report, form: For
     match report {
         Report::Units => render(&units::rows(service), form),
         Report::Devices => render(&devices::rows(service), form),
+        Report::Groups => render(&groups::rows(service), form),
         Report::Domains => render(&domains::rows(service), form),
         Report::Mappings => render(&mappings::rows(service), form),
         Report::Faults => render(&faults::rows(service), form),

@@ -80,7 +80,7 @@ fn row(id: UnitId, slot: &UnitSlot, devices: usize) -> UnitRow {
     };
     UnitRow {
         unit: id.0,
-        kind: slot.kind(),
+        kind: slot.kind,
         segment: slot.segment,
         registers: slot.base.to_string(),
         state,

@@ -22,7 +22,7 @@ fn segment(line: &str) -> Option<Segment> {
         return None;
     }
     let (first, last) = range.split_once('-')?;
-    let first = u64::from_str_radix(first, 16).ok()?.next_multiple_of(PAGE_SIZE);
+    let first = u64::from_str_radix(first, 16).ok()?.checked_next_multiple_of(PAGE_SIZE)?;
     let end = u64::from_str_radix(last, 16).ok()?.checked_add(1)? & !(PAGE_SIZE - 1);
     let bytes = end.checked_sub(first).filter(|bytes| *bytes > 0)?;
     Some(Segment { start: PhysAddr::new(first), bytes })

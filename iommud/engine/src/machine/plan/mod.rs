@@ -88,6 +88,9 @@ impl Plan {
     /// Plans for a machine with these functions, those that [`Firmware::scan`] finds. Without any it is a plan
     /// for the table alone.
     ///
+    /// Access Control Services that a function has count as enabled. Who acts by the plan
+    /// [enables](crate::pci::acs::enable_all) them first, which takes them from those functions that do not obey.
+    ///
     /// # Errors
     ///
     /// [`StartError::TooManyUnits`].

@@ -1,0 +1,32 @@
+//! A PCI function, as the engine sees it.
+
+use alloc::vec::Vec;
+
+use super::plan::PlannedDevice;
+use super::{GroupId, ReservedRange};
+use crate::completion::UnitId;
+use crate::pci::Function;
+
+/// A PCI function, as the engine sees it.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// The function.
+    pub function: Function,
+    /// The unit that covers it, if one does.
+    pub unit: Option<UnitId>,
+    /// The memory that firmware reserves for it.
+    pub reserved: Vec<ReservedRange>,
+    /// The group that it belongs to.
+    pub group: GroupId,
+}
+
+impl From<&PlannedDevice> for Device {
+    fn from(planned: &PlannedDevice) -> Self {
+        Self {
+            function: planned.function,
+            unit: planned.unit,
+            reserved: planned.reserved.clone(),
+            group: GroupId(planned.group),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The plan for the machine, put into effect.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use dma_types::PciAddress;
+
+use super::plan::{Firmware, Given, LeftOut, Plan, PlannedUnit};
+use super::{Device, Group, Remark, UnitSlot};
+use crate::acpi::Coverage;
+use crate::acpi::dmar::Dmar;
+use crate::acpi::ivrs::Ivrs;
+use crate::error::StartError;
+use crate::pci::acs;
+use crate::platform::Platform;
+use crate::policy::Policy;
+use crate::unit::{Unit, Unusable};
+use crate::vtd;
+
+/// What was found.
+pub struct Found {
+    /// What is done with the machine.
+    pub plan: Plan,
+    /// The units, in the order of the table.
+    pub units: Vec<UnitSlot>,
+    /// The PCI functions.
+    pub devices: BTreeMap<PciAddress, Device>,
+    /// Which of them go together, by [`GroupId`](super::GroupId).
+    pub groups: Vec<Group>,
+    /// What was odd.
+    pub remarks: Vec<Remark>,
+}
+
+/// Looks at the machine. Units are asked what they can do and are not touched otherwise; ports are told to send
+/// everything up to them.
+///
+/// # Errors
+///
+/// [`StartError`] if there is no table, or none that can be trusted.
+pub fn discover(platform: &mut impl Platform, policy: &Policy) -> Result<Found, StartError> {
+    let firmware = read_table(platform)?;
+    let mut functions = firmware.scan(platform);
+    let stubborn = acs::enable_all(platform, &mut functions);
+    let arenas = platform.arenas();
+    let given = Given { arenas: &arenas, ignored: &policy.ignored_units };
+    let plan = Plan::new(firmware, &functions, &given)?;
+    let units = plan.units().iter().map(|unit| slot(platform, plan.firmware(), unit)).collect();
+    let devices = plan.devices().iter().map(|(address, it)| (*address, it.into())).collect();
+    let groups = plan.groups().iter().map(Group::planned).collect();
+    let mut remarks: Vec<Remark> = stubborn.into_iter().map(Remark::NoAccessControl).collect();
+    remarks.extend(plan.findings().iter().cloned().map(Remark::Found));
+    Ok(Found { plan, units, devices, groups, remarks })
+}
+
+/// The firmware's table of IOMMUs. No machine has both.
+fn read_table(platform: &mut impl Platform) -> Result<Firmware, StartError> {
+    if let Some(table) = platform.acpi_table(crate::acpi::dmar::table::SIGNATURE)? {
+        return Ok(Firmware::Vtd(Dmar::parse(&table)?));
+    }
+    let table = platform.acpi_table(crate::acpi::ivrs::table::SIGNATURE)?;
+    Ok(Firmware::Amdvi(Ivrs::parse(&table.ok_or(StartError::NoIommu)?)?))
+}
+
+fn slot(platform: &mut impl Platform, firmware: &Firmware, planned: &PlannedUnit) -> UnitSlot {
+    let unit = match (&planned.left_out, planned.entry, firmware) {
+        (Some(LeftOut::Firmware(fault)), ..) => Err(Unusable::Firmware(*fault)),
+        (Some(LeftOut::Policy(reason)), ..) => Err(Unusable::Ignored(reason.clone())),
+        (None, _, Firmware::Vtd(_)) => {
+            vtd::unit::Unit::new(platform, planned.segment, planned.base).map(Unit::Vtd)
+        }
+        (None, Coverage::Unit(index), Firmware::Amdvi(table)) => {
+            let _ = (index, table);
+            Err(Unusable::Unreachable)
+        }
+        // The plan leaves out what the table rules out.
+        (None, Coverage::Refused(_) | Coverage::Nobody, Firmware::Amdvi(_)) => {
+            Err(Unusable::Unreachable)
+        }
+    };
+    UnitSlot {
+        kind: match firmware {
+            Firmware::Vtd(_) => "VT-d",
+            Firmware::Amdvi(_) => "AMD-Vi",
+        },
+        base: planned.base,
+        register_bytes: planned.register_bytes,
+        segment: planned.segment,
+        unit,
+    }
+}

@@ -1,0 +1,35 @@
+//! What is odd about the machine.
+
+use dma_types::PciAddress;
+use thiserror::Error;
+
+use super::plan::Finding;
+use crate::error::EngineError;
+
+/// Something odd about the machine that a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Remark {
+    /// Something was found when it was planned what to do.
+    #[error("{0}")]
+    Found(Finding),
+    /// A port does not do what it is told, so that what is behind it counts as one group.
+    #[error("{0} does not turn on the Access Control Services that it offers")]
+    NoAccessControl(PciAddress),
+    /// What a device should reach while nobody holds it, such as the memory that firmware reserves for it, could
+    /// not be mapped, so that it reaches nothing.
+    #[error("what {address} should reach while nobody holds it could not be mapped: {error}")]
+    HomeNotMapped {
+        /// The first device of the group.
+        address: PciAddress,
+        /// Why.
+        error: EngineError,
+    },
+    /// A function that has appeared could not be attached where its group is.
+    #[error("{address} has appeared and reaches nothing: {error}")]
+    NewcomerNotAttached {
+        /// The function.
+        address: PciAddress,
+        /// Why.
+        error: EngineError,
+    },
+}
