@@ -132,7 +132,7 @@ pub(crate) struct Device {
     pub(crate) interrupts: DeviceInterrupts,
 }
 
-/// What is wrong with a device table entry.
+/// What is wrong with a device table entry or a page table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Illegal {
     /// A reserved field is set, or one of a feature that the unit has not (RZ = 1 in the event).
@@ -234,34 +234,28 @@ pub(crate) enum Target {
 }
 
 impl PageEntry {
-    /// Where the entry, read from a table of this level, leads; `None` if it has a reserved field set or an
-    /// encoding that means nothing there.
-    pub(crate) fn target(self, level: u8) -> Option<Target> {
+    /// Where the entry, read from a table of this level, leads, or what is wrong with it.
+    pub(crate) fn target(self, level: u8) -> Result<Target, Illegal> {
         let start = self.page() << 12;
         let (least, beyond) = (shift(level), shift(level + 1));
-        let target = match self.next_level() {
-            0 => Target::Page { start, bits: least },
+        let table = !matches!(self.next_level(), 0 | SIZED);
+        if self.reserved() != 0 || (table && (self.user() || self.force_coherent())) {
+            return Err(Illegal::Reserved);
+        }
+        match self.next_level() {
+            0 if start & !(u64::MAX << least) != 0 => Err(Illegal::Reserved),
+            0 => Ok(Target::Page { start, bits: least }),
             SIZED => {
                 // The lowest clear bit from bit 12 on is half the size; the bits below it belong to the size.
                 let bits = (start | 0xfff).trailing_ones() as u8 + 1;
                 if bits <= least || bits >= beyond || bits > 52 {
-                    return None;
+                    return Err(Illegal::Encoding);
                 }
-                Target::Page { start: start & (u64::MAX << bits), bits }
+                Ok(Target::Page { start: start & (u64::MAX << bits), bits })
             }
-            next if next < level => {
-                if self.user() || self.force_coherent() {
-                    return None;
-                }
-                Target::Table { start, level: next }
-            }
-            _ => return None,
-        };
-        let aligned = match target {
-            Target::Page { start, bits } => start & !(u64::MAX << bits) == 0,
-            Target::Table { .. } => true,
-        };
-        (aligned && self.reserved() == 0).then_some(target)
+            next if next < level => Ok(Target::Table { start, level: next }),
+            _ => Err(Illegal::Encoding),
+        }
     }
 }
 
@@ -328,24 +322,32 @@ mod tests {
         let target = |bits, level| PageEntry::from_bits(bits).target(level);
         let entry = PageEntry::from_bits(0x6000_0000_0000_0001);
         assert!(entry.present() && entry.read() && entry.write());
-        let page = |start, bits| Some(Target::Page { start, bits });
+        let page = |start, bits| Ok(Target::Page { start, bits });
         assert_eq!(target(0x12_3456_7001, 1), page(0x12_3456_7000, 12));
         assert_eq!(target(0x4020_0001, 2), page(0x4020_0000, 21));
-        assert_eq!(target(0x4020_1001, 2), None, "not aligned to 2 MiB");
+        assert_eq!(target(0x4020_1001, 2), Err(Illegal::Reserved), "not aligned to 2 MiB");
         // 8 KiB and 1 MiB at level 1; 4 MiB at level 2.
         assert_eq!(target(0x8_0e01, 1), page(0x8_0000, 13));
         assert_eq!(target(0x4027_fe01, 1), page(0x4020_0000, 20));
         assert_eq!(target(0x401f_fe01, 2), page(0x4000_0000, 22));
-        assert_eq!(target(0x400f_fe01, 2), None, "2 MiB is what level 2 has anyway");
-        assert_eq!(target(0x400f_fe01, 1), None, "and it is too much for level 1");
-        let table = |start, level| Some(Target::Table { start, level });
+        assert_eq!(
+            target(0x400f_fe01, 2),
+            Err(Illegal::Encoding),
+            "2 MiB is what level 2 has anyway"
+        );
+        assert_eq!(
+            target(0x400f_fe01, 1),
+            Err(Illegal::Encoding),
+            "and it is too much for level 1"
+        );
+        let table = |start, level| Ok(Target::Table { start, level });
         assert_eq!(target(0x12_3456_7401, 3), table(0x12_3456_7000, 2));
         assert_eq!(target(0x12_3456_7201, 4), table(0x12_3456_7000, 1));
-        assert_eq!(target(0x1401, 2), None, "a table of the same level");
-        assert_eq!(target(0x1801, 3), None, "or of a higher one");
-        assert_eq!(target(1 << 52 | 0x1001, 1), None);
+        assert_eq!(target(0x1401, 2), Err(Illegal::Encoding), "a table of the same level");
+        assert_eq!(target(0x1801, 3), Err(Illegal::Encoding), "or of a higher one");
+        assert_eq!(target(1 << 52 | 0x1001, 1), Err(Illegal::Reserved));
         assert_eq!(target(1 << 60 | 0x1001, 1), page(0x1000, 12), "FC");
-        assert_eq!(target(1 << 60 | 0x1201, 2), None);
+        assert_eq!(target(1 << 60 | 0x1201, 2), Err(Illegal::Reserved));
         assert_eq!(target(1 << 63 | 0x11ff, 1), page(0x1000, 12), "ignored bits");
     }
 }

@@ -34,7 +34,7 @@ enum Miss {
     /// There is a page, and the request may not go there.
     Denied,
     /// An entry is wrong.
-    Reserved,
+    Wrong(Illegal),
     /// A table cannot be read.
     Unreadable(u64),
 }
@@ -106,7 +106,6 @@ impl AmdviUnit {
             return Ok(());
         }
         let Some(data) = data else {
-            let request = Request { interrupt: false, write: false, ..request };
             return Err(self.invalid_request(bus, request, invalid_request::INTERRUPT_ACCESS));
         };
         let interrupts = self.device(bus, request)?.interrupts;
@@ -137,7 +136,7 @@ impl AmdviUnit {
 
     fn invalid_request(&mut self, bus: Bus<'_>, request: Request, kind: u8) -> EventCode {
         self.counters.events += 1;
-        let low = request.event(EventCode::InvalidRequest).with_kind(kind);
+        let low = EventLow::by(EventCode::InvalidRequest, request.source).with_kind(kind);
         self.log(bus, low, request.address);
         EventCode::InvalidRequest
     }
@@ -169,7 +168,7 @@ impl AmdviUnit {
                 .with_present(present)
                 .with_write(request.write && (present || self.config.direction_always))
                 .with_permission(miss == Miss::Denied)
-                .with_reserved(miss == Miss::Reserved);
+                .with_reserved(miss == Miss::Wrong(Illegal::Reserved));
             self.log(bus, low, request.address);
         }
         EventCode::PageFault
@@ -310,10 +309,10 @@ impl AmdviUnit {
             }
             return Err(Miss::Absent);
         }
-        let Some(target) = entry.target(table.level) else {
+        let target = entry.target(table.level).map_err(|illegal| {
             self.violate(Violation::IllegalPageEntry);
-            return Err(Miss::Reserved);
-        };
+            Miss::Wrong(illegal)
+        })?;
         let rights = Rights {
             read: table.rights.read && entry.read(),
             write: table.rights.write && entry.write(),
@@ -341,7 +340,7 @@ impl AmdviUnit {
             let bits = shift(table.level);
             let first = address & (u64::MAX << bits);
             let there = first.wrapping_add((other / 8).wrapping_sub(at / 8) << bits);
-            if !entry.present() || entry.target(table.level).is_some() {
+            if !entry.present() || entry.target(table.level).is_ok() {
                 let _ = self.enter(domain, table, there, word);
             }
         }

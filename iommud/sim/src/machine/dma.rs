@@ -163,6 +163,7 @@ impl<M: Memory> Machine<M> {
         let access = payload.access();
         let bus = Bus { memory: &self.memory, dram: &self.dram };
         let unit = unit.and_then(|number| self.units.get_mut(number));
+        let own = unit.as_ref().and_then(|slot| slot.function());
         let physical = match unit.map(|slot| &mut slot.hardware) {
             Some(Hardware::Vtd(unit)) => {
                 let found = if translated {
@@ -181,7 +182,7 @@ impl<M: Memory> Machine<M> {
                 } else {
                     unit.translate(bus, source_id, address, access)
                 };
-                found.map_err(Blocked::Event)?
+                found.map_err(|event| self.aborted(own, event))?
             }
             None => address,
         };
@@ -190,6 +191,14 @@ impl<M: Memory> Machine<M> {
             Payload::Write(data) => self.memory.write(physical, &data[part]),
         };
         if reached { Ok(()) } else { Err(Blocked::NoMemory) }
+    }
+
+    /// An AMD-Vi unit whose own function this is has aborted a request, which shows in the function's status.
+    fn aborted(&mut self, own: Option<PciAddress>, event: EventCode) -> Blocked {
+        if let Some(function) = own.and_then(|own| self.functions.get_mut(&own)) {
+            function.signal_target_abort();
+        }
+        Blocked::Event(event)
     }
 
     /// A request to the interrupt address range. VT-d translates none (VT-d 3.1, 3.14); AMD-Vi asks the
@@ -209,8 +218,10 @@ impl<M: Memory> Machine<M> {
         let data = bytes.map(u32::from_le_bytes);
         let bus = Bus { memory: &self.memory, dram: &self.dram };
         let unit = unit.and_then(|number| self.units.get_mut(number));
+        let own = unit.as_ref().and_then(|slot| slot.function());
         if let Some(Hardware::Amdvi(unit)) = unit.map(|slot| &mut slot.hardware) {
-            unit.interrupt(bus, source, address, data).map_err(Blocked::Event)?;
+            let passed = unit.interrupt(bus, source, address, data);
+            passed.map_err(|event| self.aborted(own, event))?;
         }
         let data = data.ok_or(Blocked::InterruptRange)?;
         self.interrupts.push(Message { address, data });

@@ -32,6 +32,8 @@ const MEMORY_SPACE: u32 = 1 << 1;
 const BUS_MASTER: u32 = 1 << 2;
 /// Status bit 4: there is a capability list.
 const HAS_CAPABILITIES: u32 = 1 << 20;
+/// Status bit 11: signaled target abort.
+const TARGET_ABORT: u32 = 1 << 27;
 /// The status bits that are cleared by writing 1.
 const STATUS_CLEAR: u32 = 0xf900_0000;
 /// Header type 1: a bridge.
@@ -214,6 +216,11 @@ impl Function {
             let (writable, clear) = (self.writable[at], self.clear[at]);
             *old = (*old & !writable | value & writable) & !(value & clear);
         }
+    }
+
+    /// Sets Signaled Target Abort in the status register, which software clears by writing 1.
+    pub fn signal_target_abort(&mut self) {
+        self.values[dword::COMMAND] |= TARGET_ABORT;
     }
 
     /// Whether ACS is there and told to turn requests to other functions upwards.

@@ -84,9 +84,14 @@ fn page_faults_are_suppressed_where_the_entry_says_so() {
 }
 
 #[test]
-fn a_unit_may_log_nothing_as_qemus_do() {
+fn a_unit_may_log_nothing_as_qemus_do_and_its_function_tells_of_the_abort() {
     let mut rig = Rig::translating(AmdviConfig { logs_events: false, ..AmdviConfig::default() });
-    assert_eq!(rig.dma_read(0x9000), Err(FAULT));
+    let function = "0000:00:00.2".parse().unwrap();
+    let aborted = |rig: &Rig| rig.machine.config_read(function, 4) >> 27 & 1;
+    assert_eq!((rig.dma_read(0x5000), aborted(&rig)), (Ok(0), 0));
+    assert_eq!((rig.dma_read(0x9000), aborted(&rig)), (Err(FAULT), 1));
+    rig.machine.config_write(function, 4, 1 << 27);
+    assert_eq!(aborted(&rig), 0);
     assert_eq!((rig.take_event(), rig.read64(0x2020)), (None, 0x18));
 }
 

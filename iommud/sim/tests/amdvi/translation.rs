@@ -185,16 +185,22 @@ fn r1_what_a_device_entry_says_without_a_table() {
 #[test]
 fn a_wrong_page_entry_is_a_fault_with_its_flag() {
     let mut rig = Rig::translating(AmdviConfig::default());
-    // PR and RZ.
-    let expected = |address| (of_edu(PAGE_FAULT | 0x0090_0000), address);
     rig.put(table(1) + 6 * 8, PAGE | RW | 1 << 52);
-    rig.put(table(1) + 7 * 8, PAGE | RW | level(1));
     rig.put(table(2) + 8, 0x4010_0000 | RW);
+    rig.put(table(1) + 7 * 8, PAGE | RW | level(1));
     rig.put(table(3) + 8, table(2) | level(3) | RW);
-    for address in [0x6000, 0x7000, 0x0020_0000, 0x4000_0000] {
-        assert_eq!(rig.read_event(address), expected(address));
+    rig.put(table(2) + 16, 0x400f_f000 | level(7) | RW);
+    // PR and RZ for what is reserved; PR alone for a level or a size that means nothing there.
+    for (address, flags) in [
+        (0x6000, 0x0090_0000),
+        (0x0020_0000, 0x0090_0000),
+        (0x7000, 0x0010_0000),
+        (0x4000_0000, 0x0010_0000),
+        (0x0040_0000, 0x0010_0000),
+    ] {
+        assert_eq!(rig.read_event(address), (of_edu(PAGE_FAULT | flags), address));
     }
-    assert_eq!(rig.unit().violations(), [Violation::IllegalPageEntry; 4]);
+    assert_eq!(rig.unit().violations(), [Violation::IllegalPageEntry; 5]);
 }
 
 #[test]
@@ -267,8 +273,8 @@ fn translated_requests_are_not_for_devices_without_a_cache() {
     let edu = rig.edu;
     let refused = Err(Blocked::Event(EventCode::InvalidRequest));
     assert_eq!(rig.machine.dma_write_translated(edu, PAGE, &[1; 8]), refused);
-    // Code 8, Type 001b, RW.
-    assert_eq!(rig.take_event(), Some((of_edu(0x8220_0000), PAGE)));
+    // Code 8, Type 001b.
+    assert_eq!(rig.take_event(), Some((of_edu(0x8200_0000), PAGE)));
     rig.put(EDU_ENTRY, 0);
     rig.submit(&[EDU]);
     assert_eq!(rig.machine.dma_write_translated(edu, PAGE, &[1; 8]), refused, "V = 0");
