@@ -1,3 +1,7 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
 use super::*;
 use crate::ctl::plan::dump::Dump;
 use crate::policy::text::parse;
@@ -118,4 +122,30 @@ fn programs_read_the_same() {
     assert_eq!(value["units"][0]["function"], "0000:00:00.2");
     assert_eq!(value["devices"][4]["reaches"], "nothing");
     assert_eq!(value["refused"].as_array().unwrap().len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn r5_no_table_and_no_functions_make_it_panic(
+        in_table in vec((any::<Index>(), any::<u8>()), 0..8),
+        in_text in vec((any::<Index>(), "[0-9a-f :.]"), 0..8),
+        is_intel in any::<bool>(),
+    ) {
+        let machine = if is_intel { (DMAR.to_vec(), intel()) } else { (IVRS.to_vec(), amd()) };
+        let (mut bytes, functions) = machine;
+        for (at, byte) in in_table {
+            *at.get_mut(&mut bytes) = byte;
+        }
+        let mut text = functions.text().into_bytes();
+        for (at, char) in in_text {
+            *at.get_mut(&mut text) = char.as_bytes()[0];
+        }
+        let mut input = Input {
+            functions: Some(Dump::parse(&text).unwrap_or(functions)),
+            ..Input::default()
+        };
+        *(if is_intel { &mut input.dmar } else { &mut input.ivrs }) = table(&bytes);
+        let report = Report::new(input);
+        prop_assert!(!report.text().is_empty() && !report.json().is_empty());
+    }
 }
