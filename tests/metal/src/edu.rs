@@ -1,4 +1,4 @@
-//! QEMU's `edu` device, as far as cases need it: its DMA, and a deadline.
+//! QEMU's `edu` device, as far as cases need it: its DMA, with a deadline, and its interrupt by message.
 //!
 //! Source: QEMU, `docs/specs/edu.rst` and `hw/misc/edu.c`.
 
@@ -10,8 +10,9 @@ use dma_types::{PciAddress, PhysAddr, SourceId};
 use iommu_engine::platform::{Platform, RegisterWindow};
 use thiserror::Error;
 
+use crate::cpu::apic;
 use crate::platform::clock::spin;
-use crate::platform::config::{find, requester};
+use crate::platform::config::{capability, find, requester};
 
 const VENDOR: u16 = 0x1234;
 const DEVICE: u16 = 0x11e8;
@@ -27,11 +28,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 mod config {
     pub(super) const COMMAND: u16 = 0x04;
     pub(super) const BAR0: u16 = 0x10;
+    /// The capability of interrupts by message (PCI 3.0, section 6.8.1), and in it, as this device has it:
+    pub(super) const MESSAGES: u8 = 0x05;
+    pub(super) const MESSAGE_ADDRESS: u16 = 4;
+    pub(super) const MESSAGE_ADDRESS_HIGH: u16 = 8;
+    pub(super) const MESSAGE_DATA: u16 = 12;
+    /// In its first dword: messages are sent.
+    pub(super) const MESSAGES_ENABLED: u32 = 1 << 16;
 }
 
 /// Offsets in BAR 0.
 mod register {
     pub(super) const IDENTIFICATION: usize = 0x00;
+    pub(super) const RAISE: usize = 0x60;
+    pub(super) const ACKNOWLEDGE: usize = 0x64;
     pub(super) const SOURCE: usize = 0x80;
     pub(super) const DESTINATION: usize = 0x88;
     pub(super) const COUNT: usize = 0x90;
@@ -84,6 +94,9 @@ pub enum EduError {
     /// The transfer is longer than the device can do.
     #[error("edu cannot transfer {0} bytes at once")]
     TooLong(u64),
+    /// It has no interrupts by message.
+    #[error("edu has no interrupts by message")]
+    Messages,
     /// A transfer does not end.
     #[error("edu's transfer does not end")]
     TimedOut,
@@ -124,6 +137,26 @@ impl Edu {
     /// Who an IOMMU sees when the device asks: the device, or a bridge above it.
     pub fn requester(&self) -> SourceId {
         self.requester
+    }
+
+    /// Lets the device interrupt this processor, with a message for this vector.
+    pub fn interrupt(&self, platform: &mut impl Platform, vector: u8) -> Result<(), EduError> {
+        let place = capability(platform, self.function, config::MESSAGES);
+        let place = place.ok_or(EduError::Messages)?;
+        let head = platform.config_read(self.function, place);
+        // To the APIC number 0, with fixed delivery: all else is zero.
+        for (at, value) in [
+            (config::MESSAGE_ADDRESS, apic::BASE.get() as u32),
+            (config::MESSAGE_ADDRESS_HIGH, 0),
+            (config::MESSAGE_DATA, vector.into()),
+            (0, head | config::MESSAGES_ENABLED),
+        ] {
+            platform.config_write(self.function, place + at, value);
+        }
+        platform.write32(self.window, register::RAISE, 1);
+        platform.write32(self.window, register::ACKNOWLEDGE, 1);
+        platform.config_write(self.function, place, head);
+        Ok(())
     }
 
     /// Moves `bytes` bytes between the device's buffer and `address`, as the device sees memory. Returns

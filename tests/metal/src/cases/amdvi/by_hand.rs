@@ -175,6 +175,20 @@ pub struct DeviceEntry0 {
     __: bool,
 }
 
+/// The third quadword of a device's entry: what becomes of its interrupts.
+#[bitfield(u64)]
+pub struct InterruptEntry {
+    /// IV: what there is here is looked at, and else everything passes.
+    pub valid: bool,
+    #[bits(59)]
+    __: u64,
+    /// IntCtl: 0 is that fixed and arbitrated interrupts are refused.
+    #[bits(2)]
+    pub fixed: u8,
+    #[bits(2)]
+    __: u8,
+}
+
 /// An entry of the device table, in its quadwords.
 pub type DeviceEntry = [u64; 4];
 

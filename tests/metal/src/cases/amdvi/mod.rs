@@ -9,10 +9,12 @@
 //! | [`by_hand`] | the few registers, entries and commands, from the specification's text |
 //! | [`stage`] | the unit with a device table of the case's own, and the device |
 //! | [`translation`] | what a device reaches, by its entry and its page table |
+//! | [`interrupts`] | what becomes of a device's messages, by its entry |
 //! | [`forgetting`] | commands, and what stays cached without them |
 
 pub mod by_hand;
 pub mod forgetting;
+pub mod interrupts;
 pub mod stage;
 pub mod translation;
 
@@ -23,6 +25,7 @@ use self::forgetting::{
     a_stale_translation_stays_until_it_is_invalidated,
     commands_are_done_in_order_around_the_end_of_the_buffer,
 };
+use self::interrupts::interrupts_pass_unless_the_entry_says_otherwise;
 use self::translation::{
     a_device_whose_entry_is_not_valid_reaches_all_memory, pages_of_any_power_of_two_are_walked,
     r1_an_entry_without_permission_reaches_nothing, r1_only_what_is_mapped_is_reached,
@@ -43,6 +46,7 @@ pub const SUITE: Suite = Suite {
         r1_only_what_is_mapped_is_reached,
         r6_each_direction_is_enforced_at_every_level,
         pages_of_any_power_of_two_are_walked,
+        interrupts_pass_unless_the_entry_says_otherwise,
         a_stale_translation_stays_until_it_is_invalidated,
     ],
 };

@@ -5,6 +5,7 @@ use alloc::vec;
 use dma_types::Access;
 
 use super::rig::{Rig, with_service};
+use crate::cpu::apic::Apic;
 use crate::edu::Direction;
 use crate::harness::{Context, Outcome};
 use crate::require;
@@ -50,6 +51,22 @@ pub(super) fn a_large_page_is_walked(context: &mut Context) -> Outcome {
         let page = rig.segments_of(iova)?[0];
         require!(page.bytes == 2 << 20, "it is mapped by pages of {} bytes", page.bytes);
         there_and_back(rig, &buffer, 0x12_3456, &buffer, (2 << 20) - 1000, 1000)?;
+        rig.expect_no_fault()
+    })
+}
+
+/// Interrupts by message are writes too, to an address that nobody maps.
+pub(super) fn interrupts_of_a_device_that_is_held_arrive(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let _device = rig.open()?;
+        let mut service = rig.service.lock();
+        let platform = service.platform_mut();
+        let apic = Apic::turn_on(platform)?;
+        let vector = Apic::fresh_vector();
+        require!(!apic.has(platform, vector), "the vector {vector:#x} is taken");
+        rig.edu.interrupt(platform, vector)?;
+        require!(apic.has(platform, vector), "the vector {vector:#x} does not arrive");
+        drop(service);
         rig.expect_no_fault()
     })
 }
