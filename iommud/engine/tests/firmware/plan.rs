@@ -31,7 +31,10 @@ impl Nonsense {
 impl ConfigSpace for Nonsense {
     fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
         // A few devices on a few buses, so that many are met again.
-        if function.bus() & 0x78 != 0 || function.device() > 3 || self.at(function, 1) % 4 != 0 {
+        if function.bus() & 0x78 != 0
+            || function.device() > 3
+            || !self.at(function, 1).is_multiple_of(4)
+        {
             return u32::MAX;
         }
         let read = self.at(function, offset);

@@ -13,8 +13,12 @@ use crate::pci::Function;
 use crate::topology;
 
 impl Plan {
-    /// Takes in functions that have appeared, in a later scan of the machine, and returns those that it has
-    /// placed.
+    /// Takes in functions that have appeared, and returns those that it has placed.
+    ///
+    /// `functions` are all that a later [scan](super::Firmware::scan) finds, those that are known included: a bridge
+    /// that is known may lead to a bus that is not. As at the start, their Access Control Services count as
+    /// enabled, so that they must [be](crate::pci::acs::enable_all) before anything is attached; a port that
+    /// has lost its power in between has lost them too.
     ///
     /// A function behind a bridge that a unit's scope names is behind that unit, whatever bus it is on. What
     /// was planned stays: no device changes its unit or its group, and no group its place. A group may get

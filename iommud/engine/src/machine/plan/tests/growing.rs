@@ -40,6 +40,17 @@ fn what_appears_behind_a_scoped_bridge_is_behind_its_unit() {
 }
 
 #[test]
+fn a_known_bridge_that_has_got_a_bus_leads_newcomers_to_its_unit() {
+    let machine =
+        |bus| Machine::default().conventional("00:02.0").port("00:1c.0", ROOT_PORT, bus, bus);
+    let units = vec![drhd(0x30, false, vec![bridge(0x1c)]), drhd(0x48, true, vec![])];
+    let mut plan = plan(table(units, vec![]), &mut machine(0), &Given::default());
+    assert_eq!(plan.grow(&machine(7).endpoint("07:00.0").functions()).len(), 1);
+    assert_eq!(unit(&plan, "07:00.0"), Some(0));
+    assert_eq!(group(&plan, "07:00.0"), ("00:1c.0 07:00.0".into(), "07:00.0".into(), Some(0)));
+}
+
+#[test]
 fn an_empty_port_without_services_gets_the_unit_of_its_first_device() {
     let machine = || Machine::default().port("00:1c.0", ROOT_PORT, 1, 1);
     let units = vec![drhd(0x30, false, vec![endpoint(2)]), drhd(0x48, true, vec![])];
