@@ -141,17 +141,23 @@ impl DeviceTable {
         frames: &impl TableFrames,
         settings: &[(RangeInclusive<SourceId>, DteSettings)],
     ) {
-        let fill = |sources: RangeInclusive<u16>, settings: DteSettings| {
-            let entry = DeviceTableEntry::blocked(settings, self.empty);
-            for source in sources.map(SourceId::new) {
+        let blocked = DeviceTableEntry::blocked(DteSettings::new(), self.empty).words();
+        let pages = 0..(FRAMES / self.segments.len()) as u64;
+        for start in &self.segments {
+            for frame in pages.clone().map(|page| PhysAddr::new(start.get() + page * PAGE_SIZE)) {
+                let Some(table) = frames.table(frame) else { continue };
+                for (place, value) in table.iter().zip(blocked.iter().cycle()) {
+                    place.store(*value, Ordering::Release);
+                }
+            }
+        }
+        for (sources, settings) in settings {
+            let entry = DeviceTableEntry::blocked(*settings, self.empty);
+            for source in (sources.start().get()..=sources.end().get()).map(SourceId::new) {
                 for (word, value) in entry.words().into_iter().enumerate() {
                     self.store(frames, source, word, value);
                 }
             }
-        };
-        fill(0..=u16::MAX, DteSettings::new());
-        for (sources, settings) in settings {
-            fill(sources.start().get()..=sources.end().get(), *settings);
         }
     }
 
