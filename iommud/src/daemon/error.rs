@@ -12,9 +12,6 @@ use crate::transport::socket::ListenError;
 /// Why the daemon ended.
 #[derive(Debug, ThisError)]
 pub enum Error {
-    /// AMD-Vi was asked for.
-    #[error("AMD-Vi is not simulated yet: use --unit vtd")]
-    NotYet,
     /// There is a policy, and it is wrong.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
+use iommu_sim::amdvi::AmdviConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -33,9 +34,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let _ = io::stdout().write_all(policy::check(file)?.as_bytes());
         return Ok(());
     }
-    if options.unit == UnitKind::Amdvi {
-        return Err(Error::NotYet);
-    }
     let told = Told::by(options)?;
     told.warn();
     let stop = Arc::new(AtomicBool::new(false));
@@ -47,7 +45,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let listener = Listener::bind(&options.socket())?;
     if options.sim {
         log::line("SIMULATED: this daemon confines nothing real");
-        let platform = SimPlatform::new(machine()).map_err(Error::Simulator)?;
+        let platform = SimPlatform::new(machine(options.unit)).map_err(Error::Simulator)?;
         serve(platform, listener, settings(options, &told), &stop)
     } else {
         serve(Linux::open()?, listener, settings(options, &told), &stop)
@@ -72,8 +70,11 @@ fn serve<P: Host>(
 }
 
 /// The machine that is simulated.
-fn machine() -> MachineConfig {
-    let mut machine = MachineConfig::default();
+fn machine(unit: UnitKind) -> MachineConfig {
+    let mut machine = match unit {
+        UnitKind::Vtd => MachineConfig::default(),
+        UnitKind::Amdvi => MachineConfig::with_amdvi(AmdviConfig::default()),
+    };
     for edu in &mut machine.edus {
         edu.dma_nanos = TRANSFER_NANOS;
     }

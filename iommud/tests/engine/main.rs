@@ -4,6 +4,7 @@
 //! specification allows for as long as it allows, and counts accesses to memory that was freed.
 #![cfg(target_os = "linux")]
 
+mod amdvi;
 mod bring_up;
 mod deferred;
 mod failing;

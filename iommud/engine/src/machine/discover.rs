@@ -10,6 +10,8 @@ use super::{Device, Group, Remark, UnitSlot};
 use crate::acpi::Coverage;
 use crate::acpi::dmar::Dmar;
 use crate::acpi::ivrs::Ivrs;
+use crate::amdvi;
+use crate::amdvi::spec::UnitSpec;
 use crate::error::StartError;
 use crate::pci::acs;
 use crate::platform::Platform;
@@ -68,10 +70,13 @@ fn slot(platform: &mut impl Platform, firmware: &Firmware, planned: &PlannedUnit
         (None, _, Firmware::Vtd(_)) => {
             vtd::unit::Unit::new(platform, planned.segment, planned.base).map(Unit::Vtd)
         }
-        (None, Coverage::Unit(index), Firmware::Amdvi(table)) => {
-            let _ = (index, table);
-            Err(Unusable::Unreachable)
-        }
+        (None, Coverage::Unit(index), Firmware::Amdvi(table)) => match table.units.get(index) {
+            Some(ivhd) => {
+                let spec = UnitSpec::new(ivhd, table.info);
+                amdvi::unit::Unit::new(platform, &spec).map(Unit::Amdvi)
+            }
+            None => Err(Unusable::Unreachable),
+        },
         // The plan leaves out what the table rules out.
         (None, Coverage::Refused(_) | Coverage::Nobody, Firmware::Amdvi(_)) => {
             Err(Unusable::Unreachable)
