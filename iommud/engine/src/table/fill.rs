@@ -5,10 +5,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use dma_types::{Iova, PAGE_SIZE, PhysAddr};
 
 use super::error::MapError;
-use super::format::{Format, PAGE_SHIFT, Permissions, index, shift};
+use super::format::{Format, PAGE_SHIFT, Permissions, index, shift, slot_mask};
 use super::node::{Node, each};
 use super::page_table::Span;
-use super::pieces::Batch;
+use super::pieces::{Batch, Pieces};
 use crate::platform::{Segment, TableFrames};
 
 /// Enters one page in a table of its level, if all the entries are empty.
@@ -56,10 +56,23 @@ pub(super) fn put<F: Format>(
     batch: &Batch,
     permissions: Permissions,
 ) {
-    let Batch { iova, start, bytes, order, level } = *batch;
-    let first = index(level, iova);
+    let first = index(batch.level, batch.iova);
     let slots = node.slots(first, batch.slots());
     let live = node.live();
+    store(node, batch, slots, permissions);
+    node.set_live(live + slots.len());
+    node.flush(frames, first, slots.len());
+}
+
+/// Writes a batch into the entries that it fills.
+#[inline]
+fn store<F: Format>(
+    node: &Node<'_, F>,
+    batch: &Batch,
+    slots: &[AtomicU64],
+    permissions: Permissions,
+) {
+    let Batch { start, bytes, order, level, .. } = *batch;
     let mut word = node.format.leaf(level, order, PhysAddr::new(start), permissions);
     // The address stands at its own place in the word.
     let step = 1 << order;
@@ -75,11 +88,9 @@ pub(super) fn put<F: Format>(
             word = word.wrapping_add(step);
         }
     }
-    node.set_live(live + slots.len());
-    node.flush(frames, first, slots.len());
 }
 
-/// Enters memory by 4 KiB pages in a table of level 0, if all the entries are empty.
+/// Enters memory in a table of level 0, if all the entries are empty.
 #[inline]
 pub(super) fn fill_small<F: Format>(
     frames: &impl TableFrames,
@@ -90,11 +101,33 @@ pub(super) fn fill_small<F: Format>(
 ) -> Result<(), MapError> {
     let first = index(0, span.start);
     let count = (((span.last - span.start) >> PAGE_SHIFT) + 1) as usize;
-    let mut slots = node.slots(first, count);
+    let slots = node.slots(first, count);
     if let Some(iova) = occupied::<F>(0, slots, span.start) {
         return Err(MapError::Occupied(iova));
     }
     let live = node.live();
+    if node.format.page_sizes() & slot_mask(1) == 1 << PAGE_SHIFT {
+        store_small(node, slots, memory, permissions);
+    } else {
+        let mut pieces = Pieces::new(span.start, memory);
+        while let Some(batch) = pieces.next(node.page_sizes()) {
+            let slots = node.slots(index(0, batch.iova), batch.slots());
+            store(node, &batch, slots, permissions);
+        }
+    }
+    node.set_live(live + count);
+    node.flush(frames, first, count);
+    Ok(())
+}
+
+/// Writes memory into the entries that it fills, by 4 KiB pages.
+#[inline]
+fn store_small<F: Format>(
+    node: &Node<'_, F>,
+    mut slots: &[AtomicU64],
+    memory: &[Segment],
+    permissions: Permissions,
+) {
     for segment in memory {
         let pages = (segment.bytes >> PAGE_SHIFT) as usize;
         let Some((now, later)) = slots.split_at_checked(pages) else { break };
@@ -106,9 +139,6 @@ pub(super) fn fill_small<F: Format>(
             word = word.wrapping_add(PAGE_SIZE);
         });
     }
-    node.set_live(live + count);
-    node.flush(frames, first, count);
-    Ok(())
 }
 
 /// Enters pages in a table of their level, if all the entries are empty.

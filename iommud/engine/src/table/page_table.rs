@@ -8,8 +8,7 @@ use super::enter::{Place, Plan, find, write};
 use super::error::{Foreign, MapError, UnmapError};
 use super::fill::{fill, fill_page, fill_small};
 use super::format::{
-    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, index, low_bits, shift, slot_mask,
-    table_mask,
+    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, index, low_bits, shift, table_mask,
 };
 use super::near::Near;
 use super::node::{Node, holds};
@@ -63,6 +62,11 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// Whether a table of level 0 spans as much.
+    fn is_in_one_table(self) -> bool {
+        (self.start ^ self.last) <= table_mask(0)
+    }
+
     /// What to say of it when it has been unmapped.
     pub(super) fn unmapped(self, touched: Touched) -> Unmapped {
         let Self { start, last } = self;
@@ -145,7 +149,7 @@ impl<F: Format> PageTable<F> {
             && let Some(batch) = pieces.next(root.page_sizes())
         {
             let alone = batch.iova + (batch.bytes - 1) == span.last;
-            let small = self.has_small(span) && batch.level == 0;
+            let small = span.is_in_one_table() && batch.level == 0;
             if (alone || small)
                 && let Place::Table(node) = find(frames, root, span.start, batch.level)?
             {
@@ -180,19 +184,11 @@ impl<F: Format> PageTable<F> {
         Some((Node::new(frames, self.format, frame, level).ok()?, order))
     }
 
-    /// The table of level 0 used last, if it holds a range and has no pages but of 4 KiB.
+    /// The table of level 0 used last, if it holds a range.
     #[inline]
     fn near_small<'a>(&self, frames: &'a impl TableFrames, span: Span) -> Option<Node<'a, F>> {
         let frame = self.near.get(0, span.start, span.last)?;
-        let node = Node::new(frames, self.format, frame, 0).ok()?;
-        self.has_small(span).then_some(node)
-    }
-
-    /// Whether a range is in one table of level 0, and these have no pages but of 4 KiB.
-    #[inline]
-    fn has_small(&self, span: Span) -> bool {
-        let one_table = (span.start ^ span.last) <= table_mask(0);
-        one_table && self.format.page_sizes() & slot_mask(1) == 1 << PAGE_SHIFT
+        Node::new(frames, self.format, frame, 0).ok()
     }
 
     /// The addresses that memory will be mapped at, if all is as it must be.

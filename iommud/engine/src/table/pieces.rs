@@ -1,5 +1,7 @@
 //! Physical memory in pieces, taken from the front by as many pages alike as one table holds.
 
+use dma_types::PAGE_SIZE;
+
 use super::format::{INDEX_BITS, PAGE_SHIFT, shift, table_mask};
 use crate::platform::Segment;
 
@@ -46,6 +48,12 @@ impl<'a> Pieces<'a> {
             self.refill()?;
         }
         let Self { iova, start, .. } = *self;
+        if self.bytes == PAGE_SIZE {
+            self.bytes = 0;
+            // Past the last address there is, when nothing is left.
+            self.iova = iova.wrapping_add(PAGE_SIZE);
+            return Some(Batch { iova, start, bytes: PAGE_SIZE, order: PAGE_SHIFT, level: 0 });
+        }
         // Sizes, as bits: those that both addresses are aligned to and that are not too long.
         let short = (2 << (self.bytes | 1).ilog2()) - 1;
         let fits = sizes & up_to_lowest(iova | start) & short;

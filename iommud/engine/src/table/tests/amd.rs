@@ -167,6 +167,28 @@ fn pages_of_every_size_are_one_page_to_every_walker() {
 }
 
 #[test]
+fn pages_are_long_in_a_table_that_exists_too() {
+    let mut model = amd(3);
+    assert!(model.map(0, &[segment(0x5000, 4096)], Access::Read));
+    // In one piece, in two that are alike in nothing, and in single pages that are neighbours in memory.
+    assert!(model.map(0x1_0000, &[segment(0x2_0000, 0x7000)], Access::Read));
+    assert!(model.map(
+        0x2_0000,
+        &[segment(0x4_0000, 0x2000), segment(0x9000, 0x1000)],
+        Access::Read
+    ));
+    let singles = [segment(0x6_0000, 4096), segment(0x6_1000, 4096)];
+    assert!(model.map(0x3_0000, &singles, Access::Read));
+    assert!(!model.map(0x3_1000, &singles, Access::Read));
+    let mut pages = Vec::new();
+    model.table.visit(&model.frames, |leaf| pages.push(leaf.bytes)).unwrap();
+    assert_eq!(pages, [4096, 0x4000, 0x2000, 4096, 0x2000, 4096, 0x2000]);
+    check_walkers(&model);
+    model.unmap_all();
+    model.finish();
+}
+
+#[test]
 fn longer_memory_is_mapped_by_the_longest_pages() {
     let mut model = amd(4);
     let Model { table, frames, .. } = &mut model;

@@ -4,6 +4,7 @@ mod amd;
 mod amd_walkers;
 mod fake;
 mod model;
+mod near;
 mod properties;
 mod shapes;
 mod unsnooped;

@@ -9,6 +9,7 @@ use dma_types::{Access, Iova, PhysAddr};
 use crate::fakes::FakeFrames;
 use crate::platform::{Segment, TableFrames};
 use crate::table::{Entry, Format, MapError, PageTable, SpareBits, UnmapError};
+use crate::unit::Touched;
 
 pub(super) struct Model<F> {
     pub(super) frames: FakeFrames,
@@ -32,8 +33,10 @@ impl<F: Format> Model<F> {
         let live = self.frames.live();
         let result = self.table.map(&mut self.frames, Iova::new(iova), memory, access);
         match result {
-            Ok(_) => {
+            Ok(touched) => {
                 assert!(free, "mapped over something at {iova:#x}");
+                let made = self.frames.live() > live;
+                assert_eq!(touched == Touched::Tables, made, "at {iova:#x}");
                 let mut at = iova;
                 for segment in memory {
                     for page in 0..segment.bytes / 4096 {
@@ -63,6 +66,8 @@ impl<F: Format> Model<F> {
         match self.table.unmap(&mut self.frames, Iova::new(iova), bytes, &mut retired) {
             Ok(changed) => {
                 assert!(there, "unmapped what is not mapped at {iova:#x}");
+                let tables = !retired.is_empty() || self.frames.live() > live;
+                assert_eq!(changed.touched == Touched::Tables, tables, "at {iova:#x}");
                 assert!(changed.start.get() <= iova);
                 assert!(changed.start.get() + changed.bytes >= iova + bytes);
                 for page in 0..bytes / 4096 {

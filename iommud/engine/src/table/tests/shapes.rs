@@ -96,21 +96,6 @@ fn a_page_of_1_gib_is_taken_apart_where_none_of_2_mib_are() {
 }
 
 #[test]
-fn an_empty_root_that_was_outgrown_is_not_used_again() {
-    let mut model = fake();
-    let old = model.table.root();
-    // The root's own pages, so that it was used last.
-    assert!(model.map(2 * MIB, &[segment(8 * MIB, 2 * MIB)], Access::Read));
-    assert!(model.unmap(2 * MIB, 2 * MIB));
-    assert!(model.map(1 << 50, &[segment(0x5000, 4096)], Access::Read));
-    assert_ne!(model.table.root(), old);
-    assert!(model.map(2 * MIB, &[segment(8 * MIB, 2 * MIB)], Access::Read));
-    model.check();
-    model.unmap_all();
-    model.finish();
-}
-
-#[test]
 fn roots_that_were_outgrown_empty_are_all_given_back() {
     let mut model = fake();
     // Each time the root alone is in use, and empty when the next address outgrows it.
@@ -283,34 +268,6 @@ fn r7_taking_pages_apart_without_frames_changes_nothing() {
         assert!(model.map(0, &[segment(4 * GIB, 16 * MIB)], Access::ReadWrite));
     };
     with_too_few_frames(fake, large, |model| model.unmap(3 * MIB + 4096, 4 * MIB));
-}
-
-#[test]
-fn r7_a_page_stays_whose_table_cannot_be_unlinked() {
-    let outside = 0x7000_0000_0003;
-    for (iova, bytes) in [(0, 4096), (4096, 8192)] {
-        let mut model = second_stage(true);
-        // Twice, so that the table is one that was used last.
-        for iova in [iova, iova + MIB] {
-            assert!(model.map(iova, &[segment(0x5000, bytes)], Access::Read));
-        }
-        assert!(model.unmap(iova + MIB, bytes));
-        let Model { table, frames, .. } = &mut model;
-        let root = table.root();
-        let bend = |frames: &crate::fakes::FakeFrames, word| {
-            frames.table(root).unwrap()[0].swap(word, Ordering::Relaxed)
-        };
-        // It is found without a walk, and somebody bent the way to it.
-        let before = bend(frames, outside);
-        let mut retired = Vec::new();
-        let unmapped = table.unmap(frames, Iova::new(iova), bytes, &mut retired);
-        assert_eq!(unmapped, Err(UnmapError::Foreign(PhysAddr::new(outside - 3))));
-        assert!(retired.is_empty());
-        bend(frames, before);
-        model.check();
-        model.unmap_all();
-        model.finish();
-    }
 }
 
 #[test]

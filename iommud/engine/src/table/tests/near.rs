@@ -1,0 +1,159 @@
+//! The tables used last, which are found without a walk.
+
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use dma_types::{Access, Iova, PhysAddr};
+
+use super::fake::Fake;
+use super::model::Model;
+use crate::fakes::FakeFrames;
+use crate::platform::{Segment, TableFrames};
+use crate::table::{MapError, UnmapError};
+use crate::vtd::context::AddressWidth;
+use crate::vtd::second_stage::SecondStage;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn segment(start: u64, bytes: u64) -> Segment {
+    Segment { start: PhysAddr::new(start), bytes }
+}
+
+fn second_stage() -> Model<SecondStage> {
+    Model::new(SecondStage::new(AddressWidth::Bits48, u64::MAX, true), 40)
+}
+
+/// A model in which the lowest tables of the first GiB are those used last.
+fn used() -> Model<SecondStage> {
+    let mut model = second_stage();
+    for (iova, bytes) in [(MIB, 4096), (512 * MIB, 2 * MIB)] {
+        // The first made the table, the second finds it.
+        for iova in [iova, iova + bytes] {
+            assert!(model.map(iova, &[segment(4 * GIB, bytes)], Access::Read));
+        }
+    }
+    model
+}
+
+#[test]
+fn a_range_begins_in_the_table_before_or_goes_on_in_the_next() {
+    for iova in [2 * MIB - 8192, 4 * MIB - 8192] {
+        let mut model = second_stage();
+        let use_table = |model: &mut Model<SecondStage>| {
+            for page in [0x10, 0x20] {
+                let iova = 3 * MIB + page * 4096;
+                let mapped = model.map(iova, &[segment(0x9000, 4096)], Access::Read);
+                assert!(mapped || model.unmap(iova, 4096));
+            }
+        };
+        use_table(&mut model);
+        assert!(model.map(iova, &[segment(0x10_0000, 4 * 4096)], Access::Write));
+        model.check();
+        use_table(&mut model);
+        assert!(!model.map(iova, &[segment(0x10_0000, 4 * 4096)], Access::Write));
+        assert!(model.unmap(iova, 4 * 4096));
+        model.check();
+        model.unmap_all();
+        model.finish();
+    }
+}
+
+#[test]
+fn a_table_unlinked_with_others_is_forgotten() {
+    let mut model = second_stage();
+    // Three pages around a border, of which the first makes the table before it the one used last.
+    assert!(model.map(2 * MIB - 4096, &[segment(0x9000, 8192)], Access::Read));
+    assert!(model.map(2 * MIB - 8192, &[segment(0x5000, 4096)], Access::Read));
+    assert!(model.unmap(2 * MIB - 8192, 3 * 4096));
+    assert!(model.map(2 * MIB - 4096, &[segment(0x9000, 4096)], Access::Read));
+    model.check();
+    model.unmap_all();
+    model.finish();
+}
+
+#[test]
+fn a_large_page_goes_where_its_table_is_found_by_a_walk() {
+    let mut model = second_stage();
+    assert!(model.map(0x5000, &[segment(0x9000, 4096)], Access::Read));
+    assert!(model.map(4 * MIB, &[segment(8 * MIB, 2 * MIB)], Access::Read));
+    let found = model.table.translate(&model.frames, Iova::new(5 * MIB)).unwrap();
+    assert_eq!((found.phys.get(), found.page_bytes), (9 * MIB, 2 * MIB));
+    // Where small pages are, it does not.
+    assert!(!model.map(0, &[segment(8 * MIB, 2 * MIB)], Access::Read));
+    model.check();
+    model.unmap_all();
+    model.finish();
+}
+
+#[test]
+fn r5_memory_that_no_entry_can_name_is_refused_there_too() {
+    let mut model = used();
+    let Model { table, frames, .. } = &mut model;
+    for iova in [0x5000, 4 * MIB] {
+        for start in [1 << 52, 1 << 60] {
+            let memory = [segment(start, if iova < MIB { 4096 } else { 2 * MIB })];
+            let mapped = table.map(frames, Iova::new(iova), &memory, Access::Read);
+            assert_eq!(mapped, Err(MapError::OutOfRange));
+        }
+        assert_eq!(table.translate(frames, Iova::new(iova)), None);
+    }
+    model.check();
+    model.finish();
+}
+
+#[test]
+fn r7_a_page_stays_whose_table_cannot_be_unlinked() {
+    let outside = 0x7000_0000_0003;
+    for (level, word) in [(3, outside), (2, outside), (1, outside), (3, 0), (2, 0), (1, 0x83)] {
+        for (iova, bytes) in [(0, 4096), (4096, 8192)] {
+            let mut model = second_stage();
+            // Twice, so that the table is one that was used last.
+            for iova in [iova, iova + MIB] {
+                assert!(model.map(iova, &[segment(0x5000, bytes)], Access::Read));
+            }
+            assert!(model.unmap(iova + MIB, bytes));
+            let Model { table, frames, .. } = &mut model;
+            let mut bent = table.root();
+            for _ in level..3 {
+                let word = frames.table(bent).unwrap()[0].load(Ordering::Relaxed);
+                bent = PhysAddr::new(word & 0x000f_ffff_ffff_f000);
+            }
+            let bend = |frames: &FakeFrames, word| {
+                frames.table(bent).unwrap()[0].swap(word, Ordering::Relaxed)
+            };
+            // It is found without a walk, and somebody bent the way to it.
+            let before = bend(frames, word);
+            let mut retired = Vec::new();
+            let unmapped = table.unmap(frames, Iova::new(iova), bytes, &mut retired);
+            assert!(matches!(unmapped, Err(UnmapError::Foreign(_))), "level {level}: {word:#x}");
+            assert!(retired.is_empty());
+            assert_eq!(bend(frames, before), word);
+            model.check();
+            model.unmap_all();
+            model.finish();
+        }
+    }
+}
+
+#[test]
+fn an_empty_root_that_was_outgrown_is_not_used_again() {
+    // Whatever the first unmap after it takes away: a page, or more than a table.
+    for bytes in [4096, 4 * MIB + 4096] {
+        let mut model = Model::new(Fake { coherent: true }, 40);
+        let old = model.table.root();
+        // The root's own pages, so that it was used last.
+        assert!(model.map(2 * MIB, &[segment(8 * MIB, 2 * MIB)], Access::Read));
+        assert!(model.unmap(2 * MIB, 2 * MIB));
+        assert!(model.map(1 << 50, &[segment(0x5000, bytes)], Access::Read));
+        assert_ne!(model.table.root(), old);
+        assert!(model.map(2 * MIB, &[segment(8 * MIB, 2 * MIB)], Access::Read));
+        model.check();
+        let Model { table, frames, .. } = &mut model;
+        let mut retired = Vec::new();
+        table.unmap(frames, Iova::new(1 << 50), bytes, &mut retired).unwrap();
+        assert!(retired.contains(&old), "{bytes:#x}");
+        retired.into_iter().for_each(|frame| frames.free_frame(frame));
+        model.finish();
+    }
+}
