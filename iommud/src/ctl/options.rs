@@ -33,6 +33,9 @@ pub enum Command {
     #[command(flatten)]
     Report(Report),
     /// What iommud would do with a machine, told from its tables alone
+    ///
+    /// With any of its files, nothing is read from the machine that this runs on; without, everything is, which
+    /// takes root. Exit codes: 0 nothing is refused, 1 something is, 2 a file cannot be used.
     Plan(PlanOptions),
     /// Write this machine's tables to files, for `plan` and for bug reports
     Capture(CaptureOptions),
@@ -62,8 +65,6 @@ pub enum Report {
 }
 
 /// Whose tables.
-///
-/// With any of them, nothing is read from the machine that this runs on; without, everything is, which takes root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PlanOptions {
     /// An Intel machine's DMAR table, as in /sys/firmware/acpi/tables/DMAR

@@ -39,6 +39,7 @@ impl Told {
         let file = file.map_or_else(|| "none: the default holds".into(), |file| file.to_string());
         let mut lines = vec![("policy", file)];
         lines.extend(lines_of(&self.policy));
+        lines.extend(warnings(&self.policy).into_iter().map(|warning| ("POLICY", warning)));
         lines
     }
 
@@ -89,6 +90,16 @@ mod tests {
     use std::process;
 
     use super::*;
+
+    #[test]
+    fn the_report_says_loudly_what_is_not_confined() {
+        let policy = crate::policy::text::parse(b"(default: identity)").unwrap();
+        let lines = Told { policy, file: Some("/etc/iommud.ron".into()) }.settings();
+        assert_eq!(lines[0], ("policy", "/etc/iommud.ron".into()));
+        assert_eq!(lines[1], ("policy by default", "identity".into()));
+        let warning = "devices that no driver has opened are NOT CONFINED (identity)";
+        assert_eq!(lines.last(), Some(&("POLICY", warning.into())));
+    }
 
     #[test]
     fn a_check_tells_what_a_policy_says_or_where_it_is_wrong() {

@@ -55,8 +55,8 @@ impl Input {
                 None => policy::load_default()?,
             };
             return Ok(Self {
-                dmar: this_machine_s(dmar::table::SIGNATURE)?,
-                ivrs: this_machine_s(ivrs::table::SIGNATURE)?,
+                dmar: of_this_machine(dmar::table::SIGNATURE)?,
+                ivrs: of_this_machine(ivrs::table::SIGNATURE)?,
                 functions: Some(live::functions().map_err(Error::functions)?),
                 policy: policy.unwrap_or_default(),
             });
@@ -78,7 +78,7 @@ impl Input {
     }
 }
 
-fn this_machine_s(signature: [u8; 4]) -> Result<Option<Table>, Error> {
+fn of_this_machine(signature: [u8; 4]) -> Result<Option<Table>, Error> {
     let bytes = live::table(signature).map_err(Error::tables)?;
     Ok(bytes.map(|bytes| Table { from: "this machine".into(), bytes }))
 }
