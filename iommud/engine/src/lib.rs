@@ -16,7 +16,7 @@
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
 //! | [`fault`] | a request that a unit refused, in words |
-//! | [`unit`] | one IOMMU, whoever made it |
+//! | [`mod@unit`] | one IOMMU, whoever made it |
 //! | [`vtd`] | Intel VT-d: its registers, tables and requests |
 //! | [`amdvi`] | AMD-Vi: its registers, tables and commands |
 //! | [`registers`] | device registers as typed values |

@@ -48,7 +48,7 @@ impl DomainTable {
                 let widths = || abilities.depths.iter().filter_map(AddressWidth::from_levels);
                 let width = widths()
                     .find(|width| width.bits() >= wanted)
-                    .or_else(|| widths().last())
+                    .or_else(|| widths().next_back())
                     .ok_or(Mismatch::Depth)?;
                 Ok(Abilities {
                     depths: Depths::new([width.levels()]),

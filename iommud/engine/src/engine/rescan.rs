@@ -17,10 +17,10 @@ impl Engine {
     /// case. What others are attached to does not change.
     pub fn rescan(&mut self, platform: &mut impl Platform) {
         let mut functions = self.plan.firmware().scan(platform);
-        // What was told once is not told again.
-        functions.retain(|address, _| !self.devices.contains_key(address));
+        // The known ones, too: a bridge may lead to a bus more, and a port has forgotten if it was without power.
         let stubborn = acs::enable_all(platform, &mut functions);
-        self.remarks.extend(stubborn.into_iter().map(Remark::NoAccessControl));
+        let stubborn = stubborn.into_iter().filter(|port| !self.devices.contains_key(port));
+        self.remarks.extend(stubborn.map(Remark::NoAccessControl));
         let known = self.plan.findings().len();
         let placed = self.plan.grow(&functions);
         self.remarks.extend(self.plan.findings()[known..].iter().cloned().map(Remark::Found));

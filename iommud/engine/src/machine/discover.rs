@@ -88,7 +88,13 @@ fn slot(platform: &mut impl Platform, firmware: &Firmware, planned: &PlannedUnit
             Firmware::Amdvi(_) => "AMD-Vi",
         },
         base: planned.base,
-        register_bytes: planned.register_bytes,
+        // Firmware of before VT-d's revision 4 always says 4 KiB.
+        register_bytes: match &unit {
+            Ok(Unit::Vtd(unit)) => {
+                planned.register_bytes.max(unit.capabilities().window_bytes() as u64)
+            }
+            Ok(Unit::Amdvi(_)) | Err(_) => planned.register_bytes,
+        },
         segment: planned.segment,
         unit,
     }

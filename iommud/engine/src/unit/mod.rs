@@ -2,7 +2,7 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`unit`] | [`Unit`]: a VT-d or an AMD-Vi unit, behind the same methods |
+//! | [`mod@unit`] | [`Unit`]: a VT-d or an AMD-Vi unit, behind the same methods |
 //! | [`abilities`] | what tables a unit can walk, and which several can |
 //! | [`change`] | what it is told about its tables |
 //! | [`state`] | where it is in its life, and how that ends |
