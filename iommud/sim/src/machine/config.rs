@@ -118,7 +118,7 @@ impl FunctionConfig {
     pub fn endpoint(address: PciAddress) -> Self {
         Self {
             address,
-            identity: (0x8086, 0x10d3),
+            identity: (0x10ec, 0x8168),
             class: 0x0200_0000,
             express: Some(ExpressKind::Endpoint),
             acs: None,
@@ -128,7 +128,7 @@ impl FunctionConfig {
 
     /// A conventional network card.
     pub fn conventional(address: PciAddress) -> Self {
-        Self { identity: (0x8086, 0x100e), express: None, ..Self::endpoint(address) }
+        Self { identity: (0x10ec, 0x8139), express: None, ..Self::endpoint(address) }
     }
 }
 
@@ -281,10 +281,15 @@ impl MachineConfig {
         self
     }
 
-    /// Adds a card at 00:07.0 whose requests carry the source-id of 00:07.1, which does not exist.
+    /// Adds a Marvell 88SE9123 disk controller at 00:07.0, whose requests carry the source-id of 00:07.1, which
+    /// does not exist.
     pub fn with_quirky_function(mut self) -> Self {
-        let requester = Some(SourceId::new(0x0039));
-        let function = FunctionConfig { requester, ..FunctionConfig::conventional(at(0x0038)) };
+        let function = FunctionConfig {
+            identity: (0x1b4b, 0x9123),
+            class: 0x0106_0100,
+            requester: Some(SourceId::new(0x0039)),
+            ..FunctionConfig::endpoint(at(0x0038))
+        };
         self.functions.push(function);
         self
     }

@@ -11,8 +11,10 @@ use crate::pci::Function;
 impl<M: Memory> Machine<M> {
     /// Whether a request of `source` to a register of `target` goes there directly: nothing on its way to
     /// where the ways of the two part turns it upwards, to the root complex and its unit.
-    pub(super) fn is_peer(&self, source: PciAddress, target: PciAddress) -> bool {
-        if source == target || source.segment() != target.segment() {
+    pub fn is_peer(&self, source: PciAddress, target: PciAddress) -> bool {
+        let is_bridge = |at| self.functions.get(&at).is_some_and(|it| it.bridge_kind().is_some());
+        if source == target || source.segment() != target.segment() || is_bridge(source) {
+            // What a bridge itself asks goes upwards.
             return false;
         }
         let redirects =
