@@ -223,12 +223,14 @@ impl Function {
         self.values[dword::COMMAND] |= TARGET_ABORT;
     }
 
-    /// Whether ACS is there and told to turn requests to other functions upwards.
+    /// Whether requests to other functions go upwards: ACS is there, and was told to redirect them, or has no
+    /// such bit as it never does anything else (PCI Express 5.0, 6.12.1).
     pub fn redirects_requests(&self) -> bool {
         let at = dword::FIRST_EXTENDED;
-        let has_acs =
-            self.values.get(at).is_some_and(|&header| header == Extended::acs().into_bits());
-        has_acs && self.values[at + 1] >> 16 & u32::from(acs::REQUEST_REDIRECT) != 0
+        let has_acs = self.values.get(at).is_some_and(|&it| it == Extended::acs().into_bits());
+        let redirect = u32::from(acs::REQUEST_REDIRECT);
+        has_acs
+            && (self.values[at + 1] & redirect == 0 || self.values[at + 1] >> 16 & redirect != 0)
     }
 
     /// Whether the function may send requests.

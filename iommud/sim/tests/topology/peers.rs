@@ -50,6 +50,12 @@ fn acs_keeps_them_apart_once_it_is_turned_on() {
 }
 
 #[test]
+fn a_port_whose_acs_lacks_a_service_has_no_need_of_it() {
+    let config = MachineConfig::default().with_switch(Some(acs::SOURCE_VALIDATION));
+    assert!(!reaches(&mut machine(config, "14:00.0"), "12:00.0"));
+}
+
+#[test]
 fn functions_of_a_device_reach_each_other_unless_they_have_acs() {
     for bits in [None, Some(acs::ISOLATING)] {
         let mut machine = machine(MachineConfig::default().with_two_functions(bits), "00:06.2");
