@@ -26,7 +26,7 @@ use super::invalidation::Invalidation;
 use super::registers::{Control, RegisterFile, Status};
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform, Registers};
-use crate::unit::{DomainId, UnitFailure};
+use crate::unit::{DomainId, Tickets, UnitFailure};
 
 /// One thing in the line. Of a range, the part that is still to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +48,7 @@ pub struct Invalidator {
     /// The requesters whose entries must be named to be forgotten, even when everything is.
     named: Vec<RangeInclusive<SourceId>>,
     line: VecDeque<Request>,
-    /// The tickets that are not confirmed, and when each was given out.
-    open: VecDeque<(Ticket, Instant)>,
-    /// When the unit last did something that it was asked for.
-    progressed: Instant,
-    submitted: Ticket,
-    confirmed: Ticket,
+    tickets: Tickets,
     /// The fence after the last new start. What is written of those before it counts for nothing.
     restarted: Ticket,
 }
@@ -70,10 +65,7 @@ impl Invalidator {
             has_all,
             named,
             line: VecDeque::new(),
-            open: VecDeque::new(),
-            progressed: Instant::default(),
-            submitted: Ticket(0),
-            confirmed: Ticket(0),
+            tickets: Tickets::default(),
             restarted: Ticket(0),
         }
     }
@@ -85,23 +77,22 @@ impl Invalidator {
 
     /// Every ticket up to this one is confirmed.
     pub fn confirmed(&self) -> Ticket {
-        self.confirmed
+        self.tickets.confirmed()
     }
 
     /// How many tickets are not confirmed.
     pub fn open(&self) -> usize {
-        self.open.len()
+        self.tickets.open()
     }
 
     /// Whether anything has been submitted.
     pub fn is_unused(&self) -> bool {
-        self.submitted == Ticket(0)
+        self.tickets.is_unused()
     }
 
-    /// For how long the unit has done nothing of what it is asked for. A long line is no stuck unit: time
-    /// counts from the last thing it did.
+    /// For how long the unit has done nothing of what it is asked for; see [`Tickets::stuck_for`].
     pub fn stuck_for(&self, now: Instant) -> Option<Duration> {
-        self.open.front().map(|(_, since)| now.since(*since.max(&self.progressed)))
+        self.tickets.stuck_for(now)
     }
 
     /// Asks for these invalidations, and gives the ticket that stands for all of them. Often it is confirmed
@@ -115,7 +106,7 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.next_ticket(platform.now());
+        let ticket = self.tickets.next(platform.now());
         let mut entries_before = false;
         for invalidation in invalidations {
             let of_entry = matches!(invalidation, Invalidation::Device(_));
@@ -137,7 +128,7 @@ impl Invalidator {
         platform: &mut impl Platform,
         registers: &RegisterFile,
     ) -> Ticket {
-        let ticket = self.next_ticket(platform.now());
+        let ticket = self.tickets.next(platform.now());
         self.line.extend(everything(self.has_all, &self.named));
         self.line.push_back(Request::Fence(ticket));
         self.advance(platform, registers);
@@ -155,11 +146,11 @@ impl Invalidator {
         platform: &mut impl Platform,
         registers: &RegisterFile,
     ) -> Result<(), UnitFailure> {
-        if self.open.is_empty() {
+        if self.open() == 0 {
             return Ok(());
         }
         self.advance(platform, registers);
-        if self.open.is_empty() {
+        if self.open() == 0 {
             return Ok(());
         }
         let status: Status = registers.read(platform);
@@ -169,7 +160,7 @@ impl Invalidator {
         if !status.command_buffer_runs() {
             // It may have confirmed something and stopped since it was looked at.
             self.collect(platform);
-            if self.restarted > self.confirmed {
+            if self.restarted > self.confirmed() {
                 return Err(UnitFailure::QueueStopped);
             }
             self.restart(platform, registers);
@@ -184,14 +175,8 @@ impl Invalidator {
         self.buffer.install(platform, registers);
         registers.write(platform, control.with_command_buffer(true));
         self.line.clear();
-        self.restarted = Ticket(self.submitted.0 + 1);
+        self.restarted = Ticket(self.tickets.submitted().0 + 1);
         self.submit_everything(platform, registers);
-    }
-
-    fn next_ticket(&mut self, now: Instant) -> Ticket {
-        self.submitted.0 += 1;
-        self.open.push_back((self.submitted, now));
-        self.submitted
     }
 
     /// Gives the unit as much of the line as it takes.
@@ -203,7 +188,7 @@ impl Invalidator {
                 break;
             }
             // There was room, and so the unit has done something.
-            self.progressed = platform.now();
+            self.tickets.progress(platform.now());
             if !done {
                 self.line[0] = rest;
                 break;
@@ -257,13 +242,8 @@ impl Invalidator {
     /// Reads how far the unit is. What was never asked for confirms nothing (rule R5).
     fn collect(&mut self, platform: &impl Platform) {
         let ticket = self.buffer.status(platform);
-        let known = ticket <= self.submitted && ticket >= self.restarted;
-        if known && ticket > self.confirmed {
-            self.confirmed = ticket;
-            self.progressed = platform.now();
-        }
-        while self.open.front().is_some_and(|(ticket, _)| *ticket <= self.confirmed) {
-            self.open.pop_front();
+        if ticket <= self.tickets.submitted() && ticket >= self.restarted {
+            self.tickets.confirm(ticket, platform.now());
         }
     }
 }

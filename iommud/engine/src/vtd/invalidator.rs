@@ -17,7 +17,7 @@ use super::registers::{
 };
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform, TableFrames};
-use crate::unit::UnitFailure;
+use crate::unit::{Tickets, UnitFailure};
 
 /// One thing in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +44,7 @@ pub struct Invalidator {
     needs_write_buffer_flush: bool,
     line: VecDeque<Command>,
     running: Option<Running>,
-    /// The tickets that are not confirmed, and when each was given out.
-    open: VecDeque<(Ticket, Instant)>,
-    /// When the unit last did something that it was asked for.
-    progressed: Instant,
-    submitted: Ticket,
-    confirmed: Ticket,
+    tickets: Tickets,
 }
 
 impl Invalidator {
@@ -68,10 +63,7 @@ impl Invalidator {
             needs_write_buffer_flush,
             line: VecDeque::new(),
             running: None,
-            open: VecDeque::new(),
-            progressed: Instant::default(),
-            submitted: Ticket(0),
-            confirmed: Ticket(0),
+            tickets: Tickets::default(),
         })
     }
 
@@ -82,12 +74,12 @@ impl Invalidator {
 
     /// Every ticket up to this one is confirmed.
     pub fn confirmed(&self) -> Ticket {
-        self.confirmed
+        self.tickets.confirmed()
     }
 
     /// How many tickets are not confirmed.
     pub fn open(&self) -> usize {
-        self.open.len()
+        self.tickets.open()
     }
 
     /// Asks for these invalidations, and gives the ticket that stands for all of them. Often it is
@@ -98,9 +90,7 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        self.submitted.0 += 1;
-        let ticket = self.submitted;
-        self.open.push_back((ticket, platform.now()));
+        let ticket = self.tickets.next(platform.now());
         if self.needs_write_buffer_flush {
             self.put(platform, registers, Command::FlushWriteBuffer);
         }
@@ -126,7 +116,7 @@ impl Invalidator {
         platform: &mut impl Platform,
         registers: &RegisterFile,
     ) -> Result<(), UnitFailure> {
-        if self.open.is_empty() {
+        if self.open() == 0 {
             return Ok(());
         }
         loop {
@@ -135,7 +125,7 @@ impl Invalidator {
                     break;
                 }
                 self.running = None;
-                self.progressed = platform.now();
+                self.tickets.progress(platform.now());
             }
             let Some(command) = self.line.pop_front() else { break };
             if !self.issue(platform, registers, command) {
@@ -147,7 +137,7 @@ impl Invalidator {
             queue.announce(platform, registers);
         }
         self.collect(platform);
-        if self.queue.is_some() && !self.open.is_empty() {
+        if self.queue.is_some() && self.open() > 0 {
             let status: FaultStatus = registers.read(platform);
             if status.queue_error() || status.time_out() {
                 return Err(UnitFailure::QueueStopped);
@@ -156,15 +146,14 @@ impl Invalidator {
         Ok(())
     }
 
-    /// For how long the unit has done nothing of what it is asked for. A long line is no stuck unit: time
-    /// counts from the last thing it did.
+    /// For how long the unit has done nothing of what it is asked for; see [`Tickets::stuck_for`].
     pub fn stuck_for(&self, now: Instant) -> Option<Duration> {
-        self.open.front().map(|(_, since)| now.since(*since.max(&self.progressed)))
+        self.tickets.stuck_for(now)
     }
 
     /// Whether anything has been submitted.
     pub fn is_unused(&self) -> bool {
-        self.submitted == Ticket(0)
+        self.tickets.is_unused()
     }
 
     /// Does this at once if nothing is before it and it can be, else puts it in the line.
@@ -206,7 +195,7 @@ impl Invalidator {
                 true
             }
             (Command::Fence(ticket), None) => {
-                self.confirm(ticket, platform.now());
+                self.tickets.confirm(ticket, platform.now());
                 true
             }
         }
@@ -216,19 +205,10 @@ impl Invalidator {
     fn collect(&mut self, platform: &impl Platform) {
         if let Some(queue) = &self.queue {
             let status = queue.status(platform);
-            if let Some(ticket) = Queue::ticket(status, self.confirmed, self.submitted) {
-                self.confirm(ticket, platform.now());
+            let (confirmed, submitted) = (self.tickets.confirmed(), self.tickets.submitted());
+            if let Some(ticket) = Queue::ticket(status, confirmed, submitted) {
+                self.tickets.confirm(ticket, platform.now());
             }
-        }
-    }
-
-    fn confirm(&mut self, ticket: Ticket, now: Instant) {
-        if ticket > self.confirmed {
-            self.confirmed = ticket;
-            self.progressed = now;
-        }
-        while self.open.front().is_some_and(|(ticket, _)| *ticket <= self.confirmed) {
-            self.open.pop_front();
         }
     }
 }
