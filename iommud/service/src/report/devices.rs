@@ -19,8 +19,8 @@ pub(super) struct DeviceRow {
     class: String,
     /// The unit that covers it, if one does.
     unit: Option<u16>,
-    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it), `NOT CONFINED` (by the policy) or
-    /// `uncovered`.
+    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it), `NOT CONFINED` (by the policy),
+    /// `uncovered`, or `IOMMU` (it is one itself).
     state: &'static str,
     domain: Option<u64>,
     /// Which session of it this is, while it is held.
@@ -42,6 +42,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
         let domain = service.engine.group(function.address).and_then(|group| group.attached);
         let unconfined = service.engine.reaches_everything(function.address);
         let state = match (device.unit, session) {
+            _ if function.is_iommu() => "IOMMU",
             (None, _) => "uncovered",
             (Some(_), Some(_)) => "held",
             (Some(_), None) if unconfined => "NOT CONFINED",

@@ -119,23 +119,39 @@ fn abilities(unit: &Unit) -> Abilities {
 
 impl Abilities {
     fn pages(&self) -> String {
-        let names: Vec<_> = self
-            .page_sizes
-            .iter()
-            .map(|size| match size {
-                0x1000 => "4K".to_string(),
-                0x20_0000 => "2M".to_string(),
-                0x4000_0000 => "1G".to_string(),
-                other => other.to_string(),
-            })
-            .collect();
-        names.join(" ")
+        let orders: Vec<u32> = self.page_sizes.iter().map(|size| size.trailing_zeros()).collect();
+        runs(&orders, page_name)
     }
 
     fn levels(&self) -> String {
-        let names: Vec<_> = self.levels.iter().map(ToString::to_string).collect();
-        names.join(" ")
+        let levels: Vec<u32> = self.levels.iter().map(|levels| u32::from(*levels)).collect();
+        runs(&levels, |levels| levels.to_string())
     }
+}
+
+/// Numbers in words, each with its name, and three or more in a row as the first and the last: `1-6`.
+fn runs(numbers: &[u32], name: impl Fn(u32) -> String) -> String {
+    let mut words = Vec::new();
+    for run in numbers.chunk_by(|one, next| one + 1 == *next) {
+        match run {
+            [first, _, .., last] if run.len() > 2 => {
+                words.push(format!("{}-{}", name(*first), name(*last)));
+            }
+            few => words.extend(few.iter().map(|number| name(*number))),
+        }
+    }
+    words.join(" ")
+}
+
+/// A page of two to the `order` bytes: `2M`.
+fn page_name(order: u32) -> String {
+    let (unit, letter) = match order {
+        0..20 => (10, 'K'),
+        20..30 => (20, 'M'),
+        30..40 => (30, 'G'),
+        _ => (40, 'T'),
+    };
+    format!("{}{letter}", 1u64 << order.saturating_sub(unit))
 }
 
 impl Row for UnitRow {
@@ -185,5 +201,20 @@ impl Row for UnitRow {
             }
         }
         notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_pages_are_named_and_rows_of_them_are_short() {
+        assert_eq!(runs(&[12, 21, 30], page_name), "4K 2M 1G");
+        let all: Vec<_> = (12..=38).collect();
+        assert_eq!(runs(&all, page_name), "4K-256G");
+        assert_eq!(runs(&[12, 13, 39, 40], page_name), "4K 8K 512G 1T");
+        assert_eq!(runs(&[3, 4], |number| number.to_string()), "3 4");
+        assert_eq!(runs(&[], page_name), "");
     }
 }
