@@ -111,9 +111,19 @@ pub struct Edu {
 }
 
 impl Edu {
-    /// The machine's one, wherever it is.
+    /// The machine's first one, wherever it is.
     pub fn find(platform: &mut impl Platform) -> Result<Self, EduError> {
         let function = *find(platform, VENDOR, DEVICE).first().ok_or(EduError::Missing)?;
+        Self::at(platform, function)
+    }
+
+    /// The machine's second one.
+    pub fn find_second(platform: &mut impl Platform) -> Result<Self, EduError> {
+        let function = *find(platform, VENDOR, DEVICE).get(1).ok_or(EduError::Missing)?;
+        Self::at(platform, function)
+    }
+
+    fn at(platform: &mut impl Platform, function: PciAddress) -> Result<Self, EduError> {
         let bar = platform.config_read(function, config::BAR0);
         // A memory BAR of 32 bits has its kind in the low four.
         let base = PhysAddr::new(u64::from(bar & !0xf));

@@ -19,5 +19,12 @@ pub mod vtd;
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 6] =
-    [bare::SUITE, vtd::SUITE, amdvi::SUITE, engine::SUITE, none::SUITE, crash::SUITE];
+pub static SUITES: [Suite; 7] = [
+    bare::SUITE,
+    vtd::SUITE,
+    amdvi::SUITE,
+    engine::SUITE,
+    engine::GROUP,
+    none::SUITE,
+    crash::SUITE,
+];

@@ -73,28 +73,29 @@ const VARIANTS: [Variant; 11] = [
     // Its devices are seen as function 0 of the bus behind it.
     Variant {
         name: "vtd-pcie-pci-bridge",
-        cases: "vtd",
+        cases: "vtd engine group",
         iommu: VTD,
         devices: &[
             PORT,
             "pcie-pci-bridge,id=below,bus=port0",
             "edu,bus=below,addr=0x3,dma_mask=0xffffffffffffffff",
+            "edu,bus=below,addr=0x5,dma_mask=0xffffffffffffffff",
         ],
     },
     // Its devices are seen as the bridge itself.
     Variant {
         name: "vtd-pci-bridge",
-        cases: "vtd",
+        cases: "vtd engine",
         iommu: SMALL,
         devices: &[
             "pci-bridge,id=below,chassis_nr=1",
             "edu,bus=below,addr=0x3,dma_mask=0xffffffffffffffff",
         ],
     },
-    Variant { name: "amdvi", cases: "amdvi", iommu: Iommu::AmdVi, devices: &[EDU] },
+    Variant { name: "amdvi", cases: "amdvi engine", iommu: Iommu::AmdVi, devices: &[EDU] },
     Variant {
         name: "amdvi-port",
-        cases: "amdvi",
+        cases: "amdvi engine",
         iommu: Iommu::AmdVi,
         devices: &[PORT_ALONE, EDU_BELOW],
     },

@@ -8,11 +8,13 @@
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
+//! | [`group`] | two devices that no unit can keep apart |
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
 pub mod blocking;
 pub mod canary;
 pub mod ending;
+pub mod group;
 pub mod hardware;
 pub mod moving;
 pub mod rig;
@@ -28,6 +30,7 @@ use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
     r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
 };
+use self::group::devices_that_cannot_be_kept_apart_are_confined_as_one;
 use self::moving::{
     a_large_page_is_walked, data_moves_both_ways_through_an_io_address,
     interrupts_of_a_device_that_is_held_arrive,
@@ -38,6 +41,10 @@ use self::starting::{
 };
 use crate::cases;
 use crate::harness::Suite;
+
+/// The suite for a machine with two devices in one group.
+pub const GROUP: Suite =
+    Suite { name: "group", cases: cases![devices_that_cannot_be_kept_apart_are_confined_as_one] };
 
 /// The suite.
 pub const SUITE: Suite = Suite {

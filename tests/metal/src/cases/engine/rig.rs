@@ -124,7 +124,12 @@ impl Rig {
     /// Whether there is just one new fault: the device's, at this address, for this. Where the unit
     /// [does not tell](Hardware::tells_what_it_blocks), whether it blames no other device.
     pub fn expect_fault(&self, address: u64, tried: Tried) -> Outcome {
-        let device = Some(self.edu.requester());
+        self.expect_fault_of(&self.edu, address, tried)
+    }
+
+    /// The same of another device.
+    pub fn expect_fault_of(&self, edu: &Edu, address: u64, tried: Tried) -> Outcome {
+        let device = Some(edu.requester());
         let (count, last) = self.faults();
         if !self.hardware.tells_what_it_blocks() {
             let blamed = last.filter(|_| count > 0).map(|fault| fault.device);
