@@ -3,8 +3,8 @@
 //! # Interrupts pass
 //!
 //! Interrupts are not remapped: IV is clear in every entry, and the unit forwards a device's messages as they
-//! are, of blocked devices too. What firmware asks for the old kinds of interrupt, which legacy controllers
-//! send, is set beside it, where it counts as soon as anybody turns remapping on.
+//! are, of blocked devices too. So a confined device can still raise any interrupt. What firmware asks for the old
+//! kinds of interrupt, which legacy controllers send, is set beside it.
 
 use bitfield_struct::bitfield;
 use dma_types::PhysAddr;

@@ -181,19 +181,17 @@ impl Invalidator {
 
     /// Gives the unit as much of the line as it takes.
     fn advance(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
-        while let Some(request) = self.line.front() {
+        while let Some(request) = self.line.pop_front() {
             let mut rest = request.clone();
             let done = self.issue(platform, registers, &mut rest);
-            if !done && self.line.front() == Some(&rest) {
-                break;
+            if done || rest != request {
+                // There was room, and so the unit has done something.
+                self.tickets.progress(platform.now());
             }
-            // There was room, and so the unit has done something.
-            self.tickets.progress(platform.now());
             if !done {
-                self.line[0] = rest;
+                self.line.push_front(rest);
                 break;
             }
-            self.line.pop_front();
         }
         self.buffer.announce(platform, registers);
         self.collect(platform);

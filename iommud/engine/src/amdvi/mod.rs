@@ -5,23 +5,25 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`device_table`] | the device table in memory |
-//! | [`device_table_entry`] | its entries |
-//! | [`event_log`] | the event log in memory |
-//! | [`event`] | what the event log holds, decoded |
-//! | [`page_table`] | the entries of its page tables |
-//! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 //! | [`unit`](mod@unit) | one unit: its tables, its caches, its faults |
 //! | [`spec`] | what it must know of what firmware says |
 //! | [`bring_up`] | its way from what firmware left to default deny |
 //! | [`invalidator`] | how it is made to forget, by its command buffer |
-//! | [`command_buffer`] | that, in memory |
-//! | [`capability`] | the unit's capability in configuration space |
+//! | [`command_buffer`] | the command buffer in memory |
+//! | [`device_table`] | the device table in memory |
+//! | [`device_table_entry`] | its entries: what one requester may reach |
+//! | [`page_table`] | the entries of its page tables |
+//! | [`event_log`] | the event log in memory |
+//! | [`event`] | what it holds, decoded |
+//! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
+//! | [`capability`] | its capability in configuration space |
 //! | [`probe`] | what a unit can do, and why one is refused |
 //! | [`invalidation`] | what can be invalidated |
 //! | [`command`] | that, as the command buffer carries it |
-//! | [`reserved`] | I/O addresses that are never memory |
 //! | [`plan`] | the fewest commands that cover a range of addresses |
+//!
+//! Version 1 host tables only: guest translation, page requests, devices' own caches (ATS), virtual units and
+//! interrupt remapping are not used.
 
 pub mod bring_up;
 pub mod capability;
@@ -39,6 +41,5 @@ pub mod page_table;
 pub mod plan;
 pub mod probe;
 pub mod registers;
-pub mod reserved;
 pub mod spec;
 pub mod unit;
