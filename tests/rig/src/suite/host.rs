@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cargo::cargo;
+use crate::debian::{Need, install, on_path};
 use crate::libtest;
 use crate::process::run as run_process;
 use crate::report::{Report, Tally};
@@ -19,7 +20,14 @@ const CHECKS: [(&str, &[&str], &str); 4] = [
     ("rustdoc", &["doc", "--workspace", "--no-deps"], "-D warnings"),
 ];
 
+/// With it, what our parsers make of real machines' tables is compared with what others do. Without it, that
+/// test counts as skipped.
+const DISASSEMBLER: Need = Need { package: "acpica-tools", present: || on_path("iasl") };
+
 pub(super) fn run(report: &mut Report) {
+    if let Err(error) = install(&[DISASSEMBLER]) {
+        report.note(&format!("no comparison with iasl: {error}"));
+    }
     tests(report);
     for (name, arguments, rustdoc_flags) in CHECKS {
         let mut command = cargo();
