@@ -98,11 +98,11 @@ impl FakeMachine {
     pub(super) fn run(&mut self) {
         while self.word(STATUS) & COMMAND_BUFFER_RUNS != 0
             && self.patience > 0
-            && self.word(COMMAND_HEAD) != self.word(COMMAND_TAIL)
+            && self.word(COMMAND_HEAD) != self.word(COMMAND_TAIL) % RING_BYTES & !15
         {
             let ring = PhysAddr::new(self.word(0x08) & 0x000f_ffff_ffff_f000);
-            let head = self.word(COMMAND_HEAD);
-            let table = self.frames.table(ring).unwrap();
+            let head = self.word(COMMAND_HEAD) % RING_BYTES & !15;
+            let Some(table) = self.frames.table(ring) else { return };
             let command = [0, 1].map(|n| table[head as usize / 8 + n].load(Ordering::Relaxed));
             if self.stop_at == Some(command[0] >> 60) {
                 self.stop_at = None;
@@ -122,7 +122,7 @@ impl FakeMachine {
 
     /// The unit logs an event.
     pub(super) fn log(&mut self, event: [u64; 2]) {
-        let (head, tail) = (self.word(EVENT_HEAD), self.word(EVENT_TAIL));
+        let (head, tail) = (self.word(EVENT_HEAD), self.word(EVENT_TAIL) % RING_BYTES & !15);
         if self.word(STATUS) & EVENT_LOG_RUNS == 0 {
             return;
         }
@@ -139,8 +139,9 @@ impl FakeMachine {
 
     /// Writes to memory as a unit does.
     pub(super) fn store(&self, at: PhysAddr, value: u64) {
-        let table = self.frames.table(at.page()).unwrap();
-        table[at.page_offset() as usize / 8].store(value, Ordering::Relaxed);
+        if let Some(table) = self.frames.table(at.page()) {
+            table[at.page_offset() as usize / 8].store(value, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn word(&self, offset: usize) -> u64 {

@@ -7,6 +7,7 @@ use crate::amdvi::probe::UnitRefusal;
 use crate::fault::{FaultReason, Tried};
 use crate::unit::Touched;
 use dma_types::Iova;
+use proptest::prelude::*;
 
 const DEVICE: SourceId = SourceId::new(0x0010);
 const DOMAIN: DomainId = DomainId::new(5);
@@ -186,4 +187,34 @@ fn what_it_can_do_is_told() {
     assert!(unit.summary().caching_mode);
     assert_eq!(unit.domain_ids().take(), Some(DomainId::new(1)));
     assert_eq!((unit.domain_ids_in_use(), unit.base(), unit.segment()), (1, BASE, 0));
+}
+
+proptest! {
+    // Each takes a whole device table.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn r5_no_noise_in_registers_or_memory_is_more_than_a_failure(
+        noise in prop::collection::vec(any::<u64>(), 1..40),
+        runs in any::<bool>(),
+    ) {
+        let mut machine = FakeMachine::new();
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        if runs {
+            unit.poll(&mut machine);
+        }
+        let mut faults = Vec::new();
+        for noise in noise {
+            // What the unit, gone mad, has in its registers and in the frame that it says how far it is in.
+            let places = [0x18, 0x2000, 0x2008, 0x2010, 0x2018, 0x2020];
+            machine.words[places[noise as usize % places.len()] / 8] = noise.rotate_left(13);
+            machine.patience = (noise % 7) as usize;
+            machine.stop_at = (noise % 5 == 0).then_some(noise % 9);
+            unit.poll(&mut machine);
+            let ticket = unit.invalidate(&mut machine, DOMAIN, CHANGED);
+            prop_assert!(unit.confirmed() <= ticket);
+            unit.take_faults(&mut machine, &mut faults);
+            prop_assert!(faults.len() <= 256 * 40);
+        }
+    }
 }
