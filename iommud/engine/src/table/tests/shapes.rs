@@ -9,6 +9,7 @@ use super::fake::Fake;
 use super::model::Model;
 use crate::platform::{Segment, TableFrames};
 use crate::table::{Format, MapError, UnmapError};
+use crate::unit::Touched;
 use crate::vtd::context::AddressWidth;
 use crate::vtd::second_stage::SecondStage;
 
@@ -102,7 +103,10 @@ fn roots_that_were_outgrown_empty_are_all_given_back() {
     for (iova, bytes) in [(2 * MIB, 2 * MIB), (2 * GIB, 2 * GIB)] {
         let Model { table, frames, .. } = &mut model;
         let memory = [segment(0, bytes)];
-        table.map(frames, Iova::new(iova), &memory, Access::Read).unwrap();
+        let root = table.root();
+        let touched = table.map(frames, Iova::new(iova), &memory, Access::Read).unwrap();
+        let grown = table.root() != root;
+        assert_eq!(touched == Touched::Tables, grown, "another root, and no other table");
         let mut retired = Vec::new();
         table.unmap(frames, Iova::new(iova), bytes, &mut retired).unwrap();
         assert!(retired.is_empty(), "the units have not been told of the new root");
