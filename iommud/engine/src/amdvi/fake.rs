@@ -98,10 +98,10 @@ impl FakeMachine {
     pub(super) fn run(&mut self) {
         while self.word(STATUS) & COMMAND_BUFFER_RUNS != 0
             && self.patience > 0
-            && self.word(COMMAND_HEAD) != self.word(COMMAND_TAIL) % RING_BYTES & !15
+            && self.word(COMMAND_HEAD) != self.place(COMMAND_TAIL)
         {
             let ring = PhysAddr::new(self.word(0x08) & 0x000f_ffff_ffff_f000);
-            let head = self.word(COMMAND_HEAD) % RING_BYTES & !15;
+            let head = self.place(COMMAND_HEAD);
             let Some(table) = self.frames.table(ring) else { return };
             let command = [0, 1].map(|n| table[head as usize / 8 + n].load(Ordering::Relaxed));
             if self.stop_at == Some(command[0] >> 60) {
@@ -122,7 +122,7 @@ impl FakeMachine {
 
     /// The unit logs an event.
     pub(super) fn log(&mut self, event: [u64; 2]) {
-        let (head, tail) = (self.word(EVENT_HEAD), self.word(EVENT_TAIL) % RING_BYTES & !15);
+        let (head, tail) = (self.word(EVENT_HEAD), self.place(EVENT_TAIL));
         if self.word(STATUS) & EVENT_LOG_RUNS == 0 {
             return;
         }
@@ -142,6 +142,11 @@ impl FakeMachine {
         if let Some(table) = self.frames.table(at.page()) {
             table[at.page_offset() as usize / 8].store(value, Ordering::Relaxed);
         }
+    }
+
+    /// A place in a ring, in bytes, whatever the register holds.
+    fn place(&self, offset: usize) -> u64 {
+        self.word(offset) & (RING_BYTES - 16)
     }
 
     pub(super) fn word(&self, offset: usize) -> u64 {
