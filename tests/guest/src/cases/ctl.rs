@@ -27,12 +27,14 @@ pub(super) fn tables_and_json() -> Outcome {
     driver.wait_line("holding")?;
     let tells = Unit::find()?.tells_what_it_blocks();
     for (report, first, last, field) in REPORTS {
+        if report == "faults" && !tells {
+            continue;
+        }
         let table = run("iommuctl", &[report])?.expect(0)?.lines;
         let head = table.first().map_or("", |line| line.trim());
         require!(head.starts_with(first) && head.ends_with(last), "{report}: {head:?}");
         let rows: Vec<Value> = reports::rows(report)?;
-        let may_be_empty = report == "faults" && !tells;
-        require!(may_be_empty || !rows.is_empty(), "{report}: {table:?}, but no JSON");
+        require!(!rows.is_empty(), "{report}: {table:?}, but no JSON");
         for row in rows {
             let text = row.get(field).and_then(Value::as_str).unwrap_or("no such field");
             let shown = table.iter().skip(1).any(|line| line.contains(text));
