@@ -29,7 +29,9 @@ use bitfield_struct::bitfield;
 use dma_types::PhysAddr;
 
 use crate::field::{frame, from_frame};
-use crate::table::format::{Entry, Format, PAGE_SHIFT, Permissions, SpareBits, low_bits, shift};
+use crate::table::format::{
+    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, SpareBits, low_bits, shift,
+};
 
 /// The most levels that there are.
 const MAX_LEVELS: u8 = 6;
@@ -113,6 +115,11 @@ impl AmdV1 {
     /// The sizes of pages that there can be, bit *n* for pages of two to the *n* bytes: every one from 4 KiB to
     /// 256 GiB.
     pub const PAGE_SIZES: u64 = low_bits(LONGEST_PAGE + 1) & !low_bits(PAGE_SHIFT);
+
+    /// How many levels translate this many bits of address, if there are as many.
+    pub const fn levels_for(address_bits: u8) -> u8 {
+        (address_bits as u32).saturating_sub(PAGE_SHIFT).div_ceil(INDEX_BITS) as u8
+    }
 
     /// Tables that start with 3 levels and grow to as many as the unit walks (1 to 6; the extended features'
     /// HATS says), with those pages of `page_sizes` that there can be.

@@ -56,11 +56,13 @@ impl DomainTable {
                     ..*abilities
                 })
             }
-            // Any depth up to the deepest will do: the table grows as it must.
-            Walks::AmdV1 => Ok(Abilities {
-                address_bits: abilities.address_bits.min(ENOUGH_BITS),
-                ..*abilities
-            }),
+            // The table grows as it must: any depth will do, up to that of all the addresses.
+            Walks::AmdV1 => {
+                let address_bits = abilities.address_bits.min(ENOUGH_BITS);
+                let deepest = AmdV1::levels_for(address_bits);
+                let depths = abilities.depths.and(Depths::new(1..=deepest));
+                Ok(Abilities { depths, address_bits, ..*abilities })
+            }
         }
     }
 

@@ -109,8 +109,8 @@ impl Invalidator {
     ///
     /// # Errors
     ///
-    /// [`UnitFailure::QueueStopped`] and [`UnitFailure::InvalidationRefused`]: after either, nothing that
-    /// is open will ever be confirmed.
+    /// [`UnitFailure::Vanished`], [`UnitFailure::QueueStopped`] and [`UnitFailure::InvalidationRefused`]: after
+    /// any of them, nothing that is open will ever be confirmed.
     pub fn poll(
         &mut self,
         platform: &mut impl Platform,
@@ -139,6 +139,9 @@ impl Invalidator {
         self.collect(platform);
         if self.queue.is_some() && self.open() > 0 {
             let status: FaultStatus = registers.read(platform);
+            if status.into_bits() == u32::MAX {
+                return Err(UnitFailure::Vanished);
+            }
             if status.queue_error() || status.time_out() {
                 return Err(UnitFailure::QueueStopped);
             }

@@ -234,6 +234,11 @@ pub(crate) enum Target {
 }
 
 impl PageEntry {
+    /// The entry without what hardware ignores.
+    pub(crate) fn meaning(self) -> Self {
+        self.with_ignored(0).with_ignored_top(false)
+    }
+
     /// Where the entry, read from a table of this level, leads, or what is wrong with it.
     pub(crate) fn target(self, level: u8) -> Result<Target, Illegal> {
         let start = self.page() << 12;

@@ -24,7 +24,7 @@ pub enum Violation {
     IllegalDeviceEntry,
     /// A present page table entry has a reserved field set or an encoding that means nothing.
     IllegalPageEntry,
-    /// Not all the entries that a page fills are the same.
+    /// Not all the entries that a page fills mean the same.
     ReplicasDiffer,
     /// The number of segments was changed while the unit was on.
     SegmentsWhileOn,

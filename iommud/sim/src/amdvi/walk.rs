@@ -346,16 +346,17 @@ impl AmdviUnit {
         }
     }
 
-    /// All entries that a large page fills must be the same: which of them is read depends on the address.
+    /// All entries that a large page fills must mean the same: which of them is read depends on the address.
     fn check_replicas(&mut self, bus: Bus<'_>, at: u64, word: u64, level: u8, bits: u8) {
-        if PageEntry::from_bits(word).next_level() != SIZED {
+        let meaning = |word| PageEntry::from_bits(word).meaning();
+        if meaning(word).next_level() != SIZED {
             return;
         }
         let bytes = 8u64 << (bits - shift(level));
         let first = at & !(bytes - 1);
-        let same = (first..first + bytes)
-            .step_by(8)
-            .all(|other| bus.table_word(other, self.is_coherent()) == Some(word));
+        let same = (first..first + bytes).step_by(8).all(|other| {
+            bus.table_word(other, self.is_coherent()).map(meaning) == Some(meaning(word))
+        });
         if !same {
             self.violate(Violation::ReplicasDiffer);
         }
