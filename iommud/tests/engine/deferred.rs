@@ -6,17 +6,23 @@ use dma_types::Access;
 use iommu_engine::completion::Progress;
 use iommu_engine::engine::deferred::{LONGEST_WAIT, MOST_GATHERED};
 use iommu_engine::policy::{Devices, Invalidation, Policy, Rule};
-use iommu_sim::MachineConfig;
 
 use crate::rig::{Rig, edu};
+use crate::vendor::Vendor;
+
+both! {
+    r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again,
+    many_unmaps_are_one_request_and_a_full_batch_does_not_wait,
+    r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered,
+    a_rule_makes_one_device_strict_again,
+}
 
 fn deferred() -> Policy {
     Policy { invalidation: Invalidation::Deferred, ..Policy::default() }
 }
 
-#[test]
-fn r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again() {
-    let mut rig = Rig::with_policy(MachineConfig::default(), deferred());
+fn r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), deferred());
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
@@ -41,9 +47,8 @@ fn r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again() {
     rig.check();
 }
 
-#[test]
-fn many_unmaps_are_one_request_and_a_full_batch_does_not_wait() {
-    let mut rig = Rig::with_policy(MachineConfig::default(), deferred());
+fn many_unmaps_are_one_request_and_a_full_batch_does_not_wait(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), deferred());
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let mut last = None;
@@ -59,9 +64,8 @@ fn many_unmaps_are_one_request_and_a_full_batch_does_not_wait() {
     rig.check();
 }
 
-#[test]
-fn r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered() {
-    let mut rig = Rig::with_policy(MachineConfig::default(), deferred());
+fn r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), deferred());
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
@@ -77,12 +81,11 @@ fn r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered() {
     rig.check();
 }
 
-#[test]
-fn a_rule_makes_one_device_strict_again() {
+fn a_rule_makes_one_device_strict_again(vendor: Vendor) {
     let mut policy = deferred();
     let rule = Rule { invalidation: Some(Invalidation::Strict), ..Rule::new(Devices::At(edu())) };
     policy.rules.push(rule);
-    let mut rig = Rig::with_policy(MachineConfig::default(), policy);
+    let mut rig = Rig::with_policy(vendor.machine(), policy);
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);

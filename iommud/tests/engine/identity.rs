@@ -4,9 +4,17 @@ use dma_types::Access;
 use iommu_engine::domain::Owner;
 use iommu_engine::platform::{BufferRuns, TableFrames};
 use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
-use iommu_sim::{Blocked, MachineConfig};
 
-use crate::rig::{Rig, edu};
+use crate::rig::{Rig, blocked, edu};
+use crate::vendor::Vendor;
+
+both! {
+    what_is_not_confined_reaches_memory_at_its_own_addresses,
+    r8_what_is_not_confined_reaches_no_arena_and_no_units_registers,
+    r2_a_map_is_done_only_when_the_unconfined_cannot_reach_its_memory,
+    a_device_that_is_held_is_confined_and_afterwards_as_before,
+    r1_firmwares_ranges_stay_where_they_are_in_what_is_not_confined,
+}
 
 /// Memory of the simulated machine's that is nobody's.
 const MEMORY: u64 = 0x7e00_0000;
@@ -15,31 +23,25 @@ fn identity() -> Policy {
     Policy { default: Unclaimed::Identity, ..Policy::default() }
 }
 
-fn blocked(result: Result<(), Blocked>) -> bool {
-    matches!(result, Err(Blocked::Fault(_)))
-}
+fn what_is_not_confined_reaches_memory_at_its_own_addresses(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    assert!(blocked(&rig.write(MEMORY, &[1; 8])), "unless the policy says so");
 
-#[test]
-fn what_is_not_confined_reaches_memory_at_its_own_addresses() {
-    let mut rig = Rig::new(MachineConfig::default());
-    assert!(blocked(rig.write(MEMORY, &[1; 8])), "unless the policy says so");
-
-    let mut rig = Rig::with_policy(MachineConfig::default(), identity());
+    let mut rig = Rig::with_policy(vendor.machine(), identity());
     assert!(rig.engine.reaches_everything(edu()));
     rig.write(MEMORY, &[7; 8]).unwrap();
     assert_eq!(rig.read(MEMORY, 8).unwrap(), [7; 8]);
-    assert!(blocked(rig.write(0x8000_0000, &[1; 8])), "no memory is there");
+    assert!(blocked(&rig.write(0x8000_0000, &[1; 8])), "no memory is there");
     rig.check();
 }
 
-#[test]
-fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers() {
-    let mut rig = Rig::with_policy(MachineConfig::default(), identity());
+fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), identity());
     let header = rig.platform.header_frame().get();
-    assert!(blocked(rig.write(header, &[1; 8])));
+    assert!(blocked(&rig.write(header, &[1; 8])));
     for unit in 0..rig.engine.units().len() {
         let base = rig.engine.units()[unit].base.get();
-        assert!(blocked(rig.write(base, &[1; 8])));
+        assert!(blocked(&rig.write(base, &[1; 8])));
     }
     // A buffer is a part of an arena that has grown.
     let run = rig.run(4096);
@@ -48,7 +50,7 @@ fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers() {
     let Rig { platform, engine } = &mut rig;
     let kept = engine.follow_arenas(platform);
     rig.finish(&kept);
-    assert!(blocked(rig.write(place, &[2; 8])));
+    assert!(blocked(&rig.write(place, &[2; 8])));
     // Its neighbours are as they were.
     let home = rig.engine.group(edu()).unwrap().home.unwrap();
     let domain = rig.engine.domain(home).unwrap();
@@ -65,32 +67,30 @@ fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers() {
     rig.check();
 }
 
-#[test]
-fn r2_a_map_is_done_only_when_the_unconfined_cannot_reach_its_memory() {
+fn r2_a_map_is_done_only_when_the_unconfined_cannot_reach_its_memory(vendor: Vendor) {
     // One edu is held, and confined; the other is not.
     let other = "0000:01:00.0".parse().unwrap();
     let mut policy = Policy::default();
     let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(other)) };
     policy.rules.push(rule);
-    let mut rig = Rig::with_policy(MachineConfig::default().with_root_port(), policy);
+    let mut rig = Rig::with_policy(vendor.machine().with_root_port(), policy);
     assert!(rig.engine.reaches_everything(other) && !rig.engine.reaches_everything(edu()));
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let place = rig.platform.segments(run)[0].start.get();
     rig.platform.machine_mut().dma_write(other, place, &[1; 8]).unwrap();
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
-    assert!(blocked(rig.platform.machine_mut().dma_write(other, place, &[2; 8])));
+    assert!(blocked(&rig.platform.machine_mut().dma_write(other, place, &[2; 8])));
     rig.write(iova.get(), &[3; 8]).unwrap();
     rig.check();
 }
 
-#[test]
-fn a_device_that_is_held_is_confined_and_afterwards_as_before() {
-    let mut rig = Rig::with_policy(MachineConfig::default(), identity());
+fn a_device_that_is_held_is_confined_and_afterwards_as_before(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), identity());
     rig.write(MEMORY, &[1; 8]).unwrap();
     let domain = rig.attach(edu());
     assert!(!rig.engine.reaches_everything(edu()));
-    assert!(blocked(rig.write(MEMORY, &[2; 8])));
+    assert!(blocked(&rig.write(MEMORY, &[2; 8])));
     let Rig { platform, engine } = &mut rig;
     let detached = engine.detach(platform, edu()).unwrap();
     engine.destroy_domain(platform, domain).unwrap();
@@ -100,9 +100,8 @@ fn a_device_that_is_held_is_confined_and_afterwards_as_before() {
     rig.check();
 }
 
-#[test]
-fn r1_firmwares_ranges_stay_where_they_are_in_what_is_not_confined() {
-    let mut config = MachineConfig::default();
+fn r1_firmwares_ranges_stay_where_they_are_in_what_is_not_confined(vendor: Vendor) {
+    let mut config = vendor.machine();
     let region = iommu_sim::machine::ReservedRegion {
         base: 0x7d00_0000,
         limit: 0x7d00_ffff,

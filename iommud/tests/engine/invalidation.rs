@@ -8,27 +8,24 @@ use iommu_engine::engine::MapSpec;
 use iommu_engine::error::EngineError;
 use iommu_engine::platform::BufferRuns;
 use iommu_engine::unit::{UnitFailure, UnitState};
-use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
-use iommu_sim::{Blocked, MachineConfig};
+use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, edu};
+use crate::rig::{Rig, blocked, edu, other};
+use crate::vendor::{Vendor, forgotten, slow, slow_down};
 
-/// A unit with a queue, and one without.
-fn both_interfaces() -> [VtdConfig; 2] {
-    [true, false]
-        .map(|queued_invalidation| VtdConfig { queued_invalidation, ..VtdConfig::default() })
+both! {
+    the_simulator_keeps_a_stale_translation_when_nobody_invalidates,
+    r2_after_an_unmap_no_access_gets_through,
+    r2_addresses_tables_and_memory_wait_for_a_slow_unit,
+    r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused,
+    a_stuck_unit_delays_nobody_elses_device,
+    more_invalidations_than_the_queue_holds_are_all_done,
+    a_domain_is_cheaper_than_a_thousand_pages,
 }
 
-/// The same, but everything takes its time.
-fn slow(takes: Takes, mut unit: VtdConfig) -> VtdConfig {
-    unit.timing = Timing { registers: takes, queue: takes, ..Timing::default() };
-    unit
-}
-
-#[test]
-fn the_simulator_keeps_a_stale_translation_when_nobody_invalidates() {
+fn the_simulator_keeps_a_stale_translation_when_nobody_invalidates(vendor: Vendor) {
     // A test that could not fail would prove nothing: here the invalidation is left out by hand.
-    let mut rig = Rig::new(MachineConfig::default());
+    let mut rig = Rig::new(vendor.machine());
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
@@ -41,10 +38,9 @@ fn the_simulator_keeps_a_stale_translation_when_nobody_invalidates() {
     assert_eq!(rig.write(iova.get(), &[2; 8]), Ok(()), "still cached");
 }
 
-#[test]
-fn r2_after_an_unmap_no_access_gets_through() {
-    for unit in both_interfaces() {
-        let mut rig = Rig::with_unit(unit);
+fn r2_after_an_unmap_no_access_gets_through(vendor: Vendor) {
+    for machine in vendor.interfaces() {
+        let mut rig = Rig::new(machine);
         let domain = rig.attach(edu());
         for bytes in [4096, 64 << 10, 2 << 20, 6 << 20] {
             let run = rig.run(bytes);
@@ -54,8 +50,8 @@ fn r2_after_an_unmap_no_access_gets_through() {
             rig.write(iova.get() + bytes - 8, &[1; 8]).unwrap();
             rig.unmap(domain, iova, bytes);
             for address in [iova.get(), iova.get() + bytes - 8] {
-                let blocked = rig.write(address, &[2; 8]);
-                assert!(matches!(blocked, Err(Blocked::Fault(_))), "{bytes:#x}: {blocked:?}");
+                let refused = rig.write(address, &[2; 8]);
+                assert!(blocked(&refused), "{bytes:#x}: {refused:?}");
             }
             rig.platform.free_run(run);
         }
@@ -63,10 +59,9 @@ fn r2_after_an_unmap_no_access_gets_through() {
     }
 }
 
-#[test]
-fn r2_addresses_tables_and_memory_wait_for_a_slow_unit() {
-    for unit in both_interfaces() {
-        let mut rig = Rig::with_unit(slow(Takes::After(1_000_000), unit));
+fn r2_addresses_tables_and_memory_wait_for_a_slow_unit(vendor: Vendor) {
+    for machine in vendor.interfaces() {
+        let mut rig = Rig::new(slow(machine, Takes::After(1_000_000)));
         let domain = rig.attach(edu());
         let before = rig.platform.usage();
         let run = rig.run(4096);
@@ -93,16 +88,14 @@ fn r2_addresses_tables_and_memory_wait_for_a_slow_unit() {
     }
 }
 
-#[test]
-fn r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused() {
-    for unit in both_interfaces() {
-        let mut rig = Rig::with_unit(unit.clone());
+fn r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused(vendor: Vendor) {
+    for machine in vendor.interfaces() {
+        let mut rig = Rig::new(machine);
         let domain = rig.attach(edu());
         let run = rig.run(4096);
         let iova = rig.map(domain, run, 4096, Access::ReadWrite);
         rig.write(iova.get(), &[1; 8]).unwrap();
-        let stuck = slow(Takes::Never, unit).timing;
-        rig.platform.machine_mut().unit_mut(0).unwrap().set_timing(stuck);
+        slow_down(&mut rig.platform.machine_mut(), Takes::Never);
         let live = rig.platform.usage().live_runs;
         let Rig { platform, engine } = &mut rig;
         let completion = engine.unmap(platform, domain, iova, 4096).unwrap();
@@ -135,21 +128,13 @@ fn r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused() {
     }
 }
 
-#[test]
-fn a_stuck_unit_delays_nobody_elses_device() {
-    let mut config = MachineConfig::default().with_root_port();
-    let mut second = config.units[0].clone();
-    second.base = 0xfed9_1000;
-    let other = "0000:01:00.0".parse().unwrap();
-    second.scope = iommu_sim::machine::UnitScope::Devices(vec![other]);
-    config.units.insert(0, second);
-    let mut rig = Rig::new(config);
-    let (mine, its) = (rig.attach(edu()), rig.attach(other));
+fn a_stuck_unit_delays_nobody_elses_device(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.two_units());
+    let (mine, its) = (rig.attach(edu()), rig.attach(other()));
     let (run, other_run) = (rig.run(4096), rig.run(4096));
     let iova = rig.map(mine, run, 4096, Access::ReadWrite);
     let other_iova = rig.map(its, other_run, 4096, Access::ReadWrite);
-    let stuck = slow(Takes::Never, VtdConfig::default()).timing;
-    rig.platform.machine_mut().unit_mut(0).unwrap().set_timing(stuck);
+    slow_down(&mut rig.platform.machine_mut(), Takes::Never);
     let Rig { platform, engine } = &mut rig;
     let never = engine.unmap(platform, its, other_iova, 4096).unwrap();
     let completion = engine.unmap(platform, mine, iova, 4096).unwrap();
@@ -158,10 +143,8 @@ fn a_stuck_unit_delays_nobody_elses_device() {
     rig.check();
 }
 
-#[test]
-fn more_invalidations_than_the_queue_holds_are_all_done() {
-    let unit = slow(Takes::After(100_000), VtdConfig::default());
-    let mut rig = Rig::with_unit(unit);
+fn more_invalidations_than_the_queue_holds_are_all_done(vendor: Vendor) {
+    let mut rig = Rig::new(slow(vendor.machine(), Takes::After(100_000)));
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iovas: Vec<_> = (0..1000).map(|_| rig.map(domain, run, 4096, Access::ReadWrite)).collect();
@@ -180,16 +163,15 @@ fn more_invalidations_than_the_queue_holds_are_all_done() {
     rig.check();
 }
 
-#[test]
-fn a_domain_is_cheaper_than_a_thousand_pages() {
+fn a_domain_is_cheaper_than_a_thousand_pages(vendor: Vendor) {
     // 128 MiB in one unmap: a few requests, and not thirty thousand.
-    let mut rig = Rig::new(MachineConfig::default());
+    let mut rig = Rig::new(vendor.machine());
     let domain = rig.attach(edu());
     let run = rig.run(128 << 20);
     let iova = rig.map(domain, run, 128 << 20, Access::ReadWrite);
-    let before = rig.platform.machine().unit(0).unwrap().counters().iotlb_invalidations;
+    let before = forgotten(&rig.platform.machine());
     rig.unmap(domain, iova, 128 << 20);
-    let after = rig.platform.machine().unit(0).unwrap().counters().iotlb_invalidations;
+    let after = forgotten(&rig.platform.machine());
     assert!(after - before <= 4, "{}", after - before);
     rig.check();
 }

@@ -5,13 +5,22 @@ use iommu_engine::engine::MapSpec;
 use iommu_engine::error::EngineError;
 use iommu_engine::unit::Unusable;
 use iommu_sim::MachineConfig;
-use iommu_sim::vtd::{Completion as Takes, Health, Timing, VtdConfig};
+use iommu_sim::amdvi::{AmdviConfig, AmdviTiming};
+use iommu_sim::pace::{Completion as Takes, Health};
+use iommu_sim::vtd::{Timing, VtdConfig};
 
-use crate::rig::{Rig, edu};
+use crate::rig::{Rig, edu, other};
+use crate::vendor::{Vendor, unhealthy};
+
+both! {
+    a_unit_that_makes_no_sense_is_refused_and_the_others_go_on,
+    domain_ids_come_back,
+    an_address_limit_is_kept_or_the_request_refused,
+}
 
 /// Maps, uses, unmaps and checks, over and over, with several sizes.
-fn exercise(unit: VtdConfig, what: &str) {
-    let mut rig = Rig::with_unit(unit);
+fn exercise(vendor: Vendor, machine: MachineConfig, what: &str) {
+    let mut rig = Rig::new(machine);
     let baseline = rig.platform.usage();
     for round in 0..3 {
         let domain = rig.attach(edu());
@@ -48,13 +57,13 @@ fn exercise(unit: VtdConfig, what: &str) {
         rig.pass(std::time::Duration::ZERO);
         rig.platform.machine_mut().config_write(edu(), 4, 6);
     }
-    // All that is left is the context table of the bus.
-    assert_eq!(rig.platform.usage().live_frames - baseline.live_frames, 1, "{what}");
+    let left = rig.platform.usage().live_frames - baseline.live_frames;
+    assert_eq!(left, vendor.frames_per_bus(), "{what}");
     rig.check();
 }
 
 #[test]
-fn each_ability_may_be_absent() {
+fn each_ability_of_a_vtd_unit_may_be_absent() {
     let base = VtdConfig::default;
     let slowly = |takes| Timing { commands: takes, registers: takes, queue: takes };
     let cases = [
@@ -96,7 +105,49 @@ fn each_ability_may_be_absent() {
         ),
     ];
     for (what, unit) in cases {
-        exercise(unit, what);
+        exercise(Vendor::Vtd, MachineConfig::with_unit(unit), what);
+    }
+}
+
+#[test]
+fn each_ability_of_an_amd_unit_may_be_absent() {
+    let base = AmdviConfig::default;
+    let slowly = |commands| AmdviTiming { commands, stop: commands, ..AmdviTiming::default() };
+    let one_by_one = AmdviTiming { looks_per_command: 1, ..AmdviTiming::default() };
+    let cases = [
+        ("everything", base()),
+        ("4 levels", AmdviConfig { table_depth: 0, ..base() }),
+        ("5 levels", AmdviConfig { table_depth: 1, ..base() }),
+        ("no extended features", AmdviConfig { extended_features: false, ..base() }),
+        ("no command that forgets all", AmdviConfig { invalidate_all: false, ..base() }),
+        ("2 segments", AmdviConfig { segments: 1, ..base() }),
+        ("8 segments", AmdviConfig { segments: 3, ..base() }),
+        ("features of which nobody knows", AmdviConfig { more_features: 0xff << 56, ..base() }),
+        ("prefetching and device TLBs", AmdviConfig { prefetch: true, device_tlb: true, ..base() }),
+        ("a cache of what is absent", AmdviConfig { np_cache: true, ..base() }),
+        ("eager caches", AmdviConfig { eager: true, np_cache: true, ..base() }),
+        ("no snooping of its own", AmdviConfig { coherent: false, ..base() }),
+        ("40 physical bits", AmdviConfig { host_address_bits: 40, ..base() }),
+        ("no event log", AmdviConfig { logs_events: false, ..base() }),
+        ("no direction", AmdviConfig { direction_always: false, ..base() }),
+        ("performance counters", AmdviConfig { window_bytes: 512 << 10, ..base() }),
+        ("a command at a time", AmdviConfig { timing: one_by_one, ..base() }),
+        ("slow", AmdviConfig { timing: slowly(Takes::After(50_000)), ..base() }),
+        (
+            "slow and poor",
+            AmdviConfig {
+                timing: slowly(Takes::After(50_000)),
+                extended_features: false,
+                np_cache: true,
+                eager: true,
+                coherent: false,
+                host_address_bits: 40,
+                ..base()
+            },
+        ),
+    ];
+    for (what, unit) in cases {
+        exercise(Vendor::Amdvi, MachineConfig::with_amdvi(unit), what);
     }
 }
 
@@ -104,7 +155,7 @@ fn each_ability_may_be_absent() {
 fn large_pages_are_used_where_they_fit() {
     let walks = |pages_2m| {
         let unit = VtdConfig { pages_2m, pages_1g: false, ..VtdConfig::default() };
-        let mut rig = Rig::with_unit(unit);
+        let mut rig = Rig::new(MachineConfig::with_unit(unit));
         let domain = rig.attach(edu());
         let run = rig.run(2 << 20);
         let before = rig.platform.usage().live_frames;
@@ -116,18 +167,12 @@ fn large_pages_are_used_where_they_fit() {
     assert_eq!((walks(true), walks(false)), (2, 3));
 }
 
-#[test]
-fn a_unit_that_makes_no_sense_is_refused_and_the_others_go_on() {
+fn a_unit_that_makes_no_sense_is_refused_and_the_others_go_on(vendor: Vendor) {
     for health in [Health::AllOnes, Health::AllZeroes] {
-        let mut config = MachineConfig::default().with_root_port();
-        let mut broken = config.units[0].clone();
-        broken.base = 0xfed9_1000;
-        broken.vtd.health = health;
-        let other = "0000:01:00.0".parse().unwrap();
-        broken.scope = iommu_sim::machine::UnitScope::Devices(vec![other]);
-        config.units.insert(0, broken);
-        let mut rig = Rig::new(config);
-        assert!(matches!(rig.engine.units()[0].unit, Err(Unusable::Refused(_))));
+        let mut rig = Rig::new(unhealthy(vendor.two_units(), health));
+        let unusable = rig.engine.units()[0].unit.as_ref().map(drop).unwrap_err();
+        assert!(matches!(unusable, Unusable::Refused(_) | Unusable::RefusedAmdvi(_)));
+        let other = other();
         let Rig { platform, engine } = &mut rig;
         let refused = engine.create_domain(platform, &[other]);
         assert_eq!(refused, Err(EngineError::UnitNotWorking(other)));
@@ -138,10 +183,13 @@ fn a_unit_that_makes_no_sense_is_refused_and_the_others_go_on() {
     }
 }
 
-#[test]
-fn domain_ids_run_out_with_an_error_and_come_back() {
-    let unit = VtdConfig { domain_id_bits: 4, ..VtdConfig::default() };
-    let mut rig = Rig::with_unit(unit);
+fn domain_ids_come_back(vendor: Vendor) {
+    let mut rig = Rig::new(match vendor {
+        Vendor::Vtd => {
+            MachineConfig::with_unit(VtdConfig { domain_id_bits: 4, ..VtdConfig::default() })
+        }
+        Vendor::Amdvi => vendor.machine(),
+    });
     for _ in 0..100 {
         let domain = rig.attach(edu());
         let completion = rig.engine.detach(&mut rig.platform, edu()).unwrap();
@@ -152,9 +200,8 @@ fn domain_ids_run_out_with_an_error_and_come_back() {
     assert_eq!(rig.engine.units()[0].unit.as_ref().unwrap().domain_ids_in_use(), 0);
 }
 
-#[test]
-fn an_address_limit_is_kept_or_the_request_refused() {
-    let mut rig = Rig::new(MachineConfig::default());
+fn an_address_limit_is_kept_or_the_request_refused(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     let domain = rig.attach(edu());
     let run = rig.run(1 << 20);
     let spec = |bits: u32| MapSpec {

@@ -6,10 +6,18 @@ use std::time::Duration;
 use dma_types::{Access, Iova};
 use iommu_engine::engine::MapSpec;
 use iommu_engine::platform::{BufferRuns, RunId};
-use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use iommu_sim::MachineConfig;
+use iommu_sim::amdvi::AmdviConfig;
+use iommu_sim::pace::Completion as Takes;
+use iommu_sim::vtd::VtdConfig;
 use proptest::prelude::*;
 
 use crate::rig::{Rig, edu};
+use crate::vendor::{Vendor, slow_at_all};
+
+both! {
+    r2_r7_random_traffic_on_random_hardware,
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -36,11 +44,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn unit() -> impl Strategy<Value = VtdConfig> {
+fn vtd() -> impl Strategy<Value = MachineConfig> {
     (any::<[bool; 6]>(), 0..100_000u64).prop_map(|(knobs, nanos)| {
         let [queue, caching, coherent, buffer, selective, large] = knobs;
-        let takes = Takes::After(nanos);
-        VtdConfig {
+        let unit = VtdConfig {
             queued_invalidation: queue,
             caching_mode: caching,
             coherent,
@@ -49,21 +56,45 @@ fn unit() -> impl Strategy<Value = VtdConfig> {
             max_address_mask: if selective { 18 } else { 0 },
             pages_2m: large,
             pages_1g: false,
-            timing: Timing { commands: takes, registers: takes, queue: takes },
             ..VtdConfig::default()
-        }
+        };
+        slow_at_all(MachineConfig::with_unit(unit), Takes::After(nanos))
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+fn amdvi() -> impl Strategy<Value = MachineConfig> {
+    (any::<[bool; 6]>(), 0..3u8, 0..100_000u64).prop_map(|(knobs, table_depth, nanos)| {
+        let [features, all, absent, eager, coherent, one_by_one] = knobs;
+        let mut unit = AmdviConfig {
+            extended_features: features,
+            invalidate_all: all,
+            np_cache: absent,
+            eager,
+            coherent,
+            table_depth,
+            // A unit that has the register has something to say in it: XTSup.
+            more_features: 1 << 2,
+            ..AmdviConfig::default()
+        };
+        // Forgetting everything one by one takes a command for every requester and every domain there can be.
+        if one_by_one && features && all {
+            unit.timing.looks_per_command = 1;
+        }
+        slow_at_all(MachineConfig::with_amdvi(unit), Takes::After(nanos))
+    })
+}
 
-    #[test]
-    fn r2_r7_random_traffic_on_random_hardware(
-        unit in unit(),
-        steps in proptest::collection::vec(step(), 1..120),
-    ) {
-        let mut rig = Rig::with_unit(unit);
+fn machine(vendor: Vendor) -> BoxedStrategy<MachineConfig> {
+    match vendor {
+        Vendor::Vtd => vtd().boxed(),
+        Vendor::Amdvi => amdvi().boxed(),
+    }
+}
+
+fn r2_r7_random_traffic_on_random_hardware(vendor: Vendor) {
+    let traffic = proptest::collection::vec(step(), 1..120);
+    proptest!(ProptestConfig::with_cases(48), |(machine in machine(vendor), steps in traffic)| {
+        let mut rig = Rig::new(machine);
         let domain = rig.attach(edu());
         let before = rig.platform.usage();
         let mut live: BTreeMap<u64, (u64, Access, RunId)> = BTreeMap::new();
@@ -125,5 +156,5 @@ proptest! {
         // The tables of what is gone are gone too, but for the root.
         prop_assert_eq!(rig.platform.usage(), before);
         rig.check();
-    }
+    });
 }

@@ -4,6 +4,10 @@
 //! specification allows for as long as it allows, and counts accesses to memory that was freed.
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+#[path = "../vendor/mod.rs"]
+mod vendor;
+
 mod amdvi;
 mod bring_up;
 mod deferred;

@@ -6,18 +6,28 @@ use dma_types::Access;
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::platform::ConfigSpace;
 use iommu_engine::unit::UnitState;
-use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use iommu_sim::MachineConfig;
+use iommu_sim::amdvi::{AmdviConfig, AmdviTiming};
+use iommu_sim::pace::Completion as Takes;
+use iommu_sim::vtd::VtdConfig;
 
 use crate::rig::{Rig, edu};
+use crate::vendor::{Vendor, slow, slow_down};
 
-fn slow_queue() -> VtdConfig {
-    let timing = Timing { queue: Takes::After(1_000_000), ..Timing::default() };
-    VtdConfig { timing, ..VtdConfig::default() }
+both! {
+    r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last,
+    r2_the_tables_and_ids_of_a_domain_outlast_what_a_slow_unit_remembers,
+    a_mapping_is_seen_also_where_an_unlinked_table_is_still_walked,
+    a_long_line_is_no_stuck_unit,
+    what_was_known_to_be_absent_is_seen_once_it_is_there,
 }
 
-#[test]
-fn r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last() {
-    let mut rig = Rig::with_unit(slow_queue());
+fn slow_machine(vendor: Vendor) -> MachineConfig {
+    slow(vendor.machine(), Takes::After(1_000_000))
+}
+
+fn r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last(vendor: Vendor) {
+    let mut rig = Rig::new(slow_machine(vendor));
     let first = rig.attach(edu());
     let run = rig.run(4096);
     let iova = rig.map(first, run, 4096, Access::ReadWrite);
@@ -36,9 +46,8 @@ fn r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last() {
     rig.check();
 }
 
-#[test]
-fn r2_the_tables_and_ids_of_a_domain_outlast_what_a_slow_unit_remembers() {
-    let mut rig = Rig::with_unit(slow_queue());
+fn r2_the_tables_and_ids_of_a_domain_outlast_what_a_slow_unit_remembers(vendor: Vendor) {
+    let mut rig = Rig::new(slow_machine(vendor));
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
@@ -58,9 +67,8 @@ fn r2_the_tables_and_ids_of_a_domain_outlast_what_a_slow_unit_remembers() {
     rig.check();
 }
 
-#[test]
-fn a_mapping_is_seen_also_where_an_unlinked_table_is_still_walked() {
-    let mut rig = Rig::with_unit(slow_queue());
+fn a_mapping_is_seen_also_where_an_unlinked_table_is_still_walked(vendor: Vendor) {
+    let mut rig = Rig::new(slow_machine(vendor));
     let domain = rig.attach(edu());
     let (run, other) = (rig.run(4096), rig.run(4096));
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
@@ -72,15 +80,25 @@ fn a_mapping_is_seen_also_where_an_unlinked_table_is_still_walked() {
     rig.check();
 }
 
-#[test]
-fn a_long_line_is_no_stuck_unit() {
-    let timing = Timing { registers: Takes::After(2_000_000), ..Timing::default() };
-    let unit = VtdConfig { queued_invalidation: false, ..VtdConfig::default() };
-    let mut rig = Rig::with_unit(unit);
+fn a_long_line_is_no_stuck_unit(vendor: Vendor) {
+    let mut rig = Rig::new(match vendor {
+        Vendor::Vtd => MachineConfig::with_unit(VtdConfig {
+            queued_invalidation: false,
+            ..VtdConfig::default()
+        }),
+        Vendor::Amdvi => vendor.machine(),
+    });
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let iovas: Vec<_> = (0..1000).map(|_| rig.map(domain, run, 4096, Access::ReadWrite)).collect();
-    rig.platform.machine_mut().unit_mut(0).unwrap().set_timing(timing);
+    match vendor {
+        Vendor::Vtd => slow_down(&mut rig.platform.machine_mut(), Takes::After(2_000_000)),
+        // A command for every look, two for every unmap, and the unit is looked at each millisecond.
+        Vendor::Amdvi => {
+            let timing = AmdviTiming { looks_per_command: 3, ..AmdviTiming::default() };
+            rig.platform.machine_mut().amdvi_mut(0).unwrap().set_timing(timing);
+        }
+    }
     let mut all = Completion::none();
     for iova in &iovas {
         let Rig { platform, engine } = &mut rig;
@@ -94,19 +112,9 @@ fn a_long_line_is_no_stuck_unit() {
     rig.check();
 }
 
-#[test]
-fn what_was_known_to_be_absent_is_seen_once_it_is_there() {
-    // In caching mode the unit remembers it; with a write buffer what was read stays until it is flushed.
-    for (queued_invalidation, caching_mode, write_buffer) in [
-        (true, true, false),
-        (false, true, false),
-        (true, false, true),
-        (false, false, true),
-        (true, true, true),
-    ] {
-        let unit =
-            VtdConfig { caching_mode, write_buffer, queued_invalidation, ..VtdConfig::default() };
-        let mut rig = Rig::with_unit(unit);
+fn what_was_known_to_be_absent_is_seen_once_it_is_there(vendor: Vendor) {
+    for machine in forgetful_of_nothing(vendor) {
+        let mut rig = Rig::new(machine.clone());
         // Where the first mapping will be: the device is known to be absent, and then the page.
         assert!(rig.read(0x1_0000_0000, 8).is_err());
         let domain = rig.attach(edu());
@@ -114,7 +122,36 @@ fn what_was_known_to_be_absent_is_seen_once_it_is_there() {
         let run = rig.run(4096);
         let iova = rig.map(domain, run, 4096, Access::ReadWrite);
         assert_eq!(iova.get(), 0x1_0000_0000);
-        assert!(rig.read(iova.get(), 8).is_ok(), "{caching_mode} {write_buffer}");
+        assert!(rig.read(iova.get(), 8).is_ok(), "{machine:?}");
         rig.check();
+    }
+}
+
+/// Machines whose units keep what was not present: in caching mode (NpCache) they remember it; with a write buffer
+/// what was read stays until it is flushed.
+fn forgetful_of_nothing(vendor: Vendor) -> Vec<MachineConfig> {
+    let vtd = |(queued_invalidation, caching_mode, write_buffer)| {
+        let base = VtdConfig::default();
+        let unit = VtdConfig { caching_mode, write_buffer, queued_invalidation, ..base };
+        MachineConfig::with_unit(unit)
+    };
+    let amdvi = |(extended_features, eager)| {
+        let base = AmdviConfig::default();
+        let unit = AmdviConfig { np_cache: true, extended_features, eager, ..base };
+        MachineConfig::with_amdvi(unit)
+    };
+    match vendor {
+        Vendor::Vtd => [
+            (true, true, false),
+            (false, true, false),
+            (true, false, true),
+            (false, false, true),
+            (true, true, true),
+        ]
+        .map(vtd)
+        .into(),
+        Vendor::Amdvi => {
+            [(true, false), (true, true), (false, false), (false, true)].map(amdvi).into()
+        }
     }
 }

@@ -10,13 +10,22 @@ use iommu_engine::fault::Fault;
 use iommu_engine::platform::{BufferRuns, ConfigSpace, RunId};
 use iommu_engine::policy::Policy;
 use iommu_engine::unit::UnitState;
-use iommu_sim::vtd::VtdConfig;
 use iommu_sim::{Blocked, MachineConfig};
 use iommud::platform::sim::SimPlatform;
 
 /// The simulated edu device.
 pub(crate) fn edu() -> PciAddress {
     "0000:00:02.0".parse().unwrap()
+}
+
+/// The edu behind the root port.
+pub(crate) fn other() -> PciAddress {
+    "0000:01:00.0".parse().unwrap()
+}
+
+/// Whether a unit's tables did not let a request through.
+pub(crate) fn blocked<T>(result: &Result<T, Blocked>) -> bool {
+    matches!(result, Err(why) if why.is_by_tables())
 }
 
 pub(crate) struct Rig {
@@ -30,10 +39,6 @@ impl Rig {
         let mut rig = Self::started(config);
         rig.settle();
         rig
-    }
-
-    pub(crate) fn with_unit(unit: VtdConfig) -> Self {
-        Self::new(MachineConfig::with_unit(unit))
     }
 
     /// A machine whose units have only begun to start.
@@ -157,12 +162,7 @@ impl Rig {
 
     /// What the simulator thinks of how it was treated: nothing to complain about.
     pub(crate) fn check(&self) {
-        let machine = self.platform.machine();
-        for unit in 0.. {
-            let Some(unit) = machine.unit(unit) else { break };
-            assert_eq!(unit.violations(), []);
-        }
-        drop(machine);
+        assert_eq!(self.platform.machine().violations(), Vec::<String>::new());
         let usage = self.platform.usage();
         assert_eq!((usage.freed_accesses, usage.bad_frees), (0, 0));
     }
