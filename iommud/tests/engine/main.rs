@@ -19,3 +19,4 @@ mod knobs;
 mod leaks;
 mod overtaking;
 mod rig;
+mod topology;

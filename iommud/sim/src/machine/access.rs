@@ -65,9 +65,8 @@ impl<M: Memory> Machine<M> {
             let host_bridge = PciAddress::from_source(segment, SourceId::new(0));
             machine.insert(host_bridge, Function::new(0x8086, 0x29c0, 0x0600_0000), None);
         }
-        for bridge in &config.bridges {
-            let function = Function::bridge(bridge.kind, bridge.secondary, bridge.subordinate);
-            machine.insert(bridge.address, with_acs(function, bridge.acs), None);
+        for bridge in config.bridges {
+            machine.plug_bridge(bridge);
         }
         machine.units.extend(config.units.into_iter().map(UnitSlot::vtd));
         for unit in config.amdvi_units {

@@ -3,7 +3,7 @@
 use dma_types::{PciAddress, SourceId};
 
 use super::access::Machine;
-use super::config::{AmdviUnitConfig, FunctionConfig, UnitConfig, UnitScope};
+use super::config::{AmdviUnitConfig, BridgeConfig, FunctionConfig, UnitConfig, UnitScope};
 use super::topology;
 use crate::amdvi::AmdviUnit;
 use crate::dram::Bus;
@@ -227,6 +227,12 @@ impl<M: Memory> Machine<M> {
             None => function,
         };
         self.insert(config.address, with_acs(function, config.acs), config.requester);
+    }
+
+    /// Plugs in a bridge, as a hot-added dock or card has one.
+    pub fn plug_bridge(&mut self, config: BridgeConfig) {
+        let function = Function::bridge(config.kind, config.secondary, config.subordinate);
+        self.insert(config.address, with_acs(function, config.acs), None);
     }
 
     /// The source-id that requests of a function carry when they arrive at its unit.

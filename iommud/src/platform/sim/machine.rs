@@ -73,6 +73,8 @@ pub struct SimPlatform {
     clock: Clock,
     bad_frees: u64,
     arena_changes: u64,
+    /// The firmware's table, where it is not what the machine is.
+    table: Option<Vec<u8>>,
 }
 
 impl SimPlatform {
@@ -100,6 +102,7 @@ impl SimPlatform {
             clock,
             bad_frees: 0,
             arena_changes: 0,
+            table: None,
         })
     }
 
@@ -133,6 +136,17 @@ impl SimPlatform {
             freed_accesses: self.memory.freed_accesses(),
             bad_frees: self.bad_frees,
         }
+    }
+
+    /// Where the windows of registers are that have been mapped: nobody has touched any others.
+    pub fn mapped_registers(&self) -> impl Iterator<Item = PhysAddr> {
+        self.windows.iter().map(|window| PhysAddr::new(window.base))
+    }
+
+    /// From now on the firmware's only table is this one, which need not be true of the machine. Its first four
+    /// bytes say which it is.
+    pub fn replace_table(&mut self, table: Vec<u8>) {
+        self.table = Some(table);
     }
 
     /// From now on there is memory for no more than this many table frames at a time.
@@ -297,6 +311,9 @@ impl ConfigSpace for SimPlatform {
 
 impl Platform for SimPlatform {
     fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
+        if let Some(table) = &self.table {
+            return Ok(table.starts_with(&signature).then(|| table.clone()));
+        }
         let machine = self.machine.get_mut();
         let ivrs = machine.ivrs_table();
         Ok(match &signature {

@@ -1,0 +1,6 @@
+//! Machines as they are built: bridges, several units, aliases, groups and reserved memory.
+
+mod aliases;
+mod scopes;
+pub(crate) mod table;
+pub(crate) mod traffic;
