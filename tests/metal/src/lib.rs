@@ -31,7 +31,11 @@
 //! | VT-d, 4 levels | `-device intel-iommu,intremap=off,aw-bits=48 -device EDU` | `bare vtd engine` |
 //! | caching mode | `-device intel-iommu,intremap=off,aw-bits=48,caching-mode=on -device EDU` | `bare vtd engine` |
 //! | behind a bridge | `-device intel-iommu,intremap=off,aw-bits=48 -device pcie-root-port,id=root-port,chassis=1,slot=1 -device EDU,bus=root-port` | `bare vtd engine` |
+//! | two devices that ask in one name | `-device intel-iommu,intremap=off,aw-bits=48 -device pcie-pci-bridge,id=bridge -device EDU,bus=bridge,addr=3 -device EDU,bus=bridge,addr=5` | `bare vtd engine group` |
+//! | AMD-Vi | `-device amd-iommu,intremap=off -device EDU` (QEMU 10.0: with `pt=off`, from 10.2: with `dma-remap=on`) | `bare amdvi engine` |
 //! | no IOMMU | `-device EDU` | `bare none` |
+//!
+//! `tests/rig/src/suite/metal.rs` has more of them.
 //!
 //! The words after `-append` choose the cases: a suite, or one case as `suite/case`, each in the order
 //! given. A word that names neither, or no word at all, fails the boot.

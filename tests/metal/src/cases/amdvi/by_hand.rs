@@ -380,6 +380,16 @@ impl Unit {
         Control::from_bits(platform.read64(self.window, register::CONTROL)).enable()
     }
 
+    /// Whether the device table leads to a page table for this device, or lets it pass.
+    pub fn leads_somewhere(&self, platform: &mut impl Platform, source: SourceId) -> Outcome<bool> {
+        let base = platform.read64(self.window, register::DEVICE_TABLE);
+        let base = DeviceTableBase::from_bits(base).page() << 12;
+        let entry = base + u64::from(source.get()) * size_of::<DeviceEntry>() as u64;
+        let entry = DeviceEntry0::from_bits(word(platform, PhysAddr::new(entry))?);
+        let denies = entry.valid() && entry.translation() && !entry.read() && !entry.write();
+        Ok(!denies || entry.levels() > 0)
+    }
+
     /// Turns it on, with this device table of full size, and an empty command buffer in this frame.
     pub fn turn_on<P: Platform>(
         self,

@@ -71,12 +71,15 @@ pub(super) fn r4_closing_ends_access_and_gives_everything_back(context: &mut Con
             let iova = buffer.iova().unwrap_or_default();
             rig.load(&buffer, iova, &OTHER)?;
             rig.expect_no_fault()?;
+            require!(rig.leads_somewhere()?, "the device that is held leads nowhere");
             buffer.write(0, &MARK)?;
             let memory = rig.segments_of(iova)?[0].start;
             drop((buffer, device));
             let left = physical::copy(memory, 16);
             let after = rig.in_use();
             require!(after == before, "in use before {before}, after {after}");
+            // Its pages are gone, so that no transfer tells whether the way to their table is.
+            require!(!rig.leads_somewhere()?, "the device's entry outlives its domain");
             // Bus mastering is off: the transfer does not even reach the unit.
             rig.transfer(Direction::FromDevice, iova.get(), 16)?;
             rig.expect_no_fault()?;

@@ -1,5 +1,6 @@
 //! The machine's IOMMU, whoever made it, looked at and turned off by hand.
 
+use dma_types::SourceId;
 use iommu_engine::platform::Platform;
 
 use crate::cases::{amdvi, vtd};
@@ -44,6 +45,14 @@ impl Hardware {
             }
         }
         Ok(())
+    }
+
+    /// Whether its tables let this device reach anything.
+    pub fn leads_somewhere(&self, platform: &mut impl Platform, source: SourceId) -> Outcome<bool> {
+        match self {
+            Self::Vtd(unit) => unit.leads_somewhere(platform, source),
+            Self::Amdvi(unit) => unit.leads_somewhere(platform, source),
+        }
     }
 
     /// Whether memory can be mapped for writing and not for reading (rule R6).

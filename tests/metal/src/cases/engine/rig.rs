@@ -167,6 +167,12 @@ impl Rig {
         }
     }
 
+    /// Whether the unit's tables, as they are in memory, let the device reach anything.
+    pub fn leads_somewhere(&self) -> Outcome<bool> {
+        let mut service = self.service.lock();
+        self.hardware.leads_somewhere(service.platform_mut(), self.edu.requester())
+    }
+
     /// What is handed out, after everything that waits for hardware has been confirmed.
     pub fn in_use(&self) -> InUse {
         let mut service = self.service.lock();

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use bitfield_struct::bitfield;
-use dma_types::{PhysAddr, SourceId};
+use dma_types::{PAGE_SIZE, PhysAddr, SourceId};
 use iommu_engine::platform::{Platform, RegisterWindow};
 
 use crate::harness::{Failure, Outcome};
@@ -231,6 +231,19 @@ impl Unit {
         (3..=5).filter(|levels| self.capabilities.levels() >> (levels - 2) & 1 == 1).collect()
     }
 
+    /// Whether the root table leads to a page table for this device.
+    pub fn leads_somewhere(&self, platform: &mut impl Platform, source: SourceId) -> Outcome<bool> {
+        let root = platform.read64(self.window, register::ROOT_TABLE_ADDRESS);
+        let root = PhysAddr::new(root & !(PAGE_SIZE - 1));
+        let entry = RootEntry::from_bits(read_entry(platform, root, source.bus().into())?);
+        if !entry.present() {
+            return Ok(false);
+        }
+        let context = PhysAddr::new(entry.context_page() << 12);
+        let entry = ContextEntry::from_bits(read_entry(platform, context, source.devfn().into())?);
+        Ok(entry.present())
+    }
+
     /// What is on.
     pub fn status(&self, platform: &mut impl Platform) -> Global {
         platform.read32(self.window, register::GLOBAL_STATUS).into()
@@ -324,6 +337,14 @@ pub fn write_entry(
     let entry = entry.into();
     write_word(platform, table, 2 * index + 1, (entry >> 64) as u64)?;
     write_word(platform, table, 2 * index, entry as u64)
+}
+
+/// Reads an entry of 128 bits.
+fn read_entry(platform: &impl Platform, table: PhysAddr, index: usize) -> Outcome<u128> {
+    let words = platform.table(table).ok_or(Failure("no such table".into()))?;
+    let word = |at: usize| words.get(at).map(|word| u128::from(word.load(Ordering::Acquire)));
+    let entry = || Some(word(2 * index + 1)? << 64 | word(2 * index)?);
+    entry().ok_or(Failure("no such entry".into()))
 }
 
 /// Writes a word of a table.
