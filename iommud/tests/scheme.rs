@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
-use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use iommud::transport::scheme::open::{GRACE, MOST_OF_A_USER};
 use iommud::transport::scheme::request::{Client, MapRequest, Shape};
@@ -15,6 +15,22 @@ use libdma::protocol::{Rights, derive};
 use libdma::{Access, Error};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::vendor::{Vendor, slow, slow_down};
+
+#[macro_use]
+mod vendor;
+
+both! {
+    a_text_is_a_file_in_a_folder,
+    r3_a_device_is_opened_by_root_alone_and_once,
+    r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows,
+    a_request_that_hardware_must_confirm_is_answered_later_and_once,
+    r5_an_opening_that_hardware_never_confirms_is_refused_at_the_deadline,
+    r4_a_handle_that_its_client_died_for_is_closed,
+    r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory,
+    r5_numbers_that_are_nobodys_are_errors,
+}
 
 const EDU: &str = "device/0000--00--02.0";
 const ROOT: Client = Client { uid: 0, process: Some(7) };
@@ -32,8 +48,8 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(unit: VtdConfig) -> Self {
-        let platform = SimPlatform::new(MachineConfig::with_unit(unit)).unwrap();
+    fn new(config: MachineConfig) -> Self {
+        let platform = SimPlatform::new(config).unwrap();
         let Ok(mut service) = Service::start(platform, Settings::default()) else {
             panic!("no IOMMU")
         };
@@ -121,9 +137,8 @@ fn copy(rights: Rights) -> derive::Copy {
     derive::Copy { kind: U32::new(derive::Kind::Copy as u32), rights: U32::new(rights.bits()) }
 }
 
-#[test]
-fn a_text_is_a_file_in_a_folder() {
-    let mut rig = Rig::new(VtdConfig::default());
+fn a_text_is_a_file_in_a_folder(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     let root = rig.open("", USER).unwrap();
     assert_eq!(rig.ask(Request::Stat(root), USER), Ok(Reply::Shape(Shape::Folder, 0)));
     let listed = rig.ask(Request::List { handle: root, from: 0 }, USER).unwrap();
@@ -138,7 +153,7 @@ fn a_text_is_a_file_in_a_folder() {
         self::bytes(rig.ask(Request::Read { handle: units, offset, bytes }, USER).unwrap())
     };
     let text = read(&mut rig, 0, 10_000);
-    assert!(String::from_utf8_lossy(&text).contains("VT-d"));
+    assert!(String::from_utf8_lossy(&text).contains(vendor.name()));
     assert_eq!(read(&mut rig, 3, 5), text[3..8]);
     assert!(read(&mut rig, text.len() as u64, 5).is_empty());
     let length = text.len() as u64;
@@ -152,9 +167,8 @@ fn a_text_is_a_file_in_a_folder() {
     assert_eq!(rig.ask(open(units, "units"), USER), Err(Error::WrongHandleKind));
 }
 
-#[test]
-fn r3_a_device_is_opened_by_root_alone_and_once() {
-    let mut rig = Rig::new(VtdConfig::default());
+fn r3_a_device_is_opened_by_root_alone_and_once(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     assert_eq!(rig.open(EDU, USER), Err(Error::NotPermitted));
     let folder = rig.open("device", ROOT).unwrap();
     let device = rig.ask(open(folder, "0000--00--02.0"), ROOT).unwrap();
@@ -173,9 +187,8 @@ fn r3_a_device_is_opened_by_root_alone_and_once() {
     rig.open(EDU, ROOT).unwrap();
 }
 
-#[test]
-fn r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows() {
-    let mut rig = Rig::new(VtdConfig::default());
+fn r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     let device = rig.device();
     let buffer = rig.derive(device, &allocation(0x3000)).unwrap();
     rig.call(buffer, Opcode::Hello, Hello::new().as_bytes()).unwrap();
@@ -203,11 +216,8 @@ fn r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows() {
     assert!(map(&mut rig, weaker, MapRequest { write: false, ..good }).is_ok());
 }
 
-#[test]
-fn a_request_that_hardware_must_confirm_is_answered_later_and_once() {
-    let takes = Takes::After(2_000_000);
-    let timing = Timing { queue: takes, registers: takes, ..Timing::default() };
-    let mut rig = Rig::new(VtdConfig { caching_mode: true, timing, ..VtdConfig::default() });
+fn a_request_that_hardware_must_confirm_is_answered_later_and_once(vendor: Vendor) {
+    let mut rig = Rig::new(slow(vendor.caching(), Takes::After(2_000_000)));
     assert_eq!(rig.request(open(rig.root, EDU), ROOT), None);
     assert!(rig.desk.is_waiting());
     // Nobody else waits for it, and nobody else gets the device.
@@ -222,19 +232,16 @@ fn a_request_that_hardware_must_confirm_is_answered_later_and_once() {
     assert_eq!(rig.ask(Request::Check(number), ROOT), Ok(Reply::Done));
 }
 
-#[test]
-fn r5_an_opening_that_hardware_never_confirms_is_refused_at_the_deadline() {
-    let mut rig = Rig::new(VtdConfig { caching_mode: true, ..VtdConfig::default() });
-    let timing = Timing { queue: Takes::Never, ..Timing::default() };
-    rig.desk.service().platform().machine_mut().unit_mut(0).unwrap().set_timing(timing);
+fn r5_an_opening_that_hardware_never_confirms_is_refused_at_the_deadline(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.caching());
+    slow_down(&mut rig.desk.service().platform().machine_mut(), Takes::Never);
     let handles = rig.desk.service().handles();
     assert_eq!(rig.open(EDU, ROOT), Err(Error::TimedOut));
     assert_eq!(rig.desk.service().handles(), handles);
 }
 
-#[test]
-fn r4_a_handle_that_its_client_died_for_is_closed() {
-    let mut rig = Rig::new(VtdConfig::default());
+fn r4_a_handle_that_its_client_died_for_is_closed(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     rig.open(EDU, ROOT).unwrap();
     let ended = |process| Some(process) == ROOT.process;
     // Its process may have passed it to one that has not come to use it yet.
@@ -254,9 +261,8 @@ fn r4_a_handle_that_its_client_died_for_is_closed() {
     assert!(rig.open("", ROOT).is_ok());
 }
 
-#[test]
-fn r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory() {
-    let mut rig = Rig::new(VtdConfig::default());
+fn r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     let held: Vec<_> = (0..MOST_OF_A_USER).map(|_| rig.open("units", USER).unwrap()).collect();
     assert_eq!(rig.open("units", USER), Err(Error::QuotaExceeded));
     let request =
@@ -268,9 +274,8 @@ fn r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory() {
     assert!(rig.open("units", USER).is_ok());
 }
 
-#[test]
-fn r5_numbers_that_are_nobodys_are_errors() {
-    let mut rig = Rig::new(VtdConfig::default());
+fn r5_numbers_that_are_nobodys_are_errors(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
     let mapping = MapRequest { offset: 0, bytes: 1, shared: true, write: false, execute: false };
     for handle in [0, rig.root + 1, usize::MAX] {
         let requests = [

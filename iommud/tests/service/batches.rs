@@ -1,15 +1,24 @@
 //! Mapping and unmapping in batches: all or nothing (R7), and done when hardware has forgotten (R2).
 
-use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use iommu_sim::pace::Completion as Takes;
 use libdma::device::{MapRequest, Mapped};
 use libdma::protocol::MAX_BATCH;
 use libdma::{Access, Error, Iova};
 
 use crate::rig::Rig;
+use crate::vendor::{Vendor, slow, slow_down};
 
-#[test]
-fn a_batch_maps_pieces_each_with_its_own_access() {
-    let rig = Rig::new();
+both! {
+    a_batch_maps_pieces_each_with_its_own_access,
+    r7_a_batch_with_a_bad_entry_does_nothing,
+    a_full_batch_fits_and_a_fuller_does_not,
+    r3_another_sessions_buffer_cannot_be_mapped,
+    r2_an_unmap_returns_when_a_slow_unit_has_forgotten,
+    r7_a_map_that_hardware_never_confirms_is_taken_back,
+}
+
+fn a_batch_maps_pieces_each_with_its_own_access(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let buffer = device.allocate(4 * 4096, None, "pieces").unwrap();
     assert_eq!((buffer.iova(), buffer.access()), (None, None));
@@ -28,9 +37,8 @@ fn a_batch_maps_pieces_each_with_its_own_access() {
     rig.check();
 }
 
-#[test]
-fn r7_a_batch_with_a_bad_entry_does_nothing() {
-    let rig = Rig::new();
+fn r7_a_batch_with_a_bad_entry_does_nothing(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let buffer = device.allocate(2 * 4096, None, "").unwrap();
     let before = rig.usage();
@@ -66,9 +74,8 @@ fn r7_a_batch_with_a_bad_entry_does_nothing() {
     rig.check();
 }
 
-#[test]
-fn a_full_batch_fits_and_a_fuller_does_not() {
-    let rig = Rig::new();
+fn a_full_batch_fits_and_a_fuller_does_not(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let buffer = device.allocate(4096, None, "").unwrap();
     let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
@@ -80,9 +87,8 @@ fn a_full_batch_fits_and_a_fuller_does_not() {
     rig.check();
 }
 
-#[test]
-fn r3_another_sessions_buffer_cannot_be_mapped() {
-    let rig = Rig::on(iommu_sim::MachineConfig::default().with_root_port());
+fn r3_another_sessions_buffer_cannot_be_mapped(vendor: Vendor) {
+    let rig = Rig::on(vendor.machine().with_root_port());
     let device = rig.open();
     let other = libdma::Device::open(rig.transport(), "01:00.0".parse().unwrap()).unwrap();
     let buffer = other.allocate(4096, None, "not yours").unwrap();
@@ -93,13 +99,9 @@ fn r3_another_sessions_buffer_cannot_be_mapped() {
     rig.check();
 }
 
-#[test]
-fn r2_an_unmap_returns_when_a_slow_unit_has_forgotten() {
-    for queued_invalidation in [true, false] {
-        let takes = Takes::After(2_000_000);
-        let timing = Timing { queue: takes, registers: takes, ..Timing::default() };
-        let unit = VtdConfig { queued_invalidation, timing, ..VtdConfig::default() };
-        let rig = Rig::with_unit(unit);
+fn r2_an_unmap_returns_when_a_slow_unit_has_forgotten(vendor: Vendor) {
+    for machine in vendor.interfaces() {
+        let rig = Rig::on(slow(machine, Takes::After(2_000_000)));
         let device = rig.open();
         let buffer = device.allocate(4096, None, "").unwrap();
         let piece =
@@ -118,13 +120,11 @@ fn r2_an_unmap_returns_when_a_slow_unit_has_forgotten() {
     }
 }
 
-#[test]
-fn r7_a_map_that_hardware_never_confirms_is_taken_back() {
-    let rig = Rig::with_unit(VtdConfig { caching_mode: true, ..VtdConfig::default() });
+fn r7_a_map_that_hardware_never_confirms_is_taken_back(vendor: Vendor) {
+    let rig = Rig::on(vendor.caching());
     let device = rig.open();
     let buffer = device.allocate(4096, None, "").unwrap();
-    let timing = Timing { queue: Takes::Never, ..Timing::default() };
-    rig.service.lock().platform().machine_mut().unit_mut(0).unwrap().set_timing(timing);
+    slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::Never);
     let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
     assert_eq!(device.map(&[piece]), Err(Error::TimedOut));
     let service = rig.service.lock();

@@ -3,14 +3,24 @@
 use std::sync::atomic::Ordering;
 
 use iommu_engine::platform::TableFrames;
-use iommu_sim::vtd::{Completion as Takes, Timing, VtdConfig};
+use iommu_sim::pace::Completion as Takes;
 use libdma::{Access, Coherent, Error};
 
 use crate::rig::Rig;
+use crate::vendor::{Vendor, slow};
 
-#[test]
-fn driver_and_device_see_the_same_memory() {
-    let rig = Rig::new();
+both! {
+    driver_and_device_see_the_same_memory,
+    bytes_are_copied_in_and_out_within_bounds,
+    r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_elses,
+    the_dma_mask_is_kept,
+    r7_an_allocation_that_fails_leaves_nothing_behind,
+    r2_memory_that_cannot_be_unmapped_is_never_used_again,
+    r2_a_closed_buffers_memory_waits_for_a_slow_unit,
+}
+
+fn driver_and_device_see_the_same_memory(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let value = Coherent::<u64>::new(&device, Access::ReadWrite, "value").unwrap();
     assert_eq!(value.get(), 0, "R8: it starts as zeroes");
@@ -30,9 +40,8 @@ fn driver_and_device_see_the_same_memory() {
     rig.check();
 }
 
-#[test]
-fn bytes_are_copied_in_and_out_within_bounds() {
-    let rig = Rig::new();
+fn bytes_are_copied_in_and_out_within_bounds(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let buffer = device.allocate(5000, Some(Access::ReadWrite), "bytes").unwrap();
     assert_eq!(buffer.len(), 8192);
@@ -45,9 +54,8 @@ fn bytes_are_copied_in_and_out_within_bounds() {
     assert_eq!(buffer.write(usize::MAX, b"a"), Err(Error::OutOfBuffer));
 }
 
-#[test]
-fn r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_elses() {
-    let rig = Rig::new();
+fn r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_elses(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let secret = Coherent::<u64>::new(&device, Access::ReadWrite, "mine").unwrap();
     let iova = secret.iova().get();
@@ -59,9 +67,8 @@ fn r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_else
     rig.check();
 }
 
-#[test]
-fn the_dma_mask_is_kept() {
-    let rig = Rig::new();
+fn the_dma_mask_is_kept(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let mut device = rig.open();
     for bits in [28, 24, 32, 64] {
         device.set_dma_mask(bits).unwrap();
@@ -77,9 +84,8 @@ fn the_dma_mask_is_kept() {
     rig.check();
 }
 
-#[test]
-fn r7_an_allocation_that_fails_leaves_nothing_behind() {
-    let rig = Rig::new();
+fn r7_an_allocation_that_fails_leaves_nothing_behind(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let before = rig.usage();
     assert_eq!(device.allocate(0, None, "").err(), Some(Error::ZeroSize));
@@ -104,9 +110,8 @@ fn r7_an_allocation_that_fails_leaves_nothing_behind() {
     rig.check();
 }
 
-#[test]
-fn r2_memory_that_cannot_be_unmapped_is_never_used_again() {
-    let rig = Rig::new();
+fn r2_memory_that_cannot_be_unmapped_is_never_used_again(vendor: Vendor) {
+    let rig = Rig::new(vendor);
     let device = rig.open();
     let buffer = Coherent::<u64>::new(&device, Access::ReadWrite, "bent").unwrap();
     let iova = buffer.iova().get();
@@ -117,7 +122,9 @@ fn r2_memory_that_cannot_be_unmapped_is_never_used_again() {
         let (_, domain) = service.engine().domains().next().unwrap();
         for word in service.platform().table(domain.root()).unwrap() {
             if word.load(Ordering::SeqCst) != 0 {
-                word.store(0x7000_0000_0003, Ordering::SeqCst);
+                let nowhere =
+                    word.load(Ordering::SeqCst) & !0x000f_ffff_ffff_f000 | 0x7000_0000_0000;
+                word.store(nowhere, Ordering::SeqCst);
             }
         }
     }
@@ -127,10 +134,8 @@ fn r2_memory_that_cannot_be_unmapped_is_never_used_again() {
     rig.check();
 }
 
-#[test]
-fn r2_a_closed_buffers_memory_waits_for_a_slow_unit() {
-    let timing = Timing { queue: Takes::After(20_000_000), ..Timing::default() };
-    let rig = Rig::with_unit(VtdConfig { timing, ..VtdConfig::default() });
+fn r2_a_closed_buffers_memory_waits_for_a_slow_unit(vendor: Vendor) {
+    let rig = Rig::on(slow(vendor.machine(), Takes::After(20_000_000)));
     let device = rig.open();
     let buffer = Coherent::<u64>::new(&device, Access::ReadWrite, "slow").unwrap();
     let iova = buffer.iova().get();

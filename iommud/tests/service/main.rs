@@ -1,6 +1,10 @@
 //! The service on simulated hardware, with libdma as its client in the same process.
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+#[path = "../vendor/mod.rs"]
+mod vendor;
+
 mod batches;
 mod buffers;
 mod hostile;

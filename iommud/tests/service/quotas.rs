@@ -5,6 +5,13 @@ use libdma::device::MapRequest;
 use libdma::{Access, Coherent, Error};
 
 use crate::rig::{Rig, edu};
+use crate::vendor::Vendor;
+
+both! {
+    r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more,
+    memory_that_is_mapped_twice_counts_twice,
+    a_rule_for_the_device_goes_before_the_quota_for_all,
+}
 
 const PAGE: usize = 4096;
 
@@ -12,15 +19,14 @@ fn policy(quotas: Quotas) -> Policy {
     Policy { quotas, ..Policy::default() }
 }
 
-#[test]
-fn r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more() {
+fn r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more(vendor: Vendor) {
     let roomy = Quotas::default();
     for (what, quotas, most) in [
         ("buffers", Quotas { buffers: 3, ..roomy }, 3),
         ("bytes in them", Quotas { buffer_bytes: 2 * PAGE as u64, ..roomy }, 2),
         ("bytes mapped", Quotas { mapped_bytes: 4 * PAGE as u64, ..roomy }, 4),
     ] {
-        let rig = Rig::with_policy(policy(quotas));
+        let rig = Rig::with(vendor.machine(), policy(quotas));
         // The unit's table for the bus is made once, and stays.
         drop(rig.open());
         let before = rig.usage();
@@ -39,10 +45,9 @@ fn r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more(
     }
 }
 
-#[test]
-fn memory_that_is_mapped_twice_counts_twice() {
-    let rig =
-        Rig::with_policy(policy(Quotas { mapped_bytes: 2 * PAGE as u64, ..Quotas::default() }));
+fn memory_that_is_mapped_twice_counts_twice(vendor: Vendor) {
+    let quotas = Quotas { mapped_bytes: 2 * PAGE as u64, ..Quotas::default() };
+    let rig = Rig::with(vendor.machine(), policy(quotas));
     let device = rig.open();
     let buffer = Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "twice").unwrap();
     let whole = || MapRequest {
@@ -60,11 +65,10 @@ fn memory_that_is_mapped_twice_counts_twice() {
     rig.check();
 }
 
-#[test]
-fn a_rule_for_the_device_goes_before_the_quota_for_all() {
+fn a_rule_for_the_device_goes_before_the_quota_for_all(vendor: Vendor) {
     let mut policy = policy(Quotas { buffers: 1, ..Quotas::default() });
     policy.rules.push(Rule { buffers: Some(2), ..Rule::new(Devices::At(edu())) });
-    let rig = Rig::with_policy(policy);
+    let rig = Rig::with(vendor.machine(), policy);
     let device = rig.open();
     let one = || Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "rule");
     let _held = [one().unwrap(), one().unwrap()];

@@ -6,12 +6,13 @@ use dma_types::PciAddress;
 use iommu_engine::policy::Policy;
 use iommu_service::in_process::InProcess;
 use iommu_service::{Caller, Service, Settings};
-use iommu_sim::vtd::VtdConfig;
 use iommu_sim::{Blocked, MachineConfig};
 use iommud::platform::sim::{SimPlatform, Usage};
 use libdma::transport::Transport;
 use libdma::{Device, Error, Handle};
 use spin::Mutex;
+
+use crate::vendor::Vendor;
 
 /// The simulated edu device.
 pub(crate) fn edu() -> PciAddress {
@@ -28,16 +29,8 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new() -> Self {
-        Self::on(MachineConfig::default())
-    }
-
-    pub(crate) fn with_unit(unit: VtdConfig) -> Self {
-        Self::on(MachineConfig::with_unit(unit))
-    }
-
-    pub(crate) fn with_policy(policy: Policy) -> Self {
-        Self::with(MachineConfig::default(), policy)
+    pub(crate) fn new(vendor: Vendor) -> Self {
+        Self::on(vendor.machine())
     }
 
     pub(crate) fn on(config: MachineConfig) -> Self {
@@ -110,8 +103,7 @@ impl Rig {
         let usage = self.usage();
         assert_eq!((usage.freed_accesses, usage.bad_frees), (0, 0));
         let service = self.service.lock();
-        let machine = service.platform().machine();
-        assert_eq!(machine.unit(0).unwrap().violations(), []);
+        assert_eq!(service.platform().machine().violations(), Vec::<String>::new());
     }
 }
 

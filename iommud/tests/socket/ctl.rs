@@ -6,6 +6,14 @@ use libdma::{Access, Coherent, Device, Iova};
 
 use crate::edu::Edu;
 use crate::rig::{Daemon, Folder, edu, iommuctl};
+use crate::vendor::Vendor;
+
+both! {
+    every_report_is_a_table_and_json,
+    without_a_report_it_shows_the_units,
+    a_blocked_access_is_named_and_a_check_finds_it,
+    the_command_line_goes_before_the_environment,
+}
 
 const REPORTS: [&str; 6] = ["units", "devices", "domains", "mappings", "faults", "config"];
 
@@ -14,9 +22,8 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-#[test]
-fn every_report_is_a_table_and_json() {
-    let daemon = Daemon::start();
+fn every_report_is_a_table_and_json(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let ring = Coherent::<[u64]>::new(&device, 8, Access::Read, "ring").unwrap();
     for report in REPORTS {
@@ -35,17 +42,15 @@ fn every_report_is_a_table_and_json() {
     assert!(daemon.setting("platform").contains("SIMULATED"));
 }
 
-#[test]
-fn without_a_report_it_shows_the_units() {
-    let daemon = Daemon::start();
+fn without_a_report_it_shows_the_units(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let units = text(&iommuctl(&daemon.socket(), &[]));
     assert_eq!(units, text(&iommuctl(&daemon.socket(), &["units"])));
-    assert!(units.contains("VT-d") && units.contains("translating"), "{units}");
+    assert!(units.contains(vendor.name()) && units.contains("translating"), "{units}");
 }
 
-#[test]
-fn a_blocked_access_is_named_and_a_check_finds_it() {
-    let daemon = Daemon::start();
+fn a_blocked_access_is_named_and_a_check_finds_it(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let check = || iommuctl(&daemon.socket(), &["faults", "--check"]).status.code();
     assert_eq!(check(), Some(0));
     let _device = Device::open(daemon.connect(), edu()).unwrap();
@@ -77,9 +82,8 @@ fn wrong_usage_is_told_from_a_refusal() {
     assert_eq!(iommuctl(&folder.socket(), &["--help"]).status.code(), Some(0));
 }
 
-#[test]
-fn the_command_line_goes_before_the_environment() {
-    let (daemon, empty) = (Daemon::start(), Folder::new());
+fn the_command_line_goes_before_the_environment(vendor: Vendor) {
+    let (daemon, empty) = (Daemon::start(vendor), Folder::new());
     let socket = daemon.socket();
     let words = ["config", "--socket", socket.to_str().unwrap()];
     let config = text(&iommuctl(&empty.socket(), &words));

@@ -5,10 +5,19 @@ use libdma::{Access, Coherent, Device, Error};
 use crate::child::Holder;
 use crate::edu::Edu;
 use crate::rig::{Daemon, edu};
+use crate::vendor::Vendor;
 
-#[test]
-fn data_moves_both_ways_through_addresses_that_are_not_physical() {
-    let daemon = Daemon::start();
+both! {
+    data_moves_both_ways_through_addresses_that_are_not_physical,
+    r3_a_second_opener_is_refused_until_the_first_has_gone,
+    r3_no_more_than_the_buffer_is_shared,
+    r4_closing_the_device_ends_what_its_buffers_reach,
+    r4_what_a_killed_client_held_comes_back,
+    the_daemons_death_is_an_error_and_not_a_hang,
+}
+
+fn data_moves_both_ways_through_addresses_that_are_not_physical(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let transport = daemon.connect();
     let device = Device::open(transport.clone(), edu()).unwrap();
     let out = Coherent::<[u64]>::new(&device, 64, Access::Read, "out").unwrap();
@@ -31,9 +40,8 @@ fn data_moves_both_ways_through_addresses_that_are_not_physical() {
     assert!(daemon.report("faults").is_empty());
 }
 
-#[test]
-fn r3_a_second_opener_is_refused_until_the_first_has_gone() {
-    let daemon = Daemon::start();
+fn r3_a_second_opener_is_refused_until_the_first_has_gone(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let first = Device::open(daemon.connect(), edu()).unwrap();
     assert_eq!(Device::open(daemon.connect(), edu()).unwrap_err(), Error::DeviceBusy);
     drop(first);
@@ -41,9 +49,8 @@ fn r3_a_second_opener_is_refused_until_the_first_has_gone() {
     daemon.is_well();
 }
 
-#[test]
-fn r3_no_more_than_the_buffer_is_shared() {
-    let daemon = Daemon::start();
+fn r3_no_more_than_the_buffer_is_shared(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let buffer = device.allocate(8192, None, "small").unwrap();
     let (transport, handle) = (buffer.handle().transport(), buffer.handle().raw());
@@ -57,9 +64,8 @@ fn r3_no_more_than_the_buffer_is_shared() {
     unsafe { transport.unmap(whole) };
 }
 
-#[test]
-fn r4_closing_the_device_ends_what_its_buffers_reach() {
-    let daemon = Daemon::start();
+fn r4_closing_the_device_ends_what_its_buffers_reach(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let transport = daemon.connect();
     let device = Device::open(transport.clone(), edu()).unwrap();
     let target = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "target").unwrap();
@@ -82,9 +88,8 @@ fn r4_closing_the_device_ends_what_its_buffers_reach() {
     daemon.is_well();
 }
 
-#[test]
-fn r4_what_a_killed_client_held_comes_back() {
-    let daemon = Daemon::start();
+fn r4_what_a_killed_client_held_comes_back(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     for _ in 0..4 {
         let holder = Holder::opening(&daemon.socket());
         assert_eq!(Device::open(daemon.connect(), edu()).unwrap_err(), Error::DeviceBusy);
@@ -94,9 +99,8 @@ fn r4_what_a_killed_client_held_comes_back() {
     }
 }
 
-#[test]
-fn the_daemons_death_is_an_error_and_not_a_hang() {
-    let daemon = Daemon::start();
+fn the_daemons_death_is_an_error_and_not_a_hang(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let ring = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "ring").unwrap();
     drop(daemon);

@@ -15,6 +15,16 @@ use zerocopy::FromZeros;
 use crate::child::Holder;
 use crate::raw::{ask, pair, request};
 use crate::rig::{Daemon, edu};
+use crate::vendor::Vendor;
+
+both! {
+    a_duplicate_keeps_the_session_and_the_last_one_ends_it,
+    a_passed_handle_works_in_another_process_and_ends_with_it,
+    a_handle_that_dies_on_its_way_is_closed,
+    r3_a_derived_handle_does_what_its_rights_say_and_no_more,
+    r3_memory_that_may_only_be_read_comes_in_a_descriptor_that_only_reads,
+    r3_only_the_root_opens_paths,
+}
 
 /// The socket of a handle.
 fn socket(handle: &Handle) -> BorrowedFd<'_> {
@@ -30,9 +40,8 @@ fn adopt(descriptor: OwnedFd) -> Handle {
     Handle::new(Socket::unconnected(), Socket::adopt(descriptor))
 }
 
-#[test]
-fn a_duplicate_keeps_the_session_and_the_last_one_ends_it() {
-    let daemon = Daemon::start();
+fn a_duplicate_keeps_the_session_and_the_last_one_ends_it(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let first = Device::open(daemon.connect(), edu()).unwrap();
     let second = Device::from_handle(adopt(duplicate(first.handle()))).unwrap();
     let generation = first.generation();
@@ -45,9 +54,8 @@ fn a_duplicate_keeps_the_session_and_the_last_one_ends_it() {
     daemon.is_well();
 }
 
-#[test]
-fn a_passed_handle_works_in_another_process_and_ends_with_it() {
-    let daemon = Daemon::start();
+fn a_passed_handle_works_in_another_process_and_ends_with_it(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let (mine, its) = pair(SocketType::SEQPACKET);
     let header = ReplyHeader::new_zeroed();
@@ -62,9 +70,8 @@ fn a_passed_handle_works_in_another_process_and_ends_with_it() {
     daemon.is_well();
 }
 
-#[test]
-fn a_handle_that_dies_on_its_way_is_closed() {
-    let daemon = Daemon::start();
+fn a_handle_that_dies_on_its_way_is_closed(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let (mine, its) = pair(SocketType::SEQPACKET);
     let header = ReplyHeader::new_zeroed();
@@ -73,9 +80,8 @@ fn a_handle_that_dies_on_its_way_is_closed() {
     daemon.is_well();
 }
 
-#[test]
-fn r3_a_derived_handle_does_what_its_rights_say_and_no_more() {
-    let daemon = Daemon::start();
+fn r3_a_derived_handle_does_what_its_rights_say_and_no_more(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let weak = device.derive(Rights::INSPECT | Rights::ALLOCATE).unwrap();
     let _: Welcome = weak.call(Opcode::Hello, &Hello::new()).unwrap();
@@ -85,9 +91,8 @@ fn r3_a_derived_handle_does_what_its_rights_say_and_no_more() {
     assert_eq!(refused, Err(Error::NotPermitted), "its holder may not see the memory");
 }
 
-#[test]
-fn r3_memory_that_may_only_be_read_comes_in_a_descriptor_that_only_reads() {
-    let daemon = Daemon::start();
+fn r3_memory_that_may_only_be_read_comes_in_a_descriptor_that_only_reads(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let buffer = device.allocate(4096, None, "shared").unwrap();
     for (writable, expected) in [(0, OFlags::RDONLY), (1, OFlags::RDWR)] {
@@ -102,9 +107,8 @@ fn r3_memory_that_may_only_be_read_comes_in_a_descriptor_that_only_reads() {
     }
 }
 
-#[test]
-fn r3_only_the_root_opens_paths() {
-    let daemon = Daemon::start();
+fn r3_only_the_root_opens_paths(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let units = crate::raw::open(crate::raw::connection(&daemon), "units").unwrap();
     for handle in [socket(device.handle()), units.as_fd()] {

@@ -1,6 +1,10 @@
 //! The socket transport: the real `iommud` on simulated hardware, with clients that do and do not mean well.
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+#[path = "../vendor/mod.rs"]
+mod vendor;
+
 mod child;
 mod ctl;
 mod devices;

@@ -13,6 +13,18 @@ use zerocopy::IntoBytes;
 
 use crate::raw::{answer, ask, connection, open, pair, request, send};
 use crate::rig::{Daemon, edu};
+use crate::vendor::Vendor;
+
+both! {
+    r5_each_malformed_request_has_its_error,
+    r5_a_device_handle_says_hello_first,
+    r5_packets_that_are_no_requests_disturb_nobody,
+    r5_what_is_no_socket_for_an_answer_gets_none,
+    r5_descriptors_beyond_the_first_are_closed,
+    r5_an_answer_that_has_no_room_is_dropped_and_nobody_waits,
+    r4_a_handle_whose_client_is_gone_is_closed,
+    a_client_that_shuts_its_end_has_left,
+}
 
 const DEVICE: &str = "device/0000--00--02.0";
 
@@ -27,9 +39,8 @@ fn device(daemon: &Daemon) -> OwnedFd {
     device
 }
 
-#[test]
-fn r5_each_malformed_request_has_its_error() {
-    let daemon = Daemon::start();
+fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let (root, device) = (connection(&daemon), device(&daemon));
     let call = |opcode, payload| request(Kind::Call as u32, opcode, payload);
     for kind in [0, 6, 77, u32::MAX] {
@@ -60,17 +71,15 @@ fn r5_each_malformed_request_has_its_error() {
     daemon.is_well();
 }
 
-#[test]
-fn r5_a_device_handle_says_hello_first() {
-    let daemon = Daemon::start();
+fn r5_a_device_handle_says_hello_first(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = open(connection(&daemon), DEVICE).unwrap();
     let info = request(Kind::Call as u32, Opcode::DeviceInfo as u64, &[0; 48]);
     assert_eq!(refused(&device, &info), Error::NoHandshake);
 }
 
-#[test]
-fn r5_packets_that_are_no_requests_disturb_nobody() {
-    let daemon = Daemon::start();
+fn r5_packets_that_are_no_requests_disturb_nobody(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let socket = connection(&daemon);
     for (length, error) in [
         (1, Error::ShortPayload),
@@ -90,9 +99,8 @@ fn r5_packets_that_are_no_requests_disturb_nobody() {
     daemon.is_well();
 }
 
-#[test]
-fn r5_what_is_no_socket_for_an_answer_gets_none() {
-    let daemon = Daemon::start();
+fn r5_what_is_no_socket_for_an_answer_gets_none(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let socket = connection(&daemon);
     let (mine, its) = pair(SocketType::STREAM);
     let (mut reader, writer) = pipe().unwrap();
@@ -107,9 +115,8 @@ fn r5_what_is_no_socket_for_an_answer_gets_none() {
     assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
 }
 
-#[test]
-fn r5_descriptors_beyond_the_first_are_closed() {
-    let daemon = Daemon::start();
+fn r5_descriptors_beyond_the_first_are_closed(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let socket = connection(&daemon);
     let (mine, its) = pair(SocketType::SEQPACKET);
     let (mut reader, writer) = pipe().unwrap();
@@ -124,9 +131,8 @@ fn r5_descriptors_beyond_the_first_are_closed() {
     open(&socket, "units").unwrap();
 }
 
-#[test]
-fn r5_an_answer_that_has_no_room_is_dropped_and_nobody_waits() {
-    let daemon = Daemon::start();
+fn r5_an_answer_that_has_no_room_is_dropped_and_nobody_waits(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let socket = connection(&daemon);
     let (mine, its) = pair(SocketType::SEQPACKET);
     while send_bytes(&its, &[0; 1024], SendFlags::DONTWAIT) != Err(Errno::AGAIN) {}
@@ -137,9 +143,8 @@ fn r5_an_answer_that_has_no_room_is_dropped_and_nobody_waits() {
     daemon.is_well();
 }
 
-#[test]
-fn r4_a_handle_whose_client_is_gone_is_closed() {
-    let daemon = Daemon::start();
+fn r4_a_handle_whose_client_is_gone_is_closed(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     for _ in 0..50 {
         let socket = connection(&daemon);
         let (mine, its) = pair(SocketType::SEQPACKET);
@@ -149,9 +154,8 @@ fn r4_a_handle_whose_client_is_gone_is_closed() {
     daemon.is_well();
 }
 
-#[test]
-fn a_client_that_shuts_its_end_has_left() {
-    let daemon = Daemon::start();
+fn a_client_that_shuts_its_end_has_left(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let device = device(&daemon);
     rustix::net::shutdown(&device, rustix::net::Shutdown::Write).unwrap();
     drop(daemon.reopen());

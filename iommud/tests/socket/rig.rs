@@ -13,6 +13,8 @@ use libdma::transport::socket::Socket;
 use libdma::{Device, Error, PciAddress};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::vendor::Vendor;
+
 /// How long anything may take that should happen by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,13 +70,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon, and waits until it serves.
-    pub(crate) fn start() -> Self {
-        Self::start_in(Folder::new())
+    /// Starts a daemon on a machine of this vendor's, and waits until it serves.
+    pub(crate) fn start(vendor: Vendor) -> Self {
+        Self::start_in(Folder::new(), vendor)
     }
 
-    pub(crate) fn start_in(folder: Folder) -> Self {
-        let mut command = iommud(&folder.socket(), &["--sim"]);
+    pub(crate) fn start_in(folder: Folder, vendor: Vendor) -> Self {
+        let mut command = iommud(&folder.socket(), &["--sim", "--unit", vendor.option()]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

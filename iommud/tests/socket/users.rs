@@ -9,6 +9,14 @@ use rustix::thread::set_thread_res_uid;
 
 use crate::edu::Edu;
 use crate::rig::{Daemon, edu};
+use crate::vendor::Vendor;
+
+both! {
+    r3_who_is_not_root_may_look_and_no_more,
+    a_connection_has_the_rights_of_whoever_made_it,
+    r5_a_client_that_takes_all_handles_takes_only_its_own,
+    r5_a_user_has_one_allowance_for_all_connections,
+}
 
 /// Does something as a user who is not root, which takes root. One thread has another uid then, and the socket
 /// it connects is that user's.
@@ -27,9 +35,8 @@ fn as_nobody<R: Send>(act: impl FnOnce() -> R + Send) -> Option<R> {
     })
 }
 
-#[test]
-fn r3_who_is_not_root_may_look_and_no_more() {
-    let daemon = Daemon::start();
+fn r3_who_is_not_root_may_look_and_no_more(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     as_nobody(|| {
         let transport = daemon.connect();
         for path in ["units", "devices", "domains", "faults.json", "config"] {
@@ -45,9 +52,8 @@ fn r3_who_is_not_root_may_look_and_no_more() {
     daemon.is_well();
 }
 
-#[test]
-fn a_connection_has_the_rights_of_whoever_made_it() {
-    let daemon = Daemon::start();
+fn a_connection_has_the_rights_of_whoever_made_it(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     let roots = daemon.connect();
     as_nobody(|| Device::open(roots.clone(), edu()).map(drop).unwrap());
     let Some(nobodys) = as_nobody(|| daemon.connect()) else { return };
@@ -65,11 +71,10 @@ fn open_all(transport: &std::sync::Arc<libdma::transport::socket::Socket>) -> (V
     }
 }
 
-#[test]
-fn r5_a_client_that_takes_all_handles_takes_only_its_own() {
+fn r5_a_client_that_takes_all_handles_takes_only_its_own(vendor: Vendor) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
-    let daemon = Daemon::start();
+    let daemon = Daemon::start(vendor);
     let greedy = daemon.connect();
     let (mut handles, error) = open_all(&greedy);
     // The connection itself is one.
@@ -82,9 +87,8 @@ fn r5_a_client_that_takes_all_handles_takes_only_its_own() {
     daemon.is_well();
 }
 
-#[test]
-fn r5_a_user_has_one_allowance_for_all_connections() {
-    let daemon = Daemon::start();
+fn r5_a_user_has_one_allowance_for_all_connections(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
     as_nobody(|| {
         let first = daemon.connect();
         let (handles, error) = open_all(&first);

@@ -121,6 +121,14 @@ impl Vendor {
         }
     }
 
+    /// What the daemon's option `--unit` calls it.
+    pub(crate) fn option(self) -> &'static str {
+        match self {
+            Self::Vtd => "vtd",
+            Self::Amdvi => "amdvi",
+        }
+    }
+
     /// What reports call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
