@@ -181,6 +181,7 @@ fn absent_functions_read_as_ones(context: &mut Context) -> Outcome {
         let found = context.platform().config_read(absent, 0);
         require!(found == u32::MAX, "{absent} reads {found:#x}");
     }
+    // The bridge is conventional PCI, and has no more than 256 bytes.
     let extended = context.platform().config_read(address(0, 0, 0), 0x100);
     require!(extended == u32::MAX, "extended configuration space reads {extended:#x}");
     Ok(())

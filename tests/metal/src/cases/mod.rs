@@ -19,12 +19,13 @@ pub mod vtd;
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 7] = [
+pub static SUITES: [Suite; 8] = [
     bare::SUITE,
     vtd::SUITE,
     amdvi::SUITE,
     engine::SUITE,
     engine::GROUP,
+    engine::APART,
     none::SUITE,
     crash::SUITE,
 ];

@@ -1,20 +1,27 @@
-//! PCI configuration space through ports, and where devices are.
+//! PCI configuration space, and where devices are.
 //!
-//! The ports are configuration mechanism 1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2). They reach
-//! segment 0 and the first 256 bytes of each function, which is all that QEMU's machines need: the rest
-//! reads as all ones.
+//! The first 256 bytes of each function are reached through ports, by configuration mechanism 1 (PCI Local Bus
+//! Specification 3.0, section 3.2.2.3.2); the rest in memory, where the firmware's table MCFG says (PCI Firmware
+//! Specification 3.0, section 4.1.2). Without such a table it reads as all ones, as does every segment but 0.
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ptr::NonNull;
 
 use bitfield_struct::bitfield;
-use dma_types::{PciAddress, SourceId};
+use dma_types::{PciAddress, PhysAddr, SourceId};
 use iommu_engine::platform::ConfigSpace;
 use x86_64::instructions::port::{Port, PortWriteOnly};
 
-/// The two ports.
+use crate::memory::layout::{BUFFERS, Range};
+use crate::memory::physical;
+
+/// The two ports, and the memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports;
+pub struct Configuration {
+    /// Where configuration space is in memory, from bus 0 on.
+    memory: Option<Range>,
+}
 
 /// CONFIG_ADDRESS, at port 0xcf8.
 #[bitfield(u32)]
@@ -36,8 +43,47 @@ struct ConfigAddress {
 
 const CONFIG_ADDRESS: u16 = 0xcf8;
 const CONFIG_DATA: u16 = 0xcfc;
+/// How far into a function the ports reach.
+const PORTS_END: u16 = 0x100;
 
-impl Ports {
+/// Where the MCFG's first description of segment 0 puts configuration space, unless that is where the guest's own
+/// memory is.
+fn described(mcfg: &[u8]) -> Option<Range> {
+    /// After the header, and 8 bytes that are reserved.
+    const DESCRIPTIONS: usize = 44;
+    /// A description: the base as if for bus 0, the segment, the first and the last bus.
+    const BYTES: usize = 16;
+    let descriptions = mcfg.get(DESCRIPTIONS..)?.chunks_exact(BYTES);
+    descriptions
+        .filter_map(|it| {
+            let base = PhysAddr::new(u64::from_le_bytes(*it.first_chunk()?));
+            let [_, _, _, _, _, _, _, _, segment, more, 0, last, ..] = *it else { return None };
+            let bytes = (u64::from(last) + 1) * BUS_BYTES;
+            let range = Range { start: base, bytes };
+            let ours = base < BUFFERS.end() || segment != 0 || more != 0;
+            if ours { None } else { Some(range) }
+        })
+        .next()
+}
+
+/// Each bus's part of the memory, in bytes.
+const BUS_BYTES: u64 = 1 << 20;
+
+impl Configuration {
+    /// Configuration space, with what MCFG says of it, if there is one.
+    pub fn new(mcfg: Option<&[u8]>) -> Self {
+        Self { memory: mcfg.and_then(described) }
+    }
+
+    /// The place in memory of a dword beyond the first 256 bytes.
+    fn pointer(&self, function: PciAddress, offset: u16) -> Option<NonNull<u32>> {
+        let memory = self.memory.filter(|_| function.segment() == 0 && offset.is_multiple_of(4))?;
+        let place = u64::from(function.source().get()) << 12 | u64::from(offset);
+        let address = memory.start.checked_add(place)?;
+        let inside = offset < 4096 && memory.holds(address, 4);
+        if inside { physical::pointer(address, 4).map(NonNull::cast) } else { None }
+    }
+
     /// The data port, with this dword behind it; `None` for one that is out of reach.
     fn select(&mut self, function: PciAddress, offset: u16) -> Option<Port<u32>> {
         let offset = u8::try_from(offset).ok()?;
@@ -56,8 +102,12 @@ impl Ports {
     }
 }
 
-impl ConfigSpace for Ports {
+impl ConfigSpace for Configuration {
     fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
+        if let Some(place) = self.pointer(function, offset).filter(|_| offset >= PORTS_END) {
+            // SAFETY: the firmware says that this is configuration space, which is no memory of ours.
+            return unsafe { place.read_volatile() };
+        }
         match self.select(function, offset) {
             // SAFETY: reading a configuration register changes none of our memory.
             Some(mut data) => unsafe { data.read() },
@@ -66,6 +116,11 @@ impl ConfigSpace for Ports {
     }
 
     fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        if let Some(place) = self.pointer(function, offset).filter(|_| offset >= PORTS_END) {
+            // SAFETY: as above; the caller means to configure the function.
+            unsafe { place.write_volatile(value) };
+            return;
+        }
         if let Some(mut data) = self.select(function, offset) {
             // SAFETY: the caller means to configure the function; the guest's memory is no BAR.
             unsafe { data.write(value) };

@@ -16,7 +16,7 @@ use x86_64::instructions::random::RdRand;
 
 use super::acpi::Acpi;
 use super::clock::Clock;
-use super::config::Ports;
+use super::config::Configuration;
 use super::frames::Frames;
 use super::registers::Windows;
 use super::runs::Runs;
@@ -29,7 +29,7 @@ pub struct Metal {
     frames: Frames,
     runs: Runs,
     windows: Windows,
-    ports: Ports,
+    config: Configuration,
     acpi: Acpi,
     clock: Clock,
     random: RdRand,
@@ -74,13 +74,14 @@ impl Metal {
     pub unsafe fn new(start_info: &StartInfo) -> Result<Self, MachineError> {
         let acpi = Acpi::new(start_info.rsdp);
         let timer = acpi.power_management_timer(physical::copy).ok_or(MachineError::Timer)?;
+        let mcfg = acpi.table(*b"MCFG", physical::copy).ok().flatten();
         Ok(Self {
             // SAFETY: as the caller says.
             frames: unsafe { Frames::new(layout::TABLES) },
             // SAFETY: as the caller says.
             runs: unsafe { Runs::new(layout::BUFFERS) },
             windows: Windows::default(),
-            ports: Ports,
+            config: Configuration::new(mcfg.as_deref()),
             acpi,
             clock: Clock::new(timer),
             random: RdRand::new().ok_or(MachineError::Random)?,
@@ -178,11 +179,11 @@ impl Registers for Metal {
 
 impl ConfigSpace for Metal {
     fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
-        self.ports.config_read(function, offset)
+        self.config.config_read(function, offset)
     }
 
     fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
-        self.ports.config_write(function, offset, value);
+        self.config.config_write(function, offset, value);
     }
 }
 

@@ -33,9 +33,9 @@ const EDU_BELOW: &str = "edu,bus=below,dma_mask=0xffffffffffffffff";
 const PORT: &str = "pcie-root-port,id=port0,chassis=1,slot=1";
 const PORT_ALONE: &str = "pcie-root-port,id=below,chassis=1,slot=1";
 
-/// No QEMU makes reserved ranges (RMRR, IVMD), several units or ports without ACS below one with it: those are cases
-/// on the simulator alone.
-const VARIANTS: [Variant; 11] = [
+/// No QEMU makes reserved ranges (RMRR, IVMD), several units, or scopes in its tables: those are cases on the simulator
+/// alone.
+const VARIANTS: [Variant; 13] = [
     Variant { name: "none", cases: "bare none", iommu: Iommu::None, devices: &[EDU] },
     Variant { name: "vtd-39", cases: "vtd engine", iommu: SMALL, devices: &[EDU] },
     Variant { name: "vtd-48", cases: "vtd engine", iommu: VTD, devices: &[EDU] },
@@ -90,6 +90,28 @@ const VARIANTS: [Variant; 11] = [
         devices: &[
             "pci-bridge,id=below,chassis_nr=1",
             "edu,bus=below,addr=0x3,dma_mask=0xffffffffffffffff",
+        ],
+    },
+    Variant {
+        name: "vtd-ports",
+        cases: "apart",
+        iommu: VTD,
+        devices: &[
+            "pcie-root-port,id=port0,chassis=1,slot=1,addr=0x3.0,multifunction=on",
+            "pcie-root-port,id=port1,chassis=2,slot=2,addr=0x3.1",
+            "edu,bus=port0,dma_mask=0xffffffffffffffff",
+            "edu,bus=port1,dma_mask=0xffffffffffffffff",
+        ],
+    },
+    Variant {
+        name: "vtd-ports-without-acs",
+        cases: "group",
+        iommu: VTD,
+        devices: &[
+            "pcie-root-port,id=port0,chassis=1,slot=1,addr=0x3.0,multifunction=on,disable-acs=on",
+            "pcie-root-port,id=port1,chassis=2,slot=2,addr=0x3.1,disable-acs=on",
+            "edu,bus=port0,dma_mask=0xffffffffffffffff",
+            "edu,bus=port1,dma_mask=0xffffffffffffffff",
         ],
     },
     Variant { name: "amdvi", cases: "amdvi engine", iommu: Iommu::AmdVi, devices: &[EDU] },

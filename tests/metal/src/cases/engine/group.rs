@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use dma_types::Access;
+use dma_types::{Access, Iova};
 use iommu_engine::fault::Tried;
 use libdma::{Buffer, Device};
 
-use super::blocking::{OTHER, expect};
+use super::blocking::{MARK, OTHER, expect};
 use super::canary::Canary;
 use super::rig::{Rig, with_service};
 use crate::edu::{Direction, Edu};
@@ -51,6 +51,31 @@ pub(super) fn devices_that_cannot_be_kept_apart_are_confined_as_one(
         second_transfer(rig, &second, Direction::FromDevice, canary.address())?;
         rig.expect_fault_of(&second, canary.address(), Tried::Write)?;
         canary.check()
+    })
+}
+
+/// That devices behind ports which send their requests up to the unit have a domain each, and reach nothing of each
+/// other's.
+pub(super) fn devices_behind_ports_with_acs_are_kept_apart(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let second = Edu::find_second(rig.service.lock().platform_mut())?;
+        let (first_device, second_device) = (rig.open()?, open(rig, &second)?);
+        let mine = first_device.allocate(4096, Some(Access::ReadWrite), "the first one's")?;
+        // Two pages, so that they lie at other addresses than the first one's.
+        let its = second_device.allocate(8192, Some(Access::ReadWrite), "the second one's")?;
+        let (my_place, its_place) =
+            (mine.iova().unwrap_or_default(), its.iova().unwrap_or_default());
+        mine.write(0, &MARK)?;
+        copy(rig, &second, &its, its_place.get(), &its, its_place.get())?;
+        rig.load(&mine, my_place, &MARK)?;
+        rig.expect_no_fault()?;
+        let beyond = Iova::new(its_place.get() + 4096);
+        rig.transfer(Direction::FromDevice, beyond.get(), 16)?;
+        rig.expect_fault(beyond.get(), Tried::Write)?;
+        expect(&its, &OTHER, "what the first device has no business with")?;
+        let domains = rig.service.lock().engine().domains().count();
+        require!(domains == 2, "there are {domains} domains");
+        Ok(())
     })
 }
 

@@ -8,7 +8,7 @@
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
-//! | [`group`] | two devices that no unit can keep apart |
+//! | [`group`] | two devices that a unit can keep apart, or cannot |
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
 pub mod blocking;
@@ -30,7 +30,10 @@ use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
     r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
 };
-use self::group::devices_that_cannot_be_kept_apart_are_confined_as_one;
+use self::group::{
+    devices_behind_ports_with_acs_are_kept_apart,
+    devices_that_cannot_be_kept_apart_are_confined_as_one,
+};
 use self::moving::{
     a_large_page_is_walked, data_moves_both_ways_through_an_io_address,
     interrupts_of_a_device_that_is_held_arrive,
@@ -45,6 +48,10 @@ use crate::harness::Suite;
 /// The suite for a machine with two devices in one group.
 pub const GROUP: Suite =
     Suite { name: "group", cases: cases![devices_that_cannot_be_kept_apart_are_confined_as_one] };
+
+/// The suite for a machine with two devices, each behind a port with ACS.
+pub const APART: Suite =
+    Suite { name: "apart", cases: cases![devices_behind_ports_with_acs_are_kept_apart] };
 
 /// The suite.
 pub const SUITE: Suite = Suite {
