@@ -12,6 +12,7 @@ mod amdvi;
 mod bring_up;
 mod deferred;
 mod failing;
+mod growth;
 mod identity;
 mod invalidation;
 mod isolation;
