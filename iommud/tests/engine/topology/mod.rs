@@ -1,6 +1,8 @@
 //! Machines as they are built: bridges, several units, aliases, groups and reserved memory.
 
 mod aliases;
+mod groups;
+mod reserved;
 mod scopes;
 pub(crate) mod table;
 pub(crate) mod traffic;
