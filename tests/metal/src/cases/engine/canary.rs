@@ -11,7 +11,7 @@ use super::rig::Rig;
 use crate::harness::{Failure, Outcome};
 use crate::require;
 
-/// A page of memory that begins with [`MARK`]. It is taken back at the end of its case.
+/// A page of memory that begins with a known mark. It is taken back at the end of its case.
 pub struct Canary {
     address: u64,
     memory: NonNull<[u8; 16]>,
@@ -35,7 +35,7 @@ impl Canary {
         self.address
     }
 
-    /// Whether it still begins with [`MARK`].
+    /// Whether it still begins with a known mark.
     pub fn check(&self) -> Outcome {
         // SAFETY: as above.
         let found = unsafe { self.memory.read_volatile() };
