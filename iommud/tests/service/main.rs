@@ -7,6 +7,7 @@ mod vendor;
 
 mod batches;
 mod buffers;
+mod groups;
 mod hostile;
 mod quotas;
 mod reports;
