@@ -37,6 +37,13 @@ pub(crate) struct Device {
     pub(crate) handles: u32,
 }
 
+/// A row of `groups`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) devices: Vec<String>,
+    pub(crate) held: Vec<String>,
+}
+
 /// A row of `domains`.
 #[derive(Deserialize)]
 pub(crate) struct Domain {

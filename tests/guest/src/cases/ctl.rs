@@ -1,11 +1,13 @@
 //! iommuctl: what it writes, and its exit codes.
 
+use std::slice;
+
 use serde_json::Value;
 
 use crate::devices;
 use crate::failure::{Outcome, require};
 use crate::programs::{Program, run, run_as_nobody, start_iommud};
-use crate::reports;
+use crate::reports::{self, Group};
 use crate::unit::Unit;
 
 /// The reports: the first and the last column of each table, and something that each row has in both forms.
@@ -45,6 +47,22 @@ pub(super) fn tables_and_json() -> Outcome {
     require!(run("iommuctl", &[])?.expect(0)?.lines == units, "units are not shown by default");
     let faults = run("iommuctl", &["faults"])?;
     require!(!tells || faults.line(&name)?.contains(" read "), "{:?}", faults.lines);
+    Ok(())
+}
+
+pub(super) fn groups() -> Outcome {
+    let _iommud = start_iommud()?;
+    let [first, second] = devices::both_edus()?.map(|edu| edu.name());
+    let mut driver = Program::start("edud", &["--device", &first, "--hold"])?;
+    driver.wait_line("holding")?;
+    let groups: Vec<Group> = reports::rows("groups")?;
+    for name in [&first, &second] {
+        let groups: Vec<_> = groups.iter().filter(|group| group.devices.contains(name)).collect();
+        require!(groups.len() == 1, "{name} is in {groups:?}");
+        let expected: &[String] = if *name == first { slice::from_ref(&first) } else { &[] };
+        require!(groups[0].held == expected, "of {name}'s group {:?} are held", groups[0].held);
+    }
+    run("iommuctl", &["groups"])?.expect(0)?.line("REQUESTERS")?;
     Ok(())
 }
 

@@ -69,6 +69,7 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::long("r4_nothing_is_reached_after_death", killed::reaches_nothing),
     Spec::long("r5_garbage_disturbs_nobody", hostile::garbage_disturbs_nobody),
     Spec::new("iommuctl_reports_as_table_and_as_json", ctl::tables_and_json),
+    Spec::new("iommuctl_tells_which_devices_go_together", ctl::groups),
     Spec::new("iommuctl_has_its_exit_codes", ctl::exit_codes),
 ];
 
