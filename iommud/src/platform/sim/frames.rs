@@ -40,17 +40,22 @@ impl FrameBook {
     }
 
     /// This many frames in a row that nobody holds, the first a multiple of their number rounded up to a power of
-    /// two; `None` for no frames. They are taken from those that were never given out.
+    /// two: the lowest there are. `None` for no frames.
     pub fn take_run(&mut self, frames: usize) -> Option<usize> {
         let align = frames.checked_next_power_of_two().filter(|_| frames > 0)?;
-        let first = self.fresh.checked_next_multiple_of(align)?;
-        let end = first.checked_add(frames).filter(|&end| end <= self.live.len())?;
         if self.count.checked_add(frames)? > self.limit {
             return None;
         }
+        let is_free = |first: &usize| {
+            let run = first.checked_add(frames).and_then(|end| self.live.get(*first..end));
+            run.is_some_and(|run| run.iter().all(|live| !live))
+        };
+        let first = (0..self.live.len()).step_by(align).find(is_free)?;
+        let run = first..first + frames;
+        self.free.retain(|frame| !run.contains(frame));
         self.free.extend(self.fresh..first);
-        self.live[first..end].fill(true);
-        self.fresh = end;
+        self.fresh = self.fresh.max(run.end);
+        self.live[run].fill(true);
         self.count += frames;
         Some(first)
     }
