@@ -71,7 +71,7 @@ pub struct Parts<'a> {
     /// Its way of invalidating.
     pub invalidator: &'a mut Invalidator,
     /// Its event log.
-    pub event_log: &'a EventLog,
+    pub event_log: &'a mut EventLog,
     /// Its device table.
     pub table: &'a DeviceTable,
     /// How its control register is to be in the end.
@@ -110,8 +110,12 @@ impl BringUp {
         platform: &mut impl Platform,
     ) -> Result<(), UnitFailure> {
         // Every step leads to a later one, so that this ends.
-        while self.step != Step::Finished && self.is_done(parts, platform)? {
-            self.step = self.begin_next(parts, platform);
+        while self.step != Step::Finished {
+            let found = Found::read(parts.registers, platform)?;
+            if !self.is_done(found, parts, platform)? {
+                break;
+            }
+            self.step = self.begin_next(found, parts, platform);
             self.since = platform.now();
         }
         Ok(())
@@ -120,14 +124,10 @@ impl BringUp {
     /// Whether the unit has done what the step waits for.
     fn is_done(
         &mut self,
+        Found { status, control }: Found,
         parts: &mut Parts<'_>,
         platform: &mut impl Platform,
     ) -> Result<bool, UnitFailure> {
-        let status: Status = parts.registers.read(platform);
-        if status == Status::GONE {
-            return Err(UnitFailure::Vanished);
-        }
-        let control: Control = parts.registers.read(platform);
         Ok(match self.step {
             Step::Begin => {
                 self.found_translating = control.translation();
@@ -145,13 +145,18 @@ impl BringUp {
     }
 
     /// Begins the step after this one, leaving out what the unit does not need.
-    fn begin_next(&mut self, parts: &mut Parts<'_>, platform: &mut impl Platform) -> Step {
+    fn begin_next(
+        &mut self,
+        Found { status, control: found }: Found,
+        parts: &mut Parts<'_>,
+        platform: &mut impl Platform,
+    ) -> Step {
         let registers = parts.registers;
-        let status: Status = registers.read(platform);
-        let found: Control = registers.read(platform);
         // A guard is a step's need; the first that is needed, in this order, is next.
         let after = |step: Step| order(self.step) < order(step);
-        if after(Step::StopOldRings) && status.anything_runs() {
+        // A ring that has stopped by itself is still turned on, and would not start again as ours.
+        let rings = status.anything_runs() || found != found.without_rings();
+        if after(Step::StopOldRings) && rings {
             registers.write(platform, found.without_rings());
             return Step::StopOldRings;
         }
@@ -168,6 +173,24 @@ impl BringUp {
             return Step::Invalidate(parts.invalidator.submit_everything(platform, registers));
         }
         Step::Finished
+    }
+}
+
+/// What a unit says of itself.
+#[derive(Clone, Copy)]
+struct Found {
+    status: Status,
+    control: Control,
+}
+
+impl Found {
+    /// Asks it. What is written back of this is never what a unit reads that is gone (rule R5).
+    fn read(registers: &RegisterFile, platform: &mut impl Platform) -> Result<Self, UnitFailure> {
+        let (status, control) = (registers.read(platform), registers.read(platform));
+        if status == Status::GONE || control == Control::GONE {
+            return Err(UnitFailure::Vanished);
+        }
+        Ok(Self { status, control })
     }
 }
 
@@ -195,7 +218,7 @@ fn install(parts: &mut Parts<'_>, platform: &mut impl Platform, translating: boo
     registers.write(platform, ExclusionLimit::new());
     registers.write(platform, Status::clearing_all());
     parts.invalidator.install(platform, registers);
-    parts.event_log.install(platform, registers);
+    parts.event_log.install(platform, registers, parts.control);
     parts.table.announce(platform, registers);
     registers.write(platform, parts.control.with_translation(translating));
     registers.write(platform, parts.control);

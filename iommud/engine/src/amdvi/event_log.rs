@@ -35,12 +35,14 @@ pub struct EventLog {
     head: u16,
     /// Since when that event is waited for, though the unit has counted it.
     waiting: Option<Instant>,
+    /// How the control register is to be while the unit logs to it; `None` as long as it does not.
+    control: Option<Control>,
 }
 
 impl EventLog {
     /// An empty log, or `None` if there is no frame for it.
     pub fn new(frames: &mut impl TableFrames) -> Option<Self> {
-        Some(Self { events: frames.alloc_frame()?, head: 0, waiting: None })
+        Some(Self { events: frames.alloc_frame()?, head: 0, waiting: None, control: None })
     }
 
     /// Gives its frame back. Only for a log that no unit has been told of.
@@ -48,20 +50,30 @@ impl EventLog {
         frames.free_frame(self.events);
     }
 
-    /// Tells a unit whose event log is off where it is.
-    pub fn install(&self, platform: &mut impl Registers, registers: &RegisterFile) {
+    /// Tells a unit whose event log is off where it is. `control` is how the unit is to run.
+    pub fn install(
+        &mut self,
+        platform: &mut impl Registers,
+        registers: &RegisterFile,
+        control: Control,
+    ) {
+        self.control = Some(control);
         registers.write(platform, EventLogBase(RingBase::new().with_start(self.events)));
         registers.write(platform, EventLogHead(RingPlace::new()));
         registers.write(platform, EventLogTail(RingPlace::new()));
     }
 
     /// Reads the events that the unit logged, and makes room for more. True if more came than there was room for.
+    ///
+    /// A unit that does not log here is left alone: turned on, its log would be wherever firmware had it, in memory
+    /// that may be anyone's by now.
     pub fn take(
         &mut self,
         platform: &mut impl Platform,
         registers: &RegisterFile,
         faults: &mut Vec<Fault>,
     ) -> bool {
+        let Some(control) = self.control else { return false };
         // What comes later shows in the next status, so that no overflow goes unseen.
         let status: Status = registers.read(platform);
         if status == Status::GONE {
@@ -69,7 +81,7 @@ impl EventLog {
         }
         self.drain(platform, registers, faults);
         if !status.event_log_runs() || status.event_overflow() {
-            restart(platform, registers);
+            restart(platform, registers, control);
         }
         status.event_overflow()
     }
@@ -125,8 +137,10 @@ impl EventLog {
 
 /// Starts a log that has stopped: turned off, its overflow cleared, turned on. If it has not stopped yet, the
 /// next time.
-fn restart(platform: &mut impl Platform, registers: &RegisterFile) {
-    let control: Control = registers.read(platform);
+///
+/// The rest of the control register is written as it is to be, and not as it reads, so that nothing a unit makes up
+/// turns anything on, or translation off (rules R1 and R5).
+fn restart(platform: &mut impl Platform, registers: &RegisterFile, control: Control) {
     registers.write(platform, control.with_event_log(false));
     let status: Status = registers.read(platform);
     if !status.event_log_runs() {
@@ -150,9 +164,10 @@ mod tests {
     fn running() -> (FakeMachine, RegisterFile, EventLog) {
         let mut machine = FakeMachine::new();
         let registers = FakeMachine::registers();
-        let log = EventLog::new(&mut machine).unwrap();
-        log.install(&mut machine, &registers);
-        registers.write(&mut machine, Control::new().with_translation(true).with_event_log(true));
+        let mut log = EventLog::new(&mut machine).unwrap();
+        let control = Control::new().with_translation(true).with_event_log(true);
+        log.install(&mut machine, &registers, control);
+        registers.write(&mut machine, control);
         (machine, registers, log)
     }
 
@@ -185,6 +200,20 @@ mod tests {
         assert_eq!((read.len(), lost), (255, true));
         machine.log(fault(0x7000));
         assert_eq!(take(&mut machine, &registers, &mut log), ([0x7000].into(), false));
+    }
+
+    #[test]
+    fn r1_a_log_runs_again_without_anything_else_being_as_the_unit_made_it_up() {
+        for noise in [0, u64::MAX, 0x10_0000_3004] {
+            let (mut machine, registers, mut log) = running();
+            (0..300).for_each(|n| machine.log(fault(n << 12)));
+            machine.words[0x18 / 8] = noise;
+            machine.writes.clear();
+            assert!(take(&mut machine, &registers, &mut log).1);
+            let control: Vec<u64> =
+                machine.writes.iter().filter(|it| it.0 == 0x18).map(|it| it.1).collect();
+            assert_eq!(control, [0x1, 0x5], "{noise:#x}");
+        }
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub(super) struct FakeMachine {
     /// Rings stop as soon as they are told to, or never.
     pub(super) stops: bool,
     pub(super) now: u64,
-    stopped: bool,
+    /// Its command buffer has stopped at an error, and runs again after a change from off to on.
+    pub(super) stopped: bool,
 }
 
 impl FakeMachine {

@@ -43,6 +43,8 @@ enum Request {
 #[derive(Debug)]
 pub struct Invalidator {
     buffer: CommandBuffer,
+    /// How the control register is to be while the unit runs.
+    control: Control,
     /// Whether the unit knows the command that forgets everything.
     has_all: bool,
     /// The requesters whose entries must be named to be forgotten, even when everything is.
@@ -54,14 +56,20 @@ pub struct Invalidator {
 }
 
 impl Invalidator {
-    /// By commands in this buffer. `has_all` is
+    /// By commands in this buffer. `control` is how the unit is to run, and `has_all` is
     /// [`ExtendedFeatures::invalidate_all`](super::registers::ExtendedFeatures::invalidate_all).
     ///
     /// QEMU looks at the entries of some requesters only when told of each (with `dma-remap=on`): those are to
     /// be in `named`, for a unit that may be virtual.
-    pub fn new(buffer: CommandBuffer, has_all: bool, named: Vec<RangeInclusive<SourceId>>) -> Self {
+    pub fn new(
+        buffer: CommandBuffer,
+        control: Control,
+        has_all: bool,
+        named: Vec<RangeInclusive<SourceId>>,
+    ) -> Self {
         Self {
             buffer,
+            control,
             has_all,
             named,
             line: VecDeque::new(),
@@ -168,12 +176,12 @@ impl Invalidator {
         Ok(())
     }
 
-    /// Starts a buffer that has stopped anew, with one thing to do: to forget everything.
+    /// Starts a buffer that has stopped anew, with one thing to do: to forget everything. The rest of the control
+    /// register is written as it is to be, whatever it reads (rules R1 and R5).
     fn restart(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
-        let control: Control = registers.read(platform);
-        registers.write(platform, control.with_command_buffer(false));
+        registers.write(platform, self.control.with_command_buffer(false));
         self.buffer.install(platform, registers);
-        registers.write(platform, control.with_command_buffer(true));
+        registers.write(platform, self.control);
         self.line.clear();
         self.restarted = Ticket(self.tickets.submitted().0 + 1);
         self.submit_everything(platform, registers);

@@ -60,7 +60,7 @@ impl UnitCapabilities {
         image: Option<ExtendedFeatures>,
     ) -> Result<Self, UnitRefusal> {
         let control: Control = registers.read(platform);
-        if control.into_bits() == u64::MAX {
+        if control == Control::GONE {
             return Err(UnitRefusal::AllOnes("control"));
         }
         // A unit of before the register has no feature that matters here, and four levels are what all have.

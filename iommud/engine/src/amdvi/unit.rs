@@ -77,16 +77,17 @@ impl Unit {
         } else {
             Vec::new()
         };
+        let control = spec.control(table.segments_order());
         Ok(Self {
             base: spec.base,
             segment: spec.segment,
             capabilities,
             registers,
-            control: spec.control(table.segments_order()),
+            control,
             table,
             event_log,
             domain_ids: DomainIds::new(DOMAIN_IDS),
-            invalidator: Invalidator::new(buffer, features.invalidate_all(), named),
+            invalidator: Invalidator::new(buffer, control, features.invalidate_all(), named),
             phase: Phase::Starting(BringUp::new(platform.now())),
             found_translating: false,
         })
@@ -181,7 +182,7 @@ impl Unit {
                 let mut parts = Parts {
                     registers: &self.registers,
                     invalidator: &mut self.invalidator,
-                    event_log: &self.event_log,
+                    event_log: &mut self.event_log,
                     table: &self.table,
                     control: self.control,
                 };

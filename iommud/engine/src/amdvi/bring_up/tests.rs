@@ -62,9 +62,24 @@ fn r1_translation_that_was_on_stays_on_while_the_table_changes() {
 }
 
 #[test]
+fn a_ring_of_firmware_s_that_stopped_by_itself_is_turned_off_before_ours_is_on() {
+    // Turned on, and stopped at an error: with translation, and without.
+    for found in [0x1005, 0x1004] {
+        let mut machine = FakeMachine::new();
+        machine.words[CONTROL / 8] = found;
+        machine.stopped = true;
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        unit.poll(&mut machine);
+        assert_eq!(unit.state(), UnitState::Running);
+        assert_eq!(control(&machine)[0], found & 1);
+        assert_eq!(machine.codes(), [8, 1]);
+    }
+}
+
+#[test]
 fn translation_of_another_kind_is_turned_off_first() {
     // Guest translation and x2APIC; a table in segments.
-    for found in [0x4_0000_0001_1005, 0xc_0000_0001] {
+    for found in [0x4_0000_0001_0001, 0xc_0000_0001] {
         let mut machine = FakeMachine::new();
         machine.words[CONTROL / 8] = found;
         let mut unit = Unit::new(&mut machine, &spec()).unwrap();
@@ -85,6 +100,10 @@ fn rings_of_firmware_s_that_do_not_stop_end_it() {
     let what = "turn off the command buffer and the logs that firmware left";
     assert_eq!(failure, UnitFailure::StartTimedOut { what });
     assert_eq!(machine.word(DEVICE_TABLE), 0, "its tables are firmware's still");
+    // And so is its event log: turned on again, it would be written to memory that is anyone's by now.
+    let before = machine.writes.len();
+    assert!(!unit.take_faults(&mut machine, &mut Vec::new()));
+    assert_eq!(machine.writes.len(), before);
 }
 
 #[test]
@@ -122,6 +141,16 @@ fn a_unit_that_vanishes_is_given_up() {
     machine.words.fill(u64::MAX);
     unit.poll(&mut machine);
     assert_eq!(unit.state(), UnitState::Failed(UnitFailure::Vanished));
+}
+
+#[test]
+fn r5_a_control_register_that_no_unit_answers_for_is_not_written_back() {
+    let mut machine = FakeMachine::new();
+    let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+    machine.words[CONTROL / 8] = u64::MAX;
+    unit.poll(&mut machine);
+    assert_eq!(unit.state(), UnitState::Failed(UnitFailure::Vanished));
+    assert_eq!(machine.writes, []);
 }
 
 #[test]

@@ -12,9 +12,10 @@ fn running(has_all: bool) -> (FakeMachine, RegisterFile, Invalidator) {
     let mut machine = FakeMachine::new();
     let registers = FakeMachine::registers();
     let buffer = CommandBuffer::new(&mut machine).unwrap();
-    let mut invalidator = Invalidator::new(buffer, has_all, Vec::new());
+    let control = Control::new().with_translation(true).with_command_buffer(true);
+    let mut invalidator = Invalidator::new(buffer, control, has_all, Vec::new());
     invalidator.install(&mut machine, &registers);
-    registers.write(&mut machine, Control::new().with_translation(true).with_command_buffer(true));
+    registers.write(&mut machine, control);
     (machine, registers, invalidator)
 }
 
@@ -99,6 +100,21 @@ fn r2_after_a_stop_nothing_is_confirmed_before_everything_is_forgotten() {
     let next = invalidator.submit(&mut machine, &registers, FORGET);
     assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
     assert!(invalidator.confirmed() > next);
+}
+
+#[test]
+fn r1_a_buffer_runs_again_without_anything_else_being_as_the_unit_made_it_up() {
+    for noise in [0, u64::MAX, 0x10_0000_3004] {
+        let (mut machine, registers, mut invalidator) = running(true);
+        machine.stop_at = Some(3);
+        invalidator.submit(&mut machine, &registers, FORGET);
+        machine.words[0x18 / 8] = noise;
+        machine.writes.clear();
+        assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+        let control: Vec<u64> =
+            machine.writes.iter().filter(|it| it.0 == 0x18).map(|it| it.1).collect();
+        assert_eq!(control, [0x1, 0x1001], "{noise:#x}");
+    }
 }
 
 #[test]

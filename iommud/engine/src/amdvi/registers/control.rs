@@ -84,6 +84,9 @@ pub struct Control {
 register!(Control: u64, 0x0018, Readable Writable);
 
 impl Control {
+    /// What a read gives when no unit answers.
+    pub const GONE: Self = Self::from_bits(u64::MAX);
+
     /// The same with everything off by which the unit reads or writes memory for itself, or interrupts.
     pub const fn without_rings(self) -> Self {
         self.with_event_log(false)
