@@ -18,6 +18,7 @@ mod invalidation;
 mod isolation;
 mod knobs;
 mod leaks;
+mod many_units;
 mod overtaking;
 mod rig;
 mod topology;

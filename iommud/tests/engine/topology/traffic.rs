@@ -41,7 +41,7 @@ impl Vendor {
                 let place = config.amdvi_units.iter().filter(|unit| !is_rest(&unit.scope)).count();
                 let unit = AmdviUnitConfig {
                     base: 0xfe00_0000 + 0x1_0000 * place as u64,
-                    function: PciAddress::from_source(segment, SourceId::new(0xb0 + place as u16)),
+                    function: PciAddress::from_source(segment, SourceId::new(0xc0 + place as u16)),
                     scope,
                     blocks: vec![IvhdKind::Extended],
                     io_apic: None,
