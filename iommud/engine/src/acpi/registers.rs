@@ -44,6 +44,9 @@ pub enum UnitFault {
     /// Linux too keeps the first alone.
     #[error("its registers at {0} are another unit's already")]
     Twice(PhysAddr),
+    /// IVRS: HATDis. The unit would confine nothing.
+    #[error("it is said not to translate by host page tables")]
+    NoHostTables,
     /// IVRS: another block of the same type describes a unit that is the same PCI function.
     #[error("its function, {0}, is another unit's already")]
     SameFunction(PciAddress),

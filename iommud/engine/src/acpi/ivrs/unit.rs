@@ -199,6 +199,14 @@ impl Reported {
         }
     }
 
+    /// Whether the unit cannot translate by host tables. Blocks of type 10h do not tell.
+    fn host_translation_disabled(self) -> bool {
+        match self {
+            Self::Features(_) => false,
+            Self::Registers { attributes, .. } => attributes.host_translation_disabled(),
+        }
+    }
+
     /// Whether the unit has performance counters.
     fn counters(self) -> bool {
         match self {
@@ -240,8 +248,11 @@ impl Ivhd {
         PciAddress::from_source(self.segment, self.function)
     }
 
-    /// Whether there can be a unit at this address.
+    /// Whether there can be a unit at this address, and it can be used.
     pub(super) fn judge(&self) -> Result<(), UnitFault> {
+        if self.reported.host_translation_disabled() {
+            return Err(UnitFault::NoHostTables);
+        }
         registers::judge(self.registers, self.register_bytes, REGISTER_BYTES)
     }
 }

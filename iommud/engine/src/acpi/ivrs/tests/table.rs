@@ -58,7 +58,7 @@ fn the_fields_of_a_unit_are_where_the_specification_has_them() {
     };
     assert_eq!(extended, 0x206d_73ef_2225_4ade);
     assert_eq!(extended2, 0x8000_0000_0000_0010);
-    assert!(attributes.host_translation_disabled());
+    assert!(!attributes.host_translation_disabled());
     assert_eq!((attributes.counters(), attributes.counter_banks()), (4, 2));
     assert_eq!(attributes.msi_number_page_requests(), 0);
 
@@ -260,6 +260,13 @@ fn r5_a_unit_at_no_usable_address_is_refused_alone() {
     // The block of type 10h puts the unit elsewhere.
     assert_eq!(ivrs.refused.len(), 2);
     assert!(matches!(ivrs.refused[1].refusal, Refusal::Unit(_, UnitFault::PastEnd { .. })));
+}
+
+#[test]
+fn r1_a_unit_that_cannot_translate_is_refused_alone() {
+    let refused = told(&patched(0x60, &[0x01]));
+    let text = "an IOMMU (IVHD) is not used: it is said not to translate by host page tables";
+    assert_eq!(refused, [(0x4c, text.to_string())]);
 }
 
 #[test]
