@@ -53,7 +53,8 @@ impl Completion {
         Self { first: Some((UnitId(u16::MAX), Ticket::NEVER)), more: Vec::new() }
     }
 
-    /// A batch of unmaps to be told to the units, and confirmed by them.
+    /// A batch of unmaps of one domain, to be told to the units and confirmed by them. With batches of other domains
+    /// it must not be joined: each domain's are confirmed in an order of their own.
     pub const fn gathered(batch: Ticket) -> Self {
         Self { first: Some((UnitId::GATHERED, batch)), more: Vec::new() }
     }

@@ -6,15 +6,17 @@ use dma_types::Access;
 use iommu_engine::completion::Progress;
 use iommu_engine::engine::deferred::{LONGEST_WAIT, MOST_GATHERED};
 use iommu_engine::policy::{Devices, Invalidation, Policy, Rule};
+use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, edu};
-use crate::vendor::Vendor;
+use crate::rig::{Rig, edu, other};
+use crate::vendor::{Vendor, slow_down};
 
 both! {
     r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again,
     many_unmaps_are_one_request_and_a_full_batch_does_not_wait,
     r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered,
     a_rule_makes_one_device_strict_again,
+    r2_a_stuck_unit_holds_nothing_up_that_was_gathered_with_what_it_knows,
 }
 
 fn deferred() -> Policy {
@@ -92,5 +94,27 @@ fn a_rule_makes_one_device_strict_again(vendor: Vendor) {
     rig.write(iova.get(), &[1; 8]).unwrap();
     rig.unmap(domain, iova, 4096);
     assert!(rig.write(iova.get(), &[2; 8]).is_err());
+    rig.check();
+}
+
+fn r2_a_stuck_unit_holds_nothing_up_that_was_gathered_with_what_it_knows(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.two_units(), deferred());
+    let (here, there) = (rig.attach(edu()), rig.attach(other()));
+    let (run, another) = (rig.run(4096), rig.run(4096));
+    let iova = rig.map(here, run, 4096, Access::ReadWrite);
+    let stuck = rig.map(there, another, 4096, Access::ReadWrite);
+    slow_down(&mut rig.platform.machine_mut(), Takes::Never);
+    let Rig { platform, engine } = &mut rig;
+    let never = engine.unmap(platform, there, stuck, 4096).unwrap();
+    let soon = engine.unmap(platform, here, iova, 4096).unwrap();
+    rig.pass(LONGEST_WAIT);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.engine.progress(&soon), Progress::Done);
+    assert_eq!(rig.engine.progress(&never), Progress::Pending);
+    for _ in 0..3 {
+        rig.pass(Duration::from_secs(1));
+    }
+    assert_eq!(rig.engine.progress(&never), Progress::Failed);
+    assert_eq!(rig.map(here, run, 4096, Access::ReadWrite), iova, "its addresses are free again");
     rig.check();
 }

@@ -7,6 +7,7 @@ use iommu_engine::completion::Progress;
 use iommu_engine::error::EngineError;
 use iommu_engine::fault::FaultReason;
 use iommu_engine::platform::{ConfigSpace, Registers, TableFrames};
+use iommu_engine::records::UnitRecord;
 use iommu_engine::unit::{Mismatch, UnitFailure, UnitState};
 use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::AmdviConfig;
@@ -14,6 +15,7 @@ use iommu_sim::pace::{Completion as Takes, Health};
 use iommu_sim::vtd::VtdConfig;
 
 use crate::rig::{Rig, edu, other};
+use crate::topology::traffic::at;
 use crate::vendor::{Vendor, slow_at_all, slow_down};
 
 both! {
@@ -22,6 +24,7 @@ both! {
     r2_what_two_units_know_is_gone_when_both_have_confirmed,
     r5_a_unit_that_vanishes_while_it_starts_is_given_up,
     r5_a_unit_that_vanishes_while_it_forgets_is_given_up,
+    r1_a_group_that_cannot_be_attached_whole_reaches_nothing,
 }
 
 /// A machine whose first unit is this one.
@@ -276,4 +279,38 @@ fn r5_a_unit_that_vanishes_while_it_forgets_is_given_up(vendor: Vendor) {
     assert_eq!(rig.unit_state(0), UnitState::Failed(UnitFailure::Vanished));
     assert_eq!(rig.engine.progress(&unmapped), Progress::Failed);
     assert_eq!(rig.platform.config_read(edu(), 4) & 4, 0, "bus mastering is off");
+}
+
+fn r1_a_group_that_cannot_be_attached_whole_reaches_nothing(vendor: Vendor) {
+    let card = at("21:01.0");
+    let record =
+        UnitRecord { base: PhysAddr::new(0x1000), segment: 0, root: PhysAddr::new(0x2000) };
+    let mut refused = 0;
+    // Wherever in the ledger its frame ends, and with it the memory for more.
+    for written in 0..32 {
+        let mut rig = Rig::new(vendor.machine().with_pci_bridge());
+        // So that the unit has all the tables that it needs.
+        rig.attach(card);
+        rig.detach(card);
+        let Rig { platform, engine } = &mut rig;
+        let domain = engine.create_domain(platform, &[card]).unwrap();
+        let iova = rig.page(domain);
+        let Rig { platform, engine } = &mut rig;
+        for _ in 0..written {
+            engine.write_record(platform, &record).unwrap();
+        }
+        platform.limit_frames(0);
+        if engine.attach(platform, card, domain).is_ok() {
+            continue;
+        }
+        refused += 1;
+        rig.pass(Duration::from_millis(1));
+        assert!(!rig.reaches(card, iova), "{written}");
+        let Rig { platform, engine } = &mut rig;
+        engine.destroy_domain(platform, domain).unwrap();
+        rig.pass(Duration::from_millis(1));
+        assert!(!rig.reaches(card, iova), "{written}");
+        rig.check();
+    }
+    assert!(refused > 0);
 }

@@ -1,12 +1,16 @@
 //! Devices that the policy leaves unconfined while nobody holds them.
 
-use dma_types::Access;
+use std::time::Duration;
+
+use dma_types::{Access, PciAddress};
+use iommu_engine::completion::Progress;
 use iommu_engine::domain::Owner;
 use iommu_engine::platform::{BufferRuns, TableFrames};
 use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
+use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, blocked, edu};
-use crate::vendor::Vendor;
+use crate::rig::{Rig, blocked, edu, other, whole};
+use crate::vendor::{Vendor, slow};
 
 both! {
     what_is_not_confined_reaches_memory_at_its_own_addresses,
@@ -14,6 +18,14 @@ both! {
     r2_a_map_is_done_only_when_the_unconfined_cannot_reach_its_memory,
     a_device_that_is_held_is_confined_and_afterwards_as_before,
     r1_firmwares_ranges_stay_where_they_are_in_what_is_not_confined,
+    r2_no_map_is_done_while_the_unconfined_may_still_reach_its_memory,
+    r1_memory_that_cannot_be_kept_from_the_unconfined_is_not_said_to_be,
+}
+
+/// One device that the policy leaves unconfined.
+fn unconfined(device: PciAddress) -> Policy {
+    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(device)) };
+    Policy { rules: vec![rule], ..Policy::default() }
 }
 
 /// Memory of the simulated machine's that is nobody's.
@@ -69,18 +81,14 @@ fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers(vendor: Vendo
 
 fn r2_a_map_is_done_only_when_the_unconfined_cannot_reach_its_memory(vendor: Vendor) {
     // One edu is held, and confined; the other is not.
-    let other = "0000:01:00.0".parse().unwrap();
-    let mut policy = Policy::default();
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(other)) };
-    policy.rules.push(rule);
-    let mut rig = Rig::with_policy(vendor.machine().with_root_port(), policy);
-    assert!(rig.engine.reaches_everything(other) && !rig.engine.reaches_everything(edu()));
+    let mut rig = Rig::with_policy(vendor.machine().with_root_port(), unconfined(other()));
+    assert!(rig.engine.reaches_everything(other()) && !rig.engine.reaches_everything(edu()));
     let domain = rig.attach(edu());
     let run = rig.run(4096);
     let place = rig.platform.segments(run)[0].start.get();
-    rig.platform.machine_mut().dma_write(other, place, &[1; 8]).unwrap();
+    rig.platform.machine_mut().dma_write(other(), place, &[1; 8]).unwrap();
     let iova = rig.map(domain, run, 4096, Access::ReadWrite);
-    assert!(blocked(&rig.platform.machine_mut().dma_write(other, place, &[2; 8])));
+    assert!(blocked(&rig.platform.machine_mut().dma_write(other(), place, &[2; 8])));
     rig.write(iova.get(), &[3; 8]).unwrap();
     rig.check();
 }
@@ -117,5 +125,48 @@ fn r1_firmwares_ranges_stay_where_they_are_in_what_is_not_confined(vendor: Vendo
     let mappings = rig.engine.domain(home).unwrap().mappings();
     let firmware: Vec<_> = mappings.filter(|(_, it)| it.owner == Owner::Firmware).collect();
     assert_eq!((firmware[0].0.get(), firmware[0].1.bytes), (0x7d00_0000, 0x1_0000));
+    rig.check();
+}
+
+fn r2_no_map_is_done_while_the_unconfined_may_still_reach_its_memory(vendor: Vendor) {
+    let config = slow(vendor.machine().with_root_port(), Takes::After(1_000_000));
+    let mut rig = Rig::with_policy(config, unconfined(other()));
+    let domain = rig.attach(edu());
+    // So that the table is there, and the unit has nothing else to do.
+    let run = rig.run(4096);
+    rig.map(domain, run, 4096, Access::ReadWrite);
+    let runs = [rig.run(4096), rig.run(4096)];
+    let place = rig.platform.segments(runs[1])[0].start.get();
+    rig.write_from(other(), place).unwrap();
+    let Rig { platform, engine } = &mut rig;
+    engine.map(platform, domain, &whole(runs[0], 4096)).unwrap();
+    let (_, second) = engine.map(platform, domain, &whole(runs[1], 4096)).unwrap();
+    rig.finish(&second);
+    assert!(!rig.reaches(other(), place));
+    rig.check();
+}
+
+fn r1_memory_that_cannot_be_kept_from_the_unconfined_is_not_said_to_be(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine().with_root_port(), unconfined(other()));
+    // Large pages must be taken apart for it, for which there is no frame.
+    rig.platform.limit_frames(0);
+    let run = rig.run(3 << 20);
+    let place = rig.platform.segments(run)[0].start.get();
+    let reach = |rig: &Rig| rig.reaches(other(), place);
+    let Rig { platform, engine } = &mut rig;
+    let kept = engine.follow_arenas(platform);
+    assert!(reach(&rig));
+    assert_ne!(rig.engine.progress(&kept), Progress::Done);
+    let Rig { platform, engine } = &mut rig;
+    let kept = engine.follow_arenas(platform);
+    assert_ne!(rig.engine.progress(&kept), Progress::Done);
+    let remarks = rig.engine.remarks().len();
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.engine.remarks().len(), remarks, "once is enough");
+    rig.platform.limit_frames(4096);
+    let Rig { platform, engine } = &mut rig;
+    let kept = engine.follow_arenas(platform);
+    rig.finish(&kept);
+    assert!(!reach(&rig));
     rig.check();
 }

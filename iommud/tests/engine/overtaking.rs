@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dma_types::Access;
 use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::engine::MapSpec;
 use iommu_engine::platform::ConfigSpace;
 use iommu_engine::unit::UnitState;
 use iommu_sim::MachineConfig;
@@ -11,7 +12,7 @@ use iommu_sim::amdvi::{AmdviConfig, AmdviTiming};
 use iommu_sim::pace::Completion as Takes;
 use iommu_sim::vtd::VtdConfig;
 
-use crate::rig::{Rig, edu};
+use crate::rig::{Rig, edu, whole};
 use crate::vendor::{Vendor, slow, slow_down};
 
 both! {
@@ -20,6 +21,8 @@ both! {
     a_mapping_is_seen_also_where_an_unlinked_table_is_still_walked,
     a_long_line_is_no_stuck_unit,
     what_was_known_to_be_absent_is_seen_once_it_is_there,
+    a_mapping_is_seen_also_where_another_has_just_made_the_table,
+    a_mapping_is_seen_also_where_another_has_just_made_the_table_grow,
 }
 
 fn slow_machine(vendor: Vendor) -> MachineConfig {
@@ -154,4 +157,37 @@ fn forgetful_of_nothing(vendor: Vendor) -> Vec<MachineConfig> {
             [(true, false), (true, true), (false, false), (false, true)].map(amdvi).into()
         }
     }
+}
+
+fn a_mapping_is_seen_also_where_another_has_just_made_the_table(vendor: Vendor) {
+    let mut rig = Rig::new(slow(vendor.machine(), Takes::After(1_000_000)));
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.write(iova.get(), &[1; 8]).unwrap();
+    let Rig { platform, engine } = &mut rig;
+    // Its table with it, which the unit goes on walking for a while.
+    engine.unmap(platform, domain, iova, 4096).unwrap();
+    engine.map(platform, domain, &whole(run, 4096)).unwrap();
+    let (second, seen) = engine.map(platform, domain, &whole(run, 4096)).unwrap();
+    rig.finish(&seen);
+    assert_eq!(rig.write(second.get(), &[1; 8]), Ok(()));
+    rig.check();
+}
+
+fn a_mapping_is_seen_also_where_another_has_just_made_the_table_grow(vendor: Vendor) {
+    let mut rig = Rig::new(slow(vendor.machine(), Takes::After(1_000_000)));
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    assert!(rig.write(0x1_0000_0000, &[1; 8]).is_err());
+    // So that the root is not empty when it grows.
+    rig.map(domain, run, 4096, Access::ReadWrite);
+    assert!(rig.write(0x80_0000_0000, &[1; 8]).is_err());
+    let far = MapSpec { align: 1 << 39, ..whole(run, 4096) };
+    let Rig { platform, engine } = &mut rig;
+    engine.map(platform, domain, &far).unwrap();
+    let (second, seen) = engine.map(platform, domain, &far).unwrap();
+    rig.finish(&seen);
+    assert_eq!(rig.write(second.get(), &[1; 8]), Ok(()), "{second}");
+    rig.check();
 }

@@ -28,6 +28,12 @@ pub(crate) fn blocked<T>(result: &Result<T, Blocked>) -> bool {
     matches!(result, Err(why) if why.is_by_tables())
 }
 
+/// A whole run to be mapped anywhere, for reading and writing.
+pub(crate) fn whole(run: RunId, bytes: u64) -> MapSpec {
+    let (access, limit) = (Access::ReadWrite, Iova::new(u64::MAX));
+    MapSpec { run, offset: 0, bytes, access, align: 4096, limit, owner: 1 }
+}
+
 pub(crate) struct Rig {
     pub(crate) platform: SimPlatform,
     pub(crate) engine: Engine,
@@ -119,15 +125,7 @@ impl Rig {
         bytes: u64,
         access: Access,
     ) -> Iova {
-        let spec = MapSpec {
-            run,
-            offset: 0,
-            bytes,
-            access,
-            align: 4096,
-            limit: Iova::new(u64::MAX),
-            owner: 1,
-        };
+        let spec = MapSpec { access, ..whole(run, bytes) };
         let (iova, completion) = self.engine.map(&mut self.platform, domain, &spec).unwrap();
         self.finish(&completion);
         iova

@@ -49,6 +49,8 @@ pub struct Domain {
     /// What they have yet to confirm of tables that were unlinked: until then they may look for what is mapped
     /// in the old ones.
     unlinked: Completion,
+    /// What they have yet to confirm before they walk the tables that were made last, and see what is mapped there.
+    catching_up: Completion,
     /// Its record in the ledger, once it is written.
     slot: Option<Slot>,
 }
@@ -83,6 +85,7 @@ impl Domain {
             memberships: Vec::new(),
             detached: Completion::none(),
             unlinked: Completion::none(),
+            catching_up: Completion::none(),
             slot: None,
         })
     }
@@ -329,6 +332,21 @@ impl Domain {
     /// What units have yet to confirm before they see what is mapped in new tables.
     pub fn unlinked(&self) -> &Completion {
         &self.unlinked
+    }
+
+    /// Notes that tables were made which units walk only from `completion` on.
+    pub fn catch_up(&mut self, completion: &Completion) {
+        self.catching_up.join(completion);
+    }
+
+    /// What units have yet to confirm before they walk all tables that there are.
+    pub fn catching_up(&self) -> &Completion {
+        &self.catching_up
+    }
+
+    /// Notes that they have.
+    pub fn caught_up(&mut self) {
+        self.catching_up = Completion::none();
     }
 
     /// Notes a device more whose reserved ranges are mapped.

@@ -58,6 +58,7 @@ impl Engine {
         match self.enter(platform, id, key) {
             Ok(completion) => {
                 self.groups[id.0].holders.insert(device);
+                self.follow_arenas(platform);
                 Ok(completion)
             }
             Err(error) => {
@@ -109,7 +110,7 @@ impl Engine {
             Translation { domain: domain_id, table: domain.root(), levels: domain.levels() };
         // What it was attached to before must be forgotten, too, before it can be said to be here.
         let mut completion = group.leaving.clone();
-        for source in &group.spec.requesters {
+        for (before, source) in group.spec.requesters.iter().enumerate() {
             let device = PciAddress::from_source(segment, *source);
             let record = AttachmentRecord { device, domain: key.0, id: domain_id.get() };
             // Written down first: a device that is attached without a record would be forgotten.
@@ -126,7 +127,7 @@ impl Engine {
                     }
                 }
                 Err(error) => {
-                    self.undo_enter(platform, id, unit, domain_id, known.is_none());
+                    self.undo_enter(platform, id, before, (unit, domain_id), known.is_none());
                     return Err(error);
                 }
             }
@@ -137,20 +138,18 @@ impl Engine {
         Ok(completion)
     }
 
-    /// Takes back what of a group has been attached when the rest could not be.
+    /// Takes back what of a group has been attached, the first so many requesters, when the next could not be.
     fn undo_enter(
         &mut self,
         platform: &mut impl Platform,
         id: GroupId,
-        unit: UnitId,
-        domain_id: DomainId,
+        attached: usize,
+        (unit, domain_id): (UnitId, DomainId),
         was_new: bool,
     ) {
         let Some(group) = self.groups.get_mut(id.0) else { return };
         let Some(hardware) = unit_mut(&mut self.units, unit) else { return };
         let mut undone = Completion::none();
-        // Every requester that has a slot was attached, but for the last.
-        let attached = group.slots.len().saturating_sub(1);
         for source in group.spec.requesters.iter().take(attached) {
             if let Some(ticket) = hardware.detach(platform, *source, domain_id) {
                 undone.add(unit, ticket);

@@ -4,7 +4,7 @@
 //! each unit is told once to forget all of a domain. Until it has confirmed that, nothing that was unmapped is
 //! used again (rule R2), exactly as if each had been told alone; only the client is answered sooner.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use core::time::Duration;
 
 use dma_types::Iova;
@@ -22,16 +22,20 @@ pub const MOST_GATHERED: usize = 128;
 pub const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
 /// The unmaps that no unit has been told of, and the batches of them that units have not confirmed.
+///
+/// Each domain has batches of its own, for a unit that is stuck is to hold nothing up but what it knows. Those of
+/// one domain are confirmed in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// The domains that the unmaps are of.
-    domains: BTreeSet<DomainKey>,
+    /// The domains that the unmaps are of, and the batch of each.
+    domains: BTreeMap<DomainKey, Ticket>,
+    /// How many unmaps those are together.
     gathered: usize,
     since: Instant,
-    /// How many batches units have been told of.
-    told: u64,
-    /// What of those they have yet to confirm.
-    waiting: BTreeMap<u64, Completion>,
+    /// The number of the last batch.
+    last: Ticket,
+    /// What units have yet to confirm of each batch; `None` while they have not been told of it.
+    waiting: BTreeMap<Ticket, Option<Completion>>,
 }
 
 impl Deferred {
@@ -41,14 +45,17 @@ impl Deferred {
             self.since = now;
         }
         self.gathered += 1;
-        self.domains.insert(domain);
-        Completion::gathered(Ticket(self.told + 1))
+        let batch = *self.domains.entry(domain).or_insert_with(|| {
+            self.last.0 += 1;
+            self.waiting.insert(self.last, None);
+            self.last
+        });
+        Completion::gathered(batch)
     }
 
     /// Whether units should be told now.
     fn is_due(&self, now: Instant) -> bool {
-        self.gathered >= MOST_GATHERED
-            || (self.holds_any() && now.since(self.since) >= LONGEST_WAIT)
+        self.gathered >= MOST_GATHERED || now.since(self.since) >= LONGEST_WAIT
     }
 
     /// Whether there are unmaps that no unit has been told of.
@@ -58,7 +65,7 @@ impl Deferred {
 
     /// Whether there are some of this domain's.
     pub(super) fn holds(&self, domain: DomainKey) -> bool {
-        self.domains.contains(&domain)
+        self.domains.contains_key(&domain)
     }
 
     /// How a batch stands.
@@ -67,43 +74,39 @@ impl Deferred {
         batch: Ticket,
         units: impl Fn(&Completion) -> Progress,
     ) -> Progress {
-        if batch.0 > self.told {
-            return Progress::Pending;
+        match self.waiting.get(&batch) {
+            None => Progress::Done,
+            Some(None) => Progress::Pending,
+            Some(Some(completion)) => units(completion),
         }
-        self.waiting.get(&batch.0).map_or(Progress::Done, units)
     }
 
     /// Forgets the batches of which this is true.
     fn forget(&mut self, done: impl Fn(&Completion) -> bool) {
-        self.waiting.retain(|_, completion| !done(completion));
+        self.waiting.retain(|_, completion| !completion.as_ref().is_some_and(&done));
     }
 }
 
 impl Engine {
     /// Tells the units of unmaps that were gathered, if it is time.
     pub(super) fn tell_if_due(&mut self, platform: &mut impl Platform) {
-        if self.deferred.is_due(platform.now()) {
+        if self.deferred.holds_any() && self.deferred.is_due(platform.now()) {
             self.tell_gathered(platform);
         }
     }
 
     /// Tells the units of all unmaps that were gathered.
     pub(super) fn tell_gathered(&mut self, platform: &mut impl Platform) {
-        if !self.deferred.holds_any() {
-            return;
-        }
         let everything = Changed { start: Iova::new(0), bytes: u64::MAX, touched: Touched::Tables };
-        let mut completion = Completion::none();
-        for key in core::mem::take(&mut self.deferred.domains) {
-            let Some(domain) = self.domains.get(&key) else { continue };
-            for (unit, id) in domain.memberships() {
+        for (key, batch) in core::mem::take(&mut self.deferred.domains) {
+            let mut completion = Completion::none();
+            for (unit, id) in self.domains.get(&key).iter().flat_map(|it| it.memberships()) {
                 let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
                 completion.add(unit, hardware.invalidate(platform, id, everything));
             }
+            self.deferred.waiting.insert(batch, Some(completion));
         }
         self.deferred.gathered = 0;
-        self.deferred.told += 1;
-        self.deferred.waiting.insert(self.deferred.told, completion);
     }
 
     /// Forgets the batches that all units have confirmed.

@@ -30,7 +30,9 @@ impl Engine {
         for device in devices {
             self.translating_unit(*device)?;
         }
-        self.create_domain_for(platform, devices)
+        let key = self.create_domain_for(platform, devices)?;
+        self.follow_arenas(platform);
+        Ok(key)
     }
 
     /// Makes a domain, also while the units are still starting.

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use super::{Engine, unit_mut};
-use crate::completion::Completion;
+use crate::completion::{Completion, Progress};
 use crate::domain::DomainKey;
 use crate::error::EngineError;
 use crate::machine::{GroupId, Remark};
@@ -27,11 +27,11 @@ impl Engine {
     }
 
     /// Lets what is not confined reach all memory that is not to be kept from it, and nothing else. From the
-    /// completion on, it does not reach what has been kept from it only now.
+    /// completion on, it does not reach what has been kept from it lately. If something cannot be kept from it, for want
+    /// of frames or because its unit has failed, that is never.
     pub fn follow_arenas(&mut self, platform: &mut impl Platform) -> Completion {
-        let mut completion = Completion::none();
         if self.unconfined.is_empty() {
-            return completion;
+            return Completion::none();
         }
         // Taking pages apart takes frames, for which an arena may grow: once more then, and not forever.
         for _ in 0..4 {
@@ -39,13 +39,20 @@ impl Engine {
             if self.arenas_followed == Some(changes) {
                 break;
             }
-            self.arenas_followed = Some(changes);
             let reached = self.unconfined_memory(platform);
+            let mut kept = true;
             for key in self.unconfined.clone() {
-                completion.join(&self.let_reach(platform, key, &reached));
+                kept &= self.let_reach(platform, key, &reached);
+            }
+            self.arenas_followed = kept.then_some(changes);
+            if !kept {
+                return Completion::never();
             }
         }
-        completion
+        if self.progress(&self.keeping) == Progress::Done {
+            self.keeping = Completion::none();
+        }
+        self.keeping.clone()
     }
 
     /// All memory that a device may reach that is not confined.
@@ -59,15 +66,15 @@ impl Engine {
         segments::without(&platform.memory(), &kept)
     }
 
-    /// Makes a domain's identity mappings these.
+    /// Makes a domain's identity mappings these. False if there are others still, of what is to be kept from it.
     fn let_reach(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
         reached: &[Segment],
-    ) -> Completion {
+    ) -> bool {
         let mut completion = Completion::none();
-        let Some(domain) = self.domains.get_mut(&key) else { return completion };
+        let Some(domain) = self.domains.get_mut(&key) else { return true };
         let root = domain.root();
         let (mut frames, mut changed) = (Vec::new(), Vec::new());
         let result = domain.map_identity(platform, reached, &mut changed, &mut frames);
@@ -81,18 +88,23 @@ impl Engine {
         if domain.root() != root {
             completion.join(&self.follow_root(platform, key));
         }
-        let retired = Retired { completion: completion.clone(), frames, ..Retired::default() };
-        self.retire(platform, retired);
-        if let Err(error) = result {
-            self.remark_unconfined(key, error);
+        self.keeping.join(&completion);
+        self.retire(platform, Retired { completion, frames, ..Retired::default() });
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                self.remark_unconfined(key, error);
+                !matches!(error, EngineError::Unmap(_))
+            }
         }
-        completion
     }
 
     /// Says that a group does not reach all that the policy lets it.
     fn remark_unconfined(&mut self, key: DomainKey, error: EngineError) {
         let group = self.groups.iter().find(|group| group.home == Some(key));
         let address = group.and_then(|group| group.members().first().copied());
-        self.remarks.extend(address.map(|address| Remark::HomeNotMapped { address, error }));
+        let remark = address.map(|address| Remark::HomeNotMapped { address, error });
+        // It is tried again and again.
+        self.remarks.extend(remark.filter(|remark| !self.remarks.contains(remark)));
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova};
+use dma_types::{Access, Iova, PhysAddr};
 
 use super::{Engine, has_failed, progress, unit_mut};
 use crate::completion::{Completion, Progress};
@@ -48,8 +48,6 @@ impl Engine {
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
             return Err(EngineError::UnitFailed);
         }
-        let kept = self.follow_arenas(platform);
-        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let pieces = &mut self.pieces;
         pieces.clear();
         let run = platform.segments(spec.run);
@@ -57,28 +55,51 @@ impl Engine {
         let request = IovaRequest { bytes: spec.bytes, align: spec.align, limit: spec.limit };
         let owner = Owner::Buffer(spec.owner);
         let root = domain.root();
-        let (iova, touched) = domain.map(platform, pieces, request, spec.access, owner)?;
+        let mapped = domain.map(platform, pieces, request, spec.access, owner);
+        // Of the run's memory, and of the tables that it may have taken.
+        let mut completion = self.follow_arenas(platform);
+        let (iova, touched) = mapped?;
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if progress(&self.units, &self.deferred, domain.catching_up()) == Progress::Done {
+            domain.caught_up();
+        }
+        completion.join(domain.catching_up());
         let range = Changed { start: iova, bytes: spec.bytes, touched };
-        let mut completion = match touched {
-            Touched::Leaves => Completion::none(),
-            Touched::Tables => domain.unlinked().clone(),
-        };
         for (unit, id) in domain.memberships() {
             let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
             if let Some(ticket) = hardware.mapped(platform, id, range) {
                 completion.add(unit, ticket);
             }
         }
-        completion.join(&kept);
+        if touched == Touched::Tables {
+            completion.join(&self.tables_changed(platform, key, root));
+        }
+        Ok((iova, completion))
+    }
+
+    /// Sees to it that units walk the tables that a mapping has made, which are under another root if this one is
+    /// not the root any more: from the completion on they do.
+    fn tables_changed(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        root: PhysAddr,
+    ) -> Completion {
+        let mut completion = Completion::none();
+        let Some(domain) = self.domains.get(&key) else { return completion };
+        completion.join(domain.unlinked());
         let grown = domain.root() != root;
-        if touched == Touched::Tables && self.deferred.holds(key) {
+        if self.deferred.holds(key) {
             // Units may still walk tables that were unlinked: the client is not to wait for a batch to fill.
             self.tell_gathered(platform);
         }
         if grown {
             completion.join(&self.follow_root(platform, key));
         }
-        Ok((iova, completion))
+        if let Some(domain) = self.domains.get_mut(&key) {
+            domain.catch_up(&completion);
+        }
+        completion
     }
 
     /// Tells the units that a domain's table has grown: it has another root. The old one is a part of the new,

@@ -82,6 +82,8 @@ pub struct Engine {
     unconfined: Vec<DomainKey>,
     /// The state of the arenas that they have followed.
     arenas_followed: Option<u64>,
+    /// What units have yet to confirm before they reach nothing of what was kept from them.
+    keeping: Completion,
     ledger: Ledger,
     /// Reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
@@ -112,6 +114,7 @@ impl Engine {
             policy,
             unconfined: Vec::new(),
             arenas_followed: None,
+            keeping: Completion::none(),
             ledger,
             pieces: Vec::new(),
         };
@@ -275,7 +278,9 @@ impl Engine {
         platform: &mut impl Platform,
         record: &impl Record,
     ) -> Result<Slot, EngineError> {
-        Ok(self.ledger.insert(platform, record)?)
+        let slot = self.ledger.insert(platform, record)?;
+        self.follow_arenas(platform);
+        Ok(slot)
     }
 
     /// Strikes out what was written down.
