@@ -6,18 +6,48 @@ use std::time::Duration;
 
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, Platform, PlatformError, Registers, RunId, TableFrames,
+    BufferRuns, ConfigSpace, Platform, PlatformError, RegisterWindow, Registers, RunId, TableFrames,
 };
-use iommu_sim::vtd::{Completion, FaultReason, Timing, VtdConfig};
-use iommu_sim::{Blocked, MachineConfig, Memory};
+use iommu_sim::amdvi::AmdviConfig;
+use iommu_sim::pace::Completion;
+use iommu_sim::vtd::VtdConfig;
+use iommu_sim::{MachineConfig, Memory};
 use iommud::platform::sim::memory::{FIRMWARE, POISON};
 use iommud::platform::sim::{SimPlatform, Usage};
 
-const UNIT: u64 = 0xfed9_0000;
+use crate::vendor::{Vendor, slow};
+
+#[macro_use]
+mod vendor;
+
+both! {
+    an_edu_transfer_goes_through_hand_made_tables,
+    r2_what_is_freed_too_early_is_noticed,
+    asking_for_the_time_lets_it_pass,
+    windows_are_where_registers_are_and_no_longer,
+    firmware_has_its_table_its_memory_and_its_reserved_regions,
+}
+
 const EDU_BAR: u64 = 0xfea0_0000;
 
 fn platform() -> SimPlatform {
-    SimPlatform::with_manual_clock(MachineConfig::default()).unwrap()
+    platform_of(Vendor::Vtd)
+}
+
+fn platform_of(vendor: Vendor) -> SimPlatform {
+    SimPlatform::with_manual_clock(vendor.machine()).unwrap()
+}
+
+/// The unit's registers: the least that any unit of the vendor's has.
+fn registers(platform: &mut SimPlatform, vendor: Vendor) -> RegisterWindow {
+    platform.map_registers(PhysAddr::new(vendor.base()), window_bytes(vendor)).unwrap()
+}
+
+fn window_bytes(vendor: Vendor) -> usize {
+    match vendor {
+        Vendor::Vtd => 0x1000,
+        Vendor::Amdvi => 0x4000,
+    }
 }
 
 fn edu() -> PciAddress {
@@ -30,43 +60,81 @@ fn store(platform: &SimPlatform, frame: PhysAddr, index: usize, word: u64) {
 }
 
 /// Maps the run's pages from I/O address 0x5000 on, for the edu device in domain 7, and turns translation
-/// on. Gives the frames: root, context, and four levels of tables, the lowest last.
-fn map_by_hand(platform: &mut SimPlatform, run: RunId) -> [PhysAddr; 6] {
-    let frames = [(); 6].map(|()| platform.alloc_frame().unwrap());
+/// on. Gives the lowest table.
+fn map_by_hand(platform: &mut SimPlatform, vendor: Vendor, run: RunId) -> PhysAddr {
+    let frames = [(); 4].map(|()| platform.alloc_frame().unwrap());
     for frame in frames {
         platform.flush_entries(frame, 0..512);
     }
-    let [root, context, level4, level3, level2, level1] = frames;
-    store(platform, root, 0, context.get() | 1);
-    store(platform, context, 0x20, level4.get() | 1);
-    store(platform, context, 0x21, 7 << 8 | 2);
-    store(platform, level4, 0, level3.get() | 3);
-    store(platform, level3, 0, level2.get() | 3);
-    store(platform, level2, 0, level1.get() | 3);
+    let [level4, level3, level2, level1] = frames;
+    // What says that a table of the next level follows, and that both ways are open; the same of a page.
+    let (tables, page) = match vendor {
+        Vendor::Vtd => ([3, 3, 3], 3),
+        Vendor::Amdvi => ([3, 2, 1].map(|next| 3 << 61 | next << 9 | 1), 3 << 61 | 1),
+    };
+    store(platform, level4, 0, level3.get() | tables[0]);
+    store(platform, level3, 0, level2.get() | tables[1]);
+    store(platform, level2, 0, level1.get() | tables[2]);
     let mut index = 5;
     for segment in platform.segments(run).to_vec() {
-        for page in 0..segment.bytes / 4096 {
-            store(platform, level1, index, (segment.start.get() + page * 4096) | 3);
+        for number in 0..segment.bytes / 4096 {
+            store(platform, level1, index, (segment.start.get() + number * 4096) | page);
             index += 1;
         }
     }
-    let unit = platform.map_registers(PhysAddr::new(UNIT), 4096).unwrap();
+    match vendor {
+        Vendor::Vtd => turn_on_vtd(platform, level4),
+        Vendor::Amdvi => turn_on_amdvi(platform, level4),
+    }
+    level1
+}
+
+fn turn_on_vtd(platform: &mut SimPlatform, level4: PhysAddr) {
+    let [root, context] = [(); 2].map(|()| platform.alloc_frame().unwrap());
+    for frame in [root, context] {
+        platform.flush_entries(frame, 0..512);
+    }
+    store(platform, root, 0, context.get() | 1);
+    store(platform, context, 0x20, level4.get() | 1);
+    store(platform, context, 0x21, 7 << 8 | 2);
+    let unit = registers(platform, Vendor::Vtd);
     platform.write64(unit, 0x20, root.get());
     platform.write32(unit, 0x18, 1 << 30);
     platform.write64(unit, 0x28, 1 << 63 | 1 << 61);
     platform.write64(unit, 0xf8, 1 << 63 | 1 << 60);
     platform.write32(unit, 0x18, 1 << 31);
     assert_eq!(platform.read32(unit, 0x1c), 0xc000_0000);
-    frames
 }
 
-#[test]
-fn an_edu_transfer_goes_through_hand_made_tables() {
+fn turn_on_amdvi(platform: &mut SimPlatform, level4: PhysAddr) {
+    // The entries of the first 128 requesters.
+    let [devices, commands, events, status] = [(); 4].map(|()| platform.alloc_frame().unwrap());
+    platform.flush_entries(devices, 0..512);
+    store(platform, devices, 0x40, level4.get() | 3 << 61 | 4 << 9 | 3);
+    store(platform, devices, 0x41, 7);
+    let unit = registers(platform, Vendor::Amdvi);
+    platform.write64(unit, 0x00, devices.get());
+    platform.write64(unit, 0x08, 8 << 56 | commands.get());
+    platform.write64(unit, 0x10, 8 << 56 | events.get());
+    platform.write64(unit, 0x18, 1 << 12 | 1 << 2 | 1);
+    store(platform, commands, 0, 8 << 60);
+    store(platform, commands, 2, 1 << 60 | status.get() | 1);
+    store(platform, commands, 3, 9);
+    platform.write64(unit, 0x2008, 32);
+    assert_eq!(platform.table(status).unwrap()[0].load(Relaxed), 9);
+}
+
+fn an_edu_transfer_goes_through_hand_made_tables(vendor: Vendor) {
     for coherent in [true, false] {
-        let unit = VtdConfig { coherent, ..VtdConfig::default() };
-        let mut platform = SimPlatform::new(MachineConfig::with_unit(unit)).unwrap();
+        let mut platform = SimPlatform::new(match vendor {
+            Vendor::Vtd => MachineConfig::with_unit(VtdConfig { coherent, ..VtdConfig::default() }),
+            Vendor::Amdvi => {
+                MachineConfig::with_amdvi(AmdviConfig { coherent, ..AmdviConfig::default() })
+            }
+        })
+        .unwrap();
         let run = platform.alloc_run(5 * 4096).unwrap();
-        map_by_hand(&mut platform, run);
+        map_by_hand(&mut platform, vendor, run);
         platform.config_write(edu(), 4, 6);
         let bar = platform.map_registers(PhysAddr::new(EDU_BAR), 1 << 20).unwrap();
         assert_eq!(platform.read32(bar, 0), 0x0100_00ed);
@@ -84,16 +152,15 @@ fn an_edu_transfer_goes_through_hand_made_tables() {
         let mut bytes = [0; 8];
         rustix::io::pread(fd, &mut bytes, 4 * 4096 - 8).unwrap();
         assert_eq!(u64::from_le_bytes(bytes), 0x1122_3344);
-        assert_eq!(platform.machine().unit(0).unwrap().violations(), []);
+        assert_eq!(platform.machine().violations(), Vec::<String>::new());
     }
 }
 
-#[test]
-fn r2_what_is_freed_too_early_is_noticed() {
-    let mut platform = platform();
+fn r2_what_is_freed_too_early_is_noticed(vendor: Vendor) {
+    let mut platform = platform_of(vendor);
     let run = platform.alloc_run(4096).unwrap();
     let physical = platform.segments(run)[0].start.get();
-    let frames = map_by_hand(&mut platform, run);
+    let lowest = map_by_hand(&mut platform, vendor, run);
     platform.config_write(edu(), 4, 6);
     let mut word = [0; 8];
     assert_eq!(platform.machine_mut().dma_read(edu(), 0x5000, &mut word), Ok(()));
@@ -106,9 +173,9 @@ fn r2_what_is_freed_too_early_is_noticed() {
     assert_eq!(platform.segments(next)[0].start.get(), physical);
     assert_eq!(platform.machine_mut().dma_write(edu(), 0x5000, &[1; 8]), Ok(()));
     assert_eq!(platform.run_words(next).unwrap()[0].load(Relaxed), 0x0101_0101_0101_0101);
-    platform.free_frame(frames[5]);
-    let blocked = platform.machine_mut().dma_read(edu(), 0x6000, &mut word);
-    assert_eq!(blocked, Err(Blocked::Fault(FaultReason::PageReserved)));
+    platform.free_frame(lowest);
+    let refused = platform.machine_mut().dma_read(edu(), 0x6000, &mut word);
+    assert!(refused.unwrap_err().is_by_tables());
     assert_eq!(platform.usage().freed_accesses, 2);
 }
 
@@ -202,40 +269,53 @@ fn freed_pages_are_reused_whatever_the_pieces_were() {
     assert_eq!(platform.usage().freed_accesses, 0);
 }
 
-#[test]
-fn asking_for_the_time_lets_it_pass() {
-    let slow = Completion::After(1000);
-    let timing = Timing { queue: slow, ..Timing::default() };
-    let unit = VtdConfig { timing, ..VtdConfig::default() };
-    let mut platform = SimPlatform::with_manual_clock(MachineConfig::with_unit(unit)).unwrap();
+fn asking_for_the_time_lets_it_pass(vendor: Vendor) {
+    let config = slow(vendor.machine(), Completion::After(1000));
+    let mut platform = SimPlatform::with_manual_clock(config).unwrap();
     let (queue, status) = (platform.alloc_frame().unwrap(), platform.alloc_frame().unwrap());
-    let unit = platform.map_registers(PhysAddr::new(UNIT), 4096).unwrap();
-    platform.write64(unit, 0x90, queue.get());
-    platform.write32(unit, 0x18, 1 << 26);
-    store(&platform, queue, 0, 7 << 32 | 0x25);
-    store(&platform, queue, 1, status.get());
-    platform.write64(unit, 0x88, 16);
+    let unit = registers(&mut platform, vendor);
+    match vendor {
+        Vendor::Vtd => {
+            platform.write64(unit, 0x90, queue.get());
+            platform.write32(unit, 0x18, 1 << 26);
+            store(&platform, queue, 0, 7 << 32 | 0x25);
+            store(&platform, queue, 1, status.get());
+            platform.write64(unit, 0x88, 16);
+        }
+        Vendor::Amdvi => {
+            platform.write64(unit, 0x08, 8 << 56 | queue.get());
+            platform.write64(unit, 0x18, 1 << 12 | 1);
+            store(&platform, queue, 0, 1 << 60 | status.get() | 1);
+            store(&platform, queue, 1, 7);
+            platform.write64(unit, 0x2008, 16);
+        }
+    }
     let done = |platform: &SimPlatform| platform.table(status).unwrap()[0].load(Relaxed);
     assert_eq!((platform.now().as_nanos(), done(&platform)), (0, 0));
     platform.advance_time(Duration::from_nanos(1000));
     assert_eq!((platform.now().as_nanos(), done(&platform)), (1000, 7));
 
-    let real = SimPlatform::new(MachineConfig::default()).unwrap();
+    let real = SimPlatform::new(vendor.machine()).unwrap();
     let before = real.now();
     std::thread::sleep(Duration::from_millis(1));
     assert!(real.now().since(before) >= Duration::from_millis(1));
 }
 
-#[test]
-fn windows_are_where_registers_are_and_no_longer() {
-    let mut platform = platform();
+fn windows_are_where_registers_are_and_no_longer(vendor: Vendor) {
+    let mut platform = platform_of(vendor);
     let nowhere = PhysAddr::new(0x1000);
     let error = PlatformError::Registers(nowhere);
     assert_eq!(platform.map_registers(nowhere, 4096), Err(error));
-    assert!(platform.map_registers(PhysAddr::new(UNIT), 8192).is_err());
-    let unit = platform.map_registers(PhysAddr::new(UNIT), 4096).unwrap();
-    assert_eq!(platform.read64(unit, 8), 0x00d2_078c_226f_0666);
-    assert_eq!((platform.read32(unit, 4096), platform.read64(unit, 4092)), (u32::MAX, u64::MAX));
+    let (base, bytes) = (PhysAddr::new(vendor.base()), window_bytes(vendor));
+    assert!(platform.map_registers(base, 2 * bytes).is_err());
+    let unit = registers(&mut platform, vendor);
+    let (place, capabilities) = match vendor {
+        Vendor::Vtd => (0x08, 0x00d2_078c_226f_0666),
+        Vendor::Amdvi => (0x30, 0x840),
+    };
+    assert_eq!(platform.read64(unit, place), capabilities);
+    let beyond = (platform.read32(unit, bytes), platform.read64(unit, bytes - 4));
+    assert_eq!(beyond, (u32::MAX, u64::MAX));
     platform.write32(unit, usize::MAX, 1);
     assert_eq!(platform.table(PhysAddr::new(0x5000)).map(|_| ()), None);
     let header = platform.header_frame();
@@ -243,13 +323,16 @@ fn windows_are_where_registers_are_and_no_longer() {
     assert!(platform.table(header.checked_add(8).unwrap()).is_none());
 }
 
-#[test]
-fn firmware_has_its_table_its_memory_and_its_reserved_regions() {
-    let config = MachineConfig::default().with_reserved(0x7f00_0000, 0x7f00_1fff, &[edu()]);
+fn firmware_has_its_table_its_memory_and_its_reserved_regions(vendor: Vendor) {
+    let config = vendor.machine().with_reserved(0x7f00_0000, 0x7f00_1fff, &[edu()]);
     let mut platform = SimPlatform::with_manual_clock(config).unwrap();
-    let table = platform.acpi_table(*b"DMAR").unwrap().unwrap();
-    assert_eq!(&table[..4], b"DMAR");
-    assert_eq!(platform.acpi_table(*b"IVRS").unwrap(), None);
+    let (own, others) = match vendor {
+        Vendor::Vtd => (*b"DMAR", *b"IVRS"),
+        Vendor::Amdvi => (*b"IVRS", *b"DMAR"),
+    };
+    let table = platform.acpi_table(own).unwrap().unwrap();
+    assert_eq!(table[..4], own);
+    assert_eq!(platform.acpi_table(others).unwrap(), None);
     for address in [FIRMWARE, 0x7f00_1ff8] {
         assert!(platform.machine().memory().write64(address, 7));
         assert_eq!(platform.machine().memory().read64(address), Some(7));

@@ -13,9 +13,9 @@ use iommu_sim::{HeapMemory, Memory};
 use super::frames::FrameBook;
 use super::shared::SharedMemory;
 
-/// What a freed frame or page is filled with. As a paging entry it is present with a reserved bit set, so that
-/// a unit that still walks it faults.
-pub const POISON: u64 = 0x5a5a_5a5a_5a5a_5a5a;
+/// What a freed frame or page is filled with. As an entry of either vendor's it is present with reserved bits set,
+/// so that a unit that still walks it faults.
+pub const POISON: u64 = 0x5b5b_5b5b_5b5b_5b5b;
 
 /// Where the table arena is.
 pub const ARENA: u64 = 0x1_0000_0000;
