@@ -54,12 +54,11 @@ impl<P: Platform> Service<P> {
         let label = label(&request.label)?;
         let Self { engine, platform, sessions, .. } = self;
         let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let quotas = quotas_of(engine, holder.device);
         let to_map = if access.is_some() { bytes } else { 0 };
-        if !holder.may_hold(bytes, &quotas) || !holder.may_map(to_map, &quotas) {
+        if !holder.may_hold(bytes, sessions.left(holder.device)) || !holder.may_map(to_map) {
             return Err(Error::QuotaExceeded);
         }
-        let domain = holder.domain;
+        let (device, domain) = (holder.device, holder.domain);
         let run = platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?;
         // Before a client has it, what is not confined must not reach it.
         let kept = engine.follow_arenas(platform);
@@ -99,6 +98,7 @@ impl<P: Platform> Service<P> {
         let mappings = first.iter().map(|(iova, _)| (*iova, bytes)).collect();
         let buffer = Buffer {
             session: Some(session),
+            device,
             run,
             bytes,
             label,
@@ -159,6 +159,9 @@ impl<P: Platform> Service<P> {
         let Some(buffer) = self.sessions.buffers.remove(&id) else { return };
         let Self { engine, platform, sessions, .. } = self;
         let mut unmapped = buffer.unmapped;
+        if buffer.session.is_none() {
+            sessions.gone(buffer.device, buffer.bytes);
+        }
         if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
             session.buffers.remove(&id);
             session.buffer_bytes -= buffer.bytes;

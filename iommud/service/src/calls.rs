@@ -15,7 +15,7 @@ use libdma::protocol::{MAX_BATCH, Rights, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::buffers::{check_size, quotas_of};
+use crate::buffers::check_size;
 use crate::error::to_client;
 use crate::handle::{HandleId, Object};
 use crate::pending::Undo;
@@ -167,7 +167,7 @@ impl<P: Platform> Service<P> {
         }
         let run = buffer.run;
         let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        if !holder.may_map(bytes, &quotas_of(engine, holder.device)) {
+        if !holder.may_map(bytes) {
             return Err(Error::QuotaExceeded);
         }
         let domain = holder.domain;

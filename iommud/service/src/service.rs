@@ -15,6 +15,7 @@ use libdma::protocol::call::Opcode;
 use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
 
+use crate::buffers::quotas_of;
 use crate::calls::Answered;
 use crate::error::to_client;
 use crate::faults::FaultLog;
@@ -231,12 +232,14 @@ impl<P: Platform> Service<P> {
                 return Err(to_client(error));
             }
         };
+        let quotas = quotas_of(engine, address);
         let state = Session {
             device: address,
             domain,
             uid,
             generation,
             secret,
+            quotas,
             handles: 1,
             buffers: BTreeSet::new(),
             buffer_bytes: 0,
@@ -363,6 +366,8 @@ impl<P: Platform> Service<P> {
         for id in session.buffers {
             let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
             buffer.session = None;
+            // The address may be another's next.
+            buffer.first = None;
             buffer.unmapped.join(&unmapped);
             for (iova, bytes) in core::mem::take(&mut buffer.mappings) {
                 if shared {
@@ -371,7 +376,9 @@ impl<P: Platform> Service<P> {
                     buffer.unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
                 }
             }
+            let bytes = buffer.bytes;
             engine.strike_record(platform, buffer.slot);
+            sessions.outlives(session.device, bytes);
         }
     }
 

@@ -23,7 +23,7 @@ pub struct BufferId(pub u64);
 pub struct Session {
     /// The device.
     pub device: PciAddress,
-    /// The domain that was made for it.
+    /// The domain that it is in: one that was made for its group.
     pub domain: DomainKey,
     /// Who opened it.
     pub uid: u32,
@@ -31,6 +31,8 @@ pub struct Session {
     pub generation: u64,
     /// What proves after a restart which objects are this client's. It is in the ledger too.
     pub secret: [u8; 16],
+    /// What it may hold.
+    pub quotas: Quotas,
     /// How many handles there are to the device.
     pub handles: u32,
     /// Its buffers.
@@ -44,16 +46,26 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether it may hold a buffer more, of this much memory.
-    pub fn may_hold(&self, bytes: u64, quotas: &Quotas) -> bool {
-        self.buffers.len() < quotas.buffers as usize
-            && self.buffer_bytes.saturating_add(bytes) <= quotas.buffer_bytes
+    /// Whether it may hold a buffer more, of this much memory, beside what is left of the device's sessions before.
+    pub fn may_hold(&self, bytes: u64, left: Left) -> bool {
+        self.buffers.len() + left.buffers < self.quotas.buffers as usize
+            && self.buffer_bytes.saturating_add(left.bytes).saturating_add(bytes)
+                <= self.quotas.buffer_bytes
     }
 
     /// Whether its buffers may be mapped at this many bytes more of I/O addresses.
-    pub const fn may_map(&self, bytes: u64, quotas: &Quotas) -> bool {
-        self.mapped_bytes.saturating_add(bytes) <= quotas.mapped_bytes
+    pub const fn may_map(&self, bytes: u64) -> bool {
+        self.mapped_bytes.saturating_add(bytes) <= self.quotas.mapped_bytes
     }
+}
+
+/// Buffers that have outlived the sessions of a device: a handle to each is held still.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Left {
+    /// How many.
+    pub buffers: usize,
+    /// How much memory is in them.
+    pub bytes: u64,
 }
 
 /// A buffer: from its allocation until its last handle is gone.
@@ -61,6 +73,8 @@ impl Session {
 pub struct Buffer {
     /// The session that it belongs to; `None` once that has ended.
     pub session: Option<SessionId>,
+    /// The device of that session.
+    pub device: PciAddress,
     /// Its memory.
     pub run: RunId,
     /// Its length.
@@ -90,6 +104,8 @@ pub struct Sessions {
     last_buffer: u64,
     /// How often each device has been opened.
     generations: BTreeMap<PciAddress, u64>,
+    /// What is left of each device's sessions.
+    left: BTreeMap<PciAddress, Left>,
 }
 
 impl Sessions {
@@ -110,6 +126,28 @@ impl Sessions {
         let generation = self.generations.entry(device).or_default();
         *generation += 1;
         *generation
+    }
+
+    /// What is left of the sessions of a device.
+    pub fn left(&self, device: PciAddress) -> Left {
+        self.left.get(&device).copied().unwrap_or_default()
+    }
+
+    /// Counts a buffer of this length whose session has ended.
+    pub fn outlives(&mut self, device: PciAddress, bytes: u64) {
+        let left = self.left.entry(device).or_default();
+        left.buffers += 1;
+        left.bytes += bytes;
+    }
+
+    /// Counts such a buffer no more, for it is closed.
+    pub fn gone(&mut self, device: PciAddress, bytes: u64) {
+        let Some(left) = self.left.get_mut(&device) else { return };
+        left.buffers -= 1;
+        left.bytes -= bytes;
+        if left.buffers == 0 {
+            self.left.remove(&device);
+        }
     }
 
     /// The session that holds a device.

@@ -30,13 +30,13 @@ fn open(service: &mut Service<SimPlatform>, path: &str) -> HandleId {
     }
 }
 
-fn greet(service: &mut Service<SimPlatform>, handle: HandleId) {
+pub(crate) fn greet(service: &mut Service<SimPlatform>, handle: HandleId) {
     let mut hello = [0; 8];
     hello.copy_from_slice(Hello::new().as_bytes());
     assert_eq!(call(service, handle, Opcode::Hello as u64, &mut hello), Ok(8));
 }
 
-fn call(
+pub(crate) fn call(
     service: &mut Service<SimPlatform>,
     handle: HandleId,
     opcode: u64,
@@ -48,13 +48,13 @@ fn call(
     }
 }
 
-fn device(service: &mut Service<SimPlatform>) -> HandleId {
+pub(crate) fn device(service: &mut Service<SimPlatform>) -> HandleId {
     let handle = open(service, "device/0000--00--02.0");
     greet(service, handle);
     handle
 }
 
-fn allocate(bytes: u64) -> Allocate {
+pub(crate) fn allocate(bytes: u64) -> Allocate {
     Allocate {
         kind: (derive::Kind::Allocate as u32).into(),
         access: 3.into(),

@@ -1,9 +1,15 @@
 //! What one driver may hold, by the policy.
 
 use iommu_engine::policy::{Devices, Policy, Quotas, Rule};
+use iommu_service::{HandleId, Outcome, Service};
+use iommud::platform::sim::SimPlatform;
 use libdma::device::MapRequest;
+use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
+use libdma::protocol::derive::Allocate;
 use libdma::{Access, Coherent, Error};
+use zerocopy::{FromBytes, IntoBytes};
 
+use crate::hostile::{allocate, call, device, greet};
 use crate::rig::{Rig, edu};
 use crate::vendor::Vendor;
 
@@ -11,6 +17,7 @@ both! {
     r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more,
     memory_that_is_mapped_twice_counts_twice,
     a_rule_for_the_device_goes_before_the_quota_for_all,
+    what_outlives_a_session_counts_for_the_devices_next,
 }
 
 const PAGE: usize = 4096;
@@ -74,4 +81,54 @@ fn a_rule_for_the_device_goes_before_the_quota_for_all(vendor: Vendor) {
     let _held = [one().unwrap(), one().unwrap()];
     assert_eq!(one().err(), Some(Error::QuotaExceeded));
     rig.check();
+}
+
+fn what_outlives_a_session_counts_for_the_devices_next(vendor: Vendor) {
+    let roomy = Quotas::default();
+    for quotas in
+        [Quotas { buffers: 2, ..roomy }, Quotas { buffer_bytes: 2 * PAGE as u64, ..roomy }]
+    {
+        let rig = Rig::with(vendor.machine(), policy(quotas));
+        let service = &mut *rig.service.lock();
+        let one = |service: &mut _, device| allocated(service, device, &allocate(PAGE as u64));
+        // Sessions that each leave a buffer behind.
+        let mut left = Vec::new();
+        for _ in 0..2 {
+            let device = device(service);
+            let buffer = one(service, device).unwrap();
+            service.close(device);
+            let info = buffer_info(service, buffer);
+            assert_eq!((info.iova.get(), info.access.get()), (UNMAPPED, 0), "it is mapped no more");
+            left.push(buffer);
+        }
+        let device = device(service);
+        assert_eq!(one(service, device), Err(Error::QuotaExceeded));
+        service.close(left.pop().unwrap());
+        let another = one(service, device).unwrap();
+        assert_eq!(one(service, device), Err(Error::QuotaExceeded));
+        service.close(another);
+        service.close(left.pop().unwrap());
+        for _ in 0..2 {
+            one(service, device).unwrap();
+        }
+        assert_eq!(one(service, device), Err(Error::QuotaExceeded));
+    }
+}
+
+fn allocated(
+    service: &mut Service<SimPlatform>,
+    device: HandleId,
+    request: &Allocate,
+) -> Result<HandleId, Error> {
+    match service.derive(device, request.as_bytes())? {
+        Outcome::Done(buffer) => Ok(buffer),
+        Outcome::Pending(_) => panic!("nothing here needs hardware"),
+    }
+}
+
+fn buffer_info(service: &mut Service<SimPlatform>, buffer: HandleId) -> BufferInfo {
+    greet(service, buffer);
+    let mut payload = [0; size_of::<BufferInfo>()];
+    call(service, buffer, Opcode::BufferInfo as u64, &mut payload).unwrap();
+    BufferInfo::read_from_bytes(&payload).unwrap()
 }
