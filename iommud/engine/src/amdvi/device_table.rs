@@ -151,12 +151,10 @@ impl DeviceTable {
                 }
             }
         }
-        for (sources, settings) in settings {
-            let entry = DeviceTableEntry::blocked(*settings, self.empty);
-            for source in (sources.start().get()..=sources.end().get()).map(SourceId::new) {
-                for (word, value) in entry.words().into_iter().enumerate() {
-                    self.store(frames, source, word, value);
-                }
+        for (source, settings) in each_once(settings) {
+            let entry = DeviceTableEntry::blocked(settings, self.empty);
+            for (word, value) in entry.words().into_iter().enumerate() {
+                self.store(frames, source, word, value);
             }
         }
     }
@@ -185,6 +183,22 @@ impl DeviceTable {
         let table = frames.table(PhysAddr::new(segment.get() + within))?;
         table.get(usize::from(source.get()) % ENTRIES * ENTRY_WORDS + word)
     }
+}
+
+/// The settings of each requester that has any, the last of several: firmware's table has room to name each of
+/// them thousands of times (rule R5).
+fn each_once(
+    settings: &[(RangeInclusive<SourceId>, DteSettings)],
+) -> impl Iterator<Item = (SourceId, DteSettings)> {
+    let mut each = alloc::vec![DteSettings::new(); ENTRIES * FRAMES];
+    for (sources, settings) in settings {
+        let sources = usize::from(sources.start().get())..=usize::from(sources.end().get());
+        if let Some(named) = each.get_mut(sources) {
+            named.fill(*settings);
+        }
+    }
+    let each = (0..=u16::MAX).map(SourceId::new).zip(each);
+    each.filter(|(_, settings)| *settings != DteSettings::new())
 }
 
 /// Memory for two to the power of `order` segments, or nothing.
@@ -291,6 +305,16 @@ mod tests {
         assert_eq!(words(&table, &frames, DEVICE)[0], 0x6000_0000_0000_6a03);
         table.block(&frames, DEVICE);
         assert_eq!(words(&table, &frames, DEVICE), blocked);
+    }
+
+    #[test]
+    fn r5_a_table_that_names_every_device_thousands_of_times_takes_no_longer() {
+        let all = SourceId::new(0)..=SourceId::new(0xffff);
+        // As many as there are in the longest block.
+        let mut settings = alloc::vec![(all.clone(), DteSettings::from_bits(0x01)); 0x3ff0];
+        settings.push((all, DteSettings::from_bits(0x04)));
+        let table = DeviceTable::new(&mut FakeFrames::new(1024), 0, &settings).unwrap();
+        assert_eq!(table.segments_order(), 0);
     }
 
     #[test]

@@ -32,12 +32,6 @@ pub struct UnitSpec {
 impl UnitSpec {
     /// What this block of a table says, with what the table says of all units.
     pub fn new(ivhd: &Ivhd, info: IvInfo) -> Self {
-        // What an entry says of the devices that it names counts more than what another says of an alias.
-        let aliases = ivhd
-            .entries
-            .iter()
-            .filter_map(|entry| entry.alias.map(|alias| (alias..=alias, entry.settings)));
-        let named = ivhd.entries.iter().map(|entry| (entry.first..=entry.last, entry.settings));
         let efr_image = match ivhd.reported {
             Reported::Registers { extended, .. } if info.extended_features() => {
                 Some(ExtendedFeatures::from_bits(extended))
@@ -51,7 +45,7 @@ impl UnitSpec {
             capability_offset: ivhd.capability,
             flags: ivhd.flags,
             efr_image,
-            settings: aliases.chain(named).collect(),
+            settings: ivhd.settings().collect(),
         }
     }
 

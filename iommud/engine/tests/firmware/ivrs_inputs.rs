@@ -253,8 +253,8 @@ fn check_device(ivrs: &Ivrs, device: PciAddress) {
         assert_ne!(alias, device.source());
         assert!(entries().any(|entry| entry.alias == Some(alias)));
     }
-    let settings = unit.settings_of(device.source());
-    assert!(settings.into_bits() == 0 || entries().any(|entry| entry.settings == settings));
+    let mut settings = unit.settings().filter(|(sources, _)| sources.contains(&device.source()));
+    assert!(settings.all(|(_, settings)| entries().any(|entry| entry.settings == settings)));
     for memory in ivrs.reserved_for(device) {
         let alias = alias.map(|alias| PciAddress::from_source(device.segment(), alias));
         assert!(memory.is_for(device) || alias.is_some_and(|alias| memory.is_for(alias)));

@@ -1,5 +1,7 @@
 //! Which unit a device is behind, its alias, and which memory is reserved for it.
 
+use core::ops::RangeInclusive;
+
 use dma_types::{PciAddress, SourceId};
 
 use super::entry::{DeviceEntry, EntryKind};
@@ -63,14 +65,15 @@ impl Ivhd {
         (alias != source).then_some(alias)
     }
 
-    /// What firmware asks to be set in the device table entry for this source-id.
+    /// What firmware asks to be set in device table entries. Of several settings for a source-id, the last holds.
     ///
-    /// It is what the last entry says that names the source-id, that of a device which is no PCI function
+    /// That is what the last entry says that names the source-id, that of a device which is no PCI function
     /// included; else what the last says that has it for an alias.
-    pub fn settings_of(&self, source: SourceId) -> DteSettings {
-        let naming = self.entries.iter().rfind(|entry| entry.names(source));
-        let aliased = || self.entries.iter().rfind(|entry| entry.alias == Some(source));
-        naming.or_else(aliased).map_or_else(DteSettings::new, |entry| entry.settings)
+    pub fn settings(&self) -> impl Iterator<Item = (RangeInclusive<SourceId>, DteSettings)> {
+        let entries = || self.entries.iter();
+        let aliases =
+            entries().filter_map(|entry| Some((entry.alias?..=entry.alias?, entry.settings)));
+        aliases.chain(entries().map(|entry| (entry.first..=entry.last, entry.settings)))
     }
 
     /// The last entry that names this source of DMA.

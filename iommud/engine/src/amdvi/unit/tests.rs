@@ -152,7 +152,10 @@ fn faults_are_read_once_the_unit_runs() {
 #[test]
 fn a_virtual_unit_is_told_of_every_entry_that_firmware_names() {
     let mut machine = FakeMachine::new();
-    let settings = alloc::vec![(DEVICE..=SourceId::new(0x12), DteSettings::new())];
+    let all = (DEVICE..=SourceId::new(0x12), DteSettings::new());
+    let one = (DEVICE..=DEVICE, DteSettings::new());
+    // However often it names one.
+    let settings = alloc::vec![one.clone(), all, one];
     let mut unit = Unit::new(&mut machine, &UnitSpec { settings, ..spec() }).unwrap();
     unit.poll(&mut machine);
     assert_eq!(unit.state(), UnitState::Running);

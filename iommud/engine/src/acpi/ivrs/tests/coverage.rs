@@ -89,8 +89,12 @@ fn aliases_are_those_of_the_last_entry_that_names_the_device() {
 
 #[test]
 fn settings_are_those_of_the_last_entry_that_names_the_device() {
+    let settings_of = |unit: &Ivhd, id| {
+        let settings = unit.settings().filter(|(sources, _)| sources.contains(&source(id)));
+        settings.last().map_or(0, |(_, settings)| settings.into_bits())
+    };
     let unit = &Ivrs::parse(&TABLE).unwrap().units[0];
-    let settings = |id| unit.settings_of(source(id)).into_bits();
+    let settings = |id| settings_of(unit, id);
     assert_eq!(settings(0x0200), 0x01);
     assert_eq!((settings(0xa0), settings(0xa1)), (0xd7, 0x00));
     assert_eq!((settings(0x100), settings(0x1ff)), (0x02, 0x02));
@@ -100,8 +104,8 @@ fn settings_are_those_of_the_last_entry_that_names_the_device() {
     assert_eq!(settings(0xa4), 0x01);
     let entries = [0x42, 0, 3, 0x44, 0, 0xa4, 0, 0];
     let ivrs = Ivrs::parse(&table_of(&[ivhd(0x11, 2, 0xfeb8_0000, &entries)])).unwrap();
-    assert_eq!(ivrs.units[0].settings_of(source(0xa4)).into_bits(), 0x44);
-    assert_eq!(ivrs.units[0].settings_of(source(0xa5)).into_bits(), 0);
+    assert_eq!(settings_of(&ivrs.units[0], 0xa4), 0x44);
+    assert_eq!(settings_of(&ivrs.units[0], 0xa5), 0);
 }
 
 #[test]
