@@ -65,8 +65,9 @@ impl Invalidator {
         buffer: CommandBuffer,
         control: Control,
         has_all: bool,
-        named: Vec<RangeInclusive<SourceId>>,
+        mut named: Vec<RangeInclusive<SourceId>>,
     ) -> Self {
+        each_once(&mut named);
         Self {
             buffer,
             control,
@@ -76,6 +77,16 @@ impl Invalidator {
             tickets: Tickets::default(),
             restarted: Ticket(0),
         }
+    }
+
+    /// Has the requesters named, too, whose entries are among these.
+    pub fn name(&mut self, invalidations: impl IntoIterator<Item = Invalidation>) {
+        for invalidation in invalidations {
+            if let Invalidation::Device(source) = invalidation {
+                self.named.push(source..=source);
+            }
+        }
+        each_once(&mut self.named);
     }
 
     /// Tells a unit whose command buffer is off where ours is.
@@ -252,6 +263,18 @@ impl Invalidator {
             self.tickets.confirm(ticket, platform.now());
         }
     }
+}
+
+/// Has no two ranges overlap: firmware's table has room to name each requester thousands of times (rule R5).
+fn each_once(ranges: &mut Vec<RangeInclusive<SourceId>>) {
+    ranges.sort_unstable_by_key(|range| *range.start());
+    ranges.dedup_by(|next, range| {
+        let overlap = next.start() <= range.end();
+        if overlap {
+            *range = *range.start()..=*range.end().max(next.end());
+        }
+        overlap
+    });
 }
 
 /// What makes a unit forget everything.

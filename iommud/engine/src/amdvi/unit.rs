@@ -2,7 +2,6 @@
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::ops::RangeInclusive;
 
 use dma_types::{PhysAddr, SourceId};
 
@@ -74,7 +73,7 @@ impl Unit {
             memory(platform, features.segments_order(), spec).ok_or(Unusable::OutOfFrames)?;
         // Only a virtual unit keeps what is not present, and only a virtual one must be told of each entry.
         let named = if capabilities.header.caches_absent() {
-            each_once(spec.settings.iter().map(|(sources, _)| sources.clone()).collect())
+            spec.settings.iter().map(|(sources, _)| sources.clone()).collect()
         } else {
             Vec::new()
         };
@@ -314,26 +313,17 @@ impl Unit {
     ) -> Ticket {
         match self.phase {
             Phase::Failed(_) => Ticket::NEVER,
-            Phase::Starting(_) if self.invalidator.is_unused() => Ticket::FIRST,
+            Phase::Starting(_) if self.invalidator.is_unused() => {
+                if self.capabilities.header.caches_absent() {
+                    self.invalidator.name(invalidations);
+                }
+                Ticket::FIRST
+            }
             Phase::Starting(_) | Phase::Running => {
                 self.invalidator.submit(platform, &self.registers, invalidations)
             }
         }
     }
-}
-
-/// The same requesters, in ranges that do not overlap: firmware's table has room to name each of them thousands of
-/// times (rule R5).
-fn each_once(mut ranges: Vec<RangeInclusive<SourceId>>) -> Vec<RangeInclusive<SourceId>> {
-    ranges.sort_unstable_by_key(|range| *range.start());
-    ranges.dedup_by(|next, range| {
-        let overlap = next.start() <= range.end();
-        if overlap {
-            *range = *range.start()..=*range.end().max(next.end());
-        }
-        overlap
-    });
-    ranges
 }
 
 /// The memory that a unit uses, or none of it.

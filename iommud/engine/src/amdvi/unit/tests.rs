@@ -163,6 +163,26 @@ fn a_virtual_unit_is_told_of_every_entry_that_firmware_names() {
 }
 
 #[test]
+fn r1_a_virtual_unit_is_told_of_every_entry_that_changed_before_it_runs() {
+    for (caches_absent, codes) in [(true, &[8, 2, 2, 1][..]), (false, &[8, 1])] {
+        let mut machine = FakeMachine::new();
+        if !caches_absent {
+            machine.config.words[0x40 / 4] &= !CACHES_ABSENT;
+        }
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        // Firmware names neither of them.
+        let other = SourceId::new(0x0300);
+        for source in [DEVICE, other, DEVICE] {
+            unit.attach(&mut machine, source, TRANSLATION).unwrap();
+        }
+        unit.detach(&mut machine, other, DOMAIN);
+        unit.poll(&mut machine);
+        assert_eq!(unit.state(), UnitState::Running);
+        assert_eq!(machine.codes(), codes);
+    }
+}
+
+#[test]
 fn r5_a_unit_that_makes_no_sense_keeps_no_memory() {
     let mut machine = FakeMachine::new();
     let elsewhere = UnitSpec { base: PhysAddr::new(0xfeb8_0000), ..spec() };
