@@ -248,18 +248,15 @@ impl Unit {
     /// Has a requester translated by another root of its domain's table, which has grown above the old one. What
     /// the old root translates stays as it is; after the ticket the rest is translated, too.
     ///
-    /// A requester that is not attached to that domain stays as it is, and the ticket is never confirmed.
+    /// A requester that is not attached to that domain stays as it is, and there is nothing to wait for.
     pub fn retarget(
         &mut self,
         platform: &mut impl Platform,
         source: SourceId,
         translation: Translation,
-    ) -> Ticket {
-        if self.table.retarget(platform, source, translation) {
-            self.submit(platform, self.after_change(source, translation.domain))
-        } else {
-            Ticket::NEVER
-        }
+    ) -> Option<Ticket> {
+        let changed = self.table.retarget(platform, source, translation);
+        changed.then(|| self.submit(platform, self.after_change(source, translation.domain)))
     }
 
     /// Makes the unit forget what it holds of a range of a domain.

@@ -79,7 +79,7 @@ impl Engine {
 
     /// Sees to it that units walk the tables that a mapping has made, which are under another root if this one is
     /// not the root any more: from the completion on they do.
-    fn tables_changed(
+    pub(super) fn tables_changed(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
@@ -124,7 +124,9 @@ impl Engine {
             let translation =
                 Translation { domain: id, table: domain.root(), levels: domain.levels() };
             for source in &group.spec.requesters {
-                completion.add(unit, hardware.retarget(platform, *source, translation));
+                if let Some(ticket) = hardware.retarget(platform, *source, translation) {
+                    completion.add(unit, ticket);
+                }
             }
             group.entering.join(&completion);
         }

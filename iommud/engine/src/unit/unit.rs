@@ -121,16 +121,16 @@ impl Unit {
 
     /// Lets a requester be translated by the table that has grown out of the one that it was translated by: another
     /// root, with more levels. What is mapped in either is reached all the while; from the ticket on, what is
-    /// mapped in the new one.
+    /// mapped in the new one. Without a ticket, nothing translated it by that table.
     pub fn retarget(
         &mut self,
         platform: &mut impl Platform,
         source: SourceId,
         translation: Translation,
-    ) -> Ticket {
+    ) -> Option<Ticket> {
         match self {
             // A second-stage table has the depth that it was made with, and does not grow.
-            Self::Vtd(_) => Ticket::NEVER,
+            Self::Vtd(_) => None,
             Self::Amdvi(unit) => unit.retarget(platform, source, translation),
         }
     }
