@@ -29,6 +29,8 @@ pub struct Retired {
 #[derive(Debug, Default)]
 pub struct Quarantine {
     waiting: VecDeque<Retired>,
+    /// What a unit failed to confirm. The unit may hold it for good, so it stays for good.
+    lost: Vec<Retired>,
 }
 
 impl Quarantine {
@@ -37,24 +39,31 @@ impl Quarantine {
         self.waiting.push_back(retired);
     }
 
-    /// Takes out something that hardware has confirmed, if there is any.
-    ///
-    /// What waits for a unit that failed stays for good: the unit may hold it for good. It does not hold
-    /// up what waits for others.
-    pub fn take(&mut self, progress: impl Fn(&Completion) -> Progress) -> Option<Retired> {
-        let done = |retired: &Retired| progress(&retired.completion) == Progress::Done;
-        let index = self.waiting.iter().position(done)?;
-        self.waiting.remove(index)
+    /// Looks at the thing that has not been looked at for longest, of those that are not lost: takes it out if
+    /// hardware has confirmed it.
+    pub fn look(&mut self, progress: impl Fn(&Completion) -> Progress) -> Option<Retired> {
+        let retired = self.waiting.pop_front()?;
+        match progress(&retired.completion) {
+            Progress::Done => return Some(retired),
+            Progress::Pending => self.waiting.push_back(retired),
+            Progress::Failed => self.lost.push(retired),
+        }
+        None
     }
 
-    /// How many things wait.
-    pub fn len(&self) -> usize {
+    /// How many things there are to look at.
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How many things wait, those that are lost included.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.lost.len()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 }
 
@@ -77,14 +86,18 @@ mod tests {
                 _ => Progress::Done,
             }
         };
-        let mut take = |confirmed| {
-            let retired = quarantine.take(failed_and_confirmed(Ticket(confirmed)));
-            retired.and_then(|retired| retired.run).map(|run| run.0)
+        let mut release = |confirmed| {
+            let mut runs = Vec::new();
+            for _ in 0..quarantine.waiting() {
+                let found = quarantine.look(failed_and_confirmed(Ticket(confirmed)));
+                runs.extend(found.and_then(|retired| retired.run).map(|run| run.0));
+            }
+            runs
         };
-        assert_eq!(take(10), None);
-        assert_eq!(take(11), Some(11));
-        assert_eq!(take(11), None);
-        assert_eq!(take(12), Some(12));
+        assert_eq!(release(10), [0; 0]);
+        assert_eq!(release(12), [11, 12]);
+        assert_eq!(release(12), [0; 0]);
         assert_eq!((quarantine.len(), quarantine.is_empty()), (1, false));
+        assert_eq!(quarantine.waiting(), 0, "what is lost is not looked at again and again");
     }
 }

@@ -186,10 +186,11 @@ impl Engine {
 
     /// Frees everything that the units have confirmed.
     pub(super) fn release(&mut self, platform: &mut impl Platform) {
-        while let Some(retired) =
-            self.quarantine.take(|it| progress(&self.units, &self.deferred, it))
-        {
-            self.free(platform, retired);
+        for _ in 0..self.quarantine.waiting() {
+            let Self { quarantine, units, deferred, .. } = self;
+            if let Some(retired) = quarantine.look(|it| progress(units, deferred, it)) {
+                self.free(platform, retired);
+            }
         }
     }
 
