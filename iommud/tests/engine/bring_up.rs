@@ -104,7 +104,8 @@ enum LeftOn {
     TranslationAndQueue,
 }
 
-/// A machine that a boot loader hands over translating: its tables let edu reach one page.
+/// A machine that a boot loader hands over translating: its tables let edu reach one page, under the domain id that
+/// will be the first to be given out.
 fn handed_over(config: MachineConfig, left: LeftOn) -> SimPlatform {
     let platform = SimPlatform::with_manual_clock(config).unwrap();
     {
@@ -118,7 +119,7 @@ fn handed_over(config: MachineConfig, left: LeftOn) -> SimPlatform {
         if machine.amdvi(0).is_some() {
             // A device table of 128 entries, two levels, and the rings.
             memory.write64(frame(0) + 0x10 * 32, frame(1) | 3 << 61 | 2 << 9 | 3);
-            memory.write64(frame(0) + 0x10 * 32 + 8, 5);
+            memory.write64(frame(0) + 0x10 * 32 + 8, 1);
             memory.write64(frame(1), frame(2) | 3 << 61 | 1 << 9 | 1);
             memory.write64(frame(2) + 8, frame(6) | 3 << 61 | 1);
             machine.flush(FIRMWARE, 16 * 4096);
@@ -131,7 +132,7 @@ fn handed_over(config: MachineConfig, left: LeftOn) -> SimPlatform {
             // Root table, context table, four levels.
             memory.write64(frame(0), frame(1) | 1);
             memory.write64(frame(1) + 0x10 * 16, frame(2) | 1);
-            memory.write64(frame(1) + 0x10 * 16 + 8, 5 << 8 | 2);
+            memory.write64(frame(1) + 0x10 * 16 + 8, 1 << 8 | 2);
             for n in 2..5 {
                 memory.write64(frame(n), frame(n + 1) | 3);
             }
@@ -155,13 +156,16 @@ fn r1_translation_that_was_left_on_is_taken_over_without_a_gap(vendor: Vendor) {
     let amdvi = |unit| MachineConfig::with_amdvi(unit);
     let base = AmdviConfig::default;
     let machines = match vendor {
-        Vendor::Vtd => {
-            [(vtd(true), Translation), (vtd(true), TranslationAndQueue), (vtd(false), Translation)]
-        }
-        Vendor::Amdvi => [
+        Vendor::Vtd => vec![
+            (vtd(true), Translation),
+            (vtd(true), TranslationAndQueue),
+            (vtd(false), Translation),
+        ],
+        Vendor::Amdvi => vec![
             (amdvi(base()), Translation),
             (amdvi(base()), TranslationAndQueue),
             (amdvi(AmdviConfig { np_cache: true, ..base() }), TranslationAndQueue),
+            (amdvi(AmdviConfig { extended_features: false, ..base() }), TranslationAndQueue),
         ],
     };
     for (machine, left) in machines {
@@ -178,11 +182,17 @@ fn r1_translation_that_was_left_on_is_taken_over_without_a_gap(vendor: Vendor) {
             if rig.engine.is_settled() {
                 break;
             }
+            if vendor == Vendor::Amdvi {
+                assert_eq!(rig.faults(), (Vec::new(), false), "it is not looked at yet");
+            }
             rig.pass(Duration::from_micros(100));
         }
         assert_eq!(rig.unit_state(0), UnitState::Running);
         assert!(rig.engine.units()[0].unit.as_ref().unwrap().found_translating());
         assert!(rig.write(0x1000, &[1; 8]).is_err(), "and no more");
+        slow_down(&mut rig.platform.machine_mut(), Takes::Immediate);
+        rig.attach(edu());
+        assert!(rig.write(0x1000, &[1; 8]).is_err(), "nor by what was cached of the boot loader's");
         rig.check();
     }
 }
@@ -238,6 +248,21 @@ fn r5_a_unit_that_does_not_start_is_given_up_at_its_deadline(vendor: Vendor) {
     rig.settle();
     let state = rig.unit_state(0);
     assert!(matches!(state, UnitState::Failed(UnitFailure::StartTimedOut { .. })), "{state:?}");
+}
+
+#[test]
+fn r5_a_log_that_overflowed_before_is_started_anew() {
+    let mut platform = handed_over(Vendor::Amdvi.machine(), LeftOn::TranslationAndQueue);
+    platform.config_write(edu(), 4, 6);
+    for _ in 0..300 {
+        assert!(blocked(&platform.machine_mut().dma_write(edu(), 0x2000, &[1; 8])));
+    }
+    let mut rig = Rig::start_on(platform);
+    rig.settle();
+    assert_eq!(rig.faults(), (Vec::new(), false));
+    assert!(blocked(&rig.write(0x2000, &[1; 8])));
+    assert_eq!(rig.faults().0.len(), 1);
+    rig.check();
 }
 
 #[test]

@@ -15,6 +15,7 @@ both! {
     r1_a_device_without_a_domain_reaches_nothing_and_the_fault_says_who_and_what,
     r1_a_device_reaches_nothing_beside_its_buffer,
     r6_direction_is_enforced_and_named_in_the_fault,
+    each_refusal_is_told_with_device_address_direction_and_reason,
     a_translated_request_is_blocked_whoever_makes_it,
     one_devices_memory_is_not_anothers,
     r4_detaching_turns_bus_mastering_off,
@@ -99,6 +100,51 @@ fn r6_without_zero_length_reads_a_writable_page_is_readable_too() {
     // The zero-length read that some devices do before they write.
     assert_eq!(rig.read(iova, 0), Ok(Vec::new()));
     assert!(rig.engine.domain(domain).unwrap().abilities().write_needs_read);
+    rig.check();
+}
+
+fn each_refusal_is_told_with_device_address_direction_and_reason(vendor: Vendor) {
+    use FaultReason::{BeyondWidth, NoDomain, NotReadable, NotWritable, Translated};
+    let mut rig = Rig::new(vendor.machine());
+    let _ = (rig.read(0x5000, 8), rig.write(0x6000, &[1; 8]));
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let read_only = rig.map(domain, run, 4096, Access::Read);
+    let write_only = rig.map(domain, run, 4096, Access::Write);
+    let _ = (rig.read(0x7000, 8), rig.write(0x8000, &[1; 8]));
+    let _ = (rig.write(read_only.get(), &[1; 8]), rig.read(write_only.get(), 8));
+    let _ = (rig.read(1 << 50, 8), rig.write(1 << 50, &[1; 8]));
+    let (mut faults, mut lost) = rig.faults();
+    let translated = Iova::new(0x9000);
+    let _ = rig.platform.machine_mut().dma_write_translated(edu(), translated.get(), &[1; 8]);
+    rig.detach(edu());
+    let _ = (rig.read(read_only.get(), 8), rig.write(write_only.get(), &[1; 8]));
+
+    let (late, late_lost) = rig.faults();
+    faults.extend(late);
+    lost |= late_lost;
+    assert!(!lost && faults.iter().all(|fault| fault.device_in(0) == Some(edu())));
+    let told: Vec<_> = faults.iter().map(|it| (it.address, it.tried, it.reason)).collect();
+    let at = Iova::new;
+    let (high, of_translated) = match vendor {
+        Vendor::Vtd => ([BeyondWidth, BeyondWidth], Tried::Write),
+        // Its units tell neither that an address is too wide, nor the direction of what they do not translate.
+        Vendor::Amdvi => ([NotReadable, NotWritable], Tried::Access),
+    };
+    let expected = [
+        (at(0x5000), Tried::Read, NoDomain),
+        (at(0x6000), Tried::Write, NoDomain),
+        (at(0x7000), Tried::Read, NotReadable),
+        (at(0x8000), Tried::Write, NotWritable),
+        (read_only, Tried::Write, NotWritable),
+        (write_only, Tried::Read, NotReadable),
+        (at(1 << 50), Tried::Read, high[0]),
+        (at(1 << 50), Tried::Write, high[1]),
+        (translated, of_translated, Translated),
+        (read_only, Tried::Read, NoDomain),
+        (write_only, Tried::Write, NoDomain),
+    ];
+    assert_eq!(told, expected);
     rig.check();
 }
 

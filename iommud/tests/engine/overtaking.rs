@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use dma_types::Access;
-use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::completion::{Completion, Progress, UnitId};
 use iommu_engine::engine::MapSpec;
-use iommu_engine::platform::ConfigSpace;
+use iommu_engine::platform::{BufferRuns, ConfigSpace};
 use iommu_engine::unit::UnitState;
 use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::{AmdviConfig, AmdviTiming};
 use iommu_sim::pace::Completion as Takes;
 use iommu_sim::vtd::VtdConfig;
 
-use crate::rig::{Rig, edu, whole};
+use crate::rig::{Rig, edu, other, whole};
 use crate::vendor::{Vendor, slow, slow_down};
 
 both! {
+    r2_nothing_of_a_domain_is_found_by_the_next_one_with_its_id,
     r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last,
     r2_the_tables_and_ids_of_a_domain_outlast_what_a_slow_unit_remembers,
     a_mapping_is_seen_also_where_an_unlinked_table_is_still_walked,
@@ -47,6 +48,33 @@ fn r1_a_device_is_not_said_to_be_in_a_domain_while_it_reaches_its_last(vendor: V
     rig.finish(&attached);
     assert!(rig.write(iova.get(), &[3; 8]).is_err());
     rig.check();
+}
+
+fn r2_nothing_of_a_domain_is_found_by_the_next_one_with_its_id(vendor: Vendor) {
+    for machine in vendor.interfaces() {
+        let mut rig = Rig::new(machine.with_root_port());
+        let domain = rig.attach(edu());
+        let (run, large) = (rig.run(4096), rig.run(2 << 20));
+        let iova = rig.map(domain, run, 4096, Access::ReadWrite).get();
+        let far = rig.map(domain, large, 2 << 20, Access::ReadWrite).get();
+        assert!(rig.reaches(edu(), iova) && rig.reaches(edu(), far));
+        let id = rig.engine.domain(domain).unwrap().id_at(UnitId(0));
+        // Gone with everything in it; its memory is somebody else's.
+        let detached = rig.engine.detach(&mut rig.platform, edu()).unwrap();
+        rig.engine.destroy_domain(&mut rig.platform, domain).unwrap();
+        rig.finish(&detached);
+        rig.pass(Duration::ZERO);
+        rig.platform.free_run(run);
+        rig.platform.free_run(large);
+        let next = rig.attach(other());
+        assert_eq!(rig.engine.domain(next).unwrap().id_at(UnitId(0)), id);
+        for address in [iova, iova + 4096, far, far + (1 << 20)] {
+            assert!(!rig.reaches(other(), address));
+        }
+        let page = rig.page(next);
+        assert!(rig.reaches(other(), page));
+        rig.check();
+    }
 }
 
 fn r2_the_tables_and_ids_of_a_domain_outlast_what_a_slow_unit_remembers(vendor: Vendor) {
