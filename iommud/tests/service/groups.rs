@@ -9,7 +9,7 @@ use libdma::device::{MapRequest, Mapped};
 use libdma::{Access, Coherent, Device, Error};
 
 use crate::rig::{Rig, edu};
-use crate::vendor::{Vendor, slow};
+use crate::vendor::{Vendor, slow, slow_down};
 
 both! {
     two_drivers_of_one_group_each_do_their_work,
@@ -18,6 +18,7 @@ both! {
     r2_a_dead_drivers_memory_waits_for_a_slow_unit_also_in_a_shared_domain,
     r4_a_buffer_that_outlives_its_driver_is_not_reached_by_the_neighbour,
     the_last_driver_to_go_detaches_the_group,
+    a_neighbour_is_not_opened_behind_a_unit_that_has_failed,
     r1_what_is_plugged_in_is_confined_before_and_after_it_is_opened,
     a_device_behind_a_unit_that_the_policy_leaves_alone_is_refused_and_reports_say_why,
 }
@@ -191,6 +192,20 @@ fn the_last_driver_to_go_detaches_the_group(vendor: Vendor) {
     assert_eq!(rig.usage().live_runs, 0);
     assert_eq!(rig.service.lock().engine().domains().count(), 0);
     assert_ne!(open(&rig, other).domain(), domain);
+    rig.check();
+}
+
+fn a_neighbour_is_not_opened_behind_a_unit_that_has_failed(vendor: Vendor) {
+    let [one, other] = cards();
+    let rig = Rig::on(vendor.machine().with_switch(None));
+    let first = open(&rig, one);
+    let mine = word(&first);
+    slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::Never);
+    drop(mine);
+    // Until it is given up.
+    rig.usage();
+    assert_eq!(Device::open(rig.transport(), other).err(), Some(Error::UnitFailed));
+    drop(first);
     rig.check();
 }
 

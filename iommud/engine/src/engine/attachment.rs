@@ -35,6 +35,7 @@ impl Engine {
         if group.holders.contains(&device) {
             return Err(EngineError::AlreadyAttached(device));
         }
+        self.translating_unit(device)?;
         if let Some(holder) = group.holders.first() {
             if group.attached != Some(key) {
                 return Err(EngineError::GroupElsewhere(device, *holder));
@@ -43,7 +44,6 @@ impl Engine {
             self.groups[id.0].holders.insert(device);
             return Ok(completion);
         }
-        self.translating_unit(device)?;
         let members = self.groups[id.0].members().iter();
         for member in members.filter_map(|member| self.devices.get(member)) {
             // Bridges have no memory, and may be behind another unit.
