@@ -13,6 +13,7 @@ mod bring_up;
 mod deferred;
 mod failing;
 mod growth;
+mod handover;
 mod identity;
 mod invalidation;
 mod isolation;
