@@ -239,9 +239,10 @@ mod tests {
     fn r1_every_requester_there_can_be_is_blocked() {
         let mut frames = FakeFrames::new(1024);
         let table = DeviceTable::new(&mut frames, 0, &[]).unwrap();
-        assert!(
-            (0..=u16::MAX).all(|it| words(&table, &frames, SourceId::new(it)) == [0x3, 0, 0, 0])
-        );
+        let blocked = [0x203 | table.empty.get(), 0, 0, 0];
+        assert!((0..=u16::MAX).all(|it| words(&table, &frames, SourceId::new(it)) == blocked));
+        let empty = frames.table(table.empty).unwrap();
+        assert!(empty.iter().all(|entry| entry.load(Ordering::Relaxed) == 0));
         // As the unit reads it: from the start, 32 bytes each.
         let last = PhysAddr::new(table.start().get() + 511 * PAGE_SIZE);
         assert!(table.attach(&frames, SourceId::new(0xffff), TRANSLATION));
@@ -293,7 +294,7 @@ mod tests {
         let settings =
             [(all, DteSettings::from_bits(0x04)), (DEVICE..=DEVICE, DteSettings::from_bits(0xd7))];
         let table = DeviceTable::new(&mut frames, 0, &settings).unwrap();
-        assert_eq!(words(&table, &frames, FAR), [0x3, 0, 1 << 58, 0]);
+        assert_eq!(words(&table, &frames, FAR), [0x203 | table.empty.get(), 0, 1 << 58, 0]);
         let blocked = words(&table, &frames, DEVICE);
         assert_eq!(blocked[0], 0x4000_0000_0000_0203 | table.empty.get());
 
@@ -326,7 +327,7 @@ mod tests {
         }
         // Not attached, or not to this domain.
         assert!(!table.retarget(&frames, DEVICE, TRANSLATION));
-        assert_eq!(words(&table, &frames, DEVICE), [0x3, 0, 0, 0]);
+        assert_eq!(words(&table, &frames, DEVICE), [0x203 | table.empty.get(), 0, 0, 0]);
         assert!(table.attach(&frames, DEVICE, TRANSLATION));
         let other = Translation { domain: DomainId::new(6), ..TRANSLATION };
         assert!(!table.retarget(&frames, DEVICE, other));

@@ -158,16 +158,18 @@ impl DeviceTableEntry {
 impl TranslationWord {
     /// The word that blocks every memory access.
     ///
-    /// It is that of no table and neither right, which blocks by itself. Old units let the system management
-    /// messages of a device pass only where IW is set (erratum 63 of family 10h's north bridges, as Linux knows
-    /// it): where messages are to pass, the word allows to write by a table in which nothing is mapped.
+    /// It allows neither right, and names a table in which nothing is mapped: each blocks by itself. Without a table
+    /// the rights alone would have to, and OpenVMM's unit does not look at them then.
+    ///
+    /// Old units let the system management messages of a device pass only where IW is set (erratum 63 of family
+    /// 10h's north bridges, as Linux knows it): where messages are to pass, the table alone blocks what is written.
     pub const fn blocked(domain: DomainWord, empty: PhysAddr) -> Self {
-        let word = Self::new().with_valid(true).with_translation_valid(true);
-        if domain.system_management() == MESSAGES_PASS {
-            word.with_levels(1).with_root(empty).with_write(true)
-        } else {
-            word
-        }
+        Self::new()
+            .with_valid(true)
+            .with_translation_valid(true)
+            .with_levels(1)
+            .with_root(empty)
+            .with_write(domain.system_management() == MESSAGES_PASS)
     }
 
     /// The word that translates requests by a table of 1 to 6 levels, or `None` for another.
@@ -194,6 +196,8 @@ mod tests {
     use super::*;
 
     const EMPTY: PhysAddr = PhysAddr::new(0x7_0000);
+    /// A table of one level, at `EMPTY`, with neither right.
+    const BLOCKED: u64 = 0x7_0203;
     const TABLE: PhysAddr = PhysAddr::new(0x000f_edcb_a987_6000);
 
     fn blocked(settings: u8) -> [u64; 4] {
@@ -202,17 +206,17 @@ mod tests {
 
     #[test]
     fn r1_a_blocked_entry_is_valid_and_allows_nothing() {
-        assert_eq!(blocked(0), [0x3, 0, 0, 0]);
+        assert_eq!(blocked(0), [BLOCKED, 0, 0, 0]);
     }
 
     #[test]
     fn what_firmware_asks_for_is_set_where_the_spec_puts_it() {
-        assert_eq!(blocked(0x01), [0x3, 0, 1 << 56, 0]);
-        assert_eq!(blocked(0x02), [0x3, 0, 1 << 57, 0]);
-        assert_eq!(blocked(0x04), [0x3, 0, 1 << 58, 0]);
-        assert_eq!(blocked(0x40), [0x3, 0, 1 << 62, 0]);
-        assert_eq!(blocked(0x80), [0x3, 0, 1 << 63, 0]);
-        assert_eq!(blocked(0x20), [0x3, 0x200_0000_0000, 0, 0]);
+        assert_eq!(blocked(0x01), [BLOCKED, 0, 1 << 56, 0]);
+        assert_eq!(blocked(0x02), [BLOCKED, 0, 1 << 57, 0]);
+        assert_eq!(blocked(0x04), [BLOCKED, 0, 1 << 58, 0]);
+        assert_eq!(blocked(0x40), [BLOCKED, 0, 1 << 62, 0]);
+        assert_eq!(blocked(0x80), [BLOCKED, 0, 1 << 63, 0]);
+        assert_eq!(blocked(0x20), [BLOCKED, 0x200_0000_0000, 0, 0]);
     }
 
     #[test]
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn r5_messages_are_never_made_memory_accesses() {
-        assert_eq!(blocked(0x30), [0x3, 0, 0, 0]);
+        assert_eq!(blocked(0x30), [BLOCKED, 0, 0, 0]);
     }
 
     #[test]

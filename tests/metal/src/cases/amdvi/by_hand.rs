@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use bitfield_struct::bitfield;
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr, SourceId};
-use iommu_engine::platform::{ConfigSpace, Platform, RegisterWindow};
+use iommu_engine::platform::{ConfigSpace, Platform, RegisterWindow, TableFrame};
 
 use crate::harness::{Failure, Outcome};
 use crate::platform::clock::spin;
@@ -380,14 +380,15 @@ impl Unit {
         Control::from_bits(platform.read64(self.window, register::CONTROL)).enable()
     }
 
-    /// Whether the device table leads to a page table for this device, or lets it pass.
+    /// Whether the device table leads to a page table for this device in which there is anything, or lets it pass.
     pub fn leads_somewhere(&self, platform: &mut impl Platform, source: SourceId) -> Outcome<bool> {
         let base = platform.read64(self.window, register::DEVICE_TABLE);
         let base = DeviceTableBase::from_bits(base).page() << 12;
         let entry = base + u64::from(source.get()) * size_of::<DeviceEntry>() as u64;
         let entry = DeviceEntry0::from_bits(word(platform, PhysAddr::new(entry))?);
         let denies = entry.valid() && entry.translation() && !entry.read() && !entry.write();
-        Ok(!denies || entry.levels() > 0)
+        let root = PhysAddr::new(entry.page() << 12);
+        Ok(!denies || entry.levels() > 0 && !is_empty(platform, root)?)
     }
 
     /// Turns it on, with this device table of full size, and an empty command buffer in this frame.
@@ -493,8 +494,17 @@ pub fn write_word(platform: &impl Platform, table: PhysAddr, index: usize, word:
 /// The word of a table frame at this address.
 fn word(platform: &impl Platform, place: PhysAddr) -> Outcome<u64> {
     let frame = PhysAddr::new(place.get() & !(PAGE_SIZE - 1));
-    let words = platform.table(frame).ok_or(Failure("no such table".into()))?;
+    let words = table(platform, frame)?;
     Ok(words[(place.get() % PAGE_SIZE / 8) as usize].load(Ordering::Acquire))
+}
+
+/// Whether nothing is in a page table.
+fn is_empty(platform: &impl Platform, root: PhysAddr) -> Outcome<bool> {
+    Ok(table(platform, root)?.iter().all(|word| word.load(Ordering::Acquire) == 0))
+}
+
+fn table(platform: &impl Platform, frame: PhysAddr) -> Outcome<&TableFrame> {
+    platform.table(frame).ok_or(Failure("no such table".into()))
 }
 
 #[cfg(test)]
