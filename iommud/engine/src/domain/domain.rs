@@ -158,6 +158,17 @@ impl Domain {
         Ok(Changed { start: iova, bytes, touched })
     }
 
+    /// What of a range that firmware reserves is not mapped here yet.
+    pub fn missing_of(&self, range: ReservedRange) -> Vec<ReservedRange> {
+        let ReservedRange { start, bytes, access } = range;
+        let held: Vec<Segment> = self.pieces_of(Owner::Firmware).collect();
+        let missing = segments::without(&[Segment { start, bytes }], &held);
+        missing
+            .into_iter()
+            .map(|it| ReservedRange { start: it.start, bytes: it.bytes, access })
+            .collect()
+    }
+
     /// Maps just this memory at its own addresses, as far as the table reaches and firmware's ranges leave room:
     /// what was so mapped and is not wanted any more is taken away, also where an error ends it. `changed` gets
     /// what units must be made to forget, and `retired` the frames that they may still walk.

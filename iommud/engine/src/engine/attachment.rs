@@ -190,22 +190,30 @@ impl Engine {
         Ok(completion)
     }
 
-    /// Attaches a group that nobody holds to its own domain, if it has one. If that cannot be, it reaches
+    /// Attaches a group that nobody holds to its own domain, if it is to have one. If that cannot be, it reaches
     /// nothing.
     fn go_home(&mut self, platform: &mut impl Platform, id: GroupId) {
-        let Some(key) = self.groups.get(id.0).and_then(|group| group.home) else { return };
+        let Some(group) = self.groups.get(id.0) else { return };
+        let (home, first) = (group.home, group.members().first().copied());
+        // What has been plugged in since may need one.
+        let Some(key) = home else { return self.make_home(platform, id) };
         if let Err(error) = self.enter(platform, id, key) {
-            self.remarks.extend(
-                self.groups[id.0]
-                    .members()
-                    .first()
-                    .map(|address| Remark::HomeNotMapped { address: *address, error }),
-            );
-            self.groups[id.0].home = None;
-            self.unconfined.retain(|unconfined| *unconfined != key);
-            // Nothing is attached to it any more, for it had this one group.
-            let _ = self.destroy_domain(platform, key);
+            self.remarks.extend(first.map(|address| Remark::HomeNotMapped { address, error }));
+            self.leave_home(platform, id);
         }
+    }
+
+    /// Takes a group's own domain away: if it is there, it reaches nothing then.
+    pub(super) fn leave_home(&mut self, platform: &mut impl Platform, id: GroupId) {
+        let Some(group) = self.groups.get_mut(id.0) else { return };
+        let Some(key) = group.home.take() else { return };
+        if group.attached == Some(key) {
+            // Were it to stay, the domain would, too.
+            let _ = self.leave(platform, id);
+        }
+        self.unconfined.retain(|unconfined| *unconfined != key);
+        // It was for this one group.
+        let _ = self.destroy_domain(platform, key);
     }
 
     /// Whether the unit in front of a device can walk a domain's table, and the domain holds what firmware

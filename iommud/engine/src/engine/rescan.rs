@@ -1,5 +1,7 @@
 //! Functions that appear while the engine runs: hot-plugged ones.
 
+use alloc::vec::Vec;
+
 use dma_types::{PciAddress, SourceId};
 
 use super::{Engine, unit_mut};
@@ -11,10 +13,12 @@ use crate::records::AttachmentRecord;
 use crate::unit::Translation;
 
 impl Engine {
-    /// Looks for functions that have appeared since the start, and takes in those that it finds.
+    /// Looks for functions that have appeared since the start, or taken the place of others, and takes in those that
+    /// it finds.
     ///
     /// A newcomer reaches nothing, or what its group reaches, with whose members it could be taken for them in any
-    /// case. What others are attached to does not change.
+    /// case. What others are attached to does not change; what a group reaches while nobody holds it is decided
+    /// anew.
     pub fn rescan(&mut self, platform: &mut impl Platform) {
         let mut functions = self.plan.firmware().scan(platform);
         // The known ones, too: a bridge may lead to a bus more, and a port has forgotten if it was without power.
@@ -22,49 +26,44 @@ impl Engine {
         let stubborn = stubborn.into_iter().filter(|port| !self.devices.contains_key(port));
         self.remarks.extend(stubborn.map(Remark::NoAccessControl));
         let known = self.plan.findings().len();
-        let placed = self.plan.grow(&functions);
+        self.plan.grow(&functions);
         self.remarks.extend(self.plan.findings()[known..].iter().cloned().map(Remark::Found));
-        for address in &placed {
-            if let Some(planned) = self.plan.devices().get(address) {
+        let mut newcomers = Vec::new();
+        for (address, planned) in self.plan.devices() {
+            if self.devices.get(address).is_none_or(|known| known.function != planned.function) {
+                newcomers.push(*address);
                 self.devices.insert(*address, Device::from(planned));
             }
         }
         for index in 0..self.plan.groups().len() {
             let planned = &self.plan.groups()[index];
-            let Some(group) = self.groups.get_mut(index) else {
+            let id = GroupId(index);
+            if self.groups.get(index).is_none() {
                 let group = Group::planned(planned);
                 self.groups.push(group);
-                self.make_home(platform, GroupId(index));
+                self.make_home(platform, id);
+                continue;
+            }
+            let mut members = planned.topology.members.iter();
+            let Some(address) = members.find(|it| newcomers.contains(it)).copied() else {
                 continue;
             };
-            if group.spec != planned.topology {
-                let spec = planned.topology.clone();
-                let old = core::mem::replace(&mut group.spec, spec).requesters;
-                group.unit = planned.unit.unwrap_or_default();
-                group.refusal = planned.unit.err();
-                self.take_in(platform, GroupId(index), &old, &placed);
+            let spec = planned.topology.clone();
+            let (unit, refusal) = (planned.unit.unwrap_or_default(), planned.unit.err());
+            // Its home is to be another, and what it had attached there is to be detached.
+            self.leave_home(platform, id);
+            let Some(group) = self.groups.get_mut(index) else { continue };
+            let old = core::mem::replace(&mut group.spec, spec).requesters;
+            (group.unit, group.refusal) = (unit, refusal);
+            if !group.is_held() {
+                self.make_home(platform, id);
+                continue;
+            }
+            if let Err(error) = self.attach_newcomers(platform, id, &old, &newcomers) {
+                self.remarks.push(Remark::NewcomerNotAttached { address, error });
             }
         }
         self.follow_arenas(platform);
-    }
-
-    /// Attaches what a group has got to where the group is.
-    fn take_in(
-        &mut self,
-        platform: &mut impl Platform,
-        id: GroupId,
-        old: &[SourceId],
-        placed: &[PciAddress],
-    ) {
-        let Some(group) = self.groups.get(id.0) else { return };
-        let newcomer = placed.iter().find(|it| group.members().contains(it)).copied();
-        let Some(address) = newcomer else { return };
-        if group.attached.is_none() {
-            return self.make_home(platform, id);
-        }
-        if let Err(error) = self.attach_newcomers(platform, id, old, placed) {
-            self.remarks.push(Remark::NewcomerNotAttached { address, error });
-        }
     }
 
     fn attach_newcomers(
@@ -72,17 +71,19 @@ impl Engine {
         platform: &mut impl Platform,
         id: GroupId,
         old: &[SourceId],
-        placed: &[PciAddress],
+        newcomers: &[PciAddress],
     ) -> Result<(), EngineError> {
         let group = self.groups.get_mut(id.0).ok_or(EngineError::NoDevice)?;
         let (unit, key) = group.unit.zip(group.attached).ok_or(EngineError::NoDevice)?;
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let domain_id = domain.id_at(unit).ok_or(EngineError::NoSuchDomain(key))?;
         let hardware = unit_mut(&mut self.units, unit).ok_or(EngineError::UnitFailed)?;
-        let newcomers = placed.iter().filter(|it| group.spec.members.contains(it));
+        let root = domain.root();
+        let newcomers = newcomers.iter().filter(|it| group.spec.members.contains(it));
         for device in newcomers.filter_map(|it| self.devices.get(it)) {
-            for range in &device.reserved {
-                let changed = domain.map_firmware_range(platform, *range)?;
+            let missing = device.reserved.iter().flat_map(|range| domain.missing_of(*range));
+            for range in missing.collect::<Vec<_>>() {
+                let changed = domain.map_firmware_range(platform, range)?;
                 if let Some(ticket) = hardware.mapped(platform, domain_id, changed) {
                     group.entering.add(unit, ticket);
                 }
@@ -100,6 +101,8 @@ impl Engine {
                 group.entering.add(unit, ticket);
             }
         }
+        // What is reserved may lie beyond what the table reached.
+        self.tables_changed(platform, key, root);
         Ok(())
     }
 }

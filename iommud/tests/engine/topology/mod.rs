@@ -2,6 +2,7 @@
 
 mod aliases;
 mod groups;
+mod hostile;
 mod reserved;
 mod scopes;
 pub(crate) mod table;

@@ -153,9 +153,40 @@ fn r1_what_is_plugged_in_has_what_is_reserved_for_it(vendor: Vendor) {
     rig.detach(at("21:01.0"));
     assert!(rig.reaches(newcomer, page) && rig.reaches(newcomer, RESERVED));
     rig.detach(newcomer);
-    assert!(!rig.reaches(newcomer, page));
+    assert!(!rig.reaches(newcomer, page) && rig.reaches(newcomer, RESERVED));
     assert!(!rig.reaches(edu(), RESERVED));
     rig.check();
+}
+
+#[test]
+fn r1_what_is_plugged_in_has_what_is_reserved_for_it_and_for_others() {
+    let newcomer = at("21:05.0");
+    for held in [false, true] {
+        let mut config = Vendor::Amdvi.machine().with_pci_bridge();
+        // One range for all devices, and a longer one for this.
+        config = config.with_reserved(RESERVED, RESERVED + 0x3fff, &[]);
+        config = config.with_reserved(RESERVED, RESERVED + 0x7fff, &[newcomer]);
+        let mut rig = Rig::new(config);
+        let domain = held.then(|| rig.attach(at("21:01.0")));
+        assert!(rig.reaches(at("21:01.0"), RESERVED + 0x3000));
+        rig.platform.machine_mut().plug_edu(EduConfig::new(newcomer, 0xfec0_0000));
+        rig.drive(newcomer);
+        rig.engine.rescan(&mut rig.platform);
+        assert_eq!(rig.oddities(), [""; 0]);
+        let assert_home = |rig: &Rig| {
+            assert!(rig.reaches(newcomer, RESERVED) && rig.reaches(newcomer, RESERVED + 0x7000));
+            assert!(rig.reaches(edu(), RESERVED) && !rig.reaches(edu(), RESERVED + 0x4000));
+        };
+        assert_home(&rig);
+        if let Some(domain) = domain {
+            rig.attach_to(newcomer, domain);
+            assert_home(&rig);
+            rig.detach(at("21:01.0"));
+            rig.detach(newcomer);
+        }
+        assert_home(&rig);
+        rig.check();
+    }
 }
 
 fn a_domain_without_what_is_reserved_for_a_device_is_none_for_it(vendor: Vendor) {
