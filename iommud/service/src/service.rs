@@ -204,7 +204,7 @@ impl<P: Platform> Service<P> {
             return Err(Error::DeviceBusy);
         }
         let Self { engine, platform, sessions, .. } = self;
-        if engine.device(address).is_none() {
+        if !engine.is_known(platform, address) {
             // It may have been plugged in since.
             engine.rescan(platform);
         }

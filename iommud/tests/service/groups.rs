@@ -2,7 +2,7 @@
 
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::policy::{IgnoredUnit, Policy};
-use iommu_sim::machine::{EduConfig, UnitScope};
+use iommu_sim::machine::{EduConfig, FunctionConfig, UnitScope};
 use iommu_sim::pace::Completion as Takes;
 use iommu_sim::pci::acs;
 use libdma::device::{MapRequest, Mapped};
@@ -20,6 +20,7 @@ both! {
     the_last_driver_to_go_detaches_the_group,
     a_neighbour_is_not_opened_behind_a_unit_that_has_failed,
     r1_what_is_plugged_in_is_confined_before_and_after_it_is_opened,
+    r1_another_device_in_an_old_place_is_opened_as_what_it_is,
     a_device_behind_a_unit_that_the_policy_leaves_alone_is_refused_and_reports_say_why,
 }
 
@@ -245,6 +246,28 @@ fn r1_what_is_plugged_in_is_confined_before_and_after_it_is_opened(vendor: Vendo
     drive(&rig, card);
     assert!(!writes(&rig, card, 0x1_0000_0000));
     assert!(writes(&rig, edu(), theirs.iova().get()));
+    rig.check();
+}
+
+fn r1_another_device_in_an_old_place_is_opened_as_what_it_is(vendor: Vendor) {
+    let rig = Rig::on(vendor.machine());
+    {
+        // A disk controller in the place of edu, which signs as its function 1.
+        let service = rig.service.lock();
+        let mut machine = service.platform().machine_mut();
+        machine.unplug(edu());
+        machine.plug(FunctionConfig {
+            identity: (0x1b4b, 0x9123),
+            requester: Some("00:02.1".parse::<PciAddress>().unwrap().source()),
+            ..FunctionConfig::endpoint(edu())
+        });
+    }
+    let device = rig.open();
+    let own = word(&device);
+    assert!(writes(&rig, edu(), own.iova().get()));
+    drop((own, device));
+    drive(&rig, edu());
+    assert!(!writes(&rig, edu(), 0x1_0000_0000));
     rig.check();
 }
 

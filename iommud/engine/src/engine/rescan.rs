@@ -7,7 +7,7 @@ use dma_types::{PciAddress, SourceId};
 use super::{Engine, unit_mut};
 use crate::error::EngineError;
 use crate::machine::{Device, Group, GroupId, Remark};
-use crate::pci::acs;
+use crate::pci::{self, acs};
 use crate::platform::Platform;
 use crate::records::AttachmentRecord;
 use crate::unit::Translation;
@@ -64,6 +64,15 @@ impl Engine {
             }
         }
         self.follow_arenas(platform);
+    }
+
+    /// Whether the function at an address is the one that was last found there, or has gone.
+    pub fn is_known(&self, platform: &mut impl Platform, address: PciAddress) -> bool {
+        let Some(known) = self.devices.get(&address).map(|device| device.function) else {
+            return false;
+        };
+        let now = pci::function(platform, address);
+        now.is_none_or(|now| (now.vendor, now.device) == (known.vendor, known.device))
     }
 
     fn attach_newcomers(
