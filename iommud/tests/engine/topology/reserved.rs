@@ -11,7 +11,7 @@ use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::memory::{ARENA, FIRMWARE};
 
 use super::traffic::at;
-use crate::rig::{Rig, edu, other};
+use crate::rig::{Rig, blocked, edu, other};
 use crate::vendor::{Vendor, slow_at_all};
 
 const RESERVED: u64 = 0x7d00_0000;
@@ -187,6 +187,27 @@ fn r1_what_is_plugged_in_has_what_is_reserved_for_it_and_for_others() {
         assert_home(&rig);
         rig.check();
     }
+}
+
+/// So far up that the table of whoever is there already must grow for it.
+#[test]
+fn r1_what_is_plugged_in_has_what_is_reserved_for_it_beyond_the_table() {
+    let (newcomer, here) = (at("21:05.0"), at("21:01.0"));
+    let far = 0x81_0000_0000;
+    let mut rig = Rig::new(reserved_at(Vendor::Amdvi.machine().with_pci_bridge(), far, newcomer));
+    let domain = rig.attach(here);
+    let page = rig.page(domain);
+    assert!(rig.reaches(here, page) && !rig.reaches(here, far));
+    rig.platform.machine_mut().plug_edu(EduConfig::new(newcomer, 0xfec0_0000));
+    rig.drive(newcomer);
+    rig.engine.rescan(&mut rig.platform);
+    assert_eq!(rig.oddities(), [""; 0]);
+    for device in [newcomer, here] {
+        assert!(rig.reaches(device, page), "{device}");
+        // The machine has no memory so far up; it is no unit that says so.
+        assert!(!blocked(&rig.write_from(device, far)), "{device}");
+    }
+    rig.check();
 }
 
 fn a_domain_without_what_is_reserved_for_a_device_is_none_for_it(vendor: Vendor) {
