@@ -56,7 +56,7 @@ pub enum Invalidation {
     #[default]
     Strict,
     /// At once. Units are told of several unmaps together, and until then the device may still reach what
-    /// it could reach before. What a driver asked to be strict is so all the same.
+    /// it could reach before.
     Deferred,
 }
 

@@ -131,8 +131,16 @@ impl BringUp {
         platform: &mut impl Platform,
     ) -> Result<(), UnitFailure> {
         // Every step leads to a later one, so that this ends.
-        while self.step != Step::Finished && self.is_done(parts, platform)? {
-            self.step = self.begin_next(parts, platform);
+        while self.step != Step::Finished {
+            // Read once a step: what is judged here is what the next step keeps.
+            let status: GlobalStatus = parts.registers.read(platform);
+            if status.into_bits() == u32::MAX {
+                return Err(UnitFailure::Vanished);
+            }
+            if !self.is_done(parts, platform, status)? {
+                break;
+            }
+            self.step = self.begin_next(parts, platform, status);
             self.since = platform.now();
         }
         Ok(())
@@ -143,11 +151,8 @@ impl BringUp {
         &mut self,
         parts: &mut Parts<'_>,
         platform: &mut impl Platform,
+        status: GlobalStatus,
     ) -> Result<bool, UnitFailure> {
-        let status: GlobalStatus = parts.registers.read(platform);
-        if status.into_bits() == u32::MAX {
-            return Err(UnitFailure::Vanished);
-        }
         Ok(match self.step {
             Step::Begin => {
                 self.found_translating = status.translation();
@@ -175,9 +180,13 @@ impl BringUp {
     }
 
     /// Begins the step after this one, leaving out what the unit does not need.
-    fn begin_next(&mut self, parts: &mut Parts<'_>, platform: &mut impl Platform) -> Step {
+    fn begin_next(
+        &mut self,
+        parts: &mut Parts<'_>,
+        platform: &mut impl Platform,
+        status: GlobalStatus,
+    ) -> Step {
         let registers = parts.registers;
-        let status: GlobalStatus = registers.read(platform);
         let command = GlobalCommand::keeping(status);
         // A guard is a step's need; the first that is needed, in this order, is next.
         let after = |step: Step| order(self.step) < order(step);
