@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::thread;
 
+use iommu_engine::engine::Confinement;
 use iommu_engine::machine::UnitSlot;
 use iommu_engine::platform::Platform;
 use iommu_engine::unit::UnitState;
@@ -33,8 +34,9 @@ pub fn report<P: Platform>(service: &Service<P>) {
     }
     for device in engine.devices() {
         let address = device.function.address;
-        if engine.reaches_everything(address) {
-            log::line(format_args!("NOT CONFINED: {address} reaches all memory, by the policy"));
+        let confinement = engine.confinement(address);
+        if confinement != Confinement::Confined && !device.is_infrastructure() {
+            log::line(format_args!("NOT CONFINED: {address}: {confinement}"));
         }
     }
     for remark in engine.remarks() {

@@ -9,6 +9,8 @@ use iommu_engine::platform::{BufferRuns, TableFrames};
 use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
 use iommu_sim::pace::Completion as Takes;
 
+use iommud::platform::sim::SimPlatform;
+
 use crate::rig::{Rig, blocked, edu, other, whole};
 use crate::vendor::{Vendor, slow};
 
@@ -48,13 +50,20 @@ fn what_is_not_confined_reaches_memory_at_its_own_addresses(vendor: Vendor) {
 }
 
 fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers(vendor: Vendor) {
-    let mut rig = Rig::with_policy(vendor.machine(), identity());
+    // Memory is said to be where the unit's registers are, as on a system that cannot tell.
+    let mut platform = SimPlatform::with_manual_clock(vendor.machine()).unwrap();
+    platform.tell_memory(&[(0, 0x20_0000_0000)]);
+    let mut rig = Rig::start_with(platform, identity());
+    rig.settle();
     let header = rig.platform.header_frame().get();
     assert!(blocked(&rig.write(header, &[1; 8])));
-    for unit in 0..rig.engine.units().len() {
-        let base = rig.engine.units()[unit].base.get();
-        assert!(blocked(&rig.write(base, &[1; 8])));
-    }
+    let slot = &rig.engine.units()[0];
+    let (base, bytes) = (slot.base.get(), slot.register_bytes);
+    let home = rig.engine.domain(rig.engine.group(edu()).unwrap().home.unwrap()).unwrap();
+    let reached = |at| home.translate(&rig.platform, dma_types::Iova::new(at)).is_some();
+    assert!(!reached(base) && !reached(base + bytes - 1));
+    assert!(reached(base - 1) && reached(base + bytes));
+    assert!(blocked(&rig.write(base, &[1; 8])));
     // A buffer is a part of an arena that has grown.
     let run = rig.run(4096);
     let place = rig.platform.segments(run)[0].start.get();

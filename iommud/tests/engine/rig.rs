@@ -63,7 +63,7 @@ impl Rig {
         rig
     }
 
-    fn start_with(mut platform: SimPlatform, policy: Policy) -> Self {
+    pub(crate) fn start_with(mut platform: SimPlatform, policy: Policy) -> Self {
         let functions: Vec<_> = platform.machine().functions().collect();
         for function in functions {
             // Memory space and bus mastering, as a driver turns them on.

@@ -28,6 +28,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use dma_types::PciAddress;
+use thiserror::Error;
 
 use self::deferred::Deferred;
 pub use self::mapping::MapSpec;
@@ -62,6 +63,26 @@ pub enum Event {
         /// This unit.
         unit: UnitId,
     },
+}
+
+/// What keeps a function from memory that is not its own, or why nothing does. It prints as a clause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Confinement {
+    /// It reaches what is mapped for it, and nothing else.
+    #[error("it reaches what is mapped for it")]
+    Confined,
+    /// The policy lets it reach all memory while nobody holds it.
+    #[error("it reaches all memory, for the policy says so")]
+    LeftOpen,
+    /// The unit that covers it is not used.
+    #[error("it reaches everything, for the IOMMU in front of it is not used")]
+    UnitNotUsed,
+    /// No unit covers it.
+    #[error("it reaches everything, for no IOMMU covers it")]
+    Uncovered,
+    /// The unit that covers it has failed, and nobody knows what it still does.
+    #[error("nobody knows what it reaches, for the IOMMU in front of it has failed")]
+    Unknown,
 }
 
 /// The machine's IOMMUs, devices and domains.
@@ -240,6 +261,20 @@ impl Engine {
     /// The groups in which devices go in and out of domains, by [`GroupId`].
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// What keeps a function from memory that is not its own, or why nothing does.
+    pub fn confinement(&self, device: PciAddress) -> Confinement {
+        let Some(unit) = self.devices.get(&device).and_then(|device| device.unit) else {
+            return Confinement::Uncovered;
+        };
+        let unit = self.units.get(usize::from(unit.0)).map(|slot| &slot.unit);
+        match unit {
+            Some(Ok(unit)) if unit.has_failed() => Confinement::Unknown,
+            Some(Ok(_)) if self.reaches_everything(device) => Confinement::LeftOpen,
+            Some(Ok(_)) => Confinement::Confined,
+            Some(Err(_)) | None => Confinement::UnitNotUsed,
+        }
     }
 
     /// Whether a function is not confined while nobody holds it, because the policy says so.

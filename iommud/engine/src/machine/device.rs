@@ -20,6 +20,13 @@ pub struct Device {
     pub group: GroupId,
 }
 
+impl Device {
+    /// Whether it is a bridge or an IOMMU, which nobody opens.
+    pub const fn is_infrastructure(&self) -> bool {
+        self.function.bridge.is_some() || self.function.is_iommu()
+    }
+}
+
 impl From<&PlannedDevice> for Device {
     fn from(planned: &PlannedDevice) -> Self {
         Self {

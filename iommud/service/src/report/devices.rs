@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use iommu_engine::engine::Confinement;
 use iommu_engine::platform::Platform;
 use serde::Serialize;
 
@@ -19,9 +20,11 @@ pub(super) struct DeviceRow {
     class: String,
     /// The unit that covers it, if one does.
     unit: Option<u16>,
-    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it), `NOT CONFINED` (by the policy),
-    /// `uncovered`, or `IOMMU` (it is one itself).
+    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it), `NOT CONFINED`, `UNKNOWN` (its
+    /// unit has failed), or `IOMMU` (it is one itself).
     state: &'static str,
+    /// Why, where it is not confined or nobody knows.
+    why: Option<String>,
     domain: Option<u64>,
     /// Which session of it this is, while it is held.
     generation: Option<u64>,
@@ -40,15 +43,16 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
         let function = device.function;
         let session = service.sessions.of_device(function.address).map(|(_, session)| session);
         let domain = service.engine.group(function.address).and_then(|group| group.attached);
-        let unconfined = service.engine.reaches_everything(function.address);
-        let state = match (device.unit, session) {
+        let confinement = service.engine.confinement(function.address);
+        let state = match (confinement, session) {
             _ if function.is_iommu() => "IOMMU",
-            (None, _) => "uncovered",
-            (Some(_), Some(_)) => "held",
-            (Some(_), None) if unconfined => "NOT CONFINED",
-            (Some(_), None) if domain.is_some() => "firmware",
-            (Some(_), None) => "free",
+            (Confinement::Unknown, _) => "UNKNOWN",
+            (Confinement::Confined, Some(_)) => "held",
+            (Confinement::Confined, None) if domain.is_some() => "firmware",
+            (Confinement::Confined, None) => "free",
+            _ => "NOT CONFINED",
         };
+        let confined = confinement == Confinement::Confined || function.is_iommu();
         let faults = service
             .faults
             .entries()
@@ -59,6 +63,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             class: format!("{:06x}", function.class),
             unit: device.unit.map(|unit| unit.0),
             state,
+            why: (!confined).then(|| confinement.to_string()),
             domain: domain.map(|domain| domain.0),
             generation: session.map(|session| session.generation),
             uid: session.map(|session| session.uid),
@@ -97,6 +102,7 @@ impl Row for DeviceRow {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.reserved.iter().map(|range| format!("firmware reserves {range}")).collect()
+        let reserved = self.reserved.iter().map(|range| format!("firmware reserves {range}"));
+        self.why.iter().cloned().chain(reserved).collect()
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
 impl Row for DomainRow {
     const COLUMNS: &'static [&'static str] =
         &["DOMAIN ", "FORMAT", "LEVELS ", "BITS ", "MAPPINGS ", "BYTES ", "UNIT:ID", "DEVICES"];
-    const NONE: &'static str = "no domains: every device reaches nothing";
+    const NONE: &'static str = "no domains: what is confined reaches nothing";
 
     fn cells(&self) -> Vec<String> {
         alloc::vec![

@@ -1,9 +1,12 @@
 //! The `groups` node: devices that can only be confined together, and why.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use dma_types::PciAddress;
+use iommu_engine::engine::Confinement;
+use iommu_engine::machine::Group;
 use iommu_engine::platform::Platform;
 use serde::Serialize;
 
@@ -24,11 +27,13 @@ pub(super) struct GroupRow {
     held: Vec<String>,
     /// Why they are one group.
     reasons: Vec<String>,
+    /// Why they cannot be confined, if they cannot.
+    refusal: Option<String>,
 }
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<GroupRow> {
     let groups = service.engine.groups().iter().enumerate();
-    let row = |(index, group): (usize, &iommu_engine::machine::Group)| GroupRow {
+    let row = |(index, group): (usize, &Group)| GroupRow {
         group: index,
         unit: group.unit.map(|unit| unit.0),
         domain: group.attached.map(|domain| domain.0),
@@ -41,8 +46,23 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<GroupRow> {
             .collect(),
         held: group.holders.iter().map(ToString::to_string).collect(),
         reasons: group.spec.reasons.iter().map(ToString::to_string).collect(),
+        refusal: refusal(service, group),
     };
     groups.map(row).collect()
+}
+
+/// Why a group cannot be confined, if it cannot.
+fn refusal<P: Platform>(service: &Service<P>, group: &Group) -> Option<String> {
+    if let Some(fault) = group.refusal {
+        return Some(fault.to_string());
+    }
+    let endpoint = group.members().iter().find(|member| {
+        service.engine.device(**member).is_some_and(|device| !device.is_infrastructure())
+    })?;
+    match service.engine.confinement(*endpoint) {
+        Confinement::Confined => None,
+        other => Some(format!("{endpoint}: {other}")),
+    }
 }
 
 impl Row for GroupRow {
@@ -65,6 +85,6 @@ impl Row for GroupRow {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.reasons.clone()
+        self.reasons.iter().chain(&self.refusal).cloned().collect()
     }
 }

@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use dma_types::Iova;
-use iommu_engine::domain::{Domain, DomainKey, Mapping};
+use iommu_engine::domain::{Domain, DomainKey, Mapping, Owner};
 use iommu_engine::platform::Platform;
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub(super) struct MappingRow {
     pieces: usize,
     /// The number of the client's buffer, if it is one.
     buffer: Option<u64>,
-    /// What its client calls it, or that it is the firmware's.
+    /// What its client calls it, or that it is the firmware's, or the policy's.
     label: String,
 }
 
@@ -51,6 +51,7 @@ fn row<P: Platform>(
     let buffer = mapping.owner.buffer();
     let known = buffer.and_then(|id| service.sessions.buffers.get(&BufferId(id)));
     let label = match (buffer, known) {
+        (None, _) if mapping.owner == Owner::Identity => "(all memory)".to_string(),
         (None, _) => "(firmware)".to_string(),
         (Some(_), Some(buffer)) => buffer.label.clone(),
         (Some(_), None) => String::new(),

@@ -73,6 +73,8 @@ pub struct SimPlatform {
     clock: Clock,
     bad_frees: u64,
     arena_changes: u64,
+    /// The memory that it says there is.
+    told: Vec<(u64, u64)>,
     /// The firmware's table, where it is not what the machine is.
     table: Option<Vec<u8>>,
 }
@@ -102,8 +104,14 @@ impl SimPlatform {
             clock,
             bad_frees: 0,
             arena_changes: 0,
+            told: MEMORY.to_vec(),
             table: None,
         })
+    }
+
+    /// Says that memory is here, by start and length, as systems do that do not know better.
+    pub fn tell_memory(&mut self, memory: &[(u64, u64)]) {
+        self.told = memory.to_vec();
     }
 
     /// The machine, to look at.
@@ -340,7 +348,7 @@ impl Platform for SimPlatform {
     }
 
     fn memory(&mut self) -> Vec<Segment> {
-        MEMORY
+        self.told
             .iter()
             .map(|&(start, bytes)| Segment { start: PhysAddr::new(start), bytes })
             .collect()
