@@ -100,6 +100,11 @@ impl Iommu {
     pub fn sees_past_bridges(self, qemu: &Qemu) -> bool {
         self != Self::AmdVi || qemu.version >= Version { major: 11, minor: 0 }
     }
+
+    /// Whether this QEMU's unit tells what it blocked. Up to version 10 its AMD-Vi writes no events.
+    pub fn tells_what_it_blocks(self, qemu: &Qemu) -> bool {
+        self != Self::AmdVi || qemu.version >= Version { major: 11, minor: 0 }
+    }
 }
 
 /// What makes AMD-Vi translate at all.
