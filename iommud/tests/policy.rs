@@ -3,8 +3,9 @@
 
 use std::env;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{self, Command, Output};
+use std::process::{self, Command, Output, Stdio};
 
 fn file(name: &str, text: &str) -> PathBuf {
     let path = env::temp_dir().join(format!("iommud-{}-{name}.ron", process::id()));
@@ -44,4 +45,33 @@ fn the_example_passes_the_check() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.starts_with("iommud: /nonexistent/iommud.ron: "), "{error}");
+}
+
+/// What the daemon says until it serves, with this policy on a simulated machine.
+fn start(name: &str, policy: &str) -> Vec<String> {
+    let path = file(name, policy);
+    let socket = env::temp_dir().join(format!("iommud-{}-{name}.sock", process::id()));
+    let options =
+        ["--sim", "--socket", socket.to_str().unwrap(), "--policy", path.to_str().unwrap()];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iommud"));
+    let mut daemon = command.args(options).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(daemon.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let lines = lines.take_while(|line| line != "iommud: ready").collect();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    fs::remove_file(path).unwrap();
+    let _ = fs::remove_file(socket);
+    lines
+}
+
+#[test]
+fn a_unit_that_is_not_there_is_not_said_to_be_ignored() {
+    let lines = start("slip", "(ignore_units: { 0x1234000: \"a slip of the pen\" })");
+    let wanted = "iommud: POLICY: the policy ignores a unit at 0x1234000, and there is none";
+    assert!(lines.iter().any(|line| line == wanted), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("IGNORED")), "{lines:?}");
+    let lines = start("there", "(ignore_units: { 0xfed90000: \"its firmware hangs\" })");
+    let wanted = "iommud: POLICY: the unit at 0xfed90000 is IGNORED, and what is behind it NOT CONFINED: its \
+                  firmware hangs";
+    assert!(lines.iter().any(|line| line == wanted), "{lines:?}");
 }

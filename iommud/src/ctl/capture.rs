@@ -7,6 +7,7 @@ use iommu_engine::acpi::{dmar, ivrs};
 
 use super::error::Error;
 use super::plan::live;
+use super::plan::report::count;
 use super::plan::{Dump, dump};
 
 /// The file of the DMAR table.
@@ -61,7 +62,7 @@ fn remarks(functions: &Dump) -> String {
     if short == 0 {
         return String::new();
     }
-    format!("{short} PCI functions are there in part only: run this as root\n")
+    format!("in part only: {}; run this as root\n", count(short, "PCI function"))
 }
 
 #[cfg(test)]
@@ -74,6 +75,6 @@ mod tests {
         functions.insert("00:02.0".parse().unwrap(), vec![0; 256]);
         assert_eq!(remarks(&functions), "");
         functions.insert("00:03.0".parse().unwrap(), vec![0; 64]);
-        assert!(remarks(&functions).starts_with("1 PCI functions"));
+        assert!(remarks(&functions).starts_with("in part only: 1 PCI function;"));
     }
 }

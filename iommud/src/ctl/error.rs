@@ -86,6 +86,9 @@ pub enum Error {
         /// Why not.
         error: io::Error,
     },
+    /// A capture is files, and its report is for people.
+    #[error("capture writes files and has no JSON: leave out --json")]
+    NoJson,
     /// The report could not be written.
     #[error("cannot write the report: {0}")]
     Report(#[from] io::Error),
@@ -116,7 +119,7 @@ impl Error {
         match self {
             Self::NotRunning { .. } => 3,
             Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Functions { .. } => 2,
-            Self::Policy(_) | Self::Live { .. } | Self::Unwritable { .. } => 2,
+            Self::Policy(_) | Self::Live { .. } | Self::Unwritable { .. } | Self::NoJson => 2,
             _ => 1,
         }
     }

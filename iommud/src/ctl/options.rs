@@ -8,11 +8,11 @@ use libdma::protocol::path;
 /// Shows what iommud does: the IOMMUs, the devices behind them, and what each may reach.
 ///
 /// Exit codes: 0 all went well, 1 iommud refused, or would refuse a part of the machine, 2 wrong usage, or a file
-/// that cannot be used, 3 iommud is not running, 4 with `faults --check`: there were some.
+/// or table that cannot be used, 3 iommud is not running, 4 with `faults --check`: there were some.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "iommuctl", version)]
 pub struct Options {
-    /// Where iommud is; else $IOMMUD_SOCKET, else /run/iommud.sock
+    /// Where iommud is; else $IOMMUD_SOCKET, else /run/iommud.sock. Nothing to `plan` and `capture`
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
@@ -35,7 +35,8 @@ pub enum Command {
     /// What iommud would do with a machine, told from its tables alone
     ///
     /// With any of its files, nothing is read from the machine that this runs on; without, everything is, which
-    /// takes root. Exit codes: 0 nothing is refused, 1 something is, 2 a file cannot be used.
+    /// takes root. Exit codes: 0 nothing is refused, 1 something is, 2 a file or a table
+    /// cannot be used.
     Plan(PlanOptions),
     /// Write this machine's tables to files, for `plan` and for bug reports
     Capture(CaptureOptions),

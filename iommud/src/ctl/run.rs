@@ -16,6 +16,9 @@ pub const FOUND: u8 = 4;
 /// The exit code of a plan in which something is refused.
 pub const REFUSED: u8 = 1;
 
+/// The exit code of a plan for a table that is none.
+pub const NO_TABLE: u8 = 2;
+
 /// Writes the report on `out`; the exit code.
 ///
 /// # Errors
@@ -28,9 +31,16 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
         Some(Command::Plan(told)) => {
             let plan = Plan::new(Input::read(told)?);
             write(out, &if options.json { plan.json() } else { plan.text() })?;
-            return Ok(if plan.refuses() { REFUSED } else { 0 });
+            return Ok(match (plan.has_no_table(), plan.refuses()) {
+                (true, _) => NO_TABLE,
+                (false, true) => REFUSED,
+                (false, false) => 0,
+            });
         }
         Some(Command::Capture(told)) => {
+            if options.json {
+                return Err(Error::NoJson);
+            }
             write(out, &capture(&told.folder)?)?;
             return Ok(0);
         }

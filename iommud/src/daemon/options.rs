@@ -51,7 +51,7 @@ pub struct Options {
 pub enum UnitKind {
     /// Intel VT-d
     Vtd,
-    /// AMD-Vi: not yet
+    /// AMD-Vi
     Amdvi,
 }
 

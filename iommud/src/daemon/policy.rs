@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use dma_types::PhysAddr;
+use iommu_engine::platform::Platform;
 use iommu_engine::policy::Policy;
+use iommu_service::Service;
 
 use super::log;
 use super::options::Options;
-use crate::policy::{DEFAULT_FILE, PolicyError, load, load_default, warnings};
+use crate::policy::{DEFAULT_FILE, PolicyError, absent_units, load, load_default, warnings};
 
 /// A policy, and where it comes from.
 #[derive(Debug)]
@@ -39,13 +42,16 @@ impl Told {
         let file = file.map_or_else(|| "none: the default holds".into(), |file| file.to_string());
         let mut lines = vec![("policy", file)];
         lines.extend(lines_of(&self.policy));
-        lines.extend(warnings(&self.policy).into_iter().map(|warning| ("POLICY", warning)));
+        lines.extend(warnings(&self.policy, None).into_iter().map(|warning| ("POLICY", warning)));
         lines
     }
 
-    /// Writes a line for all that takes away from confinement.
-    pub fn warn(&self) {
-        for warning in warnings(&self.policy) {
+    /// Writes a line for all that takes away from confinement on this machine, and for each unit to be ignored
+    /// that it does not have.
+    pub fn warn<P: Platform>(&self, service: &Service<P>) {
+        let units: Vec<PhysAddr> = service.engine().units().iter().map(|slot| slot.base).collect();
+        let warnings = warnings(&self.policy, Some(&units));
+        for warning in warnings.into_iter().chain(absent_units(&self.policy, &units)) {
             log::line(format_args!("POLICY: {warning}"));
         }
     }
@@ -62,7 +68,7 @@ pub fn check(file: &Path) -> Result<String, PolicyError> {
     for (name, value) in lines_of(&policy) {
         text += &format!("  {name}: {value}\n");
     }
-    for warning in warnings(&policy) {
+    for warning in warnings(&policy, None) {
         text += &format!("  {warning}\n");
     }
     Ok(text)

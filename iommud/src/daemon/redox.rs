@@ -86,7 +86,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
         return Ok(());
     }
     let told = Told::by(options)?;
-    told.warn();
     match env::var(READY_VARIABLE) {
         Ok(number) => serve(Starter::Init(init_pipe(&number)?), &told),
         Err(_) => {
@@ -124,6 +123,7 @@ fn serve(starter: Starter, told: &Told) -> Result<(), Error> {
     }
     let mut service = Service::start(Redox::open()?, settings(&starter, told))
         .map_err(|(error, _)| Error::Start(error))?;
+    told.warn(&service);
     bring_up::settle(&mut service);
     bring_up::report(&service);
     let mut server = Server::new(service)?;

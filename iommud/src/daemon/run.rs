@@ -35,7 +35,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
         return Ok(());
     }
     let told = Told::by(options)?;
-    told.warn();
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, stop.clone())?;
@@ -46,20 +45,22 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if options.sim {
         log::line("SIMULATED: this daemon confines nothing real");
         let platform = SimPlatform::new(machine(options.unit)).map_err(Error::Simulator)?;
-        serve(platform, listener, settings(options, &told), &stop)
+        serve(platform, listener, options, &told, &stop)
     } else {
-        serve(Linux::open()?, listener, settings(options, &told), &stop)
+        serve(Linux::open()?, listener, options, &told, &stop)
     }
 }
 
 fn serve<P: Host>(
     platform: P,
     listener: Listener,
-    settings: Settings,
+    options: &Options,
+    told: &Told,
     stop: &AtomicBool,
 ) -> Result<(), Error> {
-    let mut service =
-        Service::start(platform, settings).map_err(|(error, _)| Error::Start(error))?;
+    let mut service = Service::start(platform, settings(options, told))
+        .map_err(|(error, _)| Error::Start(error))?;
+    told.warn(&service);
     bring_up::settle(&mut service);
     bring_up::report(&service);
     let mut server = Server::new(service, listener)?;

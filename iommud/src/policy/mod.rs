@@ -6,7 +6,7 @@
 //! | [`text`] | [`parse`](text::parse): from text to a policy |
 //! | `words` | what can be said |
 //! | `value` | the values that are more than a word |
-//! | [`warnings()`] | what of a policy takes away from confinement |
+//! | [`warnings()`], [`absent_units`] | what of a policy takes away from confinement, or would |
 //! | [`error`] | [`PolicyError`]: why there is no policy, with line and column |
 //!
 //! What the words mean is in the example, `iommud.ron` beside this crate's `Cargo.toml`, which says what holds
@@ -21,4 +21,4 @@ mod words;
 
 pub use error::PolicyError;
 pub use file::{DEFAULT_FILE, load, load_default};
-pub use warnings::warnings;
+pub use warnings::{absent_units, warnings};

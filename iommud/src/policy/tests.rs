@@ -101,15 +101,20 @@ fn r5_bad_values_are_told_with_their_place_and_what_is_allowed() {
         ),
         (
             "(quotas: (buffers: 0))",
-            "1:20: the unsigned integer `0` will not do here; it has to be a number from 1 on \
-             (without the word, there is a default limit)",
+            "1:20: the unsigned integer `0` will not do here; it has to be a number from 1 to \
+             4294967295 (without the word, there is a default limit)",
         ),
         ("(quotas: (buffers: many))", "1:20: a number is expected here"),
         ("(quotas: (buffer_bytes: 4096))", "1:25: a text in quotes is expected here"),
         (
             "(quotas: (buffer_bytes: \"1 kB\"))",
-            "1:26: the string \"1 kB\" will not do here; it has to be a size of at least 4 KiB in \
-             quotes, as \"512 MiB\", in KiB, MiB, GiB or TiB",
+            "1:26: the string \"1 kB\" will not do here; it has to be a size in quotes, as \
+             \"512 MiB\", in KiB, MiB, GiB or TiB: at least 4 KiB, and less than 16777216 TiB",
+        ),
+        (
+            "(quotas: (buffers: 99999999999))",
+            "1:20: the unsigned integer `99999999999` will not do here; it has to be a number from 1 \
+             to 4294967295 (without the word, there is a default limit)",
         ),
         (
             "(ignore_units: { fed90000: \"why\" })",

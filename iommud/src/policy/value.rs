@@ -14,7 +14,8 @@ pub(super) struct Count(pub(super) u32);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        const EXPECTED: &str = "a number from 1 on (without the word, there is a default limit)";
+        const EXPECTED: &str =
+            "a number from 1 to 4294967295 (without the word, there is a default limit)";
 
         let count = u64::deserialize(value)?;
         let wrong = || D::Error::invalid_value(Unexpected::Unsigned(count), &EXPECTED);
@@ -40,7 +41,8 @@ impl Visitor<'_> for SizeVisitor {
     type Value = Size;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a size of at least 4 KiB in quotes, as \"512 MiB\", in KiB, MiB, GiB or TiB")
+        f.write_str("a size in quotes, as \"512 MiB\", in KiB, MiB, GiB or TiB: at least 4 KiB, and less than \
+             16777216 TiB")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {

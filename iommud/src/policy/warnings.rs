@@ -1,9 +1,11 @@
-//! What of a policy takes away from confinement.
+//! What of a policy takes away from confinement, and what of it is about no unit.
 
+use dma_types::PhysAddr;
 use iommu_engine::policy::{Policy, Unclaimed};
 
-/// A line for each exception that leaves something unconfined, to be said loudly.
-pub fn warnings(policy: &Policy) -> Vec<String> {
+/// A line for each exception that leaves something unconfined, to be said loudly. `units` is where the machine's
+/// units have their registers, if somebody has looked: a unit that is not there is not ignored.
+pub fn warnings(policy: &Policy, units: Option<&[PhysAddr]>) -> Vec<String> {
     let mut warnings = Vec::new();
     if policy.default == Unclaimed::Identity {
         warnings.push("devices that no driver has opened are NOT CONFINED (identity)".into());
@@ -12,11 +14,30 @@ pub fn warnings(policy: &Policy) -> Vec<String> {
     warnings.extend(open.map(|rule| {
         format!("{} is NOT CONFINED while no driver has opened it (identity)", rule.devices)
     }));
-    warnings.extend(policy.ignored_units.iter().map(|unit| {
+    let there = |base| units.is_none_or(|units| units.contains(&base));
+    warnings.extend(policy.ignored_units.iter().filter(|unit| there(unit.base)).map(|unit| {
         let (base, reason) = (unit.base, &unit.reason);
-        format!("the unit at {base} is IGNORED, and what is behind it NOT CONFINED: {reason}")
+        match units {
+            Some(_) => {
+                format!(
+                    "the unit at {base} is IGNORED, and what is behind it NOT CONFINED: {reason}"
+                )
+            }
+            None => format!(
+                "a unit at {base} is to be IGNORED, and what is behind it NOT CONFINED: {reason}"
+            ),
+        }
     }));
     warnings
+}
+
+/// A line for each unit that the policy ignores and that is not there: most likely another was meant, which is
+/// used. `units` is where the machine's units have their registers.
+pub fn absent_units(policy: &Policy, units: &[PhysAddr]) -> Vec<String> {
+    let absent = policy.ignored_units.iter().filter(|unit| !units.contains(&unit.base));
+    absent
+        .map(|unit| format!("the policy ignores a unit at {}, and there is none", unit.base))
+        .collect()
 }
 
 #[cfg(test)]
@@ -26,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_is_not_confined_is_said_loudly_and_nothing_else_is() {
-        assert_eq!(warnings(&Policy::default()), Vec::<String>::new());
+        assert_eq!(warnings(&Policy::default(), None), Vec::<String>::new());
         let text = br#"(
             rules: [
                 (device: "8086:1533", default: identity),
@@ -35,7 +56,7 @@ mod tests {
             ignore_units: { 0xfed90000: "its firmware hangs" },
         )"#;
         assert_eq!(
-            warnings(&parse(text).unwrap()),
+            warnings(&parse(text).unwrap(), Some(&[PhysAddr::new(0xfed9_0000)])),
             [
                 "8086:1533 is NOT CONFINED while no driver has opened it (identity)",
                 "the unit at 0xfed90000 is IGNORED, and what is behind it NOT CONFINED: its firmware \
@@ -43,6 +64,18 @@ mod tests {
             ]
         );
         let open = Policy { default: Unclaimed::Identity, ..Policy::default() };
-        assert!(warnings(&open)[0].contains("NOT CONFINED"));
+        assert!(warnings(&open, None)[0].contains("NOT CONFINED"));
+    }
+    #[test]
+    fn a_unit_that_is_not_there_is_not_said_to_be_ignored() {
+        let policy = parse(br#"(ignore_units: { 0x1234000: "a slip of the pen" })"#).unwrap();
+        let units = [PhysAddr::new(0xfed9_0000)];
+        assert_eq!(warnings(&policy, Some(&units)), Vec::<String>::new());
+        let absent = "the policy ignores a unit at 0x1234000, and there is none";
+        assert_eq!(absent_units(&policy, &units), [absent]);
+        // Nobody has looked yet.
+        let meant = "a unit at 0x1234000 is to be IGNORED, and what is behind it NOT CONFINED: a slip of \
+                     the pen";
+        assert_eq!(warnings(&policy, None), [meant]);
     }
 }

@@ -52,7 +52,7 @@ fn a_scope_through_what_is_no_bridge_is_told_and_is_for_nobody() {
         table.parts[0][16 + 6..16 + 8].copy_from_slice(&[2, 0]);
     });
     let said = format!(
-        "DMAR offset {:#x}: the device scope \"endpoint 00:02.0/00.0/00.0/00.0\" leads nowhere: the device scope's path leads through 0000:00:02.0, which is no working bridge",
+        "DMAR offset {:#x}: the device scope \"endpoint 00:02.0/00.0/00.0/00.0\" leads nowhere: its path goes through 0000:00:02.0, which is no working bridge",
         table.offset(0)
     );
     assert_eq!(rig.oddities(), [said]);

@@ -142,10 +142,10 @@ impl DeviceScope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ResolveError {
     /// It has no path. A parsed one always has.
-    #[error("the device scope has no path")]
+    #[error("it has no path")]
     NoPath,
     /// The way leads through a function that is absent, no bridge, or without bus numbers.
-    #[error("the device scope's path leads through {0}, which is no working bridge")]
+    #[error("its path goes through {0}, which is no working bridge")]
     NotABridge(PciAddress),
 }
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::error::IvrsError;
 use super::kind::EntryCode;
-use super::named::NamedDevice;
+use super::named::{NamedDevice, Uid};
 use super::raw::{RawAlias, RawEntry, RawExtended, RawNamed, RawSpecial};
 use super::settings::{DteSettings, ExtendedSettings};
 use crate::acpi::walk::{Entries, Entry};
@@ -104,7 +104,10 @@ impl fmt::Display for DeviceEntry {
             EntryKind::All => return f.write_str("all"),
             EntryKind::Functions => {}
             EntryKind::Special { kind, handle } => write!(f, "{kind} {handle} at ")?,
-            EntryKind::Named(device) => write!(f, "acpi {} at ", device.hardware_id)?,
+            EntryKind::Named(device) => match &device.uid {
+                Uid::None => write!(f, "acpi {} at ", device.hardware_id)?,
+                uid => write!(f, "acpi {} {uid} at ", device.hardware_id)?,
+            },
         }
         self.first.fmt(f)?;
         if self.last != self.first {

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | here | [`Report`] |
 //! | `rows` | what it says of units, memory, devices and groups |
+//! | `probe` | whether AMD's units are there, by their PCI functions |
 //! | `unknown` | what it cannot know, and what of the policy is about nothing here |
 //! | `text` | how people read it |
 
+mod probe;
 mod rows;
 mod text;
 mod unknown;
@@ -19,6 +21,7 @@ use iommu_engine::error::StartError;
 use iommu_engine::machine::plan::{Finding, Firmware, Given, LeftOut, Oddity, Plan};
 use serde::Serialize;
 
+use self::probe::Probe;
 use self::rows::{DeviceRow, GroupRow, MemoryRow, UnitRow};
 use super::input::{Input, Table};
 use crate::policy;
@@ -44,6 +47,9 @@ pub struct Report {
     policy: Vec<String>,
     /// What a plan from this input cannot know.
     unknown: Vec<String>,
+    /// Whether a table is none, so that there is no plan.
+    #[serde(skip)]
+    no_table: bool,
 }
 
 impl Report {
@@ -58,31 +64,45 @@ impl Report {
             groups: Vec::new(),
             refused: Vec::new(),
             odd: Vec::new(),
-            policy: policy::warnings(&input.policy),
+            policy: policy::warnings(&input.policy, None),
             unknown: Vec::new(),
+            no_table: false,
         };
         match plan(&input) {
             Ok(plan) => report.fill(&plan, &input),
-            Err(why) => report.would_not_start = Some(why),
+            Err(error) => {
+                report.no_table = matches!(error, StartError::Dmar(_) | StartError::Ivrs(_));
+                report.would_not_start = Some(error.to_string());
+            }
         }
         report
     }
 
     fn fill(&mut self, plan: &Plan, input: &Input) {
-        self.units = rows::units(plan);
+        let probe = Probe::new(plan, input.functions.as_ref());
+        let bases: Vec<_> = plan.units().iter().map(|unit| unit.base).collect();
+        self.policy = policy::warnings(&input.policy, Some(&bases));
+        self.units = rows::units(plan, &probe);
         self.reserved = rows::memory(plan);
-        self.devices = rows::devices(plan, &input.policy);
+        self.devices = rows::devices(plan, &probe, &input.policy);
         self.groups = rows::groups(plan);
         let (refused, odd): (Vec<_>, Vec<_>) = plan.findings().iter().partition(|it| refuses(it));
         self.refused = refused.iter().map(ToString::to_string).collect();
+        self.refused.extend(probe.sentences(plan));
         self.odd = odd.iter().map(ToString::to_string).collect();
+        self.odd.extend(policy::absent_units(&input.policy, &bases));
         self.odd.extend(unknown::unmatched(plan, &input.policy));
-        self.unknown = unknown::unknown(plan, input.functions.as_ref());
+        self.unknown = unknown::unknown(plan, &probe, input.functions.as_ref());
     }
 
     /// Whether anything is refused.
     pub fn refuses(&self) -> bool {
         self.would_not_start.is_some() || !self.refused.is_empty()
+    }
+
+    /// Whether there is no plan because the firmware's table is none.
+    pub fn has_no_table(&self) -> bool {
+        self.no_table
     }
 
     /// The report for people.
@@ -98,22 +118,18 @@ impl Report {
 }
 
 /// What the engine would do, or why it would not start.
-fn plan(input: &Input) -> Result<Plan, String> {
+fn plan(input: &Input) -> Result<Plan, StartError> {
     let firmware = match (&input.dmar, &input.ivrs) {
-        (Some(table), _) => Dmar::parse(&table.bytes)
-            .map(Firmware::Vtd)
-            .map_err(|error| format!("the DMAR table cannot be used: {error}"))?,
-        (None, Some(table)) => Ivrs::parse(&table.bytes)
-            .map(Firmware::Amdvi)
-            .map_err(|error| format!("the IVRS table cannot be used: {error}"))?,
-        (None, None) => return Err(StartError::NoIommu.to_string()),
+        (Some(table), _) => Firmware::Vtd(Dmar::parse(&table.bytes)?),
+        (None, Some(table)) => Firmware::Amdvi(Ivrs::parse(&table.bytes)?),
+        (None, None) => return Err(StartError::NoIommu),
     };
     let functions = match &input.functions {
         Some(dump) => firmware.scan(&mut dump.clone()),
         None => BTreeMap::new(),
     };
     let given = Given { arenas: &[], ignored: &input.policy.ignored_units };
-    Plan::new(firmware, &functions, &given).map_err(|error| error.to_string())
+    Plan::new(firmware, &functions, &given)
 }
 
 fn made_from(input: &Input) -> String {
@@ -122,7 +138,7 @@ fn made_from(input: &Input) -> String {
         Some(format!("the {name} table of {} ({} bytes)", table.from, table.bytes.len()))
     };
     let functions = input.functions.as_ref();
-    let functions = functions.map(|dump| format!("{} PCI functions", dump.functions().count()));
+    let functions = functions.map(|dump| count(dump.functions().count(), "PCI function"));
     let parts: Vec<_> = [table("DMAR", &input.dmar), table("IVRS", &input.ivrs), functions]
         .into_iter()
         .flatten()
@@ -139,6 +155,11 @@ fn refuses(finding: &Finding) -> bool {
         Oddity::Checksum | Oddity::SecondRest { .. } | Oddity::RestNotLast => false,
         Oddity::RegionTwice { .. } => false,
     }
+}
+
+/// So many of what has this name: `1 PCI function`, `2 PCI functions`.
+pub fn count(number: usize, name: &str) -> String {
+    format!("{number} {name}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What becomes of a unit, in a word.

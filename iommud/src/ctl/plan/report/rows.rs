@@ -9,6 +9,7 @@ use iommu_engine::machine::plan::{
 use iommu_engine::policy::{Policy, Unclaimed};
 use serde::Serialize;
 
+use super::probe::Probe;
 use super::state;
 
 /// A unit.
@@ -43,7 +44,7 @@ pub(super) struct MemoryRow {
     pub(super) range: String,
     pub(super) bytes: u64,
     /// For whom, in the words of the table.
-    pub(super) devices: String,
+    pub(super) devices: Vec<String>,
 }
 
 /// A PCI function.
@@ -87,9 +88,11 @@ fn kind(plan: &Plan) -> &'static str {
     }
 }
 
-pub(super) fn units(plan: &Plan) -> Vec<UnitRow> {
+pub(super) fn units(plan: &Plan, probe: &Probe) -> Vec<UnitRow> {
     let row = |(unit, planned): (usize, &PlannedUnit)| {
         let id = UnitId(unit as u16);
+        let refused = probe.refused.get(&id);
+        let reason = planned.left_out.as_ref().map(ToString::to_string);
         let devices = plan.devices().values().filter(|it| it.unit == Some(id) && it.is_endpoint());
         UnitRow {
             unit,
@@ -100,8 +103,8 @@ pub(super) fn units(plan: &Plan) -> Vec<UnitRow> {
             offset: planned.offset,
             function: planned.function.map(|function| function.to_string()),
             devices: (!plan.devices().is_empty()).then(|| devices.count()),
-            state: state(planned.left_out.as_ref()),
-            reason: planned.left_out.as_ref().map(ToString::to_string),
+            state: if refused.is_some() { "REFUSED" } else { state(planned.left_out.as_ref()) },
+            reason: reason.or_else(|| refused.map(ToString::to_string)),
             scopes: planned.scopes.clone(),
             has_the_rest: planned.has_the_rest,
         }
@@ -112,7 +115,7 @@ pub(super) fn units(plan: &Plan) -> Vec<UnitRow> {
 /// The memory that would be reserved: what the table has, without what the plan refuses.
 pub(super) fn memory(plan: &Plan) -> Vec<MemoryRow> {
     let mut rows = Vec::new();
-    let mut add = |offset: usize, range: ReservedRange, devices: String| {
+    let mut add = |offset: usize, range: ReservedRange, devices: Vec<String>| {
         let refused = |finding: &Finding| {
             let region =
                 matches!(finding.oddity, Oddity::Region { .. } | Oddity::RegionTwice { .. });
@@ -125,8 +128,8 @@ pub(super) fn memory(plan: &Plan) -> Vec<MemoryRow> {
     match plan.firmware() {
         Firmware::Vtd(table) => {
             for region in &table.reserved {
-                let scopes: Vec<_> = region.scopes.iter().map(ToString::to_string).collect();
-                add(region.offset, region.into(), scopes.join(", "));
+                let scopes = region.scopes.iter().map(ToString::to_string).collect();
+                add(region.offset, region.into(), scopes);
             }
         }
         Firmware::Amdvi(table) => {
@@ -139,18 +142,18 @@ pub(super) fn memory(plan: &Plan) -> Vec<MemoryRow> {
                     (_, true) => first.to_string(),
                     _ => format!("{first} to {last}"),
                 };
-                add(memory.offset, range, devices);
+                add(memory.offset, range, vec![devices]);
             }
         }
     }
     rows
 }
 
-pub(super) fn devices(plan: &Plan, policy: &Policy) -> Vec<DeviceRow> {
+pub(super) fn devices(plan: &Plan, probe: &Probe, policy: &Policy) -> Vec<DeviceRow> {
     let row = |(address, device): (&PciAddress, &PlannedDevice)| {
         let (vendor, id) = (device.function.vendor, device.function.device);
         let rules = policy.rules_for(*address, vendor, id);
-        let reaches = device.is_endpoint().then(|| reaches(plan, device, policy));
+        let reaches = device.is_endpoint().then(|| reaches(plan, probe, device, policy));
         let meant_open = unclaimed(policy, device) == Unclaimed::Identity;
         DeviceRow {
             device: address.to_string(),
@@ -169,8 +172,9 @@ pub(super) fn devices(plan: &Plan, policy: &Policy) -> Vec<DeviceRow> {
 }
 
 /// What a device reaches while no driver has opened it.
-fn reaches(plan: &Plan, device: &PlannedDevice, policy: &Policy) -> &'static str {
-    let unit = device.unit.and_then(|unit| plan.units().get(usize::from(unit.0)));
+fn reaches(plan: &Plan, probe: &Probe, device: &PlannedDevice, policy: &Policy) -> &'static str {
+    let unit = device.unit.filter(|unit| !probe.refused.contains_key(unit));
+    let unit = unit.and_then(|unit| plan.units().get(usize::from(unit.0)));
     if unit.is_none_or(|unit| unit.left_out.is_some()) {
         return "EVERYTHING";
     }

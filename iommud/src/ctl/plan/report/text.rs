@@ -2,8 +2,8 @@
 
 use iommu_service::report::table::Table;
 
-use super::Report;
 use super::rows::{DeviceRow, GroupRow, MemoryRow, UnitRow};
+use super::{Report, count};
 
 /// How many names stand in a line.
 const NAMES: usize = 4;
@@ -84,13 +84,13 @@ fn memory(memory: &[MemoryRow]) -> String {
     }
     let mut table = Table::new(&["RESERVED", "BYTES ", "OFFSET ", "FOR"]);
     for row in memory {
-        let cells = vec![
-            row.range.clone(),
-            row.bytes.to_string(),
-            format!("{:#x}", row.offset),
-            row.devices.clone(),
-        ];
-        table.row(cells, Vec::new());
+        let mut line = vec![row.range.clone(), row.bytes.to_string(), format!("{:#x}", row.offset)];
+        let mut devices = row.devices.chunks(NAMES).map(|devices| devices.join(", "));
+        line.push(devices.next().unwrap_or_else(|| "-".into()));
+        table.row(line, Vec::new());
+        for more in devices {
+            table.row(vec![String::new(), String::new(), String::new(), more], Vec::new());
+        }
     }
     table.finish("")
 }
@@ -161,11 +161,11 @@ fn summary(report: &Report) -> String {
     };
     let confined = reaching(&["nothing", "reserved"]);
     let open = reaching(&["ALL MEMORY", "EVERYTHING"]);
-    let units = format!("iommud would use {used} of {} units", report.units.len());
+    let units = format!("iommud would use {used} of {}", count(report.units.len(), "unit"));
     if report.devices.is_empty() {
         return units;
     }
-    format!("{units}; {confined} devices would be confined, {open} would not")
+    format!("{units}; {} would be confined, {open} would not", count(confined, "device"))
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

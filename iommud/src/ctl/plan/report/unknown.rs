@@ -3,19 +3,28 @@
 use iommu_engine::machine::plan::Plan;
 use iommu_engine::policy::Policy;
 
+use super::count;
+use super::probe::Probe;
 use crate::ctl::plan::dump::{CONVENTIONAL, Dump};
 
 /// How many addresses a sentence has.
 const MOST_NAMED: usize = 8;
 
 /// A sentence for each thing that is not known.
-pub(super) fn unknown(plan: &Plan, functions: Option<&Dump>) -> Vec<String> {
+pub(super) fn unknown(plan: &Plan, probe: &Probe, functions: Option<&Dump>) -> Vec<String> {
     let Some(dump) = functions else {
         return vec![
             "devices, groups and where bridges lead: name PCI functions with --pci".into(),
         ];
     };
     let mut sentences = Vec::new();
+    if !probe.unknown.is_empty() {
+        sentences.push(format!(
+            "whether {} has an IOMMU's capability, without which its unit is refused: call lspci with -xxxx, as \
+             root",
+            list(&probe.unknown)
+        ));
+    }
     let short: Vec<_> = named(dump, |bytes| bytes < CONVENTIONAL);
     if !short.is_empty() {
         sentences.push(format!(
@@ -49,24 +58,17 @@ pub(super) fn unknown(plan: &Plan, functions: Option<&Dump>) -> Vec<String> {
     }
     if dump.beyond_segments > 0 {
         sentences.push(format!(
-            "{} PCI functions in segments from 10000 on, which are Linux's own: the IOMMU sees the device that \
-             they are behind",
-            dump.beyond_segments
+            "{} in segments from 10000 on, Linux's own: the IOMMU sees the device that hides what is there",
+            count(dump.beyond_segments, "PCI function")
         ));
     }
     sentences
 }
 
-/// A sentence for each exception of the policy that is about nothing in this machine: most likely it was meant
+/// A sentence for each rule of the policy that is about nothing in this machine: most likely it was meant
 /// for something that is.
 pub(super) fn unmatched(plan: &Plan, policy: &Policy) -> Vec<String> {
     let mut sentences = Vec::new();
-    for unit in &policy.ignored_units {
-        if !plan.units().iter().any(|planned| planned.base == unit.base) {
-            sentences
-                .push(format!("the policy ignores a unit at {}, and there is none", unit.base));
-        }
-    }
     // Without functions, nobody knows.
     let known = !plan.devices().is_empty();
     for (index, rule) in policy.rules.iter().enumerate().filter(|_| known) {

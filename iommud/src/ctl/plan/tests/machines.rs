@@ -81,12 +81,28 @@ pub(super) fn intel() -> Dump {
     dump
 }
 
+/// The function that AMD's unit is.
+pub(super) const UNIT: &str = "00:00.2";
+
+/// Where it has its capability: a secure device's (0Fh), of an IOMMU (3), with registers at feb80000.
+pub(super) const CAPABILITY: usize = 0x40;
+
+/// Changes bytes of AMD's unit.
+pub(super) fn edit(dump: &mut Dump, at: usize, part: &[u8]) {
+    let unit = UNIT.parse().unwrap();
+    let found = dump.functions().find(|(address, _)| *address == unit);
+    let mut bytes = found.unwrap().1.to_vec();
+    bytes[at..at + part.len()].copy_from_slice(part);
+    dump.insert(unit, bytes);
+}
+
 /// What goes with [`IVRS`].
 pub(super) fn amd() -> Dump {
     let mut dump = Dump::default();
     let conventional = Kind::Conventional;
     add(&mut dump, "00:00.0", 0x1022_1450, 0x06_0000, 0x80, 0, conventional);
-    add(&mut dump, "00:00.2", 0x1022_1451, 0x08_0600, 0x80, 0, conventional);
+    add(&mut dump, UNIT, 0x1022_1451, 0x08_0600, 0x80, 0, conventional);
+    edit(&mut dump, CAPABILITY, &[0x0f, 0, 0x0b, 0x08, 1, 0, 0xb8, 0xfe]);
     add(&mut dump, "00:14.0", 0x1022_790b, 0x0c_0500, 0x80, 0, conventional);
     add(&mut dump, "00:14.4", 0x1002_4384, 0x06_0401, 0x81, 0x0003_0300, conventional);
     add(&mut dump, "03:05.0", 0x10ec_8139, 0x02_0000, 0, 0, conventional);

@@ -9,7 +9,7 @@ use crate::policy::text::parse;
 #[path = "machines.rs"]
 mod machines;
 
-use machines::{DMAR, IVRS, amd, intel};
+use machines::{CAPABILITY, DMAR, IVRS, UNIT, amd, edit, intel};
 
 const POLICY: &str = r#"(
     rules: [
@@ -84,10 +84,10 @@ fn r5_a_table_that_cannot_be_used_is_told_with_the_reason() {
     let report = Report::new(Input { ivrs: table(&IVRS[..187]), ..amd_s() });
     assert_eq!(
         report.text(),
-        "Made from the IVRS table of a test (187 bytes), 6 PCI functions.\n\niommud WOULD NOT START: the IVRS \
-         table cannot be used: its length of 188 bytes is more than the 187 that there are\n"
+        "Made from the IVRS table of a test (187 bytes), 6 PCI functions.\n\niommud WOULD NOT START: the \
+         firmware's IVRS table cannot be used: its length of 188 bytes is more than the 187 that there are\n"
     );
-    assert!(report.refuses());
+    assert!(report.refuses() && report.has_no_table());
     let report = Report::new(Input::default());
     assert!(report.text().starts_with("Made from nothing.\n\niommud WOULD NOT START: "));
     assert!(report.refuses());
@@ -112,7 +112,48 @@ fn what_was_not_printed_is_not_taken_for_absent_without_a_word() {
         text.contains("NOT KNOWN: who translates for 0000:80:00.0, to which neither"),
         "{text}"
     );
-    assert!(text.contains("NOT KNOWN: 1 PCI functions in segments from 10000 on"), "{text}");
+    assert!(text.contains("NOT KNOWN: 1 PCI function in segments from 10000 on"), "{text}");
+}
+
+/// What becomes of AMD's machine with these functions.
+fn amd_with(functions: Dump) -> (Report, String) {
+    // Without the block of the table that is refused.
+    let mut bytes = IVRS[..156].to_vec();
+    bytes[4] = 156;
+    let report =
+        Report::new(Input { ivrs: table(&bytes), functions: Some(functions), ..Input::default() });
+    let text = report.text();
+    (report, text)
+}
+
+#[test]
+fn r5_a_unit_whose_function_is_no_iommu_is_refused_as_iommud_would() {
+    let (report, text) = amd_with(amd());
+    assert!(!report.refuses() && text.contains("would use 1 of 1 unit;"), "{text}");
+
+    let mut absent = Dump::default();
+    let unit = UNIT.parse().unwrap();
+    for (address, bytes) in amd().functions().filter(|(address, _)| *address != unit) {
+        absent.insert(address, bytes.to_vec());
+    }
+    let (mut other, mut elsewhere) = (amd(), amd());
+    edit(&mut other, CAPABILITY, &[0x0f, 0, 0x0a]);
+    edit(&mut elsewhere, CAPABILITY + 4, &[1, 0x40]);
+    for functions in [absent, other, elsewhere] {
+        let (report, text) = amd_with(functions);
+        assert!(report.refuses(), "{text}");
+        assert!(
+            text.contains("REFUSED: IVRS offset 0x30: the unit at 0xfeb80000 is not used"),
+            "{text}"
+        );
+        assert!(
+            text.contains("would use 0 of 1 unit; 0 devices would be confined, 4 would"),
+            "{text}"
+        );
+    }
+    let (report, text) = amd_with(cut_off(&amd(), 64).unwrap());
+    assert!(!report.refuses(), "{text}");
+    assert!(text.contains("NOT KNOWN: whether 0000:00:00.2 has an IOMMU's capability"), "{text}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_path_is_followed_through_bridges() {
     assert_eq!(follow(&[]), Err(ResolveError::NoPath));
     assert_eq!(
         follow(&[(9, 0), (0, 0)]).unwrap_err().to_string(),
-        "the device scope's path leads through 0007:00:09.0, which is no working bridge"
+        "its path goes through 0007:00:09.0, which is no working bridge"
     );
 }
 

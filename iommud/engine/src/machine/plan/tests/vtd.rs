@@ -153,7 +153,7 @@ fn scopes_that_lead_nowhere_are_told_and_empty_slots_are_not() {
     assert_eq!(
         findings(&told),
         [
-            "DMAR offset 0x30: the device scope \"endpoint 00:1d.0/00.0\" leads nowhere: the device scope's path leads through 0000:00:1d.0, which is no working bridge"
+            "DMAR offset 0x30: the device scope \"endpoint 00:1d.0/00.0\" leads nowhere: its path goes through 0000:00:1d.0, which is no working bridge"
         ]
     );
     // Of a table alone, nobody can tell.
