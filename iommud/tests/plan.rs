@@ -112,6 +112,36 @@ fn r5_files_that_cannot_be_used_are_told_with_their_place() {
 }
 
 #[test]
+fn memory_that_is_reserved_for_many_devices_takes_several_lines() {
+    let folder = Folder::new("many");
+    // Memory for six endpoints, 00:01.0 to 00:06.0.
+    let mut table = dmar(0xfed9_0000);
+    table.extend([1, 0, 72, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x7b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7b]);
+    table.extend([0; 4]);
+    for device in 1..=6 {
+        table.extend([1, 8, 0, 0, 0, 0, device, 0]);
+    }
+    table[4] = table.len() as u8;
+    let file = folder.file("many.bin", &table);
+    let (_, text, _) = plan(&["--dmar", &file]);
+    let first = "endpoint 00:01.0, endpoint 00:02.0, endpoint 00:03.0, endpoint 00:04.0\n";
+    let (_, rest) = text.split_once(first).unwrap_or_else(|| panic!("{text}"));
+    assert!(rest.trim_start().starts_with("endpoint 00:05.0, endpoint 00:06.0\n"), "{text}");
+    let (_, json, _) = plan(&["--json", "--dmar", &file]);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["reserved"][0]["devices"][5], "endpoint 00:06.0");
+}
+
+#[test]
+fn a_capture_has_no_json_and_says_so() {
+    let folder = Folder::new("capture");
+    let path = folder.0.join("never");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iommuctl"));
+    let output = command.args(["capture", "--json"]).arg(&path).output().unwrap();
+    assert_eq!((output.status.code(), path.exists()), (Some(2), false));
+}
+
+#[test]
 #[cfg_attr(not(acpi_corpus), ignore = "needs the tables of real machines, in ../shared/acpi")]
 fn r5_every_table_of_a_real_machine_has_a_plan() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/acpi");

@@ -183,6 +183,9 @@ fn a_device_of_the_namespace_has_a_name_that_can_be_printed() {
     assert_eq!(AcpiId::new(*b"A\xff\n \x1b\x00B?").unwrap().to_string(), "A????");
     assert_eq!(Uid::Text(b"\\_SB\x1b[2J".into()).to_string(), "\\_SB?[2J");
     assert_eq!((Uid::Number(513).to_string(), Uid::None.to_string()), ("513".into(), "-".into()));
+    // Which of several with one hardware id it is.
+    let numbered = parse(&named(1, 1, &[7]));
+    assert!(numbered.units[0].entries[0].to_string().contains(" 7 at "), "{numbered:?}");
 }
 
 #[test]
