@@ -23,3 +23,4 @@ mod many_units;
 mod overtaking;
 mod rig;
 mod topology;
+mod widths;

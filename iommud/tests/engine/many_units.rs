@@ -6,11 +6,11 @@ use dma_types::{PciAddress, PhysAddr, SourceId};
 use iommu_engine::error::EngineError;
 use iommu_engine::policy::{IgnoredUnit, Policy};
 use iommu_engine::unit::{UnitFailure, UnitState};
-use iommu_sim::amdvi::{AmdviConfig, AmdviTiming};
+use iommu_sim::amdvi::AmdviTiming;
 use iommu_sim::machine::{AmdviUnitConfig, EduConfig, FunctionConfig, UnitConfig, UnitScope};
 use iommu_sim::pace::{Completion as Takes, Health};
 use iommu_sim::pci::BridgeKind;
-use iommu_sim::vtd::{Timing, VtdConfig};
+use iommu_sim::vtd::Timing;
 use iommu_sim::{MachineConfig, Memory};
 use iommud::platform::sim::SimPlatform;
 use iommud::platform::sim::memory::FIRMWARE;
@@ -28,17 +28,15 @@ both! {
     a_unit_that_the_policy_leaves_alone_is_not_touched,
     r5_a_unit_of_which_firmware_talks_nonsense_is_left_out_with_its_place_and_reason,
     r1_several_units_are_taken_over_from_a_boot_loader,
-    one_domain_for_a_wide_and_a_narrow_unit_is_narrow_and_seen_by_both,
-    a_domain_for_several_units_can_what_all_of_them_can,
 }
 
 /// The card that has a unit of its own, and its number.
-fn card(unit: u16) -> PciAddress {
+pub(crate) fn card(unit: u16) -> PciAddress {
     PciAddress::from_source(0, SourceId::new((0x40 + unit) << 8))
 }
 
 /// A machine with this many units: each but the last has a root port with a card, the last has the rest.
-fn units(vendor: Vendor, count: u16) -> MachineConfig {
+pub(crate) fn units(vendor: Vendor, count: u16) -> MachineConfig {
     let mut config = vendor.machine();
     for unit in 0..count - 1 {
         let port = 0x40 + 8 * unit;
@@ -328,112 +326,6 @@ fn r1_several_units_are_taken_over_from_a_boot_loader(vendor: Vendor) {
         let domain = rig.attach(card(unit));
         let page = rig.page(domain);
         assert!(rig.reaches(card(unit), page));
-    }
-    rig.check();
-}
-
-/// Two units: the first, of a card at 01:00.0, is a narrow one that keeps what is not present, too.
-fn narrow_and_wide(vendor: Vendor) -> MachineConfig {
-    let mut config = vendor.two_units();
-    match vendor {
-        Vendor::Vtd => {
-            config.units[0].vtd = VtdConfig {
-                levels: vec![3],
-                guest_address_bits: 39,
-                caching_mode: true,
-                ..VtdConfig::default()
-            };
-        }
-        Vendor::Amdvi => {
-            config.amdvi_units[0].amdvi = AmdviConfig {
-                table_depth: 0,
-                np_cache: true,
-                eager: true,
-                ..AmdviConfig::default()
-            };
-        }
-    }
-    config
-}
-
-fn one_domain_for_a_wide_and_a_narrow_unit_is_narrow_and_seen_by_both(vendor: Vendor) {
-    let narrow = at("01:00.0");
-    let mut rig = Rig::new(narrow_and_wide(vendor));
-    let alone = rig.engine.create_domain(&mut rig.platform, &[edu()]).unwrap();
-    let bits = |rig: &Rig, key| rig.engine.domain(key).unwrap().abilities().address_bits;
-    let wide = bits(&rig, alone);
-    let domain = rig.engine.create_domain(&mut rig.platform, &[edu(), narrow]).unwrap();
-    let both = bits(&rig, domain);
-    match vendor {
-        Vendor::Vtd => assert_eq!((wide, both), (48, 39)),
-        Vendor::Amdvi => assert!(wide >= both && both <= 48, "{wide} {both}"),
-    }
-    rig.attach_to(edu(), domain);
-    rig.attach_to(narrow, domain);
-    // What comes next is known to be absent, by both.
-    let next = rig.page(domain) + 0x2000;
-    assert!(!rig.reaches(edu(), next) && !rig.reaches(narrow, next));
-    let page = rig.page(domain);
-    assert_eq!(page, next);
-    assert!(rig.reaches(edu(), page) && rig.reaches(narrow, page));
-    rig.detach(narrow);
-    assert!(rig.reaches(edu(), page) && !rig.reaches(narrow, page));
-    rig.attach_to(narrow, domain);
-    assert!(rig.reaches(narrow, page));
-    rig.check();
-}
-
-/// A domain for units that differ in everything works on each of them.
-fn a_domain_for_several_units_can_what_all_of_them_can(vendor: Vendor) {
-    let mut config = units(vendor, 5);
-    match vendor {
-        Vendor::Vtd => {
-            let base = VtdConfig::default;
-            let odd = [
-                VtdConfig { pages_2m: false, pages_1g: false, ..base() },
-                VtdConfig { coherent: false, write_buffer: true, ..base() },
-                VtdConfig { queued_invalidation: false, caching_mode: true, ..base() },
-                VtdConfig {
-                    levels: vec![3],
-                    guest_address_bits: 39,
-                    zero_length_read: false,
-                    ..base()
-                },
-            ];
-            for (unit, odd) in config.units.iter_mut().zip(odd) {
-                unit.vtd = odd;
-            }
-        }
-        Vendor::Amdvi => {
-            let base = AmdviConfig::default;
-            let odd = [
-                AmdviConfig { table_depth: 0, ..base() },
-                AmdviConfig { coherent: false, ..base() },
-                AmdviConfig { np_cache: true, eager: true, ..base() },
-                AmdviConfig { extended_features: false, ..base() },
-            ];
-            for (unit, odd) in config.amdvi_units.iter_mut().zip(odd) {
-                unit.amdvi = odd;
-            }
-        }
-    }
-    let mut rig = Rig::new(config);
-    let devices: Vec<_> = (0..4).map(card).chain([edu()]).collect();
-    let domain = rig.engine.create_domain(&mut rig.platform, &devices).unwrap();
-    for device in &devices {
-        rig.attach_to(*device, domain);
-    }
-    for bytes in [4096, 2 << 20, 5 << 20] {
-        let run = rig.run(bytes);
-        let iova = rig.map(domain, run, bytes, dma_types::Access::ReadWrite);
-        for device in &devices {
-            assert!(rig.reaches(*device, iova.get()), "{device} {bytes}");
-            assert!(rig.reaches(*device, iova.get() + bytes - 8), "{device} {bytes}");
-        }
-        rig.unmap(domain, iova, bytes);
-        for device in &devices {
-            assert!(!rig.reaches(*device, iova.get()), "{device} {bytes}");
-        }
     }
     rig.check();
 }

@@ -133,3 +133,99 @@ impl DomainTable {
         each!(self, table => table.destroy(frames, retired));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::FakeFrames;
+
+    fn unit(walks: Walks, depths: &[u8], address_bits: u8) -> Abilities {
+        Abilities {
+            walks,
+            depths: Depths::new(depths.iter().copied()),
+            page_sizes: 0x4020_1000,
+            address_bits,
+            coherent: true,
+            write_needs_read: false,
+        }
+    }
+
+    #[test]
+    fn an_amd_table_asks_for_the_bits_that_there_are_and_any_depth_up_to_theirs() {
+        const ALL: [u8; 6] = [1, 2, 3, 4, 5, 6];
+        for (deepest, bits, asked, bits_asked) in [
+            (4, 32, 3, 32),
+            (6, 32, 3, 32),
+            (4, 39, 3, 39),
+            (4, 40, 4, 40),
+            (6, 40, 4, 40),
+            (6, 47, 4, 47),
+            (4, 48, 4, 48),
+            // Nobody needs more.
+            (5, 57, 4, 48),
+            (6, 64, 4, 48),
+        ] {
+            let narrowed = DomainTable::narrow(&unit(Walks::AmdV1, &ALL[..deepest], bits));
+            let expected = unit(Walks::AmdV1, &ALL[..asked], bits_asked);
+            assert_eq!(narrowed, Ok(expected), "{bits} bits, {deepest} levels");
+        }
+    }
+
+    #[test]
+    fn a_second_stage_asks_for_the_one_depth_that_has_the_bits_or_else_the_deepest() {
+        for (depths, bits, depth, bits_asked) in [
+            (&[3, 4][..], 32, 3, 32),
+            (&[3, 4], 39, 3, 39),
+            (&[3, 4], 40, 4, 40),
+            (&[3, 4, 5], 48, 4, 48),
+            (&[4, 5], 39, 4, 39),
+            // The table has fewer bits than the unit.
+            (&[3], 40, 3, 39),
+            (&[3, 4, 5], 57, 4, 48),
+            // It has more than anybody needs, for want of another.
+            (&[5], 57, 5, 57),
+            (&[5], 48, 5, 48),
+        ] {
+            let narrowed = DomainTable::narrow(&unit(Walks::SecondStage, depths, bits));
+            let expected = unit(Walks::SecondStage, &[depth], bits_asked);
+            assert_eq!(narrowed, Ok(expected), "{bits} bits, {depths:?} levels");
+        }
+        for depths in [&[][..], &[1, 2], &[6]] {
+            let none = DomainTable::narrow(&unit(Walks::SecondStage, depths, 48));
+            assert_eq!(none, Err(Mismatch::Depth), "{depths:?}");
+        }
+    }
+
+    #[test]
+    fn what_else_units_can_stays_as_it_is() {
+        for (walks, depths) in [(Walks::SecondStage, &[3][..]), (Walks::AmdV1, &[1, 2, 3])] {
+            let poor = Abilities {
+                page_sizes: 0x1000,
+                coherent: false,
+                write_needs_read: true,
+                ..unit(walks, depths, 39)
+            };
+            assert_eq!(DomainTable::narrow(&poor), Ok(poor));
+        }
+    }
+
+    #[test]
+    fn the_table_has_the_depth_that_was_asked_for_or_grows_up_to_it() {
+        for (walks, depths, bits, levels) in [
+            (Walks::SecondStage, &[3][..], 39, 3),
+            (Walks::SecondStage, &[5], 57, 5),
+            (Walks::AmdV1, &[1, 2, 3, 4], 40, 3),
+        ] {
+            let mut frames = FakeFrames::new(8);
+            let abilities = unit(walks, depths, bits);
+            let mut table = DomainTable::new(&mut frames, &abilities).unwrap();
+            assert_eq!(table.levels(), levels);
+            let (last, page) = ((1 << bits) - 4096, 0x5000);
+            let memory = [Segment { start: PhysAddr::new(page), bytes: 4096 }];
+            table.map(&mut frames, Iova::new(last), &memory, Access::ReadWrite).unwrap();
+            assert_eq!(usize::from(table.levels()), depths.len().max(depths[0].into()));
+            let mut retired = Vec::new();
+            table.destroy(&mut frames, &mut retired);
+        }
+    }
+}

@@ -42,6 +42,8 @@ pub struct AmdviConfig {
     pub eager: bool,
     /// Width of physical addresses in bits (PASize).
     pub host_address_bits: u8,
+    /// Width of the addresses that devices use in bits (VASize): 32, 40, 48 or 64. No page is found beyond.
+    pub device_address_bits: u8,
     /// Tables are read through the CPUs' caches whatever software says. Without it they are only while
     /// Control.Coherent is set, which the IVRS table asks for.
     pub coherent: bool,
@@ -77,6 +79,7 @@ impl Default for AmdviConfig {
             np_cache: false,
             eager: false,
             host_address_bits: 48,
+            device_address_bits: 64,
             coherent: true,
             logs_events: true,
             direction_always: true,
@@ -114,6 +117,11 @@ impl AmdviConfig {
     pub(crate) fn is_beyond_host(&self, address: u64) -> bool {
         address.checked_shr(self.host_address_bits.into()).unwrap_or(0) != 0
     }
+
+    /// Whether a device's address has bits that this unit does not translate.
+    pub(crate) fn is_beyond_device(&self, address: u64) -> bool {
+        address.checked_shr(self.device_address_bits.into()).unwrap_or(0) != 0
+    }
 }
 
 #[cfg(test)]
@@ -136,5 +144,8 @@ mod tests {
         let old = AmdviConfig { extended_features: false, ..config };
         assert_eq!((old.features(), old.max_levels()), (0, 4));
         assert!(old.is_beyond_host(1 << 48) && !old.is_beyond_host((1 << 48) - 1));
+        let narrow = AmdviConfig { device_address_bits: 40, ..old };
+        assert!(narrow.is_beyond_device(1 << 40) && !narrow.is_beyond_device((1 << 40) - 1));
+        assert!(!AmdviConfig::default().is_beyond_device(u64::MAX));
     }
 }

@@ -256,7 +256,7 @@ impl AmdviUnit {
         (root, levels): (u64, u8),
         address: u64,
     ) -> Result<(Page, u8), Miss> {
-        if shifted(address, shift(levels) + 9) != 0 {
+        if self.config.is_beyond_device(address) || shifted(address, shift(levels) + 9) != 0 {
             return Err(Miss::Absent);
         }
         if let Some(found) = self.caches.page(domain, address) {

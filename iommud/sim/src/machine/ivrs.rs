@@ -57,8 +57,11 @@ impl<M: Memory> Machine<M> {
             .collect();
         let (_, first) = units.first()?;
         let width = u32::from(first.amdvi.host_address_bits & 0x7f);
+        // There is one field for all units, so what it says is what all of them translate.
+        let least = units.iter().map(|(_, unit)| unit.amdvi.device_address_bits).min()?;
+        let reach = u32::from(least & 0x7f);
         // EFRSup, guest virtual addresses of 48 bits, PASize, VASize.
-        let info = u32::from(first.amdvi.extended_features) | 2 << 5 | width << 8 | 64 << 15;
+        let info = u32::from(first.amdvi.extended_features) | 2 << 5 | width << 8 | reach << 15;
         let mut body = info.to_le_bytes().to_vec();
         body.extend([0; 8]);
         for kind in [IvhdKind::Basic, IvhdKind::Extended, IvhdKind::Acpi] {
@@ -248,6 +251,21 @@ mod tests {
         assert_eq!(body(MachineConfig::with_amdvi(AmdviConfig::default())), expected);
         let vtd = Machine::new(MachineConfig::default(), HeapMemory::default());
         assert_eq!(vtd.ivrs_table(), None);
+    }
+
+    #[test]
+    fn the_table_has_one_width_for_all_units_and_each_units_capability_its_own() {
+        let mut config = MachineConfig::with_amdvi(AmdviConfig::default());
+        let mut second = config.amdvi_units[0].clone();
+        second.function = "0000:00:08.2".parse().unwrap();
+        second.amdvi.device_address_bits = 40;
+        config.amdvi_units.push(second);
+        let units = config.amdvi_units.clone();
+        let table = Machine::new(config, HeapMemory::default()).ivrs_table().unwrap();
+        // PASize 48, VASize 40, GVASize 2, EFRSup.
+        assert_eq!(table[36..40], [0x41, 0x30, 0x14, 0]);
+        let widths = units.iter().map(|unit| unit.capability_block().device_address_bits);
+        assert_eq!(widths.collect::<Vec<_>>(), [64, 40]);
     }
 
     #[test]

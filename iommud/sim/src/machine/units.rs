@@ -73,6 +73,7 @@ impl AmdviUnitConfig {
             extended_features: self.amdvi.extended_features,
             msi_number: self.amdvi.msi_number,
             host_address_bits: self.amdvi.host_address_bits,
+            device_address_bits: self.amdvi.device_address_bits,
         }
     }
 }

@@ -107,6 +107,8 @@ pub struct IommuBlock {
     pub msi_number: u8,
     /// PASize.
     pub host_address_bits: u8,
+    /// VASize.
+    pub device_address_bits: u8,
 }
 
 /// The first dword of the block.
@@ -163,7 +165,7 @@ impl IommuBlock {
             .with_msi_number(self.msi_number & 31)
             .with_guest_bits(2)
             .with_physical_bits(self.host_address_bits & 127)
-            .with_virtual_bits(64);
+            .with_virtual_bits(self.device_address_bits & 127);
         let low = self.base as u32 | if self.enabled { IOMMU_ENABLE } else { 0 };
         [header.into_bits(), low, (self.base >> 32) as u32, 0, misc.into_bits(), 0]
     }
@@ -183,9 +185,12 @@ mod tests {
             extended_features: true,
             msi_number: 3,
             host_address_bits: 48,
+            device_address_bits: 64,
         };
         let expected = [0x1c0b_000f, 0xfeb8_0001, 1, 0, 0x0020_3043, 0];
         assert_eq!(block.dwords(), expected, "{:x?}", block.dwords());
+        let narrow = IommuBlock { device_address_bits: 40, ..block };
+        assert_eq!(narrow.dwords()[4], 0x0014_3043);
     }
 
     #[test]

@@ -350,6 +350,7 @@ mod tests {
             extended_features: true,
             msi_number: 0,
             host_address_bits: 48,
+            device_address_bits: 64,
         };
         let mut function = Function::iommu(&block);
         assert_eq!((function.read(0), function.read(8)), (0x1451_1022, 0x0806_0000));

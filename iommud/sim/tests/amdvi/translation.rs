@@ -60,6 +60,19 @@ fn one_to_six_levels_translate_up_to_their_widths() {
 }
 
 #[test]
+fn nothing_is_found_beyond_the_width_that_the_unit_translates() {
+    let unit = AmdviConfig { device_address_bits: 40, ..AmdviConfig::default() };
+    let mut rig = Rig::translating(unit);
+    // Each entry of the fourth level is for 512 GiB: the second is within, the third beyond.
+    rig.put(table(4) + 8, table(3) | level(3) | RW);
+    rig.put(table(4) + 16, table(3) | level(3) | RW);
+    rig.put(PAGE, 1);
+    assert_eq!(rig.dma_read((1 << 39) + 0x5000), Ok(1));
+    assert_eq!(rig.read_event((1 << 40) + 0x5000), (of_edu(PAGE_FAULT), (1 << 40) + 0x5000));
+    assert_eq!(rig.unit().violations(), []);
+}
+
+#[test]
 fn more_levels_than_the_unit_has_are_an_illegal_entry() {
     for (depth, most) in [(0, 4), (1, 5), (2, 6)] {
         for levels in most - 1..=7 {
