@@ -75,3 +75,18 @@ fn a_unit_that_is_not_there_is_not_said_to_be_ignored() {
                   firmware hangs";
     assert!(lines.iter().any(|line| line == wanted), "{lines:?}");
 }
+
+#[test]
+fn what_is_not_confined_is_named_at_the_start() {
+    let named = |name, policy, why| {
+        let lines = start(name, policy);
+        let wanted = format!("iommud: NOT CONFINED: 0000:00:02.0: {why}");
+        assert!(lines.contains(&wanted), "{lines:?}");
+    };
+    let open = "it reaches all memory, for the policy says so";
+    named("open", "(default: identity)", open);
+    let unused = "it reaches everything, for the IOMMU in front of it is not used";
+    named("unused", "(ignore_units: { 0xfed90000: \"it hangs\" })", unused);
+    let lines = start("closed", "(default: deny)");
+    assert!(!lines.iter().any(|line| line.contains("NOT CONFINED")), "{lines:?}");
+}
