@@ -25,6 +25,7 @@ both! {
     r5_a_unit_that_vanishes_while_it_starts_is_given_up,
     r5_a_unit_that_vanishes_while_it_forgets_is_given_up,
     r1_a_group_that_cannot_be_attached_whole_reaches_nothing,
+    r2_tables_of_a_group_that_was_attached_in_part_outlast_what_its_unit_holds,
 }
 
 /// A machine whose first unit is this one.
@@ -313,4 +314,40 @@ fn r1_a_group_that_cannot_be_attached_whole_reaches_nothing(vendor: Vendor) {
         rig.check();
     }
     assert!(refused > 0);
+}
+
+fn r2_tables_of_a_group_that_was_attached_in_part_outlast_what_its_unit_holds(vendor: Vendor) {
+    let card = at("21:01.0");
+    let record =
+        UnitRecord { base: PhysAddr::new(0x1000), segment: 0, root: PhysAddr::new(0x2000) };
+    let mut in_part = 0;
+    // Wherever in the ledger its frame ends: with some requesters attached, and some not.
+    for written in 0..32 {
+        let mut rig = Rig::new(vendor.machine().with_pci_bridge());
+        rig.attach(card);
+        rig.detach(card);
+        let Rig { platform, engine } = &mut rig;
+        let domain = engine.create_domain(platform, &[card]).unwrap();
+        for _ in 0..written {
+            engine.write_record(platform, &record).unwrap();
+        }
+        platform.limit_frames(0);
+        slow_down(&mut platform.machine_mut(), Takes::After(1_000_000));
+        if engine.attach(platform, card, domain).is_ok() {
+            continue;
+        }
+        // The domain's id waits, just when the unit has something to forget.
+        let pending = engine.retired() > 0;
+        in_part += usize::from(pending);
+        let frames = platform.usage().live_frames;
+        engine.destroy_domain(platform, domain).unwrap();
+        if pending {
+            assert_eq!(platform.usage().live_frames, frames, "{written}");
+        }
+        rig.pass(Duration::from_millis(20));
+        assert_eq!(rig.engine.retired(), 0, "{written}");
+        assert!(rig.platform.usage().live_frames < frames, "{written}");
+        rig.check();
+    }
+    assert!(in_part > 0);
 }

@@ -332,6 +332,11 @@ impl Domain {
         {
             membership.devices = membership.devices.saturating_sub(1);
         }
+        self.held_until(completion);
+    }
+
+    /// Notes that a unit may still use the table until `completion`, though no device counts as attached by it.
+    pub fn held_until(&mut self, completion: &Completion) {
         self.detached.join(completion);
     }
 

@@ -127,7 +127,20 @@ impl Engine {
                     }
                 }
                 Err(error) => {
-                    self.undo_enter(platform, id, before, (unit, domain_id), known.is_none());
+                    let undone = self.undo_enter(platform, id, before, (unit, domain_id));
+                    if let Some(domain) = self.domains.get_mut(&key) {
+                        // Nor may its tables be freed before, when it is taken apart now (rule R2).
+                        domain.held_until(&undone);
+                    }
+                    if known.is_none() {
+                        // What the unit may have cached under the id must be gone before it is another's.
+                        let domain_ids = alloc::vec![(unit, domain_id)];
+                        let completion = undone;
+                        self.retire(
+                            platform,
+                            Retired { completion, domain_ids, ..Retired::default() },
+                        );
+                    }
                     return Err(error);
                 }
             }
@@ -139,17 +152,17 @@ impl Engine {
     }
 
     /// Takes back what of a group has been attached, the first so many requesters, when the next could not be.
+    /// Until the completion the unit may still use the domain's table, and hold something under its id.
     fn undo_enter(
         &mut self,
         platform: &mut impl Platform,
         id: GroupId,
         attached: usize,
         (unit, domain_id): (UnitId, DomainId),
-        was_new: bool,
-    ) {
-        let Some(group) = self.groups.get_mut(id.0) else { return };
-        let Some(hardware) = unit_mut(&mut self.units, unit) else { return };
+    ) -> Completion {
         let mut undone = Completion::none();
+        let Some(group) = self.groups.get_mut(id.0) else { return undone };
+        let Some(hardware) = unit_mut(&mut self.units, unit) else { return undone };
         for source in group.spec.requesters.iter().take(attached) {
             if let Some(ticket) = hardware.detach(platform, *source, domain_id) {
                 undone.add(unit, ticket);
@@ -157,12 +170,7 @@ impl Engine {
         }
         group.slots.drain(..).for_each(|slot| self.ledger.remove(platform, slot));
         group.leaving.join(&undone);
-        if was_new {
-            // What the unit may have cached under the id must be gone before it is another's (rule R2).
-            let domain_ids = alloc::vec![(unit, domain_id)];
-            let retired = Retired { completion: undone, domain_ids, ..Retired::default() };
-            self.retire(platform, retired);
-        }
+        undone
     }
 
     /// Detaches a group from whatever it is attached to.
