@@ -144,9 +144,35 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
+        self.allocate_as(derive::Kind::Allocate, bytes, access, label)
+    }
+
+    /// The same in one piece of physical memory, which starts at a multiple of its length rounded up to a power of
+    /// two: Linux's `DMA_ATTR_FORCE_CONTIGUOUS`.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate); [`Error::NotContiguous`] for more than the system ever gives in one piece,
+    /// which on Redox is 4 MiB.
+    pub fn allocate_contiguous(
+        &self,
+        bytes: u64,
+        access: Option<Access>,
+        label: &str,
+    ) -> Result<Buffer, Error> {
+        self.allocate_as(derive::Kind::AllocateContiguous, bytes, access, label)
+    }
+
+    fn allocate_as(
+        &self,
+        kind: derive::Kind,
+        bytes: u64,
+        access: Option<Access>,
+        label: &str,
+    ) -> Result<Buffer, Error> {
         let bytes = bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
         let request = Allocate {
-            kind: U32::new(derive::Kind::Allocate as u32),
+            kind: U32::new(kind as u32),
             access: U32::new(access.map_or(0, call::access_code)),
             bytes: U64::new(bytes),
             align: U64::new(PAGE_SIZE),

@@ -78,11 +78,29 @@ pub trait BufferRuns {
     /// A run of `bytes` (a multiple of 4096, not zero) of zeroes (rule R8), or `None` when memory is short.
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId>;
 
+    /// The same as one segment, which starts at a multiple of its length rounded up to a power of two.
+    ///
+    /// # Errors
+    ///
+    /// [`ContiguityError`] tells what will never be from what is not to be had now.
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError>;
+
     /// Takes a run back, once no device can reach it and no client sees it.
     fn free_run(&mut self, run: RunId);
 
     /// The physical pieces of a run, in order. Empty for a run that does not exist.
     fn segments(&self, run: RunId) -> &[Segment];
+}
+
+/// Why there is no run that is one piece of physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ContiguityError {
+    /// The platform never gives as much in one piece.
+    #[error("so much memory is never to be had in one physical piece")]
+    TooLong,
+    /// There is none now. Another time there may be.
+    #[error("no memory of this length in one physical piece is free")]
+    OutOfMemory,
 }
 
 /// Names a window of device registers: a platform gives the number out.

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use dma_types::{Iova, PAGE_SIZE, PciAddress};
 use iommu_engine::completion::Completion;
 use iommu_engine::engine::{Engine, MapSpec};
-use iommu_engine::platform::{Platform, RunId};
+use iommu_engine::platform::{ContiguityError, Platform, RunId};
 use iommu_engine::policy::Quotas;
 use libdma::Error;
 use libdma::protocol::call::access_from_code;
@@ -34,11 +34,13 @@ pub struct Grant {
 }
 
 impl<P: Platform> Service<P> {
-    /// Makes a buffer for a session: memory, a mapping if one is wanted, and a record of both.
+    /// Makes a buffer for a session: memory, in one physical piece if it must be, a mapping if one is wanted, and a
+    /// record of both.
     pub(crate) fn allocate(
         &mut self,
         session: SessionId,
         request: &derive::Allocate,
+        contiguous: bool,
         rights: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
         let bytes = request.bytes.get();
@@ -59,7 +61,11 @@ impl<P: Platform> Service<P> {
             return Err(Error::QuotaExceeded);
         }
         let (device, domain) = (holder.device, holder.domain);
-        let run = platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?;
+        let run = if contiguous {
+            platform.alloc_contiguous_run(bytes).map_err(refusal)?
+        } else {
+            platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?
+        };
         // Before a client has it, what is not confined must not reach it.
         let kept = engine.follow_arenas(platform);
         let id = sessions.next_buffer();
@@ -181,6 +187,14 @@ impl<P: Platform> Service<P> {
 pub(crate) fn quotas_of(engine: &Engine, device: PciAddress) -> Quotas {
     let policy = engine.device(device).map(|device| engine.policy_for(device));
     policy.unwrap_or_else(|| engine.policy().for_all()).quotas
+}
+
+/// What a client is told where there is no memory in one piece.
+fn refusal(error: ContiguityError) -> Error {
+    match error {
+        ContiguityError::TooLong => Error::NotContiguous,
+        ContiguityError::OutOfMemory => Error::OutOfMemory,
+    }
 }
 
 /// Refuses what is no size of a buffer.

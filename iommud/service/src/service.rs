@@ -271,7 +271,7 @@ impl<P: Platform> Service<P> {
                 self.count_handle(&copy.object);
                 Ok(Outcome::Done(self.handles.insert(copy)))
             }
-            derive::Kind::Allocate => {
+            kind @ (derive::Kind::Allocate | derive::Kind::AllocateContiguous) => {
                 let (request, _) =
                     derive::Allocate::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
                 parent.require(Rights::ALLOCATE)?;
@@ -279,7 +279,8 @@ impl<P: Platform> Service<P> {
                     return Err(Error::WrongHandleKind);
                 };
                 let rights = parent.rights & (Rights::READ | Rights::WRITE | Rights::INSPECT);
-                self.allocate(session, &request, rights)
+                let contiguous = kind == derive::Kind::AllocateContiguous;
+                self.allocate(session, &request, contiguous, rights)
             }
         }
     }

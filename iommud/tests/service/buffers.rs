@@ -14,6 +14,7 @@ both! {
     bytes_are_copied_in_and_out_within_bounds,
     r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_elses,
     the_dma_mask_is_kept,
+    a_contiguous_buffer_is_one_physical_piece_or_a_typed_error,
     r7_an_allocation_that_fails_leaves_nothing_behind,
     r2_memory_that_cannot_be_unmapped_is_never_used_again,
     r2_a_closed_buffers_memory_waits_for_a_slow_unit,
@@ -81,6 +82,29 @@ fn the_dma_mask_is_kept(vendor: Vendor) {
     assert_eq!(refused.err(), Some(Error::NoAddressSpace));
     assert_eq!(device.set_dma_mask(12), Err(Error::BadValue));
     assert_eq!(device.set_dma_mask(65), Err(Error::BadValue));
+    rig.check();
+}
+
+fn a_contiguous_buffer_is_one_physical_piece_or_a_typed_error(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let scattered = device.allocate(5 << 12, Some(Access::Read), "scattered").unwrap();
+    let whole = device.allocate_contiguous(5 << 12, Some(Access::Read), "whole").unwrap();
+    let rows = rig.json("mappings");
+    let pieces = |label: &str| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["label"] == label).unwrap();
+        row["pieces"].as_u64().unwrap()
+    };
+    assert_eq!((pieces("scattered"), pieces("whole")), (4, 1));
+    drop((scattered, whole));
+    let before = rig.usage();
+    device.allocate_contiguous(4 << 20, None, "longest").unwrap();
+    let longer = device.allocate_contiguous((4 << 20) + 4096, None, "longer");
+    assert_eq!(longer.err(), Some(Error::NotContiguous), "never");
+    rig.service.lock().platform_mut().limit_run_bytes(8192);
+    let short = device.allocate_contiguous(4 << 20, None, "short");
+    assert_eq!(short.err(), Some(Error::OutOfMemory), "not now");
+    assert_eq!(rig.usage(), before);
     rig.check();
 }
 

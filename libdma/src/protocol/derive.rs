@@ -16,6 +16,8 @@ pub enum Kind {
     Copy = 1,
     /// [`Allocate`]: a buffer, from a device handle with [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
     Allocate = 2,
+    /// [`Allocate`] in one piece of physical memory. What maps a buffer through an IOMMU has no need of it.
+    AllocateContiguous = 3,
 }
 
 impl TryFrom<u32> for Kind {
@@ -25,6 +27,7 @@ impl TryFrom<u32> for Kind {
         match number {
             1 => Ok(Self::Copy),
             2 => Ok(Self::Allocate),
+            3 => Ok(Self::AllocateContiguous),
             _ => Err(Error::UnknownCall),
         }
     }
@@ -44,7 +47,7 @@ pub struct Copy {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Allocate {
-    /// [`Kind::Allocate`].
+    /// [`Kind::Allocate`] or [`Kind::AllocateContiguous`].
     pub kind: U32,
     /// An [`access_code`](super::call::access_code), or zero: not mapped yet.
     pub access: U32,
@@ -87,6 +90,7 @@ mod tests {
         let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
         assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));
+        assert_eq!(Kind::try_from(3), Ok(Kind::AllocateContiguous));
         assert_eq!(Kind::try_from(0), Err(Error::UnknownCall));
     }
 

@@ -70,6 +70,9 @@ errors! {
     BadAlignment = 22 EINVAL, "an address, size or offset is not aligned as it must be";
     /// Larger than anything that could be granted.
     TooLarge = 27 EFBIG, "the size is larger than anything that can be granted";
+    /// One physical piece is needed: it would be longer than any that the system ever gives, or the memory is in
+    /// several.
+    NotContiguous = 34 ERANGE, "this must be one piece of physical memory, and is in several or longer than any";
     /// No range of I/O addresses that large under the device's limit.
     NoAddressSpace = 28 ENOSPC, "no range of I/O addresses of this size is free below the device's limit";
     /// Outside the buffer.

@@ -12,8 +12,8 @@ use super::spec::UnitSpec;
 use crate::acpi::ivrs::unit::IvhdFlags;
 use crate::fakes::FakeFrames;
 use crate::platform::{
-    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
-    Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
+    Registers, RunId, Segment, TableFrame, TableFrames,
 };
 
 const CONTROL: usize = 0x18;
@@ -233,6 +233,10 @@ impl TableFrames for FakeMachine {
 impl BufferRuns for FakeMachine {
     fn alloc_run(&mut self, _: u64) -> Option<RunId> {
         None
+    }
+
+    fn alloc_contiguous_run(&mut self, _: u64) -> Result<RunId, ContiguityError> {
+        Err(ContiguityError::OutOfMemory)
     }
 
     fn free_run(&mut self, _: RunId) {}

@@ -8,8 +8,8 @@ use std::time;
 
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
-    Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
+    Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
@@ -101,6 +101,10 @@ impl TableFrames for Linux {
 impl BufferRuns for Linux {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
         self.runs.alloc_run(bytes)
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        self.runs.alloc_contiguous_run(bytes)
     }
 
     fn free_run(&mut self, run: RunId) {

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::{BufferRuns, RunId, Segment};
+use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::pagemap::PageMap;
@@ -69,6 +69,14 @@ impl BufferRuns for Runs {
         let id = RunId(self.last);
         self.runs.insert(id, Run { pages, segments });
         Some(id)
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        if bytes > HUGE_PAGE {
+            return Err(ContiguityError::TooLong);
+        }
+        // A huge page is one piece.
+        self.alloc_run(bytes).ok_or(ContiguityError::OutOfMemory)
     }
 
     fn free_run(&mut self, run: RunId) {

@@ -6,8 +6,8 @@ use std::time;
 
 use dma_types::{CpuAddr, PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
-    Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
+    Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use thiserror::Error;
 
@@ -105,6 +105,10 @@ impl TableFrames for Redox {
 impl BufferRuns for Redox {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
         self.runs.alloc_run(bytes)
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        self.runs.alloc_contiguous_run(bytes)
     }
 
     fn free_run(&mut self, run: RunId) {

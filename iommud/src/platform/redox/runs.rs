@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dma_types::{CpuAddr, PAGE_SIZE};
-use iommu_engine::platform::{BufferRuns, RunId, Segment};
+use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
 
 use super::memory::{Memory, Place};
 use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
@@ -64,6 +64,14 @@ impl RunArena {
         }
         Some(Run { start, _pieces: pieces, segments })
     }
+
+    fn add(&mut self, run: Run) -> RunId {
+        let id = RunId(self.next);
+        self.next += 1;
+        self.changes += 1;
+        self.runs.insert(id, run);
+        id
+    }
 }
 
 impl BufferRuns for RunArena {
@@ -73,11 +81,19 @@ impl BufferRuns for RunArena {
             return None;
         }
         let run = self.build(length)?;
-        let id = RunId(self.next);
-        self.next += 1;
-        self.changes += 1;
-        self.runs.insert(id, run);
-        Some(id)
+        Some(self.add(run))
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        if bytes > LARGEST_PIECE {
+            return Err(ContiguityError::TooLong);
+        }
+        // Of another count of pages the kernel would lose what is past it: the run keeps the whole piece.
+        let whole = bytes.next_power_of_two() as usize;
+        let (piece, start) =
+            self.memory.contiguous(whole).map_err(|_| ContiguityError::OutOfMemory)?;
+        let segments = vec![Segment { start, bytes }];
+        Ok(self.add(Run { start: piece.start().into(), _pieces: vec![piece], segments }))
     }
 
     fn free_run(&mut self, run: RunId) {

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
-    Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
+    Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use iommu_sim::{Machine, MachineConfig};
 
 use super::clock::Clock;
 use super::memory::{ARENA, ARENA_BYTES, POISON, SimMemory};
-use super::pages::PageBook;
+use super::pages::{LONGEST_PIECE, PageBook};
 use super::reserved;
 use super::shared::SharedMemory;
 
@@ -238,20 +238,33 @@ impl TableFrames for SimPlatform {
     }
 }
 
-impl BufferRuns for SimPlatform {
-    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+impl SimPlatform {
+    fn alloc(&mut self, bytes: u64, take: fn(&mut PageBook, u64) -> Vec<Segment>) -> Option<RunId> {
         let room = self.run_bytes_limit.saturating_sub(self.usage().live_run_bytes);
         if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) || bytes > room {
             return None;
         }
         let memory = Arc::new(SharedMemory::new("iommud-run", bytes).ok()?);
-        let segments = self.pages.take(bytes);
+        let segments = take(&mut self.pages, bytes);
         self.memory.insert(&segments, &memory);
         let id = RunId(self.next_run);
         self.next_run += 1;
         self.runs.insert(id, Run { memory, segments, bytes });
         self.arena_changes += 1;
         Some(id)
+    }
+}
+
+impl BufferRuns for SimPlatform {
+    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.alloc(bytes, PageBook::take)
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        if bytes > LONGEST_PIECE {
+            return Err(ContiguityError::TooLong);
+        }
+        self.alloc(bytes, PageBook::take_piece).ok_or(ContiguityError::OutOfMemory)
     }
 
     fn free_run(&mut self, run: RunId) {

@@ -35,6 +35,7 @@
 //! | 0x1_0000_0000 | the table arena, 64 MiB; its first frame is the header |
 //! | 0x2_0000_0000 | buffer pages, scattered: rarely are two of a run side by side |
 //! | 0x10_0000_0000 | runs of a multiple of 2 MiB, in aligned pieces of 2 MiB, never side by side |
+//! | 0x18_0000_0000 | runs in one piece, each in 4 MiB of its own |
 //!
 //! Freed frames and pages are filled with [`memory::POISON`] and given out again soon, last freed first. An
 //! access of the machine to one that is free is counted ([`Usage::freed_accesses`]): it means that

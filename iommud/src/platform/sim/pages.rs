@@ -6,6 +6,9 @@ use iommu_engine::platform::Segment;
 /// The length of a large page.
 pub const LARGE_PAGE: u64 = 2 << 20;
 
+/// The longest piece that is given in one: as on Redox.
+pub const LONGEST_PIECE: u64 = 4 << 20;
+
 /// Physical memory of one page size, handed out in an order that scatters.
 #[derive(Debug)]
 struct Zone {
@@ -33,6 +36,8 @@ impl Zone {
 pub struct PageBook {
     small: Zone,
     large: Zone,
+    /// For runs in one piece, each in a page of its own.
+    whole: Zone,
 }
 
 impl Default for PageBook {
@@ -41,6 +46,7 @@ impl Default for PageBook {
         Self {
             small: zone(0x2_0000_0000, PAGE_SIZE, [5, 6, 2, 0]),
             large: zone(0x10_0000_0000, LARGE_PAGE, [5, 7, 3, 1]),
+            whole: zone(0x18_0000_0000, LONGEST_PIECE, [5, 7, 3, 1]),
         }
     }
 }
@@ -63,12 +69,18 @@ impl PageBook {
         segments
     }
 
+    /// A piece for a run of this many bytes, at most [`LONGEST_PIECE`].
+    pub fn take_piece(&mut self, bytes: u64) -> Vec<Segment> {
+        vec![Segment { start: PhysAddr::new(self.whole.take()), bytes }]
+    }
+
     /// Takes a run's pages back.
     pub fn put_back(&mut self, segments: &[Segment]) {
         for segment in segments {
             let start = segment.start.get();
-            let zone = if start < self.large.start { &mut self.small } else { &mut self.large };
-            let pages = (0..segment.bytes / zone.page).map(|page| start + page * zone.page);
+            let zones = [&mut self.whole, &mut self.large, &mut self.small];
+            let Some(zone) = zones.into_iter().find(|zone| zone.start <= start) else { continue };
+            let pages = (0..segment.bytes.div_ceil(zone.page)).map(|page| start + page * zone.page);
             zone.free.extend(pages);
         }
     }
@@ -110,5 +122,15 @@ mod tests {
         let large = book.take(LARGE_PAGE);
         book.put_back(&large);
         assert_eq!(book.take(LARGE_PAGE), large);
+    }
+
+    #[test]
+    fn a_run_in_one_piece_is_aligned_to_its_length_and_comes_back_whole() {
+        let mut book = PageBook::default();
+        let first = book.take_piece(5 * 4096);
+        assert_eq!(shape(&first), [(0x18_0140_0000, 5 * 4096)]);
+        book.put_back(&first);
+        assert_eq!(shape(&book.take_piece(LONGEST_PIECE)), [(0x18_0140_0000, LONGEST_PIECE)]);
+        assert_ne!(book.take_piece(4096), first);
     }
 }

@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, Instant, Platform, PlatformError, RegisterWindow, Registers, RunId,
-    Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
+    Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use iommu_service::in_process::RunMemory;
 use thiserror::Error;
@@ -140,6 +140,10 @@ impl TableFrames for Metal {
 impl BufferRuns for Metal {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
         self.runs.alloc_run(bytes)
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        self.runs.alloc_contiguous_run(bytes)
     }
 
     fn free_run(&mut self, run: RunId) {

@@ -5,11 +5,12 @@
 //! buffer for one piece, or its pieces for sorted, is found out.
 
 use alloc::collections::BTreeMap;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::{BufferRuns, RunId, Segment};
+use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
 
 use crate::memory::layout::Range;
 use crate::memory::pages::{From, Pages};
@@ -85,6 +86,20 @@ impl Runs {
         Some(segments)
     }
 
+    /// Makes a buffer of memory that was taken. If it cannot be shown, the memory is given back.
+    fn add(&mut self, segments: Vec<Segment>) -> Option<RunId> {
+        let Some(view) = self.window.map(&frames(&segments)) else {
+            self.give_back(&segments);
+            return None;
+        };
+        // SAFETY: the view is `bytes` of mapped memory that nobody else sees yet.
+        unsafe { view.pointer().write_bytes(0, view.bytes()) };
+        let run = RunId(self.made);
+        self.made += 1;
+        self.runs.insert(run, Run { segments, view });
+        Some(run)
+    }
+
     fn give_back(&mut self, segments: &[Segment]) {
         for segment in segments {
             let first = (segment.start.get() - self.place.start.get()) / PAGE_SIZE;
@@ -100,16 +115,18 @@ impl BufferRuns for Runs {
             return None;
         }
         let segments = self.take(usize::try_from(bytes / PAGE_SIZE).ok()?)?;
-        let Some(view) = self.window.map(&frames(&segments)) else {
-            self.give_back(&segments);
-            return None;
-        };
-        // SAFETY: the view is `bytes` of mapped memory that nobody else sees yet.
-        unsafe { view.pointer().write_bytes(0, view.bytes()) };
-        let run = RunId(self.made);
-        self.made += 1;
-        self.runs.insert(run, Run { segments, view });
-        Some(run)
+        self.add(segments)
+    }
+
+    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+        if bytes > self.place.bytes {
+            return Err(ContiguityError::TooLong);
+        }
+        let count = (bytes / PAGE_SIZE) as usize;
+        let piece = self.pages.take(count, count.next_power_of_two(), From::Bottom);
+        let first = piece.ok_or(ContiguityError::OutOfMemory)?;
+        let start = PhysAddr::new(self.place.start.get() + first as u64 * PAGE_SIZE);
+        self.add(vec![Segment { start, bytes }]).ok_or(ContiguityError::OutOfMemory)
     }
 
     fn free_run(&mut self, run: RunId) {
