@@ -144,11 +144,26 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
-        self.allocate_as(derive::Kind::Allocate, bytes, access, label)
+        self.allocate_as(derive::Kind::Allocate, bytes, PAGE_SIZE, access, label)
     }
 
-    /// The same in one piece of physical memory, which starts at a multiple of its length rounded up to a power of
-    /// two: Linux's `DMA_ATTR_FORCE_CONTIGUOUS`.
+    /// The same with an I/O address that is a multiple of `align`: a power of two, at least 4096.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate), and [`Error::BadAlignment`].
+    pub fn allocate_aligned(
+        &self,
+        bytes: u64,
+        align: u64,
+        access: Option<Access>,
+        label: &str,
+    ) -> Result<Buffer, Error> {
+        self.allocate_as(derive::Kind::Allocate, bytes, align, access, label)
+    }
+
+    /// As [`allocate`](Self::allocate), in one piece of physical memory, which starts at a multiple of its length
+    /// rounded up to a power of two: Linux's `DMA_ATTR_FORCE_CONTIGUOUS`.
     ///
     /// # Errors
     ///
@@ -160,13 +175,14 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
-        self.allocate_as(derive::Kind::AllocateContiguous, bytes, access, label)
+        self.allocate_as(derive::Kind::AllocateContiguous, bytes, PAGE_SIZE, access, label)
     }
 
     fn allocate_as(
         &self,
         kind: derive::Kind,
         bytes: u64,
+        align: u64,
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
@@ -175,7 +191,7 @@ impl Device {
             kind: U32::new(kind as u32),
             access: U32::new(access.map_or(0, call::access_code)),
             bytes: U64::new(bytes),
-            align: U64::new(PAGE_SIZE),
+            align: U64::new(align),
             limit: U64::new(self.limit.get()),
             label: Allocate::label(label),
         };

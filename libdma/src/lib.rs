@@ -5,6 +5,7 @@
 //! | [`device`] | [`Device`]: a device that this process drives |
 //! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
 //! | [`buffer`] | [`Buffer`]: the bytes beneath |
+//! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
@@ -27,6 +28,14 @@ extern crate std;
 pub mod buffer;
 pub mod coherent;
 pub mod device;
+#[cfg(all(
+    feature = "port",
+    any(
+        all(target_os = "linux", feature = "socket"),
+        all(target_os = "redox", feature = "scheme")
+    )
+))]
+pub mod dma;
 pub mod handle;
 pub mod protocol;
 pub mod transport;
@@ -34,6 +43,14 @@ pub mod transport;
 pub use buffer::Buffer;
 pub use coherent::Coherent;
 pub use device::Device;
+#[cfg(all(
+    feature = "port",
+    any(
+        all(target_os = "linux", feature = "socket"),
+        all(target_os = "redox", feature = "scheme")
+    )
+))]
+pub use dma::Dma;
 pub use dma_types::{Access, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use handle::Handle;
 pub use protocol::Error;

@@ -44,7 +44,7 @@ pub(super) fn run(report: &mut Report) {
     }
     for package in PACKAGES {
         let mut command = debian_cargo();
-        command.args(["check", "--package", package]);
+        command.args(["check", "--all-features", "--package", package]);
         check(report, package, command, LIMIT);
     }
 }

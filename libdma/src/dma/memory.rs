@@ -1,0 +1,194 @@
+//! Memory, and where it comes from.
+
+use core::ptr::NonNull;
+use std::env;
+use std::ffi::OsStr;
+use std::string::ToString;
+use std::sync::OnceLock;
+
+use dma_types::{Access, PAGE_SIZE};
+
+use super::error::DmaError;
+use super::handed;
+#[cfg(target_os = "redox")]
+use super::plain::Plain;
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::protocol::Error;
+
+/// The environment variable that says where DMA memory comes from.
+pub const VARIABLE: &str = "IOMMU_DEVICE";
+
+/// Its value for memory that no IOMMU is in front of.
+const NONE: &str = "none";
+
+/// How far I/O addresses are aligned to the size of what lies there, at most. The kernel's contiguous memory is,
+/// up to this largest piece of it, and hardware relies on it: an IDE controller's pieces must not cross 64 KiB.
+const NATURAL: u64 = 4 << 20;
+
+/// How many bits of an address every device has. Base's drivers have no word for a device's DMA mask, so that
+/// addresses are taken from below 4 GiB as long as there are any.
+const LOW_BITS: u32 = 32;
+
+/// Where this process's memory comes from, or why there is none. It is found out once.
+fn source() -> Result<&'static Source, DmaError> {
+    static SOURCE: OnceLock<Result<Source, DmaError>> = OnceLock::new();
+    let source = SOURCE.get_or_init(|| {
+        let source = Source::from_variable(env::var_os(VARIABLE).as_deref());
+        if let Err(error) = &source {
+            // The driver learns an errno from `Dma`, and many end on it without a word.
+            eprintln!("libdma: {error}");
+        }
+        source
+    });
+    source.as_ref().map_err(Clone::clone)
+}
+
+/// Whether this process has DMA memory: for a driver that would rather say so at its start than in its first
+/// allocation.
+///
+/// # Errors
+///
+/// [`DmaError::NotSet`], [`DmaError::Meaningless`], [`DmaError::NotHanded`], [`DmaError::Refused`],
+/// [`DmaError::NoPlainMemory`].
+pub fn check() -> Result<(), DmaError> {
+    source().map(drop)
+}
+
+/// Where memory comes from.
+#[derive(Debug)]
+enum Source {
+    /// From iommud, for one device.
+    Device {
+        /// With its DMA mask.
+        low: Device,
+        /// Without.
+        any: Device,
+    },
+    /// From the kernel, for whichever device reads or writes there.
+    #[cfg(target_os = "redox")]
+    Plain,
+}
+
+impl Source {
+    fn from_variable(value: Option<&OsStr>) -> Result<Self, DmaError> {
+        let value = value.ok_or(DmaError::NotSet)?.to_string_lossy();
+        if value == NONE {
+            #[cfg(target_os = "redox")]
+            return Ok(Self::Plain);
+            #[cfg(target_os = "linux")]
+            return Err(DmaError::NoPlainMemory);
+        }
+        let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+        let number = value.parse::<usize>().ok().filter(|_| digits);
+        let descriptor = number.ok_or_else(|| DmaError::Meaningless(value.to_string()))?;
+        let refused = |error| DmaError::Refused { descriptor, error };
+        let handle = handed::adopt(descriptor).ok_or(DmaError::NotHanded(descriptor))?;
+        let any = Device::from_handle(handle).map_err(refused)?;
+        let mut low = any.clone();
+        low.set_dma_mask(LOW_BITS).map_err(refused)?;
+        Ok(Self::Device { low, any })
+    }
+}
+
+/// Memory that this process and its device both see. It is given back when dropped.
+#[derive(Debug)]
+pub(super) enum Memory {
+    /// The device that it was allocated for reaches it, and no other.
+    Confined(Buffer),
+    /// Whichever device knows its address reaches it.
+    #[cfg(target_os = "redox")]
+    Plain(Plain),
+}
+
+impl Memory {
+    /// Zeroes, whole pages of them, starting at a page's start.
+    pub(super) fn allocate(bytes: usize) -> Result<Self, DmaError> {
+        // What is wrong with the process comes before what is wrong with the request.
+        let source = source()?;
+        if bytes == 0 {
+            return Err(DmaError::Empty);
+        }
+        match source {
+            Source::Device { low, any } => {
+                let pages = (bytes as u64).checked_next_multiple_of(PAGE_SIZE);
+                let pages = pages.ok_or(DmaError::TooLarge(bytes))?;
+                let align = pages.checked_next_power_of_two().unwrap_or(NATURAL).min(NATURAL);
+                let allocate = |device: &Device| {
+                    device.allocate_aligned(pages, align, Some(Access::ReadWrite), "Dma")
+                };
+                let buffer = match allocate(low) {
+                    Err(Error::NoAddressSpace) => allocate(any),
+                    other => other,
+                };
+                match buffer {
+                    Ok(buffer) => Ok(Self::Confined(buffer)),
+                    Err(Error::TooLarge) => Err(DmaError::TooLarge(bytes)),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            #[cfg(target_os = "redox")]
+            Source::Plain => Plain::allocate(bytes).map(Self::Plain),
+        }
+    }
+
+    /// Where this process sees it.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        match self {
+            Self::Confined(buffer) => buffer.as_ptr(),
+            #[cfg(target_os = "redox")]
+            Self::Plain(plain) => plain.start(),
+        }
+    }
+
+    /// How many bytes are there.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Confined(buffer) => buffer.len(),
+            #[cfg(target_os = "redox")]
+            Self::Plain(plain) => plain.len(),
+        }
+    }
+
+    /// Where the device sees it.
+    pub(super) fn device_address(&self) -> Result<usize, DmaError> {
+        match self {
+            Self::Confined(buffer) => {
+                let iova = buffer.iova().ok_or(Error::BadValue)?;
+                usize::try_from(iova.get()).map_err(|_| Error::Overflow.into())
+            }
+            #[cfg(target_os = "redox")]
+            Self::Plain(plain) => Ok(plain.physical()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(value: &str) -> DmaError {
+        Source::from_variable(Some(value.as_ref())).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn what_says_nothing_of_a_device_gives_no_memory() {
+        assert_eq!(Source::from_variable(None).map(drop), Err(DmaError::NotSet));
+        for value in ["", " ", "None", "none ", "-1", "+3", "3 ", "0x3", "99999999999999999999"] {
+            assert_eq!(refused(value), DmaError::Meaningless(value.to_string()));
+        }
+        assert_eq!(refused("987654"), DmaError::NotHanded(987_654));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_descriptor_that_is_something_else_is_left_alone() {
+        use std::os::fd::AsRawFd;
+
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let number = file.as_raw_fd();
+        assert_eq!(refused(&number.to_string()), DmaError::NotHanded(number as usize));
+        file.metadata().unwrap();
+        assert_eq!(refused(NONE), DmaError::NoPlainMemory);
+    }
+}

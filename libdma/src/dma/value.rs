@@ -1,0 +1,142 @@
+//! Memory of a type.
+
+use core::mem::{ManuallyDrop, MaybeUninit};
+use core::ops::{Deref, DerefMut};
+use core::ptr;
+
+use libredox_01::error::Result;
+
+use super::error::DmaError;
+use super::memory::Memory;
+
+/// Memory of a type that this process and its device both see: base's `common::dma::Dma`.
+///
+/// It lies in whole pages, and at an address that is a multiple of its size rounded up to a power of two, up to
+/// 4 MiB; below 4 GiB as long as there is room. Dropping it drops the value, then ends the device's access, then
+/// gives the memory back.
+///
+/// The type keeps base's unsoundness; see [the module](super), which also says where the memory comes from. New
+/// code should use [`Coherent`](crate::Coherent). As base's, it is neither `Send` nor `Sync`.
+///
+/// # Errors
+///
+/// All constructors return libredox's error, as base's do, with the errno of a [`DmaError`].
+pub struct Dma<T: ?Sized> {
+    /// Points into `memory`, which holds a whole `T` there, aligned.
+    value: *mut T,
+    device_address: usize,
+    memory: Memory,
+}
+
+impl<T> Dma<T> {
+    /// Memory that holds this value.
+    pub fn new(value: T) -> Result<Self> {
+        let mut memory = Self::zeroed()?;
+        memory.write(value);
+        // SAFETY: it was written just now.
+        Ok(unsafe { memory.assume_init() })
+    }
+
+    /// Memory of zeroes for one value.
+    pub fn zeroed() -> Result<Dma<MaybeUninit<T>>> {
+        let (memory, start, device_address) = allocate::<T>(1)?;
+        Ok(Dma { value: start.cast(), device_address, memory })
+    }
+}
+
+impl<T> Dma<[T]> {
+    /// Memory of zeroes for `count` values.
+    pub fn zeroed_slice(count: usize) -> Result<Dma<[MaybeUninit<T>]>> {
+        let (memory, start, device_address) = allocate::<T>(count)?;
+        let value = ptr::slice_from_raw_parts_mut(start.cast(), count);
+        Ok(Dma { value, device_address, memory })
+    }
+
+    /// The same memory as values of another type, as many as there were of this.
+    ///
+    /// # Safety
+    ///
+    /// A `U` is no longer than a `T` and aligned to no more than 4096 bytes, what is there is a valid `U`, and
+    /// need not be dropped as a `T`.
+    pub unsafe fn cast_slice<U>(self) -> Dma<[U]> {
+        self.recast(|value| value as *mut [U])
+    }
+}
+
+impl<T> Dma<MaybeUninit<T>> {
+    /// The same memory, as a value that is there.
+    ///
+    /// # Safety
+    ///
+    /// What is there is a valid `T`: zeroes, if nothing else was written.
+    pub unsafe fn assume_init(self) -> Dma<T> {
+        self.recast(|value| value.cast())
+    }
+}
+
+impl<T> Dma<[MaybeUninit<T>]> {
+    /// The same memory, as values that are there.
+    ///
+    /// # Safety
+    ///
+    /// What is there are valid `T`s: zeroes, if nothing else was written.
+    pub unsafe fn assume_init(self) -> Dma<[T]> {
+        self.recast(|value| value as *mut [T])
+    }
+}
+
+impl<T: ?Sized> Dma<T> {
+    /// The address to give the device. Behind an IOMMU that is no physical address, whatever its name: it means
+    /// something to this device alone.
+    pub fn physical(&self) -> usize {
+        self.device_address
+    }
+
+    /// The same memory under a pointer of another type; the value is not dropped.
+    fn recast<U: ?Sized>(self, cast: impl FnOnce(*mut T) -> *mut U) -> Dma<U> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither dropped nor used after its memory has been moved out.
+        let memory = unsafe { ptr::read(&this.memory) };
+        Dma { value: cast(this.value), device_address: this.device_address, memory }
+    }
+}
+
+impl<T: ?Sized> Deref for Dma<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: a whole aligned `T` is there, as long as `self` lives. That the device may write it is the
+        // unsoundness that this type keeps; the module says so.
+        unsafe { &*self.value }
+    }
+}
+
+impl<T: ?Sized> DerefMut for Dma<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, and `self` is borrowed alone.
+        unsafe { &mut *self.value }
+    }
+}
+
+impl<T: ?Sized> Drop for Dma<T> {
+    fn drop(&mut self) {
+        // SAFETY: the value is there and not used any more. Its memory goes after it, with its field.
+        unsafe { ptr::drop_in_place(self.value) };
+    }
+}
+
+/// Zeroes for this many values: the memory, where it starts, and where it does for the device.
+fn allocate<T>(count: usize) -> core::result::Result<(Memory, *mut u8, usize), DmaError> {
+    let bytes = size_of::<T>();
+    let whole = count.checked_mul(bytes).ok_or(DmaError::Overflow { count, bytes })?;
+    let memory = Memory::allocate(whole)?;
+    let start = memory.start().as_ptr();
+    if !start.cast::<T>().is_aligned() {
+        return Err(DmaError::BadAlignment(align_of::<T>()));
+    }
+    if memory.len() < whole {
+        return Err(DmaError::TooLarge(whole));
+    }
+    let device_address = memory.device_address()?;
+    Ok((memory, start, device_address))
+}
