@@ -11,6 +11,7 @@ use iommud::transport::scheme::open::{GRACE, MOST_OF_A_USER};
 use iommud::transport::scheme::request::{Client, MapRequest, Shape};
 use iommud::transport::scheme::{Desk, Reply, Request};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode};
+use libdma::protocol::fault::{FaultRecord, FaultsHeader};
 use libdma::protocol::{Rights, derive};
 use libdma::{Access, Error};
 use zerocopy::little_endian::{U32, U64};
@@ -30,6 +31,7 @@ both! {
     r4_a_handle_that_its_client_died_for_is_closed,
     r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory,
     r5_numbers_that_are_nobodys_are_errors,
+    a_device_handle_is_readable_when_there_is_a_fault_and_until_it_was_read,
 }
 
 const EDU: &str = "device/0000--00--02.0";
@@ -287,6 +289,7 @@ fn r5_numbers_that_are_nobodys_are_errors(vendor: Vendor) {
             Request::Stat(handle),
             Request::Length(handle),
             Request::Path(handle),
+            Request::Watch { handle, wanted: true },
             Request::List { handle, from: u64::MAX },
             Request::Check(handle),
         ];
@@ -294,4 +297,45 @@ fn r5_numbers_that_are_nobodys_are_errors(vendor: Vendor) {
             assert_eq!(rig.ask(request, ROOT), Err(Error::BadHandle));
         }
     }
+}
+
+fn a_device_handle_is_readable_when_there_is_a_fault_and_until_it_was_read(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let device = rig.device();
+    let watch = |rig: &mut Rig, handle, wanted| rig.ask(Request::Watch { handle, wanted }, ROOT);
+    assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(false)));
+    offend(&mut rig);
+    assert_eq!(rig.desk.take_readable(), [device]);
+    assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(true)));
+    let mut room = [0; size_of::<FaultsHeader>() + size_of::<FaultRecord>()];
+    room[0] = 1;
+    assert_eq!(rig.call(device, Opcode::Faults, &room).map(|read| read.len()), Ok(room.len()));
+    assert_eq!(rig.call(device, Opcode::Faults, &room).map(|read| read.len()), Ok(16));
+    assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(false)));
+
+    // Whoever wants to know of nothing is told nothing, and neither is one who has gone.
+    assert_eq!(watch(&mut rig, device, false), Ok(Reply::Readable(false)));
+    offend(&mut rig);
+    assert!(rig.desk.take_readable().is_empty());
+    assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(true)));
+    assert_eq!(rig.call(device, Opcode::Faults, &room).map(|read| read.len()), Ok(room.len()));
+    let copy = rig.derive(device, &copy(Rights::INSPECT)).unwrap();
+    assert_eq!(watch(&mut rig, copy, true), Ok(Reply::Readable(false)));
+    rig.desk.close(device);
+    offend(&mut rig);
+    assert_eq!(rig.desk.take_readable(), [copy]);
+
+    let text = rig.open("units", ROOT).unwrap();
+    assert_eq!(watch(&mut rig, text, true), Err(Error::WrongHandleKind));
+}
+
+/// Lets the device write where it may not.
+fn offend(rig: &mut Rig) {
+    let edu = "0000:00:02.0".parse().unwrap();
+    {
+        let mut machine = rig.desk.service().platform().machine_mut();
+        machine.config_write(edu, 4, 6);
+        machine.dma_write(edu, 0x5000, &[1; 8]).unwrap_err();
+    }
+    rig.desk.poll(rig.now);
 }

@@ -8,12 +8,14 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::Buffer;
+use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
 use crate::protocol::call::{
     self, BatchHeader, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, MapEntry, Opcode,
     UnmapEntry, Welcome,
 };
 use crate::protocol::derive::{self, Allocate};
+use crate::protocol::fault::{FaultRecord, FaultsHeader};
 use crate::protocol::{Error, MAX_BATCH, Rights, VERSION, path};
 use crate::transport::Transport;
 
@@ -246,6 +248,45 @@ impl Device {
             kind: U32::new(derive::Kind::Copy as u32),
             rights: U32::new(rights.bits()),
         })
+    }
+
+    /// Reads what the device was denied since this was last asked, by this process or another holder of a handle
+    /// to the device. [`fault`](crate::fault) says how to wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if the handle may not inspect.
+    pub fn faults(&self) -> Result<Faults, Error> {
+        let mut read = Faults::default();
+        loop {
+            let left = self.read_faults(&mut read)?;
+            // A device that is denied more all the time must not keep its driver here.
+            if left == 0 || read.faults.len() >= MAX_BATCH {
+                return Ok(read);
+            }
+        }
+    }
+
+    /// Reads as many faults as there is room for in one call; how many are left.
+    fn read_faults(&self, read: &mut Faults) -> Result<u32, Error> {
+        const ROOM: usize = 16;
+        let mut payload = [0; size_of::<FaultsHeader>() + ROOM * size_of::<FaultRecord>()];
+        let (header, _) =
+            FaultsHeader::mut_from_prefix(&mut payload).map_err(|_| Error::ShortPayload)?;
+        header.count = U32::new(ROOM as u32);
+        let length = self.inner.handle.call_bytes(Opcode::Faults, &mut payload)?;
+        let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
+        let (header, rest) =
+            FaultsHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
+        let (records, _) =
+            <[FaultRecord]>::ref_from_prefix_with_elems(rest, header.count.get() as usize)
+                .map_err(|_| Error::ShortPayload)?;
+        let segment = self.inner.info.segment.get();
+        for record in records {
+            read.faults.push(Fault::from_record(segment, record)?);
+        }
+        read.dropped = read.dropped.saturating_add(header.dropped.get());
+        Ok(header.left.get())
     }
 
     /// The handle of the device, as long as this or a clone lives.

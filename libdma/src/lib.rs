@@ -6,6 +6,7 @@
 //! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
 //! | [`buffer`] | [`Buffer`]: the bytes beneath |
 //! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
+//! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
@@ -36,6 +37,7 @@ pub mod device;
     )
 ))]
 pub mod dma;
+pub mod fault;
 pub mod handle;
 pub mod protocol;
 pub mod transport;
@@ -52,5 +54,6 @@ pub use device::Device;
 ))]
 pub use dma::Dma;
 pub use dma_types::{Access, CpuAddr, Iova, PciAddress, PhysAddr};
+pub use fault::{Fault, Faults};
 pub use handle::Handle;
 pub use protocol::Error;

@@ -120,7 +120,7 @@ impl<P: Platform> Service<P> {
             session.buffer_bytes += bytes;
             session.mapped_bytes += to_map;
         }
-        let handle = Handle { object: Object::Buffer(id), rights, greeted: false };
+        let handle = Handle::new(Object::Buffer(id), rights);
         let handle = self.handles.insert(handle);
         Ok(self.answer_handle(handle, completion))
     }

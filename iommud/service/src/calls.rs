@@ -33,7 +33,7 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    fn now(length: usize) -> Self {
+    pub(crate) fn now(length: usize) -> Self {
         Self::after(length, Completion::none())
     }
 
@@ -55,6 +55,7 @@ impl<P: Platform> Service<P> {
             Opcode::BufferInfo => self.buffer_info(handle, payload),
             Opcode::Map => self.map_batch(handle, payload),
             Opcode::Unmap => self.unmap_batch(handle, payload),
+            Opcode::Faults => self.read_faults(handle, payload),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {
                 self.handles.get(handle)?;
@@ -238,7 +239,7 @@ impl<P: Platform> Service<P> {
     }
 
     /// The session of a device handle that has these rights.
-    fn device_of(&self, handle: HandleId, rights: Rights) -> Result<SessionId, Error> {
+    pub(crate) fn device_of(&self, handle: HandleId, rights: Rights) -> Result<SessionId, Error> {
         let handle = self.handles.get(handle)?;
         let Object::Device(session) = handle.object else { return Err(Error::WrongHandleKind) };
         handle.require(rights)?;

@@ -26,6 +26,17 @@ pub enum Object {
     Buffer(BufferId),
 }
 
+/// Whether the transport is told when a handle's session has something to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It has not asked.
+    Off,
+    /// When there is something, it is told.
+    Armed,
+    /// It was told, and nothing has been read on this handle since.
+    Told,
+}
+
 /// One handle.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -35,9 +46,21 @@ pub struct Handle {
     pub rights: Rights,
     /// Whether the client has said which protocol it speaks.
     pub greeted: bool,
+    /// Whether its transport is told of faults.
+    pub watch: Watch,
 }
 
 impl Handle {
+    /// A handle whose client has said nothing yet.
+    pub const fn new(object: Object, rights: Rights) -> Self {
+        Self { object, rights, greeted: false, watch: Watch::Off }
+    }
+
+    /// A handle to something of which clients know what it is.
+    pub const fn greeted(object: Object, rights: Rights) -> Self {
+        Self { object, rights, greeted: true, watch: Watch::Off }
+    }
+
     /// Refuses what the handle does not allow.
     pub fn require(&self, rights: Rights) -> Result<(), Error> {
         if !self.greeted {
@@ -74,6 +97,11 @@ impl Handles {
     /// The handle of this number, to change.
     pub fn get_mut(&mut self, id: HandleId) -> Result<&mut Handle, Error> {
         self.open.get_mut(&id).ok_or(Error::BadHandle)
+    }
+
+    /// All of them, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (HandleId, &mut Handle)> {
+        self.open.iter_mut().map(|(id, handle)| (*id, handle))
     }
 
     /// Takes a handle out.

@@ -10,6 +10,7 @@
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
 //! | [`faults`] | the latest blocked accesses |
+//! | [`unread`] | the blocked accesses that each session has not read, and who is told of them |
 //! | [`report`] | the text nodes, as tables and as JSON |
 //! | [`error`] | which of the protocol's errors the engine's are |
 //! | `in_process` | a transport for drivers in the same process (feature `in-process`) |
@@ -35,6 +36,7 @@ pub mod records;
 pub mod report;
 pub mod service;
 pub mod session;
+pub mod unread;
 
 pub use buffers::Grant;
 pub use handle::HandleId;

@@ -18,8 +18,8 @@ use zerocopy::FromBytes;
 use crate::buffers::quotas_of;
 use crate::calls::Answered;
 use crate::error::to_client;
-use crate::faults::FaultLog;
-use crate::handle::{Handle, HandleId, Handles, Object};
+use crate::faults::{self, FaultLog};
+use crate::handle::{Handle, HandleId, Handles, Object, Watch};
 use crate::node::{Node, Report};
 use crate::pending::{Answer, Completed, Outcome, Pending};
 use crate::records::SessionRecord;
@@ -59,6 +59,8 @@ pub struct Service<P> {
     pub(crate) sessions: Sessions,
     pub(crate) pending: Pending,
     pub(crate) faults: FaultLog,
+    /// Whether a session may have something to be read that its handles have not been told of.
+    pub(crate) untold: bool,
     pub(crate) settings: Settings,
 }
 
@@ -76,7 +78,8 @@ impl<P: Platform> Service<P> {
                 handles: Handles::default(),
                 sessions: Sessions::default(),
                 pending: Pending::default(),
-                faults: FaultLog::default(),
+                faults: FaultLog::new(faults::KEPT),
+                untold: false,
                 settings,
             }),
             Err(error) => Err((error, platform)),
@@ -147,11 +150,14 @@ impl<P: Platform> Service<P> {
         self.engine.is_waiting() || !self.pending.is_empty()
     }
 
-    fn log_faults(&mut self) {
+    pub(crate) fn log_faults(&mut self) {
         let now = self.platform.now();
         for event in self.engine.take_events(&mut self.platform) {
             match event {
-                Event::Fault { unit, segment, fault } => self.faults.add(now, unit, segment, fault),
+                Event::Fault { unit, segment, fault } => {
+                    self.faults.add(now, unit, segment, fault);
+                    self.note_unread(now, unit, segment, fault);
+                }
                 Event::FaultsLost { .. } => self.faults.add_lost(),
             }
         }
@@ -159,8 +165,7 @@ impl<P: Platform> Service<P> {
 
     /// A handle to the scheme's root, for a client that has just come.
     pub fn root(&mut self) -> HandleId {
-        let rights = Rights::empty();
-        self.handles.insert(Handle { object: Object::Root, rights, greeted: true })
+        self.handles.insert(Handle::greeted(Object::Root, Rights::empty()))
     }
 
     /// Opens a path from the root.
@@ -184,8 +189,7 @@ impl<P: Platform> Service<P> {
             Node::Report(report, form) => {
                 self.log_faults();
                 let object = Object::Text(report::write(self, report, form));
-                let rights = Rights::INSPECT;
-                let handle = Handle { object, rights, greeted: true };
+                let handle = Handle::greeted(object, Rights::INSPECT);
                 Ok(Outcome::Done(self.handles.insert(handle)))
             }
             Node::Device(_) if !caller.is_root() => Err(Error::NotPermitted),
@@ -203,6 +207,8 @@ impl<P: Platform> Service<P> {
         if self.sessions.of_device(address).is_some() {
             return Err(Error::DeviceBusy);
         }
+        // What was blocked before is not this session's.
+        self.log_faults();
         let Self { engine, platform, sessions, .. } = self;
         if !engine.is_known(platform, address) {
             // It may have been plugged in since.
@@ -244,11 +250,12 @@ impl<P: Platform> Service<P> {
             buffers: BTreeSet::new(),
             buffer_bytes: 0,
             mapped_bytes: 0,
+            unread: FaultLog::new(faults::UNREAD),
             slot,
         };
         self.sessions.sessions.insert(session, state);
-        let object = Object::Device(session);
-        let handle = self.handles.insert(Handle { object, rights: Rights::DEVICE, greeted: false });
+        let handle = Handle::new(Object::Device(session), Rights::DEVICE);
+        let handle = self.handles.insert(handle);
         Ok(self.answer_handle(handle, completion))
     }
 
@@ -267,7 +274,7 @@ impl<P: Platform> Service<P> {
                     derive::Copy::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
                 let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
                 parent.require(rights)?;
-                let copy = Handle { rights, ..parent.clone() };
+                let copy = Handle { rights, watch: Watch::Off, ..parent.clone() };
                 self.count_handle(&copy.object);
                 Ok(Outcome::Done(self.handles.insert(copy)))
             }

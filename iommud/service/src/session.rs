@@ -10,6 +10,8 @@ use iommu_engine::ledger::Slot;
 use iommu_engine::platform::RunId;
 use iommu_engine::policy::Quotas;
 
+use crate::faults::FaultLog;
+
 /// Names a session. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
@@ -41,6 +43,8 @@ pub struct Session {
     pub buffer_bytes: u64,
     /// How many bytes of I/O addresses they are mapped at.
     pub mapped_bytes: u64,
+    /// What its device was denied and nobody has read.
+    pub unread: FaultLog,
     /// Its record in the ledger.
     pub slot: Slot,
 }

@@ -7,6 +7,7 @@ mod vendor;
 
 mod batches;
 mod buffers;
+mod faults;
 mod groups;
 mod hostile;
 mod quotas;

@@ -9,6 +9,7 @@ mod child;
 mod ctl;
 mod devices;
 mod edu;
+mod faults;
 mod handles;
 mod malformed;
 mod raw;

@@ -46,7 +46,7 @@ fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
     for kind in [0, 6, 77, u32::MAX] {
         assert_eq!(refused(&root, &request(kind, 0, b"units")), Error::UnknownCall);
     }
-    for opcode in [0, 6, 0xff, u64::MAX] {
+    for opcode in [0, 7, 0xff, u64::MAX] {
         assert_eq!(refused(&device, &call(opcode, &[0; 64])), Error::UnknownCall);
     }
     assert_eq!(refused(&device, &call(Opcode::Hello as u64, b"IOM")), Error::ShortPayload);

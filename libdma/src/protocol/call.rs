@@ -24,6 +24,10 @@ pub enum Opcode {
     /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device, with [`Rights::MAP`](super::Rights::MAP). Done
     /// means that no unit holds any of the translations any more (rule R2).
     Unmap = 5,
+    /// [`FaultsHeader`](super::fault::FaultsHeader) with room behind it → the same with
+    /// [`FaultRecord`](super::fault::FaultRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
+    /// told once, on whichever handle of the session, is not told again.
+    Faults = 6,
     /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
     SimRead = 0x100,
     /// [`Access`](super::sim::Access) → the same; a simulated device.
@@ -40,6 +44,7 @@ impl TryFrom<u64> for Opcode {
             3 => Self::BufferInfo,
             4 => Self::Map,
             5 => Self::Unmap,
+            6 => Self::Faults,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
@@ -201,13 +206,14 @@ mod tests {
             Opcode::BufferInfo,
             Opcode::Map,
             Opcode::Unmap,
+            Opcode::Faults,
             Opcode::SimRead,
             Opcode::SimWrite,
         ] {
             assert_eq!(Opcode::try_from(opcode as u64), Ok(opcode));
         }
         assert_eq!(Opcode::try_from(0), Err(Error::UnknownCall));
-        assert_eq!(Opcode::try_from(6), Err(Error::UnknownCall));
+        assert_eq!(Opcode::try_from(7), Err(Error::UnknownCall));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | [`call`] | the calls on a handle: opcodes and their fixed little-endian structs |
 //! | [`derive`](mod@derive) | the requests that make a new handle from one |
 //! | [`error`] | every way a request can fail, with its errno |
+//! | [`fault`] | the blocked accesses of a device |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |
 //! | [`sim`] | the registers of a simulated device |
@@ -28,12 +29,15 @@
 //! | map | `mmap` | a buffer's memory in the caller's address space |
 //! | close | `close` | the end of everything the handle held |
 //!
+//! A device's handle becomes readable when there are faults to be read; see [`crate::fault`].
+//!
 //! Structs are fixed in size and little-endian, reserved fields must be zero, and a request that fails
 //! has changed nothing (rule R7). A client says [`call::Hello`] on a device handle before anything else.
 
 pub mod call;
 pub mod derive;
 pub mod error;
+pub mod fault;
 pub mod path;
 pub mod rights;
 pub mod sim;

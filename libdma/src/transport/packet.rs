@@ -20,6 +20,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The longest payload of a packet, either way.
 pub const MAX_PAYLOAD: usize = 16 * 1024;
 
+/// What the daemon sends on a device's handle when there are faults to be read, and nothing else ever does: the
+/// only packet that comes without having been asked for. Whoever reads the faults takes it from the socket first.
+pub const FAULTS_EVENT: [u8; 1] = *b"F";
+
 /// Which request it is: [`RequestHeader::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -9,12 +9,14 @@ use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
     socket_with, socketpair,
 };
 use zerocopy::little_endian::{U32, U64};
 
-use super::packet::{self, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader};
+use super::packet::{
+    self, FAULTS_EVENT, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader,
+};
 use super::{Mapping, RawHandle, Transport};
 use crate::protocol::Error;
 use crate::protocol::call::Opcode;
@@ -131,6 +133,13 @@ fn handle_from(reply: Packet<ReplyHeader>) -> Result<RawHandle, Error> {
     reply.descriptor.map(Socket::adopt).ok_or(Error::BadValue)
 }
 
+/// Takes what has made a device's handle readable from it, if anything has.
+fn take_event(socket: BorrowedFd<'_>) {
+    let mut event = FAULTS_EVENT;
+    // Whatever it is, what comes of it shows in the call that follows.
+    while recv(socket, &mut event, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| bytes > 0) {}
+}
+
 /// Copies an answer's payload out; how much there was.
 fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error> {
     let length = reply.payload.len();
@@ -151,7 +160,12 @@ unsafe impl Transport for Socket {
     }
 
     fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
-        let reply = self.request(borrow(&handle)?, Kind::Call, opcode as u64, payload)?;
+        let socket = borrow(&handle)?;
+        if opcode == Opcode::Faults {
+            // Before they are read: a fault that comes later makes the socket readable anew.
+            take_event(socket);
+        }
+        let reply = self.request(socket, Kind::Call, opcode as u64, payload)?;
         copy_out(&reply, payload)
     }
 

@@ -8,6 +8,7 @@
 //! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
 //! | [`copy`] | the main job: data to the device and back |
 //! | [`rogue`] | misbehaving on purpose |
+//! | [`denied`] | what the device's own handle tells of blocked accesses |
 //! | `witness` | seeing by the device's own buffer what a transfer has moved |
 //! | [`hold`] | transfers without end |
 //! | [`over_map`] | asking for more than one's own |
@@ -17,6 +18,7 @@
 
 pub mod claim;
 pub mod copy;
+pub mod denied;
 pub mod driver;
 pub mod error;
 pub mod hold;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
-use super::{copy, hold, over_map, pass, platform, rogue};
+use super::{copy, denied, hold, over_map, pass, platform, rogue};
 
 /// How a job that could be done went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,11 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     if let Some(kind) = options.rogue {
         let verdict = rogue::run(&mut driver, kind, options.address)?;
         writeln!(out, "{verdict}")?;
-        return Ok(if verdict.went_through { Outcome::WentThrough } else { Outcome::Well });
+        if verdict.went_through {
+            return Ok(Outcome::WentThrough);
+        }
+        denied::report(driver.device(), platform::wait_readable, out)?;
+        return Ok(Outcome::Well);
     }
     if options.over_map {
         return over_map::run(&driver, out);

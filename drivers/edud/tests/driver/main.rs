@@ -7,7 +7,9 @@
 //! | `simulated` | registers through calls |
 //! | `jobs` | what the program does, where the IOMMU is as it should be |
 //! | `rogue` | misbehaviour, blocked and not blocked |
+//! | `denied` | what is told of blocked accesses |
 
+mod denied;
 mod device;
 mod jobs;
 mod rogue;

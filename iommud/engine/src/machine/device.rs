@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use dma_types::SourceId;
+
 use super::plan::PlannedDevice;
 use super::{GroupId, ReservedRange};
 use crate::completion::UnitId;
@@ -16,6 +18,8 @@ pub struct Device {
     pub unit: Option<UnitId>,
     /// The memory that firmware reserves for it.
     pub reserved: Vec<ReservedRange>,
+    /// How it signs its requests by the time an IOMMU sees them: with its own id, or that of a bridge.
+    pub requesters: Vec<SourceId>,
     /// The group that it belongs to.
     pub group: GroupId,
 }
@@ -33,6 +37,7 @@ impl From<&PlannedDevice> for Device {
             function: planned.function,
             unit: planned.unit,
             reserved: planned.reserved.clone(),
+            requesters: planned.requesters.clone(),
             group: GroupId(planned.group),
         }
     }

@@ -4,7 +4,7 @@ use libdma::Error;
 use redox_scheme::scheme::Op;
 use redox_scheme::{CallRequest, CallerCtx};
 use syscall::data::Stat;
-use syscall::flag::{MapFlags, O_DIRECTORY, StdFsCallKind};
+use syscall::flag::{EventFlags, MapFlags, O_DIRECTORY, StdFsCallKind};
 use syscall::schemev2::{Opcode, Sqe};
 
 use super::memory::{Copier, MOST};
@@ -86,8 +86,12 @@ pub fn request(op: &mut Op, copier: &mut Copier) -> Result<Request, Error> {
             Request::Map { handle: *fd, mapping }
         }
         // Whoever unmaps waits for the answer, and there is nothing to be done: the service hears of the
-        // handle's end when that has come. Flags are the kernel's business, and there are no events.
-        Op::Munmap { fd, .. } | Op::Fcntl { fd, .. } | Op::Fevent { fd, .. } => Request::Check(*fd),
+        // handle's end when that has come. Flags are the kernel's business.
+        Op::Munmap { fd, .. } | Op::Fcntl { fd, .. } => Request::Check(*fd),
+        // What all event queues that have the handle want together.
+        Op::Fevent { fd, req_flags, .. } => {
+            Request::Watch { handle: *fd, wanted: req_flags.contains(EventFlags::EVENT_READ) }
+        }
         Op::Fsize { fd, .. } => Request::Length(*fd),
         Op::Fpath(path) => Request::Path(path.fd),
         Op::Fstat(stat) => Request::Stat(stat.fd),

@@ -86,6 +86,11 @@ impl<P: Platform, T> Desk<P, T> {
         completed.into_iter().filter_map(|completed| self.complete(completed, now)).collect()
     }
 
+    /// The numbers of the handles that have become readable, for the kernel to tell whoever waits for it.
+    pub fn take_readable(&mut self) -> Vec<usize> {
+        self.service.take_readable().into_iter().map(|handle| handle.0 as usize).collect()
+    }
+
     /// Whether hardware is being waited for, so that [`poll`](Self::poll) is due soon.
     pub fn is_waiting(&self) -> bool {
         self.service.is_waiting()
@@ -161,6 +166,10 @@ impl<P: Platform, T> Desk<P, T> {
             Request::List { handle, from } => {
                 let (_, open) = self.open.used(handle)?;
                 Reply::Entries { folder: open.folder().ok_or(NOT_A_FOLDER)?, from }
+            }
+            Request::Watch { handle, wanted } => {
+                let (handle, _) = self.open.used(handle)?;
+                Reply::Readable(self.service.watch(handle, wanted)?)
             }
             Request::Check(handle) => {
                 self.open.used(handle)?;

@@ -8,13 +8,21 @@ use redox_scheme::scheme::Op;
 use redox_scheme::{OpenResult, Response};
 use syscall::data::Stat;
 use syscall::dirent::{DirEntry, DirentBuf, DirentHeader, DirentKind};
-use syscall::flag::{MODE_CHR, MODE_DIR, MODE_FILE};
+use syscall::flag::{EventFlags, MODE_CHR, MODE_DIR, MODE_FILE};
 use syscall::schemev2::NewFdFlags;
 
 use super::folder::Folder;
 use super::memory::{Copier, MOST};
 use super::request::{Reply, Shape};
 use crate::platform::redox::Redox;
+
+/// What is told of a handle with something to be read.
+const READABLE: usize = EventFlags::EVENT_READ.bits();
+
+/// That a handle has become readable.
+pub fn readable(number: usize) -> Response {
+    Response::post_fevent(number, READABLE)
+}
 
 /// The answer to a request. It has to be written, for until then the client waits.
 pub fn response(
@@ -44,6 +52,7 @@ pub fn response(
             let entries = entries(folder, from, room)?;
             copy_out(&mut op, &entries, copier).map(Status::Number)
         }
+        Reply::Readable(readable) => Ok(Status::Number(if readable { READABLE } else { 0 })),
         Reply::Done => Ok(Status::Number(0)),
     });
     match result {

@@ -23,6 +23,10 @@
 //! only once it was used. One that never was, and whose client's process is no more, is closed
 //! (rule R4).
 //!
+//! A device's handle becomes readable, for event queues, when there are faults to be read: `fevent` is answered with
+//! how it stands, and events are posted by the handle's number. Duplicates of a descriptor share its number, and so
+//! each event; a handle that was derived has a number of its own, and asks for itself.
+//!
 //! # Clients that do not mean well
 //!
 //! There is one thread, and no client can make it wait. Requests that hardware must confirm are kept and

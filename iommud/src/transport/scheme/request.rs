@@ -72,6 +72,13 @@ pub enum Request {
         /// From this entry on.
         from: u64,
     },
+    /// Be told when it has something to be read.
+    Watch {
+        /// Which.
+        handle: usize,
+        /// Or not to be told any more.
+        wanted: bool,
+    },
     /// Nothing that would have to be done, but the handle must be one: its last mapping went, flags were set.
     Check(usize),
 }
@@ -139,6 +146,8 @@ pub enum Reply {
         /// The first of them that is wanted.
         from: u64,
     },
+    /// Whether there is something to be read now.
+    Readable(bool),
     /// It is well.
     Done,
 }

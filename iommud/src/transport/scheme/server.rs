@@ -94,6 +94,9 @@ impl Server {
                 None => return Ok(()),
             };
             self.look_at_hardware();
+            for number in self.desk.take_readable() {
+                self.write(encode::readable(number));
+            }
             // The kernel tells of requests once, so there is no waiting while there may be more.
             if taken < TURN {
                 self.wait()?;

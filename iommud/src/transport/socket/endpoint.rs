@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 
 use dma_types::PciAddress;
 use iommu_service::{Caller, HandleId};
+use libdma::transport::packet::FAULTS_EVENT;
+use rustix::net::{SendFlags, send};
 
 use super::accounts::Holder;
 
@@ -46,4 +48,12 @@ pub struct Endpoint {
     pub object: Object,
     /// On whose account it is.
     pub holder: Holder,
+}
+
+impl Endpoint {
+    /// Makes the client's end readable: there are faults to be read.
+    pub fn tell_readable(&self) {
+        // A client that is gone needs nothing, and there is room: the next is sent only when it has read.
+        let _ = send(&self.socket, &FAULTS_EVENT, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
 }

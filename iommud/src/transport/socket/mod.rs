@@ -19,6 +19,9 @@
 //! passed on, and when its last copy is closed, in whatever way, this end hears of it and the service closes
 //! the handle. Packets are described in [`libdma::transport::packet`], which both ends use.
 //!
+//! A device's handle becomes readable when there are faults to be read: one small packet, which libdma takes when it
+//! reads them. No more is sent before that, so that one who never reads has one packet waiting and no more.
+//!
 //! Who may open what is judged by the uid of the process that connected, as the kernel noted it then; from
 //! there on the descriptor is the authority, as on Redox.
 //!

@@ -115,7 +115,18 @@ impl<P: Host> Server<P> {
                 self.complete(completed);
             }
         }
+        self.tell_readable();
         Ok(())
+    }
+
+    /// Makes the handles readable whose clients have faults to read.
+    fn tell_readable(&mut self) {
+        for readable in self.service.take_readable() {
+            let of_it = |endpoint: &&Endpoint| endpoint.object.handle() == Some(readable);
+            if let Some(endpoint) = self.endpoints.values().find(of_it) {
+                endpoint.tell_readable();
+            }
+        }
     }
 
     /// Has the listener asked for clients, if it is not.
@@ -239,8 +250,14 @@ impl<P: Host> Server<P> {
     ) {
         let token = self.next_token();
         let NewHandle { ours: socket, theirs } = new;
+        let device = object.handle();
         if !self.insert(token, Endpoint { socket, object, holder }) {
             return reply.refuse(Error::OutOfMemory);
+        }
+        // Nobody has to ask for it: on what is no device, or may not inspect, there is nothing to be told.
+        let readable = device.is_some_and(|handle| self.service.watch(handle, true) == Ok(true));
+        if readable && let Some(endpoint) = self.endpoints.get(&token) {
+            endpoint.tell_readable();
         }
         reply.handle(theirs);
     }

@@ -7,11 +7,13 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dma_types::PciAddress;
 use libdma::Handle;
 use libdma::transport::Transport;
 use libdma::transport::socket::Socket;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
@@ -53,6 +55,18 @@ pub fn let_inherit(handle: &Handle) -> Result<(), Error> {
 /// Nobody on Linux waits to be told.
 pub fn report_ready() -> Result<(), Error> {
     Ok(())
+}
+
+/// Waits until a handle has something to be read; whether it has.
+pub fn wait_readable(handle: &Handle, patience: Duration) -> Result<bool, Error> {
+    let number = RawFd::try_from(handle.raw().number()).map_err(|_| libdma::Error::BadHandle)?;
+    // SAFETY: the handle is open for as long as it is borrowed here.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN)];
+    let patience = Timespec::try_from(patience).map_err(|_| libdma::Error::BadValue)?;
+    poll(&mut descriptors, Some(&patience))
+        .map(|readable| readable > 0)
+        .map_err(|errno| Error::system("cannot wait for the handle")(errno.into()))
 }
 
 /// A PCI function that is an `edu`, which no kernel driver has.

@@ -8,6 +8,7 @@ use libdma::protocol::call::{
     self, BatchHeader, BufferInfo, DeviceInfo, MapEntry, Opcode, UNMAPPED, UnmapEntry, Welcome,
 };
 use libdma::protocol::derive::Allocate;
+use libdma::protocol::fault::{FaultRecord, FaultsHeader, Reason, Tried};
 use libdma::protocol::{Error, MAX_BATCH, VERSION, path, sim};
 use libdma::transport::{Mapping, RawHandle, Transport};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -116,6 +117,21 @@ fn answer(payload: &mut [u8], answer: &(impl IntoBytes + Immutable)) -> usize {
     answer.as_bytes().len()
 }
 
+/// Answers with a blocked write, and with three before it that were dropped.
+fn one_fault(payload: &mut [u8]) -> usize {
+    let header = FaultsHeader { count: U32::new(1), left: U32::ZERO, dropped: U64::new(3) };
+    let record = FaultRecord {
+        address: U64::new(0x800_2000),
+        nanoseconds: U64::new(1),
+        times: U64::new(1),
+        source: U16::new(address().source().get()),
+        tried: U16::new(Tried::Write as u16),
+        reason: U32::new(Reason::NotWritable as u32),
+    };
+    let length = answer(payload, &header);
+    length + answer(&mut payload[length..], &record)
+}
+
 /// Does a batch of one; more is never sent here.
 fn batch<Entry: FromBytes + IntoBytes + Immutable>(
     payload: &mut [u8],
@@ -177,6 +193,7 @@ unsafe impl Transport for Daemon {
             }
             (Opcode::Map, Object::Device) => batch(payload, |entry| self.map_piece(entry)),
             (Opcode::Unmap, Object::Device) => batch(payload, |entry| self.unmap_piece(entry)),
+            (Opcode::Faults, Object::Device) => Ok(one_fault(payload)),
             (Opcode::SimRead, Object::Simulated) => self.simulate(false, payload),
             (Opcode::SimWrite, Object::Simulated) => self.simulate(true, payload),
             _ => Err(Error::WrongHandleKind),
