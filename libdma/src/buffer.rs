@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use dma_types::{Access, CpuAddr, Iova};
 
-use crate::device::Device;
+use crate::device::{Device, Mapped};
 use crate::handle::Handle;
 use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
@@ -127,6 +127,11 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if let (false, Some(iova)) = (self.device.is_confined(), self.iova()) {
+            // Told so, iommud gives the memory back at once; else it would wait for the end of the session, for the
+            // driver may have died with its device at work.
+            let _ = self.device.unmap(&[Mapped { iova, bytes: self.info.bytes.get() }]);
+        }
         // SAFETY: the mapping is this buffer's own, and nothing borrows from it any more. It goes before
         // the handle, whose closing gives the memory back.
         unsafe { self.handle.transport().unmap(self.memory) };

@@ -11,8 +11,8 @@ use crate::buffer::Buffer;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
 use crate::protocol::call::{
-    self, BatchHeader, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, MapEntry, Opcode,
-    UnmapEntry, Welcome,
+    self, BatchHeader, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello,
+    MapEntry, Opcode, UnmapEntry, Welcome,
 };
 use crate::protocol::derive::{self, Allocate};
 use crate::protocol::fault::{FaultRecord, FaultsHeader};
@@ -110,6 +110,14 @@ impl Device {
     /// apart (no zero-length reads; rule R6).
     pub fn write_implies_read(&self) -> bool {
         self.inner.info.flags.get() & DEVICE_FLAG_WRITE_IMPLIES_READ != 0
+    }
+
+    /// Whether anything keeps the device from memory that was not mapped for it. Where the machine has no IOMMU and
+    /// the administrator lets iommud serve all the same, nothing does: [`allocate`](Self::allocate) gives memory in
+    /// one physical piece or [`Error::NotContiguous`], [`Error::NoAddressSpace`] says that it lies beyond the DMA mask, and
+    /// a buffer's memory must not be given back before the device has stopped using it.
+    pub fn is_confined(&self) -> bool {
+        self.inner.info.flags.get() & DEVICE_FLAG_NOT_CONFINED == 0
     }
 
     /// The highest I/O address this device is given: the lower of what its DMA mask and its domain allow.

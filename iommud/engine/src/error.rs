@@ -1,6 +1,6 @@
 //! Why the engine could not do what it was asked.
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, PhysAddr};
 use thiserror::Error;
 
 use crate::acpi::dmar::DmarError;
@@ -18,7 +18,8 @@ use crate::unit::Mismatch;
 pub enum StartError {
     /// The firmware has no table that describes an IOMMU.
     #[error(
-        "the firmware describes no IOMMU: it has none, or it is switched off in the firmware's setup"
+        "the firmware describes no IOMMU: it has none, or it is switched off in the firmware's setup; to serve \
+         drivers without any protection, say `without_iommu: unprotected` in the policy"
     )]
     NoIommu,
     /// It has one that cannot be trusted.
@@ -101,6 +102,14 @@ pub enum EngineError {
     /// The range is not exactly one mapping.
     #[error("the range is not exactly one mapping")]
     NotMapped,
+    /// Without an IOMMU a device sees memory as it is, and this is in several pieces.
+    #[error("the memory is in {0} pieces, and there is no IOMMU to make it one")]
+    InPieces(usize),
+    /// Without an IOMMU memory is at its own address, which is not one for this device.
+    #[error(
+        "the memory is at {0}, beyond the device's limit or not aligned, and no IOMMU can move it"
+    )]
+    Unsuitable(PhysAddr),
     /// The range reaches beyond the memory that it is of.
     #[error("the range reaches beyond the end of the buffer")]
     OutOfRun,

@@ -25,6 +25,28 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Units that are left alone.
     pub ignored_units: Vec<IgnoredUnit>,
+    /// What to do with a machine that has no IOMMU.
+    pub without_iommu: WithoutIommu,
+}
+
+/// What to do with a machine whose firmware describes no IOMMU. One whose units are all refused or left alone is
+/// none of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WithoutIommu {
+    /// Not start: who asks for confinement gets it, or an answer.
+    #[default]
+    Refuse,
+    /// Serve drivers that ask for memory, at its physical address. No device is confined, and every report says so.
+    Unprotected,
+}
+
+impl fmt::Display for WithoutIommu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Refuse => "refuse",
+            Self::Unprotected => "unprotected",
+        })
+    }
 }
 
 /// What a device reaches while no driver has opened it: beside what firmware reserves for it, which it always

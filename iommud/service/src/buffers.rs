@@ -61,10 +61,15 @@ impl<P: Platform> Service<P> {
             return Err(Error::QuotaExceeded);
         }
         let (device, domain) = (holder.device, holder.domain);
-        let run = if contiguous {
-            platform.alloc_contiguous_run(bytes).map_err(refusal)?
-        } else {
-            platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?
+        // Without an IOMMU, what is mapped must be one piece. What is not mapped yet may be mapped piece by piece.
+        let one_piece = contiguous || !engine.has_iommu();
+        let run = match one_piece.then(|| platform.alloc_contiguous_run(bytes)) {
+            Some(Ok(run)) => run,
+            Some(Err(ContiguityError::TooLong)) if !contiguous && access.is_none() => {
+                platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?
+            }
+            Some(Err(error)) => return Err(refusal(error)),
+            None => platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?,
         };
         // Before a client has it, what is not confined must not reach it.
         let kept = engine.follow_arenas(platform);
@@ -160,6 +165,11 @@ impl<P: Platform> Service<P> {
         let Some(buffer) = self.sessions.buffers.get_mut(&id) else { return };
         buffer.handles -= 1;
         if buffer.handles > 0 {
+            return;
+        }
+        if !self.engine.has_iommu() && buffer.session.is_some() && !buffer.mappings.is_empty() {
+            // A driver that dies unmaps nothing, and nothing but the end of its session, which takes bus mastering
+            // away, keeps its device from this memory.
             return;
         }
         let Some(buffer) = self.sessions.buffers.remove(&id) else { return };

@@ -8,8 +8,8 @@ use iommu_engine::engine::MapSpec;
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::call::{
-    BatchHeader, BufferInfo, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, MapEntry, Opcode,
-    UNMAPPED, UnmapEntry, Welcome, access_code, access_from_code,
+    BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo,
+    Hello, MapEntry, Opcode, UNMAPPED, UnmapEntry, Welcome, access_code, access_from_code,
 };
 use libdma::protocol::{MAX_BATCH, Rights, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -85,7 +85,10 @@ impl<P: Platform> Service<P> {
         let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
         let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
         let abilities = domain.abilities();
-        let flags = if abilities.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
+        let mut flags = if abilities.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
+        if !self.engine.has_iommu() {
+            flags |= DEVICE_FLAG_NOT_CONFINED;
+        }
         let info = DeviceInfo {
             segment: U16::new(session.device.segment()),
             source: U16::new(session.device.source().get()),

@@ -24,6 +24,8 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::NoDevice => Error::BadValue,
         EngineError::OutOfDomainIds => Error::QuotaExceeded,
         EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) => Error::OutOfMemory,
+        EngineError::InPieces(_) => Error::NotContiguous,
+        EngineError::Unsuitable(_) => Error::NoAddressSpace,
         EngineError::OutOfRun => Error::OutOfBuffer,
         EngineError::NotMapped | EngineError::Unmap(_) => Error::NotMapped,
         EngineError::Map(_) => Error::AlreadyMapped,

@@ -384,9 +384,16 @@ impl<P: Platform> Service<P> {
                     buffer.unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
                 }
             }
-            let bytes = buffer.bytes;
+            let (bytes, run) = (buffer.bytes, buffer.run);
             engine.strike_record(platform, buffer.slot);
-            sessions.outlives(session.device, bytes);
+            if buffer.handles > 0 {
+                sessions.outlives(session.device, bytes);
+            } else {
+                // It was closed before, and has waited for this.
+                let unmapped = core::mem::take(&mut buffer.unmapped);
+                sessions.buffers.remove(&id);
+                engine.free_run_after(platform, unmapped, run);
+            }
         }
     }
 

@@ -32,7 +32,10 @@ pub fn report<P: Platform>(service: &Service<P>) {
         let (kind, base) = (slot.kind, slot.base);
         log::line(format_args!("unit {number} ({kind} at {base}): {}", state(slot)));
     }
-    for device in engine.devices() {
+    if !engine.has_iommu() {
+        log::line("NO IOMMU: devices are NOT CONFINED, and drivers are served all the same");
+    }
+    for device in engine.devices().filter(|_| engine.has_iommu()) {
         let address = device.function.address;
         let confinement = engine.confinement(address);
         if confinement != Confinement::Confined && !device.is_infrastructure() {

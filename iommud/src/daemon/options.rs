@@ -16,7 +16,8 @@ use libdma::transport::socket::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 /// SIGTERM or SIGINT; it is for a guest in QEMU whose kernel leaves the IOMMU alone, and for --sim. On Redox, init
 /// starts it; started by hand it goes into the background.
 ///
-/// Exit codes: 0 it was told to end, or the policy is right, 1 it cannot run, 2 the machine has no IOMMU.
+/// Exit codes: 0 it was told to end, or the policy is right, 1 it cannot run, 2 the machine has no
+/// IOMMU and the policy does not allow that.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "iommud", version)]
 pub struct Options {
@@ -33,7 +34,7 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
-    /// Simulate a machine with an IOMMU and an edu device. It confines nothing real. Whoever runs it is its
+    /// Simulate a machine with an edu device. It confines nothing real. Whoever runs it is its
     /// root
     #[cfg(target_os = "linux")]
     #[arg(long)]
@@ -53,6 +54,8 @@ pub enum UnitKind {
     Vtd,
     /// AMD-Vi
     Amdvi,
+    /// None at all
+    None,
 }
 
 impl Options {

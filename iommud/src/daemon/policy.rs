@@ -86,6 +86,7 @@ fn lines_of(policy: &Policy) -> Vec<(&'static str, String)> {
         ("policy on quotas", quotas),
         ("policy rules", policy.rules.len().to_string()),
         ("policy ignores units", policy.ignored_units.len().to_string()),
+        ("policy without an IOMMU", policy.without_iommu.to_string()),
     ]
 }
 

@@ -75,6 +75,7 @@ fn machine(unit: UnitKind) -> MachineConfig {
     let mut machine = match unit {
         UnitKind::Vtd => MachineConfig::default(),
         UnitKind::Amdvi => MachineConfig::with_amdvi(AmdviConfig::default()),
+        UnitKind::None => MachineConfig::without_units(),
     };
     for edu in &mut machine.edus {
         edu.dma_nanos = TRANSFER_NANOS;

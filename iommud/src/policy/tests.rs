@@ -1,5 +1,7 @@
 use dma_types::PhysAddr;
-use iommu_engine::policy::{Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed};
+use iommu_engine::policy::{
+    Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
+};
 
 use super::*;
 
@@ -50,6 +52,7 @@ fn every_word_is_understood() {
         invalidation: deferred,
         quotas: (buffers: 7, buffer_bytes: "8192", mapped_bytes: "1 TiB"),
         ignore_units: { 0xfed9_0000: "why", 4_096: "not" },
+        without_iommu: unprotected,
     )"#;
     let ignored =
         |base, reason: &str| IgnoredUnit { base: PhysAddr::new(base), reason: reason.into() };
@@ -59,6 +62,7 @@ fn every_word_is_understood() {
         quotas: Quotas { buffers: 7, buffer_bytes: 8192, mapped_bytes: 1 << 40 },
         rules: vec![],
         ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],
+        without_iommu: WithoutIommu::Unprotected,
     };
     assert_eq!(parse(text), Ok(policy));
     let text = br#"(quotas: (buffers: 1), rules: [(device: "8086:10d3", quotas: (buffers: 2))])"#;
@@ -72,8 +76,8 @@ fn every_word_is_understood() {
 fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     assert_eq!(
         wrong("(\n    defualt: deny,\n)"),
-        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `rules` or \
-         `ignore_units`"
+        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `rules`, \
+         `ignore_units` or `without_iommu`"
     );
     assert_eq!(
         wrong("(\n    default: allow,\n)"),

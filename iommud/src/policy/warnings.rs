@@ -1,12 +1,16 @@
 //! What of a policy takes away from confinement, and what of it is about no unit.
 
 use dma_types::PhysAddr;
-use iommu_engine::policy::{Policy, Unclaimed};
+use iommu_engine::policy::{Policy, Unclaimed, WithoutIommu};
 
 /// A line for each exception that leaves something unconfined, to be said loudly. `units` is where the machine's
 /// units have their registers, if somebody has looked: a unit that is not there is not ignored.
 pub fn warnings(policy: &Policy, units: Option<&[PhysAddr]>) -> Vec<String> {
     let mut warnings = Vec::new();
+    if policy.without_iommu == WithoutIommu::Unprotected && units.is_none() {
+        warnings
+            .push("on a machine without an IOMMU devices are NOT CONFINED (unprotected)".into());
+    }
     if policy.default == Unclaimed::Identity {
         warnings.push("devices that no driver has opened are NOT CONFINED (identity)".into());
     }

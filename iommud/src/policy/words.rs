@@ -1,6 +1,8 @@
 //! What can be said in a policy.
 
-use iommu_engine::policy::{Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed};
+use iommu_engine::policy::{
+    Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
+};
 use serde::de::{Deserialize, Deserializer, Error};
 
 use super::value::{Count, DevicesWord, Size, ignored_units};
@@ -17,6 +19,8 @@ pub(super) struct PolicyWords {
     rules: Vec<RuleWords>,
     #[serde(deserialize_with = "ignored_units")]
     ignore_units: Vec<IgnoredUnit>,
+    #[serde(with = "WithoutIommuWord")]
+    without_iommu: WithoutIommu,
 }
 
 #[derive(serde::Deserialize)]
@@ -31,6 +35,13 @@ enum UnclaimedWord {
 enum InvalidationWord {
     Strict,
     Deferred,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(remote = "WithoutIommu", rename_all = "lowercase")]
+enum WithoutIommuWord {
+    Refuse,
+    Unprotected,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -99,13 +110,15 @@ fn invalidation<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Invalidatio
 
 impl From<PolicyWords> for Policy {
     fn from(words: PolicyWords) -> Self {
-        let PolicyWords { default, invalidation, quotas, rules, ignore_units } = words;
+        let PolicyWords { default, invalidation, quotas, rules, ignore_units, without_iommu } =
+            words;
         Self {
             default,
             invalidation,
             quotas: quotas.over(Quotas::default()),
             rules: rules.into_iter().map(|rule| rule.0).collect(),
             ignored_units: ignore_units,
+            without_iommu,
         }
     }
 }

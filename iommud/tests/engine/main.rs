@@ -24,3 +24,4 @@ mod overtaking;
 mod rig;
 mod topology;
 mod widths;
+mod without_iommu;

@@ -14,3 +14,4 @@ mod quotas;
 mod reports;
 mod rig;
 mod sessions;
+mod without_iommu;

@@ -16,3 +16,4 @@ mod raw;
 mod rig;
 mod start;
 mod users;
+mod without_iommu;

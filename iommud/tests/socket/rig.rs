@@ -40,6 +40,13 @@ impl Folder {
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("socket")
     }
+
+    /// A file in it with this text.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
 }
 
 impl Drop for Folder {
@@ -76,7 +83,12 @@ impl Daemon {
     }
 
     pub(crate) fn start_in(folder: Folder, vendor: Vendor) -> Self {
-        let mut command = iommud(&folder.socket(), &["--sim", "--unit", vendor.option()]);
+        Self::start_with(folder, &["--unit", vendor.option()])
+    }
+
+    /// Starts a daemon that simulates, with these words besides.
+    pub(crate) fn start_with(folder: Folder, words: &[&str]) -> Self {
+        let mut command = iommud(&folder.socket(), &[&["--sim"], words].concat());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

@@ -105,7 +105,7 @@ pub struct DeviceInfo {
     /// The session's secret: what proves after a restart of the daemon which objects are this client's. Zeroes
     /// for a handle that does not have all of [`Rights::DEVICE`](super::Rights::DEVICE).
     pub secret: [u8; 16],
-    /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`] and no others yet.
+    /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`], [`DEVICE_FLAG_NOT_CONFINED`], and no others yet.
     pub flags: U32,
     /// Zero.
     pub reserved: U32,
@@ -114,6 +114,10 @@ pub struct DeviceInfo {
 /// Set in [`DeviceInfo::flags`] when the unit cannot do zero-length reads, so that memory a device may
 /// write it may also read (rule R6).
 pub const DEVICE_FLAG_WRITE_IMPLIES_READ: u32 = 1 << 0;
+
+/// Set in [`DeviceInfo::flags`] when the machine has no IOMMU: the device reaches all memory, I/O addresses are
+/// physical ones, and what is mapped must be one piece of physical memory.
+pub const DEVICE_FLAG_NOT_CONFINED: u32 = 1 << 1;
 
 /// What a buffer handle is for.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -44,11 +44,12 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     let device = driver.device();
     writeln!(
         out,
-        "edud: {} in domain {} (session {}), I/O addresses up to {}",
+        "edud: {} in domain {} (session {}), I/O addresses up to {}{}",
         device.address(),
         device.domain(),
         device.generation(),
-        device.limit()
+        device.limit(),
+        if device.is_confined() { "" } else { ": NOT CONFINED, this machine has no IOMMU" }
     )?;
     if let Some(kind) = options.rogue {
         let verdict = rogue::run(&mut driver, kind, options.address)?;

@@ -9,7 +9,7 @@ use super::{DomainTable, Mapping, Owner};
 use crate::completion::{Completion, UnitId};
 use crate::error::EngineError;
 use crate::iova::{
-    HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO,
+    Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO,
 };
 use crate::ledger::Slot;
 use crate::machine::ReservedRange;
@@ -69,7 +69,7 @@ impl Domain {
         let mut addresses = IovaAllocator::new(Iova::new(last));
         let hypertransport = match abilities.walks {
             Walks::AmdV1 => Some(HYPERTRANSPORT_RANGE),
-            Walks::SecondStage => None,
+            Walks::SecondStage | Walks::Nothing => None,
         };
         let everywhere = [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(hypertransport);
         for range in everywhere.chain(reserved) {
@@ -125,7 +125,8 @@ impl Domain {
         self.slot = Some(slot);
     }
 
-    /// Maps the physical pieces of a buffer, at an address that is free.
+    /// Maps the physical pieces of a buffer, at an address that is free. Without an IOMMU that is where they are in
+    /// memory, if they are one.
     pub fn map(
         &mut self,
         frames: &mut impl TableFrames,
@@ -134,15 +135,38 @@ impl Domain {
         access: Access,
         owner: Owner,
     ) -> Result<(Iova, Touched), EngineError> {
-        let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
-        // Large pages are an advantage and no need: where only an odd place is free, small ones do.
-        let iova = self.addresses.alloc(natural).or_else(|_| self.addresses.alloc(request))?;
+        let iova = if matches!(self.table, DomainTable::Absent) {
+            self.take_physical(pieces, request)?
+        } else {
+            let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
+            // Large pages are an advantage and no need: where only an odd place is free, small ones do.
+            self.addresses.alloc(natural).or_else(|_| self.addresses.alloc(request))?
+        };
         let mapped = self.enter(frames, iova, request.bytes, pieces, access, owner);
         if mapped.is_err() {
             // Nothing was entered, so nothing can have been cached: the address is free at once.
             self.addresses.free(iova, request.bytes)?;
         }
         mapped.map(|touched| (iova, touched))
+    }
+
+    /// Takes the address out of use that memory has by itself, if a device can use it as it is.
+    fn take_physical(
+        &mut self,
+        pieces: &[Segment],
+        request: IovaRequest,
+    ) -> Result<Iova, EngineError> {
+        let &[Segment { start, bytes }] = pieces else {
+            return Err(EngineError::InPieces(pieces.len()));
+        };
+        let last = start.get().checked_add(bytes - 1);
+        let reached = last.is_some_and(|last| last <= request.limit.get());
+        if !reached || !start.is_aligned(request.align) {
+            return Err(EngineError::Unsuitable(start));
+        }
+        let iova = Iova::new(start.get());
+        self.addresses.alloc_at(iova, bytes, Guard::None)?;
+        Ok(iova)
     }
 
     /// Maps a range that firmware reserves, at the I/O address that is its physical one (rule R1). Its

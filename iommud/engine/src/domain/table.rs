@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova, PhysAddr};
+use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
 use crate::amdvi::page_table::AmdV1;
 use crate::platform::{Segment, TableFrames};
@@ -22,14 +22,17 @@ pub enum DomainTable {
     SecondStage(PageTable<SecondStage>),
     /// For AMD-Vi units.
     AmdV1(PageTable<AmdV1>),
+    /// For no unit: there is no IOMMU, and what a device reaches is not asked here.
+    Absent,
 }
 
-/// Calls the method of whichever table it is.
+/// Calls the method of whichever table it is; what it comes to where there is none.
 macro_rules! each {
-    ($table:expr, $inner:ident => $call:expr) => {
+    ($table:expr, $inner:ident => $call:expr, $absent:expr) => {
         match $table {
             DomainTable::SecondStage($inner) => $call,
             DomainTable::AmdV1($inner) => $call,
+            DomainTable::Absent => $absent,
         }
     };
 }
@@ -63,6 +66,7 @@ impl DomainTable {
                 let depths = abilities.depths.and(Depths::new(1..=deepest));
                 Ok(Abilities { depths, address_bits, ..*abilities })
             }
+            Walks::Nothing => Ok(*abilities),
         }
     }
 
@@ -73,6 +77,9 @@ impl DomainTable {
     /// [`MapError::OutOfFrames`].
     pub fn new(frames: &mut impl TableFrames, abilities: &Abilities) -> Result<Self, MapError> {
         let Abilities { page_sizes, coherent, .. } = *abilities;
+        if abilities.walks == Walks::Nothing {
+            return Ok(Self::Absent);
+        }
         if abilities.walks == Walks::AmdV1 {
             let deepest = abilities.depths.iter().next_back().unwrap_or(1);
             return PageTable::new(AmdV1::new(deepest, page_sizes), frames).map(Self::AmdV1);
@@ -83,14 +90,14 @@ impl DomainTable {
         PageTable::new(format, frames).map(Self::SecondStage)
     }
 
-    /// Its root. It changes when the table grows.
+    /// Its root, zero if it has none. It changes when the table grows.
     pub fn root(&self) -> PhysAddr {
-        each!(self, table => table.root())
+        each!(self, table => table.root(), PhysAddr::default())
     }
 
     /// How many levels it has.
     pub fn levels(&self) -> u8 {
-        each!(self, table => table.levels())
+        each!(self, table => table.levels(), 0)
     }
 
     /// See [`PageTable::map`].
@@ -105,7 +112,7 @@ impl DomainTable {
         memory: &[Segment],
         access: Access,
     ) -> Result<Touched, MapError> {
-        each!(self, table => table.map(frames, iova, memory, access))
+        each!(self, table => table.map(frames, iova, memory, access), Ok(Touched::Leaves))
     }
 
     /// See [`PageTable::unmap`].
@@ -120,17 +127,23 @@ impl DomainTable {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<Unmapped, UnmapError> {
-        each!(self, table => table.unmap(frames, iova, bytes, retired))
+        let nothing = Unmapped { start: iova, bytes, touched: Touched::Leaves };
+        each!(self, table => table.unmap(frames, iova, bytes, retired), Ok(nothing))
     }
 
     /// See [`PageTable::translate`].
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
-        each!(self, table => table.translate(frames, iova))
+        let same = Translation {
+            phys: PhysAddr::new(iova.get()),
+            access: Access::ReadWrite,
+            page_bytes: PAGE_SIZE,
+        };
+        each!(self, table => table.translate(frames, iova), Some(same))
     }
 
     /// See [`PageTable::destroy`].
     pub fn destroy(self, frames: &mut impl TableFrames, retired: &mut Vec<PhysAddr>) {
-        each!(self, table => table.destroy(frames, retired));
+        each!(self, table => table.destroy(frames, retired), ());
     }
 }
 

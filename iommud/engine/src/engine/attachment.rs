@@ -35,7 +35,7 @@ impl Engine {
         if group.holders.contains(&device) {
             return Err(EngineError::AlreadyAttached(device));
         }
-        self.translating_unit(device)?;
+        self.check_usable(device)?;
         if let Some(holder) = group.holders.first() {
             if group.attached != Some(key) {
                 return Err(EngineError::GroupElsewhere(device, *holder));
@@ -97,6 +97,9 @@ impl Engine {
         id: GroupId,
         key: DomainKey,
     ) -> Result<Completion, EngineError> {
+        if !self.has_iommu() {
+            return self.enter_unprotected(platform, id, key);
+        }
         let group = self.groups.get_mut(id.0).ok_or(EngineError::NoDevice)?;
         let (unit, segment) = (group.unit.ok_or(EngineError::NoDevice)?, group.spec.segment);
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
@@ -151,6 +154,22 @@ impl Engine {
         Ok(completion)
     }
 
+    /// Attaches a group where there is no IOMMU: it is written down, and changes nothing for its devices.
+    fn enter_unprotected(
+        &mut self,
+        platform: &mut impl Platform,
+        id: GroupId,
+        key: DomainKey,
+    ) -> Result<Completion, EngineError> {
+        let group = self.groups.get_mut(id.0).ok_or(EngineError::NoDevice)?;
+        for device in &group.spec.members {
+            let record = AttachmentRecord { device: *device, domain: key.0, id: 0 };
+            group.slots.push(self.ledger.insert(platform, &record)?);
+        }
+        group.attached = Some(key);
+        Ok(Completion::none())
+    }
+
     /// Takes back what of a group has been attached, the first so many requesters, when the next could not be.
     /// Until the completion the unit may still use the domain's table, and hold something under its id.
     fn undo_enter(
@@ -179,7 +198,13 @@ impl Engine {
         platform: &mut impl Platform,
         id: GroupId,
     ) -> Result<Completion, EngineError> {
+        let has_iommu = self.has_iommu();
         let group = self.groups.get_mut(id.0).ok_or(EngineError::NoDevice)?;
+        if !has_iommu {
+            group.attached = None;
+            group.slots.drain(..).for_each(|slot| self.ledger.remove(platform, slot));
+            return Ok(Completion::none());
+        }
         let (unit, key) = group.unit.zip(group.attached).ok_or(EngineError::NoDevice)?;
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let domain_id = domain.id_at(unit).ok_or(EngineError::NoSuchDomain(key))?;
@@ -227,6 +252,9 @@ impl Engine {
     /// Whether the unit in front of a device can walk a domain's table, and the domain holds what firmware
     /// reserves for the device.
     fn check_compatible(&self, device: PciAddress, key: DomainKey) -> Result<(), EngineError> {
+        if !self.has_iommu() {
+            return Ok(());
+        }
         let (_, unit) = self.unit_in_front_of(device)?;
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
         unit.abilities()

@@ -28,7 +28,7 @@ impl Engine {
         devices: &[PciAddress],
     ) -> Result<DomainKey, EngineError> {
         for device in devices {
-            self.translating_unit(*device)?;
+            self.check_usable(*device)?;
         }
         let key = self.create_domain_for(platform, devices)?;
         self.follow_arenas(platform);
@@ -80,7 +80,7 @@ impl Engine {
         key: DomainKey,
     ) -> Result<(), EngineError> {
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        if domain.devices() > 0 {
+        if domain.devices() > 0 || self.groups.iter().any(|group| group.attached == Some(key)) {
             return Err(EngineError::DomainInUse(key));
         }
         if self.deferred.holds(key) {
@@ -116,6 +116,9 @@ impl Engine {
     /// What all the units in front of these devices can do, as far as a table will ask for it.
     fn common_abilities(&self, devices: &[PciAddress]) -> Result<Abilities, EngineError> {
         let (first, rest) = devices.split_first().ok_or(EngineError::NoDevice)?;
+        if !self.has_iommu() {
+            return Ok(Abilities::NONE);
+        }
         let mut common = self.unit_in_front_of(*first)?.1.abilities();
         for device in rest {
             let (_, unit) = self.unit_in_front_of(*device)?;

@@ -37,7 +37,7 @@ use crate::domain::{Domain, DomainKey};
 use crate::error::{EngineError, StartError};
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Record, Slot};
-use crate::machine::plan::Plan;
+use crate::machine::plan::{Firmware, Plan};
 use crate::machine::{self, Device, Group, GroupId, Remark, UnitSlot};
 use crate::pci;
 use crate::platform::{Platform, Segment};
@@ -77,6 +77,9 @@ pub enum Confinement {
     /// The unit that covers it is not used.
     #[error("it reaches everything, for the IOMMU in front of it is not used")]
     UnitNotUsed,
+    /// The machine has no IOMMU.
+    #[error("it reaches all memory, for this machine has no IOMMU")]
+    NoIommu,
     /// No unit covers it.
     #[error("it reaches everything, for no IOMMU covers it")]
     Uncovered,
@@ -243,6 +246,12 @@ impl Engine {
         &self.policy
     }
 
+    /// Whether the firmware describes an IOMMU, used or not. Where it does not, the policy says that drivers are
+    /// served all the same, and nothing is confined.
+    pub fn has_iommu(&self) -> bool {
+        !matches!(self.plan.firmware(), Firmware::Absent)
+    }
+
     /// The units, in the order of the firmware's table, by [`UnitId`].
     pub fn units(&self) -> &[UnitSlot] {
         &self.units
@@ -265,6 +274,9 @@ impl Engine {
 
     /// What keeps a function from memory that is not its own, or why nothing does.
     pub fn confinement(&self, device: PciAddress) -> Confinement {
+        if !self.has_iommu() {
+            return Confinement::NoIommu;
+        }
         let Some(unit) = self.devices.get(&device).and_then(|device| device.unit) else {
             return Confinement::Uncovered;
         };
@@ -342,6 +354,19 @@ impl Engine {
         match unit {
             Some(unit) if !unit.has_failed() => Ok((id, unit)),
             _ => Err(EngineError::UnitNotWorking(address)),
+        }
+    }
+
+    /// Refuses a device that cannot be attached now: the unit in front of it does not translate, or nobody opens
+    /// such as it is.
+    fn check_usable(&self, address: PciAddress) -> Result<(), EngineError> {
+        if self.has_iommu() {
+            return self.translating_unit(address).map(drop);
+        }
+        match self.devices.get(&address) {
+            None => Err(EngineError::NoSuchDevice(address)),
+            Some(device) if device.is_infrastructure() => Err(EngineError::NotCovered(address)),
+            Some(_) => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use dma_types::{PciAddress, SourceId};
 use super::{Engine, unit_mut};
 use crate::error::EngineError;
 use crate::machine::{Device, Group, GroupId, Remark};
-use crate::pci::{self, acs};
+use crate::pci;
 use crate::platform::Platform;
 use crate::records::AttachmentRecord;
 use crate::unit::Translation;
@@ -20,9 +20,8 @@ impl Engine {
     /// case. What others are attached to does not change; what a group reaches while nobody holds it is decided
     /// anew.
     pub fn rescan(&mut self, platform: &mut impl Platform) {
-        let mut functions = self.plan.firmware().scan(platform);
         // The known ones, too: a bridge may lead to a bus more, and a port has forgotten if it was without power.
-        let stubborn = acs::enable_all(platform, &mut functions);
+        let (functions, stubborn) = self.plan.firmware().scan_enabling(platform);
         let stubborn = stubborn.into_iter().filter(|port| !self.devices.contains_key(port));
         self.remarks.extend(stubborn.map(Remark::NoAccessControl));
         let known = self.plan.findings().len();
@@ -55,7 +54,7 @@ impl Engine {
             let Some(group) = self.groups.get_mut(index) else { continue };
             let old = core::mem::replace(&mut group.spec, spec).requesters;
             (group.unit, group.refusal) = (unit, refusal);
-            if !group.is_held() {
+            if group.unit.is_none() || !group.is_held() {
                 self.make_home(platform, id);
                 continue;
             }

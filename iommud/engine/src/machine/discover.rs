@@ -13,9 +13,8 @@ use crate::acpi::ivrs::Ivrs;
 use crate::amdvi;
 use crate::amdvi::spec::UnitSpec;
 use crate::error::StartError;
-use crate::pci::acs;
 use crate::platform::Platform;
-use crate::policy::Policy;
+use crate::policy::{Policy, WithoutIommu};
 use crate::unit::{Unit, Unusable};
 use crate::vtd;
 
@@ -40,9 +39,8 @@ pub struct Found {
 ///
 /// [`StartError`] if there is no table, or none that can be trusted.
 pub fn discover(platform: &mut impl Platform, policy: &Policy) -> Result<Found, StartError> {
-    let firmware = read_table(platform)?;
-    let mut functions = firmware.scan(platform);
-    let stubborn = acs::enable_all(platform, &mut functions);
+    let firmware = read_table(platform, policy)?;
+    let (functions, stubborn) = firmware.scan_enabling(platform);
     let arenas = platform.arenas();
     let given = Given { arenas: &arenas, ignored: &policy.ignored_units };
     let plan = Plan::new(firmware, &functions, &given)?;
@@ -54,13 +52,17 @@ pub fn discover(platform: &mut impl Platform, policy: &Policy) -> Result<Found, 
     Ok(Found { plan, units, devices, groups, remarks })
 }
 
-/// The firmware's table of IOMMUs. No machine has both.
-fn read_table(platform: &mut impl Platform) -> Result<Firmware, StartError> {
+/// The firmware's table of IOMMUs. No machine has both, and one that has none goes on only if the policy says so.
+fn read_table(platform: &mut impl Platform, policy: &Policy) -> Result<Firmware, StartError> {
     if let Some(table) = platform.acpi_table(crate::acpi::dmar::table::SIGNATURE)? {
         return Ok(Firmware::Vtd(Dmar::parse(&table)?));
     }
     let table = platform.acpi_table(crate::acpi::ivrs::table::SIGNATURE)?;
-    Ok(Firmware::Amdvi(Ivrs::parse(&table.ok_or(StartError::NoIommu)?)?))
+    match (table, policy.without_iommu) {
+        (Some(table), _) => Ok(Firmware::Amdvi(Ivrs::parse(&table)?)),
+        (None, WithoutIommu::Unprotected) => Ok(Firmware::Absent),
+        (None, WithoutIommu::Refuse) => Err(StartError::NoIommu),
+    }
 }
 
 fn slot(platform: &mut impl Platform, firmware: &Firmware, planned: &PlannedUnit) -> UnitSlot {
@@ -78,15 +80,11 @@ fn slot(platform: &mut impl Platform, firmware: &Firmware, planned: &PlannedUnit
             None => Err(Unusable::Unreachable),
         },
         // The plan leaves out what the table rules out.
-        (None, Coverage::Refused(_) | Coverage::Nobody, Firmware::Amdvi(_)) => {
-            Err(Unusable::Unreachable)
-        }
+        (None, Coverage::Refused(_) | Coverage::Nobody, Firmware::Amdvi(_))
+        | (None, _, Firmware::Absent) => Err(Unusable::Unreachable),
     };
     UnitSlot {
-        kind: match firmware {
-            Firmware::Vtd(_) => "VT-d",
-            Firmware::Amdvi(_) => "AMD-Vi",
-        },
+        kind: firmware.kind(),
         base: planned.base,
         // Firmware of before VT-d's revision 4 always says 4 KiB.
         register_bytes: match &unit {

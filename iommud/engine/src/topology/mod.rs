@@ -121,6 +121,15 @@ impl Topology {
         maker.finish()
     }
 
+    /// Each function in a group of its own: where there is no IOMMU, grouping them would confine none.
+    pub fn apart(functions: &BTreeMap<PciAddress, Function>) -> Self {
+        let mut maker = Maker::new(functions);
+        for function in functions.values().filter(|function| function.bridge.is_none()) {
+            maker.claim(function.address, function.address.source());
+        }
+        maker.finish()
+    }
+
     /// The groups.
     pub fn groups(&self) -> &[Group] {
         &self.groups

@@ -50,6 +50,8 @@ pub enum Walks {
     SecondStage,
     /// AMD-Vi version 1 host tables.
     AmdV1,
+    /// Nobody's: there is no IOMMU, and devices see memory at its physical addresses.
+    Nothing,
 }
 
 /// What tables a unit can walk, or all of several units.
@@ -93,6 +95,17 @@ pub enum Mismatch {
 }
 
 impl Abilities {
+    /// What there is to be asked where there is no IOMMU: every physical address there can be, and no say in what a
+    /// device does with it.
+    pub const NONE: Self = Self {
+        walks: Walks::Nothing,
+        depths: Depths(0),
+        page_sizes: 0,
+        address_bits: 52,
+        coherent: true,
+        write_needs_read: true,
+    };
+
     /// What both can.
     ///
     /// # Errors

@@ -19,6 +19,9 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
     let row = |name: &str, value: String| ConfigRow { name: name.to_string(), value };
     let mut rows: Vec<_> =
         service.settings.lines.iter().map(|(name, value)| row(name, value.clone())).collect();
+    if !service.engine.has_iommu() {
+        rows.insert(0, row("IOMMU", "NONE: devices are NOT CONFINED".into()));
+    }
     let faults = &service.faults;
     rows.push(row("protocol version", libdma::protocol::VERSION.to_string()));
     rows.push(row("open handles", service.handles.len().to_string()));

@@ -34,6 +34,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
             format: match domain.abilities().walks {
                 Walks::SecondStage => "VT-d second stage",
                 Walks::AmdV1 => "AMD-Vi v1",
+                Walks::Nothing => "none: NOT CONFINED",
             },
             levels: domain.levels(),
             address_bits: domain.abilities().address_bits,

@@ -61,6 +61,7 @@ fn refusal<P: Platform>(service: &Service<P>, group: &Group) -> Option<String> {
     })?;
     match service.engine.confinement(*endpoint) {
         Confinement::Confined => None,
+        Confinement::NoIommu => Some(format!("NOT CONFINED: {}", Confinement::NoIommu)),
         other => Some(format!("{endpoint}: {other}")),
     }
 }

@@ -168,7 +168,7 @@ impl Row for UnitRow {
         "DOMAINS ",
         "INVALIDATION",
     ];
-    const NONE: &'static str = "no IOMMU";
+    const NONE: &'static str = "no IOMMU: devices are NOT CONFINED";
 
     fn cells(&self) -> Vec<String> {
         let none = String::new;

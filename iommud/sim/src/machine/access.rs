@@ -97,6 +97,11 @@ impl<M: Memory> Machine<M> {
         self.edus.iter().find(|slot| slot.address == address).map(|slot| &slot.edu)
     }
 
+    /// Whether there is an IOMMU.
+    pub fn has_units(&self) -> bool {
+        !self.units.is_empty()
+    }
+
     /// Every function that there is.
     pub fn functions(&self) -> impl Iterator<Item = PciAddress> {
         self.functions.keys().copied()

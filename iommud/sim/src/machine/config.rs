@@ -167,7 +167,7 @@ pub struct ReservedRegion {
 /// What is in a machine. A host bridge at 00:00.0 of each segment always is.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// The VT-d units. One with [`UnitScope::IncludeAll`] is last of its segment in the DMAR table.
+    /// The VT-d units. Without any, and AMD-Vi units, the machine has no table of IOMMUs. One with [`UnitScope::IncludeAll`] is last of its segment in the DMAR table.
     pub units: Vec<UnitConfig>,
     /// The AMD-Vi units. A machine with any has an IVRS table and no DMAR table.
     pub amdvi_units: Vec<AmdviUnitConfig>,
@@ -208,6 +208,11 @@ fn at(source: u16) -> PciAddress {
 }
 
 impl MachineConfig {
+    /// The default machine without an IOMMU.
+    pub fn without_units() -> Self {
+        Self { units: Vec::new(), ..Self::default() }
+    }
+
     /// The default machine with another unit.
     pub fn with_unit(vtd: VtdConfig) -> Self {
         let mut config = Self::default();

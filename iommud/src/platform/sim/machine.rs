@@ -338,7 +338,7 @@ impl Platform for SimPlatform {
         let machine = self.machine.get_mut();
         let ivrs = machine.ivrs_table();
         Ok(match &signature {
-            b"DMAR" if ivrs.is_none() => Some(machine.dmar_table()),
+            b"DMAR" if ivrs.is_none() && machine.has_units() => Some(machine.dmar_table()),
             b"IVRS" => ivrs,
             _ => None,
         })

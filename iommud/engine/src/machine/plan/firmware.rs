@@ -13,7 +13,7 @@ use crate::acpi::dmar::{self, Dmar, ScopeKind};
 use crate::acpi::ivrs::{self, EntryKind, Ivrs};
 use crate::acpi::{Coverage, UnitFault};
 use crate::machine::reserved::ReservedRange;
-use crate::pci::{self, Function};
+use crate::pci::{self, Function, acs};
 use crate::platform::ConfigSpace;
 
 /// The firmware's table of IOMMUs, understood.
@@ -23,6 +23,8 @@ pub enum Firmware {
     Vtd(Dmar),
     /// AMD's.
     Amdvi(Ivrs),
+    /// There is none: the machine has no IOMMU.
+    Absent,
 }
 
 /// Memory that the table reserves.
@@ -51,6 +53,16 @@ impl Firmware {
         match self {
             Self::Vtd(_) => "DMAR",
             Self::Amdvi(_) => "IVRS",
+            Self::Absent => "no table",
+        }
+    }
+
+    /// Whose units it names.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Vtd(_) => "VT-d",
+            Self::Amdvi(_) => "AMD-Vi",
+            Self::Absent => "none",
         }
     }
 
@@ -64,6 +76,17 @@ impl Firmware {
             functions.extend(pci::scan(config, segment, buses));
         }
         functions
+    }
+
+    /// [Scans](Self::scan), and has ports [send up](acs::enable_all) what a unit is to see, if there are any units.
+    /// The ports that do not obey are returned, too.
+    pub fn scan_enabling(&self, config: &mut impl ConfigSpace) -> (Functions, Vec<PciAddress>) {
+        let mut functions = self.scan(config);
+        let stubborn = match self {
+            Self::Vtd(_) | Self::Amdvi(_) => acs::enable_all(config, &mut functions),
+            Self::Absent => Vec::new(),
+        };
+        (functions, stubborn)
     }
 
     /// The buses of each segment that the table names, and bus 0.
@@ -86,6 +109,7 @@ impl Firmware {
                     buses.extend(unit.entries.iter().map(|entry| entry.first.bus()));
                 }
             }
+            Self::Absent => drop(roots.insert(0, BTreeSet::from([0]))),
         }
         roots
     }
@@ -101,6 +125,7 @@ impl Firmware {
                 let units = amdvi_units(table);
                 units.map(|(entry, unit, fault)| plan_amdvi(entry, unit, fault)).collect()
             }
+            Self::Absent => Vec::new(),
         };
         units.sort_by_key(|unit| unit.offset);
         units
@@ -111,13 +136,14 @@ impl Firmware {
         match self {
             Self::Vtd(table) => table.covering(device, &mut buses_behind(functions)),
             Self::Amdvi(table) => table.covering(device),
+            Self::Absent => Coverage::Nobody,
         }
     }
 
     /// How a device signs its requests by the table, if not with its own id alone.
     pub(super) fn alias_of(&self, device: PciAddress) -> Option<SourceId> {
         match self {
-            Self::Vtd(_) => None,
+            Self::Vtd(_) | Self::Absent => None,
             Self::Amdvi(table) => table.alias_of(device),
         }
     }
@@ -148,6 +174,7 @@ impl Firmware {
                     regions.push(Region { offset: memory.offset, range, copy_of: earlier });
                 }
             }
+            Self::Absent => {}
         }
         regions
     }
@@ -161,6 +188,7 @@ impl Firmware {
                 regions.map(|region| region.offset).collect()
             }
             Self::Amdvi(table) => table.reserved_for(device).map(|memory| memory.offset).collect(),
+            Self::Absent => Vec::new(),
         }
     }
 
@@ -170,6 +198,7 @@ impl Firmware {
         let checksum_valid = match self {
             Self::Vtd(table) => table.checksum_valid,
             Self::Amdvi(table) => table.checksum_valid,
+            Self::Absent => true,
         };
         if !checksum_valid {
             findings.push(Finding { table: self.table(), offset: None, oddity: Oddity::Checksum });
@@ -192,6 +221,7 @@ impl Firmware {
                     add(refused.offset, Oddity::Refused(refused.refusal.to_string()));
                 }
             }
+            Self::Absent => {}
         }
         findings
     }

@@ -198,7 +198,10 @@ impl Plan {
     }
 
     fn topology(&self, functions: &BTreeMap<PciAddress, Function>) -> Topology {
-        Topology::new(functions, &|device| self.firmware.alias_of(device))
+        match &self.firmware {
+            Firmware::Absent => Topology::apart(functions),
+            firmware => Topology::new(functions, &|device| firmware.alias_of(device)),
+        }
     }
 
     /// Where a function belongs.

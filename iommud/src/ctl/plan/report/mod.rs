@@ -19,6 +19,7 @@ use iommu_engine::acpi::dmar::Dmar;
 use iommu_engine::acpi::ivrs::Ivrs;
 use iommu_engine::error::StartError;
 use iommu_engine::machine::plan::{Finding, Firmware, Given, LeftOut, Oddity, Plan};
+use iommu_engine::policy::WithoutIommu;
 use serde::Serialize;
 
 use self::probe::Probe;
@@ -33,6 +34,8 @@ pub struct Report {
     made_from: String,
     /// Why iommud would not start.
     would_not_start: Option<String>,
+    /// Whether the machine has no IOMMU, and iommud would serve drivers all the same.
+    without_iommu: bool,
     units: Vec<UnitRow>,
     /// The memory that firmware reserves and that would be reserved.
     reserved: Vec<MemoryRow>,
@@ -58,6 +61,7 @@ impl Report {
         let mut report = Self {
             made_from: made_from(&input),
             would_not_start: None,
+            without_iommu: false,
             units: Vec::new(),
             reserved: Vec::new(),
             devices: Vec::new(),
@@ -80,6 +84,7 @@ impl Report {
 
     fn fill(&mut self, plan: &Plan, input: &Input) {
         let probe = Probe::new(plan, input.functions.as_ref());
+        self.without_iommu = matches!(plan.firmware(), Firmware::Absent);
         let bases: Vec<_> = plan.units().iter().map(|unit| unit.base).collect();
         self.policy = policy::warnings(&input.policy, Some(&bases));
         self.units = rows::units(plan, &probe);
@@ -122,6 +127,7 @@ fn plan(input: &Input) -> Result<Plan, StartError> {
     let firmware = match (&input.dmar, &input.ivrs) {
         (Some(table), _) => Firmware::Vtd(Dmar::parse(&table.bytes)?),
         (None, Some(table)) => Firmware::Amdvi(Ivrs::parse(&table.bytes)?),
+        (None, None) if input.policy.without_iommu == WithoutIommu::Unprotected => Firmware::Absent,
         (None, None) => return Err(StartError::NoIommu),
     };
     let functions = match &input.functions {

@@ -81,13 +81,6 @@ pub(super) struct GroupRow {
     pub(super) fault: Option<String>,
 }
 
-fn kind(plan: &Plan) -> &'static str {
-    match plan.firmware() {
-        Firmware::Vtd(_) => "VT-d",
-        Firmware::Amdvi(_) => "AMD-Vi",
-    }
-}
-
 pub(super) fn units(plan: &Plan, probe: &Probe) -> Vec<UnitRow> {
     let row = |(unit, planned): (usize, &PlannedUnit)| {
         let id = UnitId(unit as u16);
@@ -96,7 +89,7 @@ pub(super) fn units(plan: &Plan, probe: &Probe) -> Vec<UnitRow> {
         let devices = plan.devices().values().filter(|it| it.unit == Some(id) && it.is_endpoint());
         UnitRow {
             unit,
-            kind: kind(plan),
+            kind: plan.firmware().kind(),
             segment: planned.segment,
             registers: planned.base.to_string(),
             register_bytes: planned.register_bytes,
@@ -145,6 +138,7 @@ pub(super) fn memory(plan: &Plan) -> Vec<MemoryRow> {
                 add(memory.offset, range, vec![devices]);
             }
         }
+        Firmware::Absent => {}
     }
     rows
 }

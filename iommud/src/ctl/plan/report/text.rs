@@ -15,7 +15,7 @@ pub(super) fn write(report: &Report) -> String {
         text += &format!("\niommud WOULD NOT START: {why}\n");
     } else {
         let sections = [
-            units(&report.units),
+            units(&report.units, no_units(report)),
             memory(&report.reserved),
             devices(&report.devices),
             groups(&report.groups),
@@ -44,7 +44,8 @@ pub(super) fn write(report: &Report) -> String {
     text
 }
 
-fn units(units: &[UnitRow]) -> String {
+/// `none` is what is said where there is no unit.
+fn units(units: &[UnitRow], none: &str) -> String {
     let mut table = Table::new(&[
         "UNIT ",
         "KIND",
@@ -75,7 +76,7 @@ fn units(units: &[UnitRow]) -> String {
         }
         table.row(cells, notes);
     }
-    table.finish("the table names no unit")
+    table.finish(none)
 }
 
 fn memory(memory: &[MemoryRow]) -> String {
@@ -154,6 +155,14 @@ fn groups(groups: &[GroupRow]) -> String {
     table.finish("")
 }
 
+fn no_units(report: &Report) -> &'static str {
+    if report.without_iommu {
+        "NO IOMMU: devices are NOT CONFINED, and drivers would be served all the same"
+    } else {
+        "the table names no unit"
+    }
+}
+
 fn summary(report: &Report) -> String {
     let used = report.units.iter().filter(|unit| unit.state == "used").count();
     let reaching = |what: &[&str]| {
@@ -161,6 +170,9 @@ fn summary(report: &Report) -> String {
     };
     let confined = reaching(&["nothing", "reserved"]);
     let open = reaching(&["ALL MEMORY", "EVERYTHING"]);
+    if report.without_iommu {
+        return format!("iommud would confine none of {}", count(open, "device"));
+    }
     let units = format!("iommud would use {used} of {}", count(report.units.len(), "unit"));
     if report.devices.is_empty() {
         return units;

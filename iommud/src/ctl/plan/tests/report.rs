@@ -64,6 +64,18 @@ fn what_the_policy_changes_is_told_where_it_does() {
 }
 
 #[test]
+fn a_machine_without_an_iommu_is_refused_or_told_as_not_confined() {
+    let input = Input { functions: printed(&intel()), ..Input::default() };
+    let refused = Report::new(input.clone());
+    assert!(refused.refuses());
+    assert!(refused.text().contains("WOULD NOT START: the firmware describes no IOMMU"));
+    let policy = parse(b"(without_iommu: unprotected)").unwrap();
+    let report = Report::new(Input { policy, ..input });
+    assert_eq!(report.text(), include_str!("golden/none.txt"));
+    assert!(!report.refuses() && report.json().contains("\"without_iommu\": true"));
+}
+
+#[test]
 fn an_amd_machine_is_told_with_what_is_refused() {
     let report = Report::new(amd_s());
     assert_eq!(report.text(), include_str!("golden/amd.txt"));

@@ -1,0 +1,83 @@
+//! A machine whose firmware describes no IOMMU.
+
+use dma_types::Iova;
+use iommu_engine::engine::{Confinement, Engine, MapSpec};
+use iommu_engine::error::{EngineError, StartError};
+use iommu_engine::platform::BufferRuns;
+use iommu_engine::policy::{IgnoredUnit, Policy, WithoutIommu};
+use iommu_sim::MachineConfig;
+use iommud::platform::sim::SimPlatform;
+
+use crate::rig::{Rig, edu, whole};
+
+fn unprotected() -> Policy {
+    Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() }
+}
+
+#[test]
+fn r1_without_a_word_of_the_policy_there_is_no_start_and_the_error_says_which_word() {
+    let mut platform = SimPlatform::new(MachineConfig::without_units()).unwrap();
+    let error = Engine::start(&mut platform, Policy::default()).unwrap_err();
+    assert_eq!(error, StartError::NoIommu);
+    assert!(error.to_string().ends_with("say `without_iommu: unprotected` in the policy"));
+}
+
+#[test]
+fn r1_units_that_are_not_used_are_not_none() {
+    let base = dma_types::PhysAddr::new(0xfed9_0000);
+    let ignored_units = vec![IgnoredUnit { base, reason: "it hangs".into() }];
+    let policy = Policy { ignored_units, ..unprotected() };
+    let mut rig = Rig::with_policy(MachineConfig::default(), policy);
+    assert!(rig.engine.has_iommu());
+    assert_eq!(rig.engine.confinement(edu()), Confinement::UnitNotUsed);
+    let refused = rig.engine.create_domain(&mut rig.platform, &[edu()]);
+    assert_eq!(refused, Err(EngineError::UnitNotWorking(edu())));
+}
+
+#[test]
+fn on_a_machine_with_an_iommu_the_word_changes_nothing() {
+    let mut rig = Rig::with_policy(MachineConfig::default(), unprotected());
+    assert_eq!(rig.engine.confinement(edu()), Confinement::Confined);
+    assert!(rig.write(0x2_0000_0000, &[1]).is_err());
+    rig.check();
+}
+
+#[test]
+fn memory_is_mapped_where_it_is_or_not_at_all() {
+    let mut rig = Rig::with_policy(MachineConfig::without_units(), unprotected());
+    assert_eq!(rig.engine.confinement(edu()), Confinement::NoIommu);
+    let before = rig.platform.usage();
+    let domain = rig.attach(edu());
+    let run = rig.platform.alloc_contiguous_run(0x5000).unwrap();
+    let start = rig.platform.segments(run)[0].start;
+    let mut map = |spec: MapSpec| {
+        rig.engine.map(&mut rig.platform, domain, &spec).map(|(iova, completion)| {
+            assert_eq!(completion, Default::default(), "there is nothing to wait for");
+            iova
+        })
+    };
+    let spec = whole(run, 0x5000);
+    let just_below = Iova::new(start.get() + 0x4ffe);
+    for unsuitable in [MapSpec { limit: just_below, ..spec }, MapSpec { align: 1 << 40, ..spec }] {
+        assert_eq!(map(unsuitable), Err(EngineError::Unsuitable(start)));
+    }
+    let just_enough = Iova::new(start.get() + 0x4fff);
+    let iova = map(MapSpec { limit: just_enough, ..spec }).unwrap();
+    assert_eq!(iova.get(), start.get());
+    let inside = MapSpec { offset: 0x1000, bytes: 0x1000, ..spec };
+    assert!(matches!(map(inside), Err(EngineError::Iova(_))), "R7");
+    let scattered = rig.run(0x5000);
+    let refused = rig.engine.map(&mut rig.platform, domain, &whole(scattered, 0x5000));
+    assert_eq!(refused, Err(EngineError::InPieces(4)));
+    rig.write(iova.get(), b"there").unwrap();
+    let destroyed = rig.engine.destroy_domain(&mut rig.platform, domain);
+    assert_eq!(destroyed, Err(EngineError::DomainInUse(domain)));
+    rig.unmap(domain, iova, 0x5000);
+    let completion = rig.engine.detach(&mut rig.platform, edu()).unwrap();
+    assert_eq!(completion, Default::default());
+    rig.engine.destroy_domain(&mut rig.platform, domain).unwrap();
+    rig.platform.free_run(run);
+    rig.platform.free_run(scattered);
+    assert_eq!(rig.platform.usage(), before);
+    rig.check();
+}

@@ -1,0 +1,145 @@
+//! A machine without an IOMMU, where the policy lets drivers be served.
+
+use iommu_engine::platform::ConfigSpace;
+use iommu_engine::policy::{Policy, WithoutIommu};
+use iommu_sim::{Blocked, MachineConfig};
+use libdma::device::{MapRequest, Mapped};
+use libdma::protocol::call::{BufferInfo, Hello, Opcode, Welcome, access_code};
+use libdma::protocol::derive::{Allocate, Kind};
+use libdma::{Access, Coherent, Device, Error, Handle};
+use zerocopy::little_endian::{U32, U64};
+
+use crate::rig::{Rig, edu};
+
+fn rig() -> Rig {
+    let policy = Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() };
+    Rig::with(MachineConfig::without_units().with_root_port(), policy)
+}
+
+fn is_bus_master(rig: &Rig) -> bool {
+    rig.service.lock().platform_mut().config_read(edu(), 4) & 1 << 2 != 0
+}
+
+#[test]
+fn a_driver_gets_memory_at_its_physical_address_and_is_told_that_nothing_confines_it() {
+    let rig = rig();
+    let device = rig.open();
+    assert!(!device.is_confined() && device.write_implies_read());
+    let value = Coherent::<[u64]>::new(&device, 1024, Access::Read, "value").unwrap();
+    value.write(1023, 7).unwrap();
+    let last = value.iova_of(1023).unwrap();
+    assert_eq!(rig.device_reads(last.get(), 8).unwrap(), 7u64.to_le_bytes());
+    let mapping = &rig.json("mappings")[0];
+    assert_eq!(mapping["iova"], mapping["physical"]);
+    assert_eq!((&mapping["pieces"], &mapping["access"]), (&1.into(), &"rw".into()));
+    // Nothing enforces the direction.
+    rig.device_writes(last.get(), &[1; 8]).unwrap();
+    assert_eq!(value.read(1023), Ok(0x0101_0101_0101_0101));
+    drop((value, device));
+    assert_eq!((rig.usage().live_runs, rig.json("domains")), (0, serde_json::json!([])));
+    rig.check();
+}
+
+#[test]
+fn what_a_device_cannot_reach_as_it_is_is_a_typed_error_and_leaves_nothing() {
+    let rig = rig();
+    let mut device = rig.open();
+    let before = rig.usage();
+    let longer = (4 << 20) + 4096;
+    let refused = device.allocate(longer, Some(Access::Read), "longer than any piece");
+    assert_eq!(refused.err(), Some(Error::NotContiguous));
+    // Not mapped yet it may be in pieces, of which each alone can be mapped.
+    let scattered = device.allocate(longer, None, "in pieces").unwrap();
+    let map = |offset, bytes| {
+        device.map(&[MapRequest { buffer: &scattered, offset, bytes, access: Access::Read }])
+    };
+    assert_eq!(map(0, longer), Err(Error::NotContiguous));
+    let page = map(4096 * 3, 4096).unwrap();
+    assert_eq!(map(4096 * 3, 4096), Err(Error::AlreadyMapped), "R7: there it is already");
+    let part = Mapped { bytes: 2048, ..page[0] };
+    assert_eq!(device.unmap(&[part]), Err(Error::NotMapped), "R7: not exactly one mapping");
+    device.unmap(&page).unwrap();
+    assert_eq!(device.unmap(&page), Err(Error::NotMapped));
+    drop(scattered);
+    device.set_dma_mask(32).unwrap();
+    let refused = device.allocate(4096, Some(Access::Read), "beyond the mask");
+    assert_eq!(refused.err(), Some(Error::NoAddressSpace));
+    assert_eq!(rig.usage(), before);
+    rig.check();
+}
+
+#[test]
+fn r4_bus_mastering_ends_before_the_memory_of_a_dead_driver_is_anyone_elses() {
+    let rig = rig();
+    let (dies, other) = (rig.open(), "0000:01:00.0".parse().unwrap());
+    let other = Device::open(rig.transport(), other).unwrap();
+    let (buffer, address) = mortal(&dies);
+    // Its handle may be the first that the system closes.
+    drop(buffer);
+    assert!(is_bus_master(&rig));
+    rig.device_writes(address, &[1; 8]).unwrap();
+    let next = other.allocate(4096, Some(Access::ReadWrite), "next").unwrap();
+    assert_ne!(next.iova().unwrap().get(), address);
+    drop(dies);
+    assert!(!is_bus_master(&rig));
+    assert_eq!(rig.device_writes(address, &[2; 8]), Err(Blocked::NotMaster));
+    assert_eq!(rig.usage().live_runs, 1);
+    drop(next);
+    rig.check();
+}
+
+/// A buffer that ends as its driver's death ends it: with its handle, and nothing said before.
+fn mortal(device: &Device) -> (Handle, u64) {
+    let request = Allocate {
+        kind: U32::new(Kind::Allocate as u32),
+        access: U32::new(access_code(Access::ReadWrite)),
+        bytes: U64::new(4096),
+        align: U64::new(4096),
+        limit: U64::new(device.limit().get()),
+        label: Allocate::label("at work"),
+    };
+    let handle = device.handle().derive(&request).unwrap();
+    let _: Welcome = handle.call(Opcode::Hello, &Hello::new()).unwrap();
+    let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0]).unwrap();
+    (handle, info.iova.get())
+}
+
+#[test]
+fn each_function_is_alone_and_one_driver_at_a_time_holds_it() {
+    let rig = rig();
+    let device = rig.open();
+    assert_eq!(rig.open_again().err(), Some(Error::DeviceBusy));
+    let bridge = Device::open(rig.transport(), "0000:00:03.0".parse().unwrap());
+    assert_eq!(bridge.err(), Some(Error::NoSuchDevice));
+    let nowhere = Device::open(rig.transport(), "0000:00:09.0".parse().unwrap());
+    assert_eq!(nowhere.err(), Some(Error::NoSuchDevice));
+    let second = Device::open(rig.transport(), "0000:01:00.0".parse().unwrap()).unwrap();
+    assert_ne!(device.domain(), second.domain());
+    drop(device);
+    assert_eq!(rig.open().generation(), 2);
+    rig.check();
+}
+
+#[test]
+fn every_report_says_that_nothing_is_confined() {
+    let rig = rig();
+    let device = rig.open();
+    let _ring = Coherent::<u64>::new(&device, Access::Read, "ring").unwrap();
+    assert_eq!(rig.text("units"), "no IOMMU: devices are NOT CONFINED\n");
+    assert_eq!(rig.text("devices"), include_str!("golden/devices_without_iommu.txt"));
+    assert_eq!(rig.text("groups"), include_str!("golden/groups_without_iommu.txt"));
+    assert_eq!(rig.text("domains"), include_str!("golden/domains_without_iommu.txt"));
+    let setting = &rig.json("config")[0];
+    assert_eq!(
+        (&setting["name"], &setting["value"]),
+        (&"IOMMU".into(), &"NONE: devices are NOT CONFINED".into())
+    );
+    for row in rig.json("devices").as_array().unwrap() {
+        assert_eq!(
+            (&row["state"], &row["unit"]),
+            (&"NOT CONFINED".into(), &serde_json::Value::Null)
+        );
+        assert_eq!(row["why"], "it reaches all memory, for this machine has no IOMMU");
+    }
+    assert_eq!(rig.json("domains")[0]["format"], "none: NOT CONFINED");
+}
