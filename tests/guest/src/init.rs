@@ -6,15 +6,15 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use rig::case::{Verdict, opening};
-use rig::process::{ProcessError, run};
-use rig::report::Tally;
+use agent::case::{Verdict, opening};
+use agent::run::Spec;
+use agent::tally::Tally;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::cases::{CASES, Spec};
+use crate::cases::CASES;
 use crate::devices;
 use crate::failure::{Failure, Outcome};
 
@@ -80,33 +80,15 @@ fn prepare() -> Outcome {
 fn report(verdicts: &mut File, spec: &Spec) -> io::Result<Verdict> {
     // Told first, so that the rig knows where a guest died.
     verdicts.write_all(opening(spec.name).as_bytes())?;
-    let mut case = Command::new("/proc/self/exe");
-    case.args(["case", spec.name]).env("PATH", "/bin").env("RUST_BACKTRACE", "0");
-    let (verdict, lines) = match run(case, spec.limit) {
-        Ok(end) if end.status.success() => (Verdict::Ok, Vec::new()),
-        Ok(end) => {
-            let why = end
-                .lines
-                .iter()
-                .rfind(|line| !line.trim().is_empty() && !line.contains("note: run with"));
-            let why = why.map_or_else(|| end.status.to_string(), |line| line.trim().to_owned());
-            (Verdict::Failed(why), end.lines)
-        }
-        Err(error) => (Verdict::Failed(why_not(&error)), error.lines().to_vec()),
-    };
+    let mut agent = Command::new("/proc/self/exe");
+    agent.env("PATH", "/bin");
+    let (verdict, lines) = spec.run_apart(agent);
     writeln!(verdicts, "{verdict}")?;
     for line in lines {
         writeln!(verdicts, "  {line}")?;
     }
     clear_away();
     Ok(verdict)
-}
-
-fn why_not(error: &ProcessError) -> String {
-    match error {
-        ProcessError::TimedOut { limit, .. } => format!("not done after {} s", limit.as_secs()),
-        other => other.to_string(),
-    }
 }
 
 /// Ends whatever a case has left running. To process 1, the group of this number is everybody else.

@@ -4,7 +4,6 @@
 mod cases;
 mod devices;
 mod dma;
-mod failure;
 mod huge_pages;
 mod init;
 mod map;
@@ -15,6 +14,8 @@ mod traces;
 mod unit;
 
 use std::process::ExitCode;
+
+use agent::failure;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

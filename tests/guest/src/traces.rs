@@ -1,9 +1,9 @@
 //! What drivers leave behind, if they leave anything.
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::huge_pages;
 use crate::programs::wait_until;
-use crate::reports::{self, Device, Setting};
+use crate::reports::{self, Device};
 
 /// What there was before a driver came.
 pub(crate) struct Traces {
@@ -38,8 +38,5 @@ fn states() -> Outcome<Vec<(String, String)>> {
 
 /// How many handles are open, as `config` has it.
 fn open_handles() -> Outcome<u64> {
-    let settings: Vec<Setting> = reports::rows("config")?;
-    let setting = settings.iter().find(|setting| setting.name == "open handles");
-    let setting = setting.ok_or_else(|| Failure("config has no open handles".into()))?;
-    Ok(setting.value.parse()?)
+    Ok(reports::setting("open handles")?.parse()?)
 }

@@ -3,9 +3,10 @@
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use crate::case::{Case, Verdict};
-use crate::process::Process;
-use crate::report::{Report, Tally};
+use crate::report::Report;
+use agent::case::{Case, Verdict};
+use agent::process::Process;
+use agent::tally::Tally;
 
 /// What is left of a boot when its cases have been reported.
 pub struct Boot {

@@ -8,7 +8,7 @@ use std::{env, fs, io};
 use thiserror::Error;
 
 use crate::cargo::scratch_dir;
-use crate::process::{ProcessError, run};
+use agent::process::{ProcessError, run};
 
 const APT_LIMIT: Duration = Duration::from_secs(600);
 

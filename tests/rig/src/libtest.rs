@@ -1,6 +1,6 @@
 //! What `cargo test` prints, counted. (Its JSON form needs a nightly compiler.)
 
-use crate::report::Tally;
+use agent::tally::Tally;
 
 /// One test program, or one crate's doc tests, and how its tests went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

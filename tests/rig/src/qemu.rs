@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::debian::{Need, on_path};
-use crate::process::run;
+use agent::process::run;
 
 /// The emulator, when the variable `QEMU` does not name another.
 const PROGRAM: &str = "qemu-system-x86_64";

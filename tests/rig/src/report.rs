@@ -1,55 +1,13 @@
 //! What the person before the terminal reads: cases, subtotals, and one last line that scripts read too.
 
-use std::fmt;
 use std::io::{self, IsTerminal};
-use std::ops::AddAssign;
 use std::time::Instant;
 
-use crate::case::{Case, Verdict};
+use agent::case::{Case, Verdict};
+use agent::tally::Tally;
 
 /// How many lines of a program's output are shown below a failure.
 const SHOWN: usize = 60;
-
-/// Cases counted by their verdicts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Cases that hold.
-    pub passed: usize,
-    /// Cases that do not, and suites that could not run.
-    pub failed: usize,
-    /// Cases that were left out.
-    pub skipped: usize,
-}
-
-impl Tally {
-    /// All cases.
-    pub fn total(self) -> usize {
-        self.passed + self.failed + self.skipped
-    }
-
-    /// Counts one more.
-    pub fn count(&mut self, verdict: &Verdict) {
-        match verdict {
-            Verdict::Ok => self.passed += 1,
-            Verdict::Failed(_) => self.failed += 1,
-            Verdict::Skipped(_) => self.skipped += 1,
-        }
-    }
-}
-
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
-    }
-}
 
 /// Everything one run of the rig reports.
 pub struct Report {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rustix::process::Signal;
+use agent::signal::Signal;
 
 use crate::failure::{Outcome, require};
 use crate::programs::{run, start_iommud};
@@ -64,7 +64,7 @@ pub(super) fn a_second_one_is_refused() -> Outcome {
 
 pub(super) fn ends_when_told() -> Outcome {
     let iommud = start_iommud()?;
-    iommud.signal(Signal::TERM)?;
+    iommud.signal(Signal::Term)?;
     iommud.finish()?.expect(0)?.line("iommud: told to end")?;
     require!(!Path::new(SOCKET).exists(), "its socket is still there");
     Ok(())

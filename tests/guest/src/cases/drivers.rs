@@ -1,6 +1,6 @@
 //! Drivers that do what they should: data goes to the device and back.
 
-use rustix::process::Signal;
+use agent::signal::Signal;
 
 use crate::devices::{self, Function};
 use crate::failure::{Failure, Outcome, require};
@@ -61,7 +61,7 @@ impl<'a> Driver<'a> {
     /// Stops it after its first round.
     fn pause(mut self) -> Outcome<Self> {
         self.said = self.program.wait_line("round 1/3")?;
-        self.program.signal(Signal::STOP)?;
+        self.program.signal(Signal::Stop)?;
         Ok(self)
     }
 
@@ -97,7 +97,7 @@ impl<'a> Driver<'a> {
 
     /// Lets it go on to its end, which must be a good one.
     fn go_on(self) -> Outcome {
-        self.program.signal(Signal::CONT)?;
+        self.program.signal(Signal::Continue)?;
         let end = self.program.finish()?.expect(0)?;
         for round in ["round 1/3", "round 2/3", "round 3/3"] {
             let line = end.line(round)?;

@@ -7,8 +7,8 @@ use crate::failure::{Outcome, require};
 use crate::huge_pages::{HUGE_PAGE, HugePages};
 use crate::unit::Unit;
 use crate::{devices, dma, physical};
+use agent::process::run;
 use edud::Direction;
-use rig::process::run;
 
 /// `edu`'s registers (QEMU `docs/specs/edu.rst`): what it is, and one that gives back the inverse of
 /// what was written to it.

@@ -10,29 +10,8 @@ mod machine;
 mod sessions;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::failure::{Failure, Outcome};
-
-/// A case: a name for the property, the time it may take, and what it does.
-pub(crate) struct Spec {
-    /// One word.
-    pub(crate) name: &'static str,
-    /// Time in the guest, which is much slower than its host.
-    pub(crate) limit: Duration,
-    run: fn() -> Outcome,
-}
-
-impl Spec {
-    const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, limit: Duration::from_secs(20), run }
-    }
-
-    /// A case that lets devices move much, each transfer in 100 ms.
-    const fn long(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, limit: Duration::from_secs(60), run }
-    }
-}
+use agent::run::Spec;
 
 /// All cases, in the order in which they run: those of the machine before any iommud has changed it.
 pub(crate) const CASES: &[Spec] = &[
@@ -75,15 +54,11 @@ pub(crate) const CASES: &[Spec] = &[
 
 /// Runs one case in this process. What it says on failure is the last line it writes.
 pub(crate) fn run(name: &str) -> ExitCode {
-    let Some(spec) = CASES.iter().find(|spec| spec.name == name) else {
-        eprintln!("there is no case {name}");
-        return ExitCode::from(2);
-    };
-    match (spec.run)() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(why)) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
+    match CASES.iter().find(|spec| spec.name == name) {
+        Some(spec) => spec.run_here(),
+        None => {
+            eprintln!("there is no case {name}");
+            ExitCode::from(2)
         }
     }
 }

@@ -11,8 +11,8 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use std::{env, fs, process};
 
+use agent::process::{Finished, Process, run};
 use rig::cargo::{cargo, diagnostics, executables};
-use rig::process::{Finished, Process, run};
 use serde_json::Value;
 
 /// The simulated device's vendor and device, as `iommuctl devices` has them.

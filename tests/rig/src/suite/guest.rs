@@ -10,9 +10,9 @@ use crate::boot::boot;
 use crate::cargo::{cargo, diagnostics, executables, scratch_dir, target_dir};
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
-use crate::process::run as run_process;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
+use agent::process::run as run_process;
 
 /// The packages whose programs are put on the guest's path. The first is its init.
 const PACKAGES: [&str; 3] = ["guest", "iommud", "edud"];

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::cargo::cargo;
 use crate::debian::{Need, install, on_path};
 use crate::libtest;
-use crate::process::run as run_process;
-use crate::report::{Report, Tally};
+use crate::report::Report;
+use agent::process::run as run_process;
+use agent::tally::Tally;
 
 /// A cold build of everything and all the tests take some minutes on two cores.
 const LIMIT: Duration = Duration::from_secs(900);

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::boot::boot;
 use crate::cargo::{cargo, diagnostics, executables, scratch_dir};
-use crate::case::{Case, Verdict};
 use crate::debian::install;
-use crate::process::run as run_process;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
+use agent::case::{Case, Verdict};
+use agent::process::run as run_process;
 
 /// A machine that the guest is booted on, and which of its cases are run there.
 struct Variant {

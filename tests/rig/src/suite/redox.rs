@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::cargo::{root, target_dir};
 use crate::debian::{Need, install};
-use crate::process::run as run_process;
 use crate::report::Report;
 use crate::suite::host::check;
+use agent::process::run as run_process;
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";

@@ -1,7 +1,8 @@
 //! Why a case failed, in words.
 
 /// Any error, as the sentence it says.
-pub(crate) struct Failure(pub(crate) String);
+#[derive(Debug)]
+pub struct Failure(pub String);
 
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
@@ -10,9 +11,10 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 /// What a case, or a step of it, comes to.
-pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// Ends a case with a sentence, unless something holds.
+#[macro_export]
 macro_rules! require {
     ($condition:expr, $($sentence:tt)+) => {
         if !$condition {
@@ -20,4 +22,4 @@ macro_rules! require {
         }
     };
 }
-pub(crate) use require;
+pub use crate::require;

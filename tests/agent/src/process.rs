@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
+
+use crate::signal::{self, Signal};
 
 /// How often a wait looks whether the process still lives.
 const TICK: Duration = Duration::from_millis(20);
@@ -129,7 +130,7 @@ impl Process {
 
     /// Sends a signal. An error if the process has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+        signal::send(self.child.id(), signal)
     }
 
     /// Waits for a line that contains `text` and gives it back, skipping the lines before it.
@@ -212,7 +213,7 @@ impl Process {
             let _ = self.child.kill();
             for pid in descendants {
                 // It may have ended meanwhile, which is what was wanted.
-                let _ = kill_process(pid, Signal::KILL);
+                let _ = signal::send(pid, Signal::Kill);
             }
             self.ended = self.child.wait().ok().map(Ended::now);
         }
@@ -244,8 +245,9 @@ fn spawn(command: &mut Command) -> io::Result<(Child, PipeReader)> {
 }
 
 /// Everything that descends from a process now, parents before their children. They stay in our process group, so that Ctrl-C on a
-/// terminal reaches them all; that is why they are found by parentage.
-fn descendants(root: u32) -> Vec<Pid> {
+/// terminal reaches them all; that is why they are found by parentage. Redox does not tell it: there only the process itself is
+/// killed.
+fn descendants(root: u32) -> Vec<u32> {
     let mut children = BTreeMap::<u32, Vec<u32>>::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
@@ -259,7 +261,7 @@ fn descendants(root: u32) -> Vec<Pid> {
     let mut queue = vec![root];
     while let Some(pid) = queue.pop() {
         for child in children.remove(&pid).unwrap_or_default() {
-            found.extend(i32::try_from(child).ok().and_then(Pid::from_raw));
+            found.push(child);
             queue.push(child);
         }
     }

@@ -1,5 +1,5 @@
 //! The line in which a guest reports a case: `case NAME ... ok`, `case NAME ... FAILED: why` or
-//! `case NAME ... skipped: why`. When it is done, it says so with its [`Tally`](crate::report::Tally).
+//! `case NAME ... skipped: why`. When it is done, it says so with its [`Tally`](crate::tally::Tally).
 
 use std::fmt;
 
