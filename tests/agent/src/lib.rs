@@ -6,11 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod case;
 pub mod failure;
+pub mod machine;
 pub mod process;
 pub mod programs;
 pub mod reports;
 pub mod run;
 pub mod signal;
 pub mod tally;
+pub mod traces;

@@ -29,6 +29,8 @@ pub struct Abilities {
     pub address_bits: u8,
     /// Depths of page tables.
     pub levels: Vec<u8>,
+    /// Without them, what a device may write it may also read.
+    pub zero_length_reads: bool,
     /// Whether it was translating when iommud found it.
     pub found_translating: bool,
 }

@@ -4,8 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use agent::bench::Bench;
+
 use crate::failure::{Failure, Outcome, require};
 use crate::map::Map;
+use crate::unit::Unit;
 
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
 
@@ -49,6 +52,13 @@ pub(crate) fn both_edus() -> Outcome<[Function; 2]> {
 pub(crate) fn edu() -> Outcome<Function> {
     let [edu, _] = both_edus()?;
     Ok(edu)
+}
+
+/// A driver of the first, and what the unit in front of it can do.
+pub(crate) fn bench() -> Outcome<Bench> {
+    let unit = Unit::find()?;
+    let (tells, write_only) = (unit.tells_what_it_blocks(), unit.can_map_write_only()?);
+    Ok(Bench { device: edu()?.name(), tells, write_only })
 }
 
 impl Function {

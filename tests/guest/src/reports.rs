@@ -1,8 +1,7 @@
 //! What `iommuctl --json` says.
 
 pub(crate) use agent::reports::{
-    Device, Fault, Group, Mapping, Unit, device, domains, mapping, mappings, parse_address, rows,
-    setting, units,
+    Group, Mapping, Unit, device, domains, mapping, mappings, rows, units,
 };
 
 use crate::failure::Outcome;

@@ -1,19 +1,19 @@
 //! Accesses that must be blocked, and be reported with device, address and direction.
 
+use agent::bench::{PAGE, address_of};
 use edud::Direction;
 
 use crate::devices::{self, Function};
 use crate::dma;
-use crate::failure::{Failure, Outcome, require};
+use crate::failure::{Outcome, require};
 use crate::huge_pages::HugePages;
-use crate::programs::{End, Program, run, start_iommud};
-use crate::reports::{self, Fault, parse_address, wait_for_fault};
+use crate::programs::{Program, run, start_iommud};
+use crate::reports::{self, wait_for_fault};
 use crate::traces::Traces;
 use crate::unit::Unit;
 
 /// How many bytes a transfer moves: less than a page.
 const BYTES: u64 = 512;
-const PAGE: u64 = 4096;
 
 pub(super) fn r1_without_a_domain() -> Outcome {
     let _iommud = start_iommud()?;
@@ -74,15 +74,9 @@ pub(super) fn read_only() -> Outcome {
 
 /// On a unit that cannot do that, driver and user are told so.
 pub(super) fn write_only() -> Outcome {
-    if Unit::find()?.can_map_write_only()? {
-        return rogue("write-only", "read", 0, &[]);
-    }
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
-    let end = run("edud", &["--rogue", "write-only"])?.expect(3)?;
-    end.line("this IOMMU cannot map memory for writing alone: see iommuctl units")?;
-    let note = "cannot map write-only: what a device may write it may also read";
-    run("iommuctl", &["units"])?.expect(0)?.line(note)?;
+    devices::bench()?.write_only_is_blocked_or_refused()?;
     before.wait_for_return()
 }
 
@@ -99,37 +93,21 @@ pub(super) fn physical() -> Outcome {
     driver.wait_line("holding")?;
     let canary = HugePages::new(1)?;
     for place in [reports::mapping("edud hold in")?.physical, canary.first()] {
-        let address = format!("{place:#x}");
-        let name = edu.name();
-        let arguments =
-            ["--device", &name, "--dma-mask", "64", "--rogue", "physical", "--address", &address];
-        let blocked = address_of(&run("edud", &arguments)?.expect(0)?)?;
+        let (address, name) = (format!("{place:#x}"), edu.name());
+        let rogue = ["--dma-mask", "64", "--rogue", "physical", "--address", &address];
+        let end = devices::bench()?.edud(&rogue)?.expect(0)?;
+        let blocked = address_of(&end)?;
         require!(blocked == place, "it was {blocked:#x} and not {place:#x} that was blocked");
         wait_for_fault(&name, "read", place)?;
     }
     Ok(())
 }
 
-/// Lets a driver misbehave, and checks that nothing else was blocked than one access to the page `beyond`
-/// bytes after that of the address it tells.
+/// Lets a driver misbehave, and checks that one access to the page `beyond` bytes after that of the address it tells
+/// was blocked.
 fn rogue(kind: &str, tried: &str, beyond: u64, further: &[&str]) -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
-    let name = devices::edu()?.name();
-    let arguments = [&["--device", &name, "--rogue", kind], further].concat();
-    let end = run("edud", &arguments)?.expect(0)?;
-    let page = (address_of(&end)? & !(PAGE - 1)) + beyond;
-    wait_for_fault(&name, tried, page)?;
-    let faults: Vec<Fault> = reports::rows("faults")?;
-    let only = faults.len() == 1 || !Unit::find()?.tells_what_it_blocks();
-    require!(only, "more was blocked than that: {faults:x?}");
+    devices::bench()?.is_blocked(kind, tried, beyond, further)?;
     before.wait_for_return()
-}
-
-/// The address that a rogue's device put on the bus, where it was blocked.
-fn address_of(end: &End) -> Outcome<u64> {
-    let line = end.line(": blocked (")?;
-    let mut words = line.split([' ', ':']);
-    let address = words.find_map(parse_address);
-    address.ok_or_else(|| Failure(format!("there is no address in {line:?}")))
 }

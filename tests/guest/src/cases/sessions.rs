@@ -28,12 +28,7 @@ pub(super) fn a_second_opener_is_refused() -> Outcome {
 pub(super) fn more_than_a_buffer_is_refused() -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
-    let end = run("edud", &["--over-map"])?.expect(0)?;
-    for whom in ["for the device", "for this process"] {
-        let line = end.line(whom)?;
-        let refused = line.ends_with("refused: the range reaches beyond the end of the buffer");
-        require!(refused, "it said {line:?}");
-    }
+    devices::bench()?.more_than_a_buffer_is_refused()?;
     before.wait_for_return()
 }
 
@@ -41,10 +36,7 @@ pub(super) fn a_passed_handle_works() -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
     let name = devices::edu()?.name();
-    // The second does not name the device: it is that of the handle.
-    let passed = ["--device", &name, "--pass-to", "edud", "--rounds", "1"];
-    let end = run("edud", &passed)?.expect(0)?;
-    require!(end.line("round 1/1")?.ends_with("intact"), "the data is not intact");
+    devices::bench()?.a_passed_handle_works(&["edud"])?;
     // Its exit code comes through.
     run("edud", &["--device", &name, "--pass-to", "sh", "-c", "exit 7"])?.expect(7)?;
     before.wait_for_return()
