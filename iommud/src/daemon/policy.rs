@@ -9,7 +9,7 @@ use iommu_service::Service;
 
 use super::log;
 use super::options::Options;
-use crate::policy::{DEFAULT_FILE, PolicyError, absent_units, load, load_default, warnings};
+use crate::policy::{PolicyError, absent_units, load, load_default, warnings};
 
 /// A policy, and where it comes from.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ impl Told {
             return Ok(Self { policy: load(file)?, file: Some(file.clone()) });
         }
         let found = if options.is_simulated() { None } else { load_default()? };
-        let file = found.is_some().then(|| DEFAULT_FILE.into());
-        Ok(Self { policy: found.unwrap_or_default(), file })
+        let (policy, file) = found.map(|(policy, file)| (policy, file.into())).unzip();
+        Ok(Self { policy: policy.unwrap_or_default(), file })
     }
 
     /// Names and values for the report.

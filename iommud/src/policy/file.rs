@@ -9,8 +9,17 @@ use iommu_engine::policy::Policy;
 use super::error::PolicyError;
 use super::text;
 
-/// Where the policy of a machine is.
-pub const DEFAULT_FILE: &str = "/etc/iommud.ron";
+/// Where the policy of a machine may be: what is in the first that is there holds. On Redox, iommud starts from the
+/// initfs, before there is a root file system.
+const DEFAULT_FILES: &[&str] = if cfg!(target_os = "redox") {
+    &["/etc/iommud.ron", "/scheme/initfs/etc/iommud.ron"]
+} else {
+    &["/etc/iommud.ron"]
+};
+
+/// What Redox answers where nobody serves the scheme that a path leads to (ENODEV), as before there is a root file
+/// system.
+const NO_SUCH_SCHEME: i32 = 19;
 
 /// The largest file that is read, in bytes: a thousand rules with their reasons, and little enough that a path
 /// to something else is an answer.
@@ -32,23 +41,32 @@ pub fn load(file: &Path) -> Result<Policy, PolicyError> {
     text::parse(&bytes).map_err(|fault| PolicyError::Wrong { file: file.into(), fault })
 }
 
-/// The machine's policy: that of [`DEFAULT_FILE`], or `None` where there is no such file and what holds is
-/// [`Policy::default`].
+/// The machine's policy and where it is, `/etc/iommud.ron` or on Redox in the initfs; or `None` where there is no such
+/// file and what holds is [`Policy::default`].
 ///
 /// # Errors
 ///
 /// [`PolicyError`]: a policy that cannot be read is not the same as none.
-pub fn load_default() -> Result<Option<Policy>, PolicyError> {
-    load_if_any(Path::new(DEFAULT_FILE))
+pub fn load_default() -> Result<Option<(Policy, &'static Path)>, PolicyError> {
+    for file in DEFAULT_FILES.iter().map(Path::new) {
+        if let Some(policy) = load_if_any(file)? {
+            return Ok(Some((policy, file)));
+        }
+    }
+    Ok(None)
 }
 
 fn load_if_any(file: &Path) -> Result<Option<Policy>, PolicyError> {
     match load(file) {
-        Err(PolicyError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(None)
-        }
+        Err(PolicyError::Unreadable { error, .. }) if is_absent(&error) => Ok(None),
         other => other.map(Some),
     }
+}
+
+/// Whether there is nothing at all where a file was looked for.
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || cfg!(target_os = "redox") && error.raw_os_error() == Some(NO_SUCH_SCHEME)
 }
 
 #[cfg(test)]

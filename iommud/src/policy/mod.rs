@@ -20,5 +20,5 @@ mod warnings;
 mod words;
 
 pub use error::PolicyError;
-pub use file::{DEFAULT_FILE, load, load_default};
+pub use file::{load, load_default};
 pub use warnings::{absent_units, warnings};

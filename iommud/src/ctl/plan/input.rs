@@ -52,7 +52,7 @@ impl Input {
         if options.this_machine() {
             let policy = match told {
                 Some(policy) => Some(policy),
-                None => policy::load_default()?,
+                None => policy::load_default()?.map(|(policy, _)| policy),
             };
             return Ok(Self {
                 dmar: of_this_machine(dmar::table::SIGNATURE)?,
