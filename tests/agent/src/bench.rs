@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::failure::{Failure, Outcome, require};
-use crate::programs::{End, Program, run};
+use crate::programs::{End, Program, run, wait_until};
 use crate::reports::{self, Fault, parse_address, wait_for_fault};
 use crate::traces::Traces;
 
@@ -53,7 +53,9 @@ impl Bench {
         let (before, seen) = (Traces::now()?, faults()?);
         let end = self.edud(&[&["--rogue", kind], words].concat())?.expect(0)?;
         let address = address_of(&end)?;
-        wait_for_fault(self.tells, &self.device, tried, (address & !(PAGE - 1)) + beyond)?;
+        let page = (address & !(PAGE - 1)) + beyond;
+        wait_until("the fault is counted", || Ok(!self.tells || faults()? > seen))?;
+        wait_for_fault(self.tells, &self.device, tried, page)?;
         let faults = faults()?;
         let one = faults == seen + 1 || !self.tells;
         require!(one, "{} accesses were blocked, not one", faults.saturating_sub(seen));
@@ -123,9 +125,9 @@ impl Bench {
     }
 }
 
-/// How many faults are listed.
-pub fn faults() -> Outcome<usize> {
-    Ok(reports::rows::<Fault>("faults")?.len())
+/// How many accesses were blocked, as far as they are listed.
+pub fn faults() -> Outcome<u64> {
+    Ok(reports::rows::<Fault>("faults")?.iter().map(|fault| fault.times).sum())
 }
 
 /// The address that a rogue's device put on the bus, where it was blocked.

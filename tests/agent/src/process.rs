@@ -1,6 +1,7 @@
 //! Child processes on a leash: output line by line, a deadline on every wait, nothing left behind.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -238,10 +239,20 @@ pub fn run(command: Command, limit: Duration) -> Result<Finished, ProcessError> 
 
 fn spawn(command: &mut Command) -> io::Result<(Child, PipeReader)> {
     let (reader, writer) = io::pipe()?;
-    let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn();
+    let child = command.stdin(nothing()?).stdout(writer.try_clone()?).stderr(writer).spawn();
     // The command holds the pipe's other end, which would keep the reader waiting.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     Ok((child?, reader))
+}
+
+/// Something that is empty when read. On Redox by its own name, for before there is a root file system there is no
+/// `/dev/null`.
+fn nothing() -> io::Result<Stdio> {
+    if cfg!(target_os = "redox") {
+        Ok(File::open("/scheme/null")?.into())
+    } else {
+        Ok(Stdio::null())
+    }
 }
 
 /// Everything that descends from a process now, parents before their children. They stay in our process group, so that Ctrl-C on a

@@ -96,6 +96,8 @@ pub struct Fault {
     pub device: String,
     /// `read` or `write`.
     pub tried: String,
+    /// How often it was seen.
+    pub times: u64,
     /// The page.
     #[serde(deserialize_with = "address")]
     pub address: u64,

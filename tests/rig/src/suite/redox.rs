@@ -27,9 +27,9 @@ const NEEDS: [Need; 3] = [
     Need { package: "rust-web-src", present: || Path::new(SOURCE).is_file() },
 ];
 
-/// Every package that is part of the product, lowest first.
-const PACKAGES: [&str; 6] =
-    ["dma-types", "libdma", "iommu-engine", "iommu-service", "iommud", "edud"];
+/// Every package that is part of the product, lowest first, and the self-test.
+const PACKAGES: [&str; 7] =
+    ["dma-types", "libdma", "iommu-engine", "iommu-service", "iommud", "edud", "selftest"];
 
 /// The first check includes the standard library: about half a minute on two cores.
 const LIMIT: Duration = Duration::from_secs(600);

@@ -1,0 +1,89 @@
+//! The cases, one file for each part of the house.
+
+mod absent;
+mod blocked;
+mod ctl;
+mod daemon;
+mod drivers;
+mod killed;
+mod nodes;
+mod sessions;
+
+use agent::machine::Found;
+use agent::run::Spec;
+
+use crate::machine::Machine;
+use crate::needs::Check;
+use crate::needs::Need::Edus;
+
+/// The cases on a machine with an IOMMU, in the order in which they run.
+pub(crate) const CONFINED: &[Check] = &[
+    Check::new(&[], Spec::new("iommud_owns_the_iommu", daemon::owns_the_iommu)),
+    Check::new(&[], Spec::new("iommud_tells_how_it_was_started", daemon::tells_how)),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("a_second_iommud_is_refused_and_harms_nobody", daemon::a_second_one_is_refused),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("iommuctl_reports_as_table_and_as_json", ctl::tables_and_json),
+    ),
+    Check::new(&[], Spec::new("iommuctl_plans_what_iommud_did", ctl::plan)),
+    Check::new(&[Edus(1)], Spec::new("iommuctl_has_its_exit_codes", ctl::exit_codes)),
+    Check::new(&[], Spec::new("nodes_are_read_as_files", nodes::are_files)),
+    Check::new(&[Edus(1)], Spec::new("r3_nodes_refuse_with_typed_errors", nodes::refuse)),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("data_goes_through_translation_and_back", drivers::data_goes_and_comes),
+    ),
+    Check::new(&[Edus(2)], Spec::new("two_drivers_work_at_once_and_apart", drivers::two_at_once)),
+    Check::new(&[Edus(1)], Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read)),
+    Check::new(&[Edus(1)], Spec::new("a_write_to_what_was_unmapped_is_blocked", blocked::write)),
+    Check::new(&[Edus(1)], Spec::new("a_write_past_the_end_is_blocked", blocked::past_the_end)),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r6_a_write_to_a_read_only_mapping_is_blocked", blocked::read_only),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r6_write_only_is_blocked_or_said_to_be_impossible", blocked::write_only),
+    ),
+    Check::new(&[Edus(1)], Spec::new("a_read_of_a_freed_buffer_is_blocked", blocked::after_free)),
+    Check::new(&[Edus(2)], Spec::new("a_physical_address_is_blocked", blocked::physical)),
+    Check::new(&[Edus(1)], Spec::new("r7_more_than_a_buffer_is_refused", blocked::over_map)),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r3_a_second_opener_is_refused", sessions::a_second_opener_is_refused),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("a_passed_handle_works_in_another_process", sessions::a_passed_handle_works),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new(
+            "a_passed_handle_outlives_who_passed_it_and_ends_with_the_last",
+            sessions::a_passed_handle_outlives,
+        ),
+    ),
+    Check::new(&[Edus(1)], Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing)),
+];
+
+/// The cases on a machine without one, on which nobody serves.
+pub(crate) const ABSENT: &[Check] = &[
+    Check::new(&[], Spec::new("without_an_iommu_iommud_says_so", absent::iommud_says_so)),
+    Check::new(&[], Spec::new("without_an_iommu_nobody_is_served", absent::nobody_is_served)),
+];
+
+/// All cases, of whichever machine.
+pub(crate) fn all() -> impl Iterator<Item = &'static Check> {
+    CONFINED.iter().chain(ABSENT)
+}
+
+/// The cases of this machine.
+pub(crate) fn of(machine: &Machine) -> &'static [Check] {
+    match machine.found {
+        Found::Nothing => ABSENT,
+        Found::Vtd | Found::AmdVi => CONFINED,
+    }
+}

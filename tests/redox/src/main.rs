@@ -1,0 +1,36 @@
+//! The self-test of a booted Redox: it uses the real iommud, iommuctl and edud as processes, and writes one line for
+//! each case and one with their number at the end, which `tests/run t4` reads from the serial console and people from
+//! theirs.
+//!
+//! It learns from iommud which IOMMU the machine has, and skips what that machine cannot show, with the reason. Its
+//! device is QEMU's `edu`. Each case is a process of its own, so that one may panic, hang or leave processes behind
+//! without harm to the next.
+
+#![forbid(unsafe_code)]
+
+mod cases;
+mod console;
+mod machine;
+mod needs;
+mod processes;
+mod run;
+
+use std::process::ExitCode;
+
+use agent::run::CASE;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => run::all(),
+        [CASE, name] => run::one(name),
+        _ => {
+            eprintln!("usage: iommu-selftest            runs all cases, one after the other");
+            eprintln!("       iommu-selftest case NAME  runs one, with NAME one of:");
+            for check in cases::all() {
+                eprintln!("  {}", check.spec.name);
+            }
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What a case needs of the machine.
+
+use agent::run::Spec;
+
+use crate::machine::Machine;
+
+/// A case, and what it needs.
+pub(crate) struct Check {
+    pub(crate) spec: Spec,
+    needs: &'static [Need],
+}
+
+impl Check {
+    pub(crate) const fn new(needs: &'static [Need], spec: Spec) -> Self {
+        Self { spec, needs }
+    }
+
+    /// Why it cannot be run here, if it cannot.
+    pub(crate) fn is_missing(&self, machine: &Machine) -> Option<String> {
+        self.needs.iter().find_map(|need| need.is_missing(machine))
+    }
+}
+
+/// Something that a case needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// So many `edu` devices.
+    Edus(usize),
+}
+
+impl Need {
+    fn is_missing(self, machine: &Machine) -> Option<String> {
+        match self {
+            Self::Edus(wanted) if machine.edus.len() < wanted => Some(format!(
+                "of {wanted} edu devices (QEMU's -device edu) there are {}",
+                machine.edus.len()
+            )),
+            Self::Edus(_) => None,
+        }
+    }
+}
