@@ -9,7 +9,7 @@ use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use iommud::transport::scheme::open::{GRACE, MOST_OF_A_USER};
 use iommud::transport::scheme::request::{Client, MapRequest, Shape};
-use iommud::transport::scheme::{Desk, Reply, Request};
+use iommud::transport::scheme::{Desk, Reply, Request, desk};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode};
 use libdma::protocol::fault::{FaultRecord, FaultsHeader};
 use libdma::protocol::{Rights, derive};
@@ -60,6 +60,7 @@ impl Rig {
         }
         let mut desk = Desk::new(service);
         let root = desk.root();
+        assert_eq!(root, desk::ROOT);
         Self { desk, root, now: Instant::now(), last_tag: 0 }
     }
 

@@ -6,13 +6,17 @@
 //! | [`policy`] | the policy that the daemon acts by |
 //! | [`run`] | [`run()`](run::run): from there to the end (Linux) |
 //! | [`bring_up`] | waiting for the units, and what became of each |
+//! | [`hand_over`] | what the keeper leaves to the process that serves (Redox) |
+//! | [`keeping`] | what the keeper holds, and when it starts the next process (Redox) |
 //! | [`log`] | lines on standard error |
 //! | [`error`] | [`Error`]: why the daemon ended, and its exit code (Linux) |
-//! | `redox` | from the start to the end, and why it ended (Redox) |
+//! | `redox` | the keeper, the process that serves, and why they ended (Redox) |
 
 pub mod bring_up;
 #[cfg(target_os = "linux")]
 pub mod error;
+pub mod hand_over;
+pub mod keeping;
 pub mod log;
 pub mod options;
 pub mod policy;

@@ -1,4 +1,4 @@
-//! Which table frames are taken, and in which chunk an address lies.
+//! Which frames of an arena are taken, in which chunk an address lies, and which chunks can go.
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 
@@ -17,6 +17,8 @@ struct Chunk<M> {
     start: PhysAddr,
     frames: usize,
     memory: M,
+    /// How many of its frames are not taken.
+    free: usize,
     /// One bit a frame: set when taken. Bits past the last frame are set for good.
     taken: Box<[u64]>,
     /// Every word before this one is full.
@@ -37,7 +39,8 @@ impl<M: Copy> FrameBook<M> {
             *last = u64::MAX << used;
         }
         let at = self.chunks.partition_point(|chunk| chunk.start < start);
-        self.chunks.insert(at, Chunk { start, frames, memory, taken, search_from: 0 });
+        self.chunks
+            .insert(at, Chunk { start, frames, memory, free: frames, taken, search_from: 0 });
         self.recent = at;
     }
 
@@ -78,6 +81,24 @@ impl<M: Copy> FrameBook<M> {
         }
     }
 
+    /// How many frames there are, taken or not.
+    pub fn frames(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.frames).sum()
+    }
+
+    /// Removes a chunk of which no frame is taken, as long as there is a larger one, or one as large, of which
+    /// none is: where it starts. So one is kept for those who come next, and a chunk is not given back and
+    /// asked for in turns.
+    pub fn remove_spare(&mut self) -> Option<PhysAddr> {
+        let idle = |(at, chunk): (usize, &Chunk<M>)| {
+            (chunk.free == chunk.frames).then_some((chunk.frames, at))
+        };
+        let idle: Vec<_> = self.chunks.iter().enumerate().filter_map(idle).collect();
+        let &(_, at) = idle.iter().min().filter(|_| idle.len() > 1)?;
+        self.recent = 0;
+        Some(self.chunks.remove(at).start)
+    }
+
     /// The memory of the chunk that holds this frame, and the frame's number in it; `None` for an address
     /// that is no frame of the arena.
     pub fn find(&self, frame: PhysAddr) -> Option<(M, usize)> {
@@ -105,10 +126,14 @@ impl<M> Chunk<M> {
         let word = self.taken.get_mut(self.search_from)?;
         let bit = word.trailing_ones();
         *word |= 1 << bit;
+        self.free = self.free.saturating_sub(1);
         Some(self.search_from * 64 + bit as usize)
     }
 
     fn take_run(&mut self, frames: usize, align: u64) -> Option<usize> {
+        if self.free < frames {
+            return None;
+        }
         let skipped = self.start.get().checked_next_multiple_of(align)? - self.start.get();
         let first = usize::try_from(skipped / PAGE_SIZE).ok()?;
         let step = usize::try_from(align / PAGE_SIZE).ok()?;
@@ -120,6 +145,7 @@ impl<M> Chunk<M> {
                 *word |= 1 << (taken % 64);
             }
         }
+        self.free = self.free.saturating_sub(frames);
         Some(index)
     }
 
@@ -128,8 +154,12 @@ impl<M> Chunk<M> {
     }
 
     fn give_back(&mut self, index: usize) {
+        if self.is_free(index) {
+            return;
+        }
         if let Some(word) = self.taken.get_mut(index / 64) {
             *word &= !(1 << (index % 64));
+            self.free += 1;
             self.search_from = self.search_from.min(index / 64);
         }
     }
@@ -207,6 +237,44 @@ mod tests {
             book.give_back(PhysAddr::new(0x10_8000 + frame * 0x1000));
         }
         assert_eq!(book.take_run(8), Some((PhysAddr::new(0x10_8000), 'a', 5)));
+    }
+
+    #[test]
+    fn idle_chunks_go_except_the_largest() {
+        let mut book = book(&[(0x10_0000, 4), (0x20_0000, 16), (0x40_0000, 8)]);
+        assert_eq!(book.frames(), 28);
+        let held = book.take_run(8).unwrap();
+        assert_eq!(held.0, PhysAddr::new(0x20_0000));
+        assert_eq!(book.remove_spare(), Some(PhysAddr::new(0x10_0000)));
+        // The last idle one stays, for those who come next.
+        assert_eq!(book.remove_spare(), None);
+        assert_eq!(book.find(PhysAddr::new(0x10_0000)), None);
+        // Given back twice is given back once: a chunk of which a frame is taken never counts as idle.
+        for frame in [0, 1, 2, 3, 4, 5, 6, 6] {
+            book.give_back(PhysAddr::new(0x20_0000 + frame * 0x1000));
+        }
+        assert_eq!(book.remove_spare(), None);
+        book.give_back(PhysAddr::new(0x20_0000 + 7 * 0x1000));
+        assert_eq!(book.remove_spare(), Some(PhysAddr::new(0x40_0000)));
+        assert_eq!((book.remove_spare(), book.frames()), (None, 16));
+        assert_eq!(book.take(), Some((PhysAddr::new(0x20_0000), 'b', 0)));
+    }
+
+    #[test]
+    fn r2_frames_are_counted_however_they_are_taken() {
+        let mut book = book(&[(0, 100), (0x20_0000, 100)]);
+        let (one, ..) = book.take().unwrap();
+        let (run, ..) = book.take_run(64).unwrap();
+        assert_eq!(one, PhysAddr::new(0x20_0000));
+        assert_eq!(run, PhysAddr::new(0));
+        assert_eq!(book.remove_spare(), None);
+        book.give_back(one);
+        for frame in 0..64 {
+            book.give_back(PhysAddr::new(frame * 0x1000));
+        }
+        assert!(book.remove_spare().is_some());
+        assert_eq!(book.remove_spare(), None);
+        assert_eq!(book.frames(), 100);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Of what pieces a buffer is made.
+//! Of what pieces a buffer or an arena is made.
 //!
 //! The memory scheme gives contiguous memory in powers of two of pages up to 4 MiB, aligned to their own size;
 //! for any other count it takes the next power of two and loses what is past the count for good.
@@ -9,11 +9,22 @@ use iommu_engine::platform::Segment;
 /// The largest piece that the memory scheme gives: 1024 pages, its allocator's highest order.
 pub const LARGEST_PIECE: u64 = 1024 * PAGE_SIZE;
 
+/// The smallest chunk that an arena grows by, unless no more is to be had.
+const SMALLEST_CHUNK: u64 = 64 * PAGE_SIZE;
+
 /// The size in bytes of the next piece of a buffer of which `missing` bytes have none yet, when pieces above
 /// `limit` are not to be had. `None` when nothing is missing, or not even one page is to be had.
 pub fn next_piece(missing: u64, limit: u64) -> Option<u64> {
     let most = missing.min(limit);
     (most >= PAGE_SIZE).then(|| 1 << most.ilog2())
+}
+
+/// The size in bytes of an arena's next chunk, which is to have room for `wanted` when the arena has `total`
+/// already: as much as there is, so that few chunks make a large arena and a small one stays small. At most
+/// [`LARGEST_PIECE`], and then perhaps not enough.
+pub fn next_chunk(total: u64, wanted: u64) -> u64 {
+    let enough = wanted.max(total).clamp(SMALLEST_CHUNK, LARGEST_PIECE);
+    enough.checked_next_power_of_two().unwrap_or(LARGEST_PIECE)
 }
 
 /// Appends a piece to a list of segments: as a longer last segment where it continues that one.
@@ -51,6 +62,20 @@ mod tests {
         assert_eq!(next_piece(PAGE_SIZE, PAGE_SIZE / 2), None);
         assert_eq!(next_piece(PAGE_SIZE, 0), None);
         assert_eq!(next_piece(u64::MAX, u64::MAX), Some(1 << 63));
+    }
+
+    #[test]
+    fn an_arena_doubles_until_its_chunks_are_the_largest_there_are() {
+        let mut total = 0;
+        let mut chunks = Vec::new();
+        for _ in 0..8 {
+            let chunk = next_chunk(total, PAGE_SIZE);
+            chunks.push(chunk / PAGE_SIZE);
+            total += chunk;
+        }
+        assert_eq!(chunks, [64, 64, 128, 256, 512, 1024, 1024, 1024]);
+        assert_eq!(next_chunk(0, 300 * PAGE_SIZE), 512 * PAGE_SIZE);
+        assert_eq!(next_chunk(u64::MAX, u64::MAX), LARGEST_PIECE);
     }
 
     #[test]

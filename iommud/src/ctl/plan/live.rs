@@ -72,6 +72,7 @@ pub fn functions() -> io::Result<Dump> {
     use iommu_engine::platform::ConfigSpace;
 
     use super::dump::{CONVENTIONAL, WHOLE};
+    use crate::platform::redox::MemoryObject;
     use crate::platform::redox::config_space::MappedConfigSpace;
     use crate::platform::redox::mcfg::bus_ranges;
     use crate::platform::redox::memory::Memory;
@@ -95,7 +96,9 @@ pub fn functions() -> io::Result<Dump> {
         fn config_write(&mut self, _: dma_types::PciAddress, _: u16, _: u32) {}
     }
 
-    let memory = Memory::open().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    let memory = MemoryObject::create()
+        .and_then(Memory::open)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     let mut mapped = Mapped {
         registers: RegisterWindows::new(Rc::new(memory)),
         config: MappedConfigSpace::find().map_err(io::Error::other)?,

@@ -15,6 +15,7 @@ use super::acpi::read_table;
 use super::config_space::MappedConfigSpace;
 use super::frames::TableArena;
 use super::memory::Memory;
+use super::object::MemoryObject;
 use super::random::Random;
 use super::registers::RegisterWindows;
 use super::runs::RunArena;
@@ -55,9 +56,9 @@ pub enum OpenError {
 
 impl Redox {
     /// Opens every scheme that the platform needs except acpi, of which it reads one table: start the
-    /// daemon after acpid.
-    pub fn open() -> Result<Self, OpenError> {
-        let memory = Rc::new(Memory::open().map_err(OpenError::Memory)?);
+    /// daemon after acpid. All memory that hardware may reach goes to this object.
+    pub fn open(object: MemoryObject) -> Result<Self, OpenError> {
+        let memory = Rc::new(Memory::open(object).map_err(OpenError::Memory)?);
         Ok(Self {
             tables: TableArena::new(memory.clone()).ok_or(OpenError::OutOfMemory)?,
             runs: RunArena::new(memory.clone()),
@@ -184,10 +185,10 @@ impl Platform for Redox {
     }
 
     fn arenas(&self) -> Vec<Segment> {
-        self.tables.chunks().iter().copied().chain(self.runs.places()).collect()
+        self.tables.chunks().chain(self.runs.places()).collect()
     }
 
     fn arena_changes(&self) -> u64 {
-        self.tables.chunks().len() as u64 + self.runs.changes()
+        self.tables.changes() + self.runs.changes()
     }
 }

@@ -1,12 +1,14 @@
 //! The memory scheme: memory that is contiguous in physical memory, where it is, and device registers.
 //!
-//! All of it needs uid 0. The scheme's root is opened once, so that the daemon may leave its namespace
+//! What the hardware may reach is in the [memory object](super::object) that the keeper holds, too, and only
+//! mapped here. All of it needs uid 0. The scheme's root is opened once, so that the daemon may leave its namespace
 //! afterwards.
 //!
 //! A mapping here replaces nothing: either the kernel chooses its addresses, or it is refused where
 //! another one is (`MAP_FIXED_NOREPLACE`). That is what makes all of this safe to call.
 
 use core::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use dma_types::PhysAddr;
 use libredox::Fd;
@@ -18,8 +20,11 @@ use libredox::flag::{
 };
 use syscall::{CallFlags, MapFlags};
 
-/// The memory scheme, opened.
+use super::object::MemoryObject;
+
+/// The memory scheme, opened, and the object that its memory goes to.
 pub struct Memory {
+    object: Rc<MemoryObject>,
     /// Zeroed, given when first touched; here only ever mapped without any access, to keep a place.
     anonymous: Fd,
     /// Zeroed, contiguous, write-back: x86 keeps it coherent with devices.
@@ -30,6 +35,20 @@ pub struct Memory {
     translation: Fd,
 }
 
+/// Contiguous memory: given back when dropped, as far as nobody else sees it.
+pub struct Chunk {
+    /// Where it is in this process. Unmapped first: what is still mapped is not given back.
+    place: Place,
+    _lease: Lease,
+}
+
+/// What a chunk has of the object.
+struct Lease {
+    object: Rc<MemoryObject>,
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
 /// A range of this process's addresses, unmapped when dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -38,11 +57,12 @@ pub struct Place {
 }
 
 impl Memory {
-    /// Opens the scheme.
-    pub fn open() -> Result<Self> {
+    /// Opens the scheme. Contiguous memory goes to this object.
+    pub fn open(object: MemoryObject) -> Result<Self> {
         let root = Fd::open("/scheme/memory/scheme-root", O_CLOEXEC, 0)?;
         let open = |path| root.openat(path, O_CLOEXEC | O_RDWR, 0);
         Ok(Self {
+            object: Rc::new(object),
             anonymous: open("zeroed@wb")?,
             contiguous: open("zeroed@wb?phys_contiguous")?,
             uncached: open("physical@uc")?,
@@ -50,12 +70,12 @@ impl Memory {
         })
     }
 
-    /// Maps `bytes` of zeroes that are contiguous in physical memory, and says where there. `bytes` must be
-    /// a power of two of pages, at most [`LARGEST_PIECE`](crate::platform::pieces::LARGEST_PIECE).
-    pub fn contiguous(&self, bytes: usize) -> Result<(Place, PhysAddr)> {
-        let place = Place::map(None, bytes, &self.contiguous, Kind::Memory)?;
-        let physical = self.translate(place.start)?;
-        Ok((place, physical))
+    /// `bytes` of zeroes that are contiguous in physical memory, and where there. `bytes` must be a power of two
+    /// of pages, at most [`LARGEST_PIECE`](crate::platform::pieces::LARGEST_PIECE). `None` when there is no such
+    /// memory.
+    pub fn contiguous(&self, bytes: usize) -> Result<Option<(Chunk, PhysAddr)>> {
+        let mut place = self.reserve(bytes)?;
+        self.fill(&mut place, bytes)
     }
 
     /// How much memory the machine has, in bytes, used or free.
@@ -72,21 +92,18 @@ impl Memory {
     /// Puts contiguous memory, as [`contiguous`](Self::contiguous) gives it, at the start of a reserved
     /// place, which is the rest of it afterwards. `None` when there is no such memory; then the place is
     /// as it was.
-    pub fn fill(&self, rest: &mut Place, bytes: usize) -> Result<Option<(Place, PhysAddr)>> {
+    pub fn fill(&self, rest: &mut Place, bytes: usize) -> Result<Option<(Chunk, PhysAddr)>> {
         let front = rest.split_front(bytes)?;
         let start = front.start;
         drop(front);
-        match Place::map(Some(start), bytes, &self.contiguous, Kind::Memory) {
-            Ok(place) => {
-                let physical = self.translate(start)?;
-                Ok(Some((place, physical)))
-            }
-            Err(_) => {
-                let front = Place::map(Some(start), bytes, &self.anonymous, Kind::Reserved)?;
-                rest.rejoin(front);
-                Ok(None)
-            }
-        }
+        let Ok(lease) = Lease::take(&self.object, start, bytes, &self.contiguous) else {
+            let front = Place::map(Some(start), bytes, &self.anonymous, Kind::Reserved)?;
+            rest.rejoin(front);
+            return Ok(None);
+        };
+        let place = Place::map(Some(start), bytes, self.object.descriptor(), Kind::Shared)?;
+        let physical = self.translate(start)?;
+        Ok(Some((Chunk { place, _lease: lease }, physical)))
     }
 
     /// Maps device registers, uncached. `base` and `bytes` must be multiples of the page size. The kernel
@@ -107,16 +124,44 @@ impl Memory {
 #[derive(Clone, Copy)]
 enum Kind {
     Reserved,
-    Memory,
+    /// What the object has at the same address.
+    Shared,
     Registers(PhysAddr),
+}
+
+impl Chunk {
+    /// Where it is in this process.
+    pub fn start(&self) -> NonNull<u8> {
+        self.place.start
+    }
+}
+
+impl Lease {
+    fn take(
+        object: &Rc<MemoryObject>,
+        start: NonNull<u8>,
+        bytes: usize,
+        source: &Fd,
+    ) -> Result<Self> {
+        object.add(start, bytes, source)?;
+        Ok(Self { object: object.clone(), start, bytes })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What the object keeps nevertheless is not given to anybody else.
+        let _ = self.object.remove(self.start, self.bytes);
+    }
 }
 
 impl Place {
     /// Maps memory at `start`, where nothing may be yet, or where the kernel likes.
     fn map(start: Option<NonNull<u8>>, bytes: usize, source: &Fd, kind: Kind) -> Result<Self> {
+        let address = start.map_or(0, |start| start.addr().get()) as u64;
         let (prot, sharing, offset) = match kind {
             Kind::Reserved => (PROT_NONE, MAP_PRIVATE, 0),
-            Kind::Memory => (PROT_READ | PROT_WRITE, MAP_PRIVATE, 0),
+            Kind::Shared => (PROT_READ | PROT_WRITE, MAP_SHARED, address),
             Kind::Registers(base) => (PROT_READ | PROT_WRITE, MAP_SHARED, base.get()),
         };
         let fixed = MapFlags::MAP_FIXED_NOREPLACE.bits() as u32;

@@ -3,7 +3,9 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | `machine` | `Redox`: the whole platform |
+//! | `object` | memory objects, in which all is that hardware reaches: they outlive the process |
 //! | `memory` | the memory scheme: contiguous memory, its physical addresses, registers' pages |
+//! | `page_pool` | an arena: chunks that come and go, and pages out of them |
 //! | `frames` | the arena of table frames |
 //! | `runs` | clients' buffers |
 //! | `registers` | register windows, uncached |
@@ -25,6 +27,10 @@ pub mod machine;
 #[cfg(target_os = "redox")]
 pub mod memory;
 #[cfg(target_os = "redox")]
+pub mod object;
+#[cfg(target_os = "redox")]
+pub mod page_pool;
+#[cfg(target_os = "redox")]
 pub mod random;
 #[cfg(target_os = "redox")]
 pub mod registers;
@@ -33,3 +39,5 @@ pub mod runs;
 
 #[cfg(target_os = "redox")]
 pub use machine::{OpenError, Redox};
+#[cfg(target_os = "redox")]
+pub use object::MemoryObject;

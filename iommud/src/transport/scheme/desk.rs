@@ -14,6 +14,10 @@ use super::request::{Client, MapRequest, Reply, Request, Shape};
 /// The errno of what should have been a folder, `ENOTDIR`. The protocol has no name for it.
 const NOT_A_FOLDER: Error = Error::Other(20);
 
+/// The number of the scheme's root, which is the first handle of a service: the scheme has it before there is
+/// a service.
+pub const ROOT: usize = 1;
+
 /// Where all requests come in and all answers go out.
 ///
 /// A request comes with a tag, by which the kernel knows it, and the tag goes out with the answer: at once, or
@@ -54,7 +58,8 @@ impl<P: Platform, T> Desk<P, T> {
         &self.service
     }
 
-    /// The number of the scheme's root, for whoever registers its name and holds it from then on.
+    /// Opens the scheme's root, for whoever registers its name and holds it from then on: its number, which is
+    /// [`ROOT`] as long as nothing else has been asked of the desk.
     pub fn root(&mut self) -> usize {
         let client = Client { uid: 0, process: None };
         let (handle, open) = self.new_folder(Folder::Root, client, None);

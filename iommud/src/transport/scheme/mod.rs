@@ -53,4 +53,4 @@ pub mod timer;
 pub use desk::Desk;
 pub use request::{Reply, Request};
 #[cfg(target_os = "redox")]
-pub use server::Server;
+pub use server::{Door, Server};

@@ -9,7 +9,7 @@ use libredox::error::{Error as SystemError, Result};
 use redox_scheme::scheme::{IntoTag, Op};
 use redox_scheme::{CallRequest, RequestKind, Response, SignalBehavior, Socket};
 
-use super::desk::{Answered, Desk};
+use super::desk::{Answered, Desk, ROOT};
 use super::memory::Copier;
 use super::timer::Timer;
 use super::{Reply, decode, encode};
@@ -39,6 +39,31 @@ enum Wake {
     Soon,
 }
 
+/// Where clients come in, before there is a service behind it: whoever opens something waits.
+pub struct Door {
+    socket: Socket,
+}
+
+impl Door {
+    /// A scheme without a name. The kernel takes this thread for the scheme as long as it lives.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn open() -> Result<Self> {
+        Ok(Self { socket: Socket::nonblock()? })
+    }
+
+    /// A descriptor of the scheme's root, for whoever gives the scheme its name.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn root(&self) -> Result<usize> {
+        Ok(self.socket.create_this_scheme_fd(0, ROOT, 0, 0)?)
+    }
+}
+
 /// The service, with clients.
 pub struct Server {
     desk: Desk<Redox, Op>,
@@ -52,14 +77,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves from this thread, which the kernel takes for the scheme as long as it lives. The scheme has no
-    /// name yet.
+    /// Serves those who come in at this door.
     ///
     /// # Errors
     ///
     /// Those of the kernel.
-    pub fn new(service: Service<Redox>) -> Result<Self> {
-        let socket = Socket::nonblock()?;
+    pub fn new(service: Service<Redox>, Door { socket }: Door) -> Result<Self> {
         let (queue, idle, soon) = (RawEventQueue::new()?, Timer::new(IDLE)?, Timer::new(SOON)?);
         let subscribe =
             |descriptor, wake| queue.subscribe(descriptor, wake as usize, EventFlags::READ);
@@ -67,19 +90,11 @@ impl Server {
         subscribe(idle.descriptor(), Wake::Idle)?;
         subscribe(soon.descriptor(), Wake::Soon)?;
         let now = Instant::now();
-        let desk = Desk::new(service);
+        let mut desk = Desk::new(service);
+        let root = desk.root();
+        debug_assert_eq!(root, ROOT);
         let copier = Copier::default();
         Ok(Self { desk, socket, copier, queue, idle, soon, last_poll: now, last_tidy: now })
-    }
-
-    /// A descriptor of the scheme's root, for whoever gives the scheme its name.
-    ///
-    /// # Errors
-    ///
-    /// Those of the kernel.
-    pub fn root(&mut self) -> Result<usize> {
-        let number = self.desk.root();
-        Ok(self.socket.create_this_scheme_fd(0, number, 0, 0)?)
     }
 
     /// Serves until the kernel has no more requests, which is when nobody can name the scheme any more.

@@ -1,0 +1,100 @@
+//! From the start to the end, on Redox.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`keeper`] | watches over the process that serves |
+//! | [`server`] | serves |
+//! | [`name`] | the scheme's name: whether it can be had, and freeing it after a death |
+//! | [`descriptor`] | which descriptors the next program gets |
+//! | [`error`] | [`Error`]: why it ended |
+//!
+//! # The processes
+//!
+//! What init starts, or a person, is the keeper. It makes a memory object, starts the same program again to
+//! serve from that memory, waits for its end, frees the scheme's name and starts the next one. It does nothing
+//! else, so that nothing but a signal ends it: [`keeping`](super::keeping) says what it decides by.
+//!
+//! Init starts it as a service of type `{ scheme = "iommu" }` and leaves a pipe on which it waits for a
+//! descriptor of the scheme's root; it gives the scheme its name itself. The pipe goes to the first process
+//! that serves. All others, and the first of a daemon that was started by hand, take the name themselves before
+//! they touch any hardware; who opens it then waits until the units translate. By hand, one more process
+//! stands before the keeper: the one that was started, which ends as soon as the daemon is ready or has
+//! failed, with its exit code. Either way nobody can open a device before the units translate.
+//!
+//! # When one of them is killed
+//!
+//! The one that serves: the next one comes. Devices that were held are denied, their drivers' requests fail, and
+//! frames that the units or devices could still reach stay out of use until the units have forgotten them.
+//! The keeper: the one that serves goes on, but if it dies, too, its name stays taken, nobody starts it again,
+//! and its memory goes back to the kernel although units may walk it. An iommud started by hand then frees the
+//! name and takes over.
+
+pub mod descriptor;
+pub mod error;
+pub mod keeper;
+pub mod name;
+pub mod server;
+
+use std::env;
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process;
+
+pub use error::Error;
+
+use super::hand_over::{HAND_OVER_VARIABLE, HandOver};
+use super::options::Options;
+use super::policy;
+use keeper::Starter;
+
+/// The environment variable in which init names its pipe.
+const INIT_VARIABLE: &str = "INIT_NOTIFY";
+
+/// The environment variable in which the process that was started by hand names its pipe to the keeper.
+const HAND_VARIABLE: &str = "IOMMUD_STARTER";
+
+/// Serves, watches over who does, or checks a policy.
+///
+/// # Errors
+///
+/// Whatever keeps the daemon from serving.
+pub fn run(options: &Options) -> Result<(), Error> {
+    if let Some(file) = &options.check_policy {
+        // Nobody is left to tell if the answer cannot be printed; the exit code says it, too.
+        let _ = io::stdout().write_all(policy::check(file)?.as_bytes());
+        return Ok(());
+    }
+    if let Ok(value) = env::var(HAND_OVER_VARIABLE) {
+        let left: HandOver = value.parse()?;
+        return server::serve(options, left);
+    }
+    let starter = match (inherited(INIT_VARIABLE)?, inherited(HAND_VARIABLE)?) {
+        (Some(pipe), _) => Starter::Init(Some(pipe)),
+        (None, Some(pipe)) => Starter::Hand(Some(PipeWriter::from(pipe))),
+        (None, None) => return start_by_hand(),
+    };
+    process::exit(keeper::keep(starter)?.into())
+}
+
+/// Starts the keeper in the background, and waits until the daemon is ready.
+fn start_by_hand() -> Result<(), Error> {
+    let (mut answer, tell) = io::pipe()?;
+    let mut keeper = descriptor::this_program();
+    keeper.env(HAND_VARIABLE, tell.as_raw_fd().to_string());
+    descriptor::spawn(&mut keeper, &[tell.as_raw_fd() as usize])?;
+    drop(tell);
+    let mut code = [0];
+    answer.read_exact(&mut code).map_err(|_| Error::NoAnswer)?;
+    // Whatever it is, the one that served has said why.
+    process::exit(code[0].into())
+}
+
+/// Takes over the descriptor that an environment variable names.
+fn inherited(variable: &'static str) -> Result<Option<OwnedFd>, Error> {
+    let Ok(number) = env::var(variable) else { return Ok(None) };
+    let number: u16 = number.parse().map_err(|_| Error::NoPipe(variable))?;
+    descriptor::keep(number.into()).map_err(|_| Error::NoPipe(variable))?;
+    // SAFETY: whoever started this process left it the descriptor, which is open and not used for anything
+    // else: this is the only place that reads the variable.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number.into()) }))
+}

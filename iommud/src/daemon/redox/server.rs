@@ -1,0 +1,87 @@
+//! Serves.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+use iommu_engine::machine::UnitSlot;
+use iommu_engine::platform::Platform;
+use iommu_engine::unit::UnitState;
+use iommu_service::{Service, Settings};
+use libdma::protocol::path::SCHEME;
+use libredox::Fd;
+use libredox::call::{call_wo, getns, register_scheme_to_ns};
+use libredox::errno::EEXIST;
+use syscall::CallFlags;
+
+use super::error::Error;
+use super::{INIT_VARIABLE, descriptor, inherited};
+use crate::daemon::hand_over::{HandOver, Report, Start};
+use crate::daemon::options::Options;
+use crate::daemon::policy::Told;
+use crate::daemon::{bring_up, log};
+use crate::platform::redox::{MemoryObject, Redox};
+use crate::transport::scheme::{Door, Server};
+
+/// Serves until the scheme is gone, in the process that the keeper started for it.
+///
+/// # Errors
+///
+/// Whatever keeps the daemon from serving.
+pub fn serve(options: &Options, left: HandOver) -> Result<(), Error> {
+    let memory = MemoryObject::inherited(Fd::new(left.memory))?;
+    descriptor::keep(left.report)?;
+    // SAFETY: the keeper left the descriptor to this process, for nothing but this.
+    let mut keeper = unsafe { File::from_raw_fd(left.report as i32) };
+    let init = inherited(INIT_VARIABLE)?;
+    let told = Told::by(options)?;
+    let door = Door::open()?;
+    if init.is_none() {
+        // Before any hardware is touched: two daemons on one IOMMU would undo each other's work. Init has the
+        // name still to give; the keeper has seen that it is free.
+        register_scheme_to_ns(getns()?, SCHEME, door.root()?).map_err(|error| {
+            if error.errno() == EEXIST { Error::AlreadyServed } else { error.into() }
+        })?;
+    }
+    let mut service = Service::start(Redox::open(memory)?, settings(left.start, &told))
+        .map_err(|(error, _)| Error::Start(error))?;
+    told.warn(&service);
+    bring_up::settle(&mut service);
+    bring_up::report(&service);
+    // A keeper that is gone is not waited for.
+    let _ = keeper.write_all(&[report(&service) as u8]);
+    if let Some(pipe) = init {
+        // This gives the descriptor away.
+        let root = door.root()?.to_ne_bytes();
+        call_wo(pipe.as_raw_fd() as usize, &root, CallFlags::FD, &[])?;
+    }
+    let mut server = Server::new(service, door)?;
+    log::line("ready");
+    server.run()?;
+    log::line("the scheme is gone");
+    Ok(())
+}
+
+/// What the keeper is told of the units. Without any, what devices reach is nobody's to take from them.
+fn report<P: Platform>(service: &Service<P>) -> Report {
+    let mut units = service.engine().units().iter();
+    let translates =
+        |slot: &UnitSlot| matches!(&slot.unit, Ok(unit) if unit.state() == UnitState::Running);
+    if units.len() > 0 && units.all(translates) { Report::AllTranslate } else { Report::SomeDoNot }
+}
+
+fn settings(start: Start, told: &Told) -> Settings {
+    let started = match start {
+        Start::Init => "by init",
+        Start::Hand => "by hand",
+        Start::Again => "again, because the one before died",
+    };
+    let mut lines = vec![
+        ("platform", "redox".into()),
+        ("iommud version", env!("CARGO_PKG_VERSION").into()),
+        ("scheme", format!("/scheme/{SCHEME}")),
+        ("started", started.into()),
+    ];
+    lines.extend(told.settings());
+    Settings { lines, policy: told.policy.clone() }
+}
