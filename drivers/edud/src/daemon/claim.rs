@@ -64,9 +64,22 @@ impl Claim {
         Ok(Self { device, place })
     }
 
-    /// Gives up the claim but for the device's handle.
-    pub fn into_device(self) -> Device {
-        self.device
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Lets the children of this process inherit what tells them which function it is, besides the device's handle:
+    /// a variable and its value, where there is such a thing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`].
+    pub fn let_inherit(&self) -> Result<Option<(&'static str, String)>, Error> {
+        match &self.place {
+            Place::Simulated(_) => Ok(None),
+            Place::Machine(function) => function.let_inherit(),
+        }
     }
 
     /// Switches the device on and takes it over.

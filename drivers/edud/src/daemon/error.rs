@@ -72,9 +72,10 @@ pub enum Error {
         /// The answer.
         error: libdma::Error,
     },
-    /// pcid answered something that makes no sense.
-    #[error("pcid's answer cannot be understood")]
-    Pcid,
+    /// pcid does not say what the function is.
+    #[cfg(target_os = "redox")]
+    #[error(transparent)]
+    Pcid(#[from] pcid_channel::Error),
     /// The operating system refused something.
     #[error("{what}: {error}")]
     System {

@@ -3,29 +3,30 @@
 use std::ffi::OsString;
 use std::process::Command;
 
-use libdma::Device;
-
-use super::claim::HANDLE_VARIABLE;
+use super::claim::{Claim, HANDLE_VARIABLE};
 use super::error::Error;
 use super::platform;
 use super::run::Outcome;
 
-/// Runs a command that inherits the device's handle and finds its number in [`HANDLE_VARIABLE`]. This
-/// process keeps no copy: the device's session lasts as long as the command holds it.
+/// Runs a command that inherits the device's handle, and finds its number in [`HANDLE_VARIABLE`], and on Redox pcid's
+/// channel. This process keeps no copy: the device's session lasts as long as the command holds it.
 ///
 /// # Errors
 ///
 /// [`Error::System`] if the command cannot be run.
-pub fn pass_to(device: Device, command: &[OsString]) -> Result<Outcome, Error> {
+pub fn pass_to(claim: Claim, command: &[OsString]) -> Result<Outcome, Error> {
     let Some((program, arguments)) = command.split_first() else { return Ok(Outcome::Well) };
-    platform::let_inherit(device.handle())?;
+    let handle = claim.device().handle();
+    platform::let_inherit(handle)?;
+    let channel = claim.let_inherit()?;
     let failed = || Error::system(format!("cannot run {}", program.display()));
     let mut child = Command::new(program)
         .args(arguments)
-        .env(HANDLE_VARIABLE, device.handle().raw().number().to_string())
+        .env(HANDLE_VARIABLE, handle.raw().number().to_string())
+        .envs(channel)
         .spawn()
         .map_err(failed())?;
-    drop(device);
+    drop(claim);
     let status = child.wait().map_err(failed())?;
     // A command that was killed has no code of its own.
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);

@@ -37,7 +37,7 @@ impl From<Outcome> for ExitCode {
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     let claim = Claim::new(options)?;
     if !options.pass_to.is_empty() {
-        return pass::pass_to(claim.into_device(), &options.pass_to);
+        return pass::pass_to(claim, &options.pass_to);
     }
     let mut driver = claim.drive()?;
     platform::report_ready()?;

@@ -91,6 +91,11 @@ impl Function {
         }
     }
 
+    /// Nothing but its address, by which anybody finds it.
+    pub fn let_inherit(&self) -> Result<Option<(&'static str, String)>, Error> {
+        Ok(None)
+    }
+
     /// Which function it is.
     pub fn address(&self) -> PciAddress {
         self.address

@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | `linux` | a process in a Linux guest: sysfs, and handles that are sockets |
 //! | `redox` | a process on Redox: pcid's channel, and handles of the `iommu` scheme |
-//! | `pcid` | what is said over pcid's channel |
 //! | `wait` | waiting for a handle on Redox, by an event queue |
 //!
 //! Either has the same names, re-exported here: `Function`, `connect`, `adopt`, `let_inherit`, `report_ready`
@@ -12,8 +11,6 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(any(target_os = "redox", test))]
-mod pcid;
 #[cfg(target_os = "redox")]
 mod redox;
 #[cfg(target_os = "redox")]

@@ -3,7 +3,7 @@
 use core::ptr::{NonNull, null_mut};
 use std::env;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 
@@ -13,20 +13,14 @@ use libdma::transport::Transport;
 use libdma::transport::scheme::Scheme;
 use libredox::call::{self, MmapArgs, fcntl};
 use libredox::flag::{F_SETFD, MAP_SHARED, O_CLOEXEC, PROT_READ, PROT_WRITE};
+use pcid_channel::{CHANNEL_VARIABLE, Config, bar};
 
-use super::pcid::{self, Config};
 use crate::bar::MappedBar;
 use crate::daemon::error::Error;
 use crate::registers::BAR;
 
-/// The environment variable in which pcid-spawner gives a driver the number of its channel.
-const CHANNEL_VARIABLE: &str = "PCID_CLIENT_CHANNEL";
-
 /// The environment variable that holds the number of the pipe on which a driver says that it is ready.
 const READY_VARIABLE: &str = "INIT_NOTIFY";
-
-/// More than any answer of pcid's is long.
-const MAX_ANSWER: u64 = 4096;
 
 /// The transport to iommud, for opening things.
 pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
@@ -49,11 +43,13 @@ pub fn let_inherit(handle: &Handle) -> Result<(), Error> {
         .map_err(|error| Error::system("cannot pass the handle on")(error.into()))
 }
 
-/// Tells pcid-spawner or init, whichever started this process and waits, that the driver is ready.
+/// Tells pcid-spawner or init, whichever started this process, that the driver is ready.
 pub fn report_ready() -> Result<(), Error> {
-    match inherited(READY_VARIABLE) {
-        Some(mut pipe) => pipe.write_all(&[0]).map_err(Error::system(READY_VARIABLE)),
-        None => Ok(()),
+    let Some(mut pipe) = inherited(READY_VARIABLE) else { return Ok(()) };
+    match pipe.write_all(&[0]) {
+        // Init gives every service a pipe, and waits at the other end of some alone.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told.map_err(Error::system(READY_VARIABLE)),
     }
 }
 
@@ -67,7 +63,7 @@ pub struct Function {
 impl Function {
     /// The function whose channel this process was started with, or else the one at this address.
     pub fn find(wanted: Option<PciAddress>) -> Result<Self, Error> {
-        let channel = match (inherited(CHANNEL_VARIABLE), wanted) {
+        let mut channel = match (inherited(CHANNEL_VARIABLE), wanted) {
             (Some(channel), _) => channel,
             (None, Some(address)) => {
                 let path = format!("/scheme/pci/{}/channel", address.path_name());
@@ -76,7 +72,7 @@ impl Function {
             }
             (None, None) => return Err(Error::NoDevice),
         };
-        let config = config(&channel)?;
+        let config = pcid_channel::ask(&mut channel)?;
         match wanted {
             Some(wanted) if wanted != config.address => {
                 Err(Error::OtherDevice { passed: config.address, wanted })
@@ -90,26 +86,35 @@ impl Function {
         self.config.address
     }
 
+    /// Lets the children of this process inherit the channel: the variable that names it, and its value. Nobody else
+    /// gets the function meanwhile, and this process must not use the channel any more.
+    pub fn let_inherit(&self) -> Result<Option<(&'static str, String)>, Error> {
+        let number = self.channel.as_raw_fd();
+        fcntl(number as usize, F_SETFD as usize, 0)
+            .map_err(|error| Error::system("cannot pass the channel on")(error.into()))?;
+        Ok(Some((CHANNEL_VARIABLE, number.to_string())))
+    }
+
     /// Maps the function's registers, until the process ends. pcid has let the function answer and do DMA
     /// when the channel was opened.
     pub fn switch_on(self) -> Result<MappedBar, Error> {
         let bytes = self.config.bar_bytes.ok_or(Error::NotEdu(self.config.address))?;
         // pcid does not check the length, so that it must be exactly the BAR's.
-        let length = usize::try_from(bytes).map_err(|_| Error::Pcid)?;
+        let length = usize::try_from(bytes).map_err(|_| pcid_channel::Error::Meaningless)?;
         let arguments = MmapArgs {
             addr: null_mut(),
             length,
             prot: PROT_READ | PROT_WRITE,
             flags: MAP_SHARED,
             fd: self.channel.as_raw_fd() as usize,
-            offset: pcid::map_offset(BAR),
+            offset: bar::map_offset(BAR),
         };
         // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
         let start = unsafe { call::mmap(arguments) }
             .map_err(|error| Error::system("cannot map the BAR")(error.into()))?;
         // The channel stays open: as long as it is, nobody else gets the function.
         let _ = self.channel.into_raw_fd();
-        let start = NonNull::new(start.cast()).ok_or(Error::Pcid)?;
+        let start = NonNull::new(start.cast()).ok_or(pcid_channel::Error::Meaningless)?;
         // SAFETY: it was mapped just now, page-aligned, uncached as the offset says, and is never unmapped.
         Ok(unsafe { MappedBar::new(start, length) })
     }
@@ -121,21 +126,4 @@ fn inherited(variable: &str) -> Option<File> {
     // SAFETY: whoever started this process made the descriptor over to it under this variable. Each
     // variable is looked at once.
     Some(unsafe { File::from_raw_fd(RawFd::from(number)) })
-}
-
-/// Asks pcid for the function's configuration.
-fn config(channel: &File) -> Result<Config, Error> {
-    let answer = ask(channel, &pcid::REQUEST_CONFIG).map_err(Error::system("pcid's channel"))?;
-    Config::parse(&answer).ok_or(Error::Pcid)
-}
-
-/// One request and its answer.
-fn ask(mut channel: &File, request: &[u8]) -> io::Result<Vec<u8>> {
-    channel.write_all(request)?;
-    let mut length = [0; 8];
-    channel.read_exact(&mut length)?;
-    let length = u64::from_le_bytes(length).min(MAX_ANSWER);
-    let mut answer = vec![0; length as usize];
-    channel.read_exact(&mut answer)?;
-    Ok(answer)
 }

@@ -1,4 +1,4 @@
-//! What is said over pcid's channel: the part of its protocol that this driver needs.
+//! A function as pcid describes it.
 //!
 //! A request is one write. An answer is its length as 8 bytes, then as many bytes. Both are bincode 1's
 //! default encoding: little-endian, integers in their full width, a 4-byte number for which variant it is.
@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// The request for a function's configuration; it has no fields.
-pub(super) const REQUEST_CONFIG: [u8; 4] = 1u32.to_le_bytes();
+pub const REQUEST_CONFIG: [u8; 4] = 1u32.to_le_bytes();
 
 /// The variant of the answer to [`REQUEST_CONFIG`].
 const CONFIG: u32 = 1;
@@ -26,17 +26,17 @@ struct ConfigStart {
 
 /// A function as pcid describes it, as far as it is needed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Config {
+pub struct Config {
     /// Which function it is.
-    pub(super) address: PciAddress,
+    pub address: PciAddress,
     /// The bytes of BAR 0, if that is memory.
-    pub(super) bar_bytes: Option<u64>,
+    pub bar_bytes: Option<u64>,
 }
 
 impl Config {
     /// Reads an answer to [`REQUEST_CONFIG`]. `None` if it is none. What is behind the first BAR is not
     /// looked at.
-    pub(super) fn parse(answer: &[u8]) -> Option<Self> {
+    pub fn parse(answer: &[u8]) -> Option<Self> {
         let (start, rest) = ConfigStart::read_from_prefix(answer).ok()?;
         if start.variant.get() != CONFIG {
             return None;
@@ -59,14 +59,6 @@ const NO_BAR: u32 = 0;
 const MEMORY_32: u32 = 1;
 const MEMORY_64: u32 = 2;
 const PORTS: u32 = 3;
-
-/// How memory is to be cached, in the offset of an mmap of the channel.
-const UNCACHED: u64 = 1;
-
-/// The offset at which a BAR is mapped, uncached: the BAR's number in bits 63:61, the caching in 60:59.
-pub(super) const fn map_offset(bar: u32) -> u64 {
-    (bar as u64) << 61 | UNCACHED << 59
-}
 
 #[cfg(test)]
 mod tests {
@@ -113,11 +105,5 @@ mod tests {
         let mut device_32 = whole;
         device_32[7] = 32;
         assert_eq!(Config::parse(&device_32), None);
-    }
-
-    #[test]
-    fn the_map_offset_names_bar_and_caching() {
-        assert_eq!(map_offset(0), 0x0800_0000_0000_0000);
-        assert_eq!(map_offset(5), 0xa800_0000_0000_0000);
     }
 }

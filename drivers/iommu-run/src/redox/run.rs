@@ -1,0 +1,74 @@
+//! From the command line to the driver.
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use libdma::Device;
+use pcid_channel::{Inherited, ask};
+
+use super::{broker, descriptors, device, exec, namespace};
+use crate::allowed::Allowed;
+use crate::error::Error;
+use crate::options::Options;
+
+/// The environment variable that says where the driver's DMA memory comes from: `libdma::dma::VARIABLE`.
+const DEVICE_VARIABLE: &str = "IOMMU_DEVICE";
+
+/// Its value for a device that is not confined.
+const UNCONFINED: &str = "none";
+
+/// The environment variable in which pcid-spawner and init name the pipe on which they wait for a daemon.
+const READY_VARIABLE: &str = "INIT_NOTIFY";
+
+/// Starts the driver in this process's place; or serves its namespace, if this process is there for that.
+///
+/// # Errors
+///
+/// Why the driver could not be started.
+pub fn run(options: &Options) -> Result<(), Error> {
+    if let Some(order) = broker::Order::find() {
+        return broker::serve(order, options).map_err(Error::Namespace);
+    }
+    descriptors::close_all_on_exec();
+    let mut channel = Inherited::find().ok_or(Error::NoChannel)?;
+    let function = ask(&mut channel)?.address;
+    let device = if options.without_iommu { None } else { Some(device::open(function)?) };
+    let program = options.program();
+    let image = exec::open(&program).map_err(|error| cannot_run(&program, error))?;
+    namespace::enter(&Allowed::new(options, function))?;
+    let failed = start(options, &program, &image, channel, device.as_ref());
+    Err(cannot_run(&program, failed))
+}
+
+/// Runs the driver. Comes back only if that failed.
+fn start(
+    options: &Options,
+    program: &Path,
+    image: &File,
+    channel: Inherited,
+    device: Option<&Device>,
+) -> io::Error {
+    let mut variables: Vec<_> =
+        env::vars_os().filter(|(name, _)| name != DEVICE_VARIABLE).collect();
+    let handle = device.map(|device| device.handle().raw().number() as usize);
+    let value = handle.map_or(UNCONFINED.to_string(), |number| number.to_string());
+    variables.push((DEVICE_VARIABLE.into(), value.into()));
+    let ready = env::var(READY_VARIABLE).ok().and_then(|number| number.parse().ok());
+    for descriptor in [Some(channel.descriptor()), handle, ready].into_iter().flatten() {
+        if let Err(error) = descriptors::leave_open(descriptor) {
+            return error;
+        }
+    }
+    // A program is told its own path, as pcid-spawner would have.
+    let mut words = options.command.clone();
+    if let Some(first) = words.first_mut() {
+        *first = program.into();
+    }
+    exec::run(image, &words, &variables)
+}
+
+fn cannot_run(program: &Path, error: io::Error) -> Error {
+    Error::Program { program: program.display().to_string(), error }
+}
