@@ -23,10 +23,11 @@ fn main() -> ExitCode {
         ["case", name] => cases::run(name),
         // Linux puts words of its command line that it does not know before those meant for init.
         [.., "shell"] if std::process::id() == 1 => init::shell(),
-        _ if std::process::id() == 1 => init::cases(),
+        [.., "without-iommu"] if std::process::id() == 1 => init::cases(cases::WITHOUT_IOMMU),
+        _ if std::process::id() == 1 => init::cases(cases::CASES),
         _ => {
             eprintln!("usage: guest case NAME, with NAME one of:");
-            for case in cases::CASES {
+            for case in cases::all() {
                 eprintln!("  {}", case.name);
             }
             ExitCode::from(2)

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     }
     if names.iter().any(|name| SUITES.iter().all(|suite| suite.name != name)) {
         eprintln!(
-            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi]\n\nSuites (default: all):"
+            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]\n\nSuites (default: all):"
         );
         for suite in &SUITES {
             eprintln!("  {}  {}", suite.name, suite.about);

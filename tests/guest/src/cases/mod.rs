@@ -8,12 +8,14 @@ mod hostile;
 mod killed;
 mod machine;
 mod sessions;
+mod without_iommu;
 
 use std::process::ExitCode;
 
 use agent::run::Spec;
 
-/// All cases, in the order in which they run: those of the machine before any iommud has changed it.
+/// All cases of a machine with an IOMMU, in the order in which they run: those of the machine before any iommud
+/// has changed it.
 pub(crate) const CASES: &[Spec] = &[
     Spec::new("busybox_runs", machine::busybox_runs),
     Spec::new("edu_answers_on_bar0", machine::edu_answers_on_bar0),
@@ -52,9 +54,24 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("iommuctl_has_its_exit_codes", ctl::exit_codes),
 ];
 
+/// The cases of a machine without an IOMMU.
+pub(crate) const WITHOUT_IOMMU: &[Spec] = &[
+    Spec::new("r1_iommud_refuses_by_default", without_iommu::refuses_by_default),
+    Spec::new("where_the_policy_allows_it_drivers_work", without_iommu::drivers_work),
+    Spec::new("a_rogue_is_not_blocked", without_iommu::a_rogue_is_not_blocked),
+    Spec::new("iommuctl_says_that_nothing_is_confined", without_iommu::iommuctl_shows_it),
+    Spec::new("memory_beyond_the_dma_mask_is_an_error", without_iommu::beyond_the_mask),
+    Spec::long("r4_bus_mastering_ends_before_memory_is_free", without_iommu::a_killed_driver),
+];
+
+/// All cases of all machines.
+pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
+    CASES.iter().chain(WITHOUT_IOMMU)
+}
+
 /// Runs one case in this process. What it says on failure is the last line it writes.
 pub(crate) fn run(name: &str) -> ExitCode {
-    match CASES.iter().find(|spec| spec.name == name) {
+    match all().find(|spec| spec.name == name) {
         Some(spec) => spec.run_here(),
         None => {
             eprintln!("there is no case {name}");

@@ -1,5 +1,5 @@
 //! t2: the programs, linked statically, as processes in a Linux guest whose init is the agent `guest`, booted once
-//! for each vendor's IOMMU.
+//! for each vendor's IOMMU, and without one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,14 @@ const COMMAND_LINE: &str = "console=ttyS0 nokaslr intel_iommu=off amd_iommu=off 
 struct Machine {
     name: &'static str,
     iommu: Iommu,
+    /// What tells the agent which cases to run.
+    cases: &'static str,
 }
 
-const MACHINES: [Machine; 2] = [
-    Machine { name: "vtd", iommu: Iommu::Vtd { bits: 48, caching_mode: false } },
-    Machine { name: "amdvi", iommu: Iommu::AmdVi },
+const MACHINES: [Machine; 3] = [
+    Machine { name: "vtd", iommu: Iommu::Vtd { bits: 48, caching_mode: false }, cases: "" },
+    Machine { name: "amdvi", iommu: Iommu::AmdVi, cases: "" },
+    Machine { name: "none", iommu: Iommu::None, cases: "-- without-iommu" },
 ];
 
 /// Two `edu` devices below the IOMMU, one on the root bus and one behind a port.
@@ -68,7 +71,7 @@ pub(super) fn run(report: &mut Report) {
         }
     };
     for machine in &MACHINES {
-        judge(report, machine.name, machine.command(&qemu, &contents, ""));
+        judge(report, machine.name, machine.command(&qemu, &contents, machine.cases));
     }
 }
 
@@ -140,7 +143,7 @@ impl Contents {
 }
 
 impl Machine {
-    /// Starts it. What it wants on its serial lines is for the caller to add.
+    /// Starts it, with these words for the agent. What it wants on its serial lines is for the caller to add.
     fn command(&self, qemu: &Qemu, contents: &Contents, arguments: &str) -> Command {
         let mut machine = qemu::machine("1G");
         machine.args(["-smp", "2"]);
