@@ -84,7 +84,7 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
         Kind::Read => {
             let highest = device.limit().page();
             let target = address.map_or(highest, bus_address);
-            Ok(unsure(kind, target, witness.device_reads(target)?))
+            Ok(unsure(&device, kind, target, witness.device_reads(target)?))
         }
         Kind::Write => {
             let buffer = device.allocate(PAGE_SIZE, None, "edud rogue")?;
@@ -111,13 +111,13 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
         Kind::WriteOnly => {
             let target = secret(&device, Access::Write)?;
             let seen = witness.device_reads(target.iova())?;
-            let verdict = unsure(kind, target.iova(), seen);
+            let verdict = unsure(&device, kind, target.iova(), seen);
             Ok(match seen {
                 // What is there is known, so that this is no guess.
                 Seen::Nothing => {
                     Verdict { because: "the device did not get what is there", ..verdict }
                 }
-                _ if device.write_implies_read() => Verdict {
+                _ if device.is_confined() && device.write_implies_read() => Verdict {
                     because: "this IOMMU cannot map memory for writing alone: see iommuctl units",
                     ..verdict
                 },
@@ -132,12 +132,12 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
                 return Err(Error::Inert { iova, index: 0 });
             }
             drop(target);
-            Ok(unsure(kind, iova, witness.device_reads(iova)?))
+            Ok(unsure(&device, kind, iova, witness.device_reads(iova)?))
         }
         Kind::Physical => {
             let target = secret(&device, Access::ReadWrite)?;
             let wrong = bus_address(address.unwrap_or(target.cpu_address().get()));
-            Ok(unsure(kind, wrong, witness.device_reads(wrong)?))
+            Ok(unsure(&device, kind, wrong, witness.device_reads(wrong)?))
         }
     }
 }
@@ -176,8 +176,9 @@ fn wrote(
 }
 
 /// The verdict where it is not known, or not for sure, what the device would have got.
-fn unsure(kind: Kind, address: Iova, seen: Seen) -> Verdict {
+fn unsure(device: &Device, kind: Kind, address: Iova, seen: Seen) -> Verdict {
     let (went_through, because) = match seen {
+        Seen::Nothing if !device.is_confined() => (true, "there is no IOMMU that could"),
         Seen::Nothing => (false, "the device got nothing; for certainty see iommuctl faults"),
         Seen::Secret => (true, "the device got what is there"),
         Seen::Something => (true, "the device got something"),

@@ -51,6 +51,9 @@ pub(super) fn a_rogue_is_not_blocked() -> Outcome {
     let address = format!("{:#x}", canary.first());
     let arguments = ["--dma-mask", "64", "--rogue", "physical", "--address", &address];
     run("edud", &arguments)?.expect(3)?.line("NOT BLOCKED")?;
+    // Nor where nothing is, though nothing comes back from there.
+    let nowhere = run("edud", &["--dma-mask", "64", "--rogue", "read"])?.expect(3)?;
+    nowhere.line("NOT BLOCKED (there is no IOMMU that could)")?;
     run("iommuctl", &["faults", "--check"])?.expect(0)?.line("no access was blocked")?;
     Ok(())
 }
