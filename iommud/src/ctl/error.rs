@@ -9,14 +9,18 @@ use thiserror::Error as ThisError;
 use super::plan::DumpError;
 use crate::policy::PolicyError;
 
+/// How iommud is started, for those who have none. Only Linux has the simulator.
+const HOW_TO_START: &str = if cfg!(target_os = "redox") {
+    "`iommud` as root"
+} else {
+    "`iommud` as root, or without hardware with `iommud --sim`"
+};
+
 /// Why there is no report, and what to do.
 #[derive(Debug, ThisError)]
 pub enum Error {
     /// Nobody serves.
-    #[error(
-        "iommud is not running at {place}: start it with `iommud` as root, or without hardware with \
-         `iommud --sim`"
-    )]
+    #[error("iommud is not running at {place}: start it with {HOW_TO_START}")]
     NotRunning {
         /// Where it was expected.
         place: String,

@@ -12,16 +12,24 @@ use libdma::transport::socket::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 
 /// Gives every device an I/O address space of its own, and lets drivers map memory in it.
 ///
-/// On Linux it stays in the foreground, writes "iommud: ready" on standard error when it serves, and ends at
-/// SIGTERM or SIGINT; it is for a guest in QEMU whose kernel leaves the IOMMU alone, and for --sim. On Redox, init
-/// starts it; started by hand it goes into the background.
+#[cfg_attr(
+    target_os = "linux",
+    doc = "On Linux it stays in the foreground, writes \"iommud: ready\" on standard error when it serves, and ends \
+           at SIGTERM or SIGINT; it is for a guest in QEMU whose kernel leaves the IOMMU alone, and for --sim."
+)]
+#[cfg_attr(
+    target_os = "redox",
+    doc = "Init starts it; started by hand it goes into the background. It runs as two processes: one serves, and \
+           the other starts it again when it dies."
+)]
 ///
 /// Exit codes: 0 it was told to end, or the policy is right, 1 it cannot run, 2 the machine has no
 /// IOMMU and the policy does not allow that.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "iommud", version)]
 pub struct Options {
-    /// What the administrator decides; else /etc/iommud.ron, if there is one and this is no --sim
+    /// What the administrator decides; else /etc/iommud.ron, if there is one
+    #[cfg_attr(target_os = "linux", doc = "and this is no --sim")]
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 

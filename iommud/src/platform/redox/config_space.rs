@@ -1,7 +1,7 @@
 //! PCI configuration space, where it is mapped to memory.
 //!
 //! pcid has a call for any function's configuration space (`/scheme/pci/access`), but it writes one dword
-//! past the one meant (base 9dd6901d, `drivers/pcid/src/scheme.rs`: the byte loop has advanced its index
+//! past the one meant (base 9e128703, `drivers/pcid/src/scheme.rs`: the byte loop has advanced its index
 //! when the write takes it). A driver's bus mastering would not be cleared and nobody would notice (rule R4),
 //! so configuration space is reached as pcid itself reaches it. An access is one dword either way, so that the
 //! two do not tear each other's.
