@@ -140,6 +140,15 @@ pub trait ConfigSpace {
     fn config_write(&mut self, function: PciAddress, offset: u16, value: u32);
 }
 
+/// A message-signaled interrupt (PCI 3.0, 6.8): writing these data to this address interrupts a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsiMessage {
+    /// Where it is written, a multiple of 4.
+    pub address: PhysAddr,
+    /// What is written.
+    pub data: u16,
+}
+
 /// A moment, in nanoseconds since some start that does not change while the daemon lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(u64);
@@ -172,6 +181,19 @@ pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
 
     /// 128 bits that nobody can guess.
     fn entropy(&mut self) -> [u8; 16];
+
+    /// The message by which units say that they have recorded a fault: it wakes whoever polls the engine. The
+    /// same for all units, and each time that it is asked for. `None` where no interrupt is to be had: then units
+    /// are [polled](crate::Engine::wants_polling).
+    fn fault_message(&mut self) -> Option<MsiMessage> {
+        None
+    }
+
+    /// Makes a unit's own PCI function the engine's for as long as the platform lives, so that nobody else sets it
+    /// up. `false` where somebody else has it: what the engine says to it may not hold.
+    fn claim_function(&mut self, _function: PciAddress) -> bool {
+        true
+    }
 
     /// The machine's memory, whole pages, in pieces ordered by where they start: what a device reaches that the
     /// policy leaves unconfined. Empty where the platform cannot tell.

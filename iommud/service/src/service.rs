@@ -61,6 +61,7 @@ pub struct Service<P> {
     pub(crate) faults: FaultLog,
     /// Whether a session may have something to be read that its handles have not been told of.
     pub(crate) untold: bool,
+    pub(crate) fault_interrupts: u64,
     pub(crate) settings: Settings,
 }
 
@@ -80,6 +81,7 @@ impl<P: Platform> Service<P> {
                 pending: Pending::default(),
                 faults: FaultLog::new(faults::KEPT),
                 untold: false,
+                fault_interrupts: 0,
                 settings,
             }),
             Err(error) => Err((error, platform)),
@@ -148,6 +150,16 @@ impl<P: Platform> Service<P> {
     /// there may be faults.
     pub fn is_waiting(&self) -> bool {
         self.engine.is_waiting() || !self.pending.is_empty()
+    }
+
+    /// Whether [`poll`](Self::poll) is due now and then, since some unit does not interrupt when it has a fault.
+    pub fn wants_polling(&self) -> bool {
+        self.engine.wants_polling()
+    }
+
+    /// Takes note of so many interrupts of units that have faults. [`poll`](Self::poll) is due at once.
+    pub fn count_fault_interrupts(&mut self, interrupts: u64) {
+        self.fault_interrupts = self.fault_interrupts.saturating_add(interrupts);
     }
 
     pub(crate) fn log_faults(&mut self) {

@@ -15,6 +15,7 @@ mod failing;
 mod growth;
 mod handover;
 mod identity;
+mod interrupts;
 mod invalidation;
 mod isolation;
 mod knobs;

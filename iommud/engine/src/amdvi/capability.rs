@@ -1,7 +1,7 @@
 //! The unit's capability in the configuration space of its PCI function (3.2).
 //!
-//! Only what the unit itself needs is read and written: that function's mastering and its interrupts are not
-//! touched. The range register is not read; firmware's table says more of which devices the unit has.
+//! Only what the unit itself needs is read and written; the function's mastering and its interrupts are
+//! [`interrupt`](super::interrupt)'s. The range register is not read; firmware's table says more of which devices the unit has.
 
 use bitfield_struct::bitfield;
 use dma_types::{PciAddress, PhysAddr};

@@ -1,8 +1,10 @@
 //! The event log in memory (2.5).
 //!
-//! One frame: 256 events of 16 bytes, which the unit writes and we read when asked for faults; it raises no
-//! interrupts. When there is no room, the unit drops what comes and stops the log, which is started again as soon
-//! as it has been read.
+//! One frame: 256 events of 16 bytes, which the unit writes and we read when asked for faults. When there is no
+//! room, the unit drops what comes and stops the log, which is started again as soon as it has been read.
+//!
+//! The unit interrupts when EventLogInt goes from 0 to 1. So that is cleared before the log is read: what comes
+//! after sets it again.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -16,6 +18,8 @@ use super::registers::{
 };
 use crate::fault::Fault;
 use crate::platform::{Instant, Platform, Registers, TableFrames};
+use crate::unit::FaultSource;
+use crate::unit::fault_source::MOST_ROUNDS;
 
 /// Events in the log's one frame.
 const LENGTH: u16 = 256;
@@ -63,7 +67,11 @@ impl EventLog {
         registers.write(platform, EventLogTail(RingPlace::new()));
     }
 
-    /// Reads the events that the unit logged, and makes room for more. True if more came than there was room for.
+    /// Reads the events that the unit logged, makes room for more, and acknowledges the interrupt. True if more came
+    /// than there was room for.
+    ///
+    /// It is looked at again until there is nothing left to acknowledge: in some units EventLogInt stays when it is
+    /// cleared at the moment of an event, and they never interrupt again (erratum 1312, as Linux knows it).
     ///
     /// A unit that does not log here is left alone: turned on, its log would be wherever firmware had it, in memory
     /// that may be anyone's by now.
@@ -71,19 +79,34 @@ impl EventLog {
         &mut self,
         platform: &mut impl Platform,
         registers: &RegisterFile,
+        source: &mut FaultSource,
         faults: &mut Vec<Fault>,
     ) -> bool {
         let Some(control) = self.control else { return false };
-        // What comes later shows in the next status, so that no overflow goes unseen.
-        let status: Status = registers.read(platform);
-        if status == Status::GONE {
-            return false;
+        let mut lost = false;
+        let mut settled = false;
+        for _ in 0..MOST_ROUNDS {
+            // What comes later shows in the next status, so that no overflow goes unseen.
+            let status: Status = registers.read(platform);
+            if status == Status::GONE {
+                break;
+            }
+            if status.event_interrupt() {
+                registers.write(platform, Status::new().with_event_interrupt(true));
+            }
+            self.drain(platform, registers, faults);
+            let stopped = !status.event_log_runs() || status.event_overflow();
+            if stopped {
+                restart(platform, registers, control);
+            }
+            lost |= status.event_overflow();
+            settled = !stopped && !status.event_interrupt() && self.waiting.is_none();
+            if settled || self.waiting.is_some() {
+                break;
+            }
         }
-        self.drain(platform, registers, faults);
-        if !status.event_log_runs() || status.event_overflow() {
-            restart(platform, registers, control);
-        }
-        status.event_overflow()
+        source.set_settled(settled);
+        lost
     }
 
     fn drain(
@@ -177,7 +200,7 @@ mod tests {
         log: &mut EventLog,
     ) -> (Vec<u64>, bool) {
         let mut faults = Vec::new();
-        let lost = log.take(machine, registers, &mut faults);
+        let lost = log.take(machine, registers, &mut FaultSource::new(true), &mut faults);
         (faults.iter().map(|fault| fault.address.get()).collect(), lost)
     }
 
@@ -268,7 +291,7 @@ mod tests {
         let (mut machine, registers, mut log) = running();
         machine.log([5 << 60, 0x12_3440]);
         let mut faults = Vec::new();
-        log.take(&mut machine, &registers, &mut faults);
+        log.take(&mut machine, &registers, &mut FaultSource::new(false), &mut faults);
         assert_eq!((faults[0].device, faults[0].address), (None, Iova::new(0x12_3440)));
     }
 }

@@ -12,8 +12,8 @@ use super::spec::UnitSpec;
 use crate::acpi::ivrs::unit::IvhdFlags;
 use crate::fakes::FakeFrames;
 use crate::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
-    Registers, RunId, Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
+    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
 
 const CONTROL: usize = 0x18;
@@ -28,6 +28,7 @@ const TRANSLATION: u64 = 1;
 const EVENT_LOG: u64 = 1 << 2;
 const COMMAND_BUFFER: u64 = 1 << 12;
 const OVERFLOW: u64 = 1;
+const EVENT_LOG_INTERRUPT: u64 = 1 << 1;
 const EVENT_LOG_RUNS: u64 = 1 << 3;
 const COMMAND_BUFFER_RUNS: u64 = 1 << 4;
 
@@ -47,6 +48,14 @@ pub(super) fn spec() -> UnitSpec {
     }
 }
 
+/// Whose the unit's function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Nobody,
+    Engine,
+    SomebodyElse,
+}
+
 /// A machine with one unit.
 pub(super) struct FakeMachine {
     pub(super) frames: FakeFrames,
@@ -63,6 +72,12 @@ pub(super) struct FakeMachine {
     /// Rings stop as soon as they are told to, or never.
     pub(super) stops: bool,
     pub(super) now: u64,
+    /// The message that wakes somebody, if there is one.
+    pub(super) message: Option<MsiMessage>,
+    /// Whose function the unit's is: nobody's, ours, or somebody else's.
+    pub(super) owner: Owner,
+    /// EventLogInt stays so many times though it is cleared.
+    pub(super) sticks: usize,
     /// Its command buffer has stopped at an error, and runs again after a change from off to on.
     pub(super) stopped: bool,
 }
@@ -80,6 +95,9 @@ impl FakeMachine {
             stops: true,
             now: 0,
             stopped: false,
+            message: None,
+            owner: Owner::Nobody,
+            sticks: 0,
         };
         machine.words[0x30 / 8] = 0x29d3;
         machine
@@ -136,6 +154,7 @@ impl FakeMachine {
         self.store(PhysAddr::new(at), event[0]);
         self.store(PhysAddr::new(at + 8), event[1]);
         self.words[EVENT_TAIL / 8] = (tail + 16) % RING_BYTES;
+        self.words[STATUS / 8] |= EVENT_LOG_INTERRUPT;
     }
 
     /// Writes to memory as a unit does.
@@ -197,7 +216,12 @@ impl Registers for FakeMachine {
         self.writes.push((offset, value));
         match offset {
             CONTROL => self.set_control(value),
-            STATUS => self.words[STATUS / 8] &= !(value & 0b111),
+            STATUS => {
+                let stays = value & EVENT_LOG_INTERRUPT != 0 && self.sticks > 0;
+                self.sticks -= usize::from(stays);
+                let kept = if stays { EVENT_LOG_INTERRUPT } else { 0 };
+                self.words[STATUS / 8] &= !(value & 0b111 & !kept);
+            }
             _ => self.words[offset / 8] = value,
         }
         self.run();
@@ -252,11 +276,25 @@ impl ConfigSpace for FakeMachine {
     }
 
     fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
+        let of_messages = (0x60..0x80).contains(&offset) || offset == 4;
+        assert!(!of_messages || self.owner == Owner::Engine, "it is not ours");
         self.config.config_write(function, offset, value);
     }
 }
 
 impl Platform for FakeMachine {
+    fn fault_message(&mut self) -> Option<MsiMessage> {
+        self.message
+    }
+
+    fn claim_function(&mut self, function: PciAddress) -> bool {
+        assert_eq!(function, spec().function);
+        if self.owner == Owner::Nobody {
+            self.owner = Owner::Engine;
+        }
+        self.owner == Owner::Engine
+    }
+
     fn acpi_table(&mut self, _: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
         Ok(None)
     }

@@ -15,6 +15,7 @@
 //! | [`page_table`] | the entries of its page tables |
 //! | [`event_log`] | the event log in memory |
 //! | [`event`] | what it holds, decoded |
+//! | [`interrupt`] | the message that says that it holds something |
 //! | [`registers`] | every register the engine uses, and [`registers::RegisterFile`] to reach them |
 //! | [`capability`] | its capability in configuration space |
 //! | [`probe`] | what a unit can do, and why one is refused |
@@ -35,6 +36,7 @@ pub mod event;
 pub mod event_log;
 #[cfg(test)]
 mod fake;
+pub mod interrupt;
 pub mod invalidation;
 pub mod invalidator;
 pub mod page_table;

@@ -51,12 +51,13 @@ impl UnitSpec {
 
     /// The control register as the unit is to run with a device table in this many segments: both rings,
     /// translation, and what firmware asks for. It reads its tables by the processors' caches in any case,
-    /// for we flush nothing. It has no interrupts: it is polled.
-    pub(super) const fn control(&self, segments_order: u8) -> Control {
+    /// for we flush nothing. Its event log interrupts if it can (`event_interrupt`); completion waits never do.
+    pub(super) const fn control(&self, segments_order: u8, event_interrupt: bool) -> Control {
         Control::new()
             .with_translation(true)
             .with_tunnel(self.flags.ht_tunnel())
             .with_event_log(true)
+            .with_event_interrupt(event_interrupt)
             .with_invalidation_timeout(InvalidationTimeout::Seconds1)
             .with_pass_posted_writes(self.flags.pass_posted_writes())
             .with_responses_pass_posted_writes(self.flags.responses_pass_posted_writes())
@@ -73,10 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_control_register_is_as_firmware_asks_and_has_no_interrupts() {
+    fn the_control_register_is_as_firmware_asks_and_the_event_log_alone_interrupts() {
         let control = |flags| {
             let spec = UnitSpec { flags: IvhdFlags::from_bits(flags), ..spec() };
-            spec.control(0).into_bits()
+            spec.control(0, false).into_bits()
         };
         assert_eq!(control(0), 0x1485);
         assert_eq!(control(0x01), 0x1487);
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(control(0x08), 0x1c85);
         // Device caches, coherence, prefetching and page requests change nothing.
         assert_eq!(control(0xf0), 0x1485);
-        assert_eq!(spec().control(3).into_bits(), 0xc_0000_1485);
+        assert_eq!(spec().control(3, false).into_bits(), 0xc_0000_1485);
+        assert_eq!(spec().control(0, true).into_bits(), 0x148d);
     }
 }

@@ -10,6 +10,7 @@ use super::capability::Capability;
 use super::command_buffer::CommandBuffer;
 use super::device_table::DeviceTable;
 use super::event_log::{self, EventLog};
+use super::interrupt;
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::page_table::AmdV1;
@@ -21,8 +22,8 @@ use crate::completion::Ticket;
 use crate::fault::Fault;
 use crate::platform::{Platform, TableFrames};
 use crate::unit::{
-    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, InvalidatesBy, Summary, Translation,
-    UnitFailure, UnitState, Unusable, Walks,
+    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, FaultSource, InvalidatesBy, Summary,
+    Translation, UnitFailure, UnitState, Unusable, Walks,
 };
 
 /// A domain id has 16 bits, in every unit.
@@ -47,6 +48,7 @@ pub struct Unit {
     control: Control,
     table: DeviceTable,
     event_log: EventLog,
+    fault_source: FaultSource,
     domain_ids: DomainIds,
     invalidator: Invalidator,
     phase: Phase,
@@ -55,7 +57,8 @@ pub struct Unit {
 
 impl Unit {
     /// Finds out what the unit can do, and makes its tables, in which everything is blocked. Its registers are
-    /// made to answer if they do not; the unit itself is not touched before it is [polled](Self::poll).
+    /// made to answer if they do not, and its function is told how to interrupt; the unit itself is not touched
+    /// before it is [polled](Self::poll).
     ///
     /// # Errors
     ///
@@ -77,7 +80,8 @@ impl Unit {
         } else {
             Vec::new()
         };
-        let control = spec.control(table.segments_order());
+        let interrupts = interrupt::set_up(platform, spec.function);
+        let control = spec.control(table.segments_order(), interrupts);
         Ok(Self {
             base: spec.base,
             segment: spec.segment,
@@ -86,6 +90,7 @@ impl Unit {
             control,
             table,
             event_log,
+            fault_source: FaultSource::new(interrupts),
             domain_ids: DomainIds::new(DOMAIN_IDS),
             invalidator: Invalidator::new(buffer, control, features.invalidate_all(), named),
             phase: Phase::Starting(BringUp::new(platform.now())),
@@ -280,12 +285,17 @@ impl Unit {
         caches_absent.then(|| self.invalidate(platform, domain, range))
     }
 
+    /// How it is learnt that the unit has logged an event.
+    pub fn fault_source(&self) -> FaultSource {
+        self.fault_source
+    }
+
     /// Reads the events that the unit logged, and makes room for more. True if more came than it had room for.
     pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {
         if matches!(self.phase, Phase::Starting(_)) {
             return false;
         }
-        self.event_log.take(platform, &self.registers, faults)
+        self.event_log.take(platform, &self.registers, &mut self.fault_source, faults)
     }
 
     /// What must be forgotten after a requester's entry allows more than before: the entry, and by a unit that

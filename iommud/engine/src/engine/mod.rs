@@ -219,7 +219,13 @@ impl Engine {
             || self.running_units().any(|unit| !unit.has_failed() && unit.open_tickets() > 0)
     }
 
-    /// Reads the faults that the units have recorded.
+    /// Whether some unit records faults without saying so, so that the engine must be polled now and then.
+    pub fn wants_polling(&self) -> bool {
+        self.running_units().any(Unit::wants_polling)
+    }
+
+    /// Reads the faults that the units have recorded. Unless a unit [wants polling](Self::wants_polling) after
+    /// that, the next fault interrupts.
     pub fn take_events(&mut self, platform: &mut impl Platform) -> Vec<Event> {
         let mut events = Vec::new();
         let mut faults = Vec::new();

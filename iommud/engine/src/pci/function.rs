@@ -147,6 +147,16 @@ pub fn clear_bus_master(config: &mut impl ConfigSpace, function: PciAddress) {
     config.config_write(function, CommandStatus::OFFSET, command.into_bits());
 }
 
+/// Lets a function start transactions, messages that interrupt among them (PCI 3.0, 6.8.2).
+pub fn set_bus_master(config: &mut impl ConfigSpace, function: PciAddress) {
+    let command: CommandStatus = read(config, function);
+    if command.into_bits() == u32::MAX || command.bus_master() {
+        return;
+    }
+    let command = command.with_bus_master(true).with_status(0);
+    config.config_write(function, CommandStatus::OFFSET, command.into_bits());
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -245,7 +255,12 @@ pub(crate) mod tests {
         let address = "00:02.0".parse().unwrap();
         clear_bus_master(&mut config, address);
         assert_eq!(config.written, [(address, 4, 0x0000_0003)]);
+        config.set("00:02.0", 4, 0xf010_0003);
+        set_bus_master(&mut config, address);
+        set_bus_master(&mut config, address);
+        assert_eq!(config.written[1..], [(address, 4, 0x0000_0007)]);
         clear_bus_master(&mut config, "00:05.0".parse().unwrap());
-        assert_eq!(config.written.len(), 1);
+        set_bus_master(&mut config, "00:05.0".parse().unwrap());
+        assert_eq!(config.written.len(), 2);
     }
 }

@@ -6,14 +6,16 @@
 //! | [`express`] | what a PCI Express function is: an endpoint, or a port of which kind |
 //! | [`acs`] | Access Control Services: what keeps functions from reaching each other unseen |
 //! | `capability` | the lists of capabilities |
+//! | [`msi`] | the message by which a function interrupts |
 //! | `registers` | the registers that every function has |
 
 pub mod acs;
 mod capability;
 pub mod express;
 pub mod function;
+pub mod msi;
 mod registers;
 
 pub use acs::{Acs, AcsServices};
 pub use express::PortType;
-pub use function::{BusRange, Function, clear_bus_master, function, scan};
+pub use function::{BusRange, Function, clear_bus_master, function, scan, set_bus_master};

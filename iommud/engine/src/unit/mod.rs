@@ -7,6 +7,7 @@
 //! | [`change`] | what it is told about its tables |
 //! | [`state`] | where it is in its life, and how that ends |
 //! | [`summary`] | what it says of itself, for reports |
+//! | [`fault_source`] | how it is learnt that it has recorded a fault |
 //! | [`ring`] | a ring in memory by which it is asked to do something |
 //! | [`tickets`] | what it has not confirmed, and for how long |
 //! | [`domain_ids`] | the numbers by which it tags what it caches |
@@ -14,6 +15,7 @@
 pub mod abilities;
 pub mod change;
 pub mod domain_ids;
+pub mod fault_source;
 pub mod ring;
 pub mod state;
 pub mod summary;
@@ -24,6 +26,7 @@ pub mod unit;
 pub use self::abilities::{Abilities, Depths, Mismatch, Walks};
 pub use self::change::{Changed, Touched, Translation};
 pub use self::domain_ids::{DomainId, DomainIds};
+pub use self::fault_source::FaultSource;
 pub use self::ring::Ring;
 pub use self::state::{DEADLINE, UnitFailure, UnitState, Unusable};
 pub use self::summary::{InvalidatesBy, Summary};

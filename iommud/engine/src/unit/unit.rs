@@ -166,6 +166,17 @@ impl Unit {
         each!(self, unit => unit.mapped(platform, domain, range))
     }
 
+    /// Whether it interrupts when it records a fault.
+    pub fn interrupts(&self) -> bool {
+        each!(self, unit => unit.fault_source().interrupts())
+    }
+
+    /// Whether faults would go unseen if it were not polled. What a unit that has failed still says is not relied
+    /// on.
+    pub fn wants_polling(&self) -> bool {
+        self.has_failed() || each!(self, unit => unit.fault_source().wants_polling())
+    }
+
     /// Reads the faults that the unit recorded, and frees their records. True if more came than it could
     /// record.
     pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {

@@ -16,15 +16,16 @@ use core::time::Duration;
 
 use dma_types::PhysAddr;
 
+use super::fault_log;
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::registers::{
-    FaultEventControl, FaultStatus, GlobalCommand, GlobalStatus, ProtectedMemory, QueueHead,
-    QueueTail, RegisterFile, RootTableAddress, TranslationMode,
+    FaultStatus, GlobalCommand, GlobalStatus, ProtectedMemory, QueueHead, QueueTail, RegisterFile,
+    RootTableAddress, TranslationMode,
 };
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform};
-use crate::unit::UnitFailure;
+use crate::unit::{FaultSource, UnitFailure};
 
 /// How long a queue of firmware's is given to empty itself. What it still holds then is about tables that go
 /// out of use with it.
@@ -83,6 +84,7 @@ pub struct BringUp {
     since: Instant,
     /// Whether translation was on when it was found.
     found_translating: bool,
+    fault_source: FaultSource,
 }
 
 /// What the steps work on.
@@ -102,7 +104,8 @@ pub struct Parts<'a> {
 impl BringUp {
     /// At the beginning.
     pub fn new(now: Instant) -> Self {
-        Self { step: Step::Begin, since: now, found_translating: false }
+        let fault_source = FaultSource::new(false);
+        Self { step: Step::Begin, since: now, found_translating: false, fault_source }
     }
 
     /// Where the unit is.
@@ -118,6 +121,11 @@ impl BringUp {
     /// Whether translation was on when the unit was found.
     pub fn found_translating(&self) -> bool {
         self.found_translating
+    }
+
+    /// How it is learnt that the unit has recorded a fault.
+    pub fn fault_source(&self) -> FaultSource {
+        self.fault_source
     }
 
     /// Goes as far as the unit lets it.
@@ -205,8 +213,9 @@ impl BringUp {
             }
         }
         if after(Step::StartQueue) {
-            mask_and_clear_faults(registers, platform);
-            if let Some(address) = parts.invalidator.queue_address() {
+            let (queue, message) = (parts.invalidator.queue_address(), platform.fault_message());
+            self.fault_source = fault_log::take_over(registers, platform, queue.is_some(), message);
+            if let Some(address) = queue {
                 registers.write(platform, QueueTail::new());
                 registers.write(platform, address);
                 registers.write(platform, command.with_queued_invalidation(true));
@@ -267,15 +276,4 @@ fn old_queue_is_empty(parts: &Parts<'_>, platform: &mut impl Platform) -> bool {
     let tail: QueueTail = parts.registers.read(platform);
     let faults: FaultStatus = parts.registers.read(platform);
     head.descriptor() == tail.descriptor() || faults.queue_error() || faults.time_out()
-}
-
-/// Holds fault interrupts back, since nobody takes them yet, and forgets the faults of before.
-fn mask_and_clear_faults(registers: &RegisterFile, platform: &mut impl Platform) {
-    let control: FaultEventControl = registers.read(platform);
-    registers.write(platform, control.with_masked(true));
-    for index in 0..registers.fault_record_count() {
-        registers.clear_fault_record(platform, index);
-    }
-    let status: FaultStatus = registers.read(platform);
-    registers.write(platform, status);
 }

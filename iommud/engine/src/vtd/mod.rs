@@ -18,6 +18,7 @@
 //! | [`descriptor`] | invalidation requests as the queue carries them |
 //! | [`plan`] | the fewest requests that cover a range of addresses |
 //! | [`fault`] | fault records, decoded |
+//! | [`fault_log`] | where they are, and the message that says so |
 //!
 //! Legacy translation mode only: scalable mode, device TLBs and interrupt remapping are not used.
 
@@ -25,6 +26,7 @@ pub mod bring_up;
 pub mod context;
 pub mod descriptor;
 pub mod fault;
+pub mod fault_log;
 pub mod invalidation;
 pub mod invalidator;
 pub mod plan;

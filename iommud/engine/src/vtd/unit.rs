@@ -9,11 +9,12 @@ use dma_types::{PhysAddr, SourceId};
 
 use super::bring_up::{BringUp, Parts, Step};
 use super::context::{self, AddressWidth, ContextEntry};
+use super::fault_log;
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::plan::Plan;
 use super::probe::UnitCapabilities;
-use super::registers::{FaultStatus, RegisterFile};
+use super::registers::RegisterFile;
 use super::root::RootEntry;
 use super::second_stage::{ORDER_1G, ORDER_2M};
 use crate::completion::Ticket;
@@ -21,8 +22,8 @@ use crate::fault::Fault;
 use crate::platform::{Platform, TableFrames};
 use crate::table::format::PAGE_SHIFT;
 use crate::unit::{
-    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, InvalidatesBy, Summary, Translation,
-    UnitFailure, UnitState, Unusable, Walks,
+    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, FaultSource, InvalidatesBy, Summary,
+    Translation, UnitFailure, UnitState, Unusable, Walks,
 };
 
 /// How many bytes of registers are mapped to ask a unit how many there are.
@@ -48,6 +49,7 @@ pub struct Unit {
     invalidator: Invalidator,
     phase: Phase,
     found_translating: bool,
+    fault_source: FaultSource,
 }
 
 impl Unit {
@@ -90,6 +92,7 @@ impl Unit {
             invalidator,
             phase: Phase::Starting(BringUp::new(platform.now())),
             found_translating: false,
+            fault_source: FaultSource::new(false),
         };
         unit.flush(platform, root, 0..512);
         Ok(unit)
@@ -207,6 +210,7 @@ impl Unit {
         let late = match &self.phase {
             Phase::Starting(bring_up) if bring_up.step() == Step::Finished => {
                 self.found_translating = bring_up.found_translating();
+                self.fault_source = bring_up.fault_source();
                 self.phase = Phase::Running;
                 None
             }
@@ -288,29 +292,18 @@ impl Unit {
         self.make_visible(platform, caching_mode, plan.requests().iter().copied())
     }
 
+    /// How it is learnt that the unit has recorded a fault.
+    pub fn fault_source(&self) -> FaultSource {
+        self.fault_source
+    }
+
     /// Reads the faults that the unit recorded, and frees their records. True if more came than it could
     /// record.
     pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {
         if matches!(self.phase, Phase::Starting(_)) {
             return false;
         }
-        let status: FaultStatus = self.registers.read(platform);
-        if status.into_bits() == u32::MAX || !(status.pending() || status.overflow()) {
-            return false;
-        }
-        // From the first on, once round: each record is read at most once, whatever comes meanwhile
-        // (rule R5).
-        let count = self.registers.fault_record_count();
-        for step in 0..count {
-            let index = (u16::from(status.first_record()) + step) % count;
-            let Some(record) = self.registers.fault_record(platform, index) else { break };
-            faults.push(record.decode());
-            self.registers.clear_fault_record(platform, index);
-        }
-        if status.overflow() {
-            self.registers.write(platform, FaultStatus::new().with_overflow(true));
-        }
-        status.overflow()
+        fault_log::take(&self.registers, platform, &mut self.fault_source, faults)
     }
 
     fn plan(&self, domain: DomainId, range: Changed) -> Plan {

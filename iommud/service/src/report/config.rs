@@ -28,6 +28,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
     rows.push(row("pending requests", service.pending.len().to_string()));
     rows.push(row("awaiting invalidation", service.engine.retired().to_string()));
     rows.push(row("blocked accesses", faults.total().to_string()));
+    rows.push(row("fault interrupts", service.fault_interrupts.to_string()));
     rows.push(row("times faults were lost", faults.lost().to_string()));
     rows.extend(service.engine.remarks().iter().map(|remark| row("remark", remark.to_string())));
     rows

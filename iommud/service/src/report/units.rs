@@ -49,6 +49,8 @@ struct Abilities {
     /// Without them, what a device may write it may also read.
     zero_length_reads: bool,
     fault_records: u32,
+    /// How it is learnt that it has blocked something: by `interrupt`, or it is `polled`.
+    faults: &'static str,
     /// Invalidations that it has not confirmed.
     open_invalidations: usize,
     /// Whether firmware or the boot loader had left translation on.
@@ -112,6 +114,7 @@ fn abilities(unit: &Unit) -> Abilities {
         write_buffer_flush: summary.write_buffer_flush,
         zero_length_reads: !abilities.write_needs_read,
         fault_records: summary.fault_records,
+        faults: if unit.interrupts() { "interrupt" } else { "polled" },
         open_invalidations: unit.open_tickets(),
         found_translating: unit.found_translating(),
     }
@@ -167,6 +170,7 @@ impl Row for UnitRow {
         "PAGES",
         "DOMAINS ",
         "INVALIDATION",
+        "FAULTS",
     ];
     const NONE: &'static str = "no IOMMU: devices are NOT CONFINED";
 
@@ -185,6 +189,7 @@ impl Row for UnitRow {
             abilities.map_or_else(none, Abilities::pages),
             abilities.map_or_else(none, |it| format!("{}/{}", it.domain_ids_in_use, it.domain_ids)),
             abilities.map_or_else(none, |it| it.invalidation.to_string()),
+            abilities.map_or_else(none, |it| it.faults.to_string()),
         ]
     }
 

@@ -1,7 +1,7 @@
 //! The whole platform.
 
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
-    Registers, RunId, Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
+    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use iommu_sim::{Machine, MachineConfig};
 
@@ -77,6 +77,9 @@ pub struct SimPlatform {
     told: Vec<(u64, u64)>,
     /// The firmware's table, where it is not what the machine is.
     table: Option<Vec<u8>>,
+    fault_message: Option<MsiMessage>,
+    /// What devices are to reach for in between, one for each access to registers.
+    between: VecDeque<Option<(PciAddress, u64)>>,
 }
 
 impl SimPlatform {
@@ -106,6 +109,8 @@ impl SimPlatform {
             arena_changes: 0,
             told: MEMORY.to_vec(),
             table: None,
+            fault_message: None,
+            between: VecDeque::new(),
         })
     }
 
@@ -157,6 +162,28 @@ impl SimPlatform {
         self.table = Some(table);
     }
 
+    /// Has units say by this message that they have faults. Without, they are polled: the machine has no processor
+    /// to interrupt, and the messages are the [machine's](Machine::take_interrupts) to look at.
+    pub fn set_fault_message(&mut self, message: MsiMessage) {
+        self.fault_message = Some(message);
+    }
+
+    /// Lets a device write to these I/O addresses, each just before one of the next accesses to registers, in their
+    /// order: what hardware does while it is looked at.
+    pub fn write_between(
+        &mut self,
+        device: PciAddress,
+        addresses: impl IntoIterator<Item = Option<u64>>,
+    ) {
+        let addresses = addresses.into_iter();
+        self.between = addresses.map(|address| address.map(|it| (device, it))).collect();
+    }
+
+    /// How many accesses to registers there are still such writes for.
+    pub fn writes_between(&self) -> usize {
+        self.between.len()
+    }
+
     /// From now on there is memory for no more than this many table frames at a time.
     pub fn limit_frames(&mut self, frames: usize) {
         self.memory.frames().limit(frames);
@@ -183,6 +210,10 @@ impl SimPlatform {
     /// The address of `size` bytes at `offset` of a window.
     fn register(&mut self, window: RegisterWindow, offset: usize, size: usize) -> Option<u64> {
         self.tick();
+        if let Some(Some((device, iova))) = self.between.pop_front() {
+            // Its device is not told if it is blocked; the unit tells.
+            let _ = self.machine.get_mut().dma_write(device, iova, &[0; 4]);
+        }
         let window = self.windows.get(window.0 as usize)?;
         let end = offset.checked_add(size)?;
         (end <= window.bytes).then_some(window.base + offset as u64)
@@ -358,6 +389,10 @@ impl Platform for SimPlatform {
         // The kernel never gives less than 16 bytes; a signal may interrupt it before it has any.
         while rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {}
         bytes
+    }
+
+    fn fault_message(&mut self) -> Option<MsiMessage> {
+        self.fault_message
     }
 
     fn memory(&mut self) -> Vec<Segment> {

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::acpi::ivrs::DteSettings;
-use crate::amdvi::fake::{BASE, FakeMachine, spec};
+use crate::amdvi::fake::{BASE, FakeMachine, Owner, spec};
 use crate::amdvi::probe::UnitRefusal;
 use crate::fault::{FaultReason, Tried};
+use crate::platform::MsiMessage;
 use crate::unit::Touched;
 use dma_types::Iova;
 use proptest::prelude::*;
@@ -241,5 +242,62 @@ proptest! {
             unit.take_faults(&mut machine, &mut faults);
             prop_assert!(faults.len() <= 256 * 40);
         }
+    }
+}
+
+/// A machine with a message, whose unit's function has MSI at 64h.
+fn with_message(owner: Owner) -> FakeMachine {
+    let mut machine = FakeMachine::new();
+    machine.message = Some(MsiMessage { address: PhysAddr::new(0xfee0_3000), data: 0x51 });
+    machine.owner = owner;
+    machine.config.words[1] = 0x0010_0003;
+    machine.config.words[0x34 / 4] = 0x40;
+    machine.config.words[0x40 / 4] = 0x1f03_640f;
+    machine.config.words[0x64 / 4] = 0x0080_0005;
+    machine
+}
+
+#[test]
+fn a_unit_s_function_is_claimed_before_it_is_told_of_its_message() {
+    let mut machine = with_message(Owner::Nobody);
+    let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+    assert_eq!(machine.owner, Owner::Engine);
+    let expected = [
+        (0x64, 0x0080_0005),
+        (0x68, 0xfee0_3000),
+        (0x6c, 0),
+        (0x70, 0x51),
+        (0x64, 0x0081_0005),
+        (0x04, 0x0000_0007),
+    ];
+    assert_eq!(machine.config.writes, expected);
+    assert!(machine.writes.is_empty() && unit.fault_source().interrupts());
+    unit.poll(&mut machine);
+    let control = machine.writes.iter().rev().find(|(offset, _)| *offset == 0x18);
+    assert_eq!(control, Some(&(0x18, 0x148d)));
+}
+
+#[test]
+fn a_unit_whose_function_is_somebody_else_s_is_polled() {
+    for machine in [&mut with_message(Owner::SomebodyElse), &mut FakeMachine::new()] {
+        let mut unit = Unit::new(machine, &spec()).unwrap();
+        unit.poll(machine);
+        assert!(unit.fault_source().wants_polling() && machine.config.writes.is_empty());
+        assert_eq!(machine.word(0x18), 0x1485);
+    }
+}
+
+#[test]
+fn an_interrupt_that_stays_when_it_is_acknowledged_is_acknowledged_again() {
+    for (sticks, wants_polling) in [(0, false), (2, false), (1000, true)] {
+        let mut machine = with_message(Owner::Nobody);
+        let mut unit = Unit::new(&mut machine, &spec()).unwrap();
+        unit.poll(&mut machine);
+        machine.log([0x2020_0005_0000_0010, 0x1000]);
+        machine.sticks = sticks;
+        let mut faults = Vec::new();
+        assert!(!unit.take_faults(&mut machine, &mut faults));
+        assert_eq!((faults.len(), unit.fault_source().wants_polling()), (1, wants_polling));
+        assert_eq!(machine.word(0x2020) & 2 != 0, wants_polling);
     }
 }

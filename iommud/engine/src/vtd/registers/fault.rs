@@ -2,6 +2,7 @@
 //! [`vtd::fault`](crate::vtd::fault).
 
 use bitfield_struct::bitfield;
+use dma_types::PhysAddr;
 
 use super::file::register;
 
@@ -38,6 +39,9 @@ pub struct FaultStatus {
 register!(FaultStatus: u32, 0x034, Readable Writable);
 
 /// FECTL_REG, the Fault Event Control register (11.4.7.2). Written back with one field changed.
+///
+/// A fault is an interrupt condition only if no record holds another: after an interrupt, `pending` of
+/// [`FaultStatus`] must be clear once before there is a next one.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct FaultEventControl {
@@ -75,6 +79,13 @@ pub struct FaultEventAddress {
 }
 register!(FaultEventAddress: u32, 0x040, Readable Writable);
 
+impl FaultEventAddress {
+    /// The lower half of this address, a multiple of 4.
+    pub const fn of(address: PhysAddr) -> Self {
+        Self::new().with_message_dword(address.get() as u32 >> 2)
+    }
+}
+
 /// FEUADDR_REG, the Fault Event Upper Address register (11.4.7.5).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
@@ -84,6 +95,13 @@ pub struct FaultEventUpperAddress {
     pub message_upper: u32,
 }
 register!(FaultEventUpperAddress: u32, 0x044, Readable Writable);
+
+impl FaultEventUpperAddress {
+    /// The upper half of this address.
+    pub const fn of(address: PhysAddr) -> Self {
+        Self::new().with_message_upper((address.get() >> 32) as u32)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -112,5 +130,8 @@ mod tests {
             0xfee0_1000
         );
         assert_eq!(FaultEventUpperAddress::new().with_message_upper(7).into_bits(), 7);
+        let address = PhysAddr::new(0x12_fee0_3004);
+        assert_eq!(FaultEventAddress::of(address).into_bits(), 0xfee0_3004);
+        assert_eq!(FaultEventUpperAddress::of(address).into_bits(), 0x12);
     }
 }

@@ -1,0 +1,178 @@
+//! The fault recording registers, and the message by which a unit says that there is something in them.
+//!
+//! Recording a fault is an interrupt condition only if no record held one before (11.4.7.2). So all are emptied, and
+//! looked at again, until none holds one: whatever comes after that interrupts.
+
+use alloc::vec::Vec;
+
+use super::registers::{
+    FaultEventAddress, FaultEventControl, FaultEventData, FaultEventUpperAddress, FaultStatus,
+    InvalidationEventControl, RegisterFile,
+};
+use crate::fault::Fault;
+use crate::platform::{MsiMessage, Registers};
+use crate::unit::FaultSource;
+use crate::unit::fault_source::MOST_ROUNDS;
+
+/// Forgets the faults of before, and has the unit send `message` from now on when it records one; without a
+/// message, nothing. The completion of invalidations is never told (`has_queue`: there is a register for that).
+///
+/// While the message is changed it is held back, so that none goes to where firmware wanted it with our data.
+pub fn take_over(
+    registers: &RegisterFile,
+    platform: &mut impl Registers,
+    has_queue: bool,
+    message: Option<MsiMessage>,
+) -> FaultSource {
+    mask(registers, platform, true);
+    if has_queue {
+        let control: InvalidationEventControl = registers.read(platform);
+        registers.write(platform, control.with_masked(true));
+    }
+    for index in 0..registers.fault_record_count() {
+        registers.clear_fault_record(platform, index);
+    }
+    let status: FaultStatus = registers.read(platform);
+    registers.write(platform, status);
+    let Some(message) = message else { return FaultSource::new(false) };
+    let data = FaultEventData::new().with_message(message.data);
+    let address = FaultEventAddress::of(message.address);
+    let upper = FaultEventUpperAddress::of(message.address);
+    registers.write(platform, data);
+    registers.write(platform, address);
+    registers.write(platform, upper);
+    mask(registers, platform, false);
+    // A unit in which that does not stay is polled (rule R5).
+    let control: FaultEventControl = registers.read(platform);
+    let holds = registers.read::<FaultEventData>(platform).message() == message.data
+        && registers.read::<FaultEventAddress>(platform) == address
+        && registers.read::<FaultEventUpperAddress>(platform) == upper;
+    FaultSource::new(holds && !control.masked())
+}
+
+/// Holds interrupts back, or lets them go: with the last one that was held back, if there is one.
+fn mask(registers: &RegisterFile, platform: &mut impl Registers, masked: bool) {
+    let control: FaultEventControl = registers.read(platform);
+    registers.write(platform, control.with_masked(masked));
+}
+
+/// Reads the faults that the unit recorded, and frees their records. True if more came than it could record.
+pub fn take(
+    registers: &RegisterFile,
+    platform: &mut impl Registers,
+    source: &mut FaultSource,
+    faults: &mut Vec<Fault>,
+) -> bool {
+    let mut lost = false;
+    for _ in 0..MOST_ROUNDS {
+        let status: FaultStatus = registers.read(platform);
+        if is_empty(status) {
+            source.set_settled(true);
+            return lost;
+        }
+        take_round(registers, platform, status, faults);
+        lost |= status.overflow();
+    }
+    source.set_settled(is_empty(registers.read(platform)));
+    lost
+}
+
+/// Whether the next fault is an interrupt condition. A unit that is gone has no more faults.
+fn is_empty(status: FaultStatus) -> bool {
+    status.into_bits() == u32::MAX || !(status.pending() || status.overflow())
+}
+
+/// Reads the records from the first on, once round: each at most once, whatever comes meanwhile (rule R5).
+fn take_round(
+    registers: &RegisterFile,
+    platform: &mut impl Registers,
+    status: FaultStatus,
+    faults: &mut Vec<Fault>,
+) {
+    let count = registers.fault_record_count();
+    for step in 0..count {
+        let index = (u16::from(status.first_record()) + step) % count;
+        let Some(record) = registers.fault_record(platform, index) else { break };
+        faults.push(record.decode());
+        registers.clear_fault_record(platform, index);
+    }
+    // After the records: until then no fault is recorded, and so none that would not interrupt.
+    if status.overflow() {
+        registers.write(platform, FaultStatus::new().with_overflow(true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::UnitCapabilities;
+    use super::super::registers::fake::{FakeRegisters, WINDOW};
+    use super::*;
+    use dma_types::PhysAddr;
+
+    const MESSAGE: MsiMessage = MsiMessage { address: PhysAddr::new(0xfee0_3000), data: 0x51 };
+
+    /// A unit like QEMU's, with one record at 220h, that keeps these words whatever is written.
+    fn unit(kept: &[(usize, u32)]) -> (FakeRegisters, RegisterFile) {
+        let mut platform = FakeRegisters::unit(0x10, 0x00d2_008c_222f_0686, 0x00f0_0f5a);
+        let capabilities = UnitCapabilities::read(&mut platform, WINDOW).unwrap();
+        let registers = RegisterFile::new(WINDOW, 0x1000, &capabilities).unwrap();
+        for (offset, word) in kept {
+            platform.set(*offset, &word.to_le_bytes());
+        }
+        (platform, registers)
+    }
+
+    #[test]
+    fn the_message_is_written_while_none_is_sent_and_old_faults_are_forgotten_before() {
+        let kept =
+            [(0x34, 0x33), (0x3c, 0x51), (0x40, 0xfee0_3000), (0x44, 0), (0xa0, 0x4000_0000)];
+        let (mut platform, registers) = unit(&kept);
+        let source = take_over(&registers, &mut platform, true, Some(MESSAGE));
+        assert!(source.interrupts());
+        let expected = [
+            (0x38, 4, 0x8000_0000),
+            (0xa0, 4, 0xc000_0000),
+            (0x22c, 4, 0x8000_0000),
+            (0x34, 4, 0x33),
+            (0x3c, 4, 0x51),
+            (0x40, 4, 0xfee0_3000),
+            (0x44, 4, 0),
+            (0x38, 4, 0),
+        ];
+        assert_eq!(platform.writes, expected);
+    }
+
+    #[test]
+    fn without_a_message_interrupts_stay_masked() {
+        let (mut platform, registers) = unit(&[]);
+        assert!(!take_over(&registers, &mut platform, false, None).interrupts());
+        let expected = [(0x38, 4, 0x8000_0000), (0x22c, 4, 0x8000_0000), (0x34, 4, 0)];
+        assert_eq!(platform.writes, expected);
+    }
+
+    #[test]
+    fn r5_a_unit_that_does_not_keep_its_message_is_polled() {
+        let message = [(0x3c, 0x51), (0x40, 0xfee0_3000), (0x44, 0), (0x38, 0)];
+        let wrong = [(0x3c, 0x50), (0x40, 0xfee0_0000), (0x44, 1), (0x38, 0x8000_0000)];
+        for wrong in wrong {
+            let (mut platform, registers) = unit(&[&message[..], &[wrong]].concat());
+            let source = take_over(&registers, &mut platform, false, Some(MESSAGE));
+            assert!(!source.interrupts() && source.wants_polling(), "{wrong:x?}");
+        }
+    }
+
+    #[test]
+    fn r5_a_fault_that_never_shows_or_never_goes_wants_polling_and_ends() {
+        let (mut platform, registers) = unit(&[(0x34, 2)]);
+        let mut source = FaultSource::new(true);
+        let mut faults = Vec::new();
+        assert!(!take(&registers, &mut platform, &mut source, &mut faults));
+        assert!(source.wants_polling() && faults.is_empty());
+        platform.set(0x22c, &0x8000_0005u32.to_le_bytes());
+        take(&registers, &mut platform, &mut source, &mut faults);
+        assert_eq!((source.wants_polling(), faults.len()), (true, MOST_ROUNDS));
+        platform.set(0x34, &[0; 4]);
+        take(&registers, &mut platform, &mut source, &mut faults);
+        assert!(!source.wants_polling());
+    }
+}
