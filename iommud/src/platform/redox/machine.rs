@@ -6,19 +6,22 @@ use std::time;
 
 use dma_types::{CpuAddr, PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
-    Registers, RunId, Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
+    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use thiserror::Error;
 
 use super::acpi::read_table;
 use super::config_space::MappedConfigSpace;
 use super::frames::TableArena;
+use super::functions::OwnFunctions;
+use super::irq::FaultInterrupt;
 use super::memory::Memory;
 use super::object::MemoryObject;
 use super::random::Random;
 use super::registers::RegisterWindows;
 use super::runs::RunArena;
+use crate::daemon::log;
 
 /// Where a PC's memory goes on above the addresses of its devices.
 const LOW_MEMORY: u64 = 4 << 30;
@@ -34,6 +37,8 @@ pub struct Redox {
     registers: RegisterWindows,
     config: MappedConfigSpace,
     random: Random,
+    fault_interrupt: Option<FaultInterrupt>,
+    functions: OwnFunctions,
     start: time::Instant,
 }
 
@@ -66,8 +71,20 @@ impl Redox {
             memory,
             config: MappedConfigSpace::find().map_err(OpenError::Acpi)?,
             random: Random::open().map_err(OpenError::Random)?,
+            fault_interrupt: None,
+            functions: OwnFunctions::default(),
             start: time::Instant::now(),
         })
+    }
+
+    /// The interrupt by which units say that they have faults, if they were given one.
+    pub fn fault_interrupt(&self) -> Option<&FaultInterrupt> {
+        self.fault_interrupt.as_ref()
+    }
+
+    /// The same, to acknowledge it.
+    pub fn fault_interrupt_mut(&mut self) -> Option<&mut FaultInterrupt> {
+        self.fault_interrupt.as_mut()
     }
 
     /// Where a run is in this process: what a client's `mmap` of it is answered with, after checking that
@@ -182,6 +199,24 @@ impl Platform for Redox {
         let Ok(total) = self.memory.total() else { return Vec::new() };
         let bytes = total.saturating_add(LOW_MEMORY).next_multiple_of(LARGEST_PAGE);
         vec![Segment { start: PhysAddr::new(0), bytes }]
+    }
+
+    fn fault_message(&mut self) -> Option<MsiMessage> {
+        if self.fault_interrupt.is_none() {
+            match FaultInterrupt::take() {
+                Ok(taken) => self.fault_interrupt = taken,
+                Err(error) => log::line(format_args!("no interrupt for faults: {error}")),
+            }
+        }
+        self.fault_interrupt.as_ref().map(FaultInterrupt::message)
+    }
+
+    fn claim_function(&mut self, function: PciAddress) -> bool {
+        let claimed = self.functions.claim(function);
+        if let Err(error) = &claimed {
+            log::line(format_args!("{function} is somebody else's: {error}"));
+        }
+        claimed.is_ok()
     }
 
     fn arenas(&self) -> Vec<Segment> {

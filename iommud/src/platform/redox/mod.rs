@@ -1,4 +1,4 @@
-//! The product: Redox, through its memory and acpi schemes.
+//! The product: Redox, through its memory, irq, pci and acpi schemes.
 //!
 //! | module | what is in it |
 //! | --- | --- |
@@ -10,18 +10,23 @@
 //! | `runs` | clients' buffers |
 //! | `registers` | register windows, uncached |
 //! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
+//! | `irq` | the vector by which units say that they have faults |
+//! | `functions` | PCI functions that are the daemon's own: AMD's units |
 //! | `acpi` | the firmware's tables |
 //! | `random` | entropy |
 //!
 //! What runs on any system is compiled for tests on the host as well; the rest is for Redox alone.
 
 pub mod acpi;
+pub mod irq;
 pub mod mcfg;
 
 #[cfg(target_os = "redox")]
 pub mod config_space;
 #[cfg(target_os = "redox")]
 pub mod frames;
+#[cfg(target_os = "redox")]
+pub mod functions;
 #[cfg(target_os = "redox")]
 pub mod machine;
 #[cfg(target_os = "redox")]

@@ -58,6 +58,11 @@ impl<P: Platform, T> Desk<P, T> {
         &self.service
     }
 
+    /// The service, to change.
+    pub fn service_mut(&mut self) -> &mut Service<P> {
+        &mut self.service
+    }
+
     /// Opens the scheme's root, for whoever registers its name and holds it from then on: its number, which is
     /// [`ROOT`] as long as nothing else has been asked of the desk.
     pub fn root(&mut self) -> usize {
@@ -94,6 +99,11 @@ impl<P: Platform, T> Desk<P, T> {
     /// The numbers of the handles that have become readable, for the kernel to tell whoever waits for it.
     pub fn take_readable(&mut self) -> Vec<usize> {
         self.service.take_readable().into_iter().map(|handle| handle.0 as usize).collect()
+    }
+
+    /// Whether there are handles that [`close_lost`](Self::close_lost) may find one day that nobody has.
+    pub fn may_lose(&self) -> bool {
+        self.open.any_unused()
     }
 
     /// Whether hardware is being waited for, so that [`poll`](Self::poll) is due soon.

@@ -80,6 +80,11 @@ impl OpenHandles {
         self.open.remove(&handle).map(|_| handle)
     }
 
+    /// Whether some were never used, and so may be [lost](Self::lost) once their client's process has ended.
+    pub fn any_unused(&self) -> bool {
+        self.open.values().any(|open| open.unused_since.is_some() && open.client.process.is_some())
+    }
+
     /// The numbers of those that nobody has, as far as can be known: never used, and their client's process
     /// has ended.
     pub fn lost(&self, now: Instant, has_ended: impl Fn(u32) -> bool) -> Vec<usize> {

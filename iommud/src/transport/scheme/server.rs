@@ -16,7 +16,8 @@ use super::{Reply, decode, encode};
 use crate::daemon::log;
 use crate::platform::redox::Redox;
 
-/// How often the units are asked for faults, for they have no interrupt yet.
+/// How often units are asked for faults that have no interrupt, and how long after the last request or confirmation
+/// hardware has its turn once more, for what those have left to do.
 const IDLE: Duration = Duration::from_millis(50);
 
 /// How long to wait for clients while hardware is to confirm something.
@@ -35,8 +36,10 @@ const TURN: usize = 64;
 #[derive(Clone, Copy)]
 enum Wake {
     Requests,
+    Fault,
     Idle,
     Soon,
+    Tidy,
 }
 
 /// Where clients come in, before there is a service behind it: whoever opens something waits.
@@ -72,6 +75,11 @@ pub struct Server {
     queue: RawEventQueue,
     idle: Timer,
     soon: Timer,
+    tidy: Timer,
+    /// Whether a unit may have said that it has faults.
+    fault_told: bool,
+    /// Whether something has happened since hardware last had its turn.
+    stirred: bool,
     last_poll: Instant,
     last_tidy: Instant,
 }
@@ -83,18 +91,36 @@ impl Server {
     ///
     /// Those of the kernel.
     pub fn new(service: Service<Redox>, Door { socket }: Door) -> Result<Self> {
-        let (queue, idle, soon) = (RawEventQueue::new()?, Timer::new(IDLE)?, Timer::new(SOON)?);
+        let queue = RawEventQueue::new()?;
+        let (idle, soon, tidy) = (Timer::new(IDLE)?, Timer::new(SOON)?, Timer::new(TIDY)?);
         let subscribe =
             |descriptor, wake| queue.subscribe(descriptor, wake as usize, EventFlags::READ);
         subscribe(socket.inner().raw(), Wake::Requests)?;
         subscribe(idle.descriptor(), Wake::Idle)?;
         subscribe(soon.descriptor(), Wake::Soon)?;
+        subscribe(tidy.descriptor(), Wake::Tidy)?;
+        if let Some(interrupt) = service.platform().fault_interrupt() {
+            subscribe(interrupt.descriptor(), Wake::Fault)?;
+        }
         let now = Instant::now();
         let mut desk = Desk::new(service);
         let root = desk.root();
         debug_assert_eq!(root, ROOT);
         let copier = Copier::default();
-        Ok(Self { desk, socket, copier, queue, idle, soon, last_poll: now, last_tidy: now })
+        Ok(Self {
+            desk,
+            socket,
+            copier,
+            queue,
+            idle,
+            soon,
+            tidy,
+            // What came before there was a queue to tell of it.
+            fault_told: true,
+            stirred: true,
+            last_poll: now,
+            last_tidy: now,
+        })
     }
 
     /// Serves until the kernel has no more requests, which is when nobody can name the scheme any more.
@@ -108,6 +134,7 @@ impl Server {
                 Some(taken) => taken,
                 None => return Ok(()),
             };
+            self.stirred |= taken > 0;
             self.look_at_hardware();
             for number in self.desk.take_readable() {
                 self.write(encode::readable(number));
@@ -195,8 +222,11 @@ impl Server {
 
     fn look_at_hardware(&mut self) {
         let now = Instant::now();
-        if self.desk.is_waiting() || now.duration_since(self.last_poll) >= IDLE {
+        let interrupts = self.interrupts();
+        let waiting = self.desk.is_waiting();
+        if interrupts.is_some() || waiting || self.is_due(now) {
             self.last_poll = now;
+            self.stirred = waiting;
             loop {
                 for answered in self.desk.poll(now) {
                     self.answer(answered);
@@ -206,26 +236,75 @@ impl Server {
                 }
             }
         }
-        if now.duration_since(self.last_tidy) >= TIDY {
+        // Only now: what it was about has been dealt with.
+        if let Some(count) = interrupts {
+            self.acknowledge(count);
+        }
+        if self.desk.may_lose() && now.duration_since(self.last_tidy) >= TIDY {
             self.last_tidy = now;
             self.desk.close_lost(now, has_ended);
         }
     }
 
-    /// Waits for clients, or until hardware has its turn again.
+    /// Whether hardware has its turn though nothing says that it has something to say.
+    fn is_due(&self, now: Instant) -> bool {
+        self.is_restless() && now.duration_since(self.last_poll) >= IDLE
+    }
+
+    fn is_restless(&self) -> bool {
+        self.stirred || self.desk.service().wants_polling()
+    }
+
+    /// The count of the interrupts by which units have said that they have faults, if there are new ones.
+    fn interrupts(&mut self) -> Option<usize> {
+        if !std::mem::take(&mut self.fault_told) {
+            return None;
+        }
+        let interrupt = self.desk.service().platform().fault_interrupt()?;
+        interrupt.count().unwrap_or_else(|error| {
+            log::line(format_args!("the fault interrupt cannot be read: {error}"));
+            None
+        })
+    }
+
+    fn acknowledge(&mut self, count: usize) {
+        let service = self.desk.service_mut();
+        let Some(interrupt) = service.platform_mut().fault_interrupt_mut() else { return };
+        match interrupt.acknowledge(count) {
+            Ok(new) => service.count_fault_interrupts(new),
+            Err(error) => {
+                log::line(format_args!("the fault interrupt cannot be acknowledged: {error}"));
+            }
+        }
+    }
+
+    /// Waits for clients and interrupts, or until hardware has its turn again: with nothing to do, for ever.
     fn wait(&mut self) -> Result<()> {
-        self.idle.set()?;
+        if self.is_restless() {
+            self.idle.set()?;
+        }
         if self.desk.is_waiting() {
             self.soon.set()?;
         }
+        if self.desk.may_lose() {
+            self.tidy.set()?;
+        }
         match self.queue.next_event() {
-            Ok(event) if event.user_data == Wake::Idle as usize => self.idle.went_off(),
-            Ok(event) if event.user_data == Wake::Soon as usize => self.soon.went_off(),
-            Ok(_) => {}
+            Ok(event) => self.woken(event.user_data),
             Err(error) if error.errno() == EINTR => {}
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    fn woken(&mut self, by: usize) {
+        match by {
+            by if by == Wake::Fault as usize => self.fault_told = true,
+            by if by == Wake::Idle as usize => self.idle.went_off(),
+            by if by == Wake::Soon as usize => self.soon.went_off(),
+            by if by == Wake::Tidy as usize => self.tidy.went_off(),
+            _ => {}
+        }
     }
 }
 
