@@ -6,7 +6,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use dma_types::PhysAddr;
-use iommu_engine::platform::{PlatformError, RegisterWindow, Registers};
+use iommu_engine::platform::{MsiMessage, PlatformError, RegisterWindow, Registers};
 
 /// Where it is, and where messages to this processor go.
 pub const BASE: PhysAddr = PhysAddr::new(0xfee0_0000);
@@ -38,6 +38,11 @@ impl Apic {
         let spurious = platform.read32(window, register::SPURIOUS);
         platform.write32(window, register::SPURIOUS, spurious | ENABLE);
         Ok(Self(window))
+    }
+
+    /// The message that raises this vector on the processor that has the APIC id 0.
+    pub const fn message(vector: u8) -> MsiMessage {
+        MsiMessage { address: BASE, data: vector as u16 }
     }
 
     /// A vector that nothing was asked for with before, of the range that is nobody's.

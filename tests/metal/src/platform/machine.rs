@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
-    Registers, RunId, Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
+    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use iommu_service::in_process::RunMemory;
 use thiserror::Error;
@@ -33,6 +33,7 @@ pub struct Metal {
     acpi: Acpi,
     clock: Clock,
     random: RdRand,
+    fault_message: Option<MsiMessage>,
 }
 
 /// What is handed out just now.
@@ -85,7 +86,13 @@ impl Metal {
             acpi,
             clock: Clock::new(timer),
             random: RdRand::new().ok_or(MachineError::Random)?,
+            fault_message: None,
         })
+    }
+
+    /// Has units of engines that start from now on say by this message that they have faults, or not at all.
+    pub fn set_fault_message(&mut self, message: Option<MsiMessage>) {
+        self.fault_message = message;
     }
 
     /// What is handed out just now: a case that leaves more than it found leaks.
@@ -210,6 +217,10 @@ impl Platform for Metal {
         low.copy_from_slice(&word().to_ne_bytes());
         high.copy_from_slice(&word().to_ne_bytes());
         bytes
+    }
+
+    fn fault_message(&mut self) -> Option<MsiMessage> {
+        self.fault_message
     }
 
     fn memory(&mut self) -> Vec<Segment> {

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use bitfield_struct::bitfield;
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr, SourceId};
-use iommu_engine::platform::{ConfigSpace, Platform, RegisterWindow, TableFrame};
+use iommu_engine::platform::{ConfigSpace, MsiMessage, Platform, RegisterWindow, TableFrame};
 
 use crate::harness::{Failure, Outcome};
 use crate::platform::clock::spin;
@@ -38,6 +38,14 @@ const COMMAND_AND_STATUS: u16 = 0x04;
 const CLASS: u16 = 0x08;
 /// An IOMMU's class and subclass.
 const IOMMU_CLASS: u16 = 0x0806;
+
+/// The capability of interrupts by message (PCI 3.0, section 6.8.1), and in it, as QEMU's unit has it:
+const MESSAGES: u8 = 0x05;
+const MESSAGE_ADDRESS: u16 = 4;
+const MESSAGE_ADDRESS_HIGH: u16 = 8;
+const MESSAGE_DATA: u16 = 12;
+/// In its first dword: messages are sent.
+const MESSAGES_ENABLED: u32 = 1 << 16;
 
 /// How many devices a device table of full size has.
 const DEVICES: usize = 1 << 16;
@@ -131,8 +139,12 @@ struct CommandBufferBase {
 struct Control {
     /// IommuEn.
     enable: bool,
-    #[bits(11)]
-    __: u16,
+    #[bits(2)]
+    __: u8,
+    /// EventIntEn.
+    event_interrupt: bool,
+    #[bits(8)]
+    __: u8,
     /// CmdBufEn.
     commands: bool,
     #[bits(51)]
@@ -223,8 +235,9 @@ pub type Command = [u64; 2];
 struct CompletionWait {
     /// s: store.
     store: bool,
-    #[bits(2)]
-    __: u8,
+    /// i: interrupt.
+    interrupt: bool,
+    __: bool,
     /// Where to, in 8 bytes.
     #[bits(49)]
     words: u64,
@@ -275,6 +288,11 @@ struct InvalidateAll {
 pub fn completion_wait(place: PhysAddr, data: u64) -> Command {
     let wait = CompletionWait::new().with_store(true).with_words(place.get() >> 3).with_opcode(1);
     [wait.into_bits(), data]
+}
+
+/// Nothing but an interrupt.
+pub fn interrupt() -> Command {
+    [CompletionWait::new().with_interrupt(true).with_opcode(1).into_bits(), 0]
 }
 
 /// Forgets a device's entry.
@@ -368,6 +386,46 @@ impl Unit {
         require!(header.kind() == CAPABILITY_TYPE, "the capability is {header:?}");
         require!(header.extended_features(), "it has no extended features: {header:?}");
         Ok(())
+    }
+
+    /// Turns its function's messages on, this one for all, or off.
+    pub fn set_message(
+        &self,
+        platform: &mut impl Platform,
+        message: Option<MsiMessage>,
+    ) -> Outcome {
+        let place = self.messages(platform)?;
+        let head = platform.config_read(self.function, place) & !MESSAGES_ENABLED;
+        platform.config_write(self.function, place, head);
+        if let Some(message) = message {
+            for (at, value) in [
+                (MESSAGE_ADDRESS, message.address.get() as u32),
+                (MESSAGE_ADDRESS_HIGH, 0),
+                (MESSAGE_DATA, message.data.into()),
+                (0, head | MESSAGES_ENABLED),
+            ] {
+                platform.config_write(self.function, place + at, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The message that its function sends, if it sends any, and whether that is for events, too.
+    pub fn message(&self, platform: &mut impl Platform) -> Outcome<Option<(MsiMessage, bool)>> {
+        let place = self.messages(platform)?;
+        let mut read = |at| platform.config_read(self.function, place + at);
+        let enabled = read(0) & MESSAGES_ENABLED != 0;
+        let address =
+            u64::from(read(MESSAGE_ADDRESS_HIGH)) << 32 | u64::from(read(MESSAGE_ADDRESS));
+        let data = read(MESSAGE_DATA) as u16;
+        let message = MsiMessage { address: PhysAddr::new(address), data };
+        let control = Control::from_bits(platform.read64(self.window, register::CONTROL));
+        Ok(enabled.then_some((message, control.event_interrupt())))
+    }
+
+    fn messages(&self, platform: &mut impl Platform) -> Outcome<u16> {
+        let found = capability(platform, self.function, MESSAGES);
+        found.ok_or(Failure("the unit's function has no messages".into()))
     }
 
     /// The numbers of levels that its page tables may have.

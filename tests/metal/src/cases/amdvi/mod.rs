@@ -9,7 +9,7 @@
 //! | [`by_hand`] | the few registers, entries and commands, from the specification's text |
 //! | [`stage`] | the unit with a device table of the case's own, and the device |
 //! | [`translation`] | what a device reaches, by its entry and its page table |
-//! | [`interrupts`] | what becomes of a device's messages, by its entry |
+//! | [`interrupts`] | what becomes of a device's messages, by its entry, and the unit's own |
 //! | [`forgetting`] | commands, and what stays cached without them |
 
 pub mod by_hand;
@@ -25,7 +25,10 @@ use self::forgetting::{
     a_stale_translation_stays_until_it_is_invalidated,
     commands_are_done_in_order_around_the_end_of_the_buffer,
 };
-use self::interrupts::interrupts_pass_unless_the_entry_says_otherwise;
+use self::interrupts::{
+    a_wait_that_is_to_interrupt_sends_the_message_of_the_unit_s_function,
+    interrupts_pass_unless_the_entry_says_otherwise,
+};
 use self::translation::{
     a_device_whose_entry_is_not_valid_reaches_all_memory, pages_of_any_power_of_two_are_walked,
     r1_an_entry_without_permission_reaches_nothing, r1_only_what_is_mapped_is_reached,
@@ -47,6 +50,7 @@ pub const SUITE: Suite = Suite {
         r6_each_direction_is_enforced_at_every_level,
         pages_of_any_power_of_two_are_walked,
         interrupts_pass_unless_the_entry_says_otherwise,
+        a_wait_that_is_to_interrupt_sends_the_message_of_the_unit_s_function,
         a_stale_translation_stays_until_it_is_invalidated,
     ],
 };

@@ -7,6 +7,7 @@
 //! | [`canary`] | memory that no device has any business with |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
+//! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
 //! | [`group`] | two devices that a unit can keep apart, or cannot |
 //! | [`starting`] | from the first instant, and from translation that was left on |
@@ -19,6 +20,7 @@ pub mod hardware;
 pub mod moving;
 pub mod rig;
 pub mod starting;
+pub mod telling;
 
 use self::blocking::{
     r1_a_device_that_nobody_holds_reaches_nothing, r1_a_read_outside_is_blocked_and_reported,
@@ -42,6 +44,7 @@ use self::moving::{
 use self::starting::{
     r1_the_unit_translates_and_denies_by_default, r1_translation_that_was_left_on_is_taken_over,
 };
+use self::telling::a_blocked_transfer_interrupts_and_so_does_the_next;
 use crate::cases;
 use crate::harness::Suite;
 
@@ -68,6 +71,7 @@ pub const SUITE: Suite = Suite {
         r1_the_physical_address_is_no_way_round,
         r6_a_read_only_mapping_is_enforced,
         r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
+        a_blocked_transfer_interrupts_and_so_does_the_next,
         a_stale_translation_really_stays_until_it_is_invalidated,
         r2_after_an_unmap_the_translation_is_gone,
         r4_closing_ends_access_and_gives_everything_back,

@@ -23,6 +23,7 @@ mod register {
     pub(super) const ROOT_TABLE_ADDRESS: usize = 0x20;
     pub(super) const CONTEXT_COMMAND: usize = 0x28;
     pub(super) const FAULT_STATUS: usize = 0x34;
+    pub(super) const FAULT_EVENT_DATA: usize = 0x3c;
     /// From the IOTLB registers' place, which ECAP.IRO names.
     pub(super) const IOTLB_INVALIDATE: usize = 8;
     /// QEMU's registers end here.
@@ -209,6 +210,11 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Has its message about faults raise another vector.
+    pub fn set_fault_vector(&self, platform: &mut impl Platform, vector: u8) {
+        platform.write32(self.window, register::FAULT_EVENT_DATA, vector.into());
+    }
+
     /// Finds it through the firmware's table.
     pub fn find(platform: &mut impl Platform) -> Outcome<Self> {
         let dmar = platform.acpi_table(*b"DMAR")?.ok_or(Failure("no DMAR".into()))?;
