@@ -18,6 +18,8 @@
 //! the daemon must have all of root's rights. Memory comes as hugetlb memfds because their pages stay where
 //! they are: nothing swaps, merges or moves them on a guest that does nothing else.
 //!
+//! A process has no interrupt vectors there, so that units have no message to send: they are polled for faults.
+//!
 //! # What it is not
 //!
 //! A confinement of processes. A driver here has root's rights too, and with them `/dev/mem`; and who holds

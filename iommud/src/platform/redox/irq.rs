@@ -4,6 +4,9 @@
 //! file `/scheme/irq/cpu-XX/N` and free again when that is closed. A read gives how many interrupts have come since
 //! the kernel started, or nothing if that was acknowledged already; writing the number acknowledges it, unless more
 //! have come. Reads never wait: an event queue tells of each interrupt. The kernel itself ends it at the processor.
+//!
+//! When the daemon dies, units go on sending their message until the next daemon takes them over. Whoever has been given
+//! the vector meanwhile is woken for nothing then, as those are who share a line.
 
 use dma_types::PhysAddr;
 use iommu_engine::platform::MsiMessage;
