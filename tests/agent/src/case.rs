@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-const OPENING: &str = "case ";
+/// How each line begins.
+pub const OPENING: &str = "case ";
 const BETWEEN: &str = " ... ";
 
 /// How a case's line begins, up to its verdict.

@@ -136,10 +136,21 @@ impl Process {
 
     /// Waits for a line that contains `text` and gives it back, skipping the lines before it.
     pub fn wait_line(&mut self, text: &str, limit: Duration) -> Result<String, ProcessError> {
+        self.wait_for(text, limit, |line| line.contains(text))
+    }
+
+    /// Waits for a line that is the one, showing each to `is_it` as it comes, and gives it back. `what` is what is waited
+    /// for, in words.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut is_it: impl FnMut(&str) -> bool,
+    ) -> Result<String, ProcessError> {
         let deadline = Instant::now() + limit;
         loop {
             match self.next(deadline)? {
-                Next::Line(line) if line.contains(text) => return Ok(line),
+                Next::Line(line) if is_it(&line) => return Ok(line),
                 Next::Line(_) => {}
                 Next::TimedOut => return Err(self.timed_out(limit)),
                 Next::Ended(status) => {
@@ -147,7 +158,7 @@ impl Process {
                     return Err(ProcessError::NoSuchLine {
                         name,
                         status,
-                        text: text.into(),
+                        text: what.into(),
                         lines,
                     });
                 }

@@ -6,6 +6,7 @@
 
 pub mod boot;
 pub mod cargo;
+pub mod console;
 pub mod cpio;
 pub mod debian;
 pub mod libtest;

@@ -2,6 +2,7 @@
 
 mod guest;
 mod host;
+mod image;
 mod metal;
 mod redox;
 
@@ -26,9 +27,10 @@ impl Suite {
 }
 
 /// All suites, in the order in which they run.
-pub const SUITES: [Suite; 4] = [
+pub const SUITES: [Suite; 5] = [
     Suite { name: "t0", about: "tests on the host, and what the compiler thinks", run: host::run },
     Suite { name: "t1", about: "the engine in a bare guest on QEMU's IOMMUs", run: metal::run },
     Suite { name: "t2", about: "the daemons as processes in a Linux guest", run: guest::run },
     Suite { name: "t3", about: "everything compiled for Redox", run: redox::run },
+    Suite { name: "t4", about: "the daemons in a booted Redox", run: image::run },
 ];
