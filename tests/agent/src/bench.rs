@@ -54,6 +54,11 @@ impl Bench {
         let end = self.edud(&[&["--rogue", kind], words].concat())?.expect(0)?;
         let address = address_of(&end)?;
         let page = (address & !(PAGE - 1)) + beyond;
+        let by_handle =
+            if self.tells { "the device's handle tells: " } else { "handle tells of no" };
+        let told = end.line(by_handle)?;
+        let named = !self.tells || told.contains(&self.device);
+        require!(named, "the handle tells of another device: {told:?}");
         wait_until("the fault is counted", || Ok(!self.tells || faults()? > seen))?;
         wait_for_fault(self.tells, &self.device, tried, page)?;
         let faults = faults()?;

@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod case;
 pub mod failure;
+pub mod inherit;
 pub mod machine;
 pub mod process;
 pub mod programs;

@@ -34,7 +34,8 @@ impl Program {
         Self::from_command(command(program, arguments))
     }
 
-    fn from_command(command: Command) -> Outcome<Self> {
+    /// Starts what a command says.
+    pub fn from_command(command: Command) -> Outcome<Self> {
         Ok(Self { process: Process::start(command).map_err(told)? })
     }
 

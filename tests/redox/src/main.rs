@@ -12,6 +12,7 @@ mod cases;
 mod console;
 mod machine;
 mod needs;
+mod prisoner;
 mod processes;
 mod run;
 
@@ -19,11 +20,14 @@ use std::process::ExitCode;
 
 use agent::run::CASE;
 
+use crate::prisoner::PRISONER;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run::all(),
         [CASE, name] => run::one(name),
+        [PRISONER, ref paths @ ..] => prisoner::open(paths),
         _ => {
             eprintln!("usage: iommu-selftest            runs all cases, one after the other");
             eprintln!("       iommu-selftest case NAME  runs one, with NAME one of:");

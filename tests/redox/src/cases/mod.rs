@@ -2,11 +2,13 @@
 
 mod absent;
 mod blocked;
+mod confined;
 mod ctl;
 mod daemon;
 mod drivers;
 mod killed;
 mod nodes;
+mod restart;
 mod sessions;
 
 use agent::machine::Found;
@@ -67,12 +69,31 @@ pub(crate) const CONFINED: &[Check] = &[
         ),
     ),
     Check::new(&[Edus(1)], Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing)),
+    Check::new(&[Edus(1)], Spec::new("a_driver_that_iommu_run_starts_works", confined::works)),
+    Check::new(
+        &[Edus(2)],
+        Spec::new(
+            "r3_a_driver_that_iommu_run_starts_opens_nothing_else",
+            confined::reaches_nothing_else,
+        ),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::long("r4_an_iommud_that_is_killed_is_started_again", restart::again),
+    ),
 ];
 
 /// The cases on a machine without one, on which nobody serves.
 pub(crate) const ABSENT: &[Check] = &[
     Check::new(&[], Spec::new("without_an_iommu_iommud_says_so", absent::iommud_says_so)),
     Check::new(&[], Spec::new("without_an_iommu_nobody_is_served", absent::nobody_is_served)),
+    Check::new(
+        &[],
+        Spec::new(
+            "without_an_iommu_the_policy_may_let_drivers_be_served_unprotected",
+            absent::unprotected_where_the_policy_says_so,
+        ),
+    ),
 ];
 
 /// All cases, of whichever machine.
