@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use iommu_engine::platform::BufferRuns;
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
@@ -31,6 +32,7 @@ both! {
     r4_a_handle_that_its_client_died_for_is_closed,
     r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory,
     r5_numbers_that_are_nobodys_are_errors,
+    r7_memory_that_a_handle_does_not_get_goes_back_to_where_it_came_from,
     a_device_handle_is_readable_when_there_is_a_fault_and_until_it_was_read,
 }
 
@@ -339,4 +341,62 @@ fn offend(rig: &mut Rig) {
         machine.dma_write(edu, 0x5000, &[1; 8]).unwrap_err();
     }
     rig.desk.poll(rig.now);
+}
+
+fn r7_memory_that_a_handle_does_not_get_goes_back_to_where_it_came_from(vendor: Vendor) {
+    let mut rig = Rig::new(slow(vendor.caching(), Takes::After(2_000_000)));
+    let device = rig.device();
+    let request = |limit: u64| derive::Register {
+        kind: U32::new(derive::Kind::Register as u32),
+        access: U32::new(3),
+        bytes: U64::new(0x2000),
+        align: U64::new(4096),
+        limit: U64::new(limit),
+        address: U64::new(0x5000),
+        label: derive::Allocate::label("mine"),
+    };
+    let supply = |rig: &mut Rig, handle: usize, memory: Option<()>| {
+        rig.last_tag += 1;
+        let given_back = std::cell::Cell::new(false);
+        let answered = rig.desk.supply(
+            Tag(rig.last_tag),
+            handle,
+            |platform, awaited| {
+                assert_eq!((awaited.address, awaited.bytes), (0x5000, 0x2000));
+                memory.and_then(|()| platform.alloc_run(0x2000)).ok_or(Error::NotMemory)
+            },
+            |_, _, awaited| given_back.set(awaited.address == 0x5000),
+        );
+        (answered, given_back.get())
+    };
+    // A device's handle wants no memory, and none is looked at.
+    let (answered, _) = supply(&mut rig, device, Some(()));
+    assert!(matches!(answered, Some((_, Err(Error::WrongHandleKind)))), "{answered:?}");
+    let (answered, _) = supply(&mut rig, usize::MAX, Some(()));
+    assert!(matches!(answered, Some((_, Err(Error::BadHandle)))), "{answered:?}");
+
+    let low = rig.derive(device, &request(0x1fff)).unwrap();
+    rig.call(low, Opcode::Hello, Hello::new().as_bytes()).unwrap();
+    let (answered, given_back) = supply(&mut rig, low, Some(()));
+    assert!(matches!(answered, Some((_, Err(Error::NoAddressSpace)))), "{answered:?}");
+    assert!(given_back);
+
+    let handle = rig.derive(device, &request(u64::MAX)).unwrap();
+    rig.call(handle, Opcode::Hello, Hello::new().as_bytes()).unwrap();
+    let (answered, given_back) = supply(&mut rig, handle, None);
+    assert!(matches!(answered, Some((_, Err(Error::NotMemory)))), "{answered:?}");
+    assert!(!given_back, "nothing was taken");
+    let (answered, given_back) = supply(&mut rig, handle, Some(()));
+    assert!(!given_back);
+    // The answer comes when hardware has it: here, units that cache what is absent.
+    let answered = answered.or_else(|| {
+        assert!(rig.desk.is_waiting());
+        (0..1_000_000).find_map(|_| rig.desk.poll(rig.now).pop())
+    });
+    assert!(matches!(answered, Some((_, Ok(Reply::Done | Reply::Bytes(_))))), "{answered:?}");
+    let mapping =
+        MapRequest { offset: 0, bytes: 0x2000, shared: true, write: true, execute: false };
+    assert!(rig.ask(Request::Map { handle, mapping }, ROOT).is_ok());
+    let (answered, _) = supply(&mut rig, handle, Some(()));
+    assert!(matches!(answered, Some((_, Err(Error::WrongHandleKind)))), "{answered:?}");
 }

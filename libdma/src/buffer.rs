@@ -38,6 +38,17 @@ impl Buffer {
         Ok(Self { memory, bytes, info, handle, device })
     }
 
+    /// Takes over a buffer's handle and its memory, which is mapped already.
+    #[cfg(all(target_os = "redox", feature = "scheme"))]
+    pub(crate) fn from_parts(
+        handle: Handle,
+        memory: Mapping,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
+        Ok(Self { memory, bytes: memory.length, info, handle, device })
+    }
+
     /// Its number, by which iommud and its reports know it.
     pub fn id(&self) -> u64 {
         self.info.buffer.get()

@@ -8,6 +8,7 @@
 //! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
 //! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
+//! | `register` | memory that the driver has already, made a buffer (Redox) |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
 //!
@@ -40,6 +41,8 @@ pub mod dma;
 pub mod fault;
 pub mod handle;
 pub mod protocol;
+#[cfg(all(target_os = "redox", feature = "scheme"))]
+pub mod register;
 pub mod transport;
 
 pub use buffer::Buffer;

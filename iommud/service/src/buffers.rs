@@ -2,7 +2,7 @@
 
 use alloc::string::{String, ToString};
 
-use dma_types::{Iova, PAGE_SIZE, PciAddress};
+use dma_types::{Access, Iova, PAGE_SIZE, PciAddress};
 use iommu_engine::completion::Completion;
 use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{ContiguityError, Platform, RunId};
@@ -33,6 +33,65 @@ pub struct Grant {
     pub writable: bool,
 }
 
+/// What a buffer is to be, judged as far as that takes no session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BufferSpec {
+    /// Its length.
+    pub bytes: u64,
+    /// What its I/O address is a multiple of.
+    pub align: u64,
+    /// How it is to be mapped at once, if at all.
+    pub access: Option<Access>,
+    /// Its highest I/O address.
+    pub limit: Iova,
+    /// At which address its memory is in the object that the client supplies. Zero for memory of iommud's.
+    pub address: u64,
+    /// What reports call it.
+    pub label: String,
+    /// The same, as in the request.
+    pub label_bytes: [u8; 32],
+}
+
+/// Why there is no buffer.
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    /// Whether no device has ever reached the run, so that it is still the caller's.
+    pub(crate) is_untouched: bool,
+}
+
+impl BufferSpec {
+    fn of_allocate(request: &derive::Allocate) -> Result<Self, Error> {
+        let derive::Allocate { bytes, align, access, limit, .. } = request;
+        let limit = Iova::new(limit.get());
+        Self::new(bytes.get(), align.get(), access.get(), limit, &request.label)
+    }
+
+    /// Refuses what no buffer can be.
+    pub(crate) fn new(
+        bytes: u64,
+        align: u64,
+        access: u32,
+        limit: Iova,
+        label_bytes: &[u8; 32],
+    ) -> Result<Self, Error> {
+        check_size(bytes)?;
+        if !align.is_power_of_two() || align < PAGE_SIZE {
+            return Err(Error::BadAlignment);
+        }
+        let access = match access {
+            0 => None,
+            code => Some(access_from_code(code)?),
+        };
+        let label = label(label_bytes)?;
+        Ok(Self { bytes, align, access, limit, address: 0, label, label_bytes: *label_bytes })
+    }
+
+    /// How many bytes of I/O addresses it takes at once.
+    fn mapped_bytes(&self) -> u64 {
+        if self.access.is_some() { self.bytes } else { 0 }
+    }
+}
+
 impl<P: Platform> Service<P> {
     /// Makes a buffer for a session: memory, in one physical piece if it must be, a mapping if one is wanted, and a
     /// record of both.
@@ -43,24 +102,10 @@ impl<P: Platform> Service<P> {
         contiguous: bool,
         rights: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
-        let bytes = request.bytes.get();
-        check_size(bytes)?;
-        let align = request.align.get();
-        if !align.is_power_of_two() || align < PAGE_SIZE {
-            return Err(Error::BadAlignment);
-        }
-        let access = match request.access.get() {
-            0 => None,
-            code => Some(access_from_code(code)?),
-        };
-        let label = label(&request.label)?;
-        let Self { engine, platform, sessions, .. } = self;
-        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let to_map = if access.is_some() { bytes } else { 0 };
-        if !holder.may_hold(bytes, sessions.left(holder.device)) || !holder.may_map(to_map) {
-            return Err(Error::QuotaExceeded);
-        }
-        let (device, domain) = (holder.device, holder.domain);
+        let spec = BufferSpec::of_allocate(request)?;
+        self.check_quota(session, &spec)?;
+        let (bytes, access) = (spec.bytes, spec.access);
+        let Self { engine, platform, .. } = self;
         // Without an IOMMU, what is mapped must be one piece. What is not mapped yet may be mapped piece by piece.
         let one_piece = contiguous || !engine.has_iommu();
         let run = match one_piece.then(|| platform.alloc_contiguous_run(bytes)) {
@@ -71,10 +116,45 @@ impl<P: Platform> Service<P> {
             Some(Err(error)) => return Err(refusal(error)),
             None => platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?,
         };
+        let (id, completion) = match self.install(session, spec, run) {
+            Ok(installed) => installed,
+            Err(refused) => {
+                if refused.is_untouched {
+                    self.platform.free_run(run);
+                }
+                return Err(refused.error);
+            }
+        };
+        let handle = self.handles.insert(Handle::new(Object::Buffer(id), rights));
+        Ok(self.answer_handle(handle, completion))
+    }
+
+    /// Whether a session may hold another buffer, and have it mapped.
+    pub(crate) fn check_quota(&self, session: SessionId, spec: &BufferSpec) -> Result<(), Error> {
+        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        let left = self.sessions.left(holder.device);
+        if holder.may_hold(spec.bytes, left) && holder.may_map(spec.mapped_bytes()) {
+            Ok(())
+        } else {
+            Err(Error::QuotaExceeded)
+        }
+    }
+
+    /// Makes a buffer of a run: its mapping if one is wanted, and the record of both.
+    pub(crate) fn install(
+        &mut self,
+        session: SessionId,
+        spec: BufferSpec,
+        run: RunId,
+    ) -> Result<(BufferId, Completion), Refused> {
+        let BufferSpec { bytes, align, access, limit, .. } = spec;
+        let Self { engine, platform, sessions, .. } = self;
+        let untouched = |error| Refused { error, is_untouched: true };
+        let holder = sessions.sessions.get(&session).ok_or(untouched(Error::SessionEnded))?;
+        let (device, domain) = (holder.device, holder.domain);
         // Before a client has it, what is not confined must not reach it.
         let kept = engine.follow_arenas(platform);
         let id = sessions.next_buffer();
-        let limit = Iova::new(request.limit.get());
         let mapped = access.map(|access| {
             let spec = MapSpec { run, offset: 0, bytes, access, align, limit, owner: id.0 };
             let (iova, completion) = engine.map(platform, domain, &spec)?;
@@ -87,11 +167,11 @@ impl<P: Platform> Service<P> {
                 (Some(first), completion)
             }
             Err(error) => {
-                platform.free_run(run);
-                return Err(to_client(error));
+                return Err(untouched(to_client(error)));
             }
         };
-        let record = BufferRecord { buffer: id, session, run, bytes, first, label: request.label };
+        let record =
+            BufferRecord { buffer: id, session, run, bytes, first, label: spec.label_bytes };
         let slot = match engine.write_record(platform, &record) {
             Ok(slot) => slot,
             Err(error) => {
@@ -103,16 +183,17 @@ impl<P: Platform> Service<P> {
                 // be kept.
                 let unmapped = unmapped.unwrap_or_else(|_| Completion::never());
                 engine.free_run_after(platform, unmapped, run);
-                return Err(to_client(error));
+                return Err(Refused { error: to_client(error), is_untouched: false });
             }
         };
+        let mapped_bytes = spec.mapped_bytes();
         let mappings = first.iter().map(|(iova, _)| (*iova, bytes)).collect();
         let buffer = Buffer {
             session: Some(session),
             device,
             run,
             bytes,
-            label,
+            label: spec.label,
             first,
             mappings,
             handles: 1,
@@ -123,11 +204,9 @@ impl<P: Platform> Service<P> {
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.buffers.insert(id);
             session.buffer_bytes += bytes;
-            session.mapped_bytes += to_map;
+            session.mapped_bytes += mapped_bytes;
         }
-        let handle = Handle::new(Object::Buffer(id), rights);
-        let handle = self.handles.insert(handle);
-        Ok(self.answer_handle(handle, completion))
+        Ok((id, completion))
     }
 
     /// Whether a client may map the `bytes` of a buffer from `offset` on, and what it gets then. Offsets

@@ -1,11 +1,13 @@
 //! Handles: what each is of, and what it allows.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use libdma::Error;
 use libdma::protocol::Rights;
 
+use crate::buffers::BufferSpec;
 use crate::session::{BufferId, SessionId};
 
 /// Names a handle to the transport. Numbers are never used again, so that a stale one is an error and
@@ -24,6 +26,8 @@ pub enum Object {
     Device(SessionId),
     /// A buffer.
     Buffer(BufferId),
+    /// A buffer of a session that has no memory yet.
+    Registration(SessionId, Box<BufferSpec>),
 }
 
 /// Whether the transport is told when a handle's session has something to be read.

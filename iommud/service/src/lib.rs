@@ -8,6 +8,7 @@
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`session`] | sessions: an open device, its domain and its buffers |
 //! | [`calls`] | the calls on handles, and batches of them |
+//! | [`register`] | buffers of memory that clients supply |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
 //! | [`faults`] | the latest blocked accesses |
 //! | [`unread`] | the blocked accesses that each session has not read, and who is told of them |
@@ -33,6 +34,7 @@ pub mod in_process;
 pub mod node;
 pub mod pending;
 pub mod records;
+pub mod register;
 pub mod report;
 pub mod service;
 pub mod session;
@@ -41,4 +43,5 @@ pub mod unread;
 pub use buffers::Grant;
 pub use handle::HandleId;
 pub use pending::{Answer, Completed, Outcome, RequestId};
+pub use register::Awaited;
 pub use service::{Caller, Service, Settings};

@@ -286,6 +286,10 @@ impl<P: Platform> Service<P> {
                     derive::Copy::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
                 let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
                 parent.require(rights)?;
+                // Its memory comes to that one handle.
+                if let Object::Registration(..) = parent.object {
+                    return Err(Error::WrongHandleKind);
+                }
                 let copy = Handle { rights, watch: Watch::Off, ..parent.clone() };
                 self.count_handle(&copy.object);
                 Ok(Outcome::Done(self.handles.insert(copy)))
@@ -300,6 +304,16 @@ impl<P: Platform> Service<P> {
                 let rights = parent.rights & (Rights::READ | Rights::WRITE | Rights::INSPECT);
                 let contiguous = kind == derive::Kind::AllocateContiguous;
                 self.allocate(session, &request, contiguous, rights)
+            }
+            derive::Kind::Register => {
+                let (request, _) =
+                    derive::Register::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
+                parent.require(Rights::ALLOCATE)?;
+                let Object::Device(session) = parent.object else {
+                    return Err(Error::WrongHandleKind);
+                };
+                let rights = parent.rights & (Rights::READ | Rights::WRITE | Rights::INSPECT);
+                self.register(session, &request, rights).map(Outcome::Done)
             }
         }
     }
@@ -352,7 +366,9 @@ impl<P: Platform> Service<P> {
             Object::Buffer(id) => {
                 self.sessions.buffers.get(id).map(|buffer| buffer.bytes).ok_or(Error::BadHandle)
             }
-            Object::Root | Object::Device(_) => Err(Error::WrongHandleKind),
+            Object::Root | Object::Device(_) | Object::Registration(..) => {
+                Err(Error::WrongHandleKind)
+            }
         }
     }
 
@@ -361,7 +377,7 @@ impl<P: Platform> Service<P> {
         match self.handles.remove(handle).map(|handle| handle.object) {
             Some(Object::Device(session)) => self.close_device(session),
             Some(Object::Buffer(buffer)) => self.close_buffer(buffer),
-            Some(Object::Root | Object::Text(_)) | None => {}
+            Some(Object::Root | Object::Text(_) | Object::Registration(..)) | None => {}
         }
     }
 
@@ -422,7 +438,7 @@ impl<P: Platform> Service<P> {
                     buffer.handles += 1;
                 }
             }
-            Object::Root | Object::Text(_) => {}
+            Object::Root | Object::Text(_) | Object::Registration(..) => {}
         }
     }
 

@@ -11,6 +11,7 @@ mod faults;
 mod groups;
 mod hostile;
 mod quotas;
+mod register;
 mod reports;
 mod rig;
 mod sessions;

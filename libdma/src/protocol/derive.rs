@@ -18,6 +18,9 @@ pub enum Kind {
     Allocate = 2,
     /// [`Allocate`] in one piece of physical memory. What maps a buffer through an IOMMU has no need of it.
     AllocateContiguous = 3,
+    /// [`Register`]: a buffer of memory that the client has already, from a device handle with
+    /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
+    Register = 4,
 }
 
 impl TryFrom<u32> for Kind {
@@ -28,6 +31,7 @@ impl TryFrom<u32> for Kind {
             1 => Ok(Self::Copy),
             2 => Ok(Self::Allocate),
             3 => Ok(Self::AllocateContiguous),
+            4 => Ok(Self::Register),
             _ => Err(Error::UnknownCall),
         }
     }
@@ -61,6 +65,35 @@ pub struct Allocate {
     pub label: [u8; 32],
 }
 
+/// Asks for a handle to a buffer whose memory the client supplies.
+///
+/// The handle has no memory yet, and understands nothing but [`Hello`](super::call::Hello) and that one memory object
+/// is sent to it (on Redox an address space in which nobody runs, sent by `SYS_CALL` with the flag `FD`). iommud
+/// takes the memory out of the object, maps it for the device and answers when the device can reach it. From then
+/// on the handle is a buffer's as any other: its memory is iommud's, which keeps it until no device can reach
+/// it, and whoever may maps it by the handle. A refused object is left as it was, and another may be sent.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Register {
+    /// [`Kind::Register`].
+    pub kind: U32,
+    /// An [`access_code`](super::call::access_code), or zero: not mapped yet.
+    pub access: U32,
+    /// Its length in bytes, a multiple of 4096, at most [`MAX_REGISTER_BYTES`].
+    pub bytes: U64,
+    /// What its I/O address must be a multiple of: a power of two, at least 4096.
+    pub align: U64,
+    /// The highest I/O address the device can put on its bus (its DMA mask).
+    pub limit: U64,
+    /// At which address the object has the memory, a multiple of 4096.
+    pub address: U64,
+    /// What reports call it: UTF-8, zeroes behind it.
+    pub label: [u8; 32],
+}
+
+/// The most memory that one [`Register`] may be for: 16 MiB. Where each of its pages is has to be looked up.
+pub const MAX_REGISTER_BYTES: u64 = 16 << 20;
+
 impl Allocate {
     /// As much of `text` as fits a label, cut between characters.
     pub fn label(text: &str) -> [u8; 32] {
@@ -81,16 +114,23 @@ mod tests {
     #[test]
     fn structs_lie_on_the_wire_as_written_down() {
         assert_eq!(size_of::<Copy>(), 8);
-        assert_eq!(size_of::<Allocate>(), 64);
+        assert_eq!((size_of::<Allocate>(), size_of::<Register>()), (64, 72));
         let bytes: [u8; 64] = core::array::from_fn(|offset| offset as u8);
         let request = Allocate::read_from_bytes(&bytes).unwrap();
         assert_eq!((request.kind.get(), request.access.get()), (0x0302_0100, 0x0706_0504));
         assert_eq!((request.bytes.get() as u8, request.align.get() as u8), (8, 16));
         assert_eq!((request.limit.get() as u8, request.label[0]), (24, 32));
+        let bytes: [u8; 72] = core::array::from_fn(|offset| offset as u8);
+        let request = Register::read_from_bytes(&bytes).unwrap();
+        assert_eq!((request.kind.get(), request.access.get()), (0x0302_0100, 0x0706_0504));
+        assert_eq!((request.bytes.get() as u8, request.align.get() as u8), (8, 16));
+        assert_eq!((request.limit.get() as u8, request.address.get() as u8), (24, 32));
+        assert_eq!(request.label[0], 40);
         let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
         assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));
         assert_eq!(Kind::try_from(3), Ok(Kind::AllocateContiguous));
+        assert_eq!(Kind::try_from(4), Ok(Kind::Register));
         assert_eq!(Kind::try_from(0), Err(Error::UnknownCall));
     }
 

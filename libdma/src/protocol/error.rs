@@ -105,6 +105,10 @@ errors! {
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
     /// The domain's tables are not of a kind that the device's unit can walk.
     IncompatibleDomain = 95 EOPNOTSUPP, "the device's IOMMU cannot walk this domain's tables";
+    /// What was sent to a handle that waits for memory is something else.
+    NotMemory = 15 ENOTBLK, "what was sent is no memory object";
+    /// The memory in an object is not all its sender's own: device registers, a file, or shared with somebody.
+    NotOwnMemory = 66 EREMOTE, "memory can only be registered that is its sender's own: no device registers, no files, nothing shared";
     /// The buffer was asked to be mapped privately.
     NotShared = 13 EACCES, "a buffer can only be mapped shared: a private copy would not be what the device sees";
 }

@@ -27,6 +27,7 @@
 //! | call | `SYS_CALL` | one of [`call::Opcode`], with a payload that the answer overwrites |
 //! | read | `read` | the text of a node |
 //! | map | `mmap` | a buffer's memory in the caller's address space |
+//! | supply | `SYS_CALL` with `FD` | gives a handle that waits for it its memory (Redox alone); see [`derive::Register`] |
 //! | close | `close` | the end of everything the handle held |
 //!
 //! A device's handle becomes readable when there are faults to be read; see [`crate::fault`].

@@ -64,8 +64,8 @@ pub enum Error {
         /// The first byte that it did not.
         index: usize,
     },
-    /// A request beyond a buffer was refused, but not for that.
-    #[error("{what} was refused for another reason than its size: {error}")]
+    /// A request that must be refused was, but not for what is wrong with it.
+    #[error("{what} was refused for another reason than it should be: {error}")]
     OtherRefusal {
         /// What was asked.
         what: &'static str,

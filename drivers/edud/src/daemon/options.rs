@@ -52,6 +52,11 @@ pub struct Options {
     #[arg(long, group = "job")]
     pub over_map: bool,
 
+    /// Have the device use memory that edud had before, and send iommud what is none
+    #[cfg(target_os = "redox")]
+    #[arg(long, group = "job")]
+    pub registered: bool,
+
     /// Open the device, then run a command that has it as $IOMMU_DEVICE, and give its exit code
     #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true, group = "job")]
     pub pass_to: Vec<OsString>,

@@ -63,6 +63,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     if options.over_map {
         return over_map::run(&driver, out);
     }
+    #[cfg(target_os = "redox")]
+    if options.registered {
+        return super::registered::run(&mut driver, out);
+    }
     if options.hold {
         let never = hold::run(&mut driver, out)?;
         match never {}

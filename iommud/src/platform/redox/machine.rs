@@ -9,10 +9,12 @@ use iommu_engine::platform::{
     BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
     RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
+use libredox::Fd;
 use thiserror::Error;
 
 use super::acpi::read_table;
 use super::config_space::MappedConfigSpace;
+use super::foreign::ForeignError;
 use super::frames::TableArena;
 use super::functions::OwnFunctions;
 use super::irq::FaultInterrupt;
@@ -91,6 +93,25 @@ impl Redox {
     /// offset and length lie in the run, for the kernel maps whatever follows.
     pub fn run_address(&self, run: RunId) -> Option<CpuAddr> {
         self.runs.address(run)
+    }
+
+    /// Makes a run of memory that a client supplies: `bytes` at `address` in what it sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignError`]; what was sent is as it was then.
+    pub fn take_over(
+        &mut self,
+        sent: &Fd,
+        address: u64,
+        bytes: u64,
+    ) -> Result<RunId, ForeignError> {
+        self.runs.take_over(sent, address, bytes)
+    }
+
+    /// Gives such a run back that no device has ever reached.
+    pub fn give_back(&mut self, run: RunId, sent: &Fd, address: u64) {
+        self.runs.give_back(run, sent, address);
     }
 }
 

@@ -20,7 +20,7 @@ use libredox::flag::{
 };
 use syscall::{CallFlags, MapFlags};
 
-use super::object::MemoryObject;
+use super::object::{MemoryObject, move_memory};
 
 /// The memory scheme, opened, and the object that its memory goes to.
 pub struct Memory {
@@ -106,6 +106,24 @@ impl Memory {
         Ok(Some((Chunk { place, _lease: lease }, physical)))
     }
 
+    /// Moves memory from another address space, where it is at `from`, to a place with nothing in it.
+    pub(super) fn receive(&self, place: Place, source: &Fd, from: usize) -> Result<Chunk> {
+        let (start, bytes) = (place.start, place.bytes);
+        drop(place);
+        self.object.receive(start.addr().get(), bytes, source, from)?;
+        let lease = Lease { object: self.object.clone(), start, bytes };
+        let place = Place::map(Some(start), bytes, self.object.descriptor(), Kind::Shared)?;
+        Ok(Chunk { place, _lease: lease })
+    }
+
+    /// Moves a chunk to another address space, to `address`.
+    pub(super) fn return_to(&self, chunk: Chunk, target: &Fd, address: usize) -> Result<()> {
+        let Chunk { place, _lease: lease } = chunk;
+        drop(place);
+        let from = lease.start.addr().get();
+        move_memory(target, address, lease.bytes, self.object.descriptor(), from)
+    }
+
     /// Maps device registers, uncached. `base` and `bytes` must be multiples of the page size. The kernel
     /// refuses what is RAM.
     pub fn registers(&self, base: PhysAddr, bytes: usize) -> Result<Place> {
@@ -113,7 +131,7 @@ impl Memory {
     }
 
     /// Where in physical memory the page at this address is.
-    fn translate(&self, page: NonNull<u8>) -> Result<PhysAddr> {
+    pub(super) fn translate(&self, page: NonNull<u8>) -> Result<PhysAddr> {
         let mut word = page.as_ptr().expose_provenance().to_ne_bytes();
         self.translation.call_rw(&mut word, CallFlags::empty(), &[])?;
         Ok(PhysAddr::new(usize::from_ne_bytes(word) as u64))

@@ -8,6 +8,7 @@
 //! | `page_pool` | an arena: chunks that come and go, and pages out of them |
 //! | `frames` | the arena of table frames |
 //! | `runs` | clients' buffers |
+//! | `foreign` | memory that clients supply |
 //! | `registers` | register windows, uncached |
 //! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
 //! | `irq` | the vector by which units say that they have faults |
@@ -23,6 +24,8 @@ pub mod mcfg;
 
 #[cfg(target_os = "redox")]
 pub mod config_space;
+#[cfg(target_os = "redox")]
+pub mod foreign;
 #[cfg(target_os = "redox")]
 pub mod frames;
 #[cfg(target_os = "redox")]

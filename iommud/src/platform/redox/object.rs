@@ -8,6 +8,7 @@
 //! A chunk lies at the address at which the serving process has it mapped, so that the two need no book of
 //! where is what.
 
+use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use libredox::Fd;
@@ -15,7 +16,10 @@ use libredox::call::fcntl;
 use libredox::error::Result;
 use libredox::flag::{F_SETFD, MAP_PRIVATE, O_CLOEXEC, PROT_READ, PROT_WRITE};
 use syscall::MapFlags;
-use syscall::flag::{ADDRSPACE_OP_MMAP, ADDRSPACE_OP_MUNMAP};
+use syscall::data::{GrantDesc, GrantFlags};
+use syscall::flag::{
+    ADDRSPACE_OP_MMAP, ADDRSPACE_OP_MPROTECT, ADDRSPACE_OP_MUNMAP, ADDRSPACE_OP_TRANSFER, SEEK_SET,
+};
 
 unsafe extern "C" {
     /// The descriptor by which the kernel knows the thread that calls. relibc exports it; the value stays
@@ -76,8 +80,96 @@ impl MemoryObject {
         self.tell(&[ADDRSPACE_OP_MUNMAP, address.addr().get(), bytes])
     }
 
-    fn tell(&self, words: &[usize]) -> Result<()> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.descriptor.write(&bytes).map(drop)
+    /// Moves `bytes` at `from` in another address space to `address` here, where there must be nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel, which moves nothing then.
+    pub fn receive(&self, address: usize, bytes: usize, source: &Fd, from: usize) -> Result<()> {
+        move_memory(&self.descriptor, address, bytes, source, from)
     }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn extents(&self) -> Result<Vec<Extent>> {
+        extents(&self.descriptor)
+    }
+
+    fn tell(&self, words: &[usize]) -> Result<()> {
+        tell(&self.descriptor, words)
+    }
+}
+
+/// A range of an address space that is of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Where it starts.
+    pub start: usize,
+    /// Its length.
+    pub bytes: usize,
+    /// What kind of memory it is.
+    pub flags: GrantFlags,
+}
+
+/// The descriptor by which the kernel knows this thread.
+pub fn thread() -> usize {
+    redox_cur_thrfd_v0()
+}
+
+/// Moves `bytes` at `from` in the address space `source` to `address` in another, where there must be nothing yet.
+/// Pages that have several owners stay theirs: here they are written to only after they were copied.
+///
+/// # Errors
+///
+/// Those of the kernel: `EBUSY` also where the two ranges overlap as numbers.
+pub fn move_memory(
+    target: &Fd,
+    address: usize,
+    bytes: usize,
+    source: &Fd,
+    from: usize,
+) -> Result<()> {
+    // First for reading alone: for writing, the kernel would let pages be written to that others own as well.
+    let readable = MapFlags::PROT_READ | MapFlags::MAP_FIXED_NOREPLACE;
+    tell(target, &[ADDRSPACE_OP_TRANSFER, source.raw(), from, address, bytes, readable.bits()])?;
+    let writable = MapFlags::PROT_READ | MapFlags::PROT_WRITE;
+    tell(target, &[ADDRSPACE_OP_MPROTECT, address, bytes, writable.bits()])
+}
+
+/// What is in an address space.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn extents(space: &Fd) -> Result<Vec<Extent>> {
+    const DESCRIPTION: usize = size_of::<GrantDesc>();
+    // The kernel counts where it is read, for all who hold the descriptor.
+    syscall::lseek(space.raw(), 0, SEEK_SET)?;
+    let mut extents = Vec::new();
+    let mut bytes = [0; 16 * DESCRIPTION];
+    loop {
+        let length = space.read(&mut bytes)?;
+        if length == 0 {
+            return Ok(extents);
+        }
+        for description in bytes.get(..length).unwrap_or_default().chunks_exact(DESCRIPTION) {
+            let word = |at: usize| {
+                let word = description.get(at..).and_then(|rest| rest.first_chunk());
+                word.map_or(0, |word| usize::from_ne_bytes(*word))
+            };
+            extents.push(Extent {
+                start: word(offset_of!(GrantDesc, base)),
+                bytes: word(offset_of!(GrantDesc, size)),
+                flags: GrantFlags::from_bits_retain(word(offset_of!(GrantDesc, flags))),
+            });
+        }
+    }
+}
+
+fn tell(space: &Fd, words: &[usize]) -> Result<()> {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    space.write(&bytes).map(drop)
 }

@@ -18,6 +18,9 @@ use std::rc::Rc;
 use dma_types::{CpuAddr, PAGE_SIZE};
 use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
 
+use libredox::Fd;
+
+use super::foreign::{self, ForeignError};
 use super::memory::{Chunk, Memory};
 use super::page_pool::PagePool;
 use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
@@ -93,6 +96,35 @@ impl RunArena {
         }
         self.changes += 1;
         Some(Run { start, pieces, segments })
+    }
+
+    /// A run of memory that a client supplies: `bytes` at `address` in what it sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignError`]; the memory is the client's again then.
+    pub fn take_over(
+        &mut self,
+        sent: &Fd,
+        address: u64,
+        bytes: u64,
+    ) -> Result<RunId, ForeignError> {
+        let address = usize::try_from(address).map_err(|_| ForeignError::TooShort)?;
+        let length = usize::try_from(bytes).map_err(|_| ForeignError::TooShort)?;
+        let (chunk, segments) = foreign::take_over(&self.memory, sent, address, length)?;
+        self.changes += 1;
+        let start = chunk.start().into();
+        Ok(self.add(Run { start, pieces: vec![chunk], segments }))
+    }
+
+    /// Moves such a run back to where it came from. What cannot be moved back is given up.
+    pub fn give_back(&mut self, run: RunId, sent: &Fd, address: u64) {
+        let Some(Run { pieces, .. }) = self.runs.remove(&run) else { return };
+        self.changes += 1;
+        for piece in pieces {
+            // An address that it was taken from.
+            let _ = self.memory.return_to(piece, sent, address as usize);
+        }
     }
 
     fn add(&mut self, run: Run) -> RunId {

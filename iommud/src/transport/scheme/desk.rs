@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use iommu_engine::platform::Platform;
-use iommu_service::{Answer, Caller, Completed, HandleId, Outcome, RequestId, Service};
+use iommu_engine::platform::{Platform, RunId};
+use iommu_service::{Answer, Awaited, Caller, Completed, HandleId, Outcome, RequestId, Service};
 use libdma::Error;
 
 use super::folder::Folder;
@@ -84,6 +84,38 @@ impl<P: Platform, T> Desk<P, T> {
             Ok(Served::Now(reply)) => Some((tag, Ok(reply))),
             Ok(Served::Later(request, handle)) => {
                 self.waiting.insert(request, Waiting { tag, handle });
+                None
+            }
+            Err(error) => Some((tag, Err(error))),
+        }
+    }
+
+    /// Gives a handle that waits for it its memory; the answer, unless that comes from [`poll`](Self::poll).
+    ///
+    /// `take` has the platform take the memory over that came with the request, once it is known that the handle may
+    /// have it, and `give_back` returns it to where it came from if the handle does not get it.
+    pub fn supply(
+        &mut self,
+        tag: T,
+        handle: usize,
+        take: impl FnOnce(&mut P, Awaited) -> Result<RunId, Error>,
+        give_back: impl FnOnce(&mut P, RunId, Awaited),
+    ) -> Option<Answered<T>> {
+        let supply = || {
+            let (handle, _) = self.open.used(handle)?;
+            let awaited = self.service.awaited(handle)?;
+            let run = take(self.service.platform_mut(), awaited)?;
+            self.service.supply(handle, run).map_err(|(error, is_untouched)| {
+                if is_untouched {
+                    give_back(self.service.platform_mut(), run, awaited);
+                }
+                error
+            })
+        };
+        match supply() {
+            Ok(Outcome::Done(())) => Some((tag, Ok(Reply::Done))),
+            Ok(Outcome::Pending(request)) => {
+                self.waiting.insert(request, Waiting { tag, handle: None });
                 None
             }
             Err(error) => Some((tag, Err(error))),

@@ -9,6 +9,7 @@
 //! | [`memory`] | memory that clients lend with their requests |
 //! | [`timer`] | the time at which to look at the hardware again |
 //! | `decode`, `encode` | requests as the kernel says them, and answers as it wants them (Redox) |
+//! | `received` | descriptors that clients send (Redox) |
 //! | `server` | the loop (Redox) |
 //!
 //! # How a handle lives
@@ -45,6 +46,8 @@ pub mod encode;
 pub mod folder;
 pub mod memory;
 pub mod open;
+#[cfg(target_os = "redox")]
+pub mod received;
 pub mod request;
 #[cfg(target_os = "redox")]
 pub mod server;

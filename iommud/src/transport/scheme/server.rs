@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use event::{EventFlags, RawEventQueue};
 use iommu_service::Service;
+use libdma::Error;
 use libredox::errno::{EAGAIN, EINTR, EOPNOTSUPP, ESRCH};
 use libredox::error::{Error as SystemError, Result};
 use redox_scheme::scheme::{IntoTag, Op};
-use redox_scheme::{CallRequest, RequestKind, Response, SignalBehavior, Socket};
+use redox_scheme::{CallRequest, RequestKind, Response, SendFdRequest, SignalBehavior, Socket};
 
 use super::desk::{Answered, Desk, ROOT};
 use super::memory::Copier;
+use super::received::{self, Received};
 use super::timer::Timer;
 use super::{Reply, decode, encode};
 use crate::daemon::log;
@@ -67,9 +69,17 @@ impl Door {
     }
 }
 
+/// A request that is to be answered.
+enum Asked {
+    /// Most are.
+    Op(Op),
+    /// Memory was sent to a handle.
+    Memory(SendFdRequest),
+}
+
 /// The service, with clients.
 pub struct Server {
-    desk: Desk<Redox, Op>,
+    desk: Desk<Redox, Asked>,
     socket: Socket,
     copier: Copier,
     queue: RawEventQueue,
@@ -162,7 +172,7 @@ impl Server {
     fn receive(&mut self, request: RequestKind) {
         match request {
             RequestKind::Call(call) => self.serve(call),
-            RequestKind::SendFd(request) => self.refuse(request),
+            RequestKind::SendFd(request) => self.receive_memory(request),
             RequestKind::RecvFd(request) => self.refuse(request),
             RequestKind::OnClose { id } => self.desk.close(id),
             // The request itself is answered nevertheless, and soon.
@@ -182,15 +192,51 @@ impl Server {
         };
         match decode::request(&mut op, &mut self.copier) {
             Ok(request) => {
-                if let Some(answered) = self.desk.serve(op, request, client, Instant::now()) {
+                if let Some(answered) =
+                    self.desk.serve(Asked::Op(op), request, client, Instant::now())
+                {
                     self.answer(answered);
                 }
             }
-            Err(error) => self.answer((op, Err(error))),
+            Err(error) => self.answer((Asked::Op(op), Err(error))),
         }
     }
 
-    fn answer(&mut self, (op, result): Answered<Op>) {
+    /// Takes what was sent out of the request, whatever it is: the kernel would close it in this thread otherwise, and
+    /// whoever sent it may have seen to it that this takes for ever.
+    fn receive_memory(&mut self, request: SendFdRequest) {
+        let number = request.id();
+        let received = Received::take(&request, &self.socket);
+        let answered = self.desk.supply(
+            Asked::Memory(request),
+            number,
+            |platform, awaited| {
+                let object = received.only().ok_or(Error::NotMemory)?;
+                let taken = platform.take_over(object, awaited.address, awaited.bytes);
+                taken.map_err(received::refusal)
+            },
+            |platform, run, awaited| {
+                if let Some(object) = received.only() {
+                    platform.give_back(run, object, awaited.address);
+                }
+            },
+        );
+        if let Some(answered) = answered {
+            self.answer(answered);
+        }
+        received.close_apart();
+    }
+
+    fn answer(&mut self, (asked, result): Answered<Asked>) {
+        let op = match asked {
+            Asked::Op(op) => op,
+            Asked::Memory(request) => {
+                let result =
+                    result.map(|_| 0).map_err(|error| syscall::Error::new(error.errno().into()));
+                self.write(Response::new(result, request));
+                return;
+            }
+        };
         let new = match result {
             Ok(Reply::Handle { number, .. }) => Some(number),
             _ => None,

@@ -1,0 +1,216 @@
+//! Memory that edud has already, made a buffer; and what is refused when it is asked for.
+
+use core::ptr::{NonNull, null_mut};
+use std::io::Write;
+
+use dma_types::PAGE_SIZE;
+use libdma::protocol::call::{Hello, Opcode, Welcome};
+use libdma::protocol::derive::{Allocate, Kind, Register};
+use libdma::{Access, Buffer, Device, Handle, register};
+use libredox::Fd;
+use libredox::call::{self, MmapArgs, dup};
+use libredox::error::Result as SystemResult;
+use libredox::flag::{MAP_PRIVATE, MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
+use syscall::flag::{ADDRSPACE_OP_MMAP, ADDRSPACE_OP_TRANSFER};
+use syscall::{CallFlags, MapFlags};
+use zerocopy::little_endian::{U32, U64};
+
+use super::driver::Driver;
+use super::error::Error;
+use super::run::Outcome;
+use crate::edu::Direction;
+
+const PAGE: usize = PAGE_SIZE as usize;
+/// Two pages: the device reads the first and writes the second.
+const BYTES: usize = 2 * PAGE;
+/// How much of a page a transfer moves: as much as the device takes.
+const MOVED: usize = PAGE - 8;
+/// Where the registers of the processors' interrupt controllers are on every PC: memory that is nobody's.
+const NOT_RAM: usize = 0xfee0_0000;
+/// Where objects have what is put into them here.
+const IN_OBJECT: usize = 1 << 32;
+
+unsafe extern "C" {
+    /// The descriptor by which the kernel knows the thread that calls. relibc exports it; the value stays
+    /// relibc's own, and is valid as long as the thread.
+    safe fn redox_cur_thrfd_v0() -> usize;
+}
+
+/// Has the device read and write registered memory, then sends iommud what it must refuse, and says how that went.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`], [`Error::OtherRefusal`]; [`Error::Iommud`], [`Error::Device`], [`Error::System`].
+pub fn run(driver: &mut Driver, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let memory = anonymous().map_err(system)?;
+    for index in 0..BYTES {
+        // SAFETY: it was mapped just now, of this length and for writing, and nobody else has it.
+        unsafe { memory.cast::<u8>().add(index).write_volatile(pattern(index)) };
+    }
+    let device = driver.device().clone();
+    // SAFETY: as above, and it is not used any more.
+    let buffer =
+        unsafe { register::register(&device, memory, Some(Access::ReadWrite), "edud registered") }?;
+    check(&buffer, 0, 0)?;
+    let start = buffer.iova().ok_or(libdma::Error::NotMapped)?;
+    let second = start.checked_add(PAGE_SIZE).ok_or(libdma::Error::Overflow)?;
+    driver.transfer(Direction::ToDevice, start, MOVED)?;
+    driver.transfer(Direction::FromDevice, second, MOVED)?;
+    check(&buffer, PAGE, 0)?;
+    let place = buffer.cpu_address();
+    writeln!(out, "registered memory at CPU {place}, I/O {start}: read and written by the device")?;
+
+    let mut outcome = Outcome::Well;
+    for (what, expected, answer) in refusals(&device, &buffer).map_err(system)? {
+        match answer {
+            Err(error) if error == expected => writeln!(out, "{what}: refused: {error}")?,
+            Err(error) => return Err(Error::OtherRefusal { what, error }),
+            Ok(()) => {
+                writeln!(out, "{what}: NOT REFUSED")?;
+                outcome = Outcome::WentThrough;
+            }
+        }
+    }
+    check(&buffer, PAGE, 0)?;
+    Ok(outcome)
+}
+
+type Refusal = (&'static str, libdma::Error, Result<(), libdma::Error>);
+
+fn refusals(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {
+    let clock = Fd::open("/scheme/time/4", O_RDWR | O_CLOEXEC, 0)?;
+    let registers = Fd::open("/scheme/memory/physical@uc", O_RDWR | O_CLOEXEC, 0)?;
+    let plain = Fd::open("/scheme/memory/zeroed@wb", O_RDWR | O_CLOEXEC, 0)?;
+    let lent = buffer.handle().raw().number() as usize;
+    let shared = || object_of(lent, 0, MapFlags::MAP_SHARED, BYTES);
+    let private = |bytes| object_of(plain.raw(), 0, MapFlags::MAP_PRIVATE, bytes);
+    let waiting = || waiting(device);
+    let to = |handle: Result<Handle, libdma::Error>, what: Fd| send(&handle?, &what);
+    Ok(vec![
+        ("a descriptor that is no object", libdma::Error::NotMemory, to(waiting(), clock)),
+        ("an object with nothing in it", libdma::Error::OutOfBuffer, to(waiting(), object()?)),
+        ("an object with too little", libdma::Error::OutOfBuffer, to(waiting(), private(PAGE)?)),
+        (
+            "device registers in an object",
+            libdma::Error::NotOwnMemory,
+            to(waiting(), object_of_registers(&registers)?),
+        ),
+        ("iommud's own memory in an object", libdma::Error::NotOwnMemory, to(waiting(), shared()?)),
+        (
+            "memory for a device's handle",
+            libdma::Error::WrongHandleKind,
+            send(device.handle(), &private(BYTES)?),
+        ),
+        (
+            "memory for a buffer that has some",
+            libdma::Error::WrongHandleKind,
+            send(buffer.handle(), &private(BYTES)?),
+        ),
+        (
+            "more than may be registered",
+            libdma::Error::TooLarge,
+            waiting_for(device, 32 << 20).map(drop),
+        ),
+    ])
+}
+
+/// A handle that waits for memory.
+fn waiting(device: &Device) -> Result<Handle, libdma::Error> {
+    waiting_for(device, BYTES as u64)
+}
+
+fn waiting_for(device: &Device, bytes: u64) -> Result<Handle, libdma::Error> {
+    let handle = device.handle().derive(&Register {
+        kind: U32::new(Kind::Register as u32),
+        access: U32::ZERO,
+        bytes: U64::new(bytes),
+        align: U64::new(PAGE_SIZE),
+        limit: U64::new(device.limit().get()),
+        address: U64::new(IN_OBJECT as u64),
+        label: Allocate::label("edud refused"),
+    })?;
+    let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+    Ok(handle)
+}
+
+/// Sends a descriptor to a handle, and keeps it, too.
+fn send(handle: &Handle, what: &Fd) -> Result<(), libdma::Error> {
+    let flags = CallFlags::FD | CallFlags::FD_CLONE | CallFlags::WRITE;
+    let number = handle.raw().number() as usize;
+    call::call_wo(number, &what.raw().to_ne_bytes(), flags, &[]).map(drop).map_err(|error| {
+        libdma::Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
+    })
+}
+
+fn object() -> SystemResult<Fd> {
+    let own = Fd::new(dup(redox_cur_thrfd_v0(), b"addrspace")?);
+    Ok(Fd::new(own.dup(b"empty")?))
+}
+
+/// An object with what a descriptor gives.
+fn object_of(source: usize, offset: usize, sharing: MapFlags, bytes: usize) -> SystemResult<Fd> {
+    let object = object()?;
+    let access = MapFlags::PROT_READ | MapFlags::PROT_WRITE | MapFlags::MAP_FIXED_NOREPLACE;
+    let flags = (sharing | access).bits();
+    let words = [ADDRSPACE_OP_MMAP, source, offset, IN_OBJECT, bytes, flags];
+    object.write(words.map(usize::to_ne_bytes).as_flattened())?;
+    Ok(object)
+}
+
+/// An object with device registers, which the kernel puts into no address space but that of whoever asks: so
+/// they are moved.
+fn object_of_registers(registers: &Fd) -> SystemResult<Fd> {
+    let mapped = map(registers, MAP_SHARED, NOT_RAM)?.cast::<u8>().addr().get();
+    let own = Fd::new(dup(redox_cur_thrfd_v0(), b"addrspace")?);
+    let object = object()?;
+    let access = MapFlags::PROT_READ | MapFlags::PROT_WRITE | MapFlags::MAP_FIXED_NOREPLACE;
+    let words = [ADDRSPACE_OP_TRANSFER, own.raw(), mapped, IN_OBJECT, BYTES, access.bits()];
+    object.write(words.map(usize::to_ne_bytes).as_flattened())?;
+    Ok(object)
+}
+
+/// Plain memory of this process.
+fn anonymous() -> SystemResult<NonNull<[u8]>> {
+    map(&Fd::open("/scheme/memory/zeroed@wb", O_RDWR | O_CLOEXEC, 0)?, MAP_PRIVATE, 0)
+}
+
+fn map(source: &Fd, sharing: u32, offset: usize) -> SystemResult<NonNull<[u8]>> {
+    let arguments = MmapArgs {
+        addr: null_mut(),
+        length: BYTES,
+        prot: PROT_READ | PROT_WRITE,
+        flags: sharing,
+        fd: source.raw(),
+        offset: offset as u64,
+    };
+    // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
+    let start = unsafe { call::mmap(arguments) }?;
+    let start = NonNull::new(start.cast()).ok_or(libredox::error::Error::new(syscall::EFAULT))?;
+    Ok(NonNull::slice_from_raw_parts(start, BYTES))
+}
+
+/// A byte that differs between the pages.
+fn pattern(index: usize) -> u8 {
+    (index.wrapping_mul(7) ^ (index / PAGE).wrapping_mul(0x55)) as u8
+}
+
+/// Checks that a page of the buffer has what is told.
+fn check(buffer: &Buffer, at: usize, pattern_from: usize) -> Result<(), Error> {
+    let mut found = [0; MOVED];
+    buffer.read(at, &mut found)?;
+    let wrong =
+        found.iter().enumerate().find(|(index, byte)| **byte != pattern(pattern_from + index));
+    match wrong {
+        None => Ok(()),
+        Some((index, byte)) => Err(Error::Corrupt {
+            index: at + index,
+            iova: buffer.iova().unwrap_or_default(),
+            expected: pattern(pattern_from + index).into(),
+            found: (*byte).into(),
+        }),
+    }
+}
+
+fn system(error: libredox::error::Error) -> Error {
+    Error::system("cannot make memory to register")(error.into())
+}
