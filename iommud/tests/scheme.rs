@@ -30,6 +30,8 @@ both! {
     a_request_that_hardware_must_confirm_is_answered_later_and_once,
     r5_an_opening_that_hardware_never_confirms_is_refused_at_the_deadline,
     r4_a_handle_that_its_client_died_for_is_closed,
+    r4_a_request_whose_client_was_killed_meanwhile_is_answered_once_and_leaves_nothing,
+    r4_a_buffer_that_nobody_ever_mapped_is_given_back_with_its_handle,
     r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory,
     r5_numbers_that_are_nobodys_are_errors,
     r7_memory_that_a_handle_does_not_get_goes_back_to_where_it_came_from,
@@ -264,6 +266,49 @@ fn r4_a_handle_that_its_client_died_for_is_closed(vendor: Vendor) {
     assert_eq!(rig.open(EDU, ROOT), Err(Error::DeviceBusy));
     // So is the scheme's root, which nobody has used if all opened other folders.
     assert!(rig.open("", ROOT).is_ok());
+}
+
+fn r4_a_request_whose_client_was_killed_meanwhile_is_answered_once_and_leaves_nothing(
+    vendor: Vendor,
+) {
+    let mut rig = Rig::new(vendor.caching());
+    let handles = rig.desk.service().handles();
+    let device = rig.device();
+    slow_down(&mut rig.desk.service().platform().machine_mut(), Takes::After(2_000_000));
+    let derive = |rig: &mut Rig| {
+        let bytes = allocation(0x1000).as_bytes().to_vec();
+        rig.request(Request::Derive { handle: device, bytes }, ROOT)
+    };
+    // One waits that was asked first, one that was asked later; the kernel wants an answer to both.
+    assert_eq!((derive(&mut rig), derive(&mut rig)), (None, None));
+    let last = rig.last_tag;
+    // The client is killed: what the kernel says is that its descriptors are gone.
+    rig.desk.close(device);
+    let mut answered = Vec::new();
+    while rig.desk.is_waiting() {
+        answered.extend(rig.desk.poll(rig.now).into_iter().map(|(Tag(tag), _)| tag));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [last - 1, last]);
+    // Of the handles in the answers nobody hears any more.
+    rig.desk.close_lost(rig.now + GRACE, |_| true);
+    assert_eq!(rig.desk.service().handles(), handles);
+    for _ in 0..1000 {
+        assert!(rig.desk.poll(rig.now).is_empty());
+    }
+    assert_eq!(rig.desk.service().platform().usage().live_runs, 0);
+}
+
+fn r4_a_buffer_that_nobody_ever_mapped_is_given_back_with_its_handle(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let device = rig.device();
+    let buffer = rig.derive(device, &allocation(0x3000)).unwrap();
+    assert_eq!(rig.desk.service().platform().usage().live_runs, 1);
+    rig.desk.close(buffer);
+    while rig.desk.is_waiting() {
+        rig.desk.poll(rig.now);
+    }
+    assert_eq!(rig.desk.service().platform().usage().live_runs, 0);
 }
 
 fn r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory(vendor: Vendor) {
