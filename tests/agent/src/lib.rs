@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod case;
+pub mod disk;
 pub mod failure;
 pub mod inherit;
 pub mod machine;

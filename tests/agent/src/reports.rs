@@ -42,6 +42,8 @@ pub struct Device {
     pub device: String,
     /// Vendor and device: `1234:11e8`.
     pub id: String,
+    /// Base class, subclass and interface: `010802`.
+    pub class: String,
     /// The unit that covers it, if one does.
     pub unit: Option<u16>,
     /// `free`, `held` and others.

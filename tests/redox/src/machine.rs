@@ -9,6 +9,9 @@ use agent::reports::{self, Device, Unit};
 /// QEMU's `edu`, as `iommuctl devices` names it.
 const EDU: &str = "1234:11e8";
 
+/// The base class and subclass of NVMe controllers.
+const NVME: &str = "0108";
+
 /// The exit code of iommuctl when there is no iommud.
 const NOT_RUNNING: i32 = 3;
 
@@ -18,6 +21,10 @@ pub(crate) struct Machine {
     pub(crate) found: Found,
     /// Its `edu` devices, by address.
     pub(crate) edus: Vec<String>,
+    /// Its first NVMe controller that is held, which takes a driver that speaks libdma.
+    pub(crate) nvme: Option<String>,
+    /// A device that somebody holds already.
+    pub(crate) in_use: Option<String>,
     write_only: bool,
 }
 
@@ -27,7 +34,7 @@ impl Machine {
         let units = run("iommuctl", &["--json", "units"])?;
         if units.code == Some(NOT_RUNNING) {
             let (found, edus) = (Found::Nothing, Vec::new());
-            return Ok(Self { found, edus, write_only: false });
+            return Ok(Self { found, edus, nvme: None, in_use: None, write_only: false });
         }
         let units: Vec<Unit> = serde_json::from_str(&units.expect(0)?.lines.join("\n"))?;
         let found = match units.first() {
@@ -38,9 +45,13 @@ impl Machine {
         let mut abilities = units.iter().filter_map(|unit| unit.abilities.as_ref());
         let write_only = abilities.all(|one| one.zero_length_reads);
         let mut devices: Vec<Device> = reports::rows("devices")?;
+        let mut held = devices.iter().filter(|device| device.state == "held");
+        let in_use = held.clone().next().map(|device| device.device.clone());
+        let nvme = held.find(|device| device.class.starts_with(NVME));
+        let nvme = nvme.map(|device| device.device.clone());
         devices.retain(|device| device.id == EDU);
         let edus = devices.into_iter().map(|device| device.device).collect();
-        Ok(Self { found, edus, write_only })
+        Ok(Self { found, edus, nvme, in_use, write_only })
     }
 
     /// Its first `edu`, and what the unit in front of it can do.

@@ -26,6 +26,10 @@ impl Check {
 pub(crate) enum Need {
     /// So many `edu` devices.
     Edus(usize),
+    /// A confined driver of an NVMe disk.
+    Nvme,
+    /// That no driver is at work that would be cut off when iommud dies.
+    NobodyElse,
 }
 
 impl Need {
@@ -35,7 +39,14 @@ impl Need {
                 "of {wanted} edu devices (QEMU's -device edu) there are {}",
                 machine.edus.len()
             )),
-            Self::Edus(_) => None,
+            Self::Nvme if machine.nvme.is_none() => {
+                Some("no driver of an NVMe disk was started through iommu-run".into())
+            }
+            Self::NobodyElse => machine
+                .in_use
+                .as_ref()
+                .map(|device| format!("the driver of {device} would be cut off by it")),
+            Self::Edus(_) | Self::Nvme => None,
         }
     }
 }

@@ -5,6 +5,7 @@ mod blocked;
 mod confined;
 mod ctl;
 mod daemon;
+mod disk;
 mod drivers;
 mod killed;
 mod nodes;
@@ -16,7 +17,7 @@ use agent::run::Spec;
 
 use crate::machine::Machine;
 use crate::needs::Check;
-use crate::needs::Need::Edus;
+use crate::needs::Need::{Edus, NobodyElse, Nvme};
 
 /// The cases on a machine with an IOMMU, in the order in which they run.
 pub(crate) const CONFINED: &[Check] = &[
@@ -71,6 +72,10 @@ pub(crate) const CONFINED: &[Check] = &[
     Check::new(&[Edus(1)], Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing)),
     Check::new(&[Edus(1)], Spec::new("a_driver_that_iommu_run_starts_works", confined::works)),
     Check::new(
+        &[Nvme],
+        Spec::new("a_ported_driver_of_base_reads_its_disk", disk::gives_its_sector),
+    ),
+    Check::new(
         &[Edus(2)],
         Spec::new(
             "r3_a_driver_that_iommu_run_starts_opens_nothing_else",
@@ -78,7 +83,7 @@ pub(crate) const CONFINED: &[Check] = &[
         ),
     ),
     Check::new(
-        &[Edus(1)],
+        &[Edus(1), NobodyElse],
         Spec::long("r4_an_iommud_that_is_killed_is_started_again", restart::again),
     ),
 ];

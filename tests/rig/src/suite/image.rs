@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use agent::case::{Case, Verdict};
+use agent::disk::{SECTOR, SECTOR_BYTES, WORDS};
 use agent::machine::Found;
 use agent::process::Process;
 
@@ -40,6 +41,9 @@ const MACHINES: [Machine; 3] = [
 /// Two devices on the root bus, that know addresses of 64 bits.
 const DEVICES: [&str; 2] = ["edu,dma_mask=0xffffffffffffffff"; 2];
 
+/// How large the disk with the known sector is.
+const DISK_BYTES: usize = 1 << 20;
+
 /// From the boot loader to the last case: a minute on two cores that have nothing else to do.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -63,8 +67,12 @@ pub(super) fn run(report: &mut Report) {
     if let Err(error) = fs::create_dir_all(scratch_dir()) {
         return report.failed("scratch folder", &error.to_string());
     }
+    let known = scratch_dir().join("redox-known.raw");
+    if let Err(error) = fs::write(&known, known_disk()) {
+        return report.failed("disk", &format!("{}: {error}", known.display()));
+    }
     for machine in &MACHINES {
-        judge(report, machine, machine.command(&qemu, &image));
+        judge(report, machine, machine.command(&qemu, &image, &known));
     }
 }
 
@@ -102,6 +110,14 @@ fn judge(report: &mut Report, machine: &Machine, command: Command) {
     }
 }
 
+/// An NVMe disk for a driver of base's, with the sector that the self-test knows.
+fn known_disk() -> Vec<u8> {
+    let mut bytes = vec![0; DISK_BYTES];
+    let start = SECTOR as usize * SECTOR_BYTES;
+    bytes[start..start + WORDS.len()].copy_from_slice(WORDS);
+    bytes
+}
+
 /// Where what is said on a machine is kept.
 fn log(machine: &str, whose: &str) -> PathBuf {
     scratch_dir().join(format!("redox-{machine}-{whose}.log"))
@@ -109,7 +125,7 @@ fn log(machine: &str, whose: &str) -> PathBuf {
 
 impl Machine {
     /// Starts it, with its serial line as QEMU's output. Whatever is written to the image is forgotten.
-    fn command(&self, qemu: &Qemu, image: &Path) -> Command {
+    fn command(&self, qemu: &Qemu, image: &Path, known: &Path) -> Command {
         let mut machine = qemu::machine("1G");
         // Redox takes its random numbers from the processor.
         machine.args(["-cpu", "max", "-serial", "stdio"]);
@@ -119,6 +135,8 @@ impl Machine {
         for device in iommu.iter().map(String::as_str).chain(DEVICES) {
             machine.args(["-device", device]);
         }
+        let disk = format!("file={},format=raw,snapshot=on,if=none,id=known", known.display());
+        machine.args(["-drive", &disk, "-device", "nvme,drive=known,serial=known"]);
         machine
     }
 }
