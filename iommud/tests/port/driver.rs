@@ -10,7 +10,7 @@ use libdma::transport::socket::{SOCKET_VARIABLE, Socket};
 use libdma::{Device, Handle};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::rig::{Daemon, edu, iommuctl};
+use crate::rig::{Daemon, Folder, edu, iommuctl};
 use crate::vendor::Vendor;
 
 /// The environment variable that tells a process of this program that it is the driver.
@@ -24,7 +24,11 @@ pub(crate) fn as_driver(vendor: Vendor, test: fn()) {
     if env::var_os(DRIVER).is_some() {
         return test();
     }
-    let daemon = Daemon::start(vendor);
+    as_driver_of(Daemon::start(vendor));
+}
+
+/// Runs the test that calls this as a driver that was handed this daemon's edu.
+fn as_driver_of(daemon: Daemon) {
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let number = leave_open(device.handle());
     let mut driver = this_test();
@@ -32,6 +36,19 @@ pub(crate) fn as_driver(vendor: Vendor, test: fn()) {
     succeeds(&driver.output().unwrap());
     drop(device);
     daemon.is_well();
+}
+
+/// The same on a machine without an IOMMU, whose administrator has iommud serve all the same.
+pub(crate) fn as_driver_without_iommu(test: fn()) {
+    if env::var_os(DRIVER).is_some() {
+        return test();
+    }
+    let folder = Folder::new();
+    let policy = folder.file("policy.ron", "(without_iommu: unprotected)");
+    as_driver_of(Daemon::start_with(
+        folder,
+        &["--unit", "none", "--policy", policy.to_str().unwrap()],
+    ));
 }
 
 /// Runs the test that calls this as a process whose `IOMMU_DEVICE` has this value, or none.

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use libdma::{Dma, Iova};
 
-use crate::driver::{as_driver, connect, report};
+use crate::driver::{as_driver, as_driver_without_iommu, connect, report};
 use crate::edu::Edu;
 use crate::rig::eventually;
 use crate::vendor::Vendor;
@@ -175,5 +175,29 @@ fn what_cannot_be_had_is_an_errno(vendor: Vendor) {
             }
         }
         eventually(|| report("mappings").is_empty().then_some(()));
+    });
+}
+
+#[test]
+fn without_an_iommu_addresses_are_physical_and_the_device_is_served_all_the_same() {
+    as_driver_without_iommu(|| {
+        let edu = Edu::open(connect()).unwrap();
+        let mut held = Vec::new();
+        for pages in [1, 3, 16, 1024] {
+            let memory = Dma::<[u8]>::zeroed_slice(pages * 4096).unwrap();
+            assert_eq!(memory.physical() % (pages * 4096).next_power_of_two(), 0);
+            held.push(memory);
+        }
+        for row in report("mappings") {
+            assert_eq!(row["iova"], row["physical"]);
+        }
+        let out = Dma::new([0x5au8; 64]).unwrap();
+        let back = Dma::new([0u8; 64]).unwrap();
+        edu.read(Iova::new(out.physical() as u64), 64);
+        edu.write(Iova::new(back.physical() as u64), 64);
+        // SAFETY: the memory is there. The device has written it, which the compiler does not know.
+        assert_eq!(unsafe { (&raw const *back).read_volatile() }, *out);
+        // More than the kernel ever has in one piece.
+        assert!(Dma::<[u8]>::zeroed_slice(1025 * 4096).is_err());
     });
 }

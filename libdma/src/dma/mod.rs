@@ -3,7 +3,8 @@
 //! A driver of Redox's base tree takes its memory from `common::dma::Dma<T>` (base 9e128703,
 //! `drivers/common/src/dma.rs`). [`Dma`] has the same names, signatures and meaning, so that such a driver moves
 //! over by importing this one; [`Dma::physical`] then returns what the device must be given, which is an I/O
-//! address. `PORTING.md` beside this crate shows a port step by step.
+//! address. [`PORTING.md`](https://gitlab.redox-os.org/redox-os/iommud/-/blob/main/libdma/PORTING.md), beside this crate,
+//! shows a port step by step.
 //!
 //! | module | what is in it |
 //! | --- | --- |
