@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | [`Config`]: a function as pcid describes it |
 //! | [`ask`](mod@ask) | [`ask()`](ask::ask): one request and its answer |
-//! | `inherited` | [`Inherited`]: the channel that this process was started with, on Redox alone |
+//! | `inherited` | `Inherited`: the channel that this process was started with, on Redox alone |
 //! | [`bar`] | where in the channel a BAR is mapped |
 //! | [`error`] | [`Error`]: why pcid could not be understood |
 //!
