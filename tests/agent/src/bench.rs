@@ -15,7 +15,7 @@ const NO_WRITE_ONLY: &str = "cannot map write-only: what a device may write it m
 
 /// The reports: the first and the last column of each table, and something that each row has in both forms.
 const REPORTS: [(&str, &str, &str, &str); 6] = [
-    ("units", "UNIT", "INVALIDATION", "registers"),
+    ("units", "UNIT", "FAULTS", "registers"),
     ("devices", "DEVICE", "FAULTS", "device"),
     ("domains", "DOMAIN", "DEVICES", "format"),
     ("mappings", "DOMAIN", "LABEL", "iova"),
