@@ -129,6 +129,28 @@ fn a_fault_while_others_are_read_is_read_or_sends_the_message(vendor: Vendor) {
     }
 }
 
+/// Each field of FSTS that is set keeps what sets another from sending a message. This one a device can set at will, by
+/// answering what it was not asked.
+#[test]
+fn r5_a_device_that_answers_unasked_does_not_silence_its_unit() {
+    let mut rig = rig(MachineConfig::default());
+    for round in 1..4u64 {
+        rig.platform.machine_mut().unit_mut(0).unwrap().inject_completion_error(0x10);
+        assert_eq!(messages(&mut rig), [SENT]);
+        assert!(rig.faults().0.is_empty());
+        assert!(!rig.engine.wants_polling());
+        fault(&mut rig, round << 12);
+        assert_eq!(messages(&mut rig), [SENT]);
+        assert_eq!(addresses(&mut rig), [round << 12]);
+    }
+    // Nor does it hold up what is invalidated.
+    rig.platform.machine_mut().unit_mut(0).unwrap().inject_completion_error(0x10);
+    messages(&mut rig);
+    rig.faults();
+    rig.attach(edu());
+    rig.check();
+}
+
 fn more_faults_than_there_is_room_for_are_followed_by_messages_again(vendor: Vendor) {
     let mut rig = rig(cramped(vendor));
     for round in 1..4 {

@@ -1,7 +1,8 @@
 //! The fault recording registers, and the message by which a unit says that there is something in them.
 //!
-//! Recording a fault is an interrupt condition only if no record held one before (11.4.7.2). So all are emptied, and
-//! looked at again, until none holds one: whatever comes after that interrupts.
+//! Whatever sets a field of FSTS interrupts only if none of them was set before (11.4.7.2). So all records are emptied,
+//! what a device can set is cleared, and both are looked at again until nothing is set: whatever comes after that
+//! interrupts. What stops the invalidation queue stays, for the invalidator to see, and the unit is polled.
 
 use alloc::vec::Vec;
 
@@ -66,20 +67,30 @@ pub fn take(
     let mut lost = false;
     for _ in 0..MOST_ROUNDS {
         let status: FaultStatus = registers.read(platform);
-        if is_empty(status) {
-            source.set_settled(true);
+        if !is_of_devices(status) {
+            source.set_settled(is_settled(status));
             return lost;
         }
         take_round(registers, platform, status, faults);
         lost |= status.overflow();
     }
-    source.set_settled(is_empty(registers.read(platform)));
+    source.set_settled(is_settled(registers.read(platform)));
     lost
 }
 
-/// Whether the next fault is an interrupt condition. A unit that is gone has no more faults.
-fn is_empty(status: FaultStatus) -> bool {
-    status.into_bits() == u32::MAX || !(status.pending() || status.overflow())
+/// Whether anything is set that devices cause. A unit that is gone has no more of it.
+fn is_of_devices(status: FaultStatus) -> bool {
+    !is_gone(status) && (status.pending() || status.overflow() || status.completion_error())
+}
+
+/// Whether whatever comes next interrupts.
+fn is_settled(status: FaultStatus) -> bool {
+    let of_the_queue = status.queue_error() || status.time_out();
+    is_gone(status) || !(is_of_devices(status) || of_the_queue)
+}
+
+fn is_gone(status: FaultStatus) -> bool {
+    status.into_bits() == u32::MAX
 }
 
 /// Reads the records from the first on, once round: each at most once, whatever comes meanwhile (rule R5).
@@ -96,9 +107,12 @@ fn take_round(
         faults.push(record.decode());
         registers.clear_fault_record(platform, index);
     }
-    // After the records: until then no fault is recorded, and so none that would not interrupt.
-    if status.overflow() {
-        registers.write(platform, FaultStatus::new().with_overflow(true));
+    // After the records: until the overflow is cleared no fault is recorded, and so none that would not interrupt.
+    let cleared = FaultStatus::new()
+        .with_overflow(status.overflow())
+        .with_completion_error(status.completion_error());
+    if cleared != FaultStatus::new() {
+        registers.write(platform, cleared);
     }
 }
 
@@ -174,5 +188,34 @@ mod tests {
         platform.set(0x34, &[0; 4]);
         take(&registers, &mut platform, &mut source, &mut faults);
         assert!(!source.wants_polling());
+    }
+
+    #[test]
+    fn r5_a_unit_whose_queue_has_stopped_is_polled_and_what_stopped_it_stays_to_be_seen() {
+        for stopped in [0x10, 0x40] {
+            let (mut platform, registers) = unit(&[(0x34, stopped)]);
+            let mut source = FaultSource::new(true);
+            take(&registers, &mut platform, &mut source, &mut Vec::new());
+            assert!(source.wants_polling() && platform.writes.is_empty(), "{stopped:#x}");
+        }
+    }
+
+    #[test]
+    fn what_devices_set_is_cleared_and_nothing_else() {
+        for (set, cleared) in [(0x11, 0x01), (0x60, 0x20), (0x31, 0x21)] {
+            let (mut platform, registers) = unit(&[(0x34, set)]);
+            let mut source = FaultSource::new(true);
+            let lost = take(&registers, &mut platform, &mut source, &mut Vec::new());
+            assert_eq!((lost, source.wants_polling()), (set & 1 != 0, true));
+            assert_eq!(platform.writes, [(0x34, 4, cleared); MOST_ROUNDS], "{set:#x}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_gone_is_left_alone() {
+        let (mut platform, registers) = unit(&[(0x34, u32::MAX)]);
+        let (mut source, mut faults) = (FaultSource::new(true), Vec::new());
+        assert!(!take(&registers, &mut platform, &mut source, &mut faults));
+        assert!(!source.wants_polling() && faults.is_empty() && platform.writes.is_empty());
     }
 }

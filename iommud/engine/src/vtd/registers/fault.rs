@@ -24,7 +24,7 @@ pub struct FaultStatus {
     /// IQE: the unit could not make sense of the invalidation queue and has stopped at its head, bit 4
     /// (6.5.2.11).
     pub queue_error: bool,
-    /// ICE: a device TLB answered wrongly, bit 5.
+    /// ICE: a device TLB answered wrongly, bit 5. A device may, though none is ever asked.
     pub completion_error: bool,
     /// ITE: a device TLB did not answer, bit 6. The queue has stopped.
     pub time_out: bool,
@@ -40,8 +40,8 @@ register!(FaultStatus: u32, 0x034, Readable Writable);
 
 /// FECTL_REG, the Fault Event Control register (11.4.7.2). Written back with one field changed.
 ///
-/// A fault is an interrupt condition only if no record holds another: after an interrupt, `pending` of
-/// [`FaultStatus`] must be clear once before there is a next one.
+/// What sets a field of [`FaultStatus`] is an interrupt condition only if none was set before: after an interrupt, all
+/// must be clear once before there is a next one.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct FaultEventControl {
