@@ -1,7 +1,7 @@
 //! A machine without an IOMMU, where the policy lets drivers be served.
 
 use iommu_engine::platform::ConfigSpace;
-use iommu_engine::policy::{Policy, WithoutIommu};
+use iommu_engine::policy::{Invalidation, Policy, WithoutIommu};
 use iommu_sim::{Blocked, MachineConfig};
 use libdma::device::{MapRequest, Mapped};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode, Welcome, access_code};
@@ -11,9 +11,12 @@ use zerocopy::little_endian::{U32, U64};
 
 use crate::rig::{Rig, edu};
 
+fn unprotected() -> Policy {
+    Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() }
+}
+
 fn rig() -> Rig {
-    let policy = Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() };
-    Rig::with(MachineConfig::without_units().with_root_port(), policy)
+    Rig::with(MachineConfig::without_units().with_root_port(), unprotected())
 }
 
 fn is_bus_master(rig: &Rig) -> bool {
@@ -65,6 +68,25 @@ fn what_a_device_cannot_reach_as_it_is_is_a_typed_error_and_leaves_nothing() {
     let refused = device.allocate(4096, Some(Access::Read), "beyond the mask");
     assert_eq!(refused.err(), Some(Error::NoAddressSpace));
     assert_eq!(rig.usage(), before);
+    rig.check();
+}
+
+/// A stream maps the same page again as soon as it is unmapped. No unit holds anything of it, whatever the policy says
+/// of invalidations.
+#[test]
+fn memory_can_be_mapped_again_as_soon_as_it_is_unmapped() {
+    let mut policy = unprotected();
+    policy.invalidation = Invalidation::Deferred;
+    let rig = Rig::with(MachineConfig::without_units(), policy);
+    let device = rig.open();
+    let buffer = device.allocate(4096, None, "stream").unwrap();
+    let request = [MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read }];
+    for _ in 0..3 {
+        let mapped = device.map(&request).unwrap();
+        device.unmap(&mapped).unwrap();
+    }
+    drop((buffer, device));
+    assert_eq!(rig.usage().live_runs, 0);
     rig.check();
 }
 

@@ -47,7 +47,8 @@ impl Engine {
         let groups = devices.iter().filter_map(|device| self.group(*device));
         let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
         let mut domain = Domain::new(platform, &members, abilities, everywhere)?;
-        if members.iter().all(|member| self.is_deferred(*member)) {
+        // Without an IOMMU nobody is to be told, and an address that is kept out of use is memory that cannot be mapped.
+        if self.has_iommu() && members.iter().all(|member| self.is_deferred(*member)) {
             domain.defer_invalidation();
         }
         let own = members.iter().filter_map(|device| self.devices.get(device));
