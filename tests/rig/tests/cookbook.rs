@@ -1,7 +1,9 @@
 //! The cookbook: what it names exists, and the order in which things start holds.
 
+use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
 
 use rig::cargo::root;
 use toml::{Table, Value};
@@ -116,27 +118,49 @@ fn iommud_starts_after_the_tables_are_there_and_before_any_driver() {
     let spawner = files.find(|file| file["path"].as_str() == place).unwrap();
     let spawner: Table = spawner["data"].as_str().unwrap().parse().unwrap();
     assert!(required(&spawner).contains(&IOMMUD));
-    // In the initfs, by the patch for base.
-    let patch = read("base/iommud.patch");
-    let place = "b/init.initfs.d/40_pcid-spawner-initfs.service";
-    let spawner = patch.split("diff --git").find(|part| part.contains(place)).unwrap();
-    let mut added = spawner.lines().filter_map(|line| line.strip_prefix('+'));
-    let requires = added.find(|line| line.starts_with("requires_weak")).unwrap();
-    let requires: Table = requires.parse().unwrap();
-    let requires = strings(&requires["requires_weak"]);
-    assert!(requires.contains(&IOMMUD) && requires.contains(&"40_hwd.service"), "{requires:?}");
 }
 
+/// A folder with what `into-initfs.sh` changes in base, and nothing else of it.
+struct Base(PathBuf);
+
+impl Base {
+    fn new(name: &str, makefile: &str, unit: &str) -> Self {
+        let folder = env::temp_dir().join(format!("iommud-base-{name}-{}", process::id()));
+        fs::create_dir_all(folder.join("init.initfs.d")).unwrap();
+        fs::write(folder.join("Makefile"), makefile).unwrap();
+        fs::write(folder.join(SPAWNER), unit).unwrap();
+        Self(folder)
+    }
+
+    fn change(&self) -> bool {
+        let script = root().join("cookbook/base/into-initfs.sh");
+        Command::new(script).arg(&self.0).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join(file)).unwrap()
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const SPAWNER: &str = "init.initfs.d/40_pcid-spawner-initfs.service";
+const UNIT: &str = "[unit]\nrequires_weak = [\"10_inputd.service\", \"40_hwd.service\"]\n";
+const MAKEFILE: &str = "install:\n\tcp units \"$(BUILD_DIR)/initfs/lib/init.d/\"\n\tmake initfs\n";
+
 #[test]
-fn what_the_patch_puts_into_the_initfs_is_what_the_recipe_installs() {
-    let patch = read("base/iommud.patch");
+fn what_base_puts_into_the_initfs_is_what_the_recipe_installs() {
     let (_, script) = scripts().into_iter().find(|(name, _)| name == "iommud").unwrap();
-    let added = patch.lines().filter(|line| line.starts_with('+'));
-    let taken: Vec<_> = added
-        .flat_map(|line| line.split("\"$(SYSROOT)/").skip(1))
-        .map(|rest| rest.split('"').next().unwrap())
-        .collect();
-    assert!(taken.iter().any(|file| file.ends_with(IOMMUD)), "{taken:?}");
+    let base = Base::new("put", MAKEFILE, UNIT);
+    assert!(base.change());
+    let once = base.read("Makefile");
+    let taken: Vec<_> =
+        once.split("\"$(SYSROOT)/").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(taken.len(), 4, "{once}");
     for file in taken {
         let name = file.rsplit('/').next().unwrap();
         let built = programs(&script).iter().any(|(_, program)| *program == name);
@@ -145,6 +169,17 @@ fn what_the_patch_puts_into_the_initfs_is_what_the_recipe_installs() {
         let installed = file == format!("bin/{name}") && built || script.lines().any(installs);
         assert!(installed, "the recipe installs no {file}");
     }
+    let spawner: Table = base.read(SPAWNER).parse().unwrap();
+    assert_eq!(required(&spawner), ["10_inputd.service", "40_hwd.service", IOMMUD]);
+    // Done again, it comes to the same.
+    assert!(base.change());
+    assert_eq!((base.read("Makefile"), base.read(SPAWNER).parse().unwrap()), (once, spawner));
+}
+
+#[test]
+fn a_base_that_has_no_place_for_iommud_ends_the_build() {
+    assert!(!Base::new("makefile", "install:\n", UNIT).change());
+    assert!(!Base::new("unit", MAKEFILE, "[unit]\n").change());
 }
 
 #[test]
