@@ -23,11 +23,12 @@ use libredox::Fd;
 use libredox::call::dup;
 use libredox::errno::{EINVAL, ENOENT};
 use libredox::error::Error as SystemError;
-use syscall::data::GrantFlags;
 use thiserror::Error;
 
+use super::closing::close_apart;
 use super::memory::{Chunk, Memory, Place};
-use super::object::{Extent, MemoryObject, move_memory, thread};
+use super::object::{Extents, MemoryObject, move_memory, thread};
+use super::plain::{Unfit, judge};
 use crate::platform::pieces::append;
 
 /// Why memory was not taken over.
@@ -36,12 +37,9 @@ pub enum ForeignError {
     /// It is no memory object.
     #[error("what was sent is no memory object")]
     NotAnObject,
-    /// The object does not have all of the memory.
-    #[error("the object has less memory than was said")]
-    TooShort,
-    /// Not all of it is plain memory.
-    #[error("the object has memory in it that is not its sender's own")]
-    NotPlain,
+    /// What is to be taken is not there, or not to be had.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The kernel refused.
     #[error("the memory cannot be moved: {0}")]
     System(#[from] SystemError),
@@ -60,21 +58,17 @@ pub fn take_over(
 ) -> Result<(Chunk, Vec<Segment>), ForeignError> {
     let sent = object(sent)?;
     // What an honest sender got wrong is told before anything has moved.
-    judge(&sent.extents()?, address, bytes)?;
+    check(sent.extents(), address, bytes)?;
     let [first, second] = places(memory, address, bytes)?;
-    let apart = MemoryObject::create()?;
     let staging = first.start().addr().get();
-    apart.receive(staging, bytes, sent.descriptor(), address)?;
-    let taken = apart
-        .extents()
-        .map_err(ForeignError::from)
-        .and_then(|extents| judge(&extents, staging, bytes))
-        .and_then(|()| Ok(memory.receive(second, apart.descriptor(), staging)?));
-    let chunk = match taken {
+    let apart = MemoryObject::create()?;
+    let chunk = match through(memory, &sent, address, &apart, staging, second) {
         Ok(chunk) => chunk,
         Err(error) => {
             // Whoever sends what is not plain after all has changed it meanwhile, and may find it as it likes.
             let _ = move_memory(sent.descriptor(), address, bytes, apart.descriptor(), staging);
+            // It may even have seen to it that this did not work, and then what is left is a scheme's of its own.
+            close_apart(vec![apart.into_descriptor()]);
             return Err(error);
         }
     };
@@ -86,6 +80,20 @@ pub fn take_over(
             Err(error.into())
         }
     }
+}
+
+/// Moves memory to an object that nobody else has, looks at it there, and moves it to its place.
+fn through(
+    memory: &Memory,
+    sent: &Sent<'_>,
+    address: usize,
+    apart: &MemoryObject,
+    staging: usize,
+    place: Place,
+) -> Result<Chunk, ForeignError> {
+    apart.receive(staging, place.bytes(), sent.descriptor(), address)?;
+    check(apart.extents(), staging, place.bytes())?;
+    Ok(memory.receive(place, apart.descriptor(), staging)?)
 }
 
 /// What was sent, if the memory of an address space can be taken from it. Only the kernel is asked: a descriptor of some
@@ -117,35 +125,18 @@ impl Sent<'_> {
         self.0
     }
 
-    fn extents(&self) -> Result<Vec<Extent>, SystemError> {
+    fn extents(&self) -> Extents<'_> {
         super::object::extents(self.0)
     }
 }
 
 /// Refuses a range that is not all there, or not all plain memory.
-fn judge(extents: &[Extent], address: usize, bytes: usize) -> Result<(), ForeignError> {
-    let end = address.checked_add(bytes).ok_or(ForeignError::TooShort)?;
-    let mut reached = address;
-    let mut sorted: Vec<_> = extents.iter().collect();
-    sorted.sort_unstable_by_key(|extent| extent.start);
-    for extent in sorted {
-        let extent_end = extent.start.saturating_add(extent.bytes);
-        if extent_end <= reached || extent.start >= end {
-            continue;
-        }
-        if extent.start > reached {
-            return Err(ForeignError::TooShort);
-        }
-        let other = GrantFlags::GRANT_SHARED
-            | GrantFlags::GRANT_SCHEME
-            | GrantFlags::GRANT_PHYS
-            | GrantFlags::GRANT_PINNED;
-        if extent.flags.intersects(other) {
-            return Err(ForeignError::NotPlain);
-        }
-        reached = extent_end;
+fn check(mut extents: Extents<'_>, address: usize, bytes: usize) -> Result<(), ForeignError> {
+    let judged = judge(&mut extents, address, bytes);
+    match extents.failure() {
+        Some(error) => Err(error.into()),
+        None => Ok(judged?),
     }
-    if reached >= end { Ok(()) } else { Err(ForeignError::TooShort) }
 }
 
 /// Two places of this length with nothing in them. The kernel moves memory only to addresses other than those it is

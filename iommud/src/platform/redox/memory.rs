@@ -107,13 +107,26 @@ impl Memory {
     }
 
     /// Moves memory from another address space, where it is at `from`, to a place with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel. The memory is where it was then.
     pub(super) fn receive(&self, place: Place, source: &Fd, from: usize) -> Result<Chunk> {
         let (start, bytes) = (place.start, place.bytes);
         drop(place);
-        self.object.receive(start.addr().get(), bytes, source, from)?;
-        let lease = Lease { object: self.object.clone(), start, bytes };
-        let place = Place::map(Some(start), bytes, self.object.descriptor(), Kind::Shared)?;
-        Ok(Chunk { place, _lease: lease })
+        let address = start.addr().get();
+        self.object.receive(address, bytes, source, from)?;
+        match Place::map(Some(start), bytes, self.object.descriptor(), Kind::Shared) {
+            Ok(place) => {
+                let lease = Lease { object: self.object.clone(), start, bytes };
+                Ok(Chunk { place, _lease: lease })
+            }
+            Err(error) => {
+                // Some other thread has taken the addresses meanwhile.
+                move_memory(source, from, bytes, self.object.descriptor(), address)?;
+                Err(error)
+            }
+        }
     }
 
     /// Moves a chunk to another address space, to `address`.

@@ -9,6 +9,8 @@
 //! | `frames` | the arena of table frames |
 //! | `runs` | clients' buffers |
 //! | `foreign` | memory that clients supply |
+//! | `plain` | whether that is all there, and all plain memory |
+//! | `closing` | giving up descriptors without waiting for it |
 //! | `registers` | register windows, uncached |
 //! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
 //! | `irq` | the vector by which units say that they have faults |
@@ -21,7 +23,10 @@
 pub mod acpi;
 pub mod irq;
 pub mod mcfg;
+pub mod plain;
 
+#[cfg(target_os = "redox")]
+pub mod closing;
 #[cfg(target_os = "redox")]
 pub mod config_space;
 #[cfg(target_os = "redox")]

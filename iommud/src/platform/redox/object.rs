@@ -10,16 +10,20 @@
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
+use std::vec;
 
 use libredox::Fd;
 use libredox::call::fcntl;
-use libredox::error::Result;
+use libredox::error::{Error, Result};
 use libredox::flag::{F_SETFD, MAP_PRIVATE, O_CLOEXEC, PROT_READ, PROT_WRITE};
 use syscall::MapFlags;
 use syscall::data::{GrantDesc, GrantFlags};
 use syscall::flag::{
-    ADDRSPACE_OP_MMAP, ADDRSPACE_OP_MPROTECT, ADDRSPACE_OP_MUNMAP, ADDRSPACE_OP_TRANSFER, SEEK_SET,
+    ADDRSPACE_OP_MMAP, ADDRSPACE_OP_MPROTECT, ADDRSPACE_OP_MUNMAP, ADDRSPACE_OP_TRANSFER,
 };
+use syscall::{SYS_READ2, syscall5};
+
+use super::plain::Extent;
 
 unsafe extern "C" {
     /// The descriptor by which the kernel knows the thread that calls. relibc exports it; the value stays
@@ -90,28 +94,18 @@ impl MemoryObject {
     }
 
     /// What is in it.
-    ///
-    /// # Errors
-    ///
-    /// Those of the kernel.
-    pub fn extents(&self) -> Result<Vec<Extent>> {
+    pub fn extents(&self) -> Extents<'_> {
         extents(&self.descriptor)
+    }
+
+    /// Its descriptor, as nothing but that.
+    pub fn into_descriptor(self) -> Fd {
+        self.descriptor
     }
 
     fn tell(&self, words: &[usize]) -> Result<()> {
         tell(&self.descriptor, words)
     }
-}
-
-/// A range of an address space that is of one kind.
-#[derive(Clone, Copy, Debug)]
-pub struct Extent {
-    /// Where it starts.
-    pub start: usize,
-    /// Its length.
-    pub bytes: usize,
-    /// What kind of memory it is.
-    pub flags: GrantFlags,
 }
 
 /// The descriptor by which the kernel knows this thread.
@@ -139,33 +133,70 @@ pub fn move_memory(
     tell(target, &[ADDRSPACE_OP_MPROTECT, address, bytes, writable.bits()])
 }
 
-/// What is in an address space.
-///
-/// # Errors
-///
-/// Those of the kernel.
-pub fn extents(space: &Fd) -> Result<Vec<Extent>> {
-    const DESCRIPTION: usize = size_of::<GrantDesc>();
-    // The kernel counts where it is read, for all who hold the descriptor.
-    syscall::lseek(space.raw(), 0, SEEK_SET)?;
-    let mut extents = Vec::new();
-    let mut bytes = [0; 16 * DESCRIPTION];
-    loop {
-        let length = space.read(&mut bytes)?;
-        if length == 0 {
-            return Ok(extents);
+/// What is in an address space, in the order of addresses.
+pub fn extents(space: &Fd) -> Extents<'_> {
+    Extents { space, told: Vec::new().into_iter(), next: 0, failure: None }
+}
+
+/// What is in an address space, read as far as it is asked for. It ends where the kernel tells no more.
+pub struct Extents<'a> {
+    space: &'a Fd,
+    told: vec::IntoIter<Extent>,
+    /// From where on the kernel has not told yet.
+    next: usize,
+    failure: Option<Error>,
+}
+
+impl Extents<'_> {
+    /// Why it has ended before its time, if it has.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.clone()
+    }
+
+    fn ask(&mut self) -> Result<Vec<Extent>> {
+        const DESCRIPTION: usize = size_of::<GrantDesc>();
+        let mut bytes = [0; 16 * DESCRIPTION];
+        let (space, next) = (self.space.raw(), self.next);
+        // From a place of this call's own: that of the descriptor is its sender's, too, who could turn it back for ever.
+        // SAFETY: the kernel writes to these bytes, and no more than there are of them.
+        let length = unsafe {
+            syscall5(SYS_READ2, space, bytes.as_mut_ptr().addr(), bytes.len(), next, usize::MAX)
+        }?;
+        self.next += length;
+        let told = bytes.get(..length).unwrap_or_default();
+        Ok(told.chunks_exact(DESCRIPTION).map(extent).collect())
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Extent;
+
+    fn next(&mut self) -> Option<Extent> {
+        if let Some(extent) = self.told.next() {
+            return Some(extent);
         }
-        for description in bytes.get(..length).unwrap_or_default().chunks_exact(DESCRIPTION) {
-            let word = |at: usize| {
-                let word = description.get(at..).and_then(|rest| rest.first_chunk());
-                word.map_or(0, |word| usize::from_ne_bytes(*word))
-            };
-            extents.push(Extent {
-                start: word(offset_of!(GrantDesc, base)),
-                bytes: word(offset_of!(GrantDesc, size)),
-                flags: GrantFlags::from_bits_retain(word(offset_of!(GrantDesc, flags))),
-            });
+        match self.ask() {
+            Ok(told) => self.told = told.into_iter(),
+            Err(error) => self.failure = Some(error),
         }
+        self.told.next()
+    }
+}
+
+fn extent(description: &[u8]) -> Extent {
+    let word = |at: usize| {
+        let word = description.get(at..).and_then(|rest| rest.first_chunk());
+        word.map_or(0, |word| usize::from_ne_bytes(*word))
+    };
+    let flags = GrantFlags::from_bits_retain(word(offset_of!(GrantDesc, flags)));
+    let other = GrantFlags::GRANT_SHARED
+        | GrantFlags::GRANT_SCHEME
+        | GrantFlags::GRANT_PHYS
+        | GrantFlags::GRANT_PINNED;
+    Extent {
+        start: word(offset_of!(GrantDesc, base)),
+        bytes: word(offset_of!(GrantDesc, size)),
+        is_plain: !flags.intersects(other),
     }
 }
 

@@ -23,6 +23,7 @@ use libredox::Fd;
 use super::foreign::{self, ForeignError};
 use super::memory::{Chunk, Memory};
 use super::page_pool::PagePool;
+use super::plain::Unfit;
 use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
 
 /// Memory for clients' buffers.
@@ -109,8 +110,8 @@ impl RunArena {
         address: u64,
         bytes: u64,
     ) -> Result<RunId, ForeignError> {
-        let address = usize::try_from(address).map_err(|_| ForeignError::TooShort)?;
-        let length = usize::try_from(bytes).map_err(|_| ForeignError::TooShort)?;
+        let address = usize::try_from(address).map_err(|_| ForeignError::from(Unfit::TooShort))?;
+        let length = usize::try_from(bytes).map_err(|_| ForeignError::from(Unfit::TooShort))?;
         let (chunk, segments) = foreign::take_over(&self.memory, sent, address, length)?;
         self.changes += 1;
         let start = chunk.start().into();

@@ -24,6 +24,11 @@
 //! only once it was used. One that never was, and whose client's process is no more, is closed
 //! (rule R4).
 //!
+//! Nor does the kernel (663e6641, `FileDescriptor::close` and `file_op_generic_ext`) say anything of a descriptor that is
+//! let go of twice at the same moment: its last two copies closed on two processors, or the last one closed by one thread
+//! while a request of another on it is under way. Nothing is known here of such a handle any more. Its device
+//! stays held, with what it reaches, until iommud is started again; nobody else's memory is any the worse for it.
+//!
 //! A device's handle becomes readable, for event queues, when there are faults to be read: `fevent` is answered with
 //! how it stands, and events are posted by the handle's number. Duplicates of a descriptor share its number, and so
 //! each event; a handle that was derived has a number of its own, and asks for itself.

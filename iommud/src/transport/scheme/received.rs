@@ -1,16 +1,11 @@
 //! Descriptors that clients send.
 //!
-//! Whatever is sent is taken, and closed once, in a thread of its own. To close the last descriptor of an address space is
-//! to give up all that is mapped in it, and where that is memory of some scheme's, the kernel asks the scheme and waits:
-//! a client could have its own scheme never answer. So could what a client sends be of its own scheme altogether;
-//! nothing is asked of a descriptor here but what the kernel answers itself.
+//! Whatever is sent is taken, and [closed apart](crate::platform::redox::closing). What a client sends may be of a scheme
+//! of its own altogether, which may never answer: nothing is asked of a descriptor here but what the kernel answers
+//! itself.
 //!
 //! No descriptor is ever given to a client but those of this scheme: whoever holds a memory object can
 //! take memory out of it and put other memory in, which is more than any right here (rule R3).
-
-use core::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use libdma::Error;
 use libredox::Fd;
@@ -20,12 +15,9 @@ use redox_scheme::{SendFdRequest, Socket};
 use syscall::flag::FobtainFdFlags;
 
 use crate::daemon::log;
+use crate::platform::redox::closing::close_apart;
 use crate::platform::redox::foreign::ForeignError;
-
-/// How many may be being closed at once. What comes when so many are stuck stays open.
-const MOST_CLOSING: usize = 64;
-
-static CLOSING: AtomicUsize = AtomicUsize::new(0);
+use crate::platform::redox::plain::Unfit;
 
 /// The descriptors that came with a request.
 pub struct Received(Vec<Fd>);
@@ -57,19 +49,7 @@ impl Received {
 
     /// Closes them all, and does not wait for it.
     pub fn close_apart(self) {
-        // Without the thread they are not closed.
-        let descriptors = ManuallyDrop::new(self.0);
-        if CLOSING.fetch_add(1, Ordering::Relaxed) < MOST_CLOSING {
-            let close = move || {
-                drop(ManuallyDrop::into_inner(descriptors));
-                CLOSING.fetch_sub(1, Ordering::Relaxed);
-            };
-            if thread::Builder::new().spawn(close).is_ok() {
-                return;
-            }
-        }
-        CLOSING.fetch_sub(1, Ordering::Relaxed);
-        log::line("what a client sent stays open: too much of what clients sent is being closed");
+        close_apart(self.0);
     }
 }
 
@@ -77,8 +57,9 @@ impl Received {
 pub fn refusal(error: ForeignError) -> Error {
     match error {
         ForeignError::NotAnObject => Error::NotMemory,
-        ForeignError::TooShort => Error::OutOfBuffer,
-        ForeignError::NotPlain => Error::NotOwnMemory,
+        ForeignError::Unfit(Unfit::TooShort) => Error::OutOfBuffer,
+        ForeignError::Unfit(Unfit::NotPlain) => Error::NotOwnMemory,
+        ForeignError::Unfit(Unfit::TooManyPieces) => Error::TooLarge,
         ForeignError::System(error) if error.errno() == ENOMEM => Error::OutOfMemory,
         ForeignError::System(_) => Error::BadAddress,
     }
