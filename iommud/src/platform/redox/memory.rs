@@ -4,9 +4,12 @@
 //! mapped here. All of it needs uid 0. The scheme's root is opened once, so that the daemon may leave its namespace
 //! afterwards.
 //!
-//! A mapping here replaces nothing: either the kernel chooses its addresses, or it is refused where
-//! another one is (`MAP_FIXED_NOREPLACE`). That is what makes all of this safe to call.
+//! A mapping here is at addresses that the kernel chooses, or replaces a [`Place`] that was reserved for it and is
+//! nobody else's. That is what makes all of this safe to call. Such a place is never given up for a moment: the kernel
+//! (663e6641, `src/scheme/user.rs`: `capture_inner`) maps what comes with a client's request into this process at any
+//! time, wherever there is nothing.
 
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use std::rc::Rc;
 
@@ -86,7 +89,7 @@ impl Memory {
 
     /// Takes `bytes` of addresses out of use, with no memory behind them that could be reached.
     pub fn reserve(&self, bytes: usize) -> Result<Place> {
-        Place::map(None, bytes, &self.anonymous, Kind::Reserved)
+        Place::map(bytes, &self.anonymous, Kind::Reserved)
     }
 
     /// Puts contiguous memory, as [`contiguous`](Self::contiguous) gives it, at the start of a reserved
@@ -94,35 +97,30 @@ impl Memory {
     /// as it was.
     pub fn fill(&self, rest: &mut Place, bytes: usize) -> Result<Option<(Chunk, PhysAddr)>> {
         let front = rest.split_front(bytes)?;
-        let start = front.start;
-        drop(front);
-        let Ok(lease) = Lease::take(&self.object, start, bytes, &self.contiguous) else {
-            let front = Place::map(Some(start), bytes, &self.anonymous, Kind::Reserved)?;
+        let Ok(lease) = Lease::take(&self.object, front.start, bytes, &self.contiguous) else {
             rest.rejoin(front);
             return Ok(None);
         };
-        let place = Place::map(Some(start), bytes, self.object.descriptor(), Kind::Shared)?;
-        let physical = self.translate(start)?;
+        let place = front.replace(self.object.descriptor())?;
+        let physical = self.translate(place.start)?;
         Ok(Some((Chunk { place, _lease: lease }, physical)))
     }
 
-    /// Moves memory from another address space, where it is at `from`, to a place with nothing in it.
+    /// Moves memory from another address space, where it is at `from`, to a reserved place.
     ///
     /// # Errors
     ///
     /// Those of the kernel. The memory is where it was then.
     pub(super) fn receive(&self, place: Place, source: &Fd, from: usize) -> Result<Chunk> {
         let (start, bytes) = (place.start, place.bytes);
-        drop(place);
         let address = start.addr().get();
         self.object.receive(address, bytes, source, from)?;
-        match Place::map(Some(start), bytes, self.object.descriptor(), Kind::Shared) {
+        match place.replace(self.object.descriptor()) {
             Ok(place) => {
                 let lease = Lease { object: self.object.clone(), start, bytes };
                 Ok(Chunk { place, _lease: lease })
             }
             Err(error) => {
-                // Some other thread has taken the addresses meanwhile.
                 move_memory(source, from, bytes, self.object.descriptor(), address)?;
                 Err(error)
             }
@@ -140,7 +138,7 @@ impl Memory {
     /// Maps device registers, uncached. `base` and `bytes` must be multiples of the page size. The kernel
     /// refuses what is RAM.
     pub fn registers(&self, base: PhysAddr, bytes: usize) -> Result<Place> {
-        Place::map(None, bytes, &self.uncached, Kind::Registers(base))
+        Place::map(bytes, &self.uncached, Kind::Registers(base))
     }
 
     /// Where in physical memory the page at this address is.
@@ -155,8 +153,6 @@ impl Memory {
 #[derive(Clone, Copy)]
 enum Kind {
     Reserved,
-    /// What the object has at the same address.
-    Shared,
     Registers(PhysAddr),
 }
 
@@ -187,28 +183,35 @@ impl Drop for Lease {
 }
 
 impl Place {
-    /// Maps memory at `start`, where nothing may be yet, or where the kernel likes.
-    fn map(start: Option<NonNull<u8>>, bytes: usize, source: &Fd, kind: Kind) -> Result<Self> {
-        let address = start.map_or(0, |start| start.addr().get()) as u64;
-        let (prot, sharing, offset) = match kind {
+    /// Maps memory where the kernel likes.
+    fn map(bytes: usize, source: &Fd, kind: Kind) -> Result<Self> {
+        let (prot, flags, offset) = match kind {
             Kind::Reserved => (PROT_NONE, MAP_PRIVATE, 0),
-            Kind::Shared => (PROT_READ | PROT_WRITE, MAP_SHARED, address),
             Kind::Registers(base) => (PROT_READ | PROT_WRITE, MAP_SHARED, base.get()),
         };
-        let fixed = MapFlags::MAP_FIXED_NOREPLACE.bits() as u32;
-        let arguments = MmapArgs {
-            addr: start.map_or(ptr::null_mut(), |start| start.as_ptr().cast()),
-            length: bytes,
-            prot,
-            flags: sharing | if start.is_some() { fixed } else { 0 },
-            fd: source.raw(),
-            offset,
-        };
-        // SAFETY: the kernel chooses addresses that nothing uses, or refuses those that something does, so
-        // that no memory is taken from anybody.
+        let (addr, fd) = (ptr::null_mut(), source.raw());
+        let arguments = MmapArgs { addr, length: bytes, prot, flags, fd, offset };
+        // SAFETY: the kernel chooses addresses that nothing uses, so that no memory is taken from anybody.
         let mapped = unsafe { call::mmap(arguments) }?;
         let start = NonNull::new(mapped.cast()).ok_or(Error::new(EINVAL))?;
         Ok(Self { start, bytes })
+    }
+
+    /// Maps what an object has at the same addresses in the place of this.
+    fn replace(self, object: &Fd) -> Result<Self> {
+        let arguments = MmapArgs {
+            addr: self.start.as_ptr().cast(),
+            length: self.bytes,
+            prot: PROT_READ | PROT_WRITE,
+            flags: MAP_SHARED | MapFlags::MAP_FIXED.bits() as u32,
+            fd: object.raw(),
+            offset: self.start.addr().get() as u64,
+        };
+        // Whether this place is still mapped after a failure nobody knows: then it is never used again.
+        let place = ManuallyDrop::new(self);
+        // SAFETY: what is mapped at these addresses is this place, which is consumed: nobody uses what was there.
+        unsafe { call::mmap(arguments) }?;
+        Ok(ManuallyDrop::into_inner(place))
     }
 
     /// Where it starts: a multiple of the page size.
