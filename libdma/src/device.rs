@@ -115,7 +115,9 @@ impl Device {
     /// Whether anything keeps the device from memory that was not mapped for it. Where the machine has no IOMMU and
     /// the administrator lets iommud serve all the same, nothing does: [`allocate`](Self::allocate) gives memory in
     /// one physical piece or [`Error::NotContiguous`], [`Error::NoAddressSpace`] says that it lies beyond the DMA mask, and
-    /// a buffer's memory must not be given back before the device has stopped using it.
+    /// a buffer's memory must not be given back before the device has stopped using it. What [`map`](Self::map)
+    /// mapped is to be unmapped before its buffer is dropped: else iommud keeps the memory until the last handle of
+    /// the device is gone.
     pub fn is_confined(&self) -> bool {
         self.inner.info.flags.get() & DEVICE_FLAG_NOT_CONFINED == 0
     }

@@ -307,10 +307,15 @@ impl Server {
             return None;
         }
         let interrupt = self.desk.service().platform().fault_interrupt()?;
-        interrupt.count().unwrap_or_else(|error| {
-            log::line(format_args!("the fault interrupt cannot be read: {error}"));
-            None
-        })
+        match interrupt.count() {
+            Ok(count) => count,
+            Err(error) => {
+                log::line(format_args!("the fault interrupt cannot be read: {error}"));
+                // It may have been one, and no other comes before the faults are read.
+                self.stirred = true;
+                None
+            }
+        }
     }
 
     fn acknowledge(&mut self, count: usize) {
