@@ -1,8 +1,9 @@
 //! Buffers of memory that clients supply: on a platform whose own runs stand in for it (R2, R3, R4, R7).
 
 use iommu_engine::platform::{BufferRuns, RunId};
-use iommu_engine::policy::{Policy, Quotas};
+use iommu_engine::policy::{Policy, Quotas, WithoutIommu};
 use iommu_service::{Awaited, HandleId, Outcome, Service};
+use iommu_sim::MachineConfig;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
 use libdma::protocol::call::{BufferInfo, Opcode};
@@ -176,4 +177,23 @@ fn quotas_count_what_is_registered(vendor: Vendor) {
     assert_eq!(service.awaited(second), Err(Error::QuotaExceeded));
     service.close(first);
     assert!(service.awaited(second).is_ok());
+}
+
+#[test]
+fn r4_without_an_iommu_registered_memory_is_mapped_where_it_is_and_kept_while_its_device_is_open() {
+    let policy = Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() };
+    let rig = Rig::with(MachineConfig::without_units(), policy);
+    let mut service = rig.service.lock();
+    let device = device(&mut service);
+    let handle = waiting(&mut service, device, BYTES);
+    let scattered = memory(&mut service, BYTES);
+    assert_eq!(service.supply(handle, scattered), Err((Error::NotContiguous, true)));
+    let whole = service.platform_mut().alloc_contiguous_run(BYTES).unwrap();
+    assert_eq!(service.supply(handle, whole), Ok(Outcome::Done(())));
+    let start = service.platform().segments(whole)[0].start;
+    assert_eq!(info(&mut service, handle).unwrap().iova.get(), start.get());
+    service.close(handle);
+    assert!(!service.platform().segments(whole).is_empty(), "its device may be at work");
+    service.close(device);
+    assert!(service.platform().segments(whole).is_empty());
 }

@@ -204,6 +204,17 @@ mod tests {
         (faults.iter().map(|fault| fault.address.get()).collect(), lost)
     }
 
+    /// Whether the unit is to be looked at again by itself, after its log was read.
+    fn wants_polling(
+        machine: &mut FakeMachine,
+        registers: &RegisterFile,
+        log: &mut EventLog,
+    ) -> bool {
+        let mut source = FaultSource::new(true);
+        log.take(machine, registers, &mut source, &mut Vec::new());
+        source.wants_polling()
+    }
+
     #[test]
     fn events_are_read_in_order_over_the_wrap_and_make_room() {
         let (mut machine, registers, mut log) = running();
@@ -252,6 +263,38 @@ mod tests {
         machine.store(PhysAddr::new(log.events.get() + 8), high);
         let both = [0x1000, 0x2000].into();
         assert_eq!(take(&mut machine, &registers, &mut log), (both, false));
+    }
+
+    #[test]
+    fn a_unit_is_polled_that_has_told_of_an_event_and_not_written_it() {
+        let (mut machine, registers, mut log) = running();
+        machine.log([0, 0]);
+        // Its interrupt has been acknowledged with the first reading.
+        for _ in 0..3 {
+            assert!(wants_polling(&mut machine, &registers, &mut log));
+        }
+        machine.store(log.events, fault(0x1000)[0]);
+        assert!(!wants_polling(&mut machine, &registers, &mut log));
+    }
+
+    #[test]
+    fn a_unit_is_polled_whose_log_has_not_stopped_yet_to_be_started_again() {
+        const OVERFLOWED_AND_RUNS: u64 = 0b1001;
+        let (mut machine, registers, mut log) = running();
+        machine.words[0x2020 / 8] = OVERFLOWED_AND_RUNS;
+        machine.stops = false;
+        assert!(wants_polling(&mut machine, &registers, &mut log));
+        machine.stops = true;
+        assert!(!wants_polling(&mut machine, &registers, &mut log));
+        assert_eq!(machine.word(0x2020), 0b1000);
+    }
+
+    #[test]
+    fn a_log_that_has_stopped_without_a_word_is_started_again() {
+        let (mut machine, registers, mut log) = running();
+        machine.words[0x2020 / 8] = 0;
+        assert!(!wants_polling(&mut machine, &registers, &mut log));
+        assert_eq!(machine.word(0x2020), 0b1000);
     }
 
     #[test]
