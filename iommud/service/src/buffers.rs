@@ -55,8 +55,8 @@ pub struct BufferSpec {
 /// Why there is no buffer.
 pub(crate) struct Refused {
     pub(crate) error: Error,
-    /// Whether no device has ever reached the run, so that it is still the caller's.
-    pub(crate) is_untouched: bool,
+    /// Whether no device reaches the run, so that it is the caller's again.
+    pub(crate) is_out_of_reach: bool,
 }
 
 impl BufferSpec {
@@ -119,7 +119,7 @@ impl<P: Platform> Service<P> {
         let (id, completion) = match self.install(session, spec, run) {
             Ok(installed) => installed,
             Err(refused) => {
-                if refused.is_untouched {
+                if refused.is_out_of_reach {
                     self.platform.free_run(run);
                 }
                 return Err(refused.error);
@@ -149,8 +149,8 @@ impl<P: Platform> Service<P> {
     ) -> Result<(BufferId, Completion), Refused> {
         let BufferSpec { bytes, align, access, limit, .. } = spec;
         let Self { engine, platform, sessions, .. } = self;
-        let untouched = |error| Refused { error, is_untouched: true };
-        let holder = sessions.sessions.get(&session).ok_or(untouched(Error::SessionEnded))?;
+        let unreached = |error| Refused { error, is_out_of_reach: true };
+        let holder = sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
         let (device, domain) = (holder.device, holder.domain);
         // Before a client has it, what is not confined must not reach it.
         let kept = engine.follow_arenas(platform);
@@ -167,7 +167,7 @@ impl<P: Platform> Service<P> {
                 (Some(first), completion)
             }
             Err(error) => {
-                return Err(untouched(to_client(error)));
+                return Err(unreached(to_client(error)));
             }
         };
         let record =
@@ -182,8 +182,12 @@ impl<P: Platform> Service<P> {
                 // A mapping that was just made can be unmapped; were it not so, its memory would have to
                 // be kept.
                 let unmapped = unmapped.unwrap_or_else(|_| Completion::never());
-                engine.free_run_after(platform, unmapped, run);
-                return Err(Refused { error: to_client(error), is_untouched: false });
+                let error = to_client(error);
+                let is_out_of_reach = self.is_done(&unmapped);
+                if !is_out_of_reach {
+                    self.engine.free_run_after(&mut self.platform, unmapped, run);
+                }
+                return Err(Refused { error, is_out_of_reach });
             }
         };
         let mapped_bytes = spec.mapped_bytes();

@@ -75,17 +75,17 @@ impl<P: Platform> Service<P> {
     /// # Errors
     ///
     /// As [`awaited`](Self::awaited), and as for any buffer. The run is the caller's again then, except if a device
-    /// may have reached it: that is told by `false`.
+    /// may reach it still: that is told by `false`.
     pub fn supply(&mut self, id: HandleId, run: RunId) -> Result<Outcome<()>, (Error, bool)> {
-        let untouched = |error| (error, true);
-        self.awaited(id).map_err(untouched)?;
-        let handle = self.handles.get(id).map_err(untouched)?;
+        let unreached = |error| (error, true);
+        self.awaited(id).map_err(unreached)?;
+        let handle = self.handles.get(id).map_err(unreached)?;
         let Object::Registration(session, spec) = handle.object.clone() else {
-            return Err(untouched(Error::WrongHandleKind));
+            return Err(unreached(Error::WrongHandleKind));
         };
         let (buffer, completion) = self
             .install(session, *spec, run)
-            .map_err(|Refused { error, is_untouched }| (error, is_untouched))?;
+            .map_err(|Refused { error, is_out_of_reach }| (error, is_out_of_reach))?;
         if let Ok(handle) = self.handles.get_mut(id) {
             handle.object = Object::Buffer(buffer);
         }

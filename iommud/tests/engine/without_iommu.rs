@@ -3,9 +3,12 @@
 use dma_types::Iova;
 use iommu_engine::engine::{Confinement, Engine, MapSpec};
 use iommu_engine::error::{EngineError, StartError};
+use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::BufferRuns;
 use iommu_engine::policy::{IgnoredUnit, Policy, WithoutIommu};
+use iommu_engine::records::AttachmentRecord;
 use iommu_sim::MachineConfig;
+use iommu_sim::machine::FunctionConfig;
 use iommud::platform::sim::SimPlatform;
 
 use crate::rig::{Rig, edu, whole};
@@ -80,4 +83,35 @@ fn memory_is_mapped_where_it_is_or_not_at_all() {
     rig.platform.free_run(scattered);
     assert_eq!(rig.platform.usage(), before);
     rig.check();
+}
+
+#[test]
+fn what_is_attached_is_in_the_ledger_for_as_long_as_it_is() {
+    let mut rig = Rig::with_policy(MachineConfig::without_units(), unprotected());
+    let before = rig.platform.usage();
+    let records = |rig: &Rig| -> Vec<AttachmentRecord> {
+        let records = Ledger::records(&rig.platform).unwrap();
+        records.into_iter().map(|(_, record)| record).collect()
+    };
+    for _ in 0..200 {
+        let domain = rig.attach(edu());
+        let attached = AttachmentRecord { device: edu(), domain: domain.0, id: 0 };
+        assert_eq!(records(&rig), [attached]);
+        rig.engine.detach(&mut rig.platform, edu()).unwrap();
+        assert_eq!(records(&rig), []);
+        rig.engine.destroy_domain(&mut rig.platform, domain).unwrap();
+    }
+    assert_eq!(rig.platform.usage(), before);
+}
+
+#[test]
+fn another_device_in_a_held_place_needs_no_attaching() {
+    let mut rig = Rig::with_policy(MachineConfig::without_units(), unprotected());
+    let domain = rig.attach(edu());
+    rig.platform.machine_mut().unplug(edu());
+    rig.platform.machine_mut().plug(FunctionConfig::endpoint(edu()));
+    rig.engine.rescan(&mut rig.platform);
+    assert!(rig.engine.remarks().is_empty(), "{:?}", rig.engine.remarks());
+    rig.engine.detach(&mut rig.platform, edu()).unwrap();
+    rig.engine.destroy_domain(&mut rig.platform, domain).unwrap();
 }

@@ -16,6 +16,7 @@ use crate::vendor::Vendor;
 
 both! {
     a_driver_reads_what_its_device_was_denied_and_reads_it_once,
+    who_asks_is_told_of_what_the_unit_has_just_recorded,
     r3_what_was_denied_before_is_not_told_to_the_next_driver,
     r3_drivers_of_one_group_are_told_of_their_own_device_alone,
     what_signs_as_nobodys_device_is_told_to_its_whole_group,
@@ -32,12 +33,17 @@ fn at(address: &str) -> PciAddress {
     address.parse().unwrap()
 }
 
-/// Lets a device write where it may not, and iommud learn of it.
-fn offend(rig: &Rig, device: PciAddress, iova: u64) {
+/// Lets a device write where it may not.
+fn offend_unseen(rig: &Rig, device: PciAddress, iova: u64) {
     let mut service = rig.service.lock();
     service.platform_mut().machine_mut().config_write(device, 4, 6);
     service.platform().machine_mut().dma_write(device, iova, &[1; 8]).unwrap_err();
-    service.poll();
+}
+
+/// The same, and lets iommud learn of it.
+fn offend(rig: &Rig, device: PciAddress, iova: u64) {
+    offend_unseen(rig, device, iova);
+    rig.service.lock().poll();
 }
 
 fn addresses(faults: &Faults) -> Vec<u64> {
@@ -69,17 +75,22 @@ fn a_driver_reads_what_its_device_was_denied_and_reads_it_once(vendor: Vendor) {
     assert!(read(&device).is_empty());
 }
 
+fn who_asks_is_told_of_what_the_unit_has_just_recorded(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    offend_unseen(&rig, edu(), 0x5000);
+    assert_eq!(read(&device), [0x5000]);
+    offend_unseen(&rig, edu(), 0x6000);
+    assert!(watch(&rig, &device, true).1);
+}
+
 fn r3_what_was_denied_before_is_not_told_to_the_next_driver(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let first = rig.open();
     offend(&rig, edu(), 0x5000);
     drop(first);
     // Not yet read from the unit when the next driver comes.
-    {
-        let mut service = rig.service.lock();
-        service.platform_mut().machine_mut().config_write(edu(), 4, 6);
-        service.platform().machine_mut().dma_write(edu(), 0x6000, &[1; 8]).unwrap_err();
-    }
+    offend_unseen(&rig, edu(), 0x6000);
     let second = rig.open();
     assert!(read(&second).is_empty());
     offend(&rig, edu(), 0x7000);
@@ -207,6 +218,8 @@ fn a_watched_handle_is_named_once_until_it_was_read(vendor: Vendor) {
     // Whoever asks anew is told at once, and not a second time.
     assert_eq!(watch(&rig, &device, true), (id, true));
     assert!(readable(&rig).is_empty());
+    offend(&rig, edu(), 0x6000);
+    assert!(readable(&rig).is_empty(), "nor when there are more");
     read(&device);
     assert_eq!(watch(&rig, &device, false), (id, false));
     offend(&rig, edu(), 0x5000);

@@ -20,6 +20,7 @@ both! {
     r4_a_handle_that_waits_for_memory_ends_with_its_session,
     r3_a_handle_that_waits_for_memory_does_nothing_else_and_takes_it_once,
     r7_memory_that_cannot_be_mapped_is_the_clients_again,
+    r7_memory_of_which_nothing_can_be_written_down_is_the_clients_again,
     what_cannot_be_registered_is_refused_before_any_memory_is_sent,
     quotas_count_what_is_registered,
 }
@@ -138,6 +139,36 @@ fn r7_memory_that_cannot_be_mapped_is_the_clients_again(vendor: Vendor) {
     assert_eq!(service.supply(handle, run), Err((Error::NoAddressSpace, true)));
     assert!(!service.platform().segments(run).is_empty(), "it was not freed");
     assert!(service.awaited(handle).is_ok(), "other memory may be sent");
+}
+
+/// Wherever in the ledger its frame ends, and with it the memory for more.
+fn r7_memory_of_which_nothing_can_be_written_down_is_the_clients_again(vendor: Vendor) {
+    let quotas = Quotas { buffers: 1000, ..Quotas::default() };
+    let rig = Rig::with(vendor.machine(), Policy { quotas, ..Policy::default() });
+    let mut service = rig.service.lock();
+    let device = device(&mut service);
+    for access in [0, 3] {
+        let mut refused = 0;
+        for index in 0..100 {
+            let one = Register { access: access.into(), ..request(0x1000) };
+            let handle = derive(&mut service, device, &one).unwrap();
+            greet(&mut service, handle);
+            let run = memory(&mut service, 0x1000);
+            // The first has made the tables for all.
+            let is_short = index > 0 && refused == 0;
+            let frames = service.platform().usage().live_frames;
+            service.platform_mut().limit_frames(if is_short { frames } else { usize::MAX });
+            if let Err((error, is_its_own)) = service.supply(handle, run) {
+                assert_eq!((error, is_its_own), (Error::OutOfMemory, true));
+                assert!(!service.platform().segments(run).is_empty(), "it was not freed");
+                assert_eq!(service.supply(handle, run).err(), Some((Error::OutOfMemory, true)));
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, 1);
+    }
+    drop(service);
+    rig.check();
 }
 
 fn what_cannot_be_registered_is_refused_before_any_memory_is_sent(vendor: Vendor) {

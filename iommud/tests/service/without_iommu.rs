@@ -38,7 +38,9 @@ fn a_driver_gets_memory_at_its_physical_address_and_is_told_that_nothing_confine
     // Nothing enforces the direction.
     rig.device_writes(last.get(), &[1; 8]).unwrap();
     assert_eq!(value.read(1023), Ok(0x0101_0101_0101_0101));
-    drop((value, device));
+    let pages = device.allocate(7 * 4096, Some(Access::Read), "in one piece").unwrap();
+    assert_eq!(rig.json("mappings").as_array().map(Vec::len), Some(2));
+    drop((value, pages, device));
     assert_eq!((rig.usage().live_runs, rig.json("domains")), (0, serde_json::json!([])));
     rig.check();
 }

@@ -105,8 +105,8 @@ impl<P: Platform, T> Desk<P, T> {
             let (handle, _) = self.open.used(handle)?;
             let awaited = self.service.awaited(handle)?;
             let run = take(self.service.platform_mut(), awaited)?;
-            self.service.supply(handle, run).map_err(|(error, is_untouched)| {
-                if is_untouched {
+            self.service.supply(handle, run).map_err(|(error, is_out_of_reach)| {
+                if is_out_of_reach {
                     give_back(self.service.platform_mut(), run, awaited);
                 }
                 error
