@@ -60,12 +60,21 @@ impl Allowed {
 
     /// Whether the driver may give a scheme of its own this name. It must not be able to pose as another daemon.
     pub fn serve(&self, name: &str) -> bool {
-        let own = name.split_once(&function_name(self.address)).is_some_and(|(before, after)| {
+        self.is_own(name) || self.serve.iter().any(|served| served == name)
+    }
+
+    /// Whether the name is one of those that drivers give, with this function's in it and no other's.
+    fn is_own(&self, name: &str) -> bool {
+        let is_plain =
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
+        let parts = name.split_once(&function_name(self.address));
+        parts.is_some_and(|(before, after)| {
             // Nothing of another scheme's name is in front of it, and no digit makes it another function's.
             matches!(before.chars().last(), None | Some('.'))
                 && !after.starts_with(char::is_alphanumeric)
-        });
-        own || self.serve.iter().any(|served| served == name)
+                && is_plain
+                && name.matches(FUNCTION).count() == 1
+        })
     }
 
     /// The function.
@@ -74,9 +83,12 @@ impl Allowed {
     }
 }
 
+/// How the name of every function starts.
+const FUNCTION: &str = "pci-";
+
 /// A function's name as pcid gives it to drivers (base 9e128703, `driver_interface/mod.rs`, `PciFunction::name`).
 fn function_name(function: PciAddress) -> String {
-    format!("pci-{function}").replace(':', "-")
+    format!("{FUNCTION}{function}").replace(':', "-")
 }
 
 #[cfg(test)]
@@ -112,8 +124,12 @@ mod tests {
     #[test]
     fn r3_a_driver_names_its_scheme_after_its_own_function() {
         let allowed = allowed("iommu-run --serve disk.live nvmed");
-        for name in ["disk.pci-0000-00-02.0-nvme", "network.pci-0000-00-02.0", "pci-0000-00-02.0_x"]
-        {
+        for name in [
+            "disk.pci-0000-00-02.0-nvme",
+            "x.pci-0000-00-02.0+1-scsi",
+            "network.pci-0000-00-02.0",
+            "pci-0000-00-02.0_x",
+        ] {
             assert!(allowed.serve(name), "{name}");
         }
         assert!(allowed.serve("disk.live"));
@@ -125,6 +141,14 @@ mod tests {
             "file",
             "",
             "disk.live2",
+            "disk.pci-0000-00-01.0-nvme.pci-0000-00-02.0",
+            "disk.pci-0000-00-02.0.pci-0000-00-01.0-nvme",
+            "disk.pci-0000-00-02.0/../iommu",
+            "iommu:.pci-0000-00-02.0",
+            "disk.PCI-0000-00-02.0",
+            "disk.pci-0000-00-02.0*",
+            "disk.pci-0000-00-02.0\n",
+            "disk.pci-0000-00-02.0\u{e9}",
         ] {
             assert!(!allowed.serve(name), "{name}");
         }

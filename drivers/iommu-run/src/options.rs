@@ -12,7 +12,7 @@ const DRIVERS: &str = "/usr/lib/drivers";
 /// Starts a driver with the one device that it is for, and nothing else: its DMA reaches the memory that the
 /// driver asks iommud for, and the driver can open neither another device nor physical memory.
 ///
-/// Write it before the driver's command in pcid's configuration: `command = ["iommu-run", "nvmed"]`.
+/// Write it before the driver's command in pcid's configuration: `command = ["/usr/bin/iommu-run", "nvmed"]`.
 ///
 /// The driver finds the device's handle as $IOMMU_DEVICE. It can open the schemes event, irq, log, logging, null,
 /// pipe, rand, time and zero, those named by --keep, and a stand-in for memory that gives none. It can give a scheme

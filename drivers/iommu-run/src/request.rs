@@ -16,12 +16,21 @@ pub enum Derived<'a> {
 const FORK: usize = 0;
 const REGISTER: usize = 2;
 
+/// How long a request is at least that is not looked at: a page. Of a shorter one the kernel gives a copy. The whole
+/// pages of a longer one stay the driver's own, and it could change a name after that has been allowed (kernel
+/// 663e6641, `scheme/user.rs`, `capture_inner`).
+pub const TOO_LONG: usize = 4096;
+
 /// How long a number is.
 const WORD: usize = size_of::<usize>();
 
 impl<'a> Derived<'a> {
-    /// Reads a request. `None` if it means nothing, or is one for fewer permissions, which nobody makes.
+    /// Reads a request. `None` if it means nothing, is as long as [`TOO_LONG`], or is one for fewer permissions, which
+    /// nobody makes.
     pub fn parse(request: &'a [u8]) -> Option<Self> {
+        if request.len() >= TOO_LONG {
+            return None;
+        }
         let (kind, rest) = word(request)?;
         match kind {
             FORK => names(rest).map(Self::Fork),
@@ -102,6 +111,21 @@ mod tests {
         assert_eq!(Derived::parse(&endless), None);
         let unreadable = [&REGISTER.to_ne_bytes()[..], &[0xff]].concat();
         assert_eq!(Derived::parse(&unreadable), None);
+    }
+
+    #[test]
+    fn r5_what_the_driver_could_change_meanwhile_is_not_looked_at() {
+        // A page can fill a page of memory, and one byte less cannot.
+        for (length, is_read) in
+            [(TOO_LONG - 1, true), (TOO_LONG, false), (TOO_LONG + 1, false), (1 << 20, false)]
+        {
+            let name = "x".repeat(length - WORD);
+            let request = Derived::register(&name);
+            assert_eq!((request.len(), Derived::parse(&request).is_some()), (length, is_read));
+        }
+        let names = vec!["irq"; TOO_LONG / 11 + 1];
+        assert_eq!(Derived::parse(&Derived::fork(&names)), None);
+        assert_eq!(TOO_LONG as u64, dma_types::PAGE_SIZE);
     }
 
     #[test]

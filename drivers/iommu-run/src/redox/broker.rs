@@ -18,6 +18,7 @@ use syscall::error::{Error, Result};
 use syscall::schemev2::NewFdFlags;
 use syscall::{CallFlags, EOPNOTSUPP, MODE_DIR, MODE_FILE, Stat};
 
+use super::served::operation;
 use crate::allowed::{Allowed, QUIET, Verdict};
 use crate::options::Options;
 use crate::request::{Derived, scheme};
@@ -58,7 +59,9 @@ impl Order {
     }
 }
 
-/// Serves until nobody has the namespace any more.
+/// Serves until nobody has the namespace any more, nor anything of this process's that was opened in it: who waits for
+/// an answer when a scheme ends waits for good. Of an opening whose process was killed meanwhile nobody hears again, so
+/// that after one of the stand-in or the folder this process stays, idle.
 pub(super) fn serve(order: Order, options: &Options) -> io::Result<()> {
     let function = order.function.parse();
     let function = function.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -83,7 +86,13 @@ pub(super) fn serve(order: Order, options: &Options) -> io::Result<()> {
             break;
         };
         let response = match request.kind() {
-            RequestKind::Call(call) => call.handle_sync(&mut namespace, &mut state),
+            RequestKind::Call(call) => {
+                let caller = call.caller();
+                match operation(call) {
+                    Ok(operation) => operation.handle_sync(caller, &mut namespace, &mut state),
+                    Err(call) => Response::err(EOPNOTSUPP, call),
+                }
+            }
             RequestKind::SendFd(request) => Response::err(EOPNOTSUPP, request),
             RequestKind::RecvFd(request) => Response::err(EOPNOTSUPP, request),
             RequestKind::OnClose { id } => {

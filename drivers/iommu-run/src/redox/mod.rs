@@ -6,6 +6,7 @@
 //! | `device` | opening the device at iommud |
 //! | `namespace` | the driver's namespace, as the driver's process has it made |
 //! | `broker` | the process that serves it |
+//! | `served` | which requests it serves |
 //! | `descriptors` | what a program that is run inherits |
 //! | `exec` | running a program in this process's place |
 
@@ -15,5 +16,6 @@ mod device;
 mod exec;
 mod namespace;
 mod run;
+mod served;
 
 pub use run::run;
