@@ -1,7 +1,10 @@
 //! Memory of each shape: what the device is given, what it sees, and when that ends.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
+use std::sync::Barrier;
+use std::thread;
 
 use libdma::{Dma, Iova};
 
@@ -16,6 +19,7 @@ both! {
     addresses_are_as_far_aligned_as_the_kernels_memory_and_below_4_gib,
     data_moves_through_the_device,
     memory_keeps_its_place_through_every_cast,
+    threads_that_ask_first_at_once_share_the_one_device,
     a_value_is_dropped_once_and_an_uninitialized_one_never,
     r4_what_is_dropped_the_device_reaches_no_more,
     what_cannot_be_had_is_an_errno,
@@ -103,6 +107,26 @@ fn memory_keeps_its_place_through_every_cast(vendor: Vendor) {
         let again = unsafe { bytes.cast_slice::<u32>() };
         assert_eq!(again[9], 0x8081_8283);
         assert_eq!(report("mappings").len(), 1);
+    });
+}
+
+fn threads_that_ask_first_at_once_share_the_one_device(vendor: Vendor) {
+    as_driver(vendor, || {
+        let start = Barrier::new(8);
+        let addresses: BTreeSet<usize> = thread::scope(|scope| {
+            let ask = || {
+                start.wait();
+                let memory = Dma::new(5u64).unwrap();
+                let address = memory.physical();
+                // It is not sent to another thread, and is to be there until all have theirs.
+                start.wait();
+                address
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(addresses.len(), 8);
+        eventually(|| report("mappings").is_empty().then_some(()));
     });
 }
 

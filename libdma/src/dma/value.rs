@@ -140,3 +140,29 @@ fn allocate<T>(count: usize) -> core::result::Result<(Memory, *mut u8, usize), D
     let device_address = memory.device_address()?;
     Ok((memory, start, device_address))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ring(#[allow(dead_code, reason = "only its type matters")] [u64; 2]);
+
+    /// Base's signatures (base 9e128703, `drivers/common/src/dma.rs`), to the letter.
+    #[test]
+    fn the_signatures_are_those_of_base() {
+        let _: fn(Ring) -> Result<Dma<Ring>> = Dma::<Ring>::new;
+        let _: fn() -> Result<Dma<MaybeUninit<Ring>>> = Dma::<Ring>::zeroed;
+        let _: fn(usize) -> Result<Dma<[MaybeUninit<Ring>]>> = Dma::<[Ring]>::zeroed_slice;
+        let _: unsafe fn(Dma<MaybeUninit<Ring>>) -> Dma<Ring> =
+            Dma::<MaybeUninit<Ring>>::assume_init;
+        let _: unsafe fn(Dma<[MaybeUninit<Ring>]>) -> Dma<[Ring]> =
+            Dma::<[MaybeUninit<Ring>]>::assume_init;
+        let _: unsafe fn(Dma<[Ring]>) -> Dma<[u8]> = Dma::<[Ring]>::cast_slice::<u8>;
+        let _: fn(&Dma<Ring>) -> usize = Dma::<Ring>::physical;
+        let _: fn(&Dma<[Ring]>) -> usize = Dma::<[Ring]>::physical;
+        let _: fn(&Dma<Ring>) -> &Ring = Deref::deref;
+        let _: fn(&mut Dma<[Ring]>) -> &mut [Ring] = DerefMut::deref_mut;
+        // What base's drivers lean on besides: a type without a size, and one that is dropped.
+        let _: fn(Dma<dyn Send>) = drop;
+    }
+}
