@@ -60,8 +60,7 @@ impl Order {
 }
 
 /// Serves until nobody has the namespace any more, nor anything of this process's that was opened in it: who waits for
-/// an answer when a scheme ends waits for good. Of an opening whose process was killed meanwhile nobody hears again, so
-/// that after one of the stand-in or the folder this process stays, idle.
+/// an answer when a scheme ends waits for good.
 pub(super) fn serve(order: Order, options: &Options) -> io::Result<()> {
     let function = order.function.parse();
     let function = function.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
