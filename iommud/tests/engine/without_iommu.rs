@@ -4,11 +4,13 @@ use dma_types::Iova;
 use iommu_engine::engine::{Confinement, Engine, MapSpec};
 use iommu_engine::error::{EngineError, StartError};
 use iommu_engine::ledger::Ledger;
+use iommu_engine::pci::{self, AcsServices};
 use iommu_engine::platform::BufferRuns;
 use iommu_engine::policy::{IgnoredUnit, Policy, WithoutIommu};
 use iommu_engine::records::AttachmentRecord;
 use iommu_sim::MachineConfig;
 use iommu_sim::machine::FunctionConfig;
+use iommu_sim::pci::acs::ISOLATING;
 use iommud::platform::sim::SimPlatform;
 
 use crate::rig::{Rig, edu, whole};
@@ -114,4 +116,16 @@ fn another_device_in_a_held_place_needs_no_attaching() {
     assert!(rig.engine.remarks().is_empty(), "{:?}", rig.engine.remarks());
     rig.engine.detach(&mut rig.platform, edu()).unwrap();
     rig.engine.destroy_domain(&mut rig.platform, domain).unwrap();
+}
+
+#[test]
+fn ports_are_left_as_they_were_for_no_unit_would_see_what_they_send_up() {
+    let switch = |machine: MachineConfig| machine.with_switch(Some(ISOLATING));
+    let enabled = |config: MachineConfig| {
+        let mut rig = Rig::with_policy(switch(config), unprotected());
+        let port = pci::function(&mut rig.platform, "11:00.0".parse().unwrap()).unwrap();
+        port.acs.unwrap().enabled
+    };
+    assert_eq!(enabled(MachineConfig::without_units()), AcsServices::new());
+    assert_ne!(enabled(MachineConfig::default()), AcsServices::new());
 }

@@ -3,6 +3,8 @@
 use dma_types::PciAddress;
 use iommu_service::HandleId;
 use iommu_service::faults::UNREAD;
+use iommu_sim::MachineConfig;
+use iommu_sim::machine::{FunctionConfig, UnitConfig};
 use libdma::fault::{Reason, Tried};
 use libdma::protocol::call::Opcode;
 use libdma::protocol::fault::{FaultRecord, FaultsHeader};
@@ -109,6 +111,36 @@ fn r3_drivers_of_one_group_are_told_of_their_own_device_alone(vendor: Vendor) {
     assert_eq!(read(&one), [0x5000]);
     assert_eq!(read(&other), [0x6000]);
     assert_eq!(read(&elsewhere), [0x7000]);
+}
+
+#[test]
+fn r3_a_device_of_the_same_number_in_another_segment_is_another() {
+    let mut config = MachineConfig::default();
+    let second = UnitConfig { base: 0xfe01_0000, segment: 1, ..config.units[0].clone() };
+    config.units.push(second);
+    let card = at("0001:00:02.0");
+    config.functions.push(FunctionConfig::endpoint(card));
+    let rig = Rig::on(config);
+    let (here, there) = (rig.open(), Device::open(rig.transport(), card).unwrap());
+    offend(&rig, card, 0x5000);
+    assert!(read(&here).is_empty());
+    let faults = there.faults().unwrap();
+    assert_eq!((addresses(&faults), faults.faults[0].requester), ([0x5000].into(), card));
+}
+
+#[test]
+fn interrupts_for_faults_are_counted_in_the_report() {
+    let rig = Rig::new(Vendor::Vtd);
+    let counted = || {
+        let rows = rig.json("config");
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "fault interrupts");
+        row.unwrap()["value"].clone()
+    };
+    assert_eq!(counted(), "0");
+    for interrupts in [2, 3] {
+        rig.service.lock().count_fault_interrupts(interrupts);
+    }
+    assert_eq!(counted(), "5");
 }
 
 fn what_signs_as_nobodys_device_is_told_to_its_whole_group(vendor: Vendor) {
