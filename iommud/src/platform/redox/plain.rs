@@ -116,6 +116,9 @@ mod tests {
         // The kernel never says such things.
         assert_eq!(judged(&[plain(11, 2), plain(10, 1)]), Err(Unfit::TooShort));
         assert_eq!(judge([plain(0, 1)], usize::MAX - PAGE + 1, 2 * PAGE), Err(Unfit::TooShort));
+        let last = usize::MAX - PAGE + 1;
+        let at_the_end = Extent { start: last, bytes: PAGE, is_plain: true };
+        assert_eq!(judge([at_the_end], last, 2 * PAGE), Err(Unfit::TooShort));
         let all = Extent { start: PAGE, bytes: usize::MAX, is_plain: true };
         assert_eq!(judged(&[all]), Ok(()));
     }
