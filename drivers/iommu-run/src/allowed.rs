@@ -116,6 +116,9 @@ mod tests {
     fn what_the_configuration_names_is_there() {
         let kept = allowed("iommu-run --keep acpi --keep memory nvmed");
         assert_eq!((kept.open("acpi"), kept.open("memory")), (Verdict::Open, Verdict::Open));
+        for scheme in ["acpid", "acp", "memory2"] {
+            assert_eq!(kept.open(scheme), Verdict::Refuse, "{scheme}");
+        }
         let unconfined = allowed("iommu-run --without-iommu nvmed");
         assert_eq!(unconfined.open("memory"), Verdict::Open);
         assert_eq!(unconfined.open("iommu"), Verdict::Refuse);
