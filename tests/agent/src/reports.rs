@@ -31,6 +31,8 @@ pub struct Abilities {
     pub levels: Vec<u8>,
     /// Without them, what a device may write it may also read.
     pub zero_length_reads: bool,
+    /// How iommud learns of faults: `interrupt` or `polled`.
+    pub faults: String,
     /// Whether it was translating when iommud found it.
     pub found_translating: bool,
 }

@@ -1,5 +1,7 @@
 //! The machine, as iommud tells of it.
 
+use std::fs;
+
 use agent::bench::Bench;
 use agent::failure::{Failure, Outcome, require};
 use agent::machine::Found;
@@ -12,6 +14,9 @@ const EDU: &str = "1234:11e8";
 /// The base class and subclass of NVMe controllers.
 const NVME: &str = "0108";
 
+/// Where pcid-spawner finds which driver a function has, and how it is started.
+const DRIVER_FOLDERS: [&str; 3] = ["/scheme/initfs/lib/pcid.d", "/usr/lib/pcid.d", "/etc/pcid.d"];
+
 /// The exit code of iommuctl when there is no iommud.
 const NOT_RUNNING: i32 = 3;
 
@@ -21,7 +26,9 @@ pub(crate) struct Machine {
     pub(crate) found: Found,
     /// Its `edu` devices, by address.
     pub(crate) edus: Vec<String>,
-    /// Its first NVMe controller that is held, which takes a driver that speaks libdma.
+    /// Whether iommud serves.
+    pub(crate) is_served: bool,
+    /// Its first NVMe controller, if `iommu-run` is to start a driver for such.
     pub(crate) nvme: Option<String>,
     /// A device that somebody holds already.
     pub(crate) in_use: Option<String>,
@@ -33,8 +40,14 @@ impl Machine {
     pub(crate) fn look() -> Outcome<Self> {
         let units = run("iommuctl", &["--json", "units"])?;
         if units.code == Some(NOT_RUNNING) {
-            let (found, edus) = (Found::Nothing, Vec::new());
-            return Ok(Self { found, edus, nvme: None, in_use: None, write_only: false });
+            return Ok(Self {
+                found: Found::Nothing,
+                edus: Vec::new(),
+                is_served: false,
+                nvme: None,
+                in_use: None,
+                write_only: false,
+            });
         }
         let units: Vec<Unit> = serde_json::from_str(&units.expect(0)?.lines.join("\n"))?;
         let found = match units.first() {
@@ -45,13 +58,18 @@ impl Machine {
         let mut abilities = units.iter().filter_map(|unit| unit.abilities.as_ref());
         let write_only = abilities.all(|one| one.zero_length_reads);
         let mut devices: Vec<Device> = reports::rows("devices")?;
-        let mut held = devices.iter().filter(|device| device.state == "held");
-        let in_use = held.clone().next().map(|device| device.device.clone());
-        let nvme = held.find(|device| device.class.starts_with(NVME));
-        let nvme = nvme.map(|device| device.device.clone());
+        let in_use = devices.iter().find(|device| device.handles > 0);
+        let in_use = in_use.map(|device| device.device.clone());
+        let nvme = devices.iter().find(|device| device.class.starts_with(NVME));
+        let nvme = nvme.map(|device| device.device.clone()).filter(|_| nvme_driver_is_wanted());
         devices.retain(|device| device.id == EDU);
         let edus = devices.into_iter().map(|device| device.device).collect();
-        Ok(Self { found, edus, nvme, in_use, write_only })
+        Ok(Self { found, edus, is_served: true, nvme, in_use, write_only })
+    }
+
+    /// What a device is said to be while a driver has it.
+    pub(crate) fn state_in_use(&self) -> &'static str {
+        if self.found == Found::Nothing { "NOT CONFINED" } else { "held" }
     }
 
     /// Its first `edu`, and what the unit in front of it can do.
@@ -71,4 +89,15 @@ impl Machine {
         // An edu is in QEMU, and QEMU's AMD-Vi does not tell, or not all.
         Ok(Bench { device, tells: self.found == Found::Vtd, write_only: self.write_only })
     }
+}
+
+/// Whether `iommu-run` is to start a driver for NVMe disks. That it does is for a case to show.
+fn nvme_driver_is_wanted() -> bool {
+    let folders = DRIVER_FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok());
+    let files = folders.flatten().flatten();
+    let mut entries = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    entries.any(|entry| {
+        let mut lines = entry.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        lines.any(|line| line.contains("/iommu-run\"") && line.contains("/nvmed\""))
+    })
 }

@@ -26,7 +26,7 @@ impl Check {
 pub(crate) enum Need {
     /// So many `edu` devices.
     Edus(usize),
-    /// A confined driver of an NVMe disk.
+    /// An NVMe disk, and a driver for it that `iommu-run` is to start.
     Nvme,
     /// That no driver is at work that would be cut off when iommud dies.
     NobodyElse,
@@ -40,7 +40,7 @@ impl Need {
                 machine.edus.len()
             )),
             Self::Nvme if machine.nvme.is_none() => {
-                Some("no driver of an NVMe disk was started through iommu-run".into())
+                Some("there is no NVMe disk with an nvmed that iommu-run is to start".into())
             }
             Self::NobodyElse => machine
                 .in_use

@@ -33,7 +33,7 @@ pub(super) fn unprotected_where_the_policy_says_so() -> Outcome {
     let policy = write_policy()?;
     let iommud = Processes::now();
     run("iommud", &["--policy", &policy])?.expect(0)?;
-    let served = served();
+    let served = served_unprotected();
     // Whoever watches goes first, so that the other is not started again.
     for process in Processes::now().of("iommud") {
         if !iommud.of("iommud").contains(&process) {
@@ -44,7 +44,8 @@ pub(super) fn unprotected_where_the_policy_says_so() -> Outcome {
     wait_until("nobody serves", || Ok(run("iommuctl", &["units"])?.code == Some(3)))
 }
 
-fn served() -> Outcome {
+/// Whoever looks, and each driver, is told. What is not blocked is not said to be.
+pub(super) fn served_unprotected() -> Outcome {
     run("iommuctl", &["units"])?.expect(0)?.line("no IOMMU: devices are NOT CONFINED")?;
     let told = reports::setting("IOMMU")?;
     require!(told.contains("NOT CONFINED"), "config says of the IOMMU {told:?}");
@@ -57,6 +58,8 @@ fn served() -> Outcome {
     for round in ["round 1/2", "round 2/2"] {
         require!(end.line(round)?.ends_with("intact"), "the data is not intact");
     }
+    let rogue = bench.edud(&["--dma-mask", "64", "--rogue", "read-only"])?.expect(3)?;
+    rogue.line("NOT BLOCKED")?;
     Ok(())
 }
 

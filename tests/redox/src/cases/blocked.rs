@@ -3,6 +3,7 @@
 
 use agent::bench::{PAGE, address_of};
 use agent::failure::{Outcome, require};
+use agent::programs::wait_until;
 use agent::reports::{self, wait_for_fault};
 
 use crate::machine::Machine;
@@ -30,6 +31,27 @@ pub(super) fn write_only() -> Outcome {
 
 pub(super) fn after_free() -> Outcome {
     Machine::bench()?.is_blocked("after-free", "read", 0, &[]).map(drop)
+}
+
+/// Each unit interrupts, so that iommud need not look for faults; and it does so again when one has been seen.
+pub(super) fn interrupts() -> Outcome {
+    let bench = Machine::bench()?;
+    for unit in reports::units()? {
+        let how = unit.abilities.map(|abilities| abilities.faults);
+        require!(how.as_deref() == Some("interrupt"), "{}: how faults come is {how:?}", unit.kind);
+    }
+    for _ in 0..2 {
+        let before = fault_interrupts()?;
+        bench.is_blocked("read", "read", 0, &[])?;
+        let come = || Ok(!bench.tells || fault_interrupts()? > before);
+        wait_until("it has interrupted", come)?;
+    }
+    Ok(())
+}
+
+/// How many have come so far.
+fn fault_interrupts() -> Outcome<u64> {
+    Ok(reports::setting("fault interrupts")?.parse()?)
 }
 
 pub(super) fn over_map() -> Outcome {

@@ -12,7 +12,12 @@ use crate::machine::Machine;
 
 /// A sector that is not in memory comes from the disk by DMA, to a device that is confined.
 pub(super) fn gives_its_sector() -> Outcome {
-    let device = Machine::look()?.nvme.ok_or_else(|| Failure("there is no NVMe".into()))?;
+    let machine = Machine::look()?;
+    let expected = machine.state_in_use();
+    let device = machine.nvme.ok_or_else(|| Failure("there is no NVMe".into()))?;
+    let found = reports::device(&device)?;
+    require!(found.state == expected, "{device} is {}", found.state);
+    require!(found.handles > 0, "no driver has opened {device} at iommud");
     let blocked = faults()?;
     // nvmed's scheme, and its first namespace.
     let path = format!("/scheme/disk.pci-{}-nvme/1", device.replace(':', "-"));
@@ -23,7 +28,5 @@ pub(super) fn gives_its_sector() -> Outcome {
     let words = String::from_utf8_lossy(&sector[..WORDS.len()]);
     require!(sector.starts_with(WORDS), "sector {SECTOR} of {path} is {words:?}");
     require!(faults()? == blocked, "its device was blocked");
-    let state = reports::device(&device)?.state;
-    require!(state == "held", "{device} is {state}");
     Ok(())
 }

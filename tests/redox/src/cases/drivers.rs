@@ -7,6 +7,18 @@ use agent::traces::Traces;
 
 use crate::machine::Machine;
 
+/// What iommud takes nobody's word for that it is memory of the client's own.
+const REFUSED: [&str; 8] = [
+    "a descriptor that is no object",
+    "an object with nothing in it",
+    "an object with too little",
+    "device registers in an object",
+    "iommud's own memory in an object",
+    "memory for a device's handle",
+    "memory for a buffer that has some",
+    "more than may be registered",
+];
+
 pub(super) fn data_goes_and_comes() -> Outcome {
     let bench = Machine::bench()?;
     let (before, blocked) = (Traces::now()?, faults()?);
@@ -27,6 +39,25 @@ pub(super) fn data_goes_and_comes() -> Outcome {
         require!(mapping.iova != mapping.physical, "{mapping:x?} is not translated");
     }
     driver.kill()?;
+    before.wait_for_return()?;
+    require!(faults()? == blocked, "something was blocked");
+    Ok(())
+}
+
+/// Memory that the driver had before becomes a buffer; what is not its own, or too much, does not.
+pub(super) fn registered() -> Outcome {
+    let bench = Machine::bench()?;
+    let (before, blocked) = (Traces::now()?, faults()?);
+    let end = bench.edud(&["--registered"])?.expect(0)?;
+    require!(
+        end.line("registered memory at ")?.ends_with("read and written by the device"),
+        "it said {:?}",
+        end.lines
+    );
+    for what in REFUSED {
+        let line = end.line(&format!("{what}: "))?;
+        require!(line.starts_with(&format!("{what}: refused: ")), "it said {line:?}");
+    }
     before.wait_for_return()?;
     require!(faults()? == blocked, "something was blocked");
     Ok(())

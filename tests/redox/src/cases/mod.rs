@@ -39,6 +39,10 @@ pub(crate) const CONFINED: &[Check] = &[
         &[Edus(1)],
         Spec::new("data_goes_through_translation_and_back", drivers::data_goes_and_comes),
     ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r3_memory_of_the_driver_s_own_is_registered_and_no_other", drivers::registered),
+    ),
     Check::new(&[Edus(2)], Spec::new("two_drivers_work_at_once_and_apart", drivers::two_at_once)),
     Check::new(&[Edus(1)], Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read)),
     Check::new(&[Edus(1)], Spec::new("a_write_to_what_was_unmapped_is_blocked", blocked::write)),
@@ -52,6 +56,10 @@ pub(crate) const CONFINED: &[Check] = &[
         Spec::new("r6_write_only_is_blocked_or_said_to_be_impossible", blocked::write_only),
     ),
     Check::new(&[Edus(1)], Spec::new("a_read_of_a_freed_buffer_is_blocked", blocked::after_free)),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("a_unit_interrupts_for_what_it_tells_of", blocked::interrupts),
+    ),
     Check::new(&[Edus(2)], Spec::new("a_physical_address_is_blocked", blocked::physical)),
     Check::new(&[Edus(1)], Spec::new("r7_more_than_a_buffer_is_refused", blocked::over_map)),
     Check::new(
@@ -101,14 +109,30 @@ pub(crate) const ABSENT: &[Check] = &[
     ),
 ];
 
+/// The cases on a machine without one, on which iommud serves all the same, as the policy says.
+pub(crate) const UNPROTECTED: &[Check] = &[
+    Check::new(
+        &[Edus(1)],
+        Spec::new(
+            "without_an_iommu_drivers_are_served_unprotected_and_told",
+            absent::served_unprotected,
+        ),
+    ),
+    Check::new(
+        &[Nvme],
+        Spec::new("a_ported_driver_of_base_reads_its_disk_unprotected", disk::gives_its_sector),
+    ),
+];
+
 /// All cases, of whichever machine.
 pub(crate) fn all() -> impl Iterator<Item = &'static Check> {
-    CONFINED.iter().chain(ABSENT)
+    CONFINED.iter().chain(ABSENT).chain(UNPROTECTED)
 }
 
 /// The cases of this machine.
 pub(crate) fn of(machine: &Machine) -> &'static [Check] {
     match machine.found {
+        Found::Nothing if machine.is_served => UNPROTECTED,
         Found::Nothing => ABSENT,
         Found::Vtd | Found::AmdVi => CONFINED,
     }
