@@ -53,8 +53,12 @@ pub(super) fn run(report: &mut Report) {
         let verdict = Verdict::Skipped(why);
         return report.case(&Case { name: "boot".into(), verdict });
     };
-    if let Err(error) = fs::metadata(&image) {
-        return report.failed("image", &format!("{}: {error}", image.display()));
+    match fs::metadata(&image) {
+        Ok(found) if found.is_dir() => {
+            return report.failed("image", &format!("{} is a folder", image.display()));
+        }
+        Ok(_) => {}
+        Err(error) => return report.failed("image", &format!("{}: {error}", image.display())),
     }
     if let Err(error) = install(&[qemu::NEED]) {
         return report.failed("packages", &error.to_string());
@@ -107,7 +111,17 @@ fn judge(report: &mut Report, machine: &Machine, command: Command) {
         report.failed(&format!("{}: boot", machine.name), &why);
         report.note(&format!("the console is in {}", kept.display()));
         report.output(&lines);
+        // A machine that does not even start has nothing on its console.
+        let said = fs::read_to_string(&words).unwrap_or_default();
+        report.output(&said.lines().map(str::to_owned).collect::<Vec<_>>());
     }
+}
+
+/// A file as a raw disk of QEMU's, what is written to which is forgotten.
+fn drive(file: &Path, id: &str) -> String {
+    // In QEMU's options a comma ends the name, unless there are two.
+    let file = file.display().to_string().replace(',', ",,");
+    format!("file={file},format=raw,snapshot=on,if=none,id={id}")
 }
 
 /// An NVMe disk for a driver of base's, with the sector that the self-test knows.
@@ -129,14 +143,17 @@ impl Machine {
         let mut machine = qemu::machine("1G");
         // Redox takes its random numbers from the processor.
         machine.args(["-cpu", "max", "-serial", "stdio"]);
-        let disk = format!("file={},format=raw,snapshot=on,if=none,id=boot", image.display());
-        machine.args(["-drive", &disk, "-device", "ide-hd,drive=boot,bootindex=0"]);
+        machine.args(["-drive", &drive(image, "boot"), "-device", "ide-hd,drive=boot,bootindex=0"]);
         let iommu = self.iommu.device(qemu);
         for device in iommu.iter().map(String::as_str).chain(DEVICES) {
             machine.args(["-device", device]);
         }
-        let disk = format!("file={},format=raw,snapshot=on,if=none,id=known", known.display());
-        machine.args(["-drive", &disk, "-device", "nvme,drive=known,serial=known"]);
+        machine.args([
+            "-drive",
+            &drive(known, "known"),
+            "-device",
+            "nvme,drive=known,serial=known",
+        ]);
         machine
     }
 }
