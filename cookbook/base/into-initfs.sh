@@ -28,4 +28,4 @@ put() {
 put bin/iommud bin
 put bin/iommu-run bin
 put lib/init.d/40_iommud.service lib/init.d
-put share/iommud/iommud.ron etc
+put share/iommud/initfs/iommud.ron etc

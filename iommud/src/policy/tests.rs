@@ -7,6 +7,9 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../iommud.ron");
 
+/// What base's recipe puts into the initfs.
+const INITFS: &str = include_str!("../../../cookbook/base/initfs.ron");
+
 fn wrong(text: &str) -> String {
     parse(text.as_bytes()).unwrap_err().to_string()
 }
@@ -43,6 +46,13 @@ fn the_example_s_exceptions_are_right_too() {
     );
     assert_eq!(policy.ignored(PhysAddr::new(0xfed9_0000)), policy.ignored_units.first());
     assert_eq!(policy.ignored_units.len(), 1);
+}
+
+#[test]
+fn r1_in_the_initfs_nothing_is_excepted_but_the_disk_of_the_root_file_system() {
+    let ahci = Devices::Id { vendor: 0x8086, device: 0x2922 };
+    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(ahci) };
+    assert_eq!(parse(INITFS.as_bytes()), Ok(Policy { rules: vec![rule], ..Policy::default() }));
 }
 
 #[test]
