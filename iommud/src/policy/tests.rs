@@ -50,9 +50,13 @@ fn the_example_s_exceptions_are_right_too() {
 
 #[test]
 fn r1_in_the_initfs_nothing_is_excepted_but_the_disk_of_the_root_file_system() {
-    let ahci = Devices::Id { vendor: 0x8086, device: 0x2922 };
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(ahci) };
-    assert_eq!(parse(INITFS.as_bytes()), Ok(Policy { rules: vec![rule], ..Policy::default() }));
+    // The controller, and the functions in one group with it.
+    let rules = [0x2922, 0x2918, 0x2930].map(|device| Rule {
+        unclaimed: Some(Unclaimed::Identity),
+        ..Rule::new(Devices::Id { vendor: 0x8086, device })
+    });
+    let policy = Policy { rules: rules.to_vec(), ..Policy::default() };
+    assert_eq!(parse(INITFS.as_bytes()), Ok(policy));
 }
 
 #[test]

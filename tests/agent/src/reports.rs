@@ -6,6 +6,9 @@ use serde::{Deserialize, Deserializer};
 use crate::failure::{Failure, Outcome, require};
 use crate::programs::{run, wait_until};
 
+/// How `mappings` calls what a device reaches that the policy does not confine.
+const ALL_MEMORY: &str = "(all memory)";
+
 /// A row of `units`.
 #[derive(Deserialize)]
 pub struct Unit {
@@ -132,9 +135,12 @@ pub fn domains() -> Outcome<Vec<Domain>> {
     rows("domains")
 }
 
-/// All `mappings`.
+/// All `mappings` that drivers have made. What a device reaches that the policy does not confine changes with iommud's
+/// own memory, which is kept from it.
 pub fn mappings() -> Outcome<Vec<Mapping>> {
-    rows("mappings")
+    let mut all: Vec<Mapping> = rows("mappings")?;
+    all.retain(|mapping| mapping.label != ALL_MEMORY);
+    Ok(all)
 }
 
 /// The mapping that its client calls this.

@@ -62,7 +62,7 @@ impl Console {
             return Some(format!("the self-test counted {counted}, and {} were told", self.cases));
         }
         match self.found {
-            _ if counted.total() == 0 => Some("the self-test ran no case".into()),
+            _ if counted.total() == counted.skipped => Some("the self-test ran no case".into()),
             Some(found) if found == expected => None,
             Some(found) => Some(format!("{expected} was expected, and told was {found}")),
             None => Some(format!("{expected} was expected, and nothing was told of it")),
@@ -149,6 +149,9 @@ mod tests {
         assert!(with(6, "11 passed, 0 failed, 1 skipped").fault(Found::Vtd).is_some());
         let empty = read(&[GOOD[2], "0 passed, 0 failed, 0 skipped"]);
         assert!(empty.is_done() && empty.fault(Found::Vtd).is_some());
+        let skipped = ["case a ... skipped: why", "0 passed, 0 failed, 1 skipped"];
+        let skipped = read(&[GOOD[2], skipped[0], skipped[1]]);
+        assert!(skipped.is_done() && skipped.fault(Found::Vtd).is_some());
     }
 
     #[test]
