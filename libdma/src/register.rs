@@ -59,7 +59,8 @@ struct Lent {
 ///
 /// The range is this process's own, from a private anonymous mapping (not of an allocator that will use it again), it is
 /// not used by anything while this runs, by no other thread either, and from then on only through the buffer: no reference
-/// to any of it is used again. It is unmapped when the buffer is dropped. The device's handle is of the
+/// to any of it is used again. No other thread maps anything while this runs, for it could get the place while it is
+/// empty. It is unmapped when the buffer is dropped. The device's handle is of the
 /// transport [`Scheme`](crate::transport::scheme::Scheme).
 ///
 /// # Errors
@@ -67,7 +68,7 @@ struct Lent {
 /// [`Error::BadAlignment`] if it is not whole pages, [`Error::TooLarge`] above
 /// [`MAX_REGISTER_BYTES`](derive::MAX_REGISTER_BYTES), [`Error::NotOwnMemory`] for memory that is not plain,
 /// [`Error::OutOfBuffer`] if some of it is not mapped, and those of [`Device::allocate`]. The memory is then where it
-/// was.
+/// was; only if the place was taken meanwhile, which [`Error::AlreadyMapped`] says, it is lost.
 pub unsafe fn register(
     device: &Device,
     memory: NonNull<[u8]>,

@@ -16,7 +16,11 @@ pub fn warnings(policy: &Policy, units: Option<&[PhysAddr]>) -> Vec<String> {
     }
     let open = policy.rules.iter().filter(|rule| rule.unclaimed == Some(Unclaimed::Identity));
     warnings.extend(open.map(|rule| {
-        format!("{} is NOT CONFINED while no driver has opened it (identity)", rule.devices)
+        let devices = rule.devices;
+        format!(
+            "{devices} is NOT CONFINED while no driver has opened it, if its whole group is to be \
+             so (identity)"
+        )
     }));
     let there = |base| units.is_none_or(|units| units.contains(&base));
     warnings.extend(policy.ignored_units.iter().filter(|unit| there(unit.base)).map(|unit| {
@@ -62,7 +66,8 @@ mod tests {
         assert_eq!(
             warnings(&parse(text).unwrap(), Some(&[PhysAddr::new(0xfed9_0000)])),
             [
-                "8086:1533 is NOT CONFINED while no driver has opened it (identity)",
+                "8086:1533 is NOT CONFINED while no driver has opened it, if its whole group is to be \
+                 so (identity)",
                 "the unit at 0xfed90000 is IGNORED, and what is behind it NOT CONFINED: its firmware \
                  hangs",
             ]

@@ -146,17 +146,17 @@ mod tests {
     use super::*;
 
     struct Ring(#[allow(dead_code, reason = "only its type matters")] [u64; 2]);
+    type RawRing = Dma<MaybeUninit<Ring>>;
+    type RawRings = Dma<[MaybeUninit<Ring>]>;
 
     /// Base's signatures (base 9e128703, `drivers/common/src/dma.rs`), to the letter.
     #[test]
     fn the_signatures_are_those_of_base() {
         let _: fn(Ring) -> Result<Dma<Ring>> = Dma::<Ring>::new;
-        let _: fn() -> Result<Dma<MaybeUninit<Ring>>> = Dma::<Ring>::zeroed;
-        let _: fn(usize) -> Result<Dma<[MaybeUninit<Ring>]>> = Dma::<[Ring]>::zeroed_slice;
-        let _: unsafe fn(Dma<MaybeUninit<Ring>>) -> Dma<Ring> =
-            Dma::<MaybeUninit<Ring>>::assume_init;
-        let _: unsafe fn(Dma<[MaybeUninit<Ring>]>) -> Dma<[Ring]> =
-            Dma::<[MaybeUninit<Ring>]>::assume_init;
+        let _: fn() -> Result<RawRing> = Dma::<Ring>::zeroed;
+        let _: fn(usize) -> Result<RawRings> = Dma::<[Ring]>::zeroed_slice;
+        let _: unsafe fn(RawRing) -> Dma<Ring> = RawRing::assume_init;
+        let _: unsafe fn(RawRings) -> Dma<[Ring]> = RawRings::assume_init;
         let _: unsafe fn(Dma<[Ring]>) -> Dma<[u8]> = Dma::<[Ring]>::cast_slice::<u8>;
         let _: fn(&Dma<Ring>) -> usize = Dma::<Ring>::physical;
         let _: fn(&Dma<[Ring]>) -> usize = Dma::<[Ring]>::physical;

@@ -26,6 +26,22 @@ impl Engine {
             && devices.all(|device| self.policy_for(device).unclaimed == Unclaimed::Identity)
     }
 
+    /// Says of each device of a group that it stays confined although the policy would leave it open, because another
+    /// one of the group is to be confined.
+    pub(super) fn remark_closed(&mut self, id: GroupId) {
+        let members = self.groups[id.0].members().iter().filter_map(|it| self.devices.get(it));
+        let devices = members.filter(|device| device.function.bridge.is_none());
+        let (open, closed): (Vec<_>, Vec<_>) =
+            devices.partition(|device| self.policy_for(device).unclaimed == Unclaimed::Identity);
+        let Some(closed) = closed.first().map(|device| device.function.address) else { return };
+        let remarks = open.iter().map(|device| {
+            let address = device.function.address;
+            Remark::StaysConfined { address, with: closed }
+        });
+        let new: Vec<_> = remarks.filter(|remark| !self.remarks.contains(remark)).collect();
+        self.remarks.extend(new);
+    }
+
     /// Lets what is not confined reach all memory that is not to be kept from it, and nothing else. From the
     /// completion on, it does not reach what has been kept from it lately. If something cannot be kept from it, for want
     /// of frames or because its unit has failed, that is never.

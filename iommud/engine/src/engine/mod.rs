@@ -157,6 +157,7 @@ impl Engine {
     /// Gives a group a home that is to reach something while nobody holds it, at the start before translation is
     /// turned on: what firmware reserves for it (rule R1), or all that the policy lets it reach.
     fn make_home(&mut self, platform: &mut impl Platform, id: GroupId) {
+        self.remark_closed(id);
         let group = &self.groups[id.0];
         let mut devices = group.members().iter().filter_map(|it| self.devices.get(it));
         let unconfined = self.is_unconfined(id);

@@ -24,6 +24,16 @@ pub enum Remark {
         /// Why.
         error: EngineError,
     },
+    /// The policy would leave a device unconfined, and does not, for its group is confined as one.
+    #[error(
+        "{address} stays confined whatever the policy says of it, for {with} is of its group and is to be confined"
+    )]
+    StaysConfined {
+        /// The device.
+        address: PciAddress,
+        /// One that the policy does not leave unconfined.
+        with: PciAddress,
+    },
     /// A function that has appeared could not be attached where its group is.
     #[error("{address} has appeared and reaches nothing: {error}")]
     NewcomerNotAttached {

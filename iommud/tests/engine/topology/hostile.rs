@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dma_types::{PciAddress, SourceId};
+use iommu_engine::machine::Remark;
 use iommu_engine::platform::ConfigSpace;
 use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
 use iommu_sim::MachineConfig;
@@ -20,6 +21,7 @@ both! {
     r1_bridges_in_a_ring_end_and_let_nobody_through,
     r1_bridges_that_lead_to_one_bus_are_one,
     r1_another_device_in_an_old_place_is_what_it_is,
+    a_rule_for_a_part_of_a_group_is_said_to_be_without_effect,
     r1_what_joins_a_group_that_was_trusted_ends_the_trust,
     r1_another_device_in_a_held_place_signs_as_it_does,
 }
@@ -127,6 +129,18 @@ fn r1_another_device_in_an_old_place_is_what_it_is(vendor: Vendor) {
     rig.pass(std::time::Duration::from_millis(1));
     assert!(rig.reaches(edu(), FIRMWARE));
     rig.check();
+}
+
+fn a_rule_for_a_part_of_a_group_is_said_to_be_without_effect(vendor: Vendor) {
+    let trusted = at("21:01.0");
+    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(trusted)) };
+    let policy = Policy { rules: vec![rule], ..Policy::default() };
+    let rig = Rig::with_policy(vendor.machine().with_pci_bridge(), policy);
+    assert!(!rig.reaches(trusted, FIRMWARE));
+    let of_it = |remark: &&Remark| matches!(remark, Remark::StaysConfined { .. });
+    let said: Vec<_> = rig.engine.remarks().iter().filter(of_it).collect();
+    assert!(matches!(said[..], [Remark::StaysConfined { address, with }]
+        if *address == trusted && rig.group_of(trusted).contains(with) && *with != trusted));
 }
 
 fn r1_what_joins_a_group_that_was_trusted_ends_the_trust(vendor: Vendor) {
