@@ -23,7 +23,8 @@
 //!
 //! # When one of them is killed
 //!
-//! The one that serves: the next one comes. Devices that were held are denied, their drivers' requests fail, and
+//! The one that serves: the next one comes. Devices that were held are denied, their drivers' requests fail (but one that
+//! was waiting for an answer at that moment waits for good: kernel 663e6641, `scheme/user.rs`, never wakes it), and
 //! frames that the units or devices could still reach stay out of use until the units have forgotten them.
 //! The keeper: the one that serves goes on, but if it dies, too, its name stays taken, nobody starts it again,
 //! and its memory goes back to the kernel although units may walk it. An iommud started by hand then frees the
