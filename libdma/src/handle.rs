@@ -8,6 +8,10 @@ use crate::protocol::Error;
 use crate::protocol::call::Opcode;
 use crate::transport::{RawHandle, Transport};
 
+/// The environment variable by which a process leaves a device's handle to the program that it runs: the number of an
+/// inherited descriptor.
+pub const DEVICE_VARIABLE: &str = "IOMMU_DEVICE";
+
 /// A handle and the transport it is of. Dropping it closes it.
 pub struct Handle {
     transport: Arc<dyn Transport>,

@@ -14,12 +14,10 @@ use super::handed;
 use super::plain::Plain;
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::handle::DEVICE_VARIABLE;
 use crate::protocol::Error;
 
-/// The environment variable that says where DMA memory comes from.
-pub const VARIABLE: &str = "IOMMU_DEVICE";
-
-/// Its value for memory that no IOMMU is in front of.
+/// The value of [`DEVICE_VARIABLE`] for memory that no IOMMU is in front of.
 const NONE: &str = "none";
 
 /// How far I/O addresses are aligned to the size of what lies there, at most. The kernel's contiguous memory is,
@@ -34,7 +32,7 @@ const LOW_BITS: u32 = 32;
 fn source() -> Result<&'static Source, DmaError> {
     static SOURCE: OnceLock<Result<Source, DmaError>> = OnceLock::new();
     let source = SOURCE.get_or_init(|| {
-        let source = Source::from_variable(env::var_os(VARIABLE).as_deref());
+        let source = Source::from_variable(env::var_os(DEVICE_VARIABLE).as_deref());
         if let Err(error) = &source {
             // The driver learns an errno from `Dma`, and many end on it without a word.
             eprintln!("libdma: {error}");

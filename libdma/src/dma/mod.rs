@@ -16,7 +16,8 @@
 //!
 //! # Where the memory comes from
 //!
-//! The environment variable [`VARIABLE`] says it, once for the process. `iommu-run` sets it.
+//! The environment variable [`DEVICE_VARIABLE`](crate::handle::DEVICE_VARIABLE) says it, once for the process.
+//! `iommu-run` sets it.
 //!
 //! | `IOMMU_DEVICE` | memory |
 //! | --- | --- |
@@ -48,5 +49,5 @@ mod plain;
 mod value;
 
 pub use error::DmaError;
-pub use memory::{VARIABLE, check};
+pub use memory::check;
 pub use value::Dma;

@@ -10,7 +10,7 @@ use syscall::CallFlags;
 
 use super::error::DmaError;
 
-/// Where the memory scheme is entered. It can be opened from the null namespace too (FACTS: relibc's `setrens`).
+/// Where the memory scheme is entered. It can be opened from the null namespace too (relibc 63599227, `setrens`).
 const ROOT: &str = "/scheme/memory/scheme-root";
 
 /// Zeroed, physically contiguous, cached as x86 keeps DMA coherent (kernel 663e6641, `scheme/memory.rs`).

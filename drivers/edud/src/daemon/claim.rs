@@ -4,6 +4,7 @@ use std::env;
 
 use dma_types::PciAddress;
 use libdma::Device;
+use libdma::handle::DEVICE_VARIABLE;
 
 use super::driver::Driver;
 use super::error::Error;
@@ -11,9 +12,6 @@ use super::options::Options;
 use super::platform::{self, Function};
 use crate::bar::Bar;
 use crate::simulated::SimulatedBar;
-
-/// The environment variable that holds the number of a passed device handle.
-pub const HANDLE_VARIABLE: &str = "IOMMU_DEVICE";
 
 /// A device that was found and opened at iommud: from now on it reaches only what this process gives it.
 /// Its registers have not been touched.
@@ -38,7 +36,7 @@ impl Claim {
     /// [`Error::NoDevice`], [`Error::NotEdu`], [`Error::OtherDevice`], [`Error::NoPassedHandle`],
     /// [`Error::Open`], [`Error::System`].
     pub fn new(options: &Options) -> Result<Self, Error> {
-        let passed = match env::var(HANDLE_VARIABLE) {
+        let passed = match env::var(DEVICE_VARIABLE) {
             Ok(number) => Some(Device::from_handle(platform::adopt(&number)?)?),
             Err(_) => None,
         };

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::process::Command;
 
-use super::claim::{Claim, HANDLE_VARIABLE};
+use libdma::handle::DEVICE_VARIABLE;
+
+use super::claim::Claim;
 use super::error::Error;
 use super::platform;
 use super::run::Outcome;
 
-/// Runs a command that inherits the device's handle, and finds its number in [`HANDLE_VARIABLE`], and on Redox pcid's
+/// Runs a command that inherits the device's handle, and finds its number in [`DEVICE_VARIABLE`], and on Redox pcid's
 /// channel. This process keeps no copy: the device's session lasts as long as the command holds it.
 ///
 /// # Errors
@@ -22,7 +24,7 @@ pub fn pass_to(claim: Claim, command: &[OsString]) -> Result<Outcome, Error> {
     let failed = || Error::system(format!("cannot run {}", program.display()));
     let mut child = Command::new(program)
         .args(arguments)
-        .env(HANDLE_VARIABLE, handle.raw().number().to_string())
+        .env(DEVICE_VARIABLE, handle.raw().number().to_string())
         .envs(channel)
         .spawn()
         .map_err(failed())?;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use libdma::Device;
+use libdma::handle::DEVICE_VARIABLE;
 use pcid_channel::{Inherited, ask};
 
 use super::{broker, descriptors, device, exec, namespace};
@@ -13,10 +14,7 @@ use crate::allowed::Allowed;
 use crate::error::Error;
 use crate::options::Options;
 
-/// The environment variable that says where the driver's DMA memory comes from: `libdma::dma::VARIABLE`.
-const DEVICE_VARIABLE: &str = "IOMMU_DEVICE";
-
-/// Its value for a device that is not confined.
+/// The value of [`DEVICE_VARIABLE`] for a device that is not confined.
 const UNCONFINED: &str = "none";
 
 /// The environment variable in which pcid-spawner and init name the pipe on which they wait for a daemon.

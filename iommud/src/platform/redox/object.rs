@@ -15,7 +15,7 @@ use std::vec;
 use libredox::Fd;
 use libredox::call::fcntl;
 use libredox::error::{Error, Result};
-use libredox::flag::{F_SETFD, MAP_PRIVATE, O_CLOEXEC, PROT_READ, PROT_WRITE};
+use libredox::flag::{F_SETFD, O_CLOEXEC};
 use syscall::MapFlags;
 use syscall::data::{GrantDesc, GrantFlags};
 use syscall::flag::{
@@ -69,10 +69,10 @@ impl MemoryObject {
     ///
     /// Those of the source: usually that there is no such memory.
     pub fn add(&self, address: NonNull<u8>, bytes: usize, source: &Fd) -> Result<()> {
-        let flags = MAP_PRIVATE | PROT_READ | PROT_WRITE;
-        let flags = flags as usize | MapFlags::MAP_FIXED_NOREPLACE.bits();
+        let memory = MapFlags::PROT_READ | MapFlags::PROT_WRITE;
+        let flags = memory | MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
         let start = address.addr().get();
-        self.tell(&[ADDRSPACE_OP_MMAP, source.raw(), 0, start, bytes, flags])
+        self.tell(&[ADDRSPACE_OP_MMAP, source.raw(), 0, start, bytes, flags.bits()])
     }
 
     /// Takes out what was put at `address`. Those who have mapped it keep what they see.
