@@ -4,8 +4,9 @@ use core::ptr::{NonNull, null_mut};
 use std::io::Write;
 
 use dma_types::PAGE_SIZE;
+use libdma::protocol::Rights;
 use libdma::protocol::call::{Hello, Opcode, Welcome};
-use libdma::protocol::derive::{Allocate, Kind, Register};
+use libdma::protocol::derive::{Allocate, Copy, Kind, Register};
 use libdma::{Access, Buffer, Device, Handle, register};
 use libredox::Fd;
 use libredox::call::{self, MmapArgs, dup};
@@ -111,7 +112,28 @@ fn refusals(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {
             libdma::Error::TooLarge,
             waiting_for(device, 32 << 20).map(drop),
         ),
+        (
+            "a private copy of a buffer",
+            libdma::Error::NotShared,
+            map_buffer(buffer.handle(), MAP_PRIVATE),
+        ),
+        (
+            "writing by a handle that may only read",
+            libdma::Error::NotPermitted,
+            reader(buffer.handle()).and_then(|handle| map_buffer(&handle, MAP_SHARED)),
+        ),
     ])
+}
+
+/// A handle to the same buffer that may only see it.
+fn reader(handle: &Handle) -> Result<Handle, libdma::Error> {
+    let rights = (Rights::READ | Rights::INSPECT).bits();
+    handle.derive(&Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(rights) })
+}
+
+/// Maps a buffer for reading and writing, and leaves it so if it is not refused.
+fn map_buffer(handle: &Handle, sharing: u32) -> Result<(), libdma::Error> {
+    map_number(handle.raw().number() as usize, sharing, 0).map(drop).map_err(refused)
 }
 
 /// A handle that waits for memory.
@@ -137,9 +159,12 @@ fn waiting_for(device: &Device, bytes: u64) -> Result<Handle, libdma::Error> {
 fn send(handle: &Handle, what: &Fd) -> Result<(), libdma::Error> {
     let flags = CallFlags::FD | CallFlags::FD_CLONE | CallFlags::WRITE;
     let number = handle.raw().number() as usize;
-    call::call_wo(number, &what.raw().to_ne_bytes(), flags, &[]).map(drop).map_err(|error| {
-        libdma::Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
-    })
+    call::call_wo(number, &what.raw().to_ne_bytes(), flags, &[]).map(drop).map_err(refused)
+}
+
+/// What iommud answered.
+fn refused(error: libredox::error::Error) -> libdma::Error {
+    libdma::Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
 }
 
 fn object() -> SystemResult<Fd> {
@@ -175,12 +200,16 @@ fn anonymous() -> SystemResult<NonNull<[u8]>> {
 }
 
 fn map(source: &Fd, sharing: u32, offset: usize) -> SystemResult<NonNull<[u8]>> {
+    map_number(source.raw(), sharing, offset)
+}
+
+fn map_number(source: usize, sharing: u32, offset: usize) -> SystemResult<NonNull<[u8]>> {
     let arguments = MmapArgs {
         addr: null_mut(),
         length: BYTES,
         prot: PROT_READ | PROT_WRITE,
         flags: sharing,
-        fd: source.raw(),
+        fd: source,
         offset: offset as u64,
     };
     // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.

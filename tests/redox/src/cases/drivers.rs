@@ -8,7 +8,7 @@ use agent::traces::Traces;
 use crate::machine::Machine;
 
 /// What iommud takes nobody's word for that it is memory of the client's own.
-const REFUSED: [&str; 8] = [
+const REFUSED: [&str; 10] = [
     "a descriptor that is no object",
     "an object with nothing in it",
     "an object with too little",
@@ -17,6 +17,8 @@ const REFUSED: [&str; 8] = [
     "memory for a device's handle",
     "memory for a buffer that has some",
     "more than may be registered",
+    "a private copy of a buffer",
+    "writing by a handle that may only read",
 ];
 
 pub(super) fn data_goes_and_comes() -> Outcome {
