@@ -1,13 +1,15 @@
 //! A buffer: memory that this process and its device both see.
 
+use alloc::sync::Arc;
 use core::ptr::NonNull;
 
 use dma_types::{Access, CpuAddr, Iova};
 
-use crate::device::{Device, Mapped};
 use crate::handle::Handle;
+use crate::mapping::Mapped;
 use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
+use crate::session::Session;
 use crate::transport::Mapping;
 
 /// A buffer: memory that this process and its device both see, as untyped bytes.
@@ -21,8 +23,8 @@ pub struct Buffer {
     bytes: usize,
     info: BufferInfo,
     handle: Handle,
-    /// Keeps the device's session alive for as long as the device may use the buffer.
-    device: Device,
+    /// Kept alive for as long as the device may use the buffer.
+    session: Arc<Session>,
 }
 
 // SAFETY: the memory is not tied to a thread; it is a mapping of the process. It is not `Sync`: that a device
@@ -30,12 +32,12 @@ pub struct Buffer {
 unsafe impl Send for Buffer {}
 impl Buffer {
     /// Takes over a buffer's handle and maps its memory.
-    pub(crate) fn from_handle(handle: Handle, device: Device) -> Result<Self, Error> {
+    pub(crate) fn from_handle(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
         let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;
         let memory = handle.transport().map(handle.raw(), bytes, true)?;
-        Ok(Self { memory, bytes, info, handle, device })
+        Ok(Self { memory, bytes, info, handle, session })
     }
 
     /// Takes over a buffer's handle and its memory, which is mapped already.
@@ -43,10 +45,10 @@ impl Buffer {
     pub(crate) fn from_parts(
         handle: Handle,
         memory: Mapping,
-        device: Device,
+        session: Arc<Session>,
     ) -> Result<Self, Error> {
         let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
-        Ok(Self { memory, bytes: memory.length, info, handle, device })
+        Ok(Self { memory, bytes: memory.length, info, handle, session })
     }
 
     /// Its number, by which iommud and its reports know it.
@@ -85,11 +87,6 @@ impl Buffer {
     /// The start of the memory, for access by raw pointers: volatile or atomic only.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.memory.memory
-    }
-
-    /// The device it belongs to.
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 
     /// Its handle, to pass to another process.
@@ -138,10 +135,10 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let (false, Some(iova)) = (self.device.is_confined(), self.iova()) {
+        if let (false, Some(iova)) = (self.session.is_confined(), self.iova()) {
             // Told so, iommud gives the memory back at once; else it would wait for the end of the session, for the
             // driver may have died with its device at work.
-            let _ = self.device.unmap(&[Mapped { iova, bytes: self.info.bytes.get() }]);
+            let _ = self.session.unmap(&[Mapped { iova, bytes: self.info.bytes.get() }]);
         }
         // SAFETY: the mapping is this buffer's own, and nothing borrows from it any more. It goes before
         // the handle, whose closing gives the memory back.

@@ -3,21 +3,22 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova, PAGE_SIZE, PciAddress, SourceId};
-use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
+use dma_types::{Access, Iova, PAGE_SIZE, PciAddress};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
 
 use crate::buffer::Buffer;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
-use crate::protocol::call::{
-    self, BatchHeader, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello,
-    MapEntry, Opcode, UnmapEntry, Welcome,
-};
-use crate::protocol::derive::{self, Allocate};
+use crate::limits::Limits;
+use crate::mapping::{MapRequest, Mapped};
+use crate::protocol::call::Opcode;
+use crate::protocol::derive;
 use crate::protocol::fault::{FaultRecord, FaultsHeader};
-use crate::protocol::{Error, MAX_BATCH, Rights, VERSION, path};
+use crate::protocol::{Error, MAX_BATCH, Rights, path};
+use crate::session::{BufferRequest, Session};
 use crate::transport::Transport;
+use crate::window::Windows;
 
 /// A device that this process drives: the right to give it memory.
 ///
@@ -28,38 +29,9 @@ use crate::transport::Transport;
 /// Cloning it is cheap and shares the handle.
 #[derive(Clone, Debug)]
 pub struct Device {
-    inner: Arc<Inner>,
-    limit: Iova,
-}
-
-#[derive(Debug)]
-struct Inner {
-    handle: Handle,
-    info: DeviceInfo,
-}
-
-/// A piece of a buffer to map, for [`Device::map`].
-#[derive(Clone, Copy, Debug)]
-pub struct MapRequest<'a> {
-    /// The buffer, which must be of this device.
-    pub buffer: &'a Buffer,
-    /// Where in it the piece starts, a multiple of 4096.
-    pub offset: u64,
-    /// How long it is, a multiple of 4096.
-    pub bytes: u64,
-    /// What the device may do with it.
-    pub access: Access,
-}
-
-/// A mapping that [`Device::map`] made: what [`Device::unmap`] takes back.
-///
-/// It is a plain value. The mapping ends with [`Device::unmap`], with its buffer, or with the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapped {
-    /// Where the device sees it.
-    pub iova: Iova,
-    /// How long it is.
-    pub bytes: u64,
+    session: Arc<Session>,
+    windows: Arc<Windows>,
+    limits: Limits,
 }
 
 impl Device {
@@ -81,35 +53,30 @@ impl Device {
     /// [`Error::VersionMismatch`] if iommud speaks another protocol, [`Error::WrongHandleKind`] if it is a
     /// handle to something else.
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
-        let welcome: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        if welcome.version.get() != VERSION {
-            return Err(Error::VersionMismatch);
-        }
-        let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
-        let bits = info.address_bits.get().clamp(12, 63);
-        Ok(Self { inner: Arc::new(Inner { handle, info }), limit: Iova::new((1 << bits) - 1) })
+        let session = Arc::new(Session::new(handle)?);
+        let windows = Arc::new(Windows::new(session.clone()));
+        Ok(Self { session, windows, limits: Limits::NONE })
     }
 
     /// Who the device is.
     pub fn address(&self) -> PciAddress {
-        let DeviceInfo { segment, source, .. } = self.inner.info;
-        PciAddress::from_source(segment.get(), SourceId::new(source.get()))
+        self.session.address()
     }
 
     /// Which session of the device this is: the number goes up each time it is opened anew.
     pub fn generation(&self) -> u64 {
-        self.inner.info.generation.get()
+        self.session.generation()
     }
 
     /// The number of its domain, as `iommuctl domains` shows it.
     pub fn domain(&self) -> u64 {
-        self.inner.info.domain.get()
+        self.session.domain()
     }
 
     /// Whether memory that the device may write it may also read, because its IOMMU cannot tell the two
     /// apart (no zero-length reads; rule R6).
     pub fn write_implies_read(&self) -> bool {
-        self.inner.info.flags.get() & DEVICE_FLAG_WRITE_IMPLIES_READ != 0
+        self.session.write_implies_read()
     }
 
     /// Whether anything keeps the device from memory that was not mapped for it. Where the machine has no IOMMU and
@@ -119,26 +86,40 @@ impl Device {
     /// mapped is to be unmapped before its buffer is dropped: else iommud keeps the memory until the last handle of
     /// the device is gone.
     pub fn is_confined(&self) -> bool {
-        self.inner.info.flags.get() & DEVICE_FLAG_NOT_CONFINED == 0
+        self.session.is_confined()
     }
 
-    /// The highest I/O address this device is given: the lower of what its DMA mask and its domain allow.
+    /// What the device can be given: set by [`set_limits`](Self::set_limits).
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Says what the device can be given: Linux's `dma_set_mask`, `dma_set_coherent_mask`, `dma_set_max_seg_size` and
+    /// `dma_set_seg_boundary`. It holds for what is allocated and mapped through this value and its clones made
+    /// afterwards.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The highest I/O address that streaming buffers of this device are given: the lower of what its DMA mask and its
+    /// domain allow.
     pub fn limit(&self) -> Iova {
-        self.limit
+        self.limits.mask().min(self.session.last_address())
     }
 
-    /// Says how many address bits the device has: Linux's `dma_set_mask_and_coherent`. It holds for
-    /// buffers allocated and mapped through this value and its clones made afterwards.
+    /// The same for coherent memory.
+    pub fn coherent_limit(&self) -> Iova {
+        self.limits.coherent_mask().min(self.session.last_address())
+    }
+
+    /// Says how many address bits the device has: Linux's `dma_set_mask_and_coherent`. It holds as
+    /// [`set_limits`](Self::set_limits) does.
     ///
     /// # Errors
     ///
     /// [`Error::BadValue`] for fewer than 13 bits or more than 64: page zero is never given out.
     pub fn set_dma_mask(&mut self, bits: u32) -> Result<(), Error> {
-        if !(13..=64).contains(&bits) {
-            return Err(Error::BadValue);
-        }
-        let domain = self.inner.info.address_bits.get().clamp(12, 63);
-        self.limit = Iova::new((1 << bits.min(domain)) - 1);
+        self.limits = self.limits.try_mask(bits).ok_or(Error::BadValue)?;
         Ok(())
     }
 
@@ -199,15 +180,9 @@ impl Device {
         label: &str,
     ) -> Result<Buffer, Error> {
         let bytes = bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
-        let request = Allocate {
-            kind: U32::new(kind as u32),
-            access: U32::new(access.map_or(0, call::access_code)),
-            bytes: U64::new(bytes),
-            align: U64::new(align),
-            limit: U64::new(self.limit.get()),
-            label: Allocate::label(label),
-        };
-        Buffer::from_handle(self.inner.handle.derive(&request)?, self.clone())
+        let limit = self.coherent_limit();
+        let request = BufferRequest { kind, bytes, align, access, limit, label };
+        self.session.allocate(&request)
     }
 
     /// Maps pieces of this device's buffers, all of them or none (rule R7).
@@ -217,20 +192,7 @@ impl Device {
     /// [`Error::BatchTooLarge`] for more than [`MAX_BATCH`] pieces or none; else why the first piece that
     /// cannot be mapped cannot.
     pub fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let entries = requests.iter().map(|request| MapEntry {
-            buffer: U64::new(request.buffer.id()),
-            offset: U64::new(request.offset),
-            bytes: U64::new(request.bytes),
-            limit: U64::new(self.limit.get()),
-            iova: U64::ZERO,
-            access: U32::new(call::access_code(request.access)),
-            reserved: U32::ZERO,
-        });
-        let answers = self.batch(Opcode::Map, entries)?;
-        Ok(answers
-            .iter()
-            .map(|entry| Mapped { iova: Iova::new(entry.iova.get()), bytes: entry.bytes.get() })
-            .collect())
+        self.session.map(requests, self.limit())
     }
 
     /// Unmaps what [`map`](Self::map) mapped, all of it or nothing (rule R7). When it returns, the device can
@@ -241,11 +203,7 @@ impl Device {
     /// [`Error::NotMapped`] for a range that is not exactly one mapping, [`Error::TimedOut`] if the hardware
     /// did not confirm; the unit is then given up and its devices are cut off.
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        let entries = mappings.iter().map(|mapping| UnmapEntry {
-            iova: U64::new(mapping.iova.get()),
-            bytes: U64::new(mapping.bytes),
-        });
-        self.batch(Opcode::Unmap, entries).map(drop)
+        self.session.unmap(mappings)
     }
 
     /// Another handle to the same device with fewer rights, to pass to another process.
@@ -254,7 +212,7 @@ impl Device {
     ///
     /// [`Error::NotPermitted`] if this handle does not have all of `rights` itself (rule R3).
     pub fn derive(&self, rights: Rights) -> Result<Handle, Error> {
-        self.inner.handle.derive(&derive::Copy {
+        self.session.handle().derive(&derive::Copy {
             kind: U32::new(derive::Kind::Copy as u32),
             rights: U32::new(rights.bits()),
         })
@@ -284,14 +242,14 @@ impl Device {
         let (header, _) =
             FaultsHeader::mut_from_prefix(&mut payload).map_err(|_| Error::ShortPayload)?;
         header.count = U32::new(ROOM as u32);
-        let length = self.inner.handle.call_bytes(Opcode::Faults, &mut payload)?;
+        let length = self.session.handle().call_bytes(Opcode::Faults, &mut payload)?;
         let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
         let (header, rest) =
             FaultsHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
         let (records, _) =
             <[FaultRecord]>::ref_from_prefix_with_elems(rest, header.count.get() as usize)
                 .map_err(|_| Error::ShortPayload)?;
-        let segment = self.inner.info.segment.get();
+        let segment = self.session.segment();
         for record in records {
             read.faults.push(Fault::from_record(segment, record)?);
         }
@@ -299,46 +257,18 @@ impl Device {
         Ok(header.left.get())
     }
 
-    /// The handle of the device, as long as this or a clone lives.
-    pub fn handle(&self) -> &Handle {
-        &self.inner.handle
+    /// The session that the device's handle began.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
-    /// Sends a batch and gives its entries back as the daemon filled them in.
-    fn batch<Entry>(
-        &self,
-        opcode: Opcode,
-        entries: impl ExactSizeIterator<Item = Entry>,
-    ) -> Result<Vec<Entry>, Error>
-    where
-        Entry: FromBytes + IntoBytes + zerocopy::Immutable,
-    {
-        let count = entries.len();
-        if count == 0 || count > MAX_BATCH {
-            return Err(Error::BatchTooLarge);
-        }
-        let header = BatchHeader {
-            count: U32::new(count as u32),
-            failed: U32::ZERO,
-            errno: U32::ZERO,
-            reserved: U32::ZERO,
-        };
-        let mut payload = Vec::with_capacity(size_of::<BatchHeader>() + count * size_of::<Entry>());
-        payload.extend_from_slice(header.as_bytes());
-        for entry in entries {
-            payload.extend_from_slice(entry.as_bytes());
-        }
-        let length = self.inner.handle.call_bytes(opcode, &mut payload)?;
-        let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
-        let (header, rest) =
-            BatchHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
-        if header.errno.get() != 0 {
-            return Err(Error::from_errno(header.errno.get() as u16));
-        }
-        let answers: Vec<Entry> = rest
-            .chunks_exact(size_of::<Entry>())
-            .filter_map(|bytes| Entry::read_from_bytes(bytes).ok())
-            .collect();
-        if answers.len() == count { Ok(answers) } else { Err(Error::ShortPayload) }
+    /// Its windows, which all its clones share.
+    pub(crate) fn windows(&self) -> &Arc<Windows> {
+        &self.windows
+    }
+
+    /// The handle of the device, as long as this or a clone lives.
+    pub fn handle(&self) -> &Handle {
+        self.session.handle()
     }
 }

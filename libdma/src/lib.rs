@@ -6,8 +6,11 @@
 //! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
 //! | [`buffer`] | [`Buffer`]: the bytes beneath |
 //! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
+//! | [`direction`] | which way data goes, as types |
 //! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
+//! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
+//! | [`mapping`] | batches of mappings |
 //! | `register` | memory that the driver has already, made a buffer (Redox) |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
@@ -30,6 +33,7 @@ extern crate std;
 pub mod buffer;
 pub mod coherent;
 pub mod device;
+pub mod direction;
 #[cfg(all(
     feature = "port",
     any(
@@ -40,14 +44,19 @@ pub mod device;
 pub mod dma;
 pub mod fault;
 pub mod handle;
+pub mod limits;
+pub mod mapping;
 pub mod protocol;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub mod register;
+mod session;
 pub mod transport;
+mod window;
 
 pub use buffer::Buffer;
 pub use coherent::Coherent;
 pub use device::Device;
+pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 #[cfg(all(
     feature = "port",
     any(
@@ -59,4 +68,6 @@ pub use dma::Dma;
 pub use dma_types::{Access, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use fault::{Fault, Faults};
 pub use handle::Handle;
+pub use limits::Limits;
+pub use mapping::{MapRequest, Mapped};
 pub use protocol::Error;

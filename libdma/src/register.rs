@@ -101,7 +101,7 @@ pub unsafe fn register(
     // SAFETY: nothing is at this address, or else this fails.
     unsafe { call::mmap(arguments) }.map_err(error)?;
     let mapping = Mapping { memory: memory.cast(), length: bytes };
-    Buffer::from_parts(handle, mapping, device.clone())
+    Buffer::from_parts(handle, mapping, device.session().clone())
 }
 
 /// A handle that waits for the memory.

@@ -1,9 +1,9 @@
 //! Mapping and unmapping in batches: all or nothing (R7), and done when hardware has forgotten (R2).
 
 use iommu_sim::pace::Completion as Takes;
-use libdma::device::{MapRequest, Mapped};
 use libdma::protocol::MAX_BATCH;
 use libdma::{Access, Error, Iova};
+use libdma::{MapRequest, Mapped};
 
 use crate::rig::Rig;
 use crate::vendor::{Vendor, slow, slow_down};

@@ -5,8 +5,8 @@ use iommu_engine::policy::{IgnoredUnit, Policy};
 use iommu_sim::machine::{EduConfig, FunctionConfig, UnitScope};
 use iommu_sim::pace::Completion as Takes;
 use iommu_sim::pci::acs;
-use libdma::device::{MapRequest, Mapped};
 use libdma::{Access, Coherent, Device, Error};
+use libdma::{MapRequest, Mapped};
 
 use crate::rig::{Rig, edu};
 use crate::vendor::{Vendor, slow, slow_down};

@@ -3,7 +3,7 @@
 use iommu_engine::policy::{Devices, Policy, Quotas, Rule};
 use iommu_service::{HandleId, Outcome, Service};
 use iommud::platform::sim::SimPlatform;
-use libdma::device::MapRequest;
+use libdma::MapRequest;
 use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
 use libdma::protocol::derive::Allocate;
 use libdma::{Access, Coherent, Error};

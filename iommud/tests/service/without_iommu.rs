@@ -3,10 +3,10 @@
 use iommu_engine::platform::ConfigSpace;
 use iommu_engine::policy::{Invalidation, Policy, WithoutIommu};
 use iommu_sim::{Blocked, MachineConfig};
-use libdma::device::{MapRequest, Mapped};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode, Welcome, access_code};
 use libdma::protocol::derive::{Allocate, Kind};
 use libdma::{Access, Coherent, Device, Error, Handle};
+use libdma::{MapRequest, Mapped};
 use zerocopy::little_endian::{U32, U64};
 
 use crate::rig::{Rig, edu};

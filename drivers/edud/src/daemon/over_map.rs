@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use dma_types::{Access, PAGE_SIZE};
-use libdma::device::MapRequest;
+use libdma::MapRequest;
 
 use super::driver::Driver;
 use super::error::Error;

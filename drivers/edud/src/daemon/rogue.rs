@@ -8,7 +8,7 @@ use core::fmt;
 
 use clap::ValueEnum;
 use dma_types::{Access, Iova, PAGE_SIZE};
-use libdma::device::MapRequest;
+use libdma::MapRequest;
 use libdma::{Buffer, Coherent, Device};
 
 use super::driver::Driver;
@@ -153,7 +153,7 @@ fn map_first_page(
     device: &Device,
     buffer: &Buffer,
     access: Access,
-) -> Result<libdma::device::Mapped, Error> {
+) -> Result<libdma::Mapped, Error> {
     let request = MapRequest { buffer, offset: 0, bytes: PAGE_SIZE, access };
     device.map(&[request])?.pop().ok_or(Error::Iommud(libdma::Error::ShortPayload))
 }

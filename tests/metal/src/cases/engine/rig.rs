@@ -13,9 +13,9 @@ use iommu_engine::platform::{Platform, Segment};
 use iommu_service::in_process::InProcess;
 use iommu_service::{Caller, Service, Settings};
 use libdma::buffer::Buffer;
-use libdma::device::{MapRequest, Mapped};
 use libdma::transport::Transport;
 use libdma::{Device, Error};
+use libdma::{MapRequest, Mapped};
 use spin::Mutex;
 
 use super::blocking::expect;

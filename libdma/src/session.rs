@@ -1,0 +1,100 @@
+//! An open device as iommud knows it: the handle, and what it is of.
+
+use alloc::sync::Arc;
+
+use dma_types::{Access, Iova, PciAddress, SourceId};
+use zerocopy::little_endian::{U32, U64};
+
+use crate::buffer::Buffer;
+use crate::handle::Handle;
+use crate::protocol::call::{
+    self, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, Opcode,
+    Welcome,
+};
+use crate::protocol::derive::{self, Allocate};
+use crate::protocol::{Error, VERSION};
+
+/// An open device as iommud knows it. Everything that the device may reach holds on to it, so that the session
+/// outlives them all.
+#[derive(Debug)]
+pub(crate) struct Session {
+    handle: Handle,
+    info: DeviceInfo,
+}
+
+/// What a buffer is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferRequest<'a> {
+    /// In memory of any kind, or in one piece.
+    pub(crate) kind: derive::Kind,
+    /// Its length, a multiple of 4096.
+    pub(crate) bytes: u64,
+    /// What its I/O address is a multiple of: a power of two, at least 4096.
+    pub(crate) align: u64,
+    /// How it is mapped at once, if at all.
+    pub(crate) access: Option<Access>,
+    /// Its highest I/O address.
+    pub(crate) limit: Iova,
+    /// What reports call it.
+    pub(crate) label: &'a str,
+}
+
+impl Session {
+    /// Takes over a device's handle; see [`Device::from_handle`](crate::Device::from_handle).
+    pub(crate) fn new(handle: Handle) -> Result<Self, Error> {
+        let welcome: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        if welcome.version.get() != VERSION {
+            return Err(Error::VersionMismatch);
+        }
+        let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
+        Ok(Self { handle, info })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn address(&self) -> PciAddress {
+        let DeviceInfo { segment, source, .. } = self.info;
+        PciAddress::from_source(segment.get(), SourceId::new(source.get()))
+    }
+
+    pub(crate) fn segment(&self) -> u16 {
+        self.info.segment.get()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.info.generation.get()
+    }
+
+    pub(crate) fn domain(&self) -> u64 {
+        self.info.domain.get()
+    }
+
+    pub(crate) fn write_implies_read(&self) -> bool {
+        self.info.flags.get() & DEVICE_FLAG_WRITE_IMPLIES_READ != 0
+    }
+
+    pub(crate) fn is_confined(&self) -> bool {
+        self.info.flags.get() & DEVICE_FLAG_NOT_CONFINED == 0
+    }
+
+    /// The highest I/O address of the domain.
+    pub(crate) fn last_address(&self) -> Iova {
+        Iova::new((1 << self.info.address_bits.get().clamp(12, 63)) - 1)
+    }
+
+    /// Has iommud make a buffer, and maps it into this process.
+    pub(crate) fn allocate(self: &Arc<Self>, request: &BufferRequest<'_>) -> Result<Buffer, Error> {
+        let BufferRequest { kind, bytes, align, access, limit, label } = *request;
+        let request = Allocate {
+            kind: U32::new(kind as u32),
+            access: U32::new(access.map_or(0, call::access_code)),
+            bytes: U64::new(bytes),
+            align: U64::new(align),
+            limit: U64::new(limit.get()),
+            label: Allocate::label(label),
+        };
+        Buffer::from_handle(self.handle.derive(&request)?, self.clone())
+    }
+}
