@@ -6,15 +6,11 @@
 
 use alloc::vec::Vec;
 
+use crate::domain::DomainKey;
+
 /// Names a unit: its place in the list of all units that the firmware's table describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitId(pub u16);
-
-impl UnitId {
-    /// Stands for no unit, but for the unmaps that are gathered before units are told of them. No table
-    /// names so many units.
-    pub(crate) const GATHERED: Self = Self(u16::MAX - 1);
-}
 
 /// One unit's promise. Tickets of a unit are confirmed in the order in which they were given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,13 +24,23 @@ impl Ticket {
     pub const FIRST: Self = Self(1);
 }
 
+/// Who promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promiser {
+    /// A unit.
+    Unit(UnitId),
+    /// Whoever is to be told of a domain's unmaps, which are gathered. The batches of one domain are confirmed in
+    /// the order of their numbers.
+    Batches(DomainKey),
+}
+
 /// What all units that an operation concerns have yet to confirm.
 ///
 /// Most concern one unit, so that is kept without an allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completion {
-    first: Option<(UnitId, Ticket)>,
-    more: Vec<(UnitId, Ticket)>,
+    first: Option<(Promiser, Ticket)>,
+    more: Vec<(Promiser, Ticket)>,
 }
 
 impl Completion {
@@ -45,24 +51,23 @@ impl Completion {
 
     /// One unit's ticket to confirm.
     pub const fn one(unit: UnitId, ticket: Ticket) -> Self {
-        Self { first: Some((unit, ticket)), more: Vec::new() }
+        Self { first: Some((Promiser::Unit(unit), ticket)), more: Vec::new() }
     }
 
     /// Nothing will confirm it: what waits for this is never used again.
     pub const fn never() -> Self {
-        Self { first: Some((UnitId(u16::MAX), Ticket::NEVER)), more: Vec::new() }
+        Self::one(UnitId(u16::MAX), Ticket::NEVER)
     }
 
-    /// A batch of unmaps of one domain, to be told to the units and confirmed by them. With batches of other domains
-    /// it must not be joined: each domain's are confirmed in an order of their own.
-    pub const fn gathered(batch: Ticket) -> Self {
-        Self { first: Some((UnitId::GATHERED, batch)), more: Vec::new() }
+    /// A batch of unmaps of one domain, to be told to the units and confirmed by them.
+    pub const fn gathered(domain: DomainKey, batch: Ticket) -> Self {
+        Self { first: Some((Promiser::Batches(domain), batch)), more: Vec::new() }
     }
 
     /// What of this a client has to wait for: all but batches of unmaps, by which it was to be answered sooner.
     pub fn for_client(&self) -> Self {
         let mut waited = Self::none();
-        for (unit, ticket) in self.tickets().filter(|(unit, _)| *unit != UnitId::GATHERED) {
+        for (unit, ticket) in self.tickets() {
             waited.add(unit, ticket);
         }
         waited
@@ -70,29 +75,53 @@ impl Completion {
 
     /// Waits for this too.
     pub fn add(&mut self, unit: UnitId, ticket: Ticket) {
+        self.put(Promiser::Unit(unit), ticket);
+    }
+
+    /// Waits for all of `other` too.
+    pub fn join(&mut self, other: &Self) {
+        for &(promiser, ticket) in other.first.iter().chain(&other.more) {
+            self.put(promiser, ticket);
+        }
+    }
+
+    fn put(&mut self, promiser: Promiser, ticket: Ticket) {
         for (other, latest) in self.first.iter_mut().chain(&mut self.more) {
-            if *other == unit {
+            if *other == promiser {
                 *latest = ticket.max(*latest);
                 return;
             }
         }
         if self.first.is_none() {
-            self.first = Some((unit, ticket));
+            self.first = Some((promiser, ticket));
         } else {
-            self.more.push((unit, ticket));
+            self.more.push((promiser, ticket));
         }
     }
 
-    /// Waits for all of `other` too.
-    pub fn join(&mut self, other: &Self) {
-        for (unit, ticket) in other.tickets() {
-            self.add(unit, ticket);
-        }
+    /// Keeps just what of it stands like this: forgets what is confirmed, of a completion that is kept for long.
+    pub(crate) fn retain(&mut self, stands: impl Fn(&Self) -> bool) {
+        let kept = |&(promiser, ticket): &(Promiser, Ticket)| {
+            stands(&Self { first: Some((promiser, ticket)), more: Vec::new() })
+        };
+        self.more.retain(kept);
+        self.first = self.first.filter(kept).or_else(|| self.more.pop());
     }
 
-    /// The tickets, at most one for each unit.
+    /// The units' tickets, at most one for each.
     pub fn tickets(&self) -> impl Iterator<Item = (UnitId, Ticket)> {
-        self.first.iter().chain(&self.more).copied()
+        self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
+            Promiser::Unit(unit) => Some((*unit, *ticket)),
+            Promiser::Batches(_) => None,
+        })
+    }
+
+    /// The batches of unmaps, at most one for each domain.
+    pub fn batches(&self) -> impl Iterator<Item = Ticket> {
+        self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
+            Promiser::Unit(_) => None,
+            Promiser::Batches(_) => Some(*ticket),
+        })
     }
 }
 
@@ -105,6 +134,17 @@ pub enum Progress {
     Pending,
     /// Some unit failed before it confirmed, and never will.
     Failed,
+}
+
+impl Progress {
+    /// How both stand together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Done, other) | (other, Self::Done) => other,
+            (Self::Failed, _) | (_, Self::Failed) => Self::Failed,
+            (Self::Pending, Self::Pending) => Self::Pending,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,5 +160,30 @@ mod tests {
         completion.join(&other);
         let tickets: Vec<_> = completion.tickets().collect();
         assert_eq!(tickets, [(UnitId(0), Ticket(5)), (UnitId(1), Ticket(7))]);
+    }
+
+    #[test]
+    fn of_each_domain_the_latest_batch_counts_and_those_of_several_are_all_waited_for() {
+        let mut completion = Completion::gathered(DomainKey(1), Ticket(4));
+        completion.join(&Completion::gathered(DomainKey(2), Ticket(5)));
+        completion.join(&Completion::gathered(DomainKey(1), Ticket(6)));
+        completion.join(&Completion::gathered(DomainKey(2), Ticket(3)));
+        completion.add(UnitId(0), Ticket(9));
+        assert_eq!(completion.batches().collect::<Vec<_>>(), [Ticket(6), Ticket(5)]);
+        assert_eq!(completion.for_client(), Completion::one(UnitId(0), Ticket(9)));
+    }
+
+    #[test]
+    fn what_is_confirmed_can_be_forgotten() {
+        let mut completion = Completion::gathered(DomainKey(1), Ticket(4));
+        completion.add(UnitId(0), Ticket(9));
+        completion.add(UnitId(1), Ticket(2));
+        let unit = |id| move |part: &Completion| part.tickets().any(|(unit, _)| unit == UnitId(id));
+        completion.retain(|part| unit(0)(part) || unit(1)(part));
+        assert_eq!((completion.tickets().count(), completion.batches().count()), (2, 0));
+        completion.retain(unit(0));
+        assert_eq!(completion, Completion::one(UnitId(0), Ticket(9)));
+        completion.retain(|_| false);
+        assert_eq!(completion, Completion::none());
     }
 }

@@ -17,6 +17,7 @@ both! {
     r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered,
     a_rule_makes_one_device_strict_again,
     r2_a_stuck_unit_holds_nothing_up_that_was_gathered_with_what_it_knows,
+    r2_memory_that_was_mapped_in_several_domains_waits_for_the_batches_of_all,
 }
 
 fn deferred() -> Policy {
@@ -116,5 +117,30 @@ fn r2_a_stuck_unit_holds_nothing_up_that_was_gathered_with_what_it_knows(vendor:
     }
     assert_eq!(rig.engine.progress(&never), Progress::Failed);
     assert_eq!(rig.map(here, run, 4096, Access::ReadWrite), iova, "its addresses are free again");
+    rig.check();
+}
+
+fn r2_memory_that_was_mapped_in_several_domains_waits_for_the_batches_of_all(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.two_units(), deferred());
+    let (here, there) = (rig.attach(edu()), rig.attach(other()));
+    let run = rig.run(4096);
+    let iova = rig.map(here, run, 4096, Access::ReadWrite);
+    let slow = rig.map(there, run, 4096, Access::ReadWrite);
+    let live = rig.platform.usage().live_run_bytes;
+    slow_down(&mut rig.platform.machine_mut(), Takes::After(50_000));
+    let Rig { platform, engine } = &mut rig;
+    let mut both = engine.unmap(platform, there, slow, 4096).unwrap();
+    let soon = engine.unmap(platform, here, iova, 4096).unwrap();
+    both.join(&soon);
+    engine.free_run_after(platform, both.clone(), run);
+    rig.pass(LONGEST_WAIT);
+    rig.pass(Duration::from_micros(10));
+    assert_eq!(rig.engine.progress(&soon), Progress::Done);
+    assert_eq!(rig.engine.progress(&both), Progress::Pending);
+    assert_eq!(rig.platform.usage().live_run_bytes, live);
+    rig.engine.forget_confirmed(&mut both);
+    assert_eq!(both.batches().count(), 1, "what is confirmed need not be kept");
+    rig.finish(&both);
+    assert_eq!(rig.platform.usage().live_run_bytes, live - 4096);
     rig.check();
 }

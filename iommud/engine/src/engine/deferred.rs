@@ -50,7 +50,7 @@ impl Deferred {
             self.waiting.insert(self.last, None);
             self.last
         });
-        Completion::gathered(batch)
+        Completion::gathered(domain, batch)
     }
 
     /// Whether units should be told now.

@@ -248,6 +248,11 @@ impl Engine {
         progress(&self.units, &self.deferred, completion)
     }
 
+    /// Forgets what is confirmed of a completion that is kept for long.
+    pub fn forget_confirmed(&self, completion: &mut Completion) {
+        completion.retain(|part| self.progress(part) != Progress::Done);
+    }
+
     /// What the administrator decided.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -404,21 +409,16 @@ fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
 
 /// How a completion stands, its batches of unmaps included.
 fn progress(units: &[UnitSlot], deferred: &Deferred, completion: &Completion) -> Progress {
-    let batch = completion.tickets().find(|(unit, _)| *unit == UnitId::GATHERED);
-    let of_batch = batch.map_or(Progress::Done, |(_, batch)| {
-        deferred.progress(batch, |completion| units_progress(units, completion))
-    });
-    match (of_batch, units_progress(units, completion)) {
-        (Progress::Done, other) | (other, Progress::Done) => other,
-        (Progress::Failed, _) | (_, Progress::Failed) => Progress::Failed,
-        (Progress::Pending, Progress::Pending) => Progress::Pending,
-    }
+    let of_batches = completion
+        .batches()
+        .map(|batch| deferred.progress(batch, |completion| units_progress(units, completion)));
+    of_batches.fold(units_progress(units, completion), Progress::and)
 }
 
 /// How what units have promised stands.
 fn units_progress(units: &[UnitSlot], completion: &Completion) -> Progress {
     let mut all = Progress::Done;
-    for (id, ticket) in completion.tickets().filter(|(id, _)| *id != UnitId::GATHERED) {
+    for (id, ticket) in completion.tickets() {
         let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
         let Some(unit) = unit else { return Progress::Failed };
         if unit.confirmed() >= ticket {
