@@ -42,6 +42,8 @@ pub struct BufferSpec {
     pub align: u64,
     /// How it is to be mapped at once, if at all.
     pub access: Option<Access>,
+    /// The most that the device may do with it, if anything.
+    pub allowed: Option<Access>,
     /// Its highest I/O address.
     pub limit: Iova,
     /// At which address its memory is in the object that the client supplies. Zero for memory of iommud's.
@@ -82,8 +84,22 @@ impl BufferSpec {
             0 => None,
             code => Some(access_from_code(code)?),
         };
-        let label = label(label_bytes)?;
-        Ok(Self { bytes, align, access, limit, address: 0, label, label_bytes: *label_bytes })
+        Ok(Self {
+            bytes,
+            align,
+            access,
+            allowed: Some(Access::ReadWrite),
+            limit,
+            address: 0,
+            label: label(label_bytes)?,
+            label_bytes: *label_bytes,
+        })
+    }
+
+    /// Whether it is to be mapped at once as the device may have it, or not at all.
+    pub(crate) fn is_allowed(&self) -> bool {
+        let within = |access: Access| self.allowed.is_some_and(|allowed| access.is_within(allowed));
+        self.access.is_none_or(within)
     }
 
     /// How many bytes of I/O addresses it takes at once.
@@ -140,7 +156,8 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Makes a buffer of a run: its mapping if one is wanted, and the record of both.
+    /// Makes a buffer of a run, which other buffers may be of already: its mapping if one is wanted, and the record
+    /// of both.
     pub(crate) fn install(
         &mut self,
         session: SessionId,
@@ -148,7 +165,7 @@ impl<P: Platform> Service<P> {
         run: RunId,
     ) -> Result<(BufferId, Completion), Refused> {
         let BufferSpec { bytes, align, access, limit, .. } = spec;
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, sessions, runs, .. } = self;
         let unreached = |error| Refused { error, is_out_of_reach: true };
         let holder = sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
         let (device, domain) = (holder.device, holder.domain);
@@ -172,6 +189,7 @@ impl<P: Platform> Service<P> {
         };
         let record =
             BufferRecord { buffer: id, session, run, bytes, first, label: spec.label_bytes };
+        runs.enter(run);
         let slot = match engine.write_record(platform, &record) {
             Ok(slot) => slot,
             Err(error) => {
@@ -183,8 +201,10 @@ impl<P: Platform> Service<P> {
                 // be kept.
                 let unmapped = unmapped.unwrap_or_else(|_| Completion::never());
                 let error = to_client(error);
-                let is_out_of_reach = self.is_done(&unmapped);
-                if !is_out_of_reach {
+                // What other buffers are of too is freed with the last of them.
+                let alone = self.runs.leave(run, &unmapped);
+                let is_out_of_reach = alone.as_ref().is_some_and(|unmapped| self.is_done(unmapped));
+                if let (Some(unmapped), false) = (alone, is_out_of_reach) {
                     self.engine.free_run_after(&mut self.platform, unmapped, run);
                 }
                 return Err(Refused { error, is_out_of_reach });
@@ -198,6 +218,7 @@ impl<P: Platform> Service<P> {
             run,
             bytes,
             label: spec.label,
+            allowed: spec.allowed,
             first,
             mappings,
             handles: 1,
@@ -256,7 +277,7 @@ impl<P: Platform> Service<P> {
             return;
         }
         let Some(buffer) = self.sessions.buffers.remove(&id) else { return };
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, sessions, runs, .. } = self;
         let mut unmapped = buffer.unmapped;
         if buffer.session.is_none() {
             sessions.gone(buffer.device, buffer.bytes);
@@ -272,7 +293,9 @@ impl<P: Platform> Service<P> {
                 unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
             }
         }
-        engine.free_run_after(platform, unmapped, buffer.run);
+        if let Some(unmapped) = runs.leave(buffer.run, &unmapped) {
+            engine.free_run_after(platform, unmapped, buffer.run);
+        }
     }
 }
 

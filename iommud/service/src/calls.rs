@@ -56,6 +56,7 @@ impl<P: Platform> Service<P> {
             Opcode::Map => self.map_batch(handle, payload),
             Opcode::Unmap => self.unmap_batch(handle, payload),
             Opcode::Faults => self.read_faults(handle, payload),
+            Opcode::Offer => self.offer(handle, payload),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {
                 self.handles.get(handle)?;
@@ -112,7 +113,7 @@ impl<P: Platform> Service<P> {
             bytes: U64::new(buffer.bytes),
             iova: U64::new(buffer.first.map_or(UNMAPPED, |(iova, _)| iova.get())),
             access: U32::new(buffer.first.map_or(0, |(_, access)| access_code(access))),
-            reserved: U32::ZERO,
+            rights: U32::new(handle.rights.bits()),
         };
         answer(payload, &info)
     }
@@ -168,6 +169,9 @@ impl<P: Platform> Service<P> {
         let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
         if end > buffer.bytes {
             return Err(Error::OutOfBuffer);
+        }
+        if !buffer.allows(access) {
+            return Err(Error::NotPermitted);
         }
         let run = buffer.run;
         let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
@@ -251,7 +255,10 @@ impl<P: Platform> Service<P> {
 }
 
 /// Writes an answer over the payload.
-fn answer(payload: &mut [u8], answer: &(impl IntoBytes + Immutable)) -> Result<Answered, Error> {
+pub(crate) fn answer(
+    payload: &mut [u8],
+    answer: &(impl IntoBytes + Immutable),
+) -> Result<Answered, Error> {
     let bytes = answer.as_bytes();
     payload.get_mut(..bytes.len()).ok_or(Error::ShortPayload)?.copy_from_slice(bytes);
     Ok(Answered::now(bytes.len()))

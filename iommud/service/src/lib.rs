@@ -3,12 +3,15 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`service`] | [`Service`]: open, derive, call, read, close, poll |
+//! | [`attach`] | buffers of memory that another handle offers |
 //! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
 //! | [`handle`] | handles: what each is of, and what it allows |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`session`] | sessions: an open device, its domain and its buffers |
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`register`] | buffers of memory that clients supply |
+//! | [`runs`] | memory that several buffers may be of |
+//! | [`tickets`] | what handles offer, for requests on other handles to name |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
 //! | [`faults`] | the latest blocked accesses |
 //! | [`unread`] | the blocked accesses that each session has not read, and who is told of them |
@@ -24,6 +27,7 @@
 
 extern crate alloc;
 
+pub mod attach;
 pub mod buffers;
 pub mod calls;
 pub mod error;
@@ -36,8 +40,10 @@ pub mod pending;
 pub mod records;
 pub mod register;
 pub mod report;
+pub mod runs;
 pub mod service;
 pub mod session;
+pub mod tickets;
 pub mod unread;
 
 pub use buffers::Grant;

@@ -24,7 +24,9 @@ use crate::node::{Node, Report};
 use crate::pending::{Answer, Completed, Outcome, Pending};
 use crate::records::SessionRecord;
 use crate::report;
+use crate::runs::Runs;
 use crate::session::{Session, SessionId, Sessions};
+use crate::tickets::Tickets;
 
 /// Who makes a request, as the operating system vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,9 @@ pub struct Service<P> {
     pub(crate) engine: Engine,
     pub(crate) handles: Handles,
     pub(crate) sessions: Sessions,
+    /// The memory of the buffers.
+    pub(crate) runs: Runs,
+    pub(crate) tickets: Tickets,
     pub(crate) pending: Pending,
     pub(crate) faults: FaultLog,
     /// Whether a session may have something to be read that its handles have not been told of.
@@ -78,6 +83,8 @@ impl<P: Platform> Service<P> {
                 engine,
                 handles: Handles::default(),
                 sessions: Sessions::default(),
+                runs: Runs::default(),
+                tickets: Tickets::default(),
                 pending: Pending::default(),
                 faults: FaultLog::new(faults::KEPT),
                 untold: false,
@@ -111,6 +118,11 @@ impl<P: Platform> Service<P> {
     /// The latest blocked accesses.
     pub fn faults(&self) -> &FaultLog {
         &self.faults
+    }
+
+    /// What handles offer, and nobody has used yet.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
     }
 
     /// How many handles are open.
@@ -301,7 +313,7 @@ impl<P: Platform> Service<P> {
                 let Object::Device(session) = parent.object else {
                     return Err(Error::WrongHandleKind);
                 };
-                let rights = parent.rights & (Rights::READ | Rights::WRITE | Rights::INSPECT);
+                let rights = parent.rights & Rights::BUFFER;
                 let contiguous = kind == derive::Kind::AllocateContiguous;
                 self.allocate(session, &request, contiguous, rights)
             }
@@ -312,8 +324,17 @@ impl<P: Platform> Service<P> {
                 let Object::Device(session) = parent.object else {
                     return Err(Error::WrongHandleKind);
                 };
-                let rights = parent.rights & (Rights::READ | Rights::WRITE | Rights::INSPECT);
+                let rights = parent.rights & Rights::BUFFER;
                 self.register(session, &request, rights).map(Outcome::Done)
+            }
+            derive::Kind::Attach => {
+                let (request, _) =
+                    derive::Attach::read_from_prefix(request).map_err(|_| Error::ShortPayload)?;
+                parent.require(Rights::ALLOCATE)?;
+                let Object::Device(session) = parent.object else {
+                    return Err(Error::WrongHandleKind);
+                };
+                self.attach_offered(session, &request, parent.rights)
             }
         }
     }
@@ -374,6 +395,7 @@ impl<P: Platform> Service<P> {
 
     /// Closes a handle: the end of what only it held (rule R4).
     pub fn close(&mut self, handle: HandleId) {
+        self.tickets.handle_closed(handle);
         match self.handles.remove(handle).map(|handle| handle.object) {
             Some(Object::Device(session)) => self.close_device(session),
             Some(Object::Buffer(buffer)) => self.close_buffer(buffer),
@@ -388,7 +410,8 @@ impl<P: Platform> Service<P> {
             return;
         }
         let Some(session) = self.sessions.sessions.remove(&id) else { return };
-        let Self { engine, platform, sessions, .. } = self;
+        self.tickets.session_ended(id);
+        let Self { engine, platform, sessions, runs, .. } = self;
         engine.strike_record(platform, session.slot);
         // The device is cut off first; only then is anything of it on its way to being free.
         let unmapped = match engine.detach(platform, session.device) {
@@ -420,7 +443,9 @@ impl<P: Platform> Service<P> {
                 // It was closed before, and has waited for this.
                 let unmapped = core::mem::take(&mut buffer.unmapped);
                 sessions.buffers.remove(&id);
-                engine.free_run_after(platform, unmapped, run);
+                if let Some(unmapped) = runs.leave(run, &unmapped) {
+                    engine.free_run_after(platform, unmapped, run);
+                }
             }
         }
     }

@@ -79,12 +79,14 @@ pub struct Buffer {
     pub session: Option<SessionId>,
     /// The device of that session.
     pub device: PciAddress,
-    /// Its memory.
+    /// Its memory, which buffers of other sessions may be of too.
     pub run: RunId,
     /// Its length.
     pub bytes: u64,
     /// What reports call it.
     pub label: String,
+    /// The most that the device may do with it, if anything.
+    pub allowed: Option<Access>,
     /// How it was mapped when it was made.
     pub first: Option<(Iova, Access)>,
     /// Every mapping of it that there is, with its length.
@@ -95,6 +97,13 @@ pub struct Buffer {
     pub unmapped: Completion,
     /// Its record in the ledger.
     pub slot: Slot,
+}
+
+impl Buffer {
+    /// Whether the device may have it so.
+    pub fn allows(&self, access: Access) -> bool {
+        self.allowed.is_some_and(|allowed| access.is_within(allowed))
+    }
 }
 
 /// All sessions and buffers.

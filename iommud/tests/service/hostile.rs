@@ -75,7 +75,7 @@ fn each_mistake_has_an_error_of_its_own(vendor: Vendor) {
     let mut space = [0u8; 64];
 
     assert_eq!(call(service, HandleId(9999), 1, &mut space), Err(Error::BadHandle));
-    for opcode in [0, 7, 0xff, 1 << 32, u64::MAX] {
+    for opcode in [0, 0x7f, 0xff, 1 << 32, u64::MAX] {
         assert_eq!(call(service, device, opcode, &mut space), Err(Error::UnknownCall));
     }
     for opcode in [Opcode::Hello, Opcode::DeviceInfo, Opcode::Map, Opcode::Unmap] {

@@ -15,4 +15,5 @@ mod register;
 mod reports;
 mod rig;
 mod sessions;
+mod tickets;
 mod without_iommu;

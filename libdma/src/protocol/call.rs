@@ -28,6 +28,8 @@ pub enum Opcode {
     /// [`FaultRecord`](super::fault::FaultRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
     /// told once, on whichever handle of the session, is not told again.
     Faults = 6,
+    /// [`Offer`](super::ticket::Offer) → [`Ticket`](super::Ticket); with [`Rights::SHARE`](super::Rights::SHARE).
+    Offer = 7,
     /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
     SimRead = 0x100,
     /// [`Access`](super::sim::Access) → the same; a simulated device.
@@ -45,6 +47,7 @@ impl TryFrom<u64> for Opcode {
             4 => Self::Map,
             5 => Self::Unmap,
             6 => Self::Faults,
+            7 => Self::Offer,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
@@ -131,8 +134,8 @@ pub struct BufferInfo {
     pub iova: U64,
     /// An [`access_code`], zero if it was not mapped when it was made.
     pub access: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// The [`Rights`](super::Rights) of this handle.
+    pub rights: U32,
 }
 
 /// The I/O address of a buffer that has none. No unit translates addresses this high.
@@ -211,19 +214,20 @@ mod tests {
             Opcode::Map,
             Opcode::Unmap,
             Opcode::Faults,
+            Opcode::Offer,
             Opcode::SimRead,
             Opcode::SimWrite,
         ] {
             assert_eq!(Opcode::try_from(opcode as u64), Ok(opcode));
         }
         assert_eq!(Opcode::try_from(0), Err(Error::UnknownCall));
-        assert_eq!(Opcode::try_from(7), Err(Error::UnknownCall));
+        assert_eq!(Opcode::try_from(u64::MAX), Err(Error::UnknownCall));
     }
 
     #[test]
     fn structs_lie_on_the_wire_as_written_down() {
         let hello = Hello::new();
-        assert_eq!(hello.as_bytes(), b"IOMM\x01\0\0\0");
+        assert_eq!(hello.as_bytes(), b"IOMM\x02\0\0\0");
         let entry = UnmapEntry { iova: U64::new(0x1_0000), bytes: U64::new(0x2000) };
         assert_eq!(entry.as_bytes(), [0, 0, 1, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0]);
         assert_eq!(size_of::<Hello>(), size_of::<Welcome>());
@@ -247,7 +251,7 @@ mod tests {
         let info = BufferInfo::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((info.buffer.get(), info.bytes.get() as u8), (0x0706_0504_0302_0100, 8));
         assert_eq!(
-            (info.iova.get() as u8, info.access.get() as u8, info.reserved.get() as u8),
+            (info.iova.get() as u8, info.access.get() as u8, info.rights.get() as u8),
             (16, 24, 28)
         );
         let header = BatchHeader::read_from_prefix(&bytes).unwrap().0;

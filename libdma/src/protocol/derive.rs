@@ -21,6 +21,9 @@ pub enum Kind {
     /// [`Register`]: a buffer of memory that the client has already, from a device handle with
     /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
     Register = 4,
+    /// [`Attach`]: a buffer of what a [ticket](super::ticket) offers, from a device handle with
+    /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
+    Attach = 5,
 }
 
 impl TryFrom<u32> for Kind {
@@ -32,6 +35,7 @@ impl TryFrom<u32> for Kind {
             2 => Ok(Self::Allocate),
             3 => Ok(Self::AllocateContiguous),
             4 => Ok(Self::Register),
+            5 => Ok(Self::Attach),
             _ => Err(Error::UnknownCall),
         }
     }
@@ -94,6 +98,34 @@ pub struct Register {
 /// The most memory that one [`Register`] may be for: 16 MiB. Where each of its pages is has to be looked up.
 pub const MAX_REGISTER_BYTES: u64 = 16 << 20;
 
+/// Asks for a buffer of what another handle offers: the memory of a buffer, of whichever session, or a window of
+/// another device's registers.
+///
+/// The buffer is this session's: it has a mapping, rights, a label and a share in the quota of its own, and memory
+/// that it shares. That lives until the last buffer of it is gone and every unit has confirmed that (rule R2),
+/// whatever becomes of the session that offered it. A register window ends with either session.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Attach {
+    /// [`Kind::Attach`].
+    pub kind: U32,
+    /// An [`access_code`](super::call::access_code) within what was offered, or zero: not mapped yet.
+    pub access: U32,
+    /// The [`Rights`](super::Rights) that the buffer's handle shall have, within what was offered and what the
+    /// device handle has.
+    pub rights: U32,
+    /// Zero.
+    pub reserved: U32,
+    /// What its I/O address must be a multiple of: a power of two, at least 4096.
+    pub align: U64,
+    /// The highest I/O address the device can put on its bus (its DMA mask).
+    pub limit: U64,
+    /// What was offered.
+    pub ticket: [u8; 16],
+    /// What reports call it: UTF-8, zeroes behind it.
+    pub label: [u8; 32],
+}
+
 impl Allocate {
     /// As much of `text` as fits a label, cut between characters.
     pub fn label(text: &str) -> [u8; 32] {
@@ -126,11 +158,18 @@ mod tests {
         assert_eq!((request.bytes.get() as u8, request.align.get() as u8), (8, 16));
         assert_eq!((request.limit.get() as u8, request.address.get() as u8), (24, 32));
         assert_eq!(request.label[0], 40);
+        let bytes: [u8; 80] = core::array::from_fn(|offset| offset as u8);
+        let request = Attach::read_from_bytes(&bytes).unwrap();
+        assert_eq!((request.kind.get(), request.access.get()), (0x0302_0100, 0x0706_0504));
+        assert_eq!((request.rights.get() as u8, request.reserved.get() as u8), (8, 12));
+        assert_eq!((request.align.get() as u8, request.limit.get() as u8), (16, 24));
+        assert_eq!((request.ticket[0], request.label[0]), (32, 48));
         let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
         assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));
         assert_eq!(Kind::try_from(3), Ok(Kind::AllocateContiguous));
         assert_eq!(Kind::try_from(4), Ok(Kind::Register));
+        assert_eq!(Kind::try_from(5), Ok(Kind::Attach));
         assert_eq!(Kind::try_from(0), Err(Error::UnknownCall));
     }
 

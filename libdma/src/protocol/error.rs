@@ -101,6 +101,8 @@ errors! {
     SessionEnded = 116 ESTALE, "the device's session has ended";
     /// A limit on what one client may hold.
     QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached";
+    /// Nothing is offered by this ticket, or no more.
+    BadTicket = 126 ENOKEY, "the ticket is not one, was used, or ended with the handle that it was made of";
     /// The daemon is gone.
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
     /// The domain's tables are not of a kind that the device's unit can walk.

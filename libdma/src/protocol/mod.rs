@@ -9,6 +9,7 @@
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |
 //! | [`sim`] | the registers of a simulated device |
+//! | [`ticket`] | how a request on one handle names what another grants |
 //!
 //! # Handles
 //!
@@ -42,13 +43,15 @@ pub mod fault;
 pub mod path;
 pub mod rights;
 pub mod sim;
+pub mod ticket;
 
 pub use error::Error;
 pub use rights::Rights;
+pub use ticket::Ticket;
 
 /// The version of this protocol. Versions are compatible only if they are equal; the handshake exists
 /// so that a mismatch is an answer and not a misread struct.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most entries that one batch may have.
 pub const MAX_BATCH: usize = 128;

@@ -1,0 +1,72 @@
+//! Memory that several buffers may be of.
+//!
+//! The buffers of a run come and go with their sessions and handles, each unmapped by the units of its own domain.
+//! The run is free when the last of them has gone and all of those units have confirmed it (rule R2).
+
+use alloc::collections::BTreeMap;
+
+use iommu_engine::completion::Completion;
+use iommu_engine::platform::RunId;
+
+/// The runs that buffers are of.
+#[derive(Debug, Default)]
+pub struct Runs {
+    held: BTreeMap<RunId, Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    buffers: usize,
+    /// What units have yet to confirm of the buffers that have gone.
+    gone: Completion,
+}
+
+impl Runs {
+    /// Counts a buffer of a run.
+    pub fn enter(&mut self, run: RunId) {
+        self.held.entry(run).or_default().buffers += 1;
+    }
+
+    /// Counts a buffer no more, which nothing reaches by when `unmapped` is confirmed. If it was the last of its
+    /// run, what is to be confirmed before that is free.
+    pub fn leave(&mut self, run: RunId, unmapped: &Completion) -> Option<Completion> {
+        let held = self.held.get_mut(&run)?;
+        held.gone.join(unmapped);
+        held.buffers -= 1;
+        if held.buffers > 0 {
+            return None;
+        }
+        self.held.remove(&run).map(|held| held.gone)
+    }
+
+    /// How many buffers of a run there are.
+    pub fn buffers(&self, run: RunId) -> usize {
+        self.held.get(&run).map_or(0, |held| held.buffers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iommu_engine::completion::{Ticket, UnitId};
+
+    use super::*;
+
+    #[test]
+    fn r2_the_last_of_a_run_waits_for_what_the_others_were_unmapped_by() {
+        let mut runs = Runs::default();
+        let (run, other) = (RunId(3), RunId(4));
+        for run in [run, run, other] {
+            runs.enter(run);
+        }
+        assert_eq!((runs.buffers(run), runs.buffers(other)), (2, 1));
+        let first = Completion::one(UnitId(0), Ticket(5));
+        assert_eq!(runs.leave(run, &first), None);
+        assert_eq!(runs.leave(other, &Completion::none()), Some(Completion::none()));
+        let all = runs.leave(run, &Completion::one(UnitId(1), Ticket(2))).unwrap();
+        assert_eq!(
+            all.tickets().collect::<alloc::vec::Vec<_>>(),
+            [(UnitId(0), Ticket(5)), (UnitId(1), Ticket(2))]
+        );
+        assert_eq!(runs.buffers(run), 0);
+    }
+}
