@@ -27,6 +27,25 @@ use crate::window::Windows;
 /// held it, however it died (rule R4).
 ///
 /// Cloning it is cheap and shares the handle.
+///
+/// The examples of this crate run on a simulated machine, with iommud's service in the same process; a driver's
+/// transport is a Redox scheme or a Linux socket, and all else is the same.
+///
+/// ```
+/// use libdma::{Access, Coherent, Device};
+///
+/// let machine = simulated::Machine::vtd();
+/// let device = Device::open(machine.transport(), simulated::edu())?;
+///
+/// let tail = Coherent::<u64>::new(&device, Access::Read, "tail")?;
+/// tail.set(7);
+/// // What the device sees there:
+/// assert_eq!(machine.device_reads(tail.iova(), 8), Ok(7u64.to_le_bytes().to_vec()));
+/// // It may read there, and nothing else:
+/// assert!(machine.device_writes(tail.iova(), &[1]).is_err());
+/// # machine.check();
+/// # Ok::<(), libdma::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Device {
     session: Arc<Session>,
