@@ -136,6 +136,8 @@ fn allocation(bytes: u64) -> derive::Allocate {
         bytes: U64::new(bytes),
         align: U64::new(4096),
         limit: U64::new(u64::MAX),
+        cache: U32::ZERO,
+        reserved: U32::ZERO,
         label: derive::Allocate::label("ring"),
     }
 }

@@ -3,14 +3,13 @@
 use alloc::sync::Arc;
 use core::ptr::NonNull;
 
-use dma_types::{Access, CpuAddr, Iova};
+use dma_types::{Access, CacheType, CpuAddr, Iova};
 
 use crate::handle::Handle;
-use crate::mapping::Mapped;
 use crate::protocol::Error;
-use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
 use crate::session::Session;
 use crate::transport::Mapping;
+use crate::unmapped::UnmappedBuffer;
 
 /// A buffer: memory that this process and its device both see, as untyped bytes.
 ///
@@ -21,10 +20,8 @@ use crate::transport::Mapping;
 pub struct Buffer {
     memory: Mapping,
     bytes: usize,
-    info: BufferInfo,
-    handle: Handle,
-    /// Kept alive for as long as the device may use the buffer.
-    session: Arc<Session>,
+    /// What it is beside its memory here. Dropped after that is unmapped.
+    buffer: UnmappedBuffer,
 }
 
 // SAFETY: the memory is not tied to a thread; it is a mapping of the process. It is not `Sync`: that a device
@@ -33,27 +30,22 @@ unsafe impl Send for Buffer {}
 impl Buffer {
     /// Takes over a buffer's handle and maps its memory.
     pub(crate) fn from_handle(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
-        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
-        let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;
-        let memory = handle.transport().map(handle.raw(), bytes, true)?;
-        Ok(Self { memory, bytes, info, handle, session })
+        UnmappedBuffer::from_handle(handle, session)?.map()
     }
 
-    /// Takes over a buffer's handle and its memory, which is mapped already.
-    #[cfg(all(target_os = "redox", feature = "scheme"))]
-    pub(crate) fn from_parts(
-        handle: Handle,
-        memory: Mapping,
-        session: Arc<Session>,
-    ) -> Result<Self, Error> {
-        let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
-        Ok(Self { memory, bytes: memory.length, info, handle, session })
+    /// A buffer and its memory, which is mapped already.
+    ///
+    /// # Safety
+    ///
+    /// The mapping is of this buffer's memory, from its start on, and nobody else's to unmap.
+    pub(crate) unsafe fn from_parts(buffer: UnmappedBuffer, memory: Mapping) -> Self {
+        let bytes = usize::try_from(buffer.bytes()).unwrap_or(memory.length).min(memory.length);
+        Self { memory, bytes, buffer }
     }
 
     /// Its number, by which iommud and its reports know it.
     pub fn id(&self) -> u64 {
-        self.info.buffer.get()
+        self.buffer.id()
     }
 
     /// Its length in bytes, a multiple of 4096.
@@ -68,15 +60,17 @@ impl Buffer {
 
     /// Where the device sees it, if it was mapped when it was allocated.
     pub fn iova(&self) -> Option<Iova> {
-        match self.info.iova.get() {
-            UNMAPPED => None,
-            iova => Some(Iova::new(iova)),
-        }
+        self.buffer.iova()
     }
 
     /// What the device may do with it, if it was mapped when it was allocated.
     pub fn access(&self) -> Option<Access> {
-        call::access_from_code(self.info.access.get()).ok()
+        self.buffer.access()
+    }
+
+    /// How the CPU caches it: what was asked for, or write-back where that was not to be had.
+    pub fn cache_type(&self) -> CacheType {
+        self.buffer.cache_type()
     }
 
     /// Where this process sees it.
@@ -91,7 +85,7 @@ impl Buffer {
 
     /// Its handle, to pass to another process.
     pub fn handle(&self) -> &Handle {
-        &self.handle
+        self.buffer.handle()
     }
 
     /// Copies bytes out, from `offset` on.
@@ -135,13 +129,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let (false, Some(iova)) = (self.session.is_confined(), self.iova()) {
-            // Told so, iommud gives the memory back at once; else it would wait for the end of the session, for the
-            // driver may have died with its device at work.
-            let _ = self.session.unmap(&[Mapped { iova, bytes: self.info.bytes.get() }]);
-        }
         // SAFETY: the mapping is this buffer's own, and nothing borrows from it any more. It goes before
         // the handle, whose closing gives the memory back.
-        unsafe { self.handle.transport().unmap(self.memory) };
+        unsafe { self.handle().transport().unmap(self.memory) };
     }
 }

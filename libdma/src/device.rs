@@ -7,17 +7,19 @@ use dma_types::{Access, Iova, PAGE_SIZE, PciAddress};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
+use crate::attributes::Attributes;
 use crate::buffer::Buffer;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
 use crate::limits::Limits;
 use crate::mapping::{MapRequest, Mapped};
 use crate::protocol::call::Opcode;
-use crate::protocol::derive;
+use crate::protocol::derive::{self, Kind};
 use crate::protocol::fault::{FaultRecord, FaultsHeader};
 use crate::protocol::{Error, MAX_BATCH, Rights, path};
 use crate::session::{BufferRequest, Session};
 use crate::transport::Transport;
+use crate::unmapped::UnmappedBuffer;
 use crate::window::Windows;
 
 /// A device that this process drives: the right to give it memory.
@@ -156,7 +158,7 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
-        self.allocate_as(derive::Kind::Allocate, bytes, PAGE_SIZE, access, label)
+        self.allocate_attrs(bytes, access, Attributes::empty(), label)
     }
 
     /// The same with an I/O address that is a multiple of `align`: a power of two, at least 4096.
@@ -171,7 +173,8 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
-        self.allocate_as(derive::Kind::Allocate, bytes, align, access, label)
+        let request = self.request(bytes, access, Attributes::empty(), label)?;
+        self.session.allocate(&BufferRequest { align, ..request })
     }
 
     /// As [`allocate`](Self::allocate), in one piece of physical memory, which starts at a multiple of its length
@@ -187,21 +190,64 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
-        self.allocate_as(derive::Kind::AllocateContiguous, bytes, PAGE_SIZE, access, label)
+        self.allocate_attrs(bytes, access, Attributes::FORCE_CONTIGUOUS, label)
     }
 
-    fn allocate_as(
+    /// As [`allocate`](Self::allocate), with attributes: Linux's `dma_alloc_attrs`.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate) and, for memory in one piece,
+    /// [`allocate_contiguous`](Self::allocate_contiguous). [`Error::BadValue`] for
+    /// [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
+    /// [`allocate_unmapped`](Self::allocate_unmapped).
+    pub fn allocate_attrs(
         &self,
-        kind: derive::Kind,
         bytes: u64,
-        align: u64,
         access: Option<Access>,
+        attributes: Attributes,
         label: &str,
     ) -> Result<Buffer, Error> {
-        let bytes = bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
-        let limit = self.coherent_limit();
-        let request = BufferRequest { kind, bytes, align, access, limit, label };
-        self.session.allocate(&request)
+        if attributes.contains(Attributes::NO_CPU_MAPPING) {
+            return Err(Error::BadValue);
+        }
+        self.session.allocate(&self.request(bytes, access, attributes, label)?)
+    }
+
+    /// The same, mapped nowhere in this process: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate) and, for memory in one piece,
+    /// [`allocate_contiguous`](Self::allocate_contiguous).
+    pub fn allocate_unmapped(
+        &self,
+        bytes: u64,
+        access: Option<Access>,
+        attributes: Attributes,
+        label: &str,
+    ) -> Result<UnmappedBuffer, Error> {
+        self.session.allocate_unmapped(&self.request(bytes, access, attributes, label)?)
+    }
+
+    /// A request for a buffer that is as aligned as any.
+    fn request<'a>(
+        &self,
+        bytes: u64,
+        access: Option<Access>,
+        attributes: Attributes,
+        label: &'a str,
+    ) -> Result<BufferRequest<'a>, Error> {
+        let contiguous = attributes.contains(Attributes::FORCE_CONTIGUOUS);
+        Ok(BufferRequest {
+            kind: if contiguous { Kind::AllocateContiguous } else { Kind::Allocate },
+            bytes: bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?,
+            align: PAGE_SIZE,
+            access,
+            limit: self.coherent_limit(),
+            cache: attributes.cache_type(),
+            label,
+        })
     }
 
     /// Maps pieces of this device's buffers, all of them or none (rule R7).
@@ -232,7 +278,7 @@ impl Device {
     /// [`Error::NotPermitted`] if this handle does not have all of `rights` itself (rule R3).
     pub fn derive(&self, rights: Rights) -> Result<Handle, Error> {
         self.session.handle().derive(&derive::Copy {
-            kind: U32::new(derive::Kind::Copy as u32),
+            kind: U32::new(Kind::Copy as u32),
             rights: U32::new(rights.bits()),
         })
     }

@@ -2,6 +2,7 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`attributes`] | [`Attributes`]: what is wanted of memory beside its size |
 //! | [`device`] | [`Device`]: a device that this process drives |
 //! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
 //! | [`buffer`] | [`Buffer`]: the bytes beneath |
@@ -12,6 +13,7 @@
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
 //! | `register` | memory that the driver has already, made a buffer (Redox) |
+//! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
 //!
@@ -30,6 +32,7 @@ extern crate alloc;
 #[macro_use]
 extern crate std;
 
+pub mod attributes;
 pub mod buffer;
 pub mod coherent;
 pub mod device;
@@ -51,8 +54,10 @@ pub mod protocol;
 pub mod register;
 mod session;
 pub mod transport;
+pub mod unmapped;
 mod window;
 
+pub use attributes::Attributes;
 pub use buffer::Buffer;
 pub use coherent::Coherent;
 pub use device::Device;
@@ -65,9 +70,10 @@ pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
     )
 ))]
 pub use dma::Dma;
-pub use dma_types::{Access, CpuAddr, Iova, PciAddress, PhysAddr};
+pub use dma_types::{Access, CacheType, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use fault::{Fault, Faults};
 pub use handle::Handle;
 pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
 pub use protocol::Error;
+pub use unmapped::UnmappedBuffer;

@@ -32,6 +32,7 @@ use crate::protocol::Error;
 use crate::protocol::call::{Hello, Opcode, Welcome, access_code};
 use crate::protocol::derive::{self, Allocate, Register};
 use crate::transport::Mapping;
+use crate::unmapped::UnmappedBuffer;
 
 unsafe extern "C" {
     /// The descriptor by which the kernel knows the thread that calls. relibc exports it; the value stays
@@ -101,7 +102,9 @@ pub unsafe fn register(
     // SAFETY: nothing is at this address, or else this fails.
     unsafe { call::mmap(arguments) }.map_err(error)?;
     let mapping = Mapping { memory: memory.cast(), length: bytes };
-    Buffer::from_parts(handle, mapping, device.session().clone())
+    let buffer = UnmappedBuffer::greeted(handle, device.session().clone())?;
+    // SAFETY: it is the memory of this buffer, just mapped.
+    Ok(unsafe { Buffer::from_parts(buffer, mapping) })
 }
 
 /// A handle that waits for the memory.

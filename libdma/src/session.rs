@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use dma_types::{Access, Iova, PciAddress, SourceId};
+use dma_types::{Access, CacheType, Iova, PciAddress, SourceId};
 use zerocopy::little_endian::{U32, U64};
 
 use crate::buffer::Buffer;
@@ -13,6 +13,7 @@ use crate::protocol::call::{
 };
 use crate::protocol::derive::{self, Allocate};
 use crate::protocol::{Error, VERSION};
+use crate::unmapped::UnmappedBuffer;
 
 /// An open device as iommud knows it. Everything that the device may reach holds on to it, so that the session
 /// outlives them all.
@@ -35,6 +36,8 @@ pub(crate) struct BufferRequest<'a> {
     pub(crate) access: Option<Access>,
     /// Its highest I/O address.
     pub(crate) limit: Iova,
+    /// How CPUs are to cache it.
+    pub(crate) cache: CacheType,
     /// What reports call it.
     pub(crate) label: &'a str,
 }
@@ -86,15 +89,25 @@ impl Session {
 
     /// Has iommud make a buffer, and maps it into this process.
     pub(crate) fn allocate(self: &Arc<Self>, request: &BufferRequest<'_>) -> Result<Buffer, Error> {
-        let BufferRequest { kind, bytes, align, access, limit, label } = *request;
+        self.allocate_unmapped(request)?.map()
+    }
+
+    /// Has iommud make a buffer, and maps it nowhere.
+    pub(crate) fn allocate_unmapped(
+        self: &Arc<Self>,
+        request: &BufferRequest<'_>,
+    ) -> Result<UnmappedBuffer, Error> {
+        let BufferRequest { kind, bytes, align, access, limit, cache, label } = *request;
         let request = Allocate {
             kind: U32::new(kind as u32),
             access: U32::new(access.map_or(0, call::access_code)),
             bytes: U64::new(bytes),
             align: U64::new(align),
             limit: U64::new(limit.get()),
+            cache: U32::new(call::cache_code(cache)),
+            reserved: U32::ZERO,
             label: Allocate::label(label),
         };
-        Buffer::from_handle(self.handle.derive(&request)?, self.clone())
+        UnmappedBuffer::from_handle(self.handle.derive(&request)?, self.clone())
     }
 }

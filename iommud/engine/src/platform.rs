@@ -15,7 +15,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
-use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
+use dma_types::{CacheType, PAGE_SIZE, PciAddress, PhysAddr};
 use thiserror::Error;
 
 /// One 4 KiB hardware table as the CPU sees it: 512 words that hardware may read at any time.
@@ -84,6 +84,13 @@ pub trait BufferRuns {
     ///
     /// [`ContiguityError`] tells what will never be from what is not to be had now.
     fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError>;
+
+    /// Has CPUs cache a run's memory in this way, before anybody but the platform sees it, and says how they cache it
+    /// now: as before where the platform cannot do it. A run is write-back when it is given out, and again once it was
+    /// taken back. Devices see no difference.
+    fn set_cache_type(&mut self, _run: RunId, _cache: CacheType) -> CacheType {
+        CacheType::WriteBack
+    }
 
     /// Takes a run back, once no device can reach it and no client sees it.
     fn free_run(&mut self, run: RunId);

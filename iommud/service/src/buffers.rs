@@ -2,13 +2,13 @@
 
 use alloc::string::{String, ToString};
 
-use dma_types::{Access, Iova, PAGE_SIZE, PciAddress};
+use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress};
 use iommu_engine::completion::Completion;
 use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{ContiguityError, Platform, RunId};
 use iommu_engine::policy::Quotas;
 use libdma::Error;
-use libdma::protocol::call::access_from_code;
+use libdma::protocol::call::{access_from_code, cache_from_code};
 use libdma::protocol::{Rights, derive};
 
 use crate::error::to_client;
@@ -46,6 +46,8 @@ pub struct BufferSpec {
     pub allowed: Option<Access>,
     /// Its highest I/O address.
     pub limit: Iova,
+    /// How CPUs are to cache it.
+    pub cache: CacheType,
     /// At which address its memory is in the object that the client supplies. Zero for memory of iommud's.
     pub address: u64,
     /// What reports call it.
@@ -63,9 +65,14 @@ pub(crate) struct Refused {
 
 impl BufferSpec {
     fn of_allocate(request: &derive::Allocate) -> Result<Self, Error> {
-        let derive::Allocate { bytes, align, access, limit, .. } = request;
+        let derive::Allocate { bytes, align, access, limit, cache, reserved, .. } = request;
+        if reserved.get() != 0 {
+            return Err(Error::BadValue);
+        }
         let limit = Iova::new(limit.get());
-        Self::new(bytes.get(), align.get(), access.get(), limit, &request.label)
+        let cache = cache_from_code(cache.get())?;
+        let spec = Self::new(bytes.get(), align.get(), access.get(), limit, &request.label)?;
+        Ok(Self { cache, ..spec })
     }
 
     /// Refuses what no buffer can be.
@@ -90,6 +97,7 @@ impl BufferSpec {
             access,
             allowed: Some(Access::ReadWrite),
             limit,
+            cache: CacheType::WriteBack,
             address: 0,
             label: label(label_bytes)?,
             label_bytes: *label_bytes,
@@ -132,6 +140,7 @@ impl<P: Platform> Service<P> {
             Some(Err(error)) => return Err(refusal(error)),
             None => platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?,
         };
+        let spec = BufferSpec { cache: platform.set_cache_type(run, spec.cache), ..spec };
         let (id, completion) = match self.install(session, spec, run) {
             Ok(installed) => installed,
             Err(refused) => {
@@ -217,6 +226,7 @@ impl<P: Platform> Service<P> {
             device,
             run,
             bytes,
+            cache: spec.cache,
             label: spec.label,
             allowed: spec.allowed,
             first,

@@ -10,6 +10,7 @@ use libdma::Error;
 use libdma::protocol::call::{
     BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo,
     Hello, MapEntry, Opcode, UNMAPPED, UnmapEntry, Welcome, access_code, access_from_code,
+    cache_code,
 };
 use libdma::protocol::{MAX_BATCH, Rights, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -114,6 +115,8 @@ impl<P: Platform> Service<P> {
             iova: U64::new(buffer.first.map_or(UNMAPPED, |(iova, _)| iova.get())),
             access: U32::new(buffer.first.map_or(0, |(_, access)| access_code(access))),
             rights: U32::new(handle.rights.bits()),
+            cache: U32::new(cache_code(buffer.cache)),
+            reserved: U32::ZERO,
         };
         answer(payload, &info)
     }

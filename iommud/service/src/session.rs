@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
-use dma_types::{Access, Iova, PciAddress};
+use dma_types::{Access, CacheType, Iova, PciAddress};
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::ledger::Slot;
@@ -83,6 +83,8 @@ pub struct Buffer {
     pub run: RunId,
     /// Its length.
     pub bytes: u64,
+    /// How CPUs cache it.
+    pub cache: CacheType,
     /// What reports call it.
     pub label: String,
     /// The most that the device may do with it, if anything.

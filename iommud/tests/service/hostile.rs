@@ -61,6 +61,8 @@ pub(crate) fn allocate(bytes: u64) -> Allocate {
         bytes: bytes.into(),
         align: 4096.into(),
         limit: u64::MAX.into(),
+        cache: 0.into(),
+        reserved: 0.into(),
         label: [0; 32],
     }
 }

@@ -100,6 +100,8 @@ fn r4_a_buffer_that_outlives_its_device_keeps_its_memory_and_no_access(vendor: V
         bytes: 8192.into(),
         align: 4096.into(),
         limit: u64::MAX.into(),
+        cache: 0.into(),
+        reserved: 0.into(),
         label: libdma::protocol::derive::Allocate::label("orphan"),
     };
     let buffer = transport.derive(device, zerocopy::IntoBytes::as_bytes(&request)).unwrap();

@@ -120,6 +120,8 @@ fn mortal(device: &Device) -> (Handle, u64) {
         bytes: U64::new(4096),
         align: U64::new(4096),
         limit: U64::new(device.limit().get()),
+        cache: U32::ZERO,
+        reserved: U32::ZERO,
         label: Allocate::label("at work"),
     };
     let handle = device.handle().derive(&request).unwrap();

@@ -3,7 +3,7 @@
 //! A call's payload is its struct; the answer is written over it. Batches are a [`BatchHeader`] with its
 //! entries behind it, and the answer is the same bytes with the results filled in.
 
-use dma_types::Access;
+use dma_types::{Access, CacheType};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -136,6 +136,11 @@ pub struct BufferInfo {
     pub access: U32,
     /// The [`Rights`](super::Rights) of this handle.
     pub rights: U32,
+    /// A [`cache_code`]: how this machine's CPUs cache it. Where the type that was asked for is not to be had, it is
+    /// write-back.
+    pub cache: U32,
+    /// Zero.
+    pub reserved: U32,
 }
 
 /// The I/O address of a buffer that has none. No unit translates addresses this high.
@@ -201,6 +206,25 @@ pub const fn access_from_code(code: u32) -> Result<Access, Error> {
     }
 }
 
+/// The number that stands for a cache type in the structs.
+pub const fn cache_code(cache: CacheType) -> u32 {
+    match cache {
+        CacheType::WriteBack => 0,
+        CacheType::WriteCombining => 1,
+        CacheType::Uncached => 2,
+    }
+}
+
+/// The cache type that a number stands for; [`Error::BadValue`] if it is none.
+pub const fn cache_from_code(code: u32) -> Result<CacheType, Error> {
+    match code {
+        0 => Ok(CacheType::WriteBack),
+        1 => Ok(CacheType::WriteCombining),
+        2 => Ok(CacheType::Uncached),
+        _ => Err(Error::BadValue),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +256,7 @@ mod tests {
         assert_eq!(entry.as_bytes(), [0, 0, 1, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0]);
         assert_eq!(size_of::<Hello>(), size_of::<Welcome>());
         assert_eq!(size_of::<DeviceInfo>(), 48);
-        assert_eq!(size_of::<BufferInfo>(), 32);
+        assert_eq!(size_of::<BufferInfo>(), 40);
         assert_eq!((size_of::<BatchHeader>(), size_of::<MapEntry>()), (16, 48));
     }
 
@@ -254,6 +278,7 @@ mod tests {
             (info.iova.get() as u8, info.access.get() as u8, info.rights.get() as u8),
             (16, 24, 28)
         );
+        assert_eq!((info.cache.get() as u8, info.reserved.get() as u8), (32, 36));
         let header = BatchHeader::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((header.count.get(), header.failed.get() as u8), (0x0302_0100, 4));
         assert_eq!((header.errno.get() as u8, header.reserved.get() as u8), (8, 12));
@@ -275,6 +300,16 @@ mod tests {
         }
         for code in [0, 4, 5, u32::MAX] {
             assert_eq!(access_from_code(code), Err(Error::BadValue));
+        }
+    }
+    #[test]
+    fn r5_cache_codes_that_mean_nothing_are_refused() {
+        for cache in [CacheType::WriteBack, CacheType::WriteCombining, CacheType::Uncached] {
+            assert_eq!(cache_from_code(cache_code(cache)), Ok(cache));
+        }
+        assert_eq!(cache_from_code(0), Ok(CacheType::WriteBack));
+        for code in [3, 4, u32::MAX] {
+            assert_eq!(cache_from_code(code), Err(Error::BadValue));
         }
     }
 }

@@ -65,6 +65,11 @@ pub struct Allocate {
     pub align: U64,
     /// The highest I/O address the device can put on its bus (its DMA mask).
     pub limit: U64,
+    /// A [`cache_code`](super::call::cache_code): how CPUs are to cache it. What can be had is told by
+    /// [`BufferInfo::cache`](super::call::BufferInfo::cache).
+    pub cache: U32,
+    /// Zero.
+    pub reserved: U32,
     /// What reports call it: UTF-8, zeroes behind it.
     pub label: [u8; 32],
 }
@@ -146,13 +151,13 @@ mod tests {
     #[test]
     fn structs_lie_on_the_wire_as_written_down() {
         assert_eq!(size_of::<Copy>(), 8);
-        assert_eq!((size_of::<Allocate>(), size_of::<Register>()), (64, 72));
-        let bytes: [u8; 64] = core::array::from_fn(|offset| offset as u8);
+        assert_eq!((size_of::<Allocate>(), size_of::<Register>()), (72, 72));
+        let bytes: [u8; 72] = core::array::from_fn(|offset| offset as u8);
         let request = Allocate::read_from_bytes(&bytes).unwrap();
         assert_eq!((request.kind.get(), request.access.get()), (0x0302_0100, 0x0706_0504));
         assert_eq!((request.bytes.get() as u8, request.align.get() as u8), (8, 16));
-        assert_eq!((request.limit.get() as u8, request.label[0]), (24, 32));
-        let bytes: [u8; 72] = core::array::from_fn(|offset| offset as u8);
+        assert_eq!((request.limit.get() as u8, request.cache.get() as u8), (24, 32));
+        assert_eq!((request.reserved.get() as u8, request.label[0]), (36, 40));
         let request = Register::read_from_bytes(&bytes).unwrap();
         assert_eq!((request.kind.get(), request.access.get()), (0x0302_0100, 0x0706_0504));
         assert_eq!((request.bytes.get() as u8, request.align.get() as u8), (8, 16));

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use dma_types::PAGE_SIZE;
+use dma_types::{CacheType, PAGE_SIZE};
 
 use super::{Block, BlockRequest};
 use crate::protocol::Error;
@@ -41,6 +41,7 @@ impl Windows {
             align: natural,
             access: Some(access),
             limit,
+            cache: CacheType::WriteBack,
             label,
         })?;
         let iova = buffer.iova().ok_or(Error::BadValue)?;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`address`] | [`PhysAddr`], [`Iova`] and [`CpuAddr`]: one type for each address space |
 //! | [`access`] | [`Access`]: what a device may do with memory |
+//! | [`cache`] | [`CacheType`]: how CPUs cache memory |
 //! | [`pci`] | [`PciAddress`] and [`SourceId`]: who a device is |
 //!
 //! There is no behaviour here and no dependency: the engine, the protocol and the drivers all
@@ -13,8 +14,10 @@
 
 pub mod access;
 pub mod address;
+pub mod cache;
 pub mod pci;
 
 pub use access::Access;
 pub use address::{CpuAddr, Iova, PAGE_SIZE, PhysAddr};
+pub use cache::CacheType;
 pub use pci::{ParsePciAddressError, PciAddress, SourceId};

@@ -1,0 +1,97 @@
+//! Buffers that this process does not see.
+
+use alloc::sync::Arc;
+
+use dma_types::{Access, CacheType, Iova};
+
+use crate::buffer::Buffer;
+use crate::handle::Handle;
+use crate::mapping::Mapped;
+use crate::protocol::Error;
+use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
+use crate::session::Session;
+
+/// A buffer that the device reaches and this process does not see: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.
+///
+/// It is a handle, to be passed to another process, which sees the memory with the rights that the handle carries. Dropping
+/// it ends the device's access to the buffer; the memory is given back when nobody has a handle to it any more.
+#[derive(Debug)]
+pub struct UnmappedBuffer {
+    info: BufferInfo,
+    handle: Handle,
+    /// Kept alive for as long as the device may use the buffer.
+    session: Arc<Session>,
+}
+
+impl UnmappedBuffer {
+    /// Takes over a buffer's handle.
+    pub(crate) fn from_handle(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
+        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        Self::greeted(handle, session)
+    }
+
+    /// Takes over a buffer's handle that has said hello.
+    pub(crate) fn greeted(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
+        let info = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
+        Ok(Self { info, handle, session })
+    }
+
+    /// Maps it into this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if its handle may not both read and write, [`Error::OutOfMemory`]. It is gone then.
+    pub fn map(self) -> Result<Buffer, Error> {
+        let memory = self.handle.transport().map(self.handle.raw(), self.len()?, true)?;
+        // SAFETY: it is the memory of this buffer, mapped for it alone.
+        Ok(unsafe { Buffer::from_parts(self, memory) })
+    }
+
+    /// Its length in bytes as this process counts, if it can.
+    fn len(&self) -> Result<usize, Error> {
+        usize::try_from(self.info.bytes.get()).map_err(|_| Error::TooLarge)
+    }
+
+    /// Its number, by which iommud and its reports know it.
+    pub fn id(&self) -> u64 {
+        self.info.buffer.get()
+    }
+
+    /// Its length in bytes, a multiple of 4096.
+    pub fn bytes(&self) -> u64 {
+        self.info.bytes.get()
+    }
+
+    /// Where the device sees it, if it was mapped when it was allocated.
+    pub fn iova(&self) -> Option<Iova> {
+        match self.info.iova.get() {
+            UNMAPPED => None,
+            iova => Some(Iova::new(iova)),
+        }
+    }
+
+    /// What the device may do with it, if it was mapped when it was allocated.
+    pub fn access(&self) -> Option<Access> {
+        call::access_from_code(self.info.access.get()).ok()
+    }
+
+    /// How CPUs that map it cache it: what was asked for, or write-back where that was not to be had.
+    pub fn cache_type(&self) -> CacheType {
+        call::cache_from_code(self.info.cache.get()).unwrap_or_default()
+    }
+
+    /// Its handle, to pass to another process.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for UnmappedBuffer {
+    fn drop(&mut self) {
+        if let (false, Some(iova)) = (self.session.is_confined(), self.iova()) {
+            // Told so, iommud gives the memory back at once; else it would wait for the end of the session, for the
+            // driver may have died with its device at work.
+            let _ = self.session.unmap(&[Mapped { iova, bytes: self.bytes() }]);
+        }
+    }
+}
