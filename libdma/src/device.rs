@@ -9,6 +9,7 @@ use zerocopy::little_endian::U32;
 
 use crate::attributes::Attributes;
 use crate::buffer::Buffer;
+use crate::check;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
 use crate::limits::Limits;
@@ -53,6 +54,19 @@ pub struct Device {
     session: Arc<Session>,
     windows: Arc<Windows>,
     limits: Limits,
+    _in_use: Arc<InUse>,
+}
+
+/// Ends with the last value of a device: what was left to the device then can be taken back by nobody.
+#[derive(Debug)]
+struct InUse {
+    space: check::Space,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        check::device_dropped(self.space);
+    }
 }
 
 impl Device {
@@ -76,7 +90,8 @@ impl Device {
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let session = Arc::new(Session::new(handle)?);
         let windows = Arc::new(Windows::new(session.clone()));
-        Ok(Self { session, windows, limits: Limits::NONE })
+        let _in_use = Arc::new(InUse { space: session.space() });
+        Ok(Self { session, windows, limits: Limits::NONE, _in_use })
     }
 
     /// Who the device is.
@@ -316,7 +331,9 @@ impl Device {
                 .map_err(|_| Error::ShortPayload)?;
         let segment = self.session.segment();
         for record in records {
-            read.faults.push(Fault::from_record(segment, record)?);
+            let fault = Fault::from_record(segment, record)?;
+            check::denied(self.session.space(), &fault);
+            read.faults.push(fault);
         }
         read.dropped = read.dropped.saturating_add(header.dropped.get());
         Ok(header.left.get())

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`attributes`] | [`Attributes`]: what is wanted of memory beside its size |
 //! | [`device`] | [`Device`]: a device that this process drives |
+//! | [`check`] | the checker: what a driver does wrong, with the places in its code |
 //! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
 //! | [`buffer`] | [`Buffer`]: the bytes beneath |
 //! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
@@ -34,6 +35,7 @@ extern crate std;
 
 pub mod attributes;
 pub mod buffer;
+pub mod check;
 pub mod coherent;
 pub mod device;
 pub mod direction;

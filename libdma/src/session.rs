@@ -6,6 +6,7 @@ use dma_types::{Access, CacheType, Iova, PciAddress, SourceId};
 use zerocopy::little_endian::{U32, U64};
 
 use crate::buffer::Buffer;
+use crate::check::Space;
 use crate::handle::Handle;
 use crate::protocol::call::{
     self, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, Opcode,
@@ -21,6 +22,7 @@ use crate::unmapped::UnmappedBuffer;
 pub(crate) struct Session {
     handle: Handle,
     info: DeviceInfo,
+    space: Space,
 }
 
 /// What a buffer is to be.
@@ -50,11 +52,18 @@ impl Session {
             return Err(Error::VersionMismatch);
         }
         let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
-        Ok(Self { handle, info })
+        let source = SourceId::new(info.source.get());
+        let space = Space::new(PciAddress::from_source(info.segment.get(), source));
+        Ok(Self { handle, info, space })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Its address space, as the checker knows it.
+    pub(crate) fn space(&self) -> Space {
+        self.space
     }
 
     pub(crate) fn address(&self) -> PciAddress {

@@ -1,0 +1,164 @@
+//! What those who make and give back tell the checker.
+//!
+//! Each function costs one relaxed load while the checker is off. What a note says is written down where it is asked
+//! for, so that nothing is computed for it otherwise.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use dma_types::{Access, Iova, PciAddress};
+use spin::Mutex;
+
+use super::registry::Registry;
+use super::report::{Act, Found, Report};
+use super::sink::report;
+use super::{Kind, Place, is_on};
+use crate::fault::Fault;
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
+
+/// An address space, by a number that is no other's in this process, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    pub(super) number: u64,
+    pub(super) device: PciAddress,
+}
+
+impl Space {
+    /// A new one, of this device.
+    pub(crate) fn new(device: PciAddress) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self { number: LAST.fetch_add(1, Ordering::Relaxed), device }
+    }
+}
+
+impl PartialEq for Space {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+/// What is made: see [`Thing`](super::Thing).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Note<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) label: &'a str,
+    pub(crate) space: Space,
+    pub(crate) iova: Option<Iova>,
+    pub(crate) bytes: u64,
+    pub(crate) access: Option<Access>,
+}
+
+/// By which the checker knows something that was made. A value with nothing behind it where the checker was off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(pub(super) u64);
+
+impl Tag {
+    /// Nothing is known of it.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+/// Something was made, where the caller of this and of all that is `#[track_caller]` around it is.
+#[track_caller]
+#[inline]
+pub(crate) fn made<'a>(note: impl FnOnce() -> Note<'a>) -> Tag {
+    if !is_on() {
+        return Tag::NONE;
+    }
+    let (here, note) = (Place::here(), note());
+    REGISTRY.lock().made(&note, here, false)
+}
+
+/// Something was given back by a call, of whose place the report shall tell.
+#[track_caller]
+#[inline]
+pub(crate) fn given_back(tag: Tag) {
+    // What was made while the checker was on shall not live on because it was turned off.
+    if tag != Tag::NONE {
+        REGISTRY.lock().gone(tag, Some(Place::here()));
+    }
+}
+
+/// Something was given back because its guard was dropped: nobody can tell where.
+#[inline]
+pub(crate) fn dropped(tag: Tag) {
+    if tag != Tag::NONE {
+        REGISTRY.lock().gone(tag, None);
+    }
+}
+
+/// The last value of a device was dropped: reports what is mapped raw, which nobody can unmap any more.
+pub(crate) fn device_dropped(space: Space) {
+    if is_on() {
+        tell(|registry| registry.stranded(space));
+    }
+}
+
+/// The device was denied this: reports what was there, if anything.
+pub(crate) fn denied(space: Space, fault: &Fault) {
+    if is_on() {
+        tell(|registry| registry.explain(space, fault));
+    }
+}
+
+/// Reports everything that lives, of every device; how many there are. At a driver's end, when it believes that it has
+/// given everything back, this finds what it forgot ([`core::mem::forget`]) or left to the device.
+pub fn leaks() -> usize {
+    tell(|registry| registry.leaks(Found::Asked, |_| true))
+}
+
+/// What the raw layer tells: memory that is known by its I/O address alone, so that a driver can be wrong about it.
+pub(crate) mod raw {
+    use super::*;
+
+    /// A range was mapped, and is the device's. Its kind is [`Kind::Raw`].
+    #[track_caller]
+    #[inline]
+    pub(crate) fn mapped<'a>(note: impl FnOnce() -> Note<'a>) {
+        if is_on() {
+            let (here, note) = (Place::here(), note());
+            REGISTRY.lock().made(&note, here, true);
+        }
+    }
+
+    /// A range was unmapped, or was to be: called whether the raw layer itself found fault with it or not. Reports a
+    /// double unmap, what never was mapped, a wrong length, a wrong direction.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn unmapped(space: Space, iova: Iova, bytes: u64, access: Access) {
+        if is_on() {
+            let here = Place::here();
+            let (bytes, access) = (Some(bytes), Some(access));
+            tell(|registry| registry.given_back(space, Kind::Raw, iova, bytes, access, here));
+        }
+    }
+
+    /// A range was synced for the device (`to_device`) or for the CPU. Reports what is not mapped, a range beyond the
+    /// end of what is, a direction that it was not mapped with.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn synced(space: Space, iova: Iova, bytes: u64, access: Access, to_device: bool) {
+        if is_on() {
+            let here = Place::here();
+            tell(|registry| registry.synced(space, iova, bytes, access, to_device, here));
+        }
+    }
+
+    /// The CPU is about to read ([`Act::Read`]) or write ([`Act::Write`]) at this address. Reports it where it is the
+    /// device's.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn touched(space: Space, iova: Iova, act: Act) {
+        if is_on() {
+            let here = Place::here();
+            tell(|registry| registry.touched(space, iova, act, here));
+        }
+    }
+}
+
+/// Hands over what was found, when the lock is not held any more; how much it was.
+fn tell<Reports: IntoIterator<Item = Report>>(
+    find: impl FnOnce(&mut Registry) -> Reports,
+) -> usize {
+    let found = find(&mut REGISTRY.lock());
+    found.into_iter().inspect(report).count()
+}

@@ -1,0 +1,254 @@
+//! What lives, and what lived lately.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use dma_types::{Access, Iova};
+
+use super::report::{Act, Found, Life, Report};
+use super::{Kind, Note, Place, Space, Tag, Thing};
+use crate::fault::{Fault, Tried};
+
+/// How many things that are gone are remembered.
+const REMEMBERED: usize = 1024;
+
+/// What lives, and what lived lately.
+pub(super) struct Registry {
+    live: BTreeMap<u64, Live>,
+    /// The same, by address space and I/O address: there may be several at one address.
+    by_address: BTreeSet<(u64, u64, u64)>,
+    /// Oldest first.
+    gone: VecDeque<Gone>,
+    last: u64,
+}
+
+pub(super) struct Live {
+    thing: Thing,
+    space: Space,
+    /// Since where it is the device's; nothing while it is the CPU's, and for what both see at once.
+    of_device: Option<Place>,
+}
+
+struct Gone {
+    thing: Thing,
+    space: Space,
+    at: Option<Place>,
+}
+
+impl Registry {
+    pub(super) const fn new() -> Self {
+        Self { live: BTreeMap::new(), by_address: BTreeSet::new(), gone: VecDeque::new(), last: 0 }
+    }
+
+    /// Something was made. What the device alone may touch for now is `of_device`.
+    pub(super) fn made(&mut self, note: &Note<'_>, made: Place, of_device: bool) -> Tag {
+        let Note { kind, label, space, iova, bytes, access } = *note;
+        self.last += 1;
+        let number = self.last;
+        if let Some(iova) = iova {
+            self.by_address.insert((space.number, iova.get(), number));
+        }
+        let label: Arc<str> = Arc::from(label);
+        let thing = Thing { kind, label, device: space.device, iova, bytes, access, made };
+        let of_device = of_device.then_some(made);
+        self.live.insert(number, Live { thing, space, of_device });
+        Tag(number)
+    }
+
+    /// It was given back.
+    pub(super) fn gone(&mut self, tag: Tag, at: Option<Place>) {
+        let Some(Live { thing, space, .. }) = self.live.remove(&tag.0) else { return };
+        if let Some(iova) = thing.iova {
+            self.by_address.remove(&(space.number, iova.get(), tag.0));
+        }
+        if self.gone.len() >= REMEMBERED {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(Gone { thing, space, at });
+    }
+
+    /// What of this kind lives at this address: the newest for which `fits`, or else the newest.
+    pub(super) fn find(
+        &self,
+        space: Space,
+        kind: Kind,
+        iova: Iova,
+        fits: impl Fn(&Thing) -> bool,
+    ) -> Option<Tag> {
+        let at = (space.number, iova.get(), 0)..=(space.number, iova.get(), u64::MAX);
+        let of_kind = || {
+            self.by_address.range(at.clone()).rev().filter_map(|&(_, _, number)| {
+                let thing = &self.live.get(&number)?.thing;
+                (thing.kind == kind).then_some((number, thing))
+            })
+        };
+        let found = of_kind().find(|(_, thing)| fits(thing)).or_else(|| of_kind().next())?;
+        Some(Tag(found.0))
+    }
+
+    /// What was given back last, of what was at this address.
+    pub(super) fn last_gone(
+        &self,
+        space: Space,
+        kind: Kind,
+        iova: Iova,
+    ) -> Option<(&Thing, Option<Place>)> {
+        let was = |gone: &&Gone| {
+            gone.space == space && gone.thing.kind == kind && gone.thing.iova == Some(iova)
+        };
+        self.gone.iter().rev().find(was).map(|gone| (&gone.thing, gone.at))
+    }
+
+    /// Something of this kind was given back by its address. What is wrong about it, if anything.
+    pub(super) fn given_back(
+        &mut self,
+        space: Space,
+        kind: Kind,
+        iova: Iova,
+        bytes: Option<u64>,
+        access: Option<Access>,
+        at: Place,
+    ) -> Vec<Report> {
+        let fits = |thing: &Thing| {
+            bytes.is_none_or(|bytes| bytes == thing.bytes)
+                && (access.is_none() || access == thing.access)
+        };
+        let Some(tag) = self.find(space, kind, iova, fits) else {
+            return self.not_there(space, kind, iova, Act::GiveBack, at);
+        };
+        let Some(Live { thing, .. }) = self.live.get(&tag.0) else { return Vec::new() };
+        let (thing, mut reports) = (thing.clone(), Vec::new());
+        if let Some(bytes) = bytes.filter(|&bytes| bytes != thing.bytes) {
+            let (thing, address, act) = (thing.clone(), iova, Act::GiveBack);
+            reports.push(Report::WrongSize { thing, address, bytes, act, at });
+        }
+        if let Some(access) = access.filter(|&access| Some(access) != thing.access) {
+            reports.push(Report::WrongDirection { thing, access, act: Act::GiveBack, at });
+        }
+        self.gone(tag, Some(at));
+        reports
+    }
+
+    /// Something is not at the address where it should be: because it was given back, or because it never was.
+    pub(super) fn not_there(
+        &self,
+        space: Space,
+        kind: Kind,
+        iova: Iova,
+        act: Act,
+        at: Place,
+    ) -> Vec<Report> {
+        let report = match self.last_gone(space, kind, iova) {
+            Some((thing, first)) if act == Act::GiveBack => {
+                Report::DoubleFree { thing: thing.clone(), first, again: at }
+            }
+            _ => Report::Unknown { device: space.device, address: iova, act, at },
+        };
+        alloc::vec![report]
+    }
+
+    /// What of this kind has this range in it, and where in it the range starts.
+    fn around(&self, space: Space, kind: Kind, iova: Iova) -> Option<u64> {
+        let before = (space.number, 0, 0)..=(space.number, iova.get(), u64::MAX);
+        self.by_address.range(before).rev().map(|&(_, _, number)| number).find(|number| {
+            self.live.get(number).is_some_and(|Live { thing, .. }| {
+                thing.kind == kind && thing.offset_of(iova).is_some()
+            })
+        })
+    }
+
+    /// A range was synced: it is the device's from now on, or not any more. What is wrong about it.
+    pub(super) fn synced(
+        &mut self,
+        space: Space,
+        iova: Iova,
+        bytes: u64,
+        access: Access,
+        to_device: bool,
+        at: Place,
+    ) -> Vec<Report> {
+        let act = Act::Sync;
+        let found = self.around(space, Kind::Raw, iova);
+        let Some(live) = found.and_then(|number| self.live.get_mut(&number)) else {
+            return self.not_there(space, Kind::Raw, iova, act, at);
+        };
+        let (thing, mut reports) = (&live.thing, Vec::new());
+        let offset = thing.offset_of(iova).unwrap_or_default();
+        if bytes > thing.bytes - offset {
+            let (thing, address) = (thing.clone(), iova);
+            reports.push(Report::WrongSize { thing, address, bytes, act, at });
+        }
+        if !access.is_within(thing.access.unwrap_or(access)) {
+            reports.push(Report::WrongDirection { thing: thing.clone(), access, act, at });
+        }
+        live.of_device = to_device.then_some(at);
+        reports
+    }
+
+    /// The CPU read or wrote at this address. What is wrong about it.
+    pub(super) fn touched(&self, space: Space, iova: Iova, act: Act, at: Place) -> Option<Report> {
+        let live = self.live.get(&self.around(space, Kind::Raw, iova)?)?;
+        let since = live.of_device?;
+        Some(Report::MissingSync { thing: live.thing.clone(), since, act, at })
+    }
+
+    /// What lives and is `wanted`, oldest first.
+    pub(super) fn leaks(&self, found: Found, wanted: impl Fn(&Live) -> bool) -> Vec<Report> {
+        let leak = |live: &Live| Report::Leak { thing: live.thing.clone(), found };
+        self.live.values().filter(|live| wanted(live)).map(leak).collect()
+    }
+
+    /// What is mapped raw in an address space whose device was dropped. It is forgotten: it ends with the device.
+    pub(super) fn stranded(&mut self, space: Space) -> Vec<Report> {
+        let is_stranded = |live: &Live| live.space == space && live.thing.kind == Kind::Raw;
+        let leaks = self.leaks(Found::DeviceDropped, is_stranded);
+        let numbers: Vec<u64> = self
+            .live
+            .iter()
+            .filter(|(_, live)| is_stranded(live))
+            .map(|(&number, _)| number)
+            .collect();
+        for number in numbers {
+            self.gone(Tag(number), None);
+        }
+        leaks
+    }
+
+    /// How many things that are gone are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.gone.len()
+    }
+
+    /// The thing with this tag, while it lives.
+    pub(super) fn thing(&self, tag: Tag) -> Option<&Thing> {
+        self.live.get(&tag.0).map(|live| &live.thing)
+    }
+
+    /// What is behind a fault: what lives there and does not allow it, or else what was given back there last.
+    pub(super) fn explain(&self, space: Space, fault: &Fault) -> Option<Report> {
+        let denied = |thing: &Thing| match fault.tried {
+            Tried::Read => thing.access.is_some_and(|access| !access.may_read()),
+            Tried::Write => thing.access.is_some_and(|access| !access.may_write()),
+            _ => true,
+        };
+        let exact = |thing: &Thing| thing.offset_of(fault.address).is_some();
+        let near =
+            |thing: &Thing| fault.address.page_offset() == 0 && thing.is_in_page_of(fault.address);
+        let life = |is_there: &dyn Fn(&Thing) -> bool| {
+            let mut lives = self.live.values().rev().filter(|live| live.space == space);
+            let mut lived = self.gone.iter().rev().filter(|gone| gone.space == space);
+            lives
+                .find(|live| is_there(&live.thing) && denied(&live.thing))
+                .map(|live| (live.thing.clone(), Life::Mapped))
+                .or_else(|| {
+                    let gone = lived.find(|gone| is_there(&gone.thing))?;
+                    Some((gone.thing.clone(), Life::Gone(gone.at)))
+                })
+        };
+        let (thing, life) = life(&exact).or_else(|| life(&near))?;
+        let offset = thing.offset_of(fault.address);
+        Some(Report::Fault { fault: *fault, thing, offset, life })
+    }
+}

@@ -1,0 +1,219 @@
+//! Each report, with its words. The places are lines of this file.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use dma_types::{Access, Iova, PciAddress};
+
+use super::registry::Registry;
+use super::{Act, Found, Kind, Note, Place, Report, Space};
+use crate::fault::{Fault, Reason, Tried};
+
+const AT: Iova = Iova::new(0x800_2000);
+
+fn space() -> Space {
+    Space::new("0000:00:02.0".parse::<PciAddress>().unwrap())
+}
+
+/// Another place.
+fn there() -> Place {
+    Place::here()
+}
+
+/// 1500 bytes at [`AT`], which the device may write.
+fn packet(space: Space, kind: Kind) -> Note<'static> {
+    let (label, access) = ("packet", Some(Access::Write));
+    Note { kind, label, space, iova: Some(AT), bytes: 1500, access }
+}
+
+/// The one sentence of these reports, with `A` and `B` for these places.
+fn sentence(reports: impl IntoIterator<Item = Report>, a: Place, b: Place) -> String {
+    let sentences: Vec<String> = reports.into_iter().map(|report| report.to_string()).collect();
+    let [sentence] = &sentences[..] else { panic!("not one report: {sentences:?}") };
+    sentence.replace(&a.to_string(), "A").replace(&b.to_string(), "B")
+}
+
+#[test]
+fn a_leak_says_what_it_is_and_where_it_is_from() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    registry.made(&packet(space, Kind::Coherent), a, false);
+    assert_eq!(
+        sentence(registry.leaks(Found::Asked, |_| true), a, b),
+        "leak on 0000:00:02.0: the coherent memory \"packet\" (1500 bytes at 0x8002000, -w, from A) has not been \
+         given back"
+    );
+    assert_eq!(registry.stranded(space), [], "a guard may outlive its device");
+    registry.made(&packet(space, Kind::Raw), a, true);
+    assert_eq!(
+        sentence(registry.stranded(space), a, b),
+        "leak on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was not unmapped \
+         before its device was dropped"
+    );
+    assert_eq!(registry.stranded(space), [], "it is told once");
+}
+
+#[test]
+fn what_was_given_back_is_no_leak_and_giving_it_back_again_names_both_places() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    registry.made(&packet(space, Kind::Raw), a, true);
+    let mut unmap = |at| {
+        let access = Some(Access::Write);
+        registry.given_back(space, Kind::Raw, AT, Some(1500), access, at)
+    };
+    assert_eq!(unmap(a), []);
+    assert_eq!(
+        sentence(unmap(b), a, b),
+        "double free on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was given \
+         back at A, and again at B"
+    );
+    assert_eq!(registry.leaks(Found::Asked, |_| true), []);
+}
+
+#[test]
+fn an_address_that_never_was_mapped_is_named() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    assert_eq!(
+        sentence(registry.given_back(space, Kind::Raw, AT, None, None, a), a, b),
+        "unknown address on 0000:00:02.0: 0x8002000 was given back at A, and is nothing that was mapped"
+    );
+    let other = self::space();
+    registry.made(&packet(other, Kind::Raw), a, true);
+    let reports = registry.synced(space, AT, 1, Access::Write, false, a);
+    assert_eq!(
+        sentence(reports, a, b),
+        "unknown address on 0000:00:02.0: 0x8002000 was synced at A, and is nothing that was mapped"
+    );
+}
+
+#[test]
+fn a_wrong_size_and_a_wrong_direction_are_named_and_it_is_gone_all_the_same() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    let note = packet(space, Kind::Raw);
+    let mut unmap_as = |bytes, access| {
+        registry.made(&note, a, true);
+        registry.given_back(space, Kind::Raw, AT, Some(bytes), Some(access), a)
+    };
+    assert_eq!(
+        sentence(unmap_as(2048, Access::Write), a, b),
+        "wrong size on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was given \
+         back as 2048 bytes at 0x8002000, at A"
+    );
+    assert_eq!(
+        sentence(unmap_as(1500, Access::Read), a, b),
+        "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was \
+         given back as r- at A"
+    );
+    assert_eq!(unmap_as(1, Access::ReadWrite).len(), 2);
+    assert_eq!(registry.leaks(Found::Asked, |_| true), []);
+}
+
+#[test]
+fn of_two_mappings_at_one_address_the_one_that_fits_is_unmapped() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, long) = (Place::here(), packet(space, Kind::Raw));
+    let short = Note { bytes: 64, access: Some(Access::Read), ..long };
+    registry.made(&long, a, true);
+    registry.made(&short, a, true);
+    let mut unmap = |note: Note<'_>| {
+        registry.given_back(space, Kind::Raw, AT, Some(note.bytes), note.access, a)
+    };
+    assert_eq!((unmap(long), unmap(short)), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn the_cpu_reading_what_is_the_devices_is_a_missing_sync() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    registry.made(&packet(space, Kind::Raw), a, true);
+    let inside = Iova::new(AT.get() + 100);
+    let touched = registry.touched(space, inside, Act::Read, b);
+    assert_eq!(
+        sentence(touched, a, b),
+        "missing sync on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was read \
+         by the CPU at B, but is the device's since A"
+    );
+    assert_eq!(registry.synced(space, AT, 1500, Access::Write, false, a), []);
+    assert_eq!(registry.touched(space, inside, Act::Write, a), None);
+    assert_eq!(registry.synced(space, inside, 100, Access::Write, true, a), []);
+    assert!(registry.touched(space, inside, Act::Write, a).is_some());
+}
+
+#[test]
+fn a_sync_beyond_the_end_or_with_another_direction_is_named() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    registry.made(&packet(space, Kind::Raw), a, true);
+    let inside = Iova::new(AT.get() + 1000);
+    assert_eq!(
+        sentence(registry.synced(space, inside, 501, Access::Write, false, a), a, b),
+        "wrong size on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was synced \
+         as 501 bytes at 0x80023e8, at A"
+    );
+    assert_eq!(
+        sentence(registry.synced(space, inside, 500, Access::Read, false, a), a, b),
+        "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was \
+         synced as r- at A"
+    );
+}
+
+fn denied(address: u64, tried: Tried) -> Fault {
+    Fault {
+        requester: "0000:00:02.0".parse().unwrap(),
+        address: Iova::new(address),
+        tried,
+        reason: Reason::NotWritable,
+        times: 1,
+        at: Duration::ZERO,
+    }
+}
+
+#[test]
+fn a_fault_where_something_was_unmapped_is_explained() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    let tag = registry.made(&packet(space, Kind::Stream), a, true);
+    let write = denied(0x800_2010, Tried::Write);
+    assert_eq!(
+        registry.explain(space, &write),
+        None,
+        "it is allowed: the fault is somebody else's"
+    );
+    registry.gone(tag, Some(b));
+    assert_eq!(
+        sentence(registry.explain(space, &write), a, b),
+        "fault explained: 0000:00:02.0 was denied a write to 0x8002010: the page is not mapped for writing; it is byte \
+         16 of the stream \"packet\" (1500 bytes at 0x8002000, -w, from A), which was given back at B"
+    );
+    assert_eq!(registry.explain(self::space(), &write), None, "of another device");
+    assert_eq!(registry.explain(space, &denied(0x800_3000, Tried::Write)), None, "beside it");
+}
+
+#[test]
+fn a_fault_where_something_is_mapped_otherwise_is_explained_by_its_page_too() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    let note = Note { iova: Some(Iova::new(0x800_2040)), ..packet(space, Kind::Coherent) };
+    registry.made(&note, a, false);
+    assert_eq!(
+        sentence(registry.explain(space, &denied(0x800_2000, Tried::Read)), a, b),
+        "fault explained: 0000:00:02.0 was denied a read of 0x8002000: the page is not mapped for writing; in that \
+         page is the coherent memory \"packet\" (1500 bytes at 0x8002040, -w, from A), which is mapped, but not \
+         for that"
+    );
+}
+
+#[test]
+fn no_more_is_remembered_than_a_fixed_number_of_things() {
+    let (mut registry, space) = (Registry::new(), space());
+    let a = Place::here();
+    for _ in 0..5000 {
+        let tag = registry.made(&packet(space, Kind::Block), a, false);
+        registry.gone(tag, None);
+    }
+    assert_eq!(registry.remembered(), 1024);
+}
