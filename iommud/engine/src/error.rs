@@ -1,12 +1,12 @@
 //! Why the engine could not do what it was asked.
 
-use dma_types::{PciAddress, PhysAddr};
+use dma_types::{Iova, PciAddress, PhysAddr};
 use thiserror::Error;
 
 use crate::acpi::dmar::DmarError;
 use crate::acpi::ivrs::IvrsError;
 use crate::domain::DomainKey;
-use crate::iova::IovaError;
+use crate::iova::{IovaError, IovaRange};
 use crate::ledger::LedgerError;
 use crate::machine::plan::GroupFault;
 use crate::platform::PlatformError;
@@ -99,6 +99,9 @@ pub enum EngineError {
     /// The mapping could not be taken away.
     #[error(transparent)]
     Unmap(#[from] UnmapError),
+    /// There are domains only where there is an IOMMU.
+    #[error("the machine has no IOMMU, and its devices are in no domains")]
+    NoIommu,
     /// The range is not exactly one mapping.
     #[error("the range is not exactly one mapping")]
     NotMapped,
@@ -110,6 +113,28 @@ pub enum EngineError {
         "the memory is at {0}, beyond the device's limit or not aligned, and no IOMMU can move it"
     )]
     Unsuitable(PhysAddr),
+    /// The same, at an I/O address that was chosen.
+    #[error("the memory is at {0}, and there is no IOMMU to let it be seen elsewhere")]
+    Elsewhere(PhysAddr),
+    /// The chosen addresses are not of those that the domain was made for.
+    #[error("{range} is not within the domain's window, {window}")]
+    OutsideWindow {
+        /// What was asked for.
+        range: IovaRange,
+        /// What there is.
+        window: IovaRange,
+    },
+    /// The chosen addresses are not ones that the device can put on its bus.
+    #[error("{range} ends beyond {limit}, the highest I/O address of the device")]
+    BeyondLimit {
+        /// What was asked for.
+        range: IovaRange,
+        /// The device's limit.
+        limit: Iova,
+    },
+    /// What was mapped at the chosen addresses has been unmapped, and units still have to forget it (rule R2).
+    #[error("what was unmapped there has not been forgotten yet")]
+    NotForgotten,
     /// The range reaches beyond the memory that it is of.
     #[error("the range reaches beyond the end of the buffer")]
     OutOfRun,

@@ -7,6 +7,7 @@ use dma_types::{Iova, PhysAddr};
 
 use crate::completion::{Completion, Progress, UnitId};
 use crate::domain::DomainKey;
+use crate::iova::IovaRange;
 use crate::platform::RunId;
 use crate::unit::DomainId;
 
@@ -49,6 +50,12 @@ impl Quarantine {
             Progress::Failed => self.lost.push(retired),
         }
         None
+    }
+
+    /// Whether these addresses of a domain wait for what hardware may confirm.
+    pub fn holds(&self, domain: DomainKey, addresses: IovaRange) -> bool {
+        let wanted = Some((domain, addresses.start, addresses.bytes));
+        self.waiting.iter().any(|retired| retired.range == wanted)
     }
 
     /// How many things there are to look at.

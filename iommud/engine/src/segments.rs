@@ -33,6 +33,19 @@ pub fn cut(segments: &[Segment], offset: u64, bytes: u64, pieces: &mut Vec<Segme
     }
 }
 
+/// All of `segments` as one piece, if each starts where the one before ends: its start and its length.
+pub fn as_one(segments: &[Segment]) -> Option<(PhysAddr, u64)> {
+    let (first, rest) = segments.split_first()?;
+    let mut bytes = first.bytes;
+    for segment in rest {
+        if first.start.checked_add(bytes) != Some(segment.start) {
+            return None;
+        }
+        bytes = bytes.checked_add(segment.bytes)?;
+    }
+    (bytes > 0).then_some((first.start, bytes))
+}
+
 /// What is left of `segments` without `holes`, in the order of `segments`, each piece a part of one of them.
 /// Neither must be in order, and both may overlap.
 pub fn without(segments: &[Segment], holes: &[Segment]) -> Vec<Segment> {

@@ -13,7 +13,7 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::GroupRefused(..)
         | EngineError::UnitNotWorking(_)
         | EngineError::UnitFailed => Error::UnitFailed,
-        EngineError::UnitStarting(_) => Error::NotReady,
+        EngineError::UnitStarting(_) | EngineError::NotForgotten => Error::NotReady,
         EngineError::AlreadyAttached(_)
         | EngineError::GroupElsewhere(..)
         | EngineError::DomainInUse(_) => Error::DeviceBusy,
@@ -25,7 +25,9 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::OutOfDomainIds => Error::QuotaExceeded,
         EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) => Error::OutOfMemory,
         EngineError::InPieces(_) => Error::NotContiguous,
-        EngineError::Unsuitable(_) => Error::NoAddressSpace,
+        EngineError::Unsuitable(_) | EngineError::BeyondLimit { .. } => Error::NoAddressSpace,
+        EngineError::Elsewhere(_) | EngineError::NoIommu => Error::NoIommu,
+        EngineError::OutsideWindow { .. } => Error::OutsideWindow,
         EngineError::OutOfRun => Error::OutOfBuffer,
         EngineError::NotMapped | EngineError::Unmap(_) => Error::NotMapped,
         EngineError::Map(_) => Error::AlreadyMapped,
@@ -36,6 +38,7 @@ pub fn to_client(error: EngineError) -> Error {
             | IovaError::NotPageStart { .. } => Error::BadAlignment,
             IovaError::OutsideSpace { .. } => Error::Overflow,
             IovaError::NoRoom { .. } | IovaError::NoRoomUnderLimit { .. } => Error::NoAddressSpace,
+            IovaError::Reserved { .. } => Error::AddressReserved,
             _ => Error::AlreadyMapped,
         },
     }

@@ -10,8 +10,10 @@ mod vendor;
 
 mod amdvi;
 mod bring_up;
+mod chains;
 mod deferred;
 mod failing;
+mod gathered;
 mod growth;
 mod handover;
 mod identity;
@@ -24,5 +26,6 @@ mod many_units;
 mod overtaking;
 mod rig;
 mod topology;
+mod transfer;
 mod widths;
 mod without_iommu;

@@ -187,3 +187,11 @@ pub(crate) fn forgotten<M: Memory>(machine: &Machine<M>) -> u64 {
     let amdvi = || machine.amdvi(0).map(|unit| unit.counters().page_invalidations);
     vtd.or_else(amdvi).unwrap_or(0)
 }
+
+/// How often a machine's first unit was asked to say when it is done with all of before. Asked by registers, it is
+/// not.
+pub(crate) fn waits<M: Memory>(machine: &Machine<M>) -> u64 {
+    let vtd = machine.unit(0).map(|unit| unit.counters().waits);
+    let amdvi = || machine.amdvi(0).map(|unit| unit.counters().waits);
+    vtd.or_else(amdvi).unwrap_or(0)
+}

@@ -54,8 +54,9 @@ errors! {
     BatchTooLarge = 7 E2BIG, "the batch has more entries than allowed or than its payload holds";
     /// The handle is not one, or not one any more.
     BadHandle = 9 EBADF, "the handle is not open";
-    /// The IOMMU in front of the device does not translate yet.
-    NotReady = 11 EAGAIN, "the IOMMU in front of this device is still starting: try again";
+    /// The IOMMU in front of the device does not translate yet, or has not yet forgotten what was mapped at a chosen
+    /// address.
+    NotReady = 11 EAGAIN, "the IOMMU in front of this device is not ready for this yet: try again";
     /// No memory for the buffer, or for a table.
     OutOfMemory = 12 ENOMEM, "there is no memory for this";
     /// A pointer or payload that cannot be reached.
@@ -107,6 +108,12 @@ errors! {
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
     /// The domain's tables are not of a kind that the device's unit can walk.
     IncompatibleDomain = 95 EOPNOTSUPP, "the device's IOMMU cannot walk this domain's tables";
+    /// A chosen I/O address is outside of the addresses that the domain was made for.
+    OutsideWindow = 44 ECHRNG, "the I/O addresses are not within the window that the domain was made with";
+    /// A chosen I/O address is never given out: writes there are interrupts, or firmware keeps it for a device.
+    AddressReserved = 98 EADDRINUSE, "the I/O addresses are reserved, for interrupts or by firmware";
+    /// An I/O address was chosen, or a domain asked for, where there is no IOMMU.
+    NoIommu = 49 EUNATCH, "this machine has no IOMMU: devices see memory at its own addresses, and are in no domains";
     /// What was sent to a handle that waits for memory is something else.
     NotMemory = 15 ENOTBLK, "what was sent is no memory object";
     /// The memory in an object is not all its sender's own: device registers, a file, or shared with somebody.

@@ -264,14 +264,14 @@ impl Unit {
         changed.then(|| self.submit(platform, self.after_change(source, translation.domain)))
     }
 
-    /// Makes the unit forget what it holds of a range of a domain.
+    /// Makes the unit forget what it holds of some ranges of a domain.
     pub fn invalidate(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
-        range: Changed,
+        ranges: &[Changed],
     ) -> Ticket {
-        self.submit(platform, plan::forgetting(domain, range))
+        self.submit(platform, plan::forgetting(domain, ranges))
     }
 
     /// Makes the unit see what was mapped where nothing was. Only a virtual unit needs something for that.
@@ -282,7 +282,7 @@ impl Unit {
         range: Changed,
     ) -> Option<Ticket> {
         let caches_absent = self.capabilities.header.caches_absent();
-        caches_absent.then(|| self.invalidate(platform, domain, range))
+        caches_absent.then(|| self.invalidate(platform, domain, &[range]))
     }
 
     /// How it is learnt that the unit has logged an event.

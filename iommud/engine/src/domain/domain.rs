@@ -3,21 +3,19 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova, PAGE_SIZE, PciAddress, PhysAddr};
+use dma_types::{Access, Iova, PciAddress, PhysAddr};
 
-use super::{DomainTable, Mapping, Owner};
+use super::{Addresses, DomainTable, Mapping, Owner, Place};
 use crate::completion::{Completion, UnitId};
 use crate::error::EngineError;
-use crate::iova::{
-    Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaRange, IovaRequest, PAGE_ZERO,
-};
+use crate::iova::{IovaRange, IovaRequest};
 use crate::ledger::Slot;
 use crate::machine::ReservedRange;
 use crate::platform::{Segment, TableFrames};
 use crate::policy::Invalidation;
 use crate::segments;
 use crate::table::{Translation, Unmapped};
-use crate::unit::{Abilities, Changed, DomainId, Touched, Walks};
+use crate::unit::{Abilities, Changed, DomainId, Touched};
 
 /// Names a domain. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +39,7 @@ pub struct Domain {
     table: DomainTable,
     /// When an unmap is answered.
     invalidation: Invalidation,
-    addresses: IovaAllocator,
+    addresses: Addresses,
     mappings: BTreeMap<Iova, Mapping>,
     memberships: Vec<Membership>,
     /// What the units have yet to confirm of all that was ever detached from it.
@@ -57,24 +55,16 @@ pub struct Domain {
 
 impl Domain {
     /// An empty domain for these devices, that asks no more of its units than these abilities, which
-    /// [`DomainTable::narrow`] gave. The ranges of `reserved` are never given out in it.
+    /// [`DomainTable::narrow`] gave, with the addresses of a window or all that there are. The ranges of `reserved`
+    /// are never given out in it.
     pub fn new(
         frames: &mut impl TableFrames,
         made_for: &[PciAddress],
         abilities: Abilities,
+        window: Option<IovaRange>,
         reserved: impl IntoIterator<Item = IovaRange>,
     ) -> Result<Self, EngineError> {
-        let last =
-            u64::MAX.checked_shl(abilities.address_bits.into()).map_or(u64::MAX, |high| !high);
-        let mut addresses = IovaAllocator::new(Iova::new(last));
-        let hypertransport = match abilities.walks {
-            Walks::AmdV1 => Some(HYPERTRANSPORT_RANGE),
-            Walks::SecondStage | Walks::Nothing => None,
-        };
-        let everywhere = [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(hypertransport);
-        for range in everywhere.chain(reserved) {
-            addresses.reserve(range)?;
-        }
+        let addresses = Addresses::new(&abilities, window, reserved)?;
         Ok(Self {
             made_for: made_for.to_vec(),
             abilities,
@@ -132,41 +122,60 @@ impl Domain {
         frames: &mut impl TableFrames,
         pieces: &[Segment],
         request: IovaRequest,
-        access: Access,
-        owner: Owner,
+        mapping: Mapping,
     ) -> Result<(Iova, Touched), EngineError> {
         let iova = if matches!(self.table, DomainTable::Absent) {
-            self.take_physical(pieces, request)?
+            let IovaRequest { bytes, align, limit } = request;
+            self.take_physical(pieces, Place::Anywhere { align, limit }, &[bytes])?
         } else {
-            let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
-            // Large pages are an advantage and no need: where only an odd place is free, small ones do.
-            self.addresses.alloc(natural).or_else(|_| self.addresses.alloc(request))?
+            self.addresses.take(request)?
         };
-        let mapped = self.enter(frames, iova, request.bytes, pieces, access, owner);
+        let mapped = self.enter(frames, iova, pieces, mapping);
         if mapped.is_err() {
             // Nothing was entered, so nothing can have been cached: the address is free at once.
-            self.addresses.free(iova, request.bytes)?;
+            self.addresses.free(iova, mapping.bytes);
         }
         mapped.map(|touched| (iova, touched))
     }
 
-    /// Takes the address out of use that memory has by itself, if a device can use it as it is.
+    /// Takes addresses out of use for a chain of mappings of these lengths, whose memory is all these pieces together;
+    /// each is to be [entered](Self::enter) then, or its addresses are to be freed.
+    pub fn take_chain(
+        &mut self,
+        pieces: &[Segment],
+        place: Place,
+        lengths: &[u64],
+    ) -> Result<Iova, EngineError> {
+        if matches!(self.table, DomainTable::Absent) {
+            self.take_physical(pieces, place, lengths)
+        } else {
+            self.addresses.take_chain(place, lengths)
+        }
+    }
+
+    /// Takes the addresses out of use that memory has by itself, if a device can use it as it is.
     fn take_physical(
         &mut self,
         pieces: &[Segment],
-        request: IovaRequest,
+        place: Place,
+        lengths: &[u64],
     ) -> Result<Iova, EngineError> {
-        let &[Segment { start, bytes }] = pieces else {
-            return Err(EngineError::InPieces(pieces.len()));
-        };
+        let (start, bytes) = segments::as_one(pieces).ok_or(EngineError::InPieces(pieces.len()))?;
         let last = start.get().checked_add(bytes - 1);
-        let reached = last.is_some_and(|last| last <= request.limit.get());
-        if !reached || !start.is_aligned(request.align) {
+        let iova = Iova::new(start.get());
+        let limit = match place {
+            Place::Anywhere { align, .. } if !start.is_aligned(align) => {
+                return Err(EngineError::Unsuitable(start));
+            }
+            Place::At { iova: chosen, .. } if chosen != iova => {
+                return Err(EngineError::Elsewhere(start));
+            }
+            Place::Anywhere { limit, .. } | Place::At { limit, .. } => limit,
+        };
+        if last.is_none_or(|last| last > limit.get()) {
             return Err(EngineError::Unsuitable(start));
         }
-        let iova = Iova::new(start.get());
-        self.addresses.alloc_at(iova, bytes, Guard::None)?;
-        Ok(iova)
+        self.addresses.take_chain(Place::At { iova, limit }, lengths)
     }
 
     /// Maps a range that firmware reserves, at the I/O address that is its physical one (rule R1). Its
@@ -178,7 +187,8 @@ impl Domain {
     ) -> Result<Changed, EngineError> {
         let ReservedRange { start, bytes, access } = range;
         let (iova, piece) = (Iova::new(start.get()), Segment { start, bytes });
-        let touched = self.enter(frames, iova, bytes, &[piece], access, Owner::Firmware)?;
+        let mapping = Mapping { bytes, access, owner: Owner::Firmware, offset: 0 };
+        let touched = self.enter(frames, iova, &[piece], mapping)?;
         Ok(Changed { start: iova, bytes, touched })
     }
 
@@ -219,9 +229,9 @@ impl Domain {
         }
         for piece in segments::without(&wanted, &mapped) {
             let iova = Iova::new(piece.start.get());
-            let owner = Owner::Identity;
-            let touched =
-                self.enter(frames, iova, piece.bytes, &[piece], Access::ReadWrite, owner)?;
+            let (bytes, access, owner) = (piece.bytes, Access::ReadWrite, Owner::Identity);
+            let mapping = Mapping { bytes, access, owner, offset: 0 };
+            let touched = self.enter(frames, iova, &[piece], mapping)?;
             changed.push(Changed { start: iova, bytes: piece.bytes, touched });
         }
         Ok(())
@@ -248,21 +258,20 @@ impl Domain {
         }
     }
 
-    fn enter(
+    /// Maps physical pieces at addresses that were taken out of use for them.
+    pub fn enter(
         &mut self,
         frames: &mut impl TableFrames,
         iova: Iova,
-        bytes: u64,
         pieces: &[Segment],
-        access: Access,
-        owner: Owner,
+        mapping: Mapping,
     ) -> Result<Touched, EngineError> {
-        let access = match access {
+        let access = match mapping.access {
             Access::Write if self.abilities.write_needs_read => Access::ReadWrite,
             access => access,
         };
         let touched = self.table.map(frames, iova, pieces, access)?;
-        self.mappings.insert(iova, Mapping { bytes, access, owner });
+        self.mappings.insert(iova, Mapping { access, ..mapping });
         Ok(touched)
     }
 
@@ -279,20 +288,23 @@ impl Domain {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<Changed, EngineError> {
-        match self.mappings.get(&iova) {
-            Some(Mapping { bytes: whole, owner: Owner::Buffer(_), .. }) if *whole == bytes => {}
-            _ => return Err(EngineError::NotMapped),
+        if !self.is_mapping(iova, bytes) {
+            return Err(EngineError::NotMapped);
         }
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
         self.mappings.remove(&iova);
         Ok(Changed { start, bytes, touched })
     }
 
-    /// Makes addresses free again that were unmapped, after every unit has confirmed.
+    /// Whether the range is exactly one mapping of a client's.
+    pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
+        let mapping = self.mappings.get(&iova);
+        mapping.is_some_and(|it| it.bytes == bytes && it.owner.buffer().is_some())
+    }
+
+    /// Makes addresses free again: that were unmapped, after every unit has confirmed, or that nothing was mapped at.
     pub fn free_addresses(&mut self, iova: Iova, bytes: u64) {
-        // They were allocated as exactly this range, by `map`.
-        let freed = self.addresses.free(iova, bytes);
-        debug_assert_eq!(freed, Ok(()));
+        self.addresses.free(iova, bytes);
     }
 
     /// Takes the whole table apart; all its frames are added to `retired`.
@@ -306,9 +318,26 @@ impl Domain {
         self.mappings.get(&iova)
     }
 
+    /// The mapping in which this address lies, and where that starts.
+    pub fn lookup(&self, iova: Iova) -> Option<(Iova, &Mapping)> {
+        let (start, mapping) = self.mappings.range(..=iova).next_back()?;
+        (iova.get() - start.get() < mapping.bytes).then_some((*start, mapping))
+    }
+
+    /// Whether something of a client's is mapped in this range.
+    pub fn overlaps(&self, iova: Iova, bytes: u64) -> bool {
+        let last = iova.get().saturating_add(bytes.saturating_sub(1));
+        self.lookup(iova).is_some() || self.mappings.range(iova..=Iova::new(last)).next().is_some()
+    }
+
     /// Every mapping, by address.
     pub fn mappings(&self) -> impl Iterator<Item = (Iova, &Mapping)> {
         self.mappings.iter().map(|(iova, mapping)| (*iova, mapping))
+    }
+
+    /// The addresses in which mappings may lie, but for what is reserved.
+    pub fn window(&self) -> IovaRange {
+        self.addresses.window()
     }
 
     /// The addresses that are never given out.
@@ -349,6 +378,11 @@ impl Domain {
         }
     }
 
+    /// Gives it an id at a unit that none of its devices is behind yet.
+    pub fn make_known(&mut self, unit: UnitId, id: DomainId) {
+        self.memberships.push(Membership { unit, id, devices: 0 });
+    }
+
     /// Counts a device behind `unit` out. Until `completion` the unit may still use the table.
     pub fn device_detached(&mut self, unit: UnitId, completion: &Completion) {
         if let Some(membership) =
@@ -362,6 +396,11 @@ impl Domain {
     /// Notes that a unit may still use the table until `completion`, though no device counts as attached by it.
     pub fn held_until(&mut self, completion: &Completion) {
         self.detached.join(completion);
+    }
+
+    /// What units have yet to confirm before none of them uses the table for devices that were detached.
+    pub fn detached(&self) -> &Completion {
+        &self.detached
     }
 
     /// Notes that tables were unlinked, which units may walk until `completion`.
@@ -403,12 +442,5 @@ impl Domain {
         let firmware = self.mappings.iter().filter(|(_, it)| it.owner == Owner::Firmware);
         let held = firmware.map(|(iova, mapping)| (iova.get(), mapping.bytes));
         held.eq(ranges.iter().map(|range| (range.start.get(), range.bytes)))
-    }
-
-    /// What an address should be a multiple of, so that a buffer of this size can be mapped by the
-    /// largest pages that it fills.
-    fn natural_alignment(&self, bytes: u64) -> u64 {
-        let within = bytes.checked_ilog2().map_or(0, |order| (2u64 << order.min(62)) - 1);
-        (self.abilities.page_sizes & within).checked_ilog2().map_or(PAGE_SIZE, |order| 1 << order)
     }
 }

@@ -11,6 +11,8 @@ pub struct Mapping {
     pub access: Access,
     /// Whose it is.
     pub owner: Owner,
+    /// Where in its owner's buffer it starts.
+    pub offset: u64,
 }
 
 /// Whose a mapping is.

@@ -44,13 +44,7 @@ impl Engine {
             self.groups[id.0].holders.insert(device);
             return Ok(completion);
         }
-        let members = self.groups[id.0].members().iter();
-        for member in members.filter_map(|member| self.devices.get(member)) {
-            // Bridges have no memory, and may be behind another unit.
-            if member.function.bridge.is_none() {
-                self.check_compatible(member.function.address, key)?;
-            }
-        }
+        self.check_compatible_group(id, key)?;
         let had_home = self.groups[id.0].home.is_some();
         if had_home {
             self.leave(platform, id)?;
@@ -66,6 +60,63 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Moves a device from the domain that it is attached to into another. In between it reaches nothing; from the
+    /// completion on it reaches what is mapped in the other, and nothing of before.
+    ///
+    /// The whole group of the device goes with it, of which no other member may be attached.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotAttached`], [`EngineError::AlreadyAttached`] if it is there already,
+    /// [`EngineError::GroupElsewhere`] for another member that is attached, and why the unit or the domain cannot be
+    /// used. Nothing has changed, nor has the device been out of reach of anything.
+    pub fn transfer(
+        &mut self,
+        platform: &mut impl Platform,
+        device: PciAddress,
+        key: DomainKey,
+    ) -> Result<Completion, EngineError> {
+        let id = self.group_of(device)?;
+        let group = &self.groups[id.0];
+        let from = group.attached.ok_or(EngineError::NotAttached(device))?;
+        if !group.holders.contains(&device) {
+            return Err(EngineError::NotAttached(device));
+        }
+        if let Some(other) = group.holders.iter().find(|holder| **holder != device) {
+            return Err(EngineError::GroupElsewhere(device, *other));
+        }
+        if from == key {
+            return Err(EngineError::AlreadyAttached(device));
+        }
+        if !self.domains.contains_key(&key) {
+            return Err(EngineError::NoSuchDomain(key));
+        }
+        self.check_usable(device)?;
+        self.check_compatible_group(id, key)?;
+        self.make_known(id, key)?;
+        self.leave(platform, id)?;
+        self.enter(platform, id, key).inspect_err(|_| {
+            // The records and tables of before are there to be used again. Were it to fail all the same, the group
+            // would reach nothing.
+            let back = self.enter(platform, id, from);
+            if let Err(error) = back {
+                self.remarks.push(Remark::HomeNotMapped { address: device, error });
+            }
+        })
+    }
+
+    /// Gives a domain an id at a group's unit, if it has none there, while the group is elsewhere still.
+    fn make_known(&mut self, id: GroupId, key: DomainKey) -> Result<(), EngineError> {
+        let Some(unit) = self.groups[id.0].unit.filter(|_| self.has_iommu()) else { return Ok(()) };
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if domain.id_at(unit).is_none() {
+            let hardware = unit_mut(&mut self.units, unit).ok_or(EngineError::UnitFailed)?;
+            let domain_id = hardware.domain_ids().take().ok_or(EngineError::OutOfDomainIds)?;
+            domain.make_known(unit, domain_id);
+        }
+        Ok(())
     }
 
     /// Detaches a device from its domain. When it was the last of its group, the group reaches what firmware
@@ -247,6 +298,18 @@ impl Engine {
         self.unconfined.retain(|unconfined| *unconfined != key);
         // It was for this one group.
         let _ = self.destroy_domain(platform, key);
+    }
+
+    /// Whether a domain suits all of a group.
+    fn check_compatible_group(&self, id: GroupId, key: DomainKey) -> Result<(), EngineError> {
+        let members = self.groups[id.0].members().iter();
+        for member in members.filter_map(|member| self.devices.get(member)) {
+            // Bridges have no memory, and may be behind another unit.
+            if member.function.bridge.is_none() {
+                self.check_compatible(member.function.address, key)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the unit in front of a device can walk a domain's table, and the domain holds what firmware

@@ -39,12 +39,12 @@ pub(super) struct Deferred {
 }
 
 impl Deferred {
-    /// Adds an unmap: what its batch is waited for with.
-    pub(super) fn gather(&mut self, domain: DomainKey, now: Instant) -> Completion {
+    /// Adds so many unmaps: what their batch is waited for with.
+    pub(super) fn gather(&mut self, domain: DomainKey, now: Instant, unmaps: usize) -> Completion {
         if self.gathered == 0 {
             self.since = now;
         }
-        self.gathered += 1;
+        self.gathered += unmaps;
         let batch = *self.domains.entry(domain).or_insert_with(|| {
             self.last.0 += 1;
             self.waiting.insert(self.last, None);
@@ -102,7 +102,7 @@ impl Engine {
             let mut completion = Completion::none();
             for (unit, id) in self.domains.get(&key).iter().flat_map(|it| it.memberships()) {
                 let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
-                completion.add(unit, hardware.invalidate(platform, id, everything));
+                completion.add(unit, hardware.invalidate(platform, id, &[everything]));
             }
             self.deferred.waiting.insert(batch, Some(completion));
         }

@@ -7,6 +7,7 @@ use dma_types::PciAddress;
 use super::Engine;
 use crate::domain::{Domain, DomainKey, DomainTable};
 use crate::error::EngineError;
+use crate::iova::IovaRange;
 use crate::machine::{Device, ReservedRange, merged};
 use crate::pci::Function;
 use crate::platform::Platform;
@@ -30,25 +31,54 @@ impl Engine {
         for device in devices {
             self.check_usable(*device)?;
         }
-        let key = self.create_domain_for(platform, devices)?;
+        let key = self.create_domain_for(platform, devices, None)?;
         self.follow_arenas(platform);
         Ok(key)
     }
 
-    /// Makes a domain, also while the units are still starting.
+    /// The same with a window of addresses, beyond which nothing is mapped but what firmware reserves; without one,
+    /// with all addresses that there are. Nothing unmapped in it is gathered, whatever the policy says, so that an
+    /// address can be chosen again as soon as an unmap there is answered.
+    ///
+    /// # Errors
+    ///
+    /// Besides, [`EngineError::NoIommu`] where devices are in no domain at all, and [`EngineError::Iova`] for a window
+    /// that the units do not translate.
+    pub fn create_explicit_domain(
+        &mut self,
+        platform: &mut impl Platform,
+        devices: &[PciAddress],
+        window: Option<IovaRange>,
+    ) -> Result<DomainKey, EngineError> {
+        if !self.has_iommu() {
+            return Err(EngineError::NoIommu);
+        }
+        for device in devices {
+            self.check_usable(*device)?;
+        }
+        let key = self.create_domain_for(platform, devices, Some(window))?;
+        self.follow_arenas(platform);
+        Ok(key)
+    }
+
+    /// Makes a domain, also while the units are still starting; an explicit one if a window is said, or that it has
+    /// none.
     pub(super) fn create_domain_for(
         &mut self,
         platform: &mut impl Platform,
         devices: &[PciAddress],
+        explicit: Option<Option<IovaRange>>,
     ) -> Result<DomainKey, EngineError> {
         let abilities = self.common_abilities(devices)?;
         let everywhere: Vec<_> = self.plan.reserved().map(ReservedRange::as_iova_range).collect();
         let key = DomainKey(self.next_domain);
         let groups = devices.iter().filter_map(|device| self.group(*device));
         let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
-        let mut domain = Domain::new(platform, &members, abilities, everywhere)?;
+        let window = explicit.flatten();
+        let mut domain = Domain::new(platform, &members, abilities, window, everywhere)?;
         // Without an IOMMU nobody is to be told, and an address that is kept out of use is memory that cannot be mapped.
-        if self.has_iommu() && members.iter().all(|member| self.is_deferred(*member)) {
+        let may_defer = self.has_iommu() && explicit.is_none();
+        if may_defer && members.iter().all(|member| self.is_deferred(*member)) {
             domain.defer_invalidation();
         }
         let own = members.iter().filter_map(|device| self.devices.get(device));

@@ -96,8 +96,8 @@ impl Engine {
         let result = domain.map_identity(platform, reached, &mut changed, &mut frames);
         for (unit, id) in domain.memberships() {
             let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
-            for range in &changed {
-                completion.add(unit, hardware.invalidate(platform, id, *range));
+            if !changed.is_empty() {
+                completion.add(unit, hardware.invalidate(platform, id, &changed));
             }
         }
         domain.tables_unlinked(&completion);

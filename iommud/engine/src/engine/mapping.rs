@@ -6,7 +6,7 @@ use dma_types::{Access, Iova, PhysAddr};
 
 use super::{Engine, has_failed, progress, unit_mut};
 use crate::completion::{Completion, Progress};
-use crate::domain::{DomainKey, Owner};
+use crate::domain::{DomainKey, Mapping, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
 use crate::platform::{Platform, RunId};
@@ -14,7 +14,7 @@ use crate::policy::Invalidation;
 use crate::records::DomainRecord;
 use crate::retired::Retired;
 use crate::segments;
-use crate::unit::{Changed, Touched, Translation};
+use crate::unit::{Changed, Touched, Translation, merge};
 
 /// A mapping that a client wants.
 #[derive(Clone, Copy, Debug)]
@@ -52,29 +52,44 @@ impl Engine {
         pieces.clear();
         let run = platform.segments(spec.run);
         segments::cut(run, spec.offset, spec.bytes, pieces).ok_or(EngineError::OutOfRun)?;
-        let request = IovaRequest { bytes: spec.bytes, align: spec.align, limit: spec.limit };
-        let owner = Owner::Buffer(spec.owner);
+        let MapSpec { offset, bytes, access, align, limit, owner, .. } = *spec;
+        let request = IovaRequest { bytes, align, limit };
+        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset };
         let root = domain.root();
-        let mapped = domain.map(platform, pieces, request, spec.access, owner);
+        let mapped = domain.map(platform, pieces, request, mapping);
         // Of the run's memory, and of the tables that it may have taken.
-        let mut completion = self.follow_arenas(platform);
+        let kept = self.follow_arenas(platform);
         let (iova, touched) = mapped?;
+        let range = Changed { start: iova, bytes: spec.bytes, touched };
+        Ok((iova, self.mapped(platform, key, root, range, kept)?))
+    }
+
+    /// Lets the units see what was mapped in a domain, whose table had this root before: from the completion on at
+    /// the latest, and not before that of `kept`.
+    pub(super) fn mapped(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        root: PhysAddr,
+        range: Changed,
+        kept: Completion,
+    ) -> Result<Completion, EngineError> {
+        let mut completion = kept;
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if progress(&self.units, &self.deferred, domain.catching_up()) == Progress::Done {
             domain.caught_up();
         }
         completion.join(domain.catching_up());
-        let range = Changed { start: iova, bytes: spec.bytes, touched };
         for (unit, id) in domain.memberships() {
             let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
             if let Some(ticket) = hardware.mapped(platform, id, range) {
                 completion.add(unit, ticket);
             }
         }
-        if touched == Touched::Tables {
+        if range.touched == Touched::Tables {
             completion.join(&self.tables_changed(platform, key, root));
         }
-        Ok((iova, completion))
+        Ok(completion)
     }
 
     /// Sees to it that units walk the tables that a mapping has made, which are under another root if this one is
@@ -142,27 +157,79 @@ impl Engine {
         iova: Iova,
         bytes: u64,
     ) -> Result<Completion, EngineError> {
+        self.unmap_all(platform, key, [(iova, bytes)])
+    }
+
+    /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotMapped`] if one of them is not exactly a mapping, or is named twice.
+    pub fn unmap_all(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        ranges: impl IntoIterator<Item = (Iova, u64)>,
+    ) -> Result<Completion, EngineError> {
+        let mut sorted = core::mem::take(&mut self.ranges);
+        sorted.clear();
+        sorted.extend(ranges);
+        sorted.sort_unstable();
+        let completion = self.unmap_sorted(platform, key, &sorted);
+        self.ranges = sorted;
+        completion
+    }
+
+    fn unmap_sorted(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        ranges: &[(Iova, u64)],
+    ) -> Result<Completion, EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let twice = ranges.array_windows().any(|[(one, _), (next, _)]| one == next);
+        if twice || !ranges.iter().all(|(iova, bytes)| domain.is_mapping(*iova, *bytes)) {
+            return Err(EngineError::NotMapped);
+        }
         let mut frames = Vec::new();
-        let range = domain.unmap(platform, iova, bytes, &mut frames)?;
-        let mut completion = Completion::none();
-        if domain.invalidation() == Invalidation::Deferred {
-            completion = self.deferred.gather(key, platform.now());
-        } else {
-            for (unit, id) in domain.memberships() {
-                let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
-                completion.add(unit, hardware.invalidate(platform, id, range));
+        let changes = &mut self.changes;
+        changes.clear();
+        let mut result = Ok(());
+        for (iova, bytes) in ranges {
+            match domain.unmap(platform, *iova, *bytes, &mut frames) {
+                Ok(change) => changes.push(change),
+                Err(error) => {
+                    // Its tables are broken. What is out of them is to be forgotten all the same.
+                    result = Err(error);
+                    break;
+                }
             }
         }
-        if range.touched == Touched::Tables {
+        let done = changes.len();
+        let tables = changes.iter().any(|change| change.touched == Touched::Tables);
+        let mut completion = Completion::none();
+        if done == 0 {
+            return result.map(|()| completion);
+        }
+        if domain.invalidation() == Invalidation::Deferred {
+            completion = self.deferred.gather(key, platform.now(), done);
+        } else {
+            merge(changes);
+            for (unit, id) in domain.memberships() {
+                let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
+                completion.add(unit, hardware.invalidate(platform, id, changes));
+            }
+        }
+        if tables {
             domain.tables_unlinked(&completion);
         }
-        let range = Some((key, iova, bytes));
-        let retired =
-            Retired { completion: completion.clone(), frames, range, ..Retired::default() };
-        self.retire(platform, retired);
+        for (iova, bytes) in ranges.iter().take(done) {
+            let (completion, range) = (completion.clone(), Some((key, *iova, *bytes)));
+            let frames = core::mem::take(&mut frames);
+            self.retire(platform, Retired { completion, frames, range, ..Retired::default() });
+        }
         self.tell_if_due(platform);
-        Ok(completion)
+        result.map(|()| completion)
     }
 
     /// Frees a run of memory that no device can reach once `completion` is done.

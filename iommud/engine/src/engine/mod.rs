@@ -5,6 +5,7 @@
 //! | here | start, poll, and what there is to see |
 //! | `domains` | domains, from their making to their end |
 //! | `attachment` | devices in and out of them, a group at a time |
+//! | [`chain`] | mappings at chosen addresses, and one behind the other |
 //! | [`deferred`] | unmaps that units are told of together |
 //! | `identity` | devices that the policy leaves unconfined |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
@@ -18,6 +19,7 @@
 //! call returns tells when that is, for those who must know. A call that fails has changed nothing (R7).
 
 mod attachment;
+pub mod chain;
 pub mod deferred;
 mod domains;
 mod identity;
@@ -27,7 +29,7 @@ mod rescan;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use dma_types::PciAddress;
+use dma_types::{Iova, PciAddress};
 use thiserror::Error;
 
 use self::deferred::Deferred;
@@ -44,7 +46,7 @@ use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
 use crate::records::UnitRecord;
 use crate::retired::Quarantine;
-use crate::unit::{Unit, UnitState};
+use crate::unit::{Changed, Unit, UnitState};
 
 /// What happened to a unit's devices since it was last looked at.
 #[derive(Clone, Debug)]
@@ -109,8 +111,10 @@ pub struct Engine {
     /// What units have yet to confirm before they reach nothing of what was kept from them.
     keeping: Completion,
     ledger: Ledger,
-    /// Reused from call to call, so that the hot path allocates nothing.
+    /// These are reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
+    ranges: Vec<(Iova, u64)>,
+    changes: Vec<Changed>,
 }
 
 impl Engine {
@@ -141,6 +145,8 @@ impl Engine {
             keeping: Completion::none(),
             ledger,
             pieces: Vec::new(),
+            ranges: Vec::new(),
+            changes: Vec::new(),
         };
         for unit in engine.units.iter().filter_map(|slot| slot.unit.as_ref().ok()) {
             let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
@@ -165,7 +171,7 @@ impl Engine {
             return;
         }
         let members = group.members().to_vec();
-        let given = self.create_domain_for(platform, &members).and_then(|key| {
+        let given = self.create_domain_for(platform, &members, None).and_then(|key| {
             self.enter(platform, id, key).inspect_err(|_| {
                 // It was just made, and nothing is attached to it.
                 let _ = self.destroy_domain(platform, key);

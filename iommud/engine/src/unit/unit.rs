@@ -146,14 +146,15 @@ impl Unit {
         each!(self, unit => unit.detach(platform, source, domain))
     }
 
-    /// Makes the unit forget what it holds of a range of a domain.
+    /// Makes the unit forget what it holds of some ranges of a domain, at one go: by so many requests as it takes,
+    /// and one ticket.
     pub fn invalidate(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
-        range: Changed,
+        ranges: &[Changed],
     ) -> Ticket {
-        each!(self, unit => unit.invalidate(platform, domain, range))
+        each!(self, unit => unit.invalidate(platform, domain, ranges))
     }
 
     /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.

@@ -8,7 +8,7 @@ use dma_types::Iova;
 
 use super::invalidation::Invalidation;
 use crate::blocks::{PageBlock, Pages};
-use crate::unit::{DomainId, Touched};
+use crate::unit::{Changed, DomainId, MOST_AT_ONCE, Touched};
 
 /// The most page-selective requests worth making instead of forgetting the whole domain.
 ///
@@ -88,6 +88,31 @@ impl Plan {
     }
 }
 
+impl IntoIterator for Plan {
+    type Item = Invalidation;
+    type IntoIter = core::iter::Take<core::array::IntoIter<Invalidation, MOST_REQUESTS>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.requests.into_iter().take(self.count)
+    }
+}
+
+/// The requests for all of these changes of a domain: the whole of it, if they were too many.
+pub fn forgetting(
+    domain: DomainId,
+    changes: &[Changed],
+    page_selective: Option<u8>,
+) -> impl Iterator<Item = Invalidation> {
+    let whole = Invalidation::IotlbDomain(domain);
+    let each = changes.iter().flat_map(move |change| {
+        Plan::new(domain, change.start, change.bytes, change.touched, page_selective)
+    });
+    let by_domain =
+        each.clone().nth(MOST_AT_ONCE).is_some() || each.clone().any(|request| request == whole);
+    let each = (!by_domain).then_some(each).into_iter().flatten();
+    by_domain.then_some(whole).into_iter().chain(each)
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -115,6 +140,32 @@ mod tests {
             other => panic!("{other:?}"),
         };
         plan.requests().iter().map(of).collect()
+    }
+
+    #[test]
+    fn r2_many_changes_are_a_request_each_or_one_for_the_whole_domain() {
+        let pages = |count| -> Vec<Changed> {
+            let page = |index| Changed {
+                start: Iova::new(index * 0x10_0000),
+                bytes: PAGE_SIZE,
+                touched: Touched::Leaves,
+            };
+            (1..=count).map(page).collect()
+        };
+        let most = MOST_AT_ONCE as u64;
+        let each: Vec<_> = forgetting(DOMAIN, &pages(most), Some(18)).collect();
+        assert_eq!(each.len(), MOST_AT_ONCE);
+        assert!(each.iter().all(|it| matches!(it, Invalidation::IotlbPages { .. })));
+        let whole = [Invalidation::IotlbDomain(DOMAIN)];
+        let of = |changes: &[Changed], selective| -> Vec<_> {
+            forgetting(DOMAIN, changes, selective).collect()
+        };
+        assert_eq!(of(&pages(most + 1), Some(18)), whole);
+        assert_eq!(of(&pages(2), None), whole, "it knows no pages");
+        let mut with_a_huge_one = pages(2);
+        with_a_huge_one[1].bytes = u64::MAX;
+        assert_eq!(of(&with_a_huge_one, Some(18)), whole);
+        assert_eq!(of(&[], Some(18)), []);
     }
 
     #[test]

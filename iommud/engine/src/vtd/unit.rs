@@ -12,7 +12,7 @@ use super::context::{self, AddressWidth, ContextEntry};
 use super::fault_log;
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
-use super::plan::Plan;
+use super::plan;
 use super::probe::UnitCapabilities;
 use super::registers::RegisterFile;
 use super::root::RootEntry;
@@ -269,15 +269,15 @@ impl Unit {
         Some(self.submit(platform, forget))
     }
 
-    /// Makes the unit forget what it holds of a range of a domain.
+    /// Makes the unit forget what it holds of some ranges of a domain.
     pub fn invalidate(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
-        range: Changed,
+        ranges: &[Changed],
     ) -> Ticket {
-        let plan = self.plan(domain, range);
-        self.submit(platform, plan.requests().iter().copied())
+        let page_selective = self.capabilities.capability.page_selective();
+        self.submit(platform, plan::forgetting(domain, ranges, page_selective))
     }
 
     /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.
@@ -287,9 +287,10 @@ impl Unit {
         domain: DomainId,
         range: Changed,
     ) -> Option<Ticket> {
-        let plan = self.plan(domain, range);
-        let caching_mode = self.capabilities.capability.caching_mode();
-        self.make_visible(platform, caching_mode, plan.requests().iter().copied())
+        let capability = self.capabilities.capability;
+        let range = [range];
+        let forget = plan::forgetting(domain, &range, capability.page_selective());
+        self.make_visible(platform, capability.caching_mode(), forget)
     }
 
     /// How it is learnt that the unit has recorded a fault.
@@ -304,11 +305,6 @@ impl Unit {
             return false;
         }
         fault_log::take(&self.registers, platform, &mut self.fault_source, faults)
-    }
-
-    fn plan(&self, domain: DomainId, range: Changed) -> Plan {
-        let page_selective = self.capabilities.capability.page_selective();
-        Plan::new(domain, range.start, range.bytes, range.touched, page_selective)
     }
 
     /// What a unit needs after something became present: to forget that it was not, in caching mode, or

@@ -216,6 +216,7 @@ impl AmdviUnit {
     fn carry_out(&mut self, bus: Bus<'_>, command: Command, at: u64) {
         match command {
             Command::Wait { store, interrupt } => {
+                self.counters.waits += 1;
                 if let Some((address, data)) = store
                     && !bus.memory.write(address, &data.to_le_bytes())
                 {

@@ -77,6 +77,8 @@ pub struct Counters {
     pub device_invalidations: u64,
     /// Invalidations of translations done.
     pub page_invalidations: u64,
+    /// Waits for all before to be done.
+    pub waits: u64,
 }
 
 /// An AMD-Vi unit. The [`Machine`](crate::Machine) gives it register accesses, requests and time.

@@ -244,6 +244,7 @@ impl VtdUnit {
             Command::DeviceTlb { source } => self.time_out(source),
             Command::InterruptEntries => {}
             Command::Wait { interrupt, status } => {
+                self.counters.waits += 1;
                 if let Some((address, value)) = status
                     && !bus.memory.write(address, &value.to_le_bytes())
                 {

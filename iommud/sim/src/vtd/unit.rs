@@ -69,6 +69,8 @@ pub struct Counters {
     pub context_invalidations: u64,
     /// IOTLB invalidations done.
     pub iotlb_invalidations: u64,
+    /// Wait descriptors done.
+    pub waits: u64,
 }
 
 /// A VT-d unit. The [`Machine`](crate::Machine) gives it registers accesses, requests and time.

@@ -82,7 +82,7 @@ fn a_root_that_grew_needs_the_entry_forgotten_alone() {
 #[test]
 fn what_changed_is_forgotten_and_what_is_new_only_where_absence_is_kept() {
     let (mut machine, mut unit) = running(false);
-    unit.invalidate(&mut machine, DOMAIN, CHANGED);
+    unit.invalidate(&mut machine, DOMAIN, &[CHANGED]);
     assert_eq!(machine.commands[0], [0x3000_0005_0000_0000, 0x2001]);
     assert_eq!(machine.codes(), [3, 1]);
     assert_eq!(unit.mapped(&mut machine, DOMAIN, CHANGED), None);
@@ -117,13 +117,13 @@ fn a_unit_that_does_not_run_yet_is_asked_for_nothing() {
 fn r2_a_unit_that_confirms_nothing_is_given_up_and_asked_for_nothing_more() {
     let (mut machine, mut unit) = running(false);
     machine.patience = 0;
-    let ticket = unit.invalidate(&mut machine, DOMAIN, CHANGED);
+    let ticket = unit.invalidate(&mut machine, DOMAIN, &[CHANGED]);
     unit.poll(&mut machine);
     machine.now += DEADLINE.as_nanos() as u64 + 1;
     unit.poll(&mut machine);
     assert_eq!(unit.state(), UnitState::Failed(UnitFailure::InvalidationTimedOut));
     assert!(unit.confirmed() < ticket);
-    assert_eq!(unit.invalidate(&mut machine, DOMAIN, CHANGED), Ticket::NEVER);
+    assert_eq!(unit.invalidate(&mut machine, DOMAIN, &[CHANGED]), Ticket::NEVER);
     assert_eq!(unit.detach(&mut machine, DEVICE, DOMAIN), Some(Ticket::NEVER));
 }
 
@@ -131,7 +131,7 @@ fn r2_a_unit_that_confirms_nothing_is_given_up_and_asked_for_nothing_more() {
 fn r2_a_command_buffer_that_stopped_confirms_nothing_and_goes_on() {
     let (mut machine, mut unit) = running(false);
     machine.stop_at = Some(3);
-    let ticket = unit.invalidate(&mut machine, DOMAIN, CHANGED);
+    let ticket = unit.invalidate(&mut machine, DOMAIN, &[CHANGED]);
     assert!(unit.confirmed() < ticket);
     unit.poll(&mut machine);
     assert_eq!((unit.state(), machine.codes()), (UnitState::Running, [8, 1].into()));
@@ -237,7 +237,7 @@ proptest! {
             machine.patience = (noise % 7) as usize;
             machine.stop_at = (noise % 5 == 0).then_some(noise % 9);
             unit.poll(&mut machine);
-            let ticket = unit.invalidate(&mut machine, DOMAIN, CHANGED);
+            let ticket = unit.invalidate(&mut machine, DOMAIN, &[CHANGED]);
             prop_assert!(unit.confirmed() <= ticket);
             unit.take_faults(&mut machine, &mut faults);
             prop_assert!(faults.len() <= 256 * 40);

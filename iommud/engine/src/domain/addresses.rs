@@ -1,0 +1,272 @@
+//! Which I/O addresses of a domain are taken, and where a new mapping goes.
+
+use dma_types::{Iova, PAGE_SIZE};
+
+use crate::error::EngineError;
+use crate::iova::{
+    Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaError, IovaRange, IovaRequest,
+    PAGE_ZERO,
+};
+use crate::unit::{Abilities, Walks};
+
+/// Where a mapping is to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Wherever there is room in the domain's window. The page behind it stays unmapped.
+    Anywhere {
+        /// What the address must be a multiple of: a power of two, at least 4096.
+        align: u64,
+        /// The highest address that the mapping may touch.
+        limit: Iova,
+    },
+    /// There and nowhere else. What follows may be mapped, too.
+    At {
+        /// Its first address, a multiple of 4096.
+        iova: Iova,
+        /// The highest address that the mapping may touch.
+        limit: Iova,
+    },
+}
+
+/// The addresses of a domain.
+#[derive(Debug)]
+pub struct Addresses {
+    allocator: IovaAllocator,
+    /// Nothing is given out beyond.
+    window: IovaRange,
+    /// The sizes of pages: bit *n* for pages of two to the *n* bytes.
+    page_sizes: u64,
+}
+
+impl Addresses {
+    /// All addresses that a table with these abilities translates, or those of a window of them. The ranges of
+    /// `reserved` are never given out.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Iova`] for a window that is not one or more whole pages of those addresses.
+    pub fn new(
+        abilities: &Abilities,
+        window: Option<IovaRange>,
+        reserved: impl IntoIterator<Item = IovaRange>,
+    ) -> Result<Self, EngineError> {
+        let last =
+            u64::MAX.checked_shl(abilities.address_bits.into()).map_or(u64::MAX, |high| !high);
+        let last = Iova::new(last);
+        let everything = IovaRange::new(Iova::new(0), last.get().saturating_add(1));
+        let window = window.map_or(Ok(everything), |window| checked(window, last))?;
+        // The window ends where the space does, so that its last page can be given out without a guard behind it.
+        let mut allocator = IovaAllocator::new(window.last().unwrap_or(last));
+        let hypertransport = match abilities.walks {
+            Walks::AmdV1 => Some(HYPERTRANSPORT_RANGE),
+            Walks::SecondStage | Walks::Nothing => None,
+        };
+        let before = IovaRange::new(Iova::new(0), window.start.get());
+        let before = (before.bytes > 0).then_some(before);
+        let everywhere = [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(hypertransport);
+        for range in everywhere.chain(before).chain(reserved) {
+            allocator.reserve(range)?;
+        }
+        Ok(Self { allocator, window, page_sizes: abilities.page_sizes })
+    }
+
+    /// The window in which addresses are given out.
+    pub fn window(&self) -> IovaRange {
+        self.window
+    }
+
+    /// The addresses that are never given out.
+    pub fn reserved(&self) -> impl Iterator<Item = IovaRange> {
+        self.allocator.reserved()
+    }
+
+    /// Takes addresses that are free, if it can be such that the largest pages do.
+    pub fn take(&mut self, request: IovaRequest) -> Result<Iova, EngineError> {
+        let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
+        // Large pages are an advantage and no need: where only an odd place is free, small ones do.
+        let taken = self.allocator.alloc(natural).or_else(|_| self.allocator.alloc(request));
+        Ok(taken?)
+    }
+
+    /// Takes just these addresses, without a guard behind them.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::OutsideWindow`], [`EngineError::BeyondLimit`], or [`EngineError::Iova`] if they are not free.
+    pub fn take_at(&mut self, iova: Iova, bytes: u64, limit: Iova) -> Result<(), EngineError> {
+        let range = IovaRange::new(iova, bytes);
+        match range.last() {
+            Some(last) if iova < self.window.start || Some(last) > self.window.last() => {
+                Err(EngineError::OutsideWindow { range, window: self.window })
+            }
+            Some(last) if last > limit => Err(EngineError::BeyondLimit { range, limit }),
+            _ => Ok(self.allocator.alloc_at(iova, bytes, Guard::None)?),
+        }
+    }
+
+    /// Takes addresses for pieces of these lengths, each directly behind the one before. Each can be freed alone.
+    pub fn take_chain(&mut self, place: Place, lengths: &[u64]) -> Result<Iova, EngineError> {
+        if lengths.contains(&0) {
+            return Err(IovaError::ZeroSize.into());
+        }
+        if let Some(&bytes) = lengths.iter().find(|bytes| !bytes.is_multiple_of(PAGE_SIZE)) {
+            return Err(IovaError::NotPages { bytes }.into());
+        }
+        let total = lengths.iter().try_fold(0u64, |sum, bytes| sum.checked_add(*bytes));
+        let bytes = total.ok_or(IovaError::OutsideSpace {
+            range: IovaRange::new(Iova::new(0), u64::MAX),
+            last: self.allocator.last(),
+        })?;
+        let (iova, behind) = match place {
+            Place::Anywhere { align, limit } => {
+                (self.take(IovaRequest { bytes, align, limit })?, Guard::Page)
+            }
+            Place::At { iova, limit } => {
+                self.take_at(iova, bytes, limit)?;
+                (iova, Guard::None)
+            }
+        };
+        if let (Some((last, before)), [_, _, ..]) = (lengths.split_last(), lengths) {
+            // As a whole they are free, and so are they in pieces.
+            self.allocator.free(iova, bytes)?;
+            let mut next = iova;
+            for length in before {
+                self.allocator.alloc_at(next, *length, Guard::None)?;
+                next = Iova::new(next.get() + length);
+            }
+            self.allocator.alloc_at(next, *last, behind)?;
+        }
+        Ok(iova)
+    }
+
+    /// Makes addresses free again that were taken as this range.
+    pub fn free(&mut self, iova: Iova, bytes: u64) {
+        let freed = self.allocator.free(iova, bytes);
+        debug_assert_eq!(freed, Ok(()));
+    }
+
+    /// What an address should be a multiple of, so that a buffer of this size can be mapped by the
+    /// largest pages that it fills.
+    fn natural_alignment(&self, bytes: u64) -> u64 {
+        let within = bytes.checked_ilog2().map_or(0, |order| (2u64 << order.min(62)) - 1);
+        (self.page_sizes & within).checked_ilog2().map_or(PAGE_SIZE, |order| 1 << order)
+    }
+}
+
+/// A window, if it is one or more whole pages of a space that ends at `last`.
+fn checked(window: IovaRange, last: Iova) -> Result<IovaRange, IovaError> {
+    let IovaRange { start, bytes } = window;
+    if bytes == 0 {
+        return Err(IovaError::ZeroSize);
+    }
+    if !start.is_aligned(PAGE_SIZE) {
+        return Err(IovaError::NotPageStart { iova: start });
+    }
+    if !bytes.is_multiple_of(PAGE_SIZE) {
+        return Err(IovaError::NotPages { bytes });
+    }
+    match window.last() {
+        Some(end) if end <= last => Ok(window),
+        _ => Err(IovaError::OutsideSpace { range: window, last }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::Depths;
+
+    const PAGE: u64 = PAGE_SIZE;
+    const ANYWHERE: Place = Place::Anywhere { align: PAGE, limit: Iova::new(u64::MAX) };
+
+    fn window(start: u64, bytes: u64) -> Result<Addresses, EngineError> {
+        let abilities = Abilities {
+            walks: Walks::SecondStage,
+            depths: Depths::new([3]),
+            page_sizes: 0x20_1000,
+            address_bits: 39,
+            coherent: true,
+            write_needs_read: false,
+        };
+        Addresses::new(&abilities, Some(IovaRange::new(Iova::new(start), bytes)), [])
+    }
+
+    fn at(iova: u64) -> Place {
+        Place::At { iova: Iova::new(iova), limit: Iova::new(u64::MAX) }
+    }
+
+    #[test]
+    fn a_window_is_given_out_to_its_last_page_and_nothing_beyond() {
+        let mut addresses = window(0x10_0000, 2 * PAGE).unwrap();
+        assert_eq!(addresses.take_chain(ANYWHERE, &[PAGE]), Ok(Iova::new(0x10_0000)));
+        assert!(addresses.take_chain(at(0x10_1000), &[PAGE]).is_err(), "it is a guard");
+        addresses.free(Iova::new(0x10_0000), PAGE);
+        assert_eq!(addresses.take_chain(ANYWHERE, &[2 * PAGE]), Ok(Iova::new(0x10_0000)));
+        assert!(matches!(addresses.take_chain(ANYWHERE, &[PAGE]), Err(EngineError::Iova(_))));
+        for outside in [0xf_f000, 0x10_2000, 0] {
+            let refused = addresses.take_chain(at(outside), &[PAGE]);
+            assert!(matches!(refused, Err(EngineError::OutsideWindow { .. })), "{outside:#x}");
+        }
+        let across = addresses.take_chain(at(0x10_1000), &[2 * PAGE]);
+        assert!(matches!(across, Err(EngineError::OutsideWindow { .. })));
+    }
+
+    #[test]
+    fn r5_what_is_no_window_is_refused() {
+        for (start, bytes) in
+            [(0x1000, 0), (0x1001, PAGE), (0x1000, 5), (1 << 39, PAGE), (u64::MAX - 0xfff, PAGE)]
+        {
+            assert!(window(start, bytes).is_err(), "{start:#x}, {bytes:#x} bytes");
+        }
+        assert!(window((1 << 39) - PAGE, PAGE).is_ok());
+    }
+
+    #[test]
+    fn a_chosen_address_keeps_below_the_limit_and_needs_no_guard() {
+        let mut addresses = window(0x10_0000, 1 << 20).unwrap();
+        let place = Place::At { iova: Iova::new(0x10_0000), limit: Iova::new(0x10_1ffe) };
+        let refused = addresses.take_chain(place, &[2 * PAGE]);
+        assert!(matches!(refused, Err(EngineError::BeyondLimit { .. })));
+        assert!(addresses.take_chain(at(0x10_0000), &[PAGE]).is_ok());
+        assert!(addresses.take_chain(at(0x10_1000), &[PAGE]).is_ok());
+    }
+
+    #[test]
+    fn the_pieces_of_a_chain_follow_each_other_and_each_is_freed_alone() {
+        let mut addresses = window(0x10_0000, 1 << 20).unwrap();
+        for place in [ANYWHERE, at(0x10_0000)] {
+            let start = addresses.take_chain(place, &[PAGE, 3 * PAGE, PAGE]).unwrap();
+            assert_eq!(start, Iova::new(0x10_0000));
+            addresses.free(Iova::new(0x10_1000), 3 * PAGE);
+            assert!(addresses.take_chain(at(0x10_0000), &[PAGE]).is_err());
+            assert!(addresses.take_chain(at(0x10_1000), &[PAGE; 3]).is_ok());
+            assert!(addresses.take_chain(at(0x10_4000), &[PAGE]).is_err());
+            let guarded = addresses.take_chain(at(0x10_5000), &[PAGE]);
+            assert_eq!(guarded.is_err(), place == ANYWHERE, "behind the last is a guard");
+            for page in 0..5 {
+                addresses.free(Iova::new(0x10_0000 + page * PAGE), PAGE);
+            }
+            if guarded.is_ok() {
+                addresses.free(Iova::new(0x10_5000), PAGE);
+            }
+        }
+    }
+
+    #[test]
+    fn r7_a_chain_that_cannot_be_takes_nothing() {
+        let mut addresses = window(0x10_0000, 8 * PAGE).unwrap();
+        addresses.take_chain(at(0x10_3000), &[PAGE]).unwrap();
+        for (place, lengths) in [
+            (at(0x10_1000), [PAGE, PAGE, PAGE]),
+            (ANYWHERE, [2 * PAGE, 2 * PAGE, PAGE]),
+            (ANYWHERE, [u64::MAX, PAGE, PAGE]),
+            (at(0x10_1000), [PAGE, 0, PAGE]),
+            (at(0x10_1000), [PAGE / 2, PAGE / 2, PAGE]),
+        ] {
+            assert!(addresses.take_chain(place, &lengths).is_err(), "{place:?}");
+        }
+        for page in [0, 1, 2, 4, 5, 6, 7] {
+            assert!(addresses.take_chain(at(0x10_0000 + page * PAGE), &[PAGE]).is_ok());
+        }
+    }
+}

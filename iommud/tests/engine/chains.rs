@@ -1,0 +1,294 @@
+//! Mappings at chosen addresses, and one behind the other.
+
+use dma_types::{Access, Iova};
+use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::domain::{DomainKey, Owner, Place};
+use iommu_engine::engine::chain::ChainPiece;
+use iommu_engine::error::EngineError;
+use iommu_engine::iova::{INTERRUPT_RANGE, IovaError, IovaRange};
+use iommu_engine::platform::RunId;
+use iommu_engine::policy::{Invalidation, Policy};
+use iommu_sim::pace::Completion as Takes;
+
+use crate::rig::{Rig, blocked, edu};
+use crate::vendor::{Vendor, slow, slow_down};
+
+both! {
+    a_device_reaches_memory_at_the_address_that_was_chosen,
+    r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason,
+    the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone,
+    r6_each_piece_of_a_chain_has_its_own_access,
+    r7_a_chain_that_runs_out_of_frames_leaves_nothing_behind,
+    r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_again,
+    a_chain_is_seen_by_a_unit_that_keeps_what_is_absent,
+    r2_a_chosen_address_is_not_used_again_before_units_have_forgotten_it,
+    a_chosen_address_that_is_gathered_is_told_at_once,
+    an_address_tells_what_is_mapped_there,
+    r1_what_firmware_and_interrupts_keep_cannot_be_chosen,
+}
+
+const PAGE: u64 = 4096;
+const ANYWHERE: Place = Place::Anywhere { align: PAGE, limit: Iova::new(u64::MAX) };
+
+fn at(iova: u64) -> Place {
+    Place::At { iova: Iova::new(iova), limit: Iova::new(u64::MAX) }
+}
+
+fn piece(run: RunId, offset: u64, bytes: u64) -> ChainPiece {
+    ChainPiece { run, offset, bytes, access: Access::ReadWrite, owner: 1 }
+}
+
+impl Rig {
+    /// An explicit domain with the device in it.
+    pub(crate) fn explicit(&mut self, window: Option<(u64, u64)>) -> DomainKey {
+        let window = window.map(|(start, bytes)| IovaRange::new(Iova::new(start), bytes));
+        let domain =
+            self.engine.create_explicit_domain(&mut self.platform, &[edu()], window).unwrap();
+        let completion = self.engine.attach(&mut self.platform, edu(), domain).unwrap();
+        self.finish(&completion);
+        domain
+    }
+
+    pub(crate) fn chain(
+        &mut self,
+        domain: DomainKey,
+        place: Place,
+        chain: &[ChainPiece],
+    ) -> Result<u64, EngineError> {
+        let mapped = self.engine.map_chain(&mut self.platform, domain, place, chain);
+        let (iova, completion) = mapped?;
+        self.finish(&completion);
+        Ok(iova.get())
+    }
+
+    fn mappings(&self, domain: DomainKey) -> Vec<(u64, u64)> {
+        let domain = self.engine.domain(domain).unwrap();
+        domain.mappings().map(|(iova, mapping)| (iova.get(), mapping.bytes)).collect()
+    }
+}
+
+fn a_device_reaches_memory_at_the_address_that_was_chosen(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let run = rig.run(2 * PAGE);
+    for chosen in [0x1000, 0x7fff_f000, 0x12_3456_7000, (1 << 38) - 2 * PAGE] {
+        assert!(rig.write(chosen, &[1]).is_err(), "{chosen:#x}");
+        assert_eq!(rig.chain(domain, at(chosen), &[piece(run, 0, 2 * PAGE)]), Ok(chosen));
+        rig.write(chosen + PAGE, &[chosen as u8 | 3]).unwrap();
+        assert_eq!(rig.read(chosen + PAGE, 1).unwrap(), [chosen as u8 | 3]);
+        assert!(
+            rig.write(chosen - 1, &[1]).is_err() && rig.write(chosen + 2 * PAGE, &[1]).is_err()
+        );
+        rig.unmap(domain, Iova::new(chosen), 2 * PAGE);
+        assert!(blocked(&rig.write(chosen, &[1])));
+    }
+    rig.check();
+}
+
+fn r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(Some((0x10_0000, 0x10_0000)));
+    let run = rig.run(4 * PAGE);
+    let whole = [piece(run, 0, 4 * PAGE)];
+    rig.chain(domain, at(0x18_0000), &whole).unwrap();
+    let before = (rig.mappings(domain), rig.platform.usage());
+    for (place, expected) in [
+        (at(0x18_0000), "overlaps the allocation"),
+        (at(0x17_d000), "overlaps the allocation"),
+        (at(0x18_3000), "overlaps the allocation"),
+        (at(0x0f_f000), "not within the domain's window"),
+        (at(0x1f_d000), "not within the domain's window"),
+        (at(0), "not within the domain's window"),
+        (at(0x18_8800), "no page starts"),
+        (at(u64::MAX - 0xfff), "does not end within"),
+        (
+            Place::At { iova: Iova::new(0x11_0000), limit: Iova::new(0x11_3ffe) },
+            "the highest I/O address",
+        ),
+        (Place::Anywhere { align: PAGE, limit: Iova::new(0x10_2fff) }, "no room"),
+    ] {
+        let refused = rig.chain(domain, place, &whole).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{place:?}: {refused}");
+    }
+    for chain in [&[][..], &[piece(run, 0, 0)], &[piece(run, PAGE, 4 * PAGE)]] {
+        assert!(rig.chain(domain, ANYWHERE, chain).is_err(), "{chain:?}");
+    }
+    let nowhere = rig.chain(DomainKey(99), ANYWHERE, &whole);
+    assert_eq!(nowhere, Err(EngineError::NoSuchDomain(DomainKey(99))));
+    assert_eq!((rig.mappings(domain), rig.platform.usage()), before);
+    rig.check();
+}
+
+fn the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let (one, two) = (rig.run(4 * PAGE), rig.run(2 * PAGE));
+    let chain = [piece(one, PAGE, 2 * PAGE), piece(two, 0, PAGE), piece(one, 0, PAGE)];
+    for place in [ANYWHERE, at(0x5000_0000)] {
+        let start = rig.chain(domain, place, &chain).unwrap();
+        let data: Vec<u8> = (0..4 * PAGE).map(|index| (index / PAGE) as u8 + 1).collect();
+        rig.write(start, &data).unwrap();
+        assert_eq!(rig.read(start, data.len()).unwrap(), data);
+        let expected = [(start, 2 * PAGE), (start + 2 * PAGE, PAGE), (start + 3 * PAGE, PAGE)];
+        assert_eq!(rig.mappings(domain), expected);
+        rig.unmap(domain, Iova::new(start + 2 * PAGE), PAGE);
+        assert!(rig.read(start + 2 * PAGE, 1).is_err());
+        assert!(rig.read(start + PAGE, 1).is_ok() && rig.read(start + 3 * PAGE, 1).is_ok());
+        // Its place is free for another, and for no longer one.
+        assert!(rig.chain(domain, at(start + 2 * PAGE), &[piece(two, 0, 2 * PAGE)]).is_err());
+        rig.chain(domain, at(start + 2 * PAGE), &[piece(two, PAGE, PAGE)]).unwrap();
+        assert_eq!(
+            rig.read(start + 2 * PAGE, 1).unwrap(),
+            [0],
+            "the page of two that was not there"
+        );
+        let Rig { platform, engine } = &mut rig;
+        let ranges = expected.map(|(iova, bytes)| (Iova::new(iova), bytes));
+        let completion = engine.unmap_all(platform, domain, ranges).unwrap();
+        rig.finish(&completion);
+        assert!(rig.read(start, 1).is_err() && rig.mappings(domain).is_empty());
+    }
+    rig.check();
+}
+
+fn r6_each_piece_of_a_chain_has_its_own_access(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let run = rig.run(2 * PAGE);
+    let read = ChainPiece { access: Access::Read, ..piece(run, 0, PAGE) };
+    let write = ChainPiece { access: Access::Write, ..piece(run, PAGE, PAGE) };
+    let start = rig.chain(domain, at(0x4000_0000), &[read, write]).unwrap();
+    assert!(rig.read(start, 8).is_ok() && blocked(&rig.write(start, &[1])));
+    assert!(rig.write(start + PAGE, &[1]).is_ok() && blocked(&rig.read(start + PAGE, 8)));
+    rig.check();
+}
+
+fn r7_a_chain_that_runs_out_of_frames_leaves_nothing_behind(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let run = rig.run(3 * PAGE);
+    // Two of the pieces are beyond the end of a table of pages.
+    let place = at(0x7fff_f000);
+    let chain = [piece(run, 0, PAGE), piece(run, PAGE, PAGE), piece(run, 2 * PAGE, PAGE)];
+    let mut refused = 0;
+    loop {
+        let before = rig.platform.usage();
+        rig.platform.limit_frames(refused);
+        let mapped = rig.chain(domain, place, &chain);
+        rig.platform.limit_frames(usize::MAX);
+        if mapped.is_ok() {
+            break;
+        }
+        refused += 1;
+        rig.pass(std::time::Duration::from_millis(1));
+        assert_eq!((rig.mappings(domain), rig.engine.retired()), (vec![], 0), "{refused}");
+        assert!(rig.platform.usage().live_frames <= before.live_frames + refused, "{refused}");
+        assert!(rig.write(0x7fff_f000, &[1]).is_err());
+    }
+    assert!(refused > 1, "some chain was entered in part");
+    rig.write(0x7fff_f000, &[1; 3 * PAGE as usize]).unwrap();
+    rig.check();
+}
+
+fn r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_again(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let run = rig.run(2 * PAGE);
+    let chain = [piece(run, 0, PAGE), piece(run, PAGE, PAGE)];
+    // The tables for the first piece are there, those for the second are not.
+    rig.chain(domain, at(0x7fff_e000), &[piece(run, 0, PAGE)]).unwrap();
+    slow_down(&mut rig.platform.machine_mut(), Takes::After(1_000_000));
+    rig.platform.limit_frames(0);
+    let Rig { platform, engine } = &mut rig;
+    let refused = engine.map_chain(platform, domain, at(0x7fff_f000), &chain);
+    assert!(refused.is_err(), "{refused:?}");
+    rig.platform.limit_frames(usize::MAX);
+    assert_eq!(rig.engine.retired(), 1);
+    let Rig { platform, engine } = &mut rig;
+    let again = engine.map_chain(platform, domain, at(0x7fff_f000), &chain[..1]);
+    assert_eq!(again.map(drop), Err(EngineError::NotForgotten));
+    rig.pass(std::time::Duration::from_millis(2));
+    assert_eq!(rig.engine.retired(), 0);
+    rig.chain(domain, at(0x7fff_f000), &chain).unwrap();
+    rig.check();
+}
+
+fn a_chain_is_seen_by_a_unit_that_keeps_what_is_absent(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.caching());
+    let domain = rig.explicit(None);
+    let run = rig.run(2 * PAGE);
+    for page in [0, PAGE] {
+        assert!(rig.read(0x5000_0000 + page, 8).is_err());
+    }
+    let chain = [piece(run, 0, PAGE), piece(run, PAGE, PAGE)];
+    rig.chain(domain, at(0x5000_0000), &chain).unwrap();
+    assert!(rig.read(0x5000_0000, 2 * PAGE as usize).is_ok());
+    rig.check();
+}
+
+fn r2_a_chosen_address_is_not_used_again_before_units_have_forgotten_it(vendor: Vendor) {
+    let mut rig = Rig::new(slow(vendor.machine(), Takes::After(1_000_000)));
+    let domain = rig.explicit(None);
+    let (run, other) = (rig.run(PAGE), rig.run(PAGE));
+    rig.chain(domain, at(0x5000_0000), &[piece(run, 0, PAGE)]).unwrap();
+    rig.write(0x5000_0000, &[1]).unwrap();
+    let Rig { platform, engine } = &mut rig;
+    let unmapped = engine.unmap(platform, domain, Iova::new(0x5000_0000), PAGE).unwrap();
+    let early = engine.map_chain(platform, domain, at(0x5000_0000), &[piece(other, 0, PAGE)]);
+    assert_eq!(early.map(drop), Err(EngineError::NotForgotten));
+    rig.finish(&unmapped);
+    rig.chain(domain, at(0x5000_0000), &[piece(other, 0, PAGE)]).unwrap();
+    rig.check();
+}
+
+fn a_chosen_address_that_is_gathered_is_told_at_once(vendor: Vendor) {
+    let policy = Policy { invalidation: Invalidation::Deferred, ..Policy::default() };
+    let mut rig = Rig::with_policy(vendor.machine(), policy);
+    let domain = rig.attach(edu());
+    let run = rig.run(PAGE);
+    for _ in 0..3 {
+        rig.chain(domain, at(0x5000_0000), &[piece(run, 0, PAGE)]).unwrap();
+        let Rig { platform, engine } = &mut rig;
+        let gathered = engine.unmap(platform, domain, Iova::new(0x5000_0000), PAGE).unwrap();
+        assert_eq!(gathered.for_client(), Completion::none());
+        assert_eq!(engine.progress(&gathered), Progress::Pending);
+    }
+    // What was made for those who choose addresses is not gathered in the first place.
+    rig.detach(edu());
+    let domain = rig.explicit(None);
+    rig.chain(domain, at(0x5000_0000), &[piece(run, 0, PAGE)]).unwrap();
+    let Rig { platform, engine } = &mut rig;
+    let strict = engine.unmap(platform, domain, Iova::new(0x5000_0000), PAGE).unwrap();
+    assert_eq!((strict.batches().count(), strict.tickets().count()), (0, 1));
+    rig.check();
+}
+
+fn an_address_tells_what_is_mapped_there(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let run = rig.run(4 * PAGE);
+    let first = ChainPiece { owner: 7, access: Access::Read, ..piece(run, PAGE, 2 * PAGE) };
+    let second = ChainPiece { owner: 8, ..piece(run, 0, PAGE) };
+    rig.chain(domain, at(0x5000_0000), &[first, second]).unwrap();
+    let domain = rig.engine.domain(domain).unwrap();
+    let look = |iova| {
+        let (start, mapping) = domain.lookup(Iova::new(iova))?;
+        Some((start.get(), mapping.owner, mapping.offset, mapping.access))
+    };
+    let first = Some((0x5000_0000, Owner::Buffer(7), PAGE, Access::Read));
+    let second = Some((0x5000_2000, Owner::Buffer(8), 0, Access::ReadWrite));
+    assert_eq!([0x5000_0000, 0x5000_1fff].map(look), [first; 2]);
+    assert_eq!([0x5000_2000, 0x5000_2fff].map(look), [second; 2]);
+    assert_eq!([0x4fff_ffff, 0x5000_3000, 0, u64::MAX].map(look), [None; 4]);
+}
+
+fn r1_what_firmware_and_interrupts_keep_cannot_be_chosen(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.explicit(None);
+    let run = rig.run(PAGE);
+    for iova in [0, INTERRUPT_RANGE.start.get(), INTERRUPT_RANGE.last().unwrap().get() - 0xfff] {
+        let refused = rig.chain(domain, at(iova), &[piece(run, 0, PAGE)]);
+        let reserved = matches!(refused, Err(EngineError::Iova(IovaError::Reserved { .. })));
+        assert!(reserved, "{iova:#x}: {refused:?}");
+    }
+}
