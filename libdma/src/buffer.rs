@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use dma_types::{Access, CacheType, CpuAddr, Iova};
 
 use crate::handle::Handle;
+use crate::io_address::IoAddress;
 use crate::protocol::Error;
 use crate::session::Session;
 use crate::transport::Mapping;
@@ -61,6 +62,11 @@ impl Buffer {
     /// Where the device sees it, if it was mapped when it was allocated.
     pub fn iova(&self) -> Option<Iova> {
         self.buffer.iova()
+    }
+
+    /// The same as an address that knows which device it is of.
+    pub fn io_address(&self) -> Option<IoAddress<'_>> {
+        self.buffer.io_address()
     }
 
     /// What the device may do with it, if it was mapped when it was allocated.

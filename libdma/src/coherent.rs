@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::io_address::IoAddress;
 use crate::protocol::Error;
 
 /// Memory of a type, seen by CPU and device at once: Linux's `dma_alloc_coherent`.
@@ -128,6 +129,11 @@ impl<T: ?Sized> Coherent<T> {
     /// Where the device sees it: what to write into its registers.
     pub fn iova(&self) -> Iova {
         self.iova
+    }
+
+    /// The same as an address that knows which device it is of.
+    pub fn io_address(&self) -> Option<IoAddress<'_>> {
+        self.buffer.io_address()
     }
 
     /// Where this process sees it.

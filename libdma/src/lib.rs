@@ -11,9 +11,11 @@
 //! | [`direction`] | which way data goes, as types |
 //! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
+//! | [`io_address`] | [`IoAddress`]: an I/O address that knows which device it is of |
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
 //! | `register` | memory that the driver has already, made a buffer (Redox) |
+//! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
 //! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
@@ -49,12 +51,14 @@ pub mod direction;
 pub mod dma;
 pub mod fault;
 pub mod handle;
+pub mod io_address;
 pub mod limits;
 pub mod mapping;
 pub mod protocol;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub mod register;
 mod session;
+pub mod share;
 pub mod transport;
 pub mod unmapped;
 mod window;
@@ -75,7 +79,9 @@ pub use dma::Dma;
 pub use dma_types::{Access, CacheType, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use fault::{Fault, Faults};
 pub use handle::Handle;
+pub use io_address::{IoAddress, WrongDevice};
 pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
 pub use protocol::Error;
+pub use share::{Attachment, SharedBuffer};
 pub use unmapped::UnmappedBuffer;

@@ -79,6 +79,11 @@ impl Session {
         self.info.generation.get()
     }
 
+    /// Whether both are the same session of the same device, by whichever handle.
+    pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
+        (self.address(), self.generation()) == (other.address(), other.generation())
+    }
+
     pub(crate) fn domain(&self) -> u64 {
         self.info.domain.get()
     }

@@ -6,6 +6,7 @@ use dma_types::{Access, CacheType, Iova};
 
 use crate::buffer::Buffer;
 use crate::handle::Handle;
+use crate::io_address::IoAddress;
 use crate::mapping::Mapped;
 use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
@@ -70,6 +71,11 @@ impl UnmappedBuffer {
         }
     }
 
+    /// The same as an address that knows which device it is of.
+    pub fn io_address(&self) -> Option<IoAddress<'_>> {
+        Some(IoAddress::new(&self.session, self.iova()?, self.bytes()))
+    }
+
     /// What the device may do with it, if it was mapped when it was allocated.
     pub fn access(&self) -> Option<Access> {
         call::access_from_code(self.info.access.get()).ok()
@@ -78,6 +84,10 @@ impl UnmappedBuffer {
     /// How CPUs that map it cache it: what was asked for, or write-back where that was not to be had.
     pub fn cache_type(&self) -> CacheType {
         call::cache_from_code(self.info.cache.get()).unwrap_or_default()
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Its handle, to pass to another process.

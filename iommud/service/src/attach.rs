@@ -12,10 +12,16 @@ use crate::buffers::BufferSpec;
 use crate::handle::{Handle, HandleId, Object};
 use crate::pending::Outcome;
 use crate::service::Service;
-use crate::session::SessionId;
+use crate::session::{Session, SessionId};
 use crate::tickets::Offered;
 
 impl<P: Platform> Service<P> {
+    /// How many of a session's buffers are of memory that other buffers are of too.
+    pub(crate) fn shared_buffers(&self, session: &Session) -> usize {
+        let buffers = session.buffers.iter().filter_map(|id| self.sessions.buffers.get(id));
+        buffers.filter(|buffer| self.runs.buffers(buffer.run) > 1).count()
+    }
+
     /// Makes a buffer of what a ticket offers, for a session whose handle has `held` rights.
     pub(crate) fn attach_offered(
         &mut self,
@@ -33,7 +39,7 @@ impl<P: Platform> Service<P> {
         let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadTicket)?;
         let (run, limit) = (offered.run, Iova::new(limit.get()));
         let spec = BufferSpec::new(offered.bytes, align.get(), access.get(), limit, label)?;
-        let spec = BufferSpec { allowed: offering.access, ..spec };
+        let spec = BufferSpec { allowed: offering.access, cache: offered.cache, ..spec };
         if !(offering.rights & held).contains(rights) || !spec.is_allowed() {
             return Err(Error::NotPermitted);
         }

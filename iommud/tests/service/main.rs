@@ -16,5 +16,6 @@ mod register;
 mod reports;
 mod rig;
 mod sessions;
+mod sharing;
 mod tickets;
 mod without_iommu;

@@ -66,9 +66,13 @@ pub(crate) fn attach(
     rights: Rights,
     access: Option<Access>,
 ) -> Result<Handle, Error> {
-    let handle = device.handle().derive(&attaching(ticket, rights, access))?;
-    let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-    Ok(handle)
+    device.handle().derive(&attaching(ticket, rights, access)).map(greeted)
+}
+
+/// The handle, after its first call.
+pub(crate) fn greeted(handle: Handle) -> Handle {
+    let _: Welcome = handle.call(Opcode::Hello, &Hello::new()).unwrap();
+    handle
 }
 
 pub(crate) fn info(handle: &Handle) -> BufferInfo {
@@ -79,9 +83,7 @@ pub(crate) fn info(handle: &Handle) -> BufferInfo {
 pub(crate) fn weaker(handle: &Handle, rights: Rights) -> Handle {
     let kind = U32::new(Kind::Copy as u32);
     let copy = libdma::protocol::derive::Copy { kind, rights: U32::new(rights.bits()) };
-    let copy = handle.derive(&copy).unwrap();
-    let _: Welcome = copy.call(Opcode::Hello, &Hello::new()).unwrap();
-    copy
+    greeted(handle.derive(&copy).unwrap())
 }
 
 fn buffer(device: &Device) -> Buffer {

@@ -7,7 +7,7 @@ use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::transport::packet::{self, Kind, ReplyHeader};
 use libdma::transport::socket::Socket;
 use libdma::{Access, Buffer, Coherent, Device, Error, Handle};
-use rustix::fs::{OFlags, fcntl_get_seals, fcntl_getfl, ftruncate};
+use rustix::fs::{OFlags, fcntl_get_seals, fcntl_getfl, fstat, ftruncate};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{SendFlags, SocketType};
 use zerocopy::FromZeros;
@@ -104,6 +104,8 @@ fn r3_memory_that_may_only_be_read_comes_in_a_descriptor_that_only_reads(vendor:
             ftruncate(memory.as_fd(), 0).is_err() && ftruncate(memory.as_fd(), 1 << 30).is_err()
         );
         assert!(!fcntl_get_seals(&memory).unwrap().is_empty());
+        // Nor can it be opened anew for more, through /proc.
+        assert_eq!(fstat(&memory).unwrap().st_mode & 0o777, 0o400);
     }
 }
 

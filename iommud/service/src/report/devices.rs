@@ -31,6 +31,8 @@ pub(super) struct DeviceRow {
     /// Who holds it.
     uid: Option<u32>,
     buffers: usize,
+    /// How many of them are of memory that other buffers are of too.
+    shared: usize,
     /// How many handles there are to it.
     handles: u32,
     faults: u64,
@@ -68,6 +70,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             generation: session.map(|session| session.generation),
             uid: session.map(|session| session.uid),
             buffers: session.map_or(0, |session| session.buffers.len()),
+            shared: session.map_or(0, |session| service.shared_buffers(session)),
             handles: session.map_or(0, |session| session.handles),
             faults: faults.map(|entry| entry.times).sum(),
             reserved: device.reserved.iter().map(ToString::to_string).collect(),

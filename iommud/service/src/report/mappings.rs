@@ -1,5 +1,6 @@
 //! The `mappings` node: what lies where. It names physical addresses, so it is for root alone.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -27,6 +28,16 @@ pub(super) struct MappingRow {
     buffer: Option<u64>,
     /// What its client calls it, or that it is the firmware's, or the policy's.
     label: String,
+    /// The buffers of the same memory.
+    shared_with: Vec<SharedWith>,
+}
+
+/// A buffer of memory that another is of too.
+#[derive(Serialize)]
+struct SharedWith {
+    buffer: u64,
+    /// The device of its session.
+    device: String,
 }
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<MappingRow> {
@@ -66,7 +77,17 @@ fn row<P: Platform>(
         pieces,
         buffer,
         label,
+        shared_with: shared_with(service, buffer.map(BufferId)),
     }
+}
+
+fn shared_with<P: Platform>(service: &Service<P>, id: Option<BufferId>) -> Vec<SharedWith> {
+    let buffers = &service.sessions.buffers;
+    let run = id.and_then(|id| buffers.get(&id)).map(|buffer| buffer.run);
+    // Most memory is of one buffer, so that not all need be looked through for each.
+    let Some(run) = run.filter(|run| service.runs.buffers(*run) > 1) else { return Vec::new() };
+    let others = buffers.iter().filter(|(other, it)| it.run == run && Some(**other) != id);
+    others.map(|(id, it)| SharedWith { buffer: id.0, device: it.device.to_string() }).collect()
 }
 
 impl Row for MappingRow {
@@ -85,5 +106,12 @@ impl Row for MappingRow {
             self.buffer.map_or_else(|| "-".to_string(), |id| id.to_string()),
             self.label.clone(),
         ]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let note = |SharedWith { buffer, device }: &SharedWith| {
+            format!("the same memory as buffer {buffer} of {device}")
+        };
+        self.shared_with.iter().map(note).collect()
     }
 }

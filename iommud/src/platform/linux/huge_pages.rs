@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dma_types::{CpuAddr, PhysAddr};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::pagemap::PageMap;
@@ -36,6 +36,9 @@ impl HugePages {
         let huge = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
         let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | huge)?;
         ftruncate(&fd, bytes)?;
+        // A memfd is made for everybody to write (Linux, mm/shmem.c), and a descriptor that only reads can be opened anew
+        // through /proc by whoever has it: with what the file's mode allows.
+        fchmod(&fd, Mode::RUSR)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // Mapping sets all the pages aside, or fails, so that none can be missing later; populating takes

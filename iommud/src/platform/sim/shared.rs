@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Memory that other processes can share: a memfd of fixed length, mapped here for as long as this lives.
@@ -29,6 +29,9 @@ impl SharedMemory {
         let size = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&fd, bytes)?;
+        // A memfd is made for everybody to write (Linux, mm/shmem.c), and a descriptor that only reads can be opened anew
+        // through /proc by whoever has it: with what the file's mode allows.
+        fchmod(&fd, Mode::RUSR)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice takes nothing from anybody. The file is

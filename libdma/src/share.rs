@@ -1,0 +1,353 @@
+//! Buffers in other processes and for other devices: what `dma_mmap_coherent`, `dma_get_sgtable` and dma-buf are on Linux.
+//!
+//! A buffer is shared by passing on a handle to it, which is a descriptor of the operating system. Who gets it can do with
+//! the memory what the handle's [`Rights`] say, and no more:
+//!
+//! | | Linux | needs |
+//! | --- | --- | --- |
+//! | [`Buffer::share`]: a descriptor to pass on | `dma_buf_export`, `dma_buf_fd` | the rights that it shall carry |
+//! | [`SharedBuffer::from_handle`]: map it into the process that got it | `dma_mmap_coherent`, `dma_mmap_attrs` | `INSPECT` and `READ`; `WRITE` to change it |
+//! | [`SharedBuffer::attach`]: map it for a device of that process | `dma_buf_attach`, `dma_buf_map_attachment` | `SHARE`, and `READ` or `WRITE` as the device shall read or write |
+//! | [`Attachment::segments`]: the addresses to put into its descriptors | `dma_get_sgtable`, `sg_dma_address` | |
+//!
+//! Only whole buffers can be shared. Small coherent blocks lie several to a page in windows that a driver has of its device,
+//! and a handle is to a buffer: whoever got one would see all the blocks in it. Ask for memory that is to be shared by
+//! [`Device::allocate`](crate::Device::allocate).
+//!
+//! The memory lives until the last buffer of it is gone and every unit has confirmed that its device can reach it no more
+//! (rule R2). So a driver whose counterpart dies keeps what it has attached and mapped, as with dma-buf; what ends with the
+//! other's session is the other device's access, and the right to attach it to more devices.
+
+use core::ptr::NonNull;
+
+use dma_types::{Access, CpuAddr, Iova, PAGE_SIZE};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::handle::Handle;
+use crate::io_address::IoAddress;
+use crate::limits::Limits;
+use crate::protocol::call::{self, BufferInfo, Hello, Opcode, Welcome};
+use crate::protocol::derive::{self, Allocate};
+use crate::protocol::ticket::Offer;
+use crate::protocol::{Error, Rights, Ticket};
+use crate::transport::Mapping;
+use crate::unmapped::UnmappedBuffer;
+
+impl Buffer {
+    /// Another handle to this buffer with these rights, to pass to another process, which makes a [`SharedBuffer`] of it:
+    /// Linux's `dma_buf_export` and `dma_buf_fd`. How a handle gets to another process is the operating system's business:
+    /// on Linux over a Unix socket (`SCM_RIGHTS`), on Redox by `sendfd`, or by inheritance on both.
+    ///
+    /// Without [`Rights::INSPECT`] nobody can map it, without [`Rights::WRITE`] it is mapped for reading alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if this buffer's handle does not have all of `rights` itself (rule R3).
+    pub fn share(&self, rights: Rights) -> Result<Handle, Error> {
+        copy(self.handle(), rights)
+    }
+
+    /// Maps it for another device of this process too: [`SharedBuffer::attach`] without a second mapping in this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::attach`].
+    pub fn attach(
+        &self,
+        device: &Device,
+        access: Access,
+        label: &str,
+    ) -> Result<Attachment, Error> {
+        attach(self.handle(), device, access, label)
+    }
+}
+
+impl UnmappedBuffer {
+    /// Another handle to this buffer with these rights: see [`Buffer::share`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Buffer::share`].
+    pub fn share(&self, rights: Rights) -> Result<Handle, Error> {
+        copy(self.handle(), rights)
+    }
+
+    /// Maps it for another device of this process too: see [`SharedBuffer::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::attach`].
+    pub fn attach(
+        &self,
+        device: &Device,
+        access: Access,
+        label: &str,
+    ) -> Result<Attachment, Error> {
+        attach(self.handle(), device, access, label)
+    }
+}
+
+impl Device {
+    /// Maps for this device what a ticket offers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadTicket`] if it was used or its maker is gone, [`Error::NotPermitted`] if it does not allow `access`,
+    /// [`Error::QuotaExceeded`], [`Error::NoAddressSpace`] under the DMA mask.
+    pub fn attach(
+        &self,
+        ticket: &Ticket,
+        access: Access,
+        label: &str,
+    ) -> Result<Attachment, Error> {
+        let limit = self.limit();
+        let request = derive::Attach {
+            kind: U32::new(derive::Kind::Attach as u32),
+            access: U32::new(call::access_code(access)),
+            rights: U32::new(Rights::INSPECT.bits()),
+            reserved: U32::ZERO,
+            align: U64::new(PAGE_SIZE),
+            limit: U64::new(limit.get()),
+            ticket: ticket.0,
+            label: Allocate::label(label),
+        };
+        let handle = self.handle().derive(&request)?;
+        let buffer = UnmappedBuffer::from_handle(handle, self.session().clone())?;
+        let iova = buffer.iova().ok_or(Error::BadValue)?;
+        Ok(Attachment { buffer, iova, access, limits: self.limits() })
+    }
+}
+
+/// A buffer that another process allocated and passed on, mapped into this one: Linux's `dma_mmap_coherent` and
+/// `dma_mmap_attrs`, from the side that looks at the memory.
+///
+/// It is mapped with the rights that its handle carries: without [`Rights::WRITE`] for reading alone, which the operating
+/// system enforces. As everywhere, the memory is copied in and out by volatile access, since a device may change it at any
+/// time, and other processes too.
+///
+/// It goes on being valid when the process that allocated it dies; then no device writes to it any more, except those
+/// that it was attached to.
+#[derive(Debug)]
+pub struct SharedBuffer {
+    memory: Mapping,
+    bytes: usize,
+    info: BufferInfo,
+    handle: Handle,
+}
+
+// SAFETY: as a `Buffer`'s, the memory is a mapping of the process and tied to no thread. It is not `Sync`, so that two
+// threads do not race by it.
+unsafe impl Send for SharedBuffer {}
+
+impl SharedBuffer {
+    /// Maps a buffer whose handle was passed to this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if the handle does not carry [`Rights::INSPECT`] and [`Rights::READ`],
+    /// [`Error::WrongHandleKind`] if it is a handle to something else, [`Error::VersionMismatch`].
+    pub fn from_handle(handle: Handle) -> Result<Self, Error> {
+        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
+        let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;
+        let writable = rights(&info).contains(Rights::WRITE);
+        let memory = handle.transport().map(handle.raw(), bytes, writable)?;
+        Ok(Self { memory, bytes, info, handle })
+    }
+
+    /// The number of the buffer, by which iommud and its reports know it.
+    pub fn id(&self) -> u64 {
+        self.info.buffer.get()
+    }
+
+    /// What its handle allows.
+    pub fn rights(&self) -> Rights {
+        rights(&self.info)
+    }
+
+    /// Its length in bytes, a multiple of 4096.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Never: a buffer of no bytes cannot be allocated.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Where this process sees it.
+    pub fn cpu_address(&self) -> CpuAddr {
+        self.memory.memory.into()
+    }
+
+    /// The start of the memory, for access by raw pointers: volatile or atomic only, and no writes without
+    /// [`Rights::WRITE`].
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.memory.memory
+    }
+
+    /// Another handle to it with fewer rights, to pass on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if this handle does not have all of `rights` itself (rule R3).
+    pub fn share(&self, rights: Rights) -> Result<Handle, Error> {
+        copy(&self.handle, rights)
+    }
+
+    /// Maps it for a device of this process: Linux's `dma_buf_attach` and `dma_buf_map_attachment`. It counts in that
+    /// device's quota, is bounded by its DMA mask, and reports know it by `label`.
+    ///
+    /// It may be attached to several devices, to the device that it was allocated for, and several times to each; each
+    /// attachment is at an address of its own. Without an IOMMU there is only the one address, so a second attachment to
+    /// one device is [`Error::AlreadyMapped`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if the handle does not carry [`Rights::SHARE`], and [`Rights::READ`] or [`Rights::WRITE`] as
+    /// the device is to read or write; [`Error::SessionEnded`] if the session that allocated it is over;
+    /// [`Error::QuotaExceeded`], [`Error::OutOfMemory`], [`Error::NoAddressSpace`] under the DMA mask. Without an IOMMU the
+    /// memory must be below the DMA mask as it is, and in one piece ([`Error::NotContiguous`]).
+    pub fn attach(
+        &self,
+        device: &Device,
+        access: Access,
+        label: &str,
+    ) -> Result<Attachment, Error> {
+        attach(&self.handle, device, access, label)
+    }
+
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
+        let start = self.range(offset, out.len())?;
+        for (index, byte) in out.iter_mut().enumerate() {
+            // SAFETY: `range` checked that the whole of it lies in the memory, which is valid for reads while `self`
+            // lives.
+            *byte = unsafe { start.add(index).read_volatile() };
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], [`Error::NotPermitted`] without [`Rights::WRITE`]; with nothing copied.
+    pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
+        let start = self.range(offset, data.len())?;
+        if !self.rights().contains(Rights::WRITE) {
+            return Err(Error::NotPermitted);
+        }
+        for (index, byte) in data.iter().enumerate() {
+            // SAFETY: as in `read`, and with the right to write the memory was mapped writable.
+            unsafe { start.add(index).write_volatile(*byte) };
+        }
+        Ok(())
+    }
+
+    /// The place of a range that lies in the buffer whole.
+    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
+        match offset.checked_add(length) {
+            // SAFETY: `offset` is at most the length of the mapping.
+            Some(end) if end <= self.bytes => Ok(unsafe { self.memory.memory.add(offset) }),
+            _ => Err(Error::OutOfBuffer),
+        }
+    }
+}
+
+impl Drop for SharedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own, and nothing borrows from it any more. It goes before the handle.
+        unsafe { self.handle.transport().unmap(self.memory) };
+    }
+}
+
+/// What is mapped for a device of another's: a shared buffer, or a window of another device's registers.
+///
+/// Dropping it ends the device's access. The memory goes on being its other holders'.
+#[derive(Debug)]
+pub struct Attachment {
+    buffer: UnmappedBuffer,
+    iova: Iova,
+    access: Access,
+    limits: Limits,
+}
+
+impl Attachment {
+    /// Where the device sees it.
+    pub fn io_address(&self) -> IoAddress<'_> {
+        IoAddress::new(self.buffer.session(), self.iova, self.buffer.bytes())
+    }
+
+    /// The addresses for the device's descriptors: Linux's `dma_get_sgtable`, and `sg_dma_address` and `sg_dma_len` of what
+    /// it gives. Each is no longer than the device's [`Limits`] allow, and crosses no boundary of theirs.
+    pub fn segments(&self) -> impl Iterator<Item = IoAddress<'_>> {
+        let mut rest = Some(self.io_address());
+        core::iter::from_fn(move || {
+            let address = rest?;
+            let boundary = self.limits.segment_boundary();
+            let to_boundary = boundary - address.start().get() % boundary;
+            let segment = address.first(to_boundary.min(self.limits.max_segment_bytes()));
+            rest = address.at(segment.bytes()).ok();
+            Some(segment)
+        })
+    }
+
+    /// Its length in bytes, a multiple of 4096.
+    pub fn bytes(&self) -> u64 {
+        self.buffer.bytes()
+    }
+
+    /// What the device may do with it.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Its number, by which iommud and its reports know it: another than that of the buffer that was offered.
+    pub fn id(&self) -> u64 {
+        self.buffer.id()
+    }
+
+    /// Its handle.
+    pub fn handle(&self) -> &Handle {
+        self.buffer.handle()
+    }
+}
+
+/// Another handle to the same with these rights.
+fn copy(handle: &Handle, rights: Rights) -> Result<Handle, Error> {
+    let kind = U32::new(derive::Kind::Copy as u32);
+    handle.derive(&derive::Copy { kind, rights: U32::new(rights.bits()) })
+}
+
+/// Maps for a device the buffer that a handle is to.
+fn attach(
+    handle: &Handle,
+    device: &Device,
+    access: Access,
+    label: &str,
+) -> Result<Attachment, Error> {
+    let rights = U32::new(Rights::INSPECT.bits());
+    let access_code = U32::new(call::access_code(access));
+    let ticket = offer(handle, Offer { rights, access: access_code, ..Offer::default() })?;
+    device.attach(&ticket, access, label)
+}
+
+fn offer(handle: &Handle, mut offer: Offer) -> Result<Ticket, Error> {
+    let payload = offer.as_mut_bytes();
+    let length = handle.call_bytes(Opcode::Offer, payload)?;
+    let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
+    let (ticket, _) = Ticket::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
+    Ok(ticket)
+}
+
+fn rights(info: &BufferInfo) -> Rights {
+    Rights::from_bits_truncate(info.rights.get())
+}
