@@ -16,6 +16,7 @@
 //! | [`mapping`] | batches of mappings |
 //! | `register` | memory that the driver has already, made a buffer (Redox) |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
+//! | [`stream`] | [`Stream`]: memory that CPU and device take turns with |
 //! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
@@ -39,6 +40,7 @@ pub mod attributes;
 pub mod buffer;
 pub mod check;
 pub mod coherent;
+mod copy;
 pub mod device;
 pub mod direction;
 #[cfg(all(
@@ -59,6 +61,7 @@ pub mod protocol;
 pub mod register;
 mod session;
 pub mod share;
+pub mod stream;
 pub mod transport;
 pub mod unmapped;
 mod window;
@@ -84,4 +87,5 @@ pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
 pub use protocol::Error;
 pub use share::{Attachment, SharedBuffer};
+pub use stream::{Stream, StreamBuffer};
 pub use unmapped::UnmappedBuffer;
