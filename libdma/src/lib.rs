@@ -14,6 +14,7 @@
 //! | [`io_address`] | [`IoAddress`]: an I/O address that knows which device it is of |
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
+//! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
 //! | `register` | memory that the driver has already, made a buffer (Redox) |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
 //! | [`stream`] | [`Stream`]: memory that CPU and device take turns with |
@@ -56,6 +57,7 @@ pub mod handle;
 pub mod io_address;
 pub mod limits;
 pub mod mapping;
+pub mod pool;
 pub mod protocol;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub mod register;
@@ -85,6 +87,7 @@ pub use handle::Handle;
 pub use io_address::{IoAddress, WrongDevice};
 pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
+pub use pool::{Pool, PoolBlock};
 pub use protocol::Error;
 pub use share::{Attachment, SharedBuffer};
 pub use stream::{Stream, StreamBuffer};
