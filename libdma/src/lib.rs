@@ -16,6 +16,7 @@
 //! | [`mapping`] | batches of mappings |
 //! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
 //! | `register` | memory that the driver has already, made a buffer (Redox) |
+//! | [`scatter`] | [`ScatterList`]: memory in pieces that is one transfer |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
 //! | [`stream`] | [`Stream`]: memory that CPU and device take turns with |
 //! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
@@ -61,6 +62,7 @@ pub mod pool;
 pub mod protocol;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub mod register;
+pub mod scatter;
 mod session;
 pub mod share;
 pub mod stream;
@@ -89,6 +91,7 @@ pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
 pub use pool::{Pool, PoolBlock};
 pub use protocol::Error;
+pub use scatter::ScatterList;
 pub use share::{Attachment, SharedBuffer};
 pub use stream::{Stream, StreamBuffer};
 pub use unmapped::UnmappedBuffer;

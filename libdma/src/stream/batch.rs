@@ -35,7 +35,7 @@ pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Re
     }
     let result = map_waiting(terms, access, &mut waiting);
     match result {
-        Ok(()) if terms.skip_cpu_sync => {}
+        Ok(()) if terms.skip_cpu_sync() => {}
         // What the device does not write is to be there afterwards, whichever way data goes.
         Ok(()) => waiting.iter().for_each(|it| it.pages.copy_to_device(0, it.bytes)),
         Err(_) => take_back(terms, &mut waiting),
@@ -103,7 +103,7 @@ pub(crate) fn unmap(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> 
         terms.session().unmap(&mapped)?;
     }
     for piece in pieces {
-        if access.may_write() && !terms.skip_cpu_sync {
+        if access.may_write() && !terms.skip_cpu_sync() {
             piece.pages.copy_to_cpu(0, piece.bytes);
         }
         piece.pages.set_unmapped();

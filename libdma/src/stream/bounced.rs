@@ -37,7 +37,7 @@ pub struct Bounced<'a, D: Direction, O: Owner = DeviceOwned> {
 
 /// The slice that there is a copy of.
 #[derive(Debug)]
-pub(super) enum Origin<'a> {
+pub(crate) enum Origin<'a> {
     /// The device only reads.
     Shared(&'a [u8]),
     /// The device writes, too.
@@ -45,7 +45,7 @@ pub(super) enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Shared(bytes) => bytes,
             Self::Exclusive(bytes) => bytes,
@@ -116,9 +116,9 @@ impl<'a, D: Direction> Bounced<'a, D> {
         if let Memory::Pages(pages) = &mut memory {
             batch::map(terms, D::ACCESS, &mut [Piece { pages, bytes, single: true }])?;
         }
-        let brings_back = D::ACCESS.may_write() && !terms.skip_cpu_sync;
+        let brings_back = D::ACCESS.may_write() && !terms.skip_cpu_sync();
         let copy = Copied { memory, origin, brings_back };
-        if !terms.skip_cpu_sync {
+        if !terms.skip_cpu_sync() {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             copy.bring();
         }

@@ -233,6 +233,14 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
         matches!(self.memory, Memory::Window(_))
     }
 
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(crate) fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
     /// What is to be mapped or unmapped of it, if it is not in a window.
     pub(crate) fn piece(&mut self, single: bool) -> Option<Piece<'_>> {
         let bytes = self.len;

@@ -54,7 +54,7 @@ struct Held {
 
 impl Memory {
     /// Where the CPU sees it.
-    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         match self {
             Self::Window(block) => block.as_ptr(),
             Self::Pages(pages) => pages.buffer.as_ptr(),
@@ -163,7 +163,7 @@ impl Pages {
     }
 
     /// Copies to where the device reads, if that is elsewhere.
-    pub(super) fn copy_to_device(&self, start: usize, bytes: usize) {
+    pub(crate) fn copy_to_device(&self, start: usize, bytes: usize) {
         if let Reach::Through(block) = &self.reach {
             debug_assert!(start + bytes <= block.len());
             // SAFETY: the caller's range lies in the streaming buffer, whose length the block has and the pages have at
@@ -175,7 +175,7 @@ impl Pages {
     }
 
     /// Copies from where the device wrote, if that is elsewhere.
-    pub(super) fn copy_to_cpu(&self, start: usize, bytes: usize) {
+    pub(crate) fn copy_to_cpu(&self, start: usize, bytes: usize) {
         if let Reach::Through(block) = &self.reach {
             debug_assert!(start + bytes <= block.len());
             // SAFETY: as in `copy_to_device`.

@@ -45,7 +45,7 @@
 //! # Ok::<(), libdma::Error>(())
 //! ```
 
-mod batch;
+pub(crate) mod batch;
 mod bounced;
 mod buffer;
 mod gather;
@@ -59,8 +59,10 @@ mod stream;
 mod terms;
 
 pub use bounced::Bounced;
+pub(crate) use bounced::Origin;
 pub use buffer::StreamBuffer;
 pub use gather::Gather;
+pub(crate) use memory::Memory;
 pub use owner::{CpuMay, CpuOwned, DeviceOwned, HasAddress, Owner, Synced};
 pub use range::SyncedRange;
 pub use refused::{Refused, Step};

@@ -140,6 +140,10 @@ impl<D: Direction> Stream<D> {
     pub fn gather(&self, count: usize) -> Gather<D> {
         Gather::new(self.terms.clone(), count)
     }
+
+    pub(crate) fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
 }
 
 impl Stream<ToDevice> {

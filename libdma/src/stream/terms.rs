@@ -22,13 +22,13 @@ const LINE: usize = 64;
 pub(crate) struct Terms {
     windows: Arc<Windows>,
     /// What the device can be given.
-    pub(crate) limits: Limits,
+    limits: Limits,
     /// The highest I/O address.
     limit: Iova,
     label: Box<str>,
     /// Whether the device is to lose its access before an unmap returns.
     pub(super) strict: bool,
-    /// Whether mapping and unmapping copies nothing.
+    /// As its function says.
     pub(super) skip_cpu_sync: bool,
 }
 
@@ -40,6 +40,23 @@ impl Terms {
 
     pub(crate) fn session(&self) -> &Arc<Session> {
         self.windows.session()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether mapping and unmapping copies nothing.
+    pub(crate) fn skip_cpu_sync(&self) -> bool {
+        self.skip_cpu_sync
+    }
+
+    /// Whether memory of these other terms can be mapped on these.
+    pub(crate) fn suit(&self, other: &Arc<Self>) -> bool {
+        core::ptr::eq(self, &**other)
+            || Arc::ptr_eq(self.session(), other.session())
+                && other.limit <= self.limit
+                && other.strict == self.strict
     }
 
     pub(crate) fn limit(&self) -> Iova {
@@ -75,7 +92,7 @@ impl Terms {
     }
 
     /// Memory of the stream's: a piece of a window, or of a strict stream pages of their own that are not mapped.
-    pub(super) fn memory(&self, bytes: usize, access: Access) -> Result<Memory, Error> {
+    pub(crate) fn memory(&self, bytes: usize, access: Access) -> Result<Memory, Error> {
         if self.strict {
             return Ok(Memory::Pages(Pages::new(self.pages(bytes)?)));
         }
