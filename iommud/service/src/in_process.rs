@@ -11,11 +11,12 @@ use core::ptr::NonNull;
 use iommu_engine::platform::{Platform, RunId};
 use libdma::Error;
 use libdma::protocol::call::Opcode;
-use libdma::transport::{Mapping, RawHandle, Transport};
+use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use spin::Mutex;
 
 use crate::handle::HandleId;
 use crate::pending::{Answer, Completed, Outcome, RequestId};
+use crate::register::Awaited;
 use crate::service::{Caller, Service};
 
 /// A platform that shares its address space with the drivers.
@@ -27,6 +28,18 @@ use crate::service::{Caller, Service};
 pub unsafe trait RunMemory {
     /// Where a run is.
     fn run_memory(&self, run: RunId) -> Option<NonNull<u8>>;
+
+    /// Makes a run of memory that a driver supplies. It is not freed with the run: it stays the driver's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwnMemory`] for what is no memory.
+    ///
+    /// # Safety
+    ///
+    /// It is `bytes` of memory (a multiple of 4096, not zero), as a run's has to be until the run is freed. Nothing is
+    /// in it that the driver does not want devices to reach.
+    unsafe fn adopt(&mut self, memory: NonNull<u8>, bytes: u64) -> Result<RunId, Error>;
 }
 
 /// The transport: one client.
@@ -117,6 +130,38 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
         let grant = service.grant(HandleId(handle.number()), 0, bytes as u64, writable)?;
         let memory = service.platform().run_memory(grant.run).ok_or(Error::BadAddress)?;
         Ok(Mapping { memory, length: bytes })
+    }
+
+    fn place(&self, supply: &Supply) -> Result<u64, Error> {
+        match supply.object {
+            None => Ok(supply.memory.addr().get() as u64),
+            Some(_) => Err(Error::NotMemory),
+        }
+    }
+
+    unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
+        let service = &mut *self.service.lock();
+        let handle = HandleId(handle.number());
+        let awaited = service.awaited(handle)?;
+        let place = Awaited { address: self.place(supply)?, bytes: supply.bytes as u64 };
+        if awaited != place {
+            return Err(Error::OutOfBuffer.into());
+        }
+        // SAFETY: the caller gives this memory away for good.
+        let run = unsafe { service.platform_mut().adopt(supply.memory, awaited.bytes) }?;
+        match service.supply(handle, run) {
+            Ok(Outcome::Done(())) => Ok(()),
+            // Whatever it comes to, the buffer has the memory.
+            Ok(Outcome::Pending(request)) => Self::wait(service, request)
+                .map(drop)
+                .map_err(|error| NotSupplied { error, is_gone: true }),
+            Err((error, is_out_of_reach)) => {
+                if is_out_of_reach {
+                    service.platform_mut().free_run(run);
+                }
+                Err(NotSupplied { error, is_gone: !is_out_of_reach })
+            }
+        }
     }
 
     unsafe fn unmap(&self, _mapping: Mapping) {

@@ -5,6 +5,7 @@
 //! | [`redox`] | Redox | the product; what of it runs anywhere is compiled everywhere |
 //! | [`linux`] | Linux | a QEMU guest |
 //! | [`sim`] | Linux | a laptop: the machine is simulated |
+//! | [`sealed`] | Linux | memory that clients supply |
 //! | [`frame_book`] | all | which frames of an arena are given out |
 //! | [`pieces`] | all | of what a buffer is made |
 //! | [`cache_lines`] | x86-64 | writing cache lines back, for units that do not snoop |
@@ -15,5 +16,7 @@ pub mod frame_book;
 pub mod linux;
 pub mod pieces;
 pub mod redox;
+#[cfg(target_os = "linux")]
+pub mod sealed;
 #[cfg(target_os = "linux")]
 pub mod sim;

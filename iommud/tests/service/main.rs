@@ -9,6 +9,7 @@ mod attributes;
 mod batches;
 mod buffers;
 mod faults;
+mod foreign;
 mod groups;
 mod hostile;
 mod quotas;

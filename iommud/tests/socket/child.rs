@@ -9,7 +9,7 @@ use std::thread;
 
 use libdma::transport::packet::{self, ReplyHeader};
 use libdma::transport::socket::Socket;
-use libdma::{Access, Coherent, Device, Handle};
+use libdma::{Access, Coherent, Device, ForeignMemory, Handle};
 use rustix::net::RecvFlags;
 
 use crate::rig::edu;
@@ -24,6 +24,13 @@ impl Holder {
     /// A child that opens the device at this socket.
     pub(crate) fn opening(socket: &Path) -> Self {
         let mut command = command("open");
+        command.env("IOMMUD_SOCKET", socket);
+        Self::start(command)
+    }
+
+    /// A child that opens the device at this socket and registers memory of its own.
+    pub(crate) fn registering(socket: &Path) -> Self {
+        let mut command = command("register");
         command.env("IOMMUD_SOCKET", socket);
         Self::start(command)
     }
@@ -62,6 +69,12 @@ fn command(job: &str) -> Command {
 fn job() {
     let device = match env::var(JOB).as_deref() {
         Err(_) => return,
+        Ok("register") => {
+            let device = Device::open(Socket::connect().unwrap(), edu()).unwrap();
+            let memory = ForeignMemory::new(3 * 4096).unwrap();
+            let _buffer = device.register(memory, Some(Access::ReadWrite), "of a child").unwrap();
+            hold()
+        }
         Ok("open") => Device::open(Socket::connect().unwrap(), edu()).unwrap(),
         Ok(_) => {
             let passed = packet::receive::<ReplyHeader>(io::stdin().as_fd(), RecvFlags::empty());
@@ -71,6 +84,11 @@ fn job() {
     };
     let ring = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "of a child").unwrap();
     ring.write(0, 1).unwrap();
+    hold()
+}
+
+/// Holds what there is until it is killed.
+fn hold() -> ! {
     println!("\nholding");
     loop {
         thread::park();

@@ -59,7 +59,7 @@ fn a_passed_handle_works_in_another_process_and_ends_with_it(vendor: Vendor) {
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let (mine, its) = pair(SocketType::SEQPACKET);
     let header = ReplyHeader::new_zeroed();
-    packet::send(&mine, &header, &[], Some(socket(device.handle())), SendFlags::empty()).unwrap();
+    packet::send(&mine, &header, &[], &[socket(device.handle())], SendFlags::empty()).unwrap();
     drop(device);
     // On its way it is open, though nobody has it.
     assert_eq!(Device::open(daemon.connect(), edu()).unwrap_err(), Error::DeviceBusy);
@@ -75,7 +75,7 @@ fn a_handle_that_dies_on_its_way_is_closed(vendor: Vendor) {
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let (mine, its) = pair(SocketType::SEQPACKET);
     let header = ReplyHeader::new_zeroed();
-    packet::send(&mine, &header, &[], Some(socket(device.handle())), SendFlags::empty()).unwrap();
+    packet::send(&mine, &header, &[], &[socket(device.handle())], SendFlags::empty()).unwrap();
     drop((device, mine, its));
     daemon.is_well();
 }

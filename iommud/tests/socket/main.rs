@@ -13,6 +13,7 @@ mod faults;
 mod handles;
 mod malformed;
 mod raw;
+mod registered;
 mod rig;
 mod start;
 mod users;

@@ -43,10 +43,10 @@ fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let (root, device) = (connection(&daemon), device(&daemon));
     let call = |opcode, payload| request(Kind::Call as u32, opcode, payload);
-    for kind in [0, 6, 77, u32::MAX] {
+    for kind in [0, 7, 77, u32::MAX] {
         assert_eq!(refused(&root, &request(kind, 0, b"units")), Error::UnknownCall);
     }
-    for opcode in [0, 7, 0xff, u64::MAX] {
+    for opcode in [0, 77, 0xff, u64::MAX] {
         assert_eq!(refused(&device, &call(opcode, &[0; 64])), Error::UnknownCall);
     }
     assert_eq!(refused(&device, &call(Opcode::Hello as u64, b"IOM")), Error::ShortPayload);

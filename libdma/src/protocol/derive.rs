@@ -77,10 +77,12 @@ pub struct Allocate {
 /// Asks for a handle to a buffer whose memory the client supplies.
 ///
 /// The handle has no memory yet, and understands nothing but [`Hello`](super::call::Hello) and that one memory object
-/// is sent to it (on Redox an address space in which nobody runs, sent by `SYS_CALL` with the flag `FD`). iommud
-/// takes the memory out of the object, maps it for the device and answers when the device can reach it. From then
-/// on the handle is a buffer's as any other: its memory is iommud's, which keeps it until no device can reach
-/// it, and whoever may maps it by the handle. A refused object is left as it was, and another may be sent.
+/// is sent to it: on Redox an address space in which nobody runs, sent by `SYS_CALL` with the flag `FD`; on Linux a
+/// memfd, sent with a packet. iommud takes the memory over, maps it for the device and answers when the device can reach
+/// it. From then on the handle is a buffer's as any other: iommud keeps its memory until no device can reach it, and
+/// whoever may maps it by the handle (on Linux for reading alone). A refused object is left as it was, and another may
+/// be sent; only a memfd whose mapping for the device failed is sealed by then as if it had been taken, and is not taken
+/// again.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Register {
@@ -94,7 +96,7 @@ pub struct Register {
     pub align: U64,
     /// The highest I/O address the device can put on its bus (its DMA mask).
     pub limit: U64,
-    /// At which address the object has the memory, a multiple of 4096.
+    /// At which address the object has the memory, a multiple of 4096. A memfd has it at zero.
     pub address: U64,
     /// What reports call it: UTF-8, zeroes behind it.
     pub label: [u8; 32],

@@ -118,6 +118,8 @@ errors! {
     NotMemory = 15 ENOTBLK, "what was sent is no memory object";
     /// The memory in an object is not all its sender's own: device registers, a file, or shared with somebody.
     NotOwnMemory = 66 EREMOTE, "memory can only be registered that is its sender's own: no device registers, no files, nothing shared";
+    /// The system may move the memory elsewhere while a device reaches it: it is not in huge pages (Linux).
+    MayMove = 129 EKEYREJECTED, "the system may move this memory while a device reaches it: on Linux it must be in huge pages of 2 MiB";
     /// The buffer was asked to be mapped privately.
     NotShared = 13 EACCES, "a buffer can only be mapped shared: a private copy would not be what the device sees";
 }

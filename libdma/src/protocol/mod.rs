@@ -28,7 +28,7 @@
 //! | call | `SYS_CALL` | one of [`call::Opcode`], with a payload that the answer overwrites |
 //! | read | `read` | the text of a node |
 //! | map | `mmap` | a buffer's memory in the caller's address space |
-//! | supply | `SYS_CALL` with `FD` | gives a handle that waits for it its memory (Redox alone); see [`derive::Register`] |
+//! | supply | `SYS_CALL` with `FD` | gives a handle that waits for it its memory; see [`derive::Register`] |
 //! | close | `close` | the end of everything the handle held |
 //!
 //! A device's handle becomes readable when there are faults to be read; see [`crate::fault`].
@@ -55,7 +55,3 @@ pub const VERSION: u32 = 2;
 
 /// The most entries that one batch may have.
 pub const MAX_BATCH: usize = 128;
-
-/// The longest buffer that one request may ask for: 1 GiB, more than any device's rings and pools, and
-/// little enough that a mistaken size is an answer and not the end of the machine's memory.
-pub const MAX_BUFFER_BYTES: u64 = 1 << 30;

@@ -49,6 +49,33 @@ pub struct Mapping {
     pub length: usize,
 }
 
+/// Memory of this process that is to become a buffer: what [`Transport::supply`] gives to iommud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Supply {
+    /// Where it is.
+    pub memory: NonNull<u8>,
+    /// Its length, a multiple of 4096.
+    pub bytes: usize,
+    /// The descriptor of the memory object of which it is the start, where the system has such.
+    pub object: Option<u64>,
+}
+
+/// Why iommud did not take memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotSupplied {
+    /// Why.
+    pub error: Error,
+    /// Whether it is not this process's any more all the same: a device may reach it, or there is nothing in its place.
+    pub is_gone: bool,
+}
+
+impl From<Error> for NotSupplied {
+    /// The memory is where it was.
+    fn from(error: Error) -> Self {
+        Self { error, is_gone: false }
+    }
+}
+
 /// A way to reach `iommud`.
 ///
 /// # Safety
@@ -75,12 +102,32 @@ pub unsafe trait Transport: Send + Sync {
     /// Maps the first `bytes` bytes of a buffer.
     fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error>;
 
-    /// Unmaps what [`map`](Self::map) returned.
+    /// At which address the memory object has this memory that [`supply`](Self::supply) will send: what
+    /// [`Register`](crate::protocol::derive::Register) is to say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMemory`] if this transport cannot be given such memory.
+    fn place(&self, supply: &Supply) -> Result<u64, Error>;
+
+    /// Gives a handle that waits for it this memory, which is then the buffer's: it is mapped at the same place in this
+    /// process, all that was mapped for it, as if by [`map`](Self::map). Returns when the device can reach it, if it
+    /// was to be mapped.
     ///
     /// # Safety
     ///
-    /// `mapping` was returned by `map` of this transport, has not been unmapped since, and its memory is
-    /// not used afterwards.
+    /// The memory is valid for reads and writes and the caller's own, of a private anonymous mapping where it is in no
+    /// object, and given for good if this succeeds; no Rust object is in it, nothing uses it while this runs, and
+    /// afterwards it is used as what `map` returned. On Redox no other thread maps anything while this runs. The
+    /// object is an open descriptor.
+    unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied>;
+
+    /// Unmaps what [`map`](Self::map) returned, or [`supply`](Self::supply) left mapped.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` was returned by `map` of this transport or supplied by it, has not been unmapped since, and its memory
+    /// is not used afterwards.
     unsafe fn unmap(&self, mapping: Mapping);
 
     /// Closes a handle.

@@ -2,7 +2,8 @@
 //!
 //! A request is one packet on the handle's socket, with the socket for its answer attached: a handle may
 //! be held by several processes at once, and none of them must get another's answer. The answer is one
-//! packet on that socket, with the new handle or the memory attached if there is one.
+//! packet on that socket, with the new handle or the memory attached if there is one. Memory goes the other way, too:
+//! behind the socket for the answer.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -39,6 +40,9 @@ pub enum Kind {
     /// `argument` is how many bytes are to be mapped; the payload is one byte, 1 if they shall be
     /// writable. Answered with a memory object of which the buffer is the start.
     Map = 5,
+    /// A second descriptor is attached: the memory that the handle waits for, a memfd. Answered with an empty payload,
+    /// when the device can reach it.
+    Supply = 6,
 }
 
 impl Kind {
@@ -50,6 +54,7 @@ impl Kind {
             3 => Self::Call,
             4 => Self::Read,
             5 => Self::Map,
+            6 => Self::Supply,
             _ => return None,
         })
     }
@@ -77,15 +82,17 @@ pub struct ReplyHeader {
     pub reserved: U32,
 }
 
-/// A packet that arrived: its header, its payload and the descriptor attached.
+/// A packet that arrived: its header, its payload and the descriptors attached.
 #[derive(Debug)]
 pub struct Packet<H> {
     /// The header.
     pub header: H,
     /// What followed the header.
     pub payload: Vec<u8>,
-    /// The first descriptor attached. Any others were closed.
+    /// The first descriptor attached.
     pub descriptor: Option<OwnedFd>,
+    /// The second. Any others were closed.
+    pub memory: Option<OwnedFd>,
 }
 
 /// Why no packet could be taken from a socket.
@@ -101,18 +108,17 @@ pub enum ReceiveError {
     System(Errno),
 }
 
-/// Sends a packet with at most one descriptor attached. Never blocks for a reader that does not read when
+/// Sends a packet with at most two descriptors attached. Never blocks for a reader that does not read when
 /// `flags` say so, and never raises `SIGPIPE`.
 pub fn send<H: IntoBytes + Immutable>(
     socket: impl AsFd,
     header: &H,
     payload: &[u8],
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: &[BorrowedFd<'_>],
     flags: SendFlags,
 ) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = descriptor.as_slice();
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::NOBUFS);
     }
@@ -144,11 +150,12 @@ pub fn receive<H: FromBytes + IntoBytes>(
             Err(errno) => return Err(ReceiveError::System(errno)),
         }
     };
-    let mut descriptor = None;
+    let [mut descriptor, mut memory] = [None, None];
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             for each in descriptors {
-                descriptor.get_or_insert(each);
+                let place = if descriptor.is_none() { &mut descriptor } else { &mut memory };
+                place.get_or_insert(each);
             }
         }
     }
@@ -162,5 +169,5 @@ pub fn receive<H: FromBytes + IntoBytes>(
         return Err(ReceiveError::Short(descriptor));
     };
     payload.truncate(length);
-    Ok(Packet { header, payload, descriptor })
+    Ok(Packet { header, payload, descriptor, memory })
 }

@@ -8,9 +8,10 @@ use libredox::call::{self, MmapArgs};
 use libredox::flag::{MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
 use syscall::{CallFlags, F_GETFL};
 
-use super::{Mapping, RawHandle, Transport};
+use super::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use crate::protocol::call::Opcode;
 use crate::protocol::{Error, path};
+use crate::register::moved;
 
 /// The `iommu` scheme of this process's namespace.
 #[derive(Debug)]
@@ -88,6 +89,18 @@ unsafe impl Transport for Scheme {
         // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
         let memory = unsafe { call::mmap(arguments) }.map_err(error)?;
         Ok(Mapping { memory: NonNull::new(memory.cast()).ok_or(Error::BadAddress)?, length: bytes })
+    }
+
+    fn place(&self, supply: &Supply) -> Result<u64, Error> {
+        match supply.object {
+            None => Ok(moved::in_object(supply.memory.addr().get(), supply.bytes)? as u64),
+            Some(_) => Err(Error::NotMemory),
+        }
+    }
+
+    unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
+        // SAFETY: as the caller promises.
+        unsafe { moved::supply(descriptor(handle), supply.memory, supply.bytes) }
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

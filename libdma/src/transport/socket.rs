@@ -17,7 +17,7 @@ use zerocopy::little_endian::{U32, U64};
 use super::packet::{
     self, FAULTS_EVENT, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader,
 };
-use super::{Mapping, RawHandle, Transport};
+use super::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use crate::protocol::Error;
 use crate::protocol::call::Opcode;
 
@@ -82,6 +82,18 @@ impl Socket {
         argument: u64,
         payload: &[u8],
     ) -> Result<Packet<ReplyHeader>, Error> {
+        self.request_with(socket, kind, argument, payload, None)
+    }
+
+    /// Sends a request, perhaps with a descriptor besides the one for the answer, and waits for that.
+    fn request_with(
+        &self,
+        socket: BorrowedFd<'_>,
+        kind: Kind,
+        argument: u64,
+        payload: &[u8],
+        memory: Option<BorrowedFd<'_>>,
+    ) -> Result<Packet<ReplyHeader>, Error> {
         if payload.len() > MAX_PAYLOAD {
             return Err(Error::TooLarge);
         }
@@ -93,13 +105,14 @@ impl Socket {
             reserved: U32::ZERO,
             argument: U64::new(argument),
         };
-        let its_end = its.as_fd();
-        packet::send(socket, &header, payload, Some(its_end), SendFlags::empty()).map_err(
-            |errno| match errno {
+        let attached = [its.as_fd(), memory.unwrap_or(its.as_fd())];
+        let attached = &attached[..1 + usize::from(memory.is_some())];
+        packet::send(socket, &header, payload, attached, SendFlags::empty()).map_err(|errno| {
+            match errno {
                 Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Error::DaemonGone,
                 errno => other(errno),
-            },
-        )?;
+            }
+        })?;
         // From here on the only other end is the daemon's, so that its death ends the wait.
         drop(its);
         let reply: Packet<ReplyHeader> =
@@ -193,6 +206,20 @@ unsafe impl Transport for Socket {
         }
         .map_err(other)?;
         Ok(Mapping { memory: NonNull::new(memory.cast()).ok_or(Error::BadAddress)?, length })
+    }
+
+    fn place(&self, supply: &Supply) -> Result<u64, Error> {
+        supply.object.map(|_| 0).ok_or(Error::NotMemory)
+    }
+
+    unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
+        let number = supply.object.ok_or(Error::NotMemory)?;
+        let number = RawFd::try_from(number).map_err(|_| Error::NotMemory)?;
+        // SAFETY: by the caller's promise it is open, and stays so for the length of this call.
+        let memfd = unsafe { BorrowedFd::borrow_raw(number) };
+        // Whatever the answer, the memory is mapped here as it was.
+        self.request_with(borrow(&handle)?, Kind::Supply, 0, &[], Some(memfd))?;
+        Ok(())
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

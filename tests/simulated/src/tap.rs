@@ -6,7 +6,7 @@ use iommu_service::in_process::InProcess;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
-use libdma::transport::{Mapping, RawHandle, Transport};
+use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use spin::Mutex;
 
 /// A client of the service that counts what it asks, and fails what a test wants to fail.
@@ -89,6 +89,16 @@ unsafe impl Transport for Tap {
     fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
         self.request()?;
         self.inner.map(handle, bytes, writable)
+    }
+
+    fn place(&self, supply: &Supply) -> Result<u64, Error> {
+        self.inner.place(supply)
+    }
+
+    unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
+        self.request()?;
+        // SAFETY: the caller's promise is what the transport within asks for.
+        unsafe { self.inner.supply(handle, supply) }
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

@@ -7,7 +7,7 @@
 //! | [`claim`] | [`Claim`]: the device found and opened at iommud |
 //! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
 //! | [`copy`] | the main job: data to the device and back |
-//! | `registered` | memory that edud has already, made a buffer (Redox) |
+//! | [`registered`] | memory that edud has already, made a buffer |
 //! | [`rogue`] | misbehaving on purpose |
 //! | [`denied`] | what the device's own handle tells of blocked accesses |
 //! | `witness` | seeing by the device's own buffer what a transfer has moved |
@@ -27,7 +27,6 @@ pub mod options;
 pub mod over_map;
 pub mod pass;
 pub mod platform;
-#[cfg(target_os = "redox")]
 pub mod registered;
 pub mod rogue;
 pub mod run;

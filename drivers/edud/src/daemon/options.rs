@@ -53,7 +53,6 @@ pub struct Options {
     pub over_map: bool,
 
     /// Have the device use memory that edud had before, and send iommud what is none
-    #[cfg(target_os = "redox")]
     #[arg(long, group = "job")]
     pub registered: bool,
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
-use super::{copy, denied, hold, over_map, pass, platform, rogue};
+use super::{copy, denied, hold, over_map, pass, platform, registered, rogue};
 
 /// How a job that could be done went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,8 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     if options.over_map {
         return over_map::run(&driver, out);
     }
-    #[cfg(target_os = "redox")]
     if options.registered {
-        return super::registered::run(&mut driver, out);
+        return registered::run(&mut driver, out);
     }
     if options.hold {
         let never = hold::run(&mut driver, out)?;

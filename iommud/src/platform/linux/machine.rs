@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time;
 
@@ -11,8 +11,8 @@ use iommu_engine::platform::{
     BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
     Registers, RunId, Segment, TableFrame, TableFrames,
 };
+use libdma::Error;
 use rustix::rand::{GetRandomFlags, getrandom};
-use thiserror::Error;
 
 use super::acpi::read_table;
 use super::config_space::SysfsConfigSpace;
@@ -35,7 +35,7 @@ pub struct Linux {
 }
 
 /// Why the platform cannot be had.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The kernel does not show physical memory.
     #[error("cannot open /dev/mem (is this root, in a guest?): {0}")]
@@ -64,6 +64,15 @@ impl Linux {
             config: SysfsConfigSpace::new(),
             start: time::Instant::now(),
         })
+    }
+
+    /// Makes a run of the first `bytes` of a memfd that a client sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`SealedMemory::take`](crate::platform::sealed::SealedMemory::take).
+    pub fn supplied_run(&mut self, sent: OwnedFd, bytes: u64) -> Result<RunId, Error> {
+        self.runs.supplied_run(sent, bytes)
     }
 
     /// The descriptor of a run's memory: what a client is given.

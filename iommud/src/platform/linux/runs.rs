@@ -1,18 +1,22 @@
-//! Clients' buffers: each a memfd of its own, so that a client is given exactly its buffer.
+//! Clients' buffers: each a memfd of its own, so that a client is given exactly its buffer. It is the daemon's or, where
+//! the client has registered it, the client's.
 //!
 //! A run takes whole huge pages, of which the engine is told only the part that was asked for. The rest of
 //! the last page belongs to the same buffer and to nothing else (rule R8).
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use dma_types::{PAGE_SIZE, PhysAddr};
+use dma_types::{CpuAddr, PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
+use libdma::Error;
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::pagemap::PageMap;
 use crate::platform::pieces::append;
+use crate::platform::sealed::{Pages, SealedMemory};
 
 /// All the runs.
 #[derive(Debug)]
@@ -25,8 +29,32 @@ pub struct Runs {
 
 #[derive(Debug)]
 struct Run {
-    pages: HugePages,
+    memory: Memory,
     segments: Vec<Segment>,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Own(HugePages),
+    /// A client's, and where its huge pages are.
+    Clients(SealedMemory, Vec<PhysAddr>),
+}
+
+impl Memory {
+    /// Where its huge pages are.
+    fn physical(&self) -> &[PhysAddr] {
+        match self {
+            Self::Own(pages) => pages.physical(),
+            Self::Clients(_, physical) => physical,
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(pages) => pages.fd(),
+            Self::Clients(memory, _) => memory.fd(),
+        }
+    }
 }
 
 impl Runs {
@@ -37,7 +65,7 @@ impl Runs {
 
     /// Where the huge pages of all runs are.
     pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
-        self.runs.values().flat_map(|run| run.pages.physical().iter().copied())
+        self.runs.values().flat_map(|run| run.memory.physical().iter().copied())
     }
 
     /// How often that has changed.
@@ -45,9 +73,42 @@ impl Runs {
         self.changes
     }
 
+    /// Makes a run of the first `bytes` of a memfd that a client sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`SealedMemory::take`].
+    pub fn supplied_run(&mut self, sent: OwnedFd, bytes: u64) -> Result<RunId, Error> {
+        let memory = SealedMemory::take(sent, bytes, Pages::Huge(HUGE_PAGE))?;
+        let start = memory.address().get();
+        // Nothing takes its pages away or puts others in their places any more.
+        let physical: io::Result<Vec<_>> = (0..memory.length() as u64)
+            .step_by(HUGE_PAGE as usize)
+            .map(|offset| self.map.translate(CpuAddr::new(start + offset)))
+            .collect();
+        let physical = physical.map_err(|_| Error::BadAddress)?;
+        Ok(self.add(Memory::Clients(memory, physical), bytes))
+    }
+
+    /// Keeps the first `bytes` of this memory as a run.
+    fn add(&mut self, memory: Memory, bytes: u64) -> RunId {
+        let mut segments = Vec::new();
+        let mut rest = bytes;
+        for start in memory.physical() {
+            let part = rest.min(HUGE_PAGE);
+            append(&mut segments, *start, part);
+            rest -= part;
+        }
+        self.last += 1;
+        self.changes += 1;
+        let id = RunId(self.last);
+        self.runs.insert(id, Run { memory, segments });
+        id
+    }
+
     /// The descriptor of a run's memory: what a client is given.
     pub fn fd(&self, run: RunId) -> Option<BorrowedFd<'_>> {
-        self.runs.get(&run).map(|run| run.pages.fd())
+        self.runs.get(&run).map(|run| run.memory.fd())
     }
 }
 
@@ -57,18 +118,7 @@ impl BufferRuns for Runs {
             return None;
         }
         let pages = HugePages::new("iommud-run", bytes, &self.map).ok()?;
-        let mut segments = Vec::new();
-        let mut rest = bytes;
-        for start in pages.physical() {
-            let part = rest.min(HUGE_PAGE);
-            append(&mut segments, *start, part);
-            rest -= part;
-        }
-        self.last += 1;
-        self.changes += 1;
-        let id = RunId(self.last);
-        self.runs.insert(id, Run { pages, segments });
-        Some(id)
+        Some(self.add(Memory::Own(pages), bytes))
     }
 
     fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {

@@ -132,7 +132,7 @@ impl SimPlatform {
     /// The descriptor of a run's memory: what a client is given. It is exactly as long as the run and
     /// sealed to stay so.
     pub fn run_fd(&self, run: RunId) -> Option<BorrowedFd<'_>> {
-        self.runs.get(&run).map(|run| run.memory.fd())
+        self.runs.get(&run).and_then(|run| run.memory.fd())
     }
 
     /// A run's memory, in its order, as a client sees it that has mapped it.
@@ -275,14 +275,26 @@ impl SimPlatform {
         if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) || bytes > room {
             return None;
         }
-        let memory = Arc::new(SharedMemory::new("iommud-run", bytes).ok()?);
+        let memory = SharedMemory::new("iommud-run", bytes).ok()?;
         let segments = take(&mut self.pages, bytes);
+        Some(self.add(memory, segments, bytes))
+    }
+
+    /// Makes a run of memory that a client or a driver supplies, in pages of its own.
+    pub fn supplied_run(&mut self, memory: SharedMemory) -> RunId {
+        let bytes = (memory.words().len() * size_of::<u64>()) as u64;
+        let segments = self.pages.take(bytes);
+        self.add(memory, segments, bytes)
+    }
+
+    fn add(&mut self, memory: SharedMemory, segments: Vec<Segment>, bytes: u64) -> RunId {
+        let memory = Arc::new(memory);
         self.memory.insert(&segments, &memory);
         let id = RunId(self.next_run);
         self.next_run += 1;
         self.runs.insert(id, Run { memory, segments, bytes });
         self.arena_changes += 1;
-        Some(id)
+        id
     }
 }
 
@@ -306,8 +318,10 @@ impl BufferRuns for SimPlatform {
         self.arena_changes += 1;
         self.memory.remove(&run.segments);
         self.pages.put_back(&run.segments);
-        // A client that has kept the descriptor sees this.
-        fill(run.memory.words(), POISON);
+        if run.memory.is_own() {
+            // A client that has kept the descriptor sees this.
+            fill(run.memory.words(), POISON);
+        }
     }
 
     fn segments(&self, run: RunId) -> &[Segment] {

@@ -8,12 +8,26 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Memory that other processes can share: a memfd of fixed length, mapped here for as long as this lives.
+use crate::platform::sealed::SealedMemory;
+
+/// Memory that other processes can share: a memfd of fixed length, mapped here for as long as this lives. Or a
+/// driver's.
 #[derive(Debug)]
 pub struct SharedMemory {
-    fd: OwnedFd,
     words: NonNull<AtomicU64>,
     length: usize,
+    object: Object,
+}
+
+/// What it is of.
+#[derive(Debug)]
+enum Object {
+    /// A memfd of the platform's own.
+    Own(OwnedFd),
+    /// A client's.
+    Clients(SealedMemory),
+    /// None: a driver in this process has it.
+    Drivers,
 }
 
 // SAFETY: the words are only ever reached as atomics, which any thread may do; the descriptor is `Send` and
@@ -38,24 +52,55 @@ impl SharedMemory {
         // as long as the mapping and sealed to stay so.
         let start = unsafe { mmap(ptr::null_mut(), size, access, MapFlags::SHARED, &fd, 0) }?;
         let words = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { fd, words, length: size / size_of::<AtomicU64>() })
+        Ok(Self { words, length: size / size_of::<AtomicU64>(), object: Object::Own(fd) })
+    }
+
+    /// The first `bytes` of a client's memory (a multiple of 4096, no more than there is).
+    pub fn of_client(memory: SealedMemory, bytes: u64) -> Self {
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX).min(memory.length());
+        let length = length / size_of::<AtomicU64>();
+        Self { words: memory.start().cast(), length, object: Object::Clients(memory) }
+    }
+
+    /// The memory of a driver in this process.
+    ///
+    /// # Safety
+    ///
+    /// It is `bytes` of memory, page-aligned, that are valid as long as this lives; no Rust object is in it, and it is
+    /// reached by volatile or atomic access alone.
+    pub unsafe fn of_driver(start: NonNull<u8>, bytes: usize) -> Self {
+        let length = bytes / size_of::<AtomicU64>();
+        Self { words: start.cast(), length, object: Object::Drivers }
+    }
+
+    /// Whether it is the platform's own, and not a client's or a driver's.
+    pub fn is_own(&self) -> bool {
+        matches!(self.object, Object::Own(_))
     }
 
     /// The memory as words, which other processes and simulated hardware may change at any time.
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping has this many words, is page-aligned, lives as long as `self`, and is never
-        // reached but through atomics; zeroes are valid ones.
+        // reached but through atomics (by a driver in this process volatile, as it reaches all that its device may
+        // write); any bytes are valid ones.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.length) }
     }
 
-    /// The descriptor, to be passed to a client.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// The descriptor, to be passed to a client, if there is one.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.object {
+            Object::Own(fd) => Some(fd.as_fd()),
+            Object::Clients(memory) => Some(memory.fd()),
+            Object::Drivers => None,
+        }
     }
 }
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
+        if !self.is_own() {
+            return;
+        }
         let bytes = self.length * size_of::<AtomicU64>();
         // SAFETY: the mapping was made in `new` with this start and length, and with `self` every borrow of
         // its words has ended.
@@ -73,11 +118,12 @@ mod tests {
     fn r5_the_length_is_sealed_and_other_mappings_see_the_same_words() {
         let memory = SharedMemory::new("test", 8192).unwrap();
         assert_eq!(memory.words().len(), 1024);
-        assert!(ftruncate(memory.fd(), 0).is_err());
-        assert!(ftruncate(memory.fd(), 1 << 20).is_err());
+        let fd = memory.fd().unwrap();
+        assert!(ftruncate(fd, 0).is_err());
+        assert!(ftruncate(fd, 1 << 20).is_err());
         memory.words()[1].store(7, Relaxed);
         let mut bytes = [0; 8];
-        rustix::io::pread(memory.fd(), &mut bytes, 8).unwrap();
+        rustix::io::pread(fd, &mut bytes, 8).unwrap();
         assert_eq!(u64::from_le_bytes(bytes), 7);
     }
 }

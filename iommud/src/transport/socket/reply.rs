@@ -46,7 +46,8 @@ impl Reply {
     fn send(self, errno: u32, payload: &[u8], descriptor: Option<BorrowedFd<'_>>) {
         let header = ReplyHeader { errno: U32::new(errno), reserved: U32::ZERO };
         // A client that is gone, or has no room for the answer, does without.
-        let _ = packet::send(&self.socket, &header, payload, descriptor, SendFlags::DONTWAIT);
+        let attached = descriptor.as_slice();
+        let _ = packet::send(&self.socket, &header, payload, attached, SendFlags::DONTWAIT);
     }
 }
 

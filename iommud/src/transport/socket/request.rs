@@ -29,6 +29,8 @@ pub enum Request {
         /// To be written.
         writable: bool,
     },
+    /// Take the memory that came with the packet.
+    Supply,
 }
 
 impl Request {
@@ -47,7 +49,7 @@ impl Request {
             return Err(Error::BadValue);
         }
         match kind {
-            Kind::Open | Kind::Derive if argument != 0 => Err(Error::BadValue),
+            Kind::Open | Kind::Derive | Kind::Supply if argument != 0 => Err(Error::BadValue),
             Kind::Open => String::from_utf8(payload).map(Self::Open).map_err(|_| Error::NoSuchPath),
             Kind::Derive => Ok(Self::Derive(payload)),
             Kind::Call => Ok(Self::Call { opcode: argument, payload }),
@@ -62,6 +64,8 @@ impl Request {
                 };
                 Ok(Self::Map { bytes: argument, writable })
             }
+            Kind::Supply if payload.is_empty() => Ok(Self::Supply),
+            Kind::Supply => Err(Error::BadValue),
         }
     }
 }
@@ -73,7 +77,12 @@ mod tests {
 
     fn parse(header: [u8; 16], payload: &[u8]) -> Result<Request, Error> {
         let header = RequestHeader::read_from_bytes(&header).unwrap();
-        Request::parse(&mut Packet { header, payload: payload.into(), descriptor: None })
+        Request::parse(&mut Packet {
+            header,
+            payload: payload.into(),
+            descriptor: None,
+            memory: None,
+        })
     }
 
     fn header(kind: u8, argument: u8) -> [u8; 16] {
@@ -89,12 +98,15 @@ mod tests {
         assert_eq!(parse(header(4, 9), &[]), Ok(Request::Read { offset: 9 }));
         assert_eq!(parse(header(5, 64), &[1]), Ok(Request::Map { bytes: 64, writable: true }));
         assert_eq!(parse(header(5, 64), &[0]), Ok(Request::Map { bytes: 64, writable: false }));
+        assert_eq!(parse(header(6, 0), &[]), Ok(Request::Supply));
     }
 
     #[test]
     fn r5_what_is_no_request_is_a_typed_error() {
         assert_eq!(parse(header(0, 0), &[]), Err(Error::UnknownCall));
-        assert_eq!(parse(header(6, 0), &[]), Err(Error::UnknownCall));
+        assert_eq!(parse(header(7, 0), &[]), Err(Error::UnknownCall));
+        assert_eq!(parse(header(6, 1), &[]), Err(Error::BadValue));
+        assert_eq!(parse(header(6, 0), &[0]), Err(Error::BadValue));
         assert_eq!(parse([0xff; 16], &[0xff]), Err(Error::UnknownCall));
         let mut reserved = header(1, 0);
         reserved[7] = 1;

@@ -14,6 +14,7 @@ use super::reply::{NewHandle, Reply};
 use super::request::Request;
 use super::server::{Server, Waiting};
 use super::simulated;
+use crate::platform::sealed::is_taken;
 
 /// What a request led to.
 enum Served {
@@ -37,8 +38,9 @@ impl<P: Host> Server<P> {
         if let Err(error) = self.accounts.add_request(holder) {
             return reply.refuse(error);
         }
-        let served =
-            Request::parse(&mut packet).and_then(|request| self.act(object, holder, request));
+        let memory = packet.memory.take();
+        let served = Request::parse(&mut packet)
+            .and_then(|request| self.act(object, holder, request, memory));
         if let Ok(Served::Later(request, handle)) = served {
             self.waiting.insert(request, Waiting { reply, holder, handle });
             return;
@@ -53,7 +55,13 @@ impl<P: Host> Server<P> {
         }
     }
 
-    fn act(&mut self, object: Object, holder: Holder, request: Request) -> Result<Served, Error> {
+    fn act(
+        &mut self,
+        object: Object,
+        holder: Holder,
+        request: Request,
+        memory: Option<OwnedFd>,
+    ) -> Result<Served, Error> {
         match request {
             Request::Open(path) => {
                 self.new_handle(holder, |service| open_path(service, object, &path))
@@ -74,6 +82,30 @@ impl<P: Host> Server<P> {
                 let handle = object.handle().ok_or(Error::WrongHandleKind)?;
                 let grant = self.service.grant(handle, 0, bytes, writable)?;
                 self.memory(grant).map(Served::Memory)
+            }
+            Request::Supply => {
+                let handle = object.handle().ok_or(Error::WrongHandleKind)?;
+                self.supply(handle, memory)
+            }
+        }
+    }
+
+    /// Gives a handle that waits for it the memory that came with the packet.
+    fn supply(&mut self, handle: HandleId, sent: Option<OwnedFd>) -> Result<Served, Error> {
+        let awaited = self.service.awaited(handle)?;
+        if awaited.address != 0 {
+            return Err(Error::OutOfBuffer);
+        }
+        let sent = sent.ok_or(Error::NotMemory)?;
+        let run = self.service.platform_mut().supplied_run(sent, awaited.bytes)?;
+        match self.service.supply(handle, run) {
+            Ok(Outcome::Done(())) => Ok(Served::Payload(Vec::new())),
+            Ok(Outcome::Pending(request)) => Ok(Served::Later(request, None)),
+            Err((error, is_out_of_reach)) => {
+                if is_out_of_reach {
+                    self.service.platform_mut().free_run(run);
+                }
+                Err(error)
             }
         }
     }
@@ -124,6 +156,10 @@ impl<P: Host> Server<P> {
     fn memory(&self, grant: Grant) -> Result<OwnedFd, Error> {
         let memory = self.service.platform().run_fd(grant.run).ok_or(Error::BadHandle)?;
         if grant.writable {
+            if is_taken(memory) {
+                // Whoever registered it has it mapped already, and nobody else will.
+                return Err(Error::NotPermitted);
+            }
             return memory.try_clone_to_owned().map_err(|_| Error::QuotaExceeded);
         }
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());

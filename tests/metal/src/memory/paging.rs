@@ -11,6 +11,7 @@ use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
     FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
+    Translate,
 };
 use x86_64::{PhysAddr as Physical, VirtAddr};
 
@@ -83,6 +84,12 @@ impl Window {
             }
         }
         self.pages.give_back(first..first + count + 1);
+    }
+
+    /// Where in physical memory what the CPU sees here is, if anything is.
+    pub fn translate(&mut self, address: NonNull<u8>) -> Option<PhysAddr> {
+        let address = VirtAddr::from_ptr(address.as_ptr());
+        self.table().translate_addr(address).map(|found| PhysAddr::new(found.as_u64()))
     }
 
     fn table(&mut self) -> OffsetPageTable<'_> {

@@ -11,7 +11,7 @@ use iommu_engine::platform::{
     RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
 use iommu_service::in_process::RunMemory;
-use thiserror::Error;
+use libdma::Error;
 use x86_64::instructions::random::RdRand;
 
 use super::acpi::Acpi;
@@ -52,7 +52,7 @@ impl fmt::Display for InUse {
 }
 
 /// The machine lacks what the guest stands on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MachineError {
     /// The firmware's tables cannot be read, or do not tell where the power-management timer is.
     #[error("the firmware does not tell where the power-management timer is")]
@@ -243,5 +243,9 @@ impl Platform for Metal {
 unsafe impl RunMemory for Metal {
     fn run_memory(&self, run: RunId) -> Option<NonNull<u8>> {
         self.run_pointer(run)
+    }
+
+    unsafe fn adopt(&mut self, memory: NonNull<u8>, bytes: u64) -> Result<RunId, Error> {
+        self.runs.adopt(memory, bytes).ok_or(Error::NotOwnMemory)
     }
 }

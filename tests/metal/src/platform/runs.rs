@@ -31,8 +31,19 @@ pub struct Runs {
 #[derive(Debug)]
 struct Run {
     segments: Vec<Segment>,
-    view: View,
+    memory: Memory,
 }
+
+#[derive(Debug)]
+enum Memory {
+    /// Of the range, in the window.
+    Own(View),
+    /// A driver's, which stays where it is.
+    Drivers(NonNull<u8>),
+}
+
+// SAFETY: the guest has one thread.
+unsafe impl Send for Memory {}
 
 impl Runs {
     /// The buffers of this range, none yet.
@@ -61,7 +72,33 @@ impl Runs {
 
     /// Where the CPU sees a buffer.
     pub fn pointer(&self, run: RunId) -> Option<NonNull<u8>> {
-        self.runs.get(&run).map(|run| run.view.pointer())
+        self.runs.get(&run).map(|run| match &run.memory {
+            Memory::Own(view) => view.pointer(),
+            Memory::Drivers(start) => *start,
+        })
+    }
+
+    /// Makes a buffer of a driver's memory, wherever it is. `None` if some of it is nowhere.
+    pub fn adopt(&mut self, start: NonNull<u8>, bytes: u64) -> Option<RunId> {
+        let mut segments: Vec<Segment> = Vec::new();
+        for offset in (0..bytes).step_by(PAGE_SIZE as usize) {
+            let address = usize::try_from(offset).ok()?;
+            let page = self.window.translate(start.map_addr(|it| it.saturating_add(address)))?;
+            match segments.last_mut() {
+                Some(last) if last.start.checked_add(last.bytes) == Some(page) => {
+                    last.bytes += PAGE_SIZE;
+                }
+                _ => segments.push(Segment { start: page, bytes: PAGE_SIZE }),
+            }
+        }
+        Some(self.insert(segments, Memory::Drivers(start)))
+    }
+
+    fn insert(&mut self, segments: Vec<Segment>, memory: Memory) -> RunId {
+        let run = RunId(self.made);
+        self.made += 1;
+        self.runs.insert(run, Run { segments, memory });
+        run
     }
 
     /// Takes the memory for `count` pages, in pieces.
@@ -94,10 +131,7 @@ impl Runs {
         };
         // SAFETY: the view is `bytes` of mapped memory that nobody else sees yet.
         unsafe { view.pointer().write_bytes(0, view.bytes()) };
-        let run = RunId(self.made);
-        self.made += 1;
-        self.runs.insert(run, Run { segments, view });
-        Some(run)
+        Some(self.insert(segments, Memory::Own(view)))
     }
 
     fn give_back(&mut self, segments: &[Segment]) {
@@ -130,11 +164,13 @@ impl BufferRuns for Runs {
     }
 
     fn free_run(&mut self, run: RunId) {
-        let Some(Run { segments, view }) = self.runs.remove(&run) else {
+        let Some(Run { segments, memory }) = self.runs.remove(&run) else {
             panic!("{run:?} is freed, which does not exist");
         };
-        self.window.unmap(view);
-        self.give_back(&segments);
+        if let Memory::Own(view) = memory {
+            self.window.unmap(view);
+            self.give_back(&segments);
+        }
     }
 
     fn segments(&self, run: RunId) -> &[Segment] {

@@ -10,7 +10,7 @@ use libdma::protocol::call::{
 use libdma::protocol::derive::Allocate;
 use libdma::protocol::fault::{FaultRecord, FaultsHeader, Reason, Tried};
 use libdma::protocol::{Error, MAX_BATCH, VERSION, path, sim};
-use libdma::transport::{Mapping, RawHandle, Transport};
+use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -214,6 +214,14 @@ unsafe impl Transport for Daemon {
         }
         let memory = NonNull::new(memory.cast_mut().cast()).ok_or(Error::BadAddress)?;
         Ok(Mapping { memory, length: bytes })
+    }
+
+    fn place(&self, _: &Supply) -> Result<u64, Error> {
+        Err(Error::NotMemory)
+    }
+
+    unsafe fn supply(&self, _: RawHandle, _: &Supply) -> Result<(), NotSupplied> {
+        Err(Error::WrongHandleKind.into())
     }
 
     unsafe fn unmap(&self, _: Mapping) {}

@@ -1,13 +1,12 @@
-//! Memory that edud has already, made a buffer; and what is refused when it is asked for.
+//! What iommud must refuse on Redox.
 
 use core::ptr::{NonNull, null_mut};
-use std::io::Write;
 
 use dma_types::PAGE_SIZE;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::protocol::derive::{Allocate, Copy, Kind, Register};
-use libdma::{Access, Buffer, Device, Handle, register};
+use libdma::{Buffer, Device, Handle};
 use libredox::Fd;
 use libredox::call::{self, MmapArgs, dup};
 use libredox::error::Result as SystemResult;
@@ -16,16 +15,9 @@ use syscall::flag::{ADDRSPACE_OP_MMAP, ADDRSPACE_OP_TRANSFER};
 use syscall::{CallFlags, MapFlags};
 use zerocopy::little_endian::{U32, U64};
 
-use super::driver::Driver;
-use super::error::Error;
-use super::run::Outcome;
-use crate::edu::Direction;
+use super::{BYTES, PAGE, Refusal};
+use crate::daemon::error::Error;
 
-const PAGE: usize = PAGE_SIZE as usize;
-/// Two pages: the device reads the first and writes the second.
-const BYTES: usize = 2 * PAGE;
-/// How much of a page a transfer moves: as much as the device takes.
-const MOVED: usize = PAGE - 8;
 /// Where the registers of the processors' interrupt controllers are on every PC: memory that is nobody's.
 const NOT_RAM: usize = 0xfee0_0000;
 /// Where objects have what is put into them here.
@@ -37,48 +29,13 @@ unsafe extern "C" {
     safe fn redox_cur_thrfd_v0() -> usize;
 }
 
-/// Has the device read and write registered memory, then sends iommud what it must refuse, and says how that went.
-///
-/// # Errors
-///
-/// [`Error::Corrupt`], [`Error::OtherRefusal`]; [`Error::Iommud`], [`Error::Device`], [`Error::System`].
-pub fn run(driver: &mut Driver, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let memory = anonymous().map_err(system)?;
-    for index in 0..BYTES {
-        // SAFETY: it was mapped just now, of this length and for writing, and nobody else has it.
-        unsafe { memory.cast::<u8>().add(index).write_volatile(pattern(index)) };
-    }
-    let device = driver.device().clone();
-    // SAFETY: as above, and it is not used any more.
-    let buffer =
-        unsafe { register::register(&device, memory, Some(Access::ReadWrite), "edud registered") }?;
-    check(&buffer, 0, 0)?;
-    let start = buffer.iova().ok_or(libdma::Error::NotMapped)?;
-    let second = start.checked_add(PAGE_SIZE).ok_or(libdma::Error::Overflow)?;
-    driver.transfer(Direction::ToDevice, start, MOVED)?;
-    driver.transfer(Direction::FromDevice, second, MOVED)?;
-    check(&buffer, PAGE, 0)?;
-    let place = buffer.cpu_address();
-    writeln!(out, "registered memory at CPU {place}, I/O {start}: read and written by the device")?;
-
-    let mut outcome = Outcome::Well;
-    for (what, expected, answer) in refusals(&device, &buffer).map_err(system)? {
-        match answer {
-            Err(error) if error == expected => writeln!(out, "{what}: refused: {error}")?,
-            Err(error) => return Err(Error::OtherRefusal { what, error }),
-            Ok(()) => {
-                writeln!(out, "{what}: NOT REFUSED")?;
-                outcome = Outcome::WentThrough;
-            }
-        }
-    }
-    check(&buffer, PAGE, 0)?;
-    Ok(outcome)
+/// What is sent, what iommud is to answer, and what it does.
+pub(super) fn refusals(device: &Device, buffer: &Buffer) -> Result<Vec<Refusal>, Error> {
+    all(device, buffer)
+        .map_err(|error| Error::system("cannot make memory to register")(error.into()))
 }
 
-type Refusal = (&'static str, libdma::Error, Result<(), libdma::Error>);
-
-fn refusals(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {
+fn all(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {
     let clock = Fd::open("/scheme/time/4", O_RDWR | O_CLOEXEC, 0)?;
     let registers = Fd::open("/scheme/memory/physical@uc", O_RDWR | O_CLOEXEC, 0)?;
     let plain = Fd::open("/scheme/memory/zeroed@wb", O_RDWR | O_CLOEXEC, 0)?;
@@ -194,11 +151,6 @@ fn object_of_registers(registers: &Fd) -> SystemResult<Fd> {
     Ok(object)
 }
 
-/// Plain memory of this process.
-fn anonymous() -> SystemResult<NonNull<[u8]>> {
-    map(&Fd::open("/scheme/memory/zeroed@wb", O_RDWR | O_CLOEXEC, 0)?, MAP_PRIVATE, 0)
-}
-
 fn map(source: &Fd, sharing: u32, offset: usize) -> SystemResult<NonNull<[u8]>> {
     map_number(source.raw(), sharing, offset)
 }
@@ -216,30 +168,4 @@ fn map_number(source: usize, sharing: u32, offset: usize) -> SystemResult<NonNul
     let start = unsafe { call::mmap(arguments) }?;
     let start = NonNull::new(start.cast()).ok_or(libredox::error::Error::new(syscall::EFAULT))?;
     Ok(NonNull::slice_from_raw_parts(start, BYTES))
-}
-
-/// A byte that differs between the pages.
-fn pattern(index: usize) -> u8 {
-    (index.wrapping_mul(7) ^ (index / PAGE).wrapping_mul(0x55)) as u8
-}
-
-/// Checks that a page of the buffer has what is told.
-fn check(buffer: &Buffer, at: usize, pattern_from: usize) -> Result<(), Error> {
-    let mut found = [0; MOVED];
-    buffer.read(at, &mut found)?;
-    let wrong =
-        found.iter().enumerate().find(|(index, byte)| **byte != pattern(pattern_from + index));
-    match wrong {
-        None => Ok(()),
-        Some((index, byte)) => Err(Error::Corrupt {
-            index: at + index,
-            iova: buffer.iova().unwrap_or_default(),
-            expected: pattern(pattern_from + index).into(),
-            found: (*byte).into(),
-        }),
-    }
-}
-
-fn system(error: libredox::error::Error) -> Error {
-    Error::system("cannot make memory to register")(error.into())
 }

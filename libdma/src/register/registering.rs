@@ -1,0 +1,105 @@
+//! From memory to a buffer.
+
+use dma_types::{Access, PAGE_SIZE};
+use thiserror::Error as ThisError;
+use zerocopy::little_endian::{U32, U64};
+
+use super::ForeignMemory;
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::handle::Handle;
+use crate::protocol::Error;
+use crate::protocol::call::{Hello, Opcode, Welcome, access_code};
+use crate::protocol::derive::{self, Allocate, Register};
+use crate::transport::NotSupplied;
+use crate::unmapped::UnmappedBuffer;
+
+/// Why memory was not registered, and the memory.
+#[derive(Debug, ThisError)]
+#[error("{error}")]
+pub struct NotRegistered {
+    /// Why.
+    #[source]
+    pub error: Error,
+    /// The memory, with what is in it. `None` if it is lost: a device may reach it still, or something else came to be
+    /// where it was.
+    pub memory: Option<ForeignMemory>,
+}
+
+impl From<NotRegistered> for Error {
+    fn from(refused: NotRegistered) -> Self {
+        refused.error
+    }
+}
+
+impl Device {
+    /// Makes a buffer of memory that this process has, mapped for the device as a whole if `access` says how. Without,
+    /// pieces of it are mapped by [`map`](Self::map). `label` is what reports call it.
+    ///
+    /// It is what Linux's `dma_map_single` and `dma_map_sg` are given memory of the caller's for: on Linux pinning it
+    /// (`pin_user_pages`) and mapping it is one, here the memory is handed over once and mapped as often as needed.
+    ///
+    /// The memory is iommud's from then on. When the buffer is dropped, it is gone from this process: what is to be
+    /// kept is copied out before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] above [`MAX_REGISTER_BYTES`](derive::MAX_REGISTER_BYTES), [`Error::NotOwnMemory`] for memory
+    /// that is not plain, [`Error::MayMove`] for pages that the system may move, [`Error::OutOfBuffer`] if some of it is
+    /// not mapped, [`Error::NotMemory`] if this transport cannot be given such memory, [`Error::NotContiguous`] for
+    /// several pieces as one mapping without an IOMMU, and those of [`Device::allocate`].
+    pub fn register(
+        &self,
+        memory: ForeignMemory,
+        access: Option<Access>,
+        label: &str,
+    ) -> Result<Buffer, NotRegistered> {
+        match self.supply(&memory, access, label) {
+            Ok(handle) => {
+                let memory = memory.into_mapping();
+                match UnmappedBuffer::greeted(handle, self.session().clone()) {
+                    // SAFETY: it is the memory of this buffer, and the buffer's to unmap.
+                    Ok(buffer) => Ok(unsafe { Buffer::from_parts(buffer, memory) }),
+                    Err(error) => {
+                        // SAFETY: the transport was supplied with it, and nobody has it any more.
+                        unsafe { self.handle().transport().unmap(memory) };
+                        Err(NotRegistered { error, memory: None })
+                    }
+                }
+            }
+            Err(NotSupplied { error, is_gone: false }) => {
+                Err(NotRegistered { error, memory: Some(memory) })
+            }
+            Err(NotSupplied { error, is_gone: true }) => {
+                memory.forget();
+                Err(NotRegistered { error, memory: None })
+            }
+        }
+    }
+
+    /// Sends the memory to a handle that waits for it, and is a buffer's then.
+    fn supply(
+        &self,
+        memory: &ForeignMemory,
+        access: Option<Access>,
+        label: &str,
+    ) -> Result<Handle, NotSupplied> {
+        let supply = memory.supply();
+        let transport = self.handle().transport();
+        let request = Register {
+            kind: U32::new(derive::Kind::Register as u32),
+            access: U32::new(access.map_or(0, access_code)),
+            bytes: U64::new(supply.bytes as u64),
+            align: U64::new(PAGE_SIZE),
+            limit: U64::new(self.limit().get()),
+            address: U64::new(transport.place(&supply)?),
+            label: Allocate::label(label),
+        };
+        let handle = self.handle().derive(&request)?;
+        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        // SAFETY: the memory is as whoever made the `ForeignMemory` promised, and is used from now on only through the
+        // buffer.
+        unsafe { transport.supply(handle.raw(), &supply) }?;
+        Ok(handle)
+    }
+}
