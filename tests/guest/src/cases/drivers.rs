@@ -4,7 +4,7 @@ use agent::signal::Signal;
 
 use crate::devices::{self, Function};
 use crate::failure::{Failure, Outcome, require};
-use crate::programs::{Program, start_iommud};
+use crate::programs::{Program, run, start_iommud};
 use crate::reports::{self, Mapping};
 use crate::traces::Traces;
 use crate::unit::Unit;
@@ -42,6 +42,46 @@ pub(super) fn both_at_once() -> Outcome {
     one.go_on()?;
     other.go_on()?;
     before.wait_for_return()
+}
+
+/// What edud sends that iommud or, where it is iommud's seal, Linux must refuse.
+const REFUSED: [&str; 15] = [
+    "a device file",
+    "physical memory",
+    "a file",
+    "a memfd that is not sealed",
+    "a memfd that can be cut short",
+    "a memfd that may only be read",
+    "memory for a device's handle",
+    "memory for a buffer that has some",
+    "a memfd of nothing",
+    "a memfd with more",
+    "pages that Linux may move",
+    "the same memory twice",
+    "a hole in registered memory",
+    "pages of registered memory removed",
+    "registered memory cut short",
+];
+
+pub(super) fn registered() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let [edu, _] = devices::both_edus()?;
+    register(&edu)?;
+    before.wait_for_return()
+}
+
+/// Has a driver register memory of its own.
+pub(super) fn register(edu: &Function) -> Outcome {
+    let end = run("edud", &["--device", &edu.name(), "--registered"])?.expect(0)?;
+    let line = end.line("registered memory at ")?;
+    require!(line.ends_with("read and written by the device"), "it said {line:?}");
+    end.line("pieces of registered memory, mapped in one call: read and written")?;
+    for what in REFUSED {
+        let line = end.line(&format!("{what}: "))?;
+        require!(line.starts_with(&format!("{what}: refused: ")), "it said {line:?}");
+    }
+    Ok(())
 }
 
 /// A driver that moves data to its device and back, in three rounds.

@@ -32,6 +32,7 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("data_goes_through_translation_and_back", drivers::first_device),
     Spec::new("data_goes_through_translation_for_the_second_device", drivers::second_device),
     Spec::new("two_drivers_work_at_once_and_apart", drivers::both_at_once),
+    Spec::new("a_driver_registers_memory_of_its_own", drivers::registered),
     Spec::new("r1_a_device_nobody_holds_reaches_nothing", blocked::r1_without_a_domain),
     Spec::new("r1_a_device_set_free_reaches_nothing", blocked::r1_after_its_driver),
     Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read),

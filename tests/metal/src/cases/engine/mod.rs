@@ -37,8 +37,8 @@ use self::group::{
     devices_that_cannot_be_kept_apart_are_confined_as_one,
 };
 use self::moving::{
-    a_large_page_is_walked, data_moves_both_ways_through_an_io_address,
-    interrupts_of_a_device_that_is_held_arrive,
+    a_drivers_own_memory_is_registered, a_large_page_is_walked,
+    data_moves_both_ways_through_an_io_address, interrupts_of_a_device_that_is_held_arrive,
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
 use self::starting::{
@@ -64,6 +64,7 @@ pub const SUITE: Suite = Suite {
         data_moves_both_ways_through_an_io_address,
         pages_that_are_scattered_are_contiguous_for_the_device,
         a_large_page_is_walked,
+        a_drivers_own_memory_is_registered,
         interrupts_of_a_device_that_is_held_arrive,
         r1_a_device_that_nobody_holds_reaches_nothing,
         r1_a_read_outside_is_blocked_and_reported,

@@ -1,8 +1,13 @@
 //! What is mapped arrives, at an address that is not the physical one.
 
+use alloc::alloc::alloc_zeroed;
 use alloc::vec;
+use core::alloc::Layout;
+use core::ptr::NonNull;
 
 use dma_types::Access;
+use iommu_engine::fault::Tried;
+use libdma::{Error, ForeignMemory, MapRequest};
 
 use super::rig::{Rig, with_service};
 use crate::cpu::apic::Apic;
@@ -53,6 +58,50 @@ pub(super) fn a_large_page_is_walked(context: &mut Context) -> Outcome {
         there_and_back(rig, &buffer, 0x12_3456, &buffer, (2 << 20) - 1000, 1000)?;
         rig.expect_no_fault()
     })
+}
+
+/// Memory of the driver's own, as a whole and in pieces.
+pub(super) fn a_drivers_own_memory_is_registered(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let memory = foreign(3)?;
+        let place = memory.cpu_address();
+        let buffer = device.register(memory, Some(Access::ReadWrite), "registered");
+        let buffer = buffer.map_err(Error::from)?;
+        require!(buffer.cpu_address() == place, "it has moved from {place}");
+        // Across a border between pages.
+        there_and_back(rig, &buffer, 4096 - 100, &buffer, 8192 - 100, 200)?;
+        let pieces = device.register(foreign(2)?, None, "pieces").map_err(Error::from)?;
+        let piece = |page: u64, access| MapRequest {
+            buffer: &pieces,
+            offset: page * 4096,
+            bytes: 4096,
+            access,
+        };
+        let mapped = device.map(&[piece(1, Access::Read), piece(0, Access::Write)])?;
+        pieces.write(4096, b"of the second page")?;
+        rig.transfer(Direction::ToDevice, mapped[0].iova.get(), 18)?;
+        rig.transfer(Direction::FromDevice, mapped[1].iova.get(), 18)?;
+        let mut found = [0; 18];
+        pieces.read(0, &mut found)?;
+        require!(&found == b"of the second page", "the first page has {found:?}");
+        device.unmap(&mapped)?;
+        rig.expect_no_fault()?;
+        let iova = buffer.iova().unwrap_or_default().get();
+        drop(buffer);
+        rig.transfer(Direction::FromDevice, iova, 8)?;
+        rig.expect_fault(iova, Tried::Write)
+    })
+}
+
+/// Memory that nobody else will ever use.
+fn foreign(pages: usize) -> Outcome<ForeignMemory> {
+    let bytes = pages * 4096;
+    let layout = Layout::from_size_align(bytes, 4096).map_err(|_| Error::BadAlignment)?;
+    // SAFETY: it has a size.
+    let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Error::OutOfMemory)?;
+    // SAFETY: it was allocated just now and is never given back.
+    Ok(unsafe { ForeignMemory::from_range(NonNull::slice_from_raw_parts(start, bytes)) }?)
 }
 
 /// Interrupts by message are writes too, to an address that nobody maps.
