@@ -94,6 +94,11 @@ impl Buffer {
         self.buffer.handle()
     }
 
+    /// The session of the device that it is of.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        self.buffer.session()
+    }
+
     /// Copies bytes out, from `offset` on.
     ///
     /// # Errors

@@ -12,6 +12,12 @@ pub trait Direction: sealed::Sealed + Send + Sync + 'static {
     const ACCESS: Access;
 }
 
+/// The device reads: [`ToDevice`] and [`Bidirectional`].
+pub trait DeviceReads: Direction {}
+
+/// The device writes: [`FromDevice`] and [`Bidirectional`].
+pub trait DeviceWrites: Direction {}
+
 /// The device reads what the CPU wrote: Linux's `DMA_TO_DEVICE`.
 #[derive(Clone, Copy, Debug)]
 pub enum ToDevice {}
@@ -27,6 +33,11 @@ pub enum Bidirectional {}
 impl sealed::Sealed for ToDevice {}
 impl sealed::Sealed for FromDevice {}
 impl sealed::Sealed for Bidirectional {}
+
+impl DeviceReads for ToDevice {}
+impl DeviceReads for Bidirectional {}
+impl DeviceWrites for FromDevice {}
+impl DeviceWrites for Bidirectional {}
 
 impl Direction for ToDevice {
     const ACCESS: Access = Access::Read;

@@ -14,8 +14,11 @@
 //! | [`io_address`] | [`IoAddress`]: an I/O address that knows which device it is of |
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
+//! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
 //! | [`register`] | [`ForeignMemory`]: memory that the driver has already, made a buffer |
+//! | [`scatter`] | [`ScatterList`]: memory in pieces that is one transfer |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
+//! | [`stream`] | [`Stream`]: memory that CPU and device take turns with |
 //! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
@@ -39,6 +42,7 @@ pub mod attributes;
 pub mod buffer;
 pub mod check;
 pub mod coherent;
+mod copy;
 pub mod device;
 pub mod direction;
 #[cfg(all(
@@ -54,10 +58,13 @@ pub mod handle;
 pub mod io_address;
 pub mod limits;
 pub mod mapping;
+pub mod pool;
 pub mod protocol;
 pub mod register;
+pub mod scatter;
 mod session;
 pub mod share;
+pub mod stream;
 pub mod transport;
 pub mod unmapped;
 mod window;
@@ -81,7 +88,10 @@ pub use handle::Handle;
 pub use io_address::{IoAddress, WrongDevice};
 pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
+pub use pool::{Pool, PoolBlock};
 pub use protocol::Error;
 pub use register::{ForeignMemory, NotRegistered};
+pub use scatter::ScatterList;
 pub use share::{Attachment, SharedBuffer};
+pub use stream::{Stream, StreamBuffer};
 pub use unmapped::UnmappedBuffer;

@@ -114,6 +114,11 @@ impl Limits {
     pub const fn segment_boundary(self) -> u64 {
         self.boundary
     }
+
+    /// The longest piece of memory that is one segment if it is aligned to its length rounded up to a power of two.
+    pub(crate) const fn longest_single(self) -> u64 {
+        if self.boundary < self.max_segment { self.boundary } else { self.max_segment }
+    }
 }
 
 /// The highest address of so many bits.

@@ -53,6 +53,11 @@ impl UnmappedBuffer {
         usize::try_from(self.info.bytes.get()).map_err(|_| Error::TooLarge)
     }
 
+    /// The session of the device that it is of.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// Its number, by which iommud and its reports know it.
     pub fn id(&self) -> u64 {
         self.info.buffer.get()
@@ -84,10 +89,6 @@ impl UnmappedBuffer {
     /// How CPUs that map it cache it: what was asked for, or write-back where that was not to be had.
     pub fn cache_type(&self) -> CacheType {
         call::cache_from_code(self.info.cache.get()).unwrap_or_default()
-    }
-
-    pub(crate) fn session(&self) -> &Session {
-        &self.session
     }
 
     /// Its handle, to pass to another process.

@@ -9,7 +9,7 @@ use iommu_engine::platform::{ContiguityError, Platform, RunId};
 use iommu_engine::policy::Quotas;
 use libdma::Error;
 use libdma::protocol::call::{access_from_code, cache_from_code};
-use libdma::protocol::{Rights, derive};
+use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
 
 use crate::error::to_client;
 use crate::handle::{Handle, HandleId, Object};
@@ -17,10 +17,6 @@ use crate::pending::Outcome;
 use crate::records::BufferRecord;
 use crate::service::Service;
 use crate::session::{Buffer, BufferId, SessionId};
-
-/// The longest buffer that one request may ask for: 1 GiB, more than any device's rings and pools, and
-/// little enough that a mistaken size is an answer and not the end of the machine's memory.
-pub const MAX_BUFFER_BYTES: u64 = 1 << 30;
 
 /// The right to map a part of a buffer, for the transport to turn into memory of the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

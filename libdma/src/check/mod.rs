@@ -21,9 +21,12 @@ mod tests;
 mod thing;
 
 pub use note::leaks;
-pub(crate) use note::{Note, Space, Tag, denied, device_dropped, dropped, given_back, made, raw};
+pub(crate) use note::{
+    Note, Space, Tag, blocks, denied, device_dropped, dropped, given_back, made, raw,
+};
 pub use place::Place;
 pub use report::{Act, Found, Life, Report};
 pub use sink::on_report;
+pub(crate) use switch::run;
 pub use switch::{is_on, turn_off, turn_on};
 pub use thing::{Kind, Thing};

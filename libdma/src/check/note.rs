@@ -100,10 +100,53 @@ pub(crate) fn denied(space: Space, fault: &Fault) {
     }
 }
 
+/// Forgets everything.
+pub(super) fn forget() {
+    REGISTRY.lock().forget();
+}
+
 /// Reports everything that lives, of every device; how many there are. At a driver's end, when it believes that it has
 /// given everything back, this finds what it forgot ([`core::mem::forget`]) or left to the device.
 pub fn leaks() -> usize {
     tell(|registry| registry.leaks(Found::Asked, |_| true))
+}
+
+/// What pools tell, which ask first whether the checker is on. Blocks are known by their I/O addresses.
+pub(crate) mod blocks {
+    use super::*;
+
+    /// A block was given out.
+    #[cold]
+    pub(crate) fn given_out(note: &Note<'_>, at: Place) {
+        REGISTRY.lock().made(note, at, false);
+    }
+
+    /// A block was given back: where, if anybody said so.
+    #[cold]
+    pub(crate) fn given_back(space: Space, iova: Iova, at: Option<Place>) {
+        let mut registry = REGISTRY.lock();
+        if let Some(tag) = registry.find(space, Kind::Block, iova, |_| true) {
+            registry.gone(tag, at);
+        }
+    }
+
+    /// A block was not taken back, because it was no block, or free, or somebody's.
+    #[cold]
+    pub(crate) fn refused(space: Space, iova: Iova, at: Place) {
+        tell(|registry| registry.refused(space, Kind::Block, iova, at));
+    }
+
+    /// A block was written between being given back and being given out again: at this offset is this.
+    #[cold]
+    pub(crate) fn written(space: Space, iova: Iova, found: (u64, u8), again: Place) {
+        tell(|registry| registry.written(space, iova, found, again));
+    }
+
+    /// A pool ends: what it gave out and is not given back, is a leak.
+    #[cold]
+    pub(crate) fn pool_dropped(space: Space, is_its: impl Fn(Iova) -> bool) {
+        tell(|registry| registry.pool_dropped(space, is_its));
+    }
 }
 
 /// What the raw layer tells: memory that is known by its I/O address alone, so that a driver can be wrong about it.

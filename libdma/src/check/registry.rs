@@ -148,6 +148,49 @@ impl Registry {
         alloc::vec![report]
     }
 
+    /// Something was not taken back by its address, where it cannot be: what is wrong about it.
+    pub(super) fn refused(&self, space: Space, kind: Kind, iova: Iova, at: Place) -> Vec<Report> {
+        match self.find(space, kind, iova, |_| true) {
+            Some(tag) => {
+                let held = |thing: &Thing| Report::Held { thing: thing.clone(), at };
+                self.thing(tag).map(held).into_iter().collect()
+            }
+            None => self.not_there(space, kind, iova, Act::GiveBack, at),
+        }
+    }
+
+    /// A free block was written: what it was before.
+    pub(super) fn written(
+        &self,
+        space: Space,
+        iova: Iova,
+        (offset, value): (u64, u8),
+        again: Place,
+    ) -> Option<Report> {
+        let (thing, freed) = self.last_gone(space, Kind::Block, iova)?;
+        Some(Report::WriteAfterFree { thing: thing.clone(), freed, offset, value, again })
+    }
+
+    /// What is given out of a pool that ends: `is_its` says which addresses are its own. They are told once.
+    pub(super) fn pool_dropped(
+        &mut self,
+        space: Space,
+        is_its: impl Fn(Iova) -> bool,
+    ) -> Vec<Report> {
+        let is_out = |live: &Live| {
+            let Thing { kind, iova, .. } = live.thing;
+            live.space == space && kind == Kind::Block && iova.is_some_and(&is_its)
+        };
+        self.end(Found::PoolDropped, is_out)
+    }
+
+    /// Forgets everything.
+    pub(super) fn forget(&mut self) {
+        self.live.clear();
+        self.by_address.clear();
+        self.gone.clear();
+    }
+
     /// What of this kind has this range in it, and where in it the range starts.
     fn around(&self, space: Space, kind: Kind, iova: Iova) -> Option<u64> {
         let before = (space.number, 0, 0)..=(space.number, iova.get(), u64::MAX);
@@ -202,14 +245,15 @@ impl Registry {
     /// What is mapped raw in an address space whose device was dropped. It is forgotten: it ends with the device.
     pub(super) fn stranded(&mut self, space: Space) -> Vec<Report> {
         let is_stranded = |live: &Live| live.space == space && live.thing.kind == Kind::Raw;
-        let leaks = self.leaks(Found::DeviceDropped, is_stranded);
-        let numbers: Vec<u64> = self
-            .live
-            .iter()
-            .filter(|(_, live)| is_stranded(live))
-            .map(|(&number, _)| number)
-            .collect();
-        for number in numbers {
+        self.end(Found::DeviceDropped, is_stranded)
+    }
+
+    /// What lives and is `wanted`, and is forgotten to live, so that it is told once.
+    fn end(&mut self, found: Found, wanted: impl Fn(&Live) -> bool) -> Vec<Report> {
+        let leaks = self.leaks(found, &wanted);
+        let ended: Vec<u64> =
+            self.live.iter().filter_map(|(&number, live)| wanted(live).then_some(number)).collect();
+        for number in ended {
             self.gone(Tag(number), None);
         }
         leaks

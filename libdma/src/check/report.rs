@@ -64,6 +64,13 @@ pub enum Report {
         /// Where.
         at: Place,
     },
+    /// It was to be taken from the device, to which it was not left: the driver itself holds it.
+    Held {
+        /// What it is.
+        thing: Thing,
+        /// Where.
+        at: Place,
+    },
     /// The CPU read or wrote it while it was the device's.
     MissingSync {
         /// What it is.
@@ -143,6 +150,7 @@ impl Report {
             | Self::DoubleFree { thing, .. }
             | Self::WrongSize { thing, .. }
             | Self::WrongDirection { thing, .. }
+            | Self::Held { thing, .. }
             | Self::MissingSync { thing, .. }
             | Self::WriteAfterFree { thing, .. }
             | Self::Fault { thing, .. } => thing.device,
@@ -157,6 +165,7 @@ impl Report {
             | Self::DoubleFree { thing, .. }
             | Self::WrongSize { thing, .. }
             | Self::WrongDirection { thing, .. }
+            | Self::Held { thing, .. }
             | Self::MissingSync { thing, .. }
             | Self::WriteAfterFree { thing, .. }
             | Self::Fault { thing, .. } => Some(thing),
@@ -220,6 +229,12 @@ impl fmt::Display for Report {
             }
             Self::WrongDirection { thing, access, act, at } => {
                 write!(f, "wrong direction on {device}: {thing} was {act} as {access} at {at}")
+            }
+            Self::Held { thing, at } => {
+                write!(
+                    f,
+                    "not the device's on {device}: {thing} was to be taken back at {at}, but the driver holds it"
+                )
             }
             Self::MissingSync { thing, since, act, at } => {
                 write!(

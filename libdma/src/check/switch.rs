@@ -1,6 +1,8 @@
 //! Whether the checker is on.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::note;
 
 /// Nobody has asked yet.
 const UNDECIDED: u8 = 0;
@@ -8,6 +10,7 @@ const OFF: u8 = 1;
 const ON: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(UNDECIDED);
+static RUN: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the checker is on: in debug builds, and where the environment variable `LIBDMA_CHECK` is `1`. With `0` it is
 /// off in debug builds too. The variable is read once, when the checker is first asked; where there is no environment
@@ -25,10 +28,16 @@ pub fn turn_on() {
     STATE.store(ON, Ordering::Relaxed);
 }
 
-/// Turns the checker off. It forgets nothing: what it knew of, it goes on to know when it is turned on again, though it
-/// may be gone by then.
+/// Turns the checker off. It forgets everything that it knew of.
 pub fn turn_off() {
     STATE.store(OFF, Ordering::Relaxed);
+    RUN.fetch_add(1, Ordering::Relaxed);
+    note::forget();
+}
+
+/// A number for the time since the checker was last turned off: what it noted before holds no more.
+pub(crate) fn run() -> u64 {
+    RUN.load(Ordering::Relaxed)
 }
 
 #[cold]

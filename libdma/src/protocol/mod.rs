@@ -55,3 +55,7 @@ pub const VERSION: u32 = 2;
 
 /// The most entries that one batch may have.
 pub const MAX_BATCH: usize = 128;
+
+/// The longest buffer that one request may ask for: 1 GiB, more than any device's rings and pools, and
+/// little enough that a mistaken size is an answer and not the end of the machine's memory.
+pub const MAX_BUFFER_BYTES: u64 = 1 << 30;

@@ -1,8 +1,10 @@
 //! All windows of a device.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use dma_types::{CacheType, PAGE_SIZE};
+use spin::Mutex;
 
 use super::{Block, BlockRequest};
 use crate::protocol::Error;
@@ -13,12 +15,14 @@ use crate::session::{BufferRequest, Session};
 #[derive(Debug)]
 pub(crate) struct Windows {
     session: Arc<Session>,
+    /// What may be in use by the device though nobody stands for it any more.
+    retired: Mutex<Vec<Block>>,
 }
 
 impl Windows {
     /// None yet.
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self { session }
+        Self { session, retired: Mutex::new(Vec::new()) }
     }
 
     /// The session whose windows they are.
@@ -46,5 +50,11 @@ impl Windows {
         })?;
         let iova = buffer.iova().ok_or(Error::BadValue)?;
         Ok(Block::new(buffer, iova, bytes))
+    }
+
+    /// Keeps a block as it is, mapped and given out to nobody else, until the windows end with their device: the
+    /// device may go on to write to it.
+    pub(crate) fn retire(&self, block: Block) {
+        self.retired.lock().push(block);
     }
 }

@@ -1,0 +1,105 @@
+//! A pool.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::marker::PhantomData;
+
+use dma_types::Iova;
+
+use super::supply::Supply;
+use super::{NotTaken, PoolBlock, PoolStats};
+use crate::check::Place;
+use crate::protocol::Error;
+
+/// Blocks of one size, in memory that is mapped for a device all the time: Linux's `struct dma_pool`.
+///
+/// [`Device::pool`](crate::Device::pool) begins one. `T` is what is in a block: one value, or untyped bytes (`[u8]`).
+///
+/// Giving a block out and taking it back costs no word to iommud, no search and no allocation; when all are given
+/// out, the pool asks the device's windows for a chunk more. Threads may share a pool by reference.
+///
+/// Dropping it (Linux's `dma_pool_destroy`) is sound while blocks are given out: they keep the memory. One that was left
+/// to the device ([`PoolBlock::into_iova`]) can then be got back by nobody; its memory stays the device's until the
+/// device is closed. The [checker](crate::check) reports both.
+pub struct Pool<T: ?Sized> {
+    supply: Arc<Supply>,
+    of: PhantomData<fn() -> *const T>,
+}
+
+impl<T: ?Sized> Pool<T> {
+    /// A pool whose blocks are long enough for a `T`, and aligned for it; and any bytes are one.
+    pub(super) fn new(supply: Supply) -> Self {
+        Self { supply: Arc::new(supply), of: PhantomData }
+    }
+
+    /// Gives a block out: Linux's `dma_pool_alloc`. What is in it is what was in it before, if the
+    /// [checker](crate::check) has not put a pattern there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`], [`Error::NoAddressSpace`] under the device's coherent mask,
+    /// [`Error::QuotaExceeded`]. The pool is as it was.
+    #[track_caller]
+    #[inline]
+    pub fn alloc(&self) -> Result<PoolBlock<T>, Error> {
+        Ok(PoolBlock::new(self.supply.give_out()?, &self.supply))
+    }
+
+    /// Gives a block of zeroes out: Linux's `dma_pool_zalloc`.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc).
+    #[track_caller]
+    #[inline]
+    pub fn alloc_zeroed(&self) -> Result<PoolBlock<T>, Error> {
+        let slot = self.supply.give_out()?;
+        // SAFETY: the block has so many bytes, and is nobody's yet but this function's.
+        unsafe { slot.memory.write_bytes(0, self.supply.shape().bytes) };
+        Ok(PoolBlock::new(slot, &self.supply))
+    }
+
+    /// Gets back a block that was left to the device, by its I/O address.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`] says why not; the pool is as it was.
+    #[track_caller]
+    pub fn take(&self, iova: Iova) -> Result<PoolBlock<T>, NotTaken> {
+        Ok(PoolBlock::new(self.supply.take(iova)?, &self.supply))
+    }
+
+    /// Gives back a block that was left to the device: Linux's `dma_pool_free`, which asks for both addresses.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    #[track_caller]
+    pub fn free(&self, iova: Iova) -> Result<(), NotTaken> {
+        let slot = self.supply.take(iova)?;
+        self.supply.give_back(slot, Some(Place::here()));
+        Ok(())
+    }
+
+    /// Gives all chunks in which no block is given out back to the device's windows; how many those were.
+    pub fn shrink(&self) -> usize {
+        self.supply.shrink()
+    }
+
+    /// How much of it is used.
+    pub fn stats(&self) -> PoolStats {
+        self.supply.stats()
+    }
+}
+
+impl<T: ?Sized> Drop for Pool<T> {
+    fn drop(&mut self) {
+        self.supply.note_pool_dropped();
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Pool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.stats()).finish()
+    }
+}

@@ -1,0 +1,148 @@
+//! A block of a pool.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+
+use dma_types::{CpuAddr, Iova};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::slots::Slot;
+use super::supply::Supply;
+use crate::protocol::Error;
+
+/// A block of a [`Pool`](super::Pool): a `T`, or untyped bytes. Dropped, it is given back: Linux's `dma_pool_free`.
+///
+/// The device may write to it at any time, so values are copied in and out by volatile access and never borrowed, as with
+/// [`Coherent`](crate::Coherent). Giving it back ends the driver's claim and not the device's access: the memory stays
+/// mapped for the device, and is the next one's to whom the pool gives it. A driver therefore gives back what its device
+/// has finished with.
+pub struct PoolBlock<T: ?Sized> {
+    slot: ManuallyDrop<Slot>,
+    supply: Arc<Supply>,
+    of: PhantomData<fn() -> *const T>,
+    /// Two threads that reach the same memory by volatile access race. It may move between threads.
+    not_sync: PhantomData<core::cell::Cell<u8>>,
+}
+
+impl<T: ?Sized> PoolBlock<T> {
+    /// A block that was given out. It has a `T` in it, whatever its bytes.
+    #[inline]
+    pub(super) fn new(slot: Slot, supply: &Arc<Supply>) -> Self {
+        let slot = ManuallyDrop::new(slot);
+        Self { slot, supply: supply.clone(), of: PhantomData, not_sync: PhantomData }
+    }
+
+    /// Where the device sees it.
+    #[inline]
+    pub fn iova(&self) -> Iova {
+        self.slot.iova
+    }
+
+    /// Where this process sees it.
+    pub fn cpu_address(&self) -> CpuAddr {
+        self.slot.memory.into()
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.supply.shape().bytes
+    }
+
+    /// Leaves it to the device: what stays is its address, in a descriptor or a register, by which
+    /// [`Pool::take`](super::Pool::take) gets it back.
+    #[must_use = "the block can only be got back by its address"]
+    pub fn into_iova(self) -> Iova {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, and neither field is used again.
+        let (slot, supply) = unsafe { (ptr::read(&this.slot), ptr::read(&this.supply)) };
+        supply.leave(ManuallyDrop::into_inner(slot))
+    }
+}
+
+impl<T: FromBytes + IntoBytes + Immutable> PoolBlock<T> {
+    /// Copies the value out.
+    #[inline]
+    pub fn get(&self) -> T {
+        // SAFETY: the block is as long as a `T`, aligned for one, and this one's alone; any bytes are a `T`.
+        unsafe { self.as_ptr().read_volatile() }
+    }
+
+    /// Copies a value in.
+    #[inline]
+    pub fn set(&self, value: T) {
+        // SAFETY: as in `get`, and the memory is mapped writable.
+        unsafe { self.as_ptr().write_volatile(value) }
+    }
+
+    /// The value's place, for access to its fields by raw pointers: volatile or atomic only.
+    #[inline]
+    pub fn as_ptr(&self) -> NonNull<T> {
+        self.slot.memory.cast()
+    }
+}
+
+impl PoolBlock<[u8]> {
+    /// The place of its first byte, for raw pointers: volatile or atomic only.
+    #[inline]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.slot.memory
+    }
+
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
+        let start = self.range(offset, out.len())?;
+        for (index, byte) in out.iter_mut().enumerate() {
+            // SAFETY: `range` checked that all of it lies in the block.
+            *byte = unsafe { start.add(index).read_volatile() };
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
+        let start = self.range(offset, data.len())?;
+        for (index, byte) in data.iter().enumerate() {
+            // SAFETY: as in `read`, and the memory is mapped writable.
+            unsafe { start.add(index).write_volatile(*byte) };
+        }
+        Ok(())
+    }
+
+    /// The place of a range that lies in the block whole.
+    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
+        match offset.checked_add(length) {
+            // SAFETY: `offset` is at most the length of the block.
+            Some(end) if end <= self.bytes() => Ok(unsafe { self.slot.memory.add(offset) }),
+            _ => Err(Error::OutOfBuffer),
+        }
+    }
+}
+
+impl<T: ?Sized> Drop for PoolBlock<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: it is dropped, so that nobody uses the slot again.
+        let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
+        self.supply.give_back(slot, None);
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for PoolBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBlock")
+            .field("iova", &self.iova())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
+}

@@ -1,0 +1,54 @@
+//! A pattern in free blocks, so that it shows if the device, or a pointer that was kept, writes to one.
+
+use alloc::collections::BTreeMap;
+
+use dma_types::Iova;
+use spin::Mutex;
+
+use super::slots::Slot;
+use crate::check;
+
+/// What is in free blocks while the checker is on. Linux has the same (`POOL_POISON_FREED`, `include/linux/poison.h`), and
+/// who has looked at it once knows it again in a dump.
+const PATTERN: u8 = 0xa7;
+
+/// Which free blocks have the pattern, by their I/O addresses, each with the checker's run in which it was put there.
+#[derive(Debug)]
+pub(super) struct Poison(Mutex<BTreeMap<Iova, u64>>);
+
+impl Poison {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// Fills a block.
+    ///
+    /// # Safety
+    ///
+    /// The block is the caller's, and has so many bytes.
+    pub(super) unsafe fn fill(&self, slot: &Slot, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { slot.memory.write_bytes(PATTERN, bytes) };
+        self.0.lock().insert(slot.iova, check::run());
+    }
+
+    /// The first byte that has changed since the block was filled, and what is there now.
+    ///
+    /// # Safety
+    ///
+    /// As for [`fill`](Self::fill).
+    pub(super) unsafe fn check(&self, slot: &Slot, bytes: usize) -> Option<(u64, u8)> {
+        // While the checker was off, the block may have been somebody's.
+        self.0.lock().remove(&slot.iova).filter(|&run| run == check::run())?;
+        (0..bytes).find_map(|offset| {
+            // SAFETY: the caller's promise.
+            let value = unsafe { slot.memory.add(offset).read_volatile() };
+            (value != PATTERN).then_some((offset as u64, value))
+        })
+    }
+
+    /// A chunk of so many bytes is the pool's no more.
+    pub(super) fn forget(&self, chunk: Iova, bytes: usize) {
+        self.0.lock().retain(|iova, _| iova.get().wrapping_sub(chunk.get()) >= bytes as u64);
+    }
+}

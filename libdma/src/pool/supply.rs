@@ -1,0 +1,215 @@
+//! What a pool and its blocks share.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use dma_types::{Access, Iova, PAGE_SIZE};
+use spin::Mutex;
+
+use super::layout::Shape;
+use super::poison::Poison;
+use super::slots::{Slot, Slots};
+use super::{NotTaken, PoolStats};
+use crate::check::{self, Kind, Note, Place};
+use crate::protocol::Error;
+use crate::window::{Block, BlockRequest, Windows};
+
+/// What a pool and its blocks share: the memory, which lasts until the last of them is gone.
+#[derive(Debug)]
+pub(super) struct Supply {
+    slots: Mutex<Slots<Block>>,
+    failures: AtomicU64,
+    shape: Shape,
+    access: Access,
+    limit: Iova,
+    label: Arc<str>,
+    poison: Poison,
+    windows: Arc<Windows>,
+}
+
+impl Supply {
+    pub(super) fn new(
+        windows: Arc<Windows>,
+        label: &str,
+        shape: Shape,
+        (access, limit): (Access, Iova),
+        keep: usize,
+    ) -> Self {
+        Self {
+            slots: Mutex::new(Slots::new(keep)),
+            failures: AtomicU64::new(0),
+            shape,
+            access,
+            limit,
+            label: Arc::from(label),
+            poison: Poison::new(),
+            windows,
+        }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Gives a block out.
+    #[track_caller]
+    #[inline]
+    pub(super) fn give_out(&self) -> Result<Slot, Error> {
+        let free = self.slots.lock().pop();
+        let slot = match free {
+            Some(slot) => slot,
+            None => self.grow()?,
+        };
+        if check::is_on() {
+            self.note_given_out(&slot, Place::here());
+        }
+        Ok(slot)
+    }
+
+    /// Takes a block back: from where, if anybody said so.
+    #[inline]
+    pub(super) fn give_back(&self, slot: Slot, at: Option<Place>) {
+        if check::is_on() {
+            self.note_given_back(&slot, at);
+        }
+        let is_time = self.slots.lock().push(slot);
+        if is_time {
+            self.trim();
+        }
+    }
+
+    /// Leaves a block to the device.
+    pub(super) fn leave(&self, slot: Slot) -> Iova {
+        self.slots.lock().leave(slot)
+    }
+
+    /// Takes a block from the device, to which it was left.
+    #[track_caller]
+    pub(super) fn take(&self, iova: Iova) -> Result<Slot, NotTaken> {
+        let taken = self.slots.lock().take(iova);
+        if taken.is_err() && check::is_on() {
+            check::blocks::refused(self.windows.session().space(), iova, Place::here());
+        }
+        taken
+    }
+
+    /// Gives idle chunks back to the device's windows, all of them.
+    pub(super) fn shrink(&self) -> usize {
+        let idle = self.slots.lock().trim(0);
+        self.give_up(idle)
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        let count = self.slots.lock().count();
+        PoolStats {
+            label: self.label.clone(),
+            block_bytes: self.shape.bytes,
+            blocks: count.blocks,
+            in_use: count.in_use,
+            most_in_use: count.most_in_use,
+            chunks: count.chunks,
+            allocations: count.given_out,
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The pool ends, though not what is left of it.
+    pub(super) fn note_pool_dropped(&self) {
+        if check::is_on() {
+            let of_pool = |iova| self.slots.lock().contains(iova, Block::len);
+            check::blocks::pool_dropped(self.windows.session().space(), of_pool);
+        }
+    }
+
+    /// Asks the device's windows for a chunk, of one block if they have no more. Nobody else waits meanwhile.
+    #[cold]
+    fn grow(&self) -> Result<Slot, Error> {
+        let mut bytes = self.shape.usual_chunk();
+        let error = loop {
+            match self.chunk(bytes) {
+                Ok(slot) => return Ok(slot),
+                Err(Error::OutOfMemory | Error::NoAddressSpace | Error::QuotaExceeded)
+                    if bytes > self.shape.least_chunk() =>
+                {
+                    bytes /= 2;
+                }
+                Err(error) => break error,
+            }
+        };
+        // Somebody may have given one back meanwhile.
+        let given_back = self.slots.lock().pop();
+        given_back.ok_or_else(|| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            error
+        })
+    }
+
+    /// Adds a chunk of this length, a power of two; a block of it.
+    fn chunk(&self, bytes: usize) -> Result<Slot, Error> {
+        let align = self.shape.align.min(PAGE_SIZE as usize);
+        let (access, limit, label) = (self.access, self.limit, &*self.label);
+        let block = self.windows.alloc(&BlockRequest { bytes, align, access, limit, label })?;
+        let (start, iova, layout) = (block.as_ptr(), block.iova(), self.shape.in_chunk(bytes));
+        let io_align = layout.chunk_align().max(self.shape.align as u64);
+        if block.len() < bytes
+            || !iova.is_aligned(io_align)
+            || !start.addr().get().is_multiple_of(align)
+        {
+            return Err(Error::BadAlignment);
+        }
+        let mut slots = self.slots.lock();
+        // SAFETY: the chunk is `bytes` long, for which the layout was made, and it is this pool's as long as `block` is
+        // not dropped.
+        unsafe { slots.add(block, start, iova, layout) };
+        slots.pop().ok_or(Error::OutOfMemory)
+    }
+
+    /// Gives back chunks that are idle and beyond what is to be kept.
+    #[cold]
+    fn trim(&self) {
+        let idle = self.slots.lock().trim_to_keep();
+        self.give_up(idle);
+    }
+
+    /// Gives chunks back, while others may have the lock; how many there are.
+    fn give_up(&self, idle: Vec<Block>) -> usize {
+        for chunk in &idle {
+            self.poison.forget(chunk.iova(), chunk.len());
+        }
+        idle.len()
+    }
+
+    #[cold]
+    fn note_given_out(&self, slot: &Slot, place: Place) {
+        let space = self.windows.session().space();
+        // SAFETY: the block is the caller's alone, and as long as this.
+        if let Some((offset, value)) = unsafe { self.poison.check(slot, self.shape.bytes) } {
+            check::blocks::written(space, slot.iova, (offset, value), place);
+        }
+        let (iova, access) = (Some(slot.iova), Some(self.access));
+        let bytes = self.shape.bytes as u64;
+        let note = Note { kind: Kind::Block, label: &self.label, space, iova, bytes, access };
+        check::blocks::given_out(&note, place);
+    }
+
+    #[cold]
+    fn note_given_back(&self, slot: &Slot, at: Option<Place>) {
+        check::blocks::given_back(self.windows.session().space(), slot.iova, at);
+        // SAFETY: the block is the caller's alone, and as long as this.
+        unsafe { self.poison.fill(slot, self.shape.bytes) };
+    }
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        let slots = mem::replace(self.slots.get_mut(), Slots::new(0));
+        for (chunk, has_left) in slots.into_memory() {
+            // A device that was left a block may write to it at any time.
+            if has_left {
+                self.windows.retire(chunk);
+            }
+        }
+    }
+}

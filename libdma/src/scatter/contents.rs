@@ -1,0 +1,200 @@
+//! The pieces of a list, and how they become the device's and the CPU's again.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
+
+use dma_types::Iova;
+
+use super::merge::{self, Segment};
+use super::piece::{Piece, Run, Slice};
+use crate::copy;
+use crate::direction::Direction;
+use crate::protocol::Error;
+use crate::stream::{Origin, Terms, batch};
+
+/// How many bytes of slices are copied into one block at the most, if they are several: as much as comes from windows
+/// without a request, and no device's limit.
+const RUN: usize = 64 << 10;
+
+/// The pieces of a list.
+#[derive(Debug)]
+pub(super) struct Contents<'a, D: Direction> {
+    pub(super) terms: Arc<Terms>,
+    pub(super) pieces: Vec<Piece<'a, D>>,
+    pub(super) segments: Vec<Segment>,
+    /// Whether it is mapped.
+    mapped: bool,
+    /// Whether what the device wrote is to come back to the slices at the end.
+    brings_back: bool,
+}
+
+impl<'a, D: Direction> Contents<'a, D> {
+    pub(super) fn new(terms: Arc<Terms>) -> Self {
+        Self { terms, pieces: Vec::new(), segments: Vec::new(), mapped: false, brings_back: false }
+    }
+
+    /// Makes all of it the device's, or nothing (rule R7).
+    pub(super) fn map(&mut self) -> Result<(), Error> {
+        if self.pieces.is_empty() {
+            return Err(Error::ZeroSize);
+        }
+        let result = self.find_memory().and_then(|()| {
+            let Self { terms, pieces, .. } = self;
+            let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
+            batch::map(terms, D::ACCESS, &mut pages)
+        });
+        if result.is_err() {
+            self.let_go();
+            return result;
+        }
+        self.mapped = true;
+        if !self.terms.skip_cpu_sync() {
+            // Where data only comes from the device, too: what it does not write is to stay as it was.
+            self.bring();
+            self.brings_back = D::ACCESS.may_write();
+        }
+        self.merge();
+        fence(Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes all of it the CPU's again, or nothing.
+    pub(super) fn unmap(&mut self) -> Result<(), Error> {
+        let Self { terms, pieces, .. } = self;
+        let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
+        batch::unmap(terms, D::ACCESS, &mut pages)?;
+        drop(pages);
+        fence(Ordering::Acquire);
+        if self.brings_back {
+            self.bring_back();
+        }
+        self.let_go();
+        Ok(())
+    }
+
+    /// The CPU's turn.
+    pub(super) fn sync_for_cpu(&mut self) {
+        fence(Ordering::Acquire);
+        if D::ACCESS.may_write() {
+            for it in self.pieces.iter_mut().filter_map(Piece::pages) {
+                it.pages.copy_to_cpu(0, it.bytes);
+            }
+            self.bring_back();
+        }
+        // From here on the slices are newer than their copies.
+        self.brings_back = false;
+    }
+
+    /// The device's turn.
+    pub(super) fn sync_for_device(&mut self) {
+        for it in self.pieces.iter_mut().filter_map(Piece::pages) {
+            it.pages.copy_to_device(0, it.bytes);
+        }
+        self.brings_back = D::ACCESS.may_write();
+        fence(Ordering::Release);
+    }
+
+    /// Finds memory for the copies of slices: for those that follow each other in one piece.
+    fn find_memory(&mut self) -> Result<(), Error> {
+        let mut first = 0;
+        while let Some(rest) = self.pieces.get_mut(first..).filter(|rest| !rest.is_empty()) {
+            let (count, bytes) = run(rest);
+            if let Some(Piece::Slice(slice)) = rest.first_mut() {
+                slice.memory = Some((self.terms.memory(bytes, D::ACCESS)?, bytes));
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// The segments that the device is to be told of.
+    fn merge(&mut self) {
+        let Self { terms, pieces, segments, .. } = self;
+        let (mut run, limits) = (Run::default(), terms.limits());
+        for piece in pieces.iter() {
+            let (bytes, start) = match piece {
+                Piece::Given(buffer, range) => {
+                    (range.len(), Some((buffer.memory().iova(), range.start)))
+                }
+                Piece::Lent(buffer, range) => {
+                    (range.len(), Some((buffer.memory().iova(), range.start)))
+                }
+                Piece::Slice(Slice { origin, memory }) => {
+                    let bytes = origin.bytes().len();
+                    let place = run.step(memory, bytes);
+                    (bytes, place.map(|(memory, start)| (memory.iova(), start)))
+                }
+            };
+            if let Some((iova, start)) = start {
+                let iova = Iova::new(iova.get().wrapping_add(start as u64));
+                merge::append(segments, limits, iova, bytes as u64);
+            }
+        }
+    }
+
+    /// Copies the slices to where the device reads.
+    fn bring(&self) {
+        let mut run = Run::default();
+        for piece in &self.pieces {
+            if let Piece::Slice(Slice { origin, memory }) = piece
+                && let Some((memory, start)) = run.step(memory, origin.bytes().len())
+            {
+                // SAFETY: the memory was made as long as all the slices of the run together.
+                unsafe { copy::copy_in(memory.as_ptr().add(start), origin.bytes()) };
+            }
+        }
+    }
+
+    /// Copies back what the device may have written.
+    fn bring_back(&mut self) {
+        let mut run = Run::default();
+        for piece in &mut self.pieces {
+            if let Piece::Slice(Slice { origin, memory }) = piece
+                && let Some((memory, start)) = run.step(memory, origin.bytes().len())
+                && let Origin::Exclusive(bytes) = origin
+            {
+                // SAFETY: as in `bring`.
+                unsafe { copy::copy_out(memory.as_ptr().add(start), bytes) };
+            }
+        }
+    }
+
+    /// Gives the memory of copies back.
+    fn let_go(&mut self) {
+        self.mapped = false;
+        self.brings_back = false;
+        self.segments.clear();
+        for piece in &mut self.pieces {
+            if let Piece::Slice(slice) = piece {
+                slice.memory = None;
+            }
+        }
+    }
+}
+
+/// How many of the first pieces go together, and how long they are: slices that follow each other, while they are no
+/// more than [`RUN`] together; or one.
+fn run<D: Direction>(pieces: &[Piece<'_, D>]) -> (usize, usize) {
+    let mut bytes = pieces.first().map_or(0, Piece::len);
+    let mut count = 1;
+    if matches!(pieces.first(), Some(Piece::Slice(_))) {
+        for piece in pieces.iter().skip(1) {
+            let together = bytes.saturating_add(piece.len());
+            if !matches!(piece, Piece::Slice(_)) || together > RUN {
+                break;
+            }
+            (count, bytes) = (count + 1, together);
+        }
+    }
+    (count, bytes)
+}
+
+impl<D: Direction> Drop for Contents<'_, D> {
+    fn drop(&mut self) {
+        if self.mapped {
+            // Who wants to know whether the device lost its access unmaps.
+            let _ = self.unmap();
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a list is made of.
+
+use core::ops::Range;
+
+use crate::direction::Direction;
+use crate::protocol::Error;
+use crate::stream::{Memory, Origin, StreamBuffer, batch};
+
+/// A piece of a list.
+#[derive(Debug)]
+pub(super) enum Piece<'a, D: Direction> {
+    /// A part of a streaming buffer that the list was given.
+    Given(StreamBuffer<D>, Range<usize>),
+    /// A part of a streaming buffer that was lent to it.
+    Lent(&'a mut StreamBuffer<D>, Range<usize>),
+    /// A slice.
+    Slice(Slice<'a>),
+}
+
+/// A slice of which the device reaches a copy.
+#[derive(Debug)]
+pub(super) struct Slice<'a> {
+    pub(super) origin: Origin<'a>,
+    /// While the list is mapped: the memory of its copy and of those of the slices behind it that have none of their own,
+    /// and how much there is.
+    pub(super) memory: Option<(Memory, usize)>,
+}
+
+impl<D: Direction> Piece<'_, D> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Given(_, range) | Self::Lent(_, range) => range.len(),
+            Self::Slice(slice) => slice.origin.bytes().len(),
+        }
+    }
+
+    /// Copies bytes out of it, from `offset` in it on, if there are any to copy.
+    pub(super) fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Given(buffer, range) => buffer.read(range.start + offset, out),
+            Self::Lent(buffer, range) => buffer.read(range.start + offset, out),
+            Self::Slice(slice) => {
+                let bytes = slice.origin.bytes().get(offset..offset + out.len());
+                out.copy_from_slice(bytes.ok_or(Error::OutOfBuffer)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is to be mapped or unmapped for it, if it is not in a window.
+    pub(super) fn pages(&mut self) -> Option<batch::Piece<'_>> {
+        match self {
+            Self::Given(buffer, _) => buffer.piece(false),
+            Self::Lent(buffer, _) => buffer.piece(false),
+            Self::Slice(slice) => {
+                let (memory, bytes) = slice.memory.as_mut()?;
+                Some(batch::Piece { pages: memory.pages()?, bytes: *bytes, single: false })
+            }
+        }
+    }
+}
+
+/// Where in the copies of a run of slices the next one is.
+#[derive(Default)]
+pub(super) struct Run<'m> {
+    memory: Option<&'m Memory>,
+    next: usize,
+}
+
+impl<'m> Run<'m> {
+    /// The memory of this slice's copy, and where in it that starts.
+    pub(super) fn step(
+        &mut self,
+        memory: &'m Option<(Memory, usize)>,
+        bytes: usize,
+    ) -> Option<(&'m Memory, usize)> {
+        if let Some((memory, _)) = memory {
+            *self = Self { memory: Some(memory), next: 0 };
+        }
+        let start = self.next;
+        self.next += bytes;
+        self.memory.map(|memory| (memory, start))
+    }
+}

@@ -1,0 +1,112 @@
+//! Pages made the device's, and the CPU's again, by one request for many.
+
+use alloc::vec::Vec;
+
+use dma_types::Access;
+
+use super::Terms;
+use super::memory::Pages;
+use crate::mapping::Mapped;
+use crate::protocol::{Error, MAX_BATCH};
+
+/// Pages, how many of their bytes are in use, and what the device may do with them.
+pub(crate) struct Piece<'a> {
+    pub(crate) pages: &'a mut Pages,
+    pub(crate) bytes: usize,
+    /// Whether they must be one segment for the device.
+    pub(crate) single: bool,
+}
+
+/// Makes all of these the device's, or none (rule R7).
+///
+/// # Errors
+///
+/// As [`Device::map`](crate::Device::map).
+pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
+    let mut waiting: Vec<&mut Piece<'_>> = pieces
+        .iter_mut()
+        .filter_map(|it| it.pages.must_be_mapped(terms, access).then_some(it))
+        .collect();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    if waiting.len() > MAX_BATCH {
+        return Err(Error::BatchTooLarge);
+    }
+    let result = map_waiting(terms, access, &mut waiting);
+    match result {
+        Ok(()) if terms.skip_cpu_sync() => {}
+        // What the device does not write is to be there afterwards, whichever way data goes.
+        Ok(()) => waiting.iter().for_each(|it| it.pages.copy_to_device(0, it.bytes)),
+        Err(_) => take_back(terms, &mut waiting),
+    }
+    result
+}
+
+fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) -> Result<(), Error> {
+    let requests: Vec<_> = waiting.iter().map(|it| it.pages.request(access)).collect();
+    match terms.session().map(&requests, terms.limit()) {
+        Ok(mapped) => {
+            drop(requests);
+            waiting.iter_mut().zip(mapped).for_each(|(it, mapped)| it.pages.set_mapped(mapped));
+        }
+        Err(error) if terms.may_bounce(error) => {
+            drop(requests);
+            waiting.iter_mut().try_for_each(|it| map_or_bounce(terms, access, it))?;
+        }
+        Err(error) => return Err(error),
+    }
+    for it in waiting.iter_mut().filter(|it| it.single) {
+        if !terms.is_single(it.pages.iova(), it.bytes as u64) {
+            take_back(terms, core::slice::from_mut(it));
+            bounce(terms, access, it, Error::NoAddressSpace)?;
+        }
+    }
+    Ok(())
+}
+
+fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
+    let mapped = terms.session().map(&[piece.pages.request(access)], terms.limit());
+    match mapped.and_then(|it| it.first().copied().ok_or(Error::ShortPayload)) {
+        Ok(mapped) => {
+            piece.pages.set_mapped(mapped);
+            Ok(())
+        }
+        Err(error) => bounce(terms, access, piece, error),
+    }
+}
+
+/// Copies through a window what cannot be mapped for this reason.
+fn bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>, error: Error) -> Result<(), Error> {
+    if !terms.may_bounce(error) {
+        return Err(error);
+    }
+    piece.pages.go_through_window(terms, piece.bytes, access)
+}
+
+/// Takes back what was mapped for something that failed. Nobody was told the addresses.
+fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
+    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
+    if mapped.is_empty() || terms.session().unmap(&mapped).is_ok() {
+        pieces.iter_mut().for_each(|it| it.pages.set_unmapped());
+    }
+}
+
+/// Makes all of these the CPU's again, or none (rule R7). When it returns, what was mapped is so no more (rule R2).
+///
+/// # Errors
+///
+/// As [`Device::unmap`](crate::Device::unmap).
+pub(crate) fn unmap(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
+    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
+    if !mapped.is_empty() {
+        terms.session().unmap(&mapped)?;
+    }
+    for piece in pieces {
+        if access.may_write() && !terms.skip_cpu_sync() {
+            piece.pages.copy_to_cpu(0, piece.bytes);
+        }
+        piece.pages.set_unmapped();
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Foreign memory that the device reaches a copy of.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::sync::atomic::{Ordering, fence};
+
+use dma_types::{Access, Iova};
+
+use super::batch::{self, Piece};
+use super::memory::Memory;
+use super::{DeviceOwned, HasAddress, Owner, Refused, Step, Synced, Terms};
+use crate::copy;
+use crate::direction::{Bidirectional, Direction};
+use crate::protocol::Error;
+
+/// A slice of which the device reaches a copy, so that nothing that lies in the same page is the device's too (rule R8):
+/// Linux's `dma_map_single` through swiotlb.
+///
+/// It borrows the slice until it is unmapped or dropped, which is the same. What the device may write comes back then;
+/// what it did not write is as it was. Forgetting it is sound: the device reaches the copy and nothing else, and only the
+/// copy's memory is lost.
+///
+/// ```compile_fail,E0506
+/// # fn f(stream: libdma::Stream<libdma::FromDevice>) -> Result<(), libdma::Error> {
+/// let mut header = [0; 14];
+/// let mapped = stream.map_slice_mut(&mut header)?;
+/// header[0] = 1;
+/// mapped.unmap()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Bounced<'a, D: Direction, O: Owner = DeviceOwned> {
+    copy: Copied<'a>,
+    of: PhantomData<fn() -> (D, O)>,
+}
+
+/// The slice that there is a copy of.
+#[derive(Debug)]
+pub(crate) enum Origin<'a> {
+    /// The device only reads.
+    Shared(&'a [u8]),
+    /// The device writes, too.
+    Exclusive(&'a mut [u8]),
+}
+
+impl Origin<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Exclusive(bytes) => bytes,
+        }
+    }
+}
+
+/// A slice and its copy.
+#[derive(Debug)]
+struct Copied<'a> {
+    memory: Memory,
+    origin: Origin<'a>,
+    /// Whether what the device wrote is to come back at the end.
+    brings_back: bool,
+}
+
+impl Copied<'_> {
+    /// Copies the slice to where the device reads.
+    fn bring(&self) {
+        // SAFETY: the copy is as long as the slice.
+        unsafe { copy::copy_in(self.memory.as_ptr(), self.origin.bytes()) };
+    }
+
+    /// Copies a range back that the device may have written; the range of the slice.
+    fn bring_back(&mut self, range: Range<usize>) -> Option<&[u8]> {
+        let place = self.memory.as_ptr();
+        match &mut self.origin {
+            Origin::Shared(bytes) => bytes.get(range),
+            Origin::Exclusive(bytes) => {
+                let out = bytes.get_mut(range.clone())?;
+                // SAFETY: the range lies in the slice, and the copy is as long.
+                unsafe { copy::copy_out(place.add(range.start), out) };
+                Some(out)
+            }
+        }
+    }
+
+    /// The end of the device's turn, for good.
+    fn end(&mut self) -> Result<(), Error> {
+        if let Memory::Pages(pages) = &mut self.memory {
+            pages.revoke()?;
+        }
+        if core::mem::take(&mut self.brings_back) {
+            fence(Ordering::Acquire);
+            self.bring_back(0..self.origin.bytes().len());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Copied<'_> {
+    fn drop(&mut self) {
+        // Who wants to know whether the device lost its access unmaps.
+        let _ = self.end();
+    }
+}
+
+impl<'a, D: Direction> Bounced<'a, D> {
+    pub(super) fn new(terms: &Terms, origin: Origin<'a>) -> Result<Self, Error> {
+        let bytes = origin.bytes().len();
+        if bytes == 0 {
+            return Err(Error::ZeroSize);
+        }
+        if bytes as u64 > terms.longest() {
+            return Err(Error::TooLarge);
+        }
+        let mut memory = terms.memory(bytes, D::ACCESS)?;
+        if let Memory::Pages(pages) = &mut memory {
+            batch::map(terms, D::ACCESS, &mut [Piece { pages, bytes, single: true }])?;
+        }
+        let brings_back = D::ACCESS.may_write() && !terms.skip_cpu_sync();
+        let copy = Copied { memory, origin, brings_back };
+        if !terms.skip_cpu_sync() {
+            // Where data only comes from the device, too: what it does not write is to stay as it was.
+            copy.bring();
+        }
+        fence(Ordering::Release);
+        Ok(Self { copy, of: PhantomData })
+    }
+
+    /// The CPU's turn with the slice: Linux's `dma_sync_single_for_cpu`. What the device wrote is in it.
+    pub fn sync_for_cpu(mut self) -> Bounced<'a, D, Synced> {
+        fence(Ordering::Acquire);
+        if D::ACCESS.may_write() {
+            self.copy.bring_back(0..self.len());
+        }
+        // From here on the slice is newer than the copy.
+        self.copy.brings_back = false;
+        Bounced { copy: self.copy, of: PhantomData }
+    }
+
+    /// A range of the slice, as the device wrote it, for as long as it is borrowed: Linux's
+    /// `dma_sync_single_range_for_cpu`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`].
+    pub fn sync_range_for_cpu(&mut self, range: Range<usize>) -> Result<&[u8], Error> {
+        fence(Ordering::Acquire);
+        self.copy.bring_back(range).ok_or(Error::OutOfBuffer)
+    }
+}
+
+impl<'a, D: Direction> Bounced<'a, D, Synced> {
+    /// The slice.
+    pub fn as_slice(&self) -> &[u8] {
+        self.copy.origin.bytes()
+    }
+
+    /// The device's turn again: Linux's `dma_sync_single_for_device`.
+    pub fn sync_for_device(mut self) -> Bounced<'a, D> {
+        if D::ACCESS == Access::ReadWrite {
+            self.copy.bring();
+        }
+        self.copy.brings_back = D::ACCESS.may_write();
+        fence(Ordering::Release);
+        Bounced { copy: self.copy, of: PhantomData }
+    }
+}
+
+impl Bounced<'_, Bidirectional, Synced> {
+    /// The slice, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        match &mut self.copy.origin {
+            Origin::Exclusive(bytes) => bytes,
+            Origin::Shared(_) => &mut [],
+        }
+    }
+}
+
+impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
+    /// Where the device sees the copy: what to write into its registers.
+    #[inline]
+    pub fn iova(&self) -> Iova {
+        self.copy.memory.iova()
+    }
+
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.copy.origin.bytes().len()
+    }
+
+    /// Never: an empty slice is not mapped.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Ends it: Linux's `dma_unmap_single`. What the device wrote is in the slice then, which is the caller's again.
+    ///
+    /// # Errors
+    ///
+    /// In a window never. Of a strict stream as [`Device::unmap`](crate::Device::unmap), with the slice as it was.
+    #[inline]
+    pub fn unmap(mut self) -> Step<(), Self> {
+        match self.copy.end() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refused::new(error, self)),
+        }
+    }
+}

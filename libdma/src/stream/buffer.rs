@@ -1,0 +1,277 @@
+//! A streaming buffer: memory that CPU and device take turns with.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, fence};
+
+use dma_types::Iova;
+
+use super::batch::{self, Piece};
+use super::memory::{Memory, Pages};
+use super::{
+    CpuMay, CpuOwned, DeviceOwned, HasAddress, Owner, Refused, Step, Synced, SyncedRange, Terms,
+};
+use crate::copy;
+use crate::direction::Direction;
+use crate::io_address::IoAddress;
+use crate::protocol::Error;
+
+/// Memory that CPU and device take turns with; whose turn it is, is in its type.
+///
+/// | from | to | by | Linux |
+/// | --- | --- | --- | --- |
+/// | [`CpuOwned`] | [`DeviceOwned`] | [`map`](Self::map) | `dma_map_single`, `dma_map_page` |
+/// | [`DeviceOwned`] | [`Synced`] | [`sync_for_cpu`](Self::sync_for_cpu) | `dma_sync_single_for_cpu` |
+/// | [`Synced`] | [`DeviceOwned`] | [`sync_for_device`](Self::sync_for_device) | `dma_sync_single_for_device` |
+/// | [`DeviceOwned`], a range | itself, later | [`sync_range_for_cpu`](Self::sync_range_for_cpu) | `dma_sync_single_range_for_cpu`, `_for_device` |
+/// | [`DeviceOwned`] or [`Synced`] | [`CpuOwned`] | [`unmap`](Self::unmap) | `dma_unmap_single` |
+///
+/// What is the device's can neither be read nor written:
+///
+/// ```compile_fail,E0599
+/// # fn f(buffer: libdma::StreamBuffer<libdma::FromDevice, libdma::stream::DeviceOwned>) {
+/// buffer.read(0, &mut [0; 4]);
+/// # }
+/// ```
+///
+/// ```compile_fail,E0382
+/// # fn f(buffer: libdma::StreamBuffer<libdma::ToDevice>) -> Result<(), libdma::Error> {
+/// let mapped = buffer.map()?;
+/// buffer.read(0, &mut [0; 4])?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// and what is the CPU's has no address to give to the device:
+///
+/// ```compile_fail,E0599
+/// # fn f(buffer: libdma::StreamBuffer<libdma::FromDevice>) {
+/// buffer.iova();
+/// # }
+/// ```
+///
+/// The memory stays the device's in hardware for as long as its window, when it is dropped or forgotten too; see
+/// [`Stream`](super::Stream).
+#[derive(Debug)]
+pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
+    pub(super) memory: Memory,
+    /// Where the device sees it; no more than a number while it is the CPU's.
+    iova: Iova,
+    len: usize,
+    pub(super) terms: Arc<Terms>,
+    of: PhantomData<fn() -> (D, O)>,
+}
+
+impl<D: Direction> StreamBuffer<D, CpuOwned> {
+    pub(super) fn new(memory: Memory, len: usize, terms: Arc<Terms>) -> Self {
+        Self { iova: memory.iova(), memory, len, terms, of: PhantomData }
+    }
+
+    /// Makes it the device's: Linux's `dma_map_single`. In a window that is a matter of types; else it is a request to
+    /// iommud.
+    ///
+    /// # Errors
+    ///
+    /// With the buffer as it was: [`Error::TooLarge`] if it is longer than one segment may be (a
+    /// [`ScatterList`](crate::ScatterList) takes it in several); and, if it is not in a window, as
+    /// [`Device::map`](crate::Device::map).
+    #[inline]
+    pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
+        if self.len as u64 > self.terms.longest() {
+            return Err(Refused::new(Error::TooLarge, self));
+        }
+        if let Memory::Pages(pages) = &mut self.memory {
+            let piece = Piece { pages, bytes: self.len, single: true };
+            if let Err(error) = batch::map(&self.terms, D::ACCESS, &mut [piece]) {
+                return Err(Refused::new(error, self));
+            }
+        }
+        Ok(self.into_mapped())
+    }
+
+    /// It is mapped now: by itself, or with others.
+    pub(crate) fn into_mapped(mut self) -> StreamBuffer<D, DeviceOwned> {
+        self.iova = self.memory.iova();
+        self.hand_over()
+    }
+}
+
+impl<D: Direction> StreamBuffer<D, DeviceOwned> {
+    /// The CPU's turn, for as long as it likes: Linux's `dma_sync_single_for_cpu`.
+    #[inline]
+    pub fn sync_for_cpu(self) -> StreamBuffer<D, Synced> {
+        fence(Ordering::Acquire);
+        self.copy_to_cpu(0, self.len);
+        self.turn()
+    }
+
+    /// The CPU's turn with a range, for as long as what is returned lives: Linux's `dma_sync_single_range_for_cpu`, and
+    /// `dma_sync_single_range_for_device` afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`].
+    pub fn sync_range_for_cpu(&mut self, range: Range<usize>) -> Result<SyncedRange<'_, D>, Error> {
+        if range.start > range.end || range.end > self.len {
+            return Err(Error::OutOfBuffer);
+        }
+        fence(Ordering::Acquire);
+        self.copy_to_cpu(range.start, range.len());
+        Ok(SyncedRange::new(self, range))
+    }
+
+    fn copy_to_cpu(&self, start: usize, bytes: usize) {
+        if let (Memory::Pages(pages), true) = (&self.memory, D::ACCESS.may_write()) {
+            pages.copy_to_cpu(start, bytes);
+        }
+    }
+
+    /// It is not mapped any more: by itself, or with others.
+    pub(crate) fn into_unmapped(self) -> StreamBuffer<D, CpuOwned> {
+        fence(Ordering::Acquire);
+        self.turn()
+    }
+}
+
+impl<D: Direction> StreamBuffer<D, Synced> {
+    /// The device's turn again: Linux's `dma_sync_single_for_device`.
+    #[inline]
+    pub fn sync_for_device(self) -> StreamBuffer<D, DeviceOwned> {
+        if let Memory::Pages(pages) = &self.memory {
+            pages.copy_to_device(0, self.len);
+        }
+        self.hand_over()
+    }
+}
+
+impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
+    /// Where the device sees it: what to write into its registers.
+    #[inline]
+    pub fn iova(&self) -> Iova {
+        self.iova
+    }
+
+    /// The same as an address that knows which device it is of.
+    pub fn io_address(&self) -> IoAddress<'_> {
+        IoAddress::new(self.terms.session(), self.iova, self.len as u64)
+    }
+
+    /// Makes it the CPU's: Linux's `dma_unmap_single`. In a window that ends the driver's claim and not the device's
+    /// access; of a strict stream, the device reaches it no more when this returns (rule R2).
+    ///
+    /// # Errors
+    ///
+    /// Never in a window. Else as [`Device::unmap`](crate::Device::unmap), with the buffer as it was.
+    #[inline]
+    pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
+        if let Memory::Pages(pages) = &mut self.memory {
+            let piece = Piece { pages, bytes: self.len, single: true };
+            if let Err(error) = batch::unmap(&self.terms, D::ACCESS, &mut [piece]) {
+                return Err(Refused::new(error, self));
+            }
+        }
+        fence(Ordering::Acquire);
+        Ok(self.turn())
+    }
+}
+
+impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
+        let place = self.place(offset, out.len())?;
+        // SAFETY: `place` checked the range.
+        unsafe { copy::copy_out(place, out) };
+        Ok(())
+    }
+
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`], with nothing copied.
+    pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), Error> {
+        let place = self.place(offset, data.len())?;
+        // SAFETY: `place` checked the range.
+        unsafe { copy::copy_in(place, data) };
+        Ok(())
+    }
+
+    /// Makes all of it zeroes.
+    pub fn clear(&mut self) {
+        // SAFETY: that is its length.
+        unsafe { copy::zero(self.memory.as_ptr(), self.len) };
+    }
+
+    /// Its first byte's place, for access by raw pointers: volatile or atomic only, for a device that misbehaves may
+    /// write at any time.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.memory.as_ptr()
+    }
+}
+
+impl<D: Direction, O: Owner> StreamBuffer<D, O> {
+    /// Its length in bytes: what was asked for.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a buffer of no bytes cannot be allocated.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Whether it lies in a window, so that mapping and unmapping it are no requests to iommud.
+    pub fn is_in_window(&self) -> bool {
+        matches!(self.memory, Memory::Window(_))
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(crate) fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
+    /// What is to be mapped or unmapped of it, if it is not in a window.
+    pub(crate) fn piece(&mut self, single: bool) -> Option<Piece<'_>> {
+        let bytes = self.len;
+        self.memory.pages().map(|pages| Piece { pages, bytes, single })
+    }
+
+    /// The pages beneath, or this, if it is in a window.
+    pub(super) fn into_pages(self) -> Result<Box<Pages>, Box<Self>> {
+        match self.memory {
+            Memory::Pages(pages) => Ok(pages),
+            memory => Err(Box::new(Self { memory, ..self })),
+        }
+    }
+
+    /// The place of a range that lies in the buffer whole.
+    pub(super) fn place(&self, offset: usize, bytes: usize) -> Result<NonNull<u8>, Error> {
+        match offset.checked_add(bytes) {
+            // SAFETY: the offset is at most the length of the memory.
+            Some(end) if end <= self.len => Ok(unsafe { self.memory.as_ptr().add(offset) }),
+            _ => Err(Error::OutOfBuffer),
+        }
+    }
+
+    /// What the CPU wrote is seen by the device before what it is told of it.
+    fn hand_over(self) -> StreamBuffer<D, DeviceOwned> {
+        fence(Ordering::Release);
+        self.turn()
+    }
+
+    fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
+        let Self { memory, iova, len, terms, of: _ } = self;
+        StreamBuffer { memory, iova, len, terms, of: PhantomData }
+    }
+}

@@ -1,0 +1,197 @@
+//! What is beneath a streaming buffer: a piece of a window, or pages of its own.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+
+use dma_types::{Access, Iova};
+
+use super::Terms;
+use crate::buffer::Buffer;
+use crate::copy;
+use crate::mapping::{MapRequest, Mapped};
+use crate::protocol::Error;
+use crate::session::Session;
+use crate::window::Block;
+
+/// What is beneath a streaming buffer.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// A piece of a window, mapped all the time.
+    Window(Block),
+    /// Pages of its own, mapped while they are the device's.
+    Pages(Box<Pages>),
+}
+
+/// Pages of a streaming buffer's own.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    /// Ends before the buffer does.
+    reach: Reach,
+    buffer: Buffer,
+}
+
+/// How the device reaches them.
+#[derive(Debug)]
+enum Reach {
+    /// Not at all.
+    Not,
+    /// They were mapped when they were allocated, and stay so.
+    Always,
+    /// They are mapped for now.
+    Mapped(Held),
+    /// It reaches a copy of them.
+    Through(Block),
+}
+
+/// A mapping that ends with this.
+#[derive(Debug)]
+struct Held {
+    mapped: Mapped,
+    session: Arc<Session>,
+    over: bool,
+}
+
+impl Memory {
+    /// Where the CPU sees it.
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
+        match self {
+            Self::Window(block) => block.as_ptr(),
+            Self::Pages(pages) => pages.buffer.as_ptr(),
+        }
+    }
+
+    /// Where the device sees it, or zero if it does not.
+    pub(crate) fn iova(&self) -> Iova {
+        match self {
+            Self::Window(block) => block.iova(),
+            Self::Pages(pages) => pages.iova(),
+        }
+    }
+
+    /// The pages, if it is not in a window.
+    pub(crate) fn pages(&mut self) -> Option<&mut Pages> {
+        match self {
+            Self::Window(_) => None,
+            Self::Pages(pages) => Some(pages),
+        }
+    }
+}
+
+impl Pages {
+    pub(super) fn new(buffer: Buffer) -> Box<Self> {
+        Box::new(Self { buffer, reach: Reach::Not })
+    }
+
+    /// Where the device sees them, or zero if it does not.
+    pub(super) fn iova(&self) -> Iova {
+        match &self.reach {
+            Reach::Not => Iova::default(),
+            Reach::Always => self.buffer.iova().unwrap_or_default(),
+            Reach::Mapped(held) => held.mapped.iova,
+            Reach::Through(block) => block.iova(),
+        }
+    }
+
+    /// Whether the device has no way to them yet. What is mapped already as it should be counts from now on.
+    pub(super) fn must_be_mapped(&mut self, terms: &Terms, access: Access) -> bool {
+        if let (Reach::Not, false, Some(iova)) = (&self.reach, terms.strict, self.buffer.iova()) {
+            let last = iova.checked_add(self.buffer.len() as u64 - 1);
+            let fits = last.is_some_and(|last| last <= terms.limit());
+            let may = self.buffer.access().is_some_and(|mapped| access.is_within(mapped));
+            let own = Arc::ptr_eq(self.buffer.session(), terms.session());
+            if fits && may && own {
+                self.reach = Reach::Always;
+            }
+        }
+        matches!(self.reach, Reach::Not)
+    }
+
+    /// What is to be asked of iommud, so that they are mapped.
+    pub(super) fn request(&self, access: Access) -> MapRequest<'_> {
+        MapRequest { buffer: &self.buffer, offset: 0, bytes: self.buffer.len() as u64, access }
+    }
+
+    /// They were mapped there.
+    pub(super) fn set_mapped(&mut self, mapped: Mapped) {
+        let session = self.buffer.session().clone();
+        self.reach = Reach::Mapped(Held { mapped, session, over: false });
+    }
+
+    /// The mapping to be taken back, if there is one.
+    pub(super) fn mapping(&self) -> Option<Mapped> {
+        match &self.reach {
+            Reach::Mapped(held) => Some(held.mapped),
+            _ => None,
+        }
+    }
+
+    /// Their mapping was taken back; a block that they were copied through goes back to its window.
+    pub(super) fn set_unmapped(&mut self) {
+        if let Reach::Mapped(held) = &mut self.reach {
+            held.over = true;
+        }
+        if !matches!(self.reach, Reach::Always) {
+            self.reach = Reach::Not;
+        }
+    }
+
+    /// Takes their mapping back. When it returns, the device reaches them no more (rule R2).
+    pub(super) fn revoke(&mut self) -> Result<(), Error> {
+        if let Some(mapped) = self.mapping() {
+            self.buffer.session().unmap(&[mapped])?;
+            self.set_unmapped();
+        }
+        Ok(())
+    }
+
+    /// The buffer, when the device does not reach it any more.
+    pub(super) fn into_buffer(self: Box<Self>) -> Buffer {
+        let Self { buffer, .. } = *self;
+        buffer
+    }
+
+    /// Has the device reach a copy of them.
+    pub(super) fn go_through_window(
+        &mut self,
+        terms: &Terms,
+        bytes: usize,
+        access: Access,
+    ) -> Result<(), Error> {
+        self.reach = Reach::Through(terms.block(bytes, access)?);
+        Ok(())
+    }
+
+    /// Copies to where the device reads, if that is elsewhere.
+    pub(crate) fn copy_to_device(&self, start: usize, bytes: usize) {
+        if let Reach::Through(block) = &self.reach {
+            debug_assert!(start + bytes <= block.len());
+            // SAFETY: the caller's range lies in the streaming buffer, whose length the block has and the pages have at
+            // least; they are different memory.
+            unsafe {
+                copy::across(self.buffer.as_ptr().add(start), block.as_ptr().add(start), bytes)
+            };
+        }
+    }
+
+    /// Copies from where the device wrote, if that is elsewhere.
+    pub(crate) fn copy_to_cpu(&self, start: usize, bytes: usize) {
+        if let Reach::Through(block) = &self.reach {
+            debug_assert!(start + bytes <= block.len());
+            // SAFETY: as in `copy_to_device`.
+            unsafe {
+                copy::across(block.as_ptr().add(start), self.buffer.as_ptr().add(start), bytes)
+            };
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.over {
+            // The buffer's end would unmap it too; told so, iommud need not wait for the end of the session where nothing
+            // confines the device.
+            let _ = self.session.unmap(&[self.mapped]);
+        }
+    }
+}

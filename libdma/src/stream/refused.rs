@@ -1,0 +1,49 @@
+//! A step that failed, and what it was to change, unchanged.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use crate::protocol::Error;
+
+/// A step that failed, and what it was to change, which is as it was (rule R7). `?` turns it into its [`Error`], and drops
+/// what it was about.
+pub struct Refused<T> {
+    /// Why.
+    pub error: Error,
+    /// What the step was about.
+    pub kept: Box<T>,
+}
+
+impl<T> Refused<T> {
+    pub(crate) fn new(error: Error, kept: T) -> Self {
+        Self { error, kept: Box::new(kept) }
+    }
+
+    /// What the step was about, as it was before.
+    pub fn into_kept(self) -> T {
+        *self.kept
+    }
+}
+
+/// What a step leads to, or what it began with, if it failed.
+pub type Step<Next, Before> = Result<Next, Refused<Before>>;
+
+impl<T> From<Refused<T>> for Error {
+    fn from(refused: Refused<T>) -> Self {
+        refused.error
+    }
+}
+
+impl<T> fmt::Debug for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T> core::error::Error for Refused<T> {}

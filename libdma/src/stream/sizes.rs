@@ -1,0 +1,21 @@
+//! How large mappings can be, and how many address bits they need.
+
+use crate::device::Device;
+use crate::protocol::MAX_BUFFER_BYTES;
+
+impl Device {
+    /// The longest memory that is one mapping and one segment: Linux's `dma_max_mapping_size`. A
+    /// [`ScatterList`](crate::ScatterList) takes more.
+    pub fn max_mapping_size(&self) -> u64 {
+        self.limits().longest_single().min(MAX_BUFFER_BYTES).min(self.limit().get())
+    }
+
+    /// How many address bits the device should have, so that nothing must be copied: Linux's `dma_get_required_mask`.
+    /// Behind an IOMMU these are 32, as on Linux, for I/O addresses are found below 4 GiB whatever memory they lead to, and fewer do
+    /// as long as there is room. Without one they are what the machine's addresses have.
+    pub fn required_mask_bits(&self) -> u32 {
+        let last = self.session().last_address().get();
+        let all = u64::BITS - last.leading_zeros();
+        if self.is_confined() { all.min(32) } else { all }
+    }
+}

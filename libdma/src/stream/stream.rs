@@ -1,0 +1,181 @@
+//! Where streaming buffers come from.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+
+use super::batch;
+use super::bounced::{Bounced, Origin};
+use super::memory::{Memory, Pages};
+use super::{CpuOwned, DeviceOwned, Gather, Refused, Step, StreamBuffer, Terms};
+use crate::attributes::Attributes;
+use crate::buffer::Buffer;
+use crate::copy;
+use crate::device::Device;
+use crate::direction::{DeviceWrites, Direction, ToDevice};
+use crate::protocol::Error;
+
+/// Where streaming buffers of one direction come from.
+///
+/// What it maps lies in windows: memory that stays mapped for the device in that direction, so that mapping and unmapping
+/// are no requests to iommud. Unmapping then ends the driver's claim and not the device's access: a device that goes on
+/// writes into memory that is DMA memory of its own device still, and perhaps another buffer of the same driver's by now. Of a
+/// [`strict`](Self::strict) stream each buffer has pages of its own, and the hardware lets the device reach them only while
+/// they are mapped.
+///
+/// Cloning it is cheap.
+#[derive(Debug)]
+pub struct Stream<D: Direction> {
+    terms: Arc<Terms>,
+    of: PhantomData<fn() -> D>,
+}
+
+impl<D: Direction> Clone for Stream<D> {
+    fn clone(&self) -> Self {
+        Self { terms: self.terms.clone(), of: PhantomData }
+    }
+}
+
+impl Device {
+    /// Streaming buffers of a direction, within the [limits](Device::limits) as they are now. `label` is what reports call
+    /// those that are buffers of their own.
+    pub fn stream<D: Direction>(&self, label: &str) -> Stream<D> {
+        let terms = Terms::new(self.windows().clone(), self.limits(), self.limit(), label);
+        Stream { terms: Arc::new(terms), of: PhantomData }
+    }
+}
+
+impl<D: Direction> Stream<D> {
+    /// The same, strict: what is unmapped the device can reach no more when the unmap returns (rule R2), and what is not
+    /// mapped yet it cannot reach either. Each map and each unmap is a request to iommud; [`map_all`](Self::map_all) and
+    /// [`Gather`] make one of many. Where the administrator's policy defers invalidations, and without an IOMMU, nothing
+    /// can promise that.
+    pub fn strict(self) -> Self {
+        self.with(|terms| terms.strict = true)
+    }
+
+    /// The same with these attributes, of which [`Attributes::SKIP_CPU_SYNC`] means something here: mapping and unmapping
+    /// copies nothing, and only what is synced by name is.
+    pub fn attributes(self, attributes: Attributes) -> Self {
+        let skip = attributes.contains(Attributes::SKIP_CPU_SYNC);
+        self.with(|terms| terms.skip_cpu_sync = skip)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Terms)) -> Self {
+        let mut terms = Arc::unwrap_or_clone(self.terms);
+        change(&mut terms);
+        Self { terms: Arc::new(terms), of: PhantomData }
+    }
+
+    /// Memory of the stream's, of zeroes: Linux's `dma_alloc_noncoherent` and `dma_alloc_pages`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::allocate`].
+    pub fn buffer(&self, bytes: usize) -> Result<StreamBuffer<D>, Error> {
+        let mut buffer = self.unfilled(bytes)?;
+        if buffer.is_in_window() {
+            buffer.clear();
+        }
+        Ok(buffer)
+    }
+
+    /// Memory of the stream's with a copy of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn copy_of(&self, data: &[u8]) -> Result<StreamBuffer<D>, Error> {
+        let buffer = self.unfilled(data.len())?;
+        // SAFETY: the buffer is as long as the data.
+        unsafe { copy::copy_in(buffer.as_ptr(), data) };
+        Ok(buffer)
+    }
+
+    fn unfilled(&self, bytes: usize) -> Result<StreamBuffer<D>, Error> {
+        if bytes == 0 {
+            return Err(Error::ZeroSize);
+        }
+        let memory = self.terms.memory(bytes, D::ACCESS)?;
+        Ok(StreamBuffer::new(memory, bytes, self.terms.clone()))
+    }
+
+    /// Takes a buffer over that was allocated or registered otherwise. It is mapped while it is the device's; or always,
+    /// if it was allocated so with an address that the stream's limits allow and this stream is not strict. Where it cannot
+    /// be mapped below the limits, or without an IOMMU lies beyond them, the device reaches a copy in a window; but not of a strict stream.
+    pub fn adopt(&self, buffer: Buffer) -> StreamBuffer<D> {
+        let bytes = buffer.len();
+        StreamBuffer::new(Memory::Pages(Pages::new(buffer)), bytes, self.terms.clone())
+    }
+
+    /// Maps all of these or none (rule R7), by one request for those that are in no window.
+    ///
+    /// # Errors
+    ///
+    /// With the buffers as they were: as [`StreamBuffer::map`], and [`Error::BatchTooLarge`] if more than
+    /// [`MAX_BATCH`](crate::protocol::MAX_BATCH) are in no window. [`Error::WrongOwner`] if one is of another stream.
+    pub fn map_all(
+        &self,
+        mut buffers: Vec<StreamBuffer<D>>,
+    ) -> Step<Vec<StreamBuffer<D, DeviceOwned>>, Vec<StreamBuffer<D>>> {
+        match self.try_map_all(&mut buffers) {
+            Ok(()) => Ok(buffers.into_iter().map(StreamBuffer::into_mapped).collect()),
+            Err(error) => Err(Refused::new(error, buffers)),
+        }
+    }
+
+    fn try_map_all(&self, buffers: &mut [StreamBuffer<D>]) -> Result<(), Error> {
+        if buffers.iter().any(|it| !Arc::ptr_eq(&it.terms, &self.terms)) {
+            return Err(Error::WrongOwner);
+        }
+        if buffers.iter().any(|it| it.len() as u64 > self.terms.longest()) {
+            return Err(Error::TooLarge);
+        }
+        let mut pieces: Vec<_> = buffers.iter_mut().filter_map(|it| it.piece(true)).collect();
+        batch::map(&self.terms, D::ACCESS, &mut pieces)
+    }
+
+    /// Where unmaps are gathered, so that many are one request and one invalidation: `count` of them.
+    pub fn gather(&self, count: usize) -> Gather<D> {
+        Gather::new(self.terms.clone(), count)
+    }
+
+    pub(crate) fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+}
+
+impl Stream<ToDevice> {
+    /// Has the device read a copy of a slice: Linux's `dma_map_single` of memory that is small or shares a page with other
+    /// things.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer); [`Error::TooLarge`] if it is longer than one segment may be.
+    pub fn map_slice<'a>(&self, slice: &'a [u8]) -> Result<Bounced<'a, ToDevice>, Error> {
+        Bounced::new(&self.terms, Origin::Shared(slice))
+    }
+}
+
+impl<D: DeviceWrites> Stream<D> {
+    /// Has the device write a copy of a slice, which comes back when it is synced or unmapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`map_slice`](Stream::map_slice).
+    pub fn map_slice_mut<'a>(&self, slice: &'a mut [u8]) -> Result<Bounced<'a, D>, Error> {
+        Bounced::new(&self.terms, Origin::Exclusive(slice))
+    }
+}
+
+impl<D: Direction> StreamBuffer<D, CpuOwned> {
+    /// The buffer that was [adopted](Stream::adopt), or this one, if it was not.
+    ///
+    /// # Errors
+    ///
+    /// This one.
+    pub fn into_buffer(self) -> Result<Buffer, Box<Self>> {
+        self.into_pages().map(|pages| pages.into_buffer())
+    }
+}

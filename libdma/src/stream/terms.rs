@@ -1,0 +1,119 @@
+//! On what terms a stream maps memory.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
+
+use super::memory::{Memory, Pages};
+use crate::buffer::Buffer;
+use crate::limits::Limits;
+use crate::protocol::Error;
+use crate::protocol::derive::Kind;
+use crate::session::{BufferRequest, Session};
+use crate::window::{Block, BlockRequest, Windows};
+
+/// What blocks of windows are aligned to at least: the CPU's cache lines, so that what the CPU writes next to a block does
+/// not take the line away that a device is writing.
+const LINE: usize = 64;
+
+/// On what terms a stream maps memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    windows: Arc<Windows>,
+    /// What the device can be given.
+    limits: Limits,
+    /// The highest I/O address.
+    limit: Iova,
+    label: Box<str>,
+    /// Whether the device is to lose its access before an unmap returns.
+    pub(super) strict: bool,
+    /// As its function says.
+    pub(super) skip_cpu_sync: bool,
+}
+
+impl Terms {
+    pub(super) fn new(windows: Arc<Windows>, limits: Limits, limit: Iova, label: &str) -> Self {
+        let label = label.into();
+        Self { windows, limits, limit, label, strict: false, skip_cpu_sync: false }
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        self.windows.session()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether mapping and unmapping copies nothing.
+    pub(crate) fn skip_cpu_sync(&self) -> bool {
+        self.skip_cpu_sync
+    }
+
+    /// Whether memory of these other terms can be mapped on these.
+    pub(crate) fn suit(&self, other: &Arc<Self>) -> bool {
+        core::ptr::eq(self, &**other)
+            || Arc::ptr_eq(self.session(), other.session())
+                && other.limit <= self.limit
+                && other.strict == self.strict
+    }
+
+    pub(crate) fn limit(&self) -> Iova {
+        self.limit
+    }
+
+    /// The longest piece of memory that is one segment wherever it lies.
+    pub(crate) fn longest(&self) -> u64 {
+        self.limits.longest_single()
+    }
+
+    /// Whether a piece of memory is one segment for the device.
+    pub(super) fn is_single(&self, iova: Iova, bytes: u64) -> bool {
+        let boundary = self.limits.segment_boundary();
+        let (start, last) = (iova.get(), iova.get().saturating_add(bytes.saturating_sub(1)));
+        let crosses = boundary != u64::MAX && (start ^ last) >= boundary;
+        bytes <= self.limits.max_segment_bytes() && !crosses
+    }
+
+    /// What memory of this length is to be aligned to, so that it crosses no boundary of the device's if it can.
+    fn align(&self, bytes: usize) -> usize {
+        let boundary = self.limits.segment_boundary();
+        if boundary == u64::MAX || bytes as u64 > boundary {
+            return LINE;
+        }
+        bytes.next_power_of_two().max(LINE)
+    }
+
+    /// A piece of a window. What was in it is in it still.
+    pub(crate) fn block(&self, bytes: usize, access: Access) -> Result<Block, Error> {
+        let (align, limit, label) = (self.align(bytes), self.limit, &*self.label);
+        self.windows.alloc(&BlockRequest { bytes, align, access, limit, label })
+    }
+
+    /// Memory of the stream's: a piece of a window, or of a strict stream pages of their own that are not mapped.
+    pub(crate) fn memory(&self, bytes: usize, access: Access) -> Result<Memory, Error> {
+        if self.strict {
+            return Ok(Memory::Pages(Pages::new(self.pages(bytes)?)));
+        }
+        Ok(Memory::Window(self.block(bytes, access)?))
+    }
+
+    fn pages(&self, bytes: usize) -> Result<Buffer, Error> {
+        let bytes = (bytes as u64).checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
+        self.session().allocate(&BufferRequest {
+            kind: Kind::Allocate,
+            bytes,
+            align: PAGE_SIZE,
+            access: None,
+            limit: self.limit,
+            cache: CacheType::WriteBack,
+            label: &self.label,
+        })
+    }
+
+    /// Whether memory that cannot be mapped for this reason may be copied through a window.
+    pub(super) fn may_bounce(&self, error: Error) -> bool {
+        !self.strict && matches!(error, Error::NoAddressSpace | Error::NotContiguous)
+    }
+}

@@ -1,0 +1,90 @@
+//! Failure is ordinary: each request fails once, and nothing is left of it.
+
+use libdma::{Error, FromDevice, ToDevice};
+use simulated::Machine;
+
+use crate::moving::bytes;
+
+/// Does it with the first, the second, … request refused, until it makes so few that none is; how often it failed.
+fn at_each_step(machine: &Machine, mut act: impl FnMut() -> Result<(), Error>) -> u64 {
+    let before = machine.usage();
+    for step in 0.. {
+        machine.client.refuse(step, 1, Error::QuotaExceeded);
+        let result = act();
+        machine.client.refuse_none();
+        assert_eq!(machine.usage(), before, "step {step}");
+        match result {
+            Ok(()) => return step,
+            Err(error) => assert_eq!(error, Error::QuotaExceeded, "step {step}"),
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn r7_memory_that_cannot_be_had_leaves_nothing() {
+    for machine in Machine::each() {
+        let device = machine.open();
+        let (stream, mut data) = (device.stream::<FromDevice>("rx").strict(), [0; 64]);
+        assert!(at_each_step(&machine, || stream.buffer(4096).map(drop)) > 0);
+        assert!(at_each_step(&machine, || stream.map_slice_mut(&mut data).map(drop)) > 1);
+        machine.check();
+    }
+}
+
+#[test]
+fn r7_a_map_that_fails_leaves_the_buffer_the_cpus() {
+    for machine in Machine::each() {
+        let stream = machine.open().stream::<ToDevice>("tx").strict();
+        let buffer = stream.copy_of(b"data").unwrap();
+        machine.client.refuse(0, 1, Error::OutOfMemory);
+        let refused = buffer.map().unwrap_err();
+        assert_eq!(
+            (refused.error, bytes(&refused.kept, 0, 4)),
+            (Error::OutOfMemory, b"data".to_vec())
+        );
+        let mapped = refused.kept.map().unwrap();
+        assert_eq!(machine.device_reads(mapped.iova(), 4).unwrap(), b"data");
+        drop(mapped);
+        machine.check();
+    }
+}
+
+#[test]
+fn r7_an_unmap_that_fails_leaves_the_buffer_the_devices() {
+    for machine in Machine::each() {
+        let stream = machine.open().stream::<FromDevice>("rx").strict();
+        let mapped = stream.buffer(64).unwrap().map().unwrap();
+        machine.client.refuse(0, 1, Error::TimedOut);
+        let refused = mapped.unmap().unwrap_err();
+        assert_eq!(refused.error, Error::TimedOut);
+        machine.device_writes(refused.kept.iova(), b"still").unwrap();
+        assert_eq!(bytes(&refused.kept.unmap().unwrap(), 0, 5), b"still");
+        let mut data = [0; 5];
+        let mapped = stream.map_slice_mut(&mut data).unwrap();
+        machine.client.refuse(0, 1, Error::TimedOut);
+        let mapped = mapped.unmap().unwrap_err().into_kept();
+        machine.device_writes(mapped.iova(), b"slice").unwrap();
+        mapped.unmap().unwrap();
+        assert_eq!(&data, b"slice");
+        machine.check();
+    }
+}
+
+#[test]
+fn r7_of_many_none_is_mapped() {
+    for machine in Machine::each() {
+        let stream = machine.open().stream::<ToDevice>("tx").strict();
+        let mut buffers: Vec<_> = (0..5).map(|_| stream.buffer(64).unwrap()).collect();
+        let before = machine.usage();
+        for error in [Error::NoAddressSpace, Error::OutOfMemory, Error::DaemonGone] {
+            machine.client.refuse(0, 1, error);
+            let refused = stream.map_all(buffers).unwrap_err();
+            assert_eq!(refused.error, error);
+            assert_eq!(machine.usage(), before);
+            buffers = *refused.kept;
+        }
+        stream.map_all(buffers).unwrap();
+        machine.check();
+    }
+}

@@ -1,0 +1,8 @@
+//! Streaming memory on simulated machines: either vendor's IOMMU, and none.
+#![cfg(target_os = "linux")]
+
+mod batches;
+mod failing;
+mod moving;
+mod revoking;
+mod slices;
