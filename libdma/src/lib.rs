@@ -15,6 +15,7 @@
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
 //! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
+//! | [`raw`] | [`RawStream`]: streaming memory by its I/O addresses, for drivers in the shape of C's |
 //! | [`register`] | [`ForeignMemory`]: memory that the driver has already, made a buffer |
 //! | [`scatter`] | [`ScatterList`]: memory in pieces that is one transfer |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
@@ -60,6 +61,7 @@ pub mod limits;
 pub mod mapping;
 pub mod pool;
 pub mod protocol;
+pub mod raw;
 pub mod register;
 pub mod scatter;
 mod session;
@@ -90,6 +92,7 @@ pub use limits::Limits;
 pub use mapping::{MapRequest, Mapped};
 pub use pool::{Pool, PoolBlock};
 pub use protocol::Error;
+pub use raw::{RawError, RawStream};
 pub use register::{ForeignMemory, NotRegistered};
 pub use scatter::ScatterList;
 pub use share::{Attachment, SharedBuffer};

@@ -137,7 +137,7 @@ impl Pages {
     }
 
     /// Takes their mapping back. When it returns, the device reaches them no more (rule R2).
-    pub(super) fn revoke(&mut self) -> Result<(), Error> {
+    pub(crate) fn revoke(&mut self) -> Result<(), Error> {
         if let Some(mapped) = self.mapping() {
             self.buffer.session().unmap(&[mapped])?;
             self.set_unmapped();

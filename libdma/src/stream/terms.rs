@@ -27,13 +27,13 @@ pub(crate) struct Terms {
     limit: Iova,
     label: Box<str>,
     /// Whether the device is to lose its access before an unmap returns.
-    pub(super) strict: bool,
+    pub(crate) strict: bool,
     /// As its function says.
     pub(super) skip_cpu_sync: bool,
 }
 
 impl Terms {
-    pub(super) fn new(windows: Arc<Windows>, limits: Limits, limit: Iova, label: &str) -> Self {
+    pub(crate) fn new(windows: Arc<Windows>, limits: Limits, limit: Iova, label: &str) -> Self {
         let label = label.into();
         Self { windows, limits, limit, label, strict: false, skip_cpu_sync: false }
     }
@@ -57,6 +57,11 @@ impl Terms {
             || Arc::ptr_eq(self.session(), other.session())
                 && other.limit <= self.limit
                 && other.strict == self.strict
+    }
+
+    /// What reports call its memory.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
     }
 
     pub(crate) fn limit(&self) -> Iova {

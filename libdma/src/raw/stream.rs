@@ -1,0 +1,260 @@
+//! Streaming memory by its I/O addresses.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, fence};
+
+use dma_types::{Access, Iova};
+
+use super::RawError;
+use crate::check::{Act, Kind, Note, raw};
+use crate::copy;
+use crate::device::Device;
+use crate::protocol::Error;
+use crate::stream::batch::{self, Piece};
+use crate::stream::{Memory, Terms};
+
+/// Streaming memory by its I/O addresses; see the [module](super).
+#[derive(Debug)]
+pub struct RawStream {
+    terms: Arc<Terms>,
+    mapped: BTreeMap<Iova, Entry>,
+}
+
+/// What is mapped at an address.
+#[derive(Debug)]
+struct Entry {
+    memory: Memory,
+    bytes: usize,
+    access: Access,
+    of_device: bool,
+}
+
+impl Device {
+    /// Streaming memory that is known by its I/O addresses alone, within the [limits](Device::limits) as they are now.
+    /// `label` is what reports call it.
+    pub fn raw_stream(&self, label: &str) -> RawStream {
+        let terms = Terms::new(self.windows().clone(), self.limits(), self.limit(), label);
+        RawStream { terms: Arc::new(terms), mapped: BTreeMap::new() }
+    }
+}
+
+impl RawStream {
+    /// The same, [strict](crate::Stream::strict), for what is mapped from now on.
+    pub fn strict(self) -> Self {
+        let mut terms = Arc::unwrap_or_clone(self.terms);
+        terms.strict = true;
+        Self { terms: Arc::new(terms), mapped: self.mapped }
+    }
+
+    /// Maps a copy of these bytes, which is the device's then: Linux's `dma_map_single`. What the device writes there is in
+    /// the copy, for [`cpu_read`](Self::cpu_read).
+    ///
+    /// # Errors
+    ///
+    /// [`RawError::Failed`]: as [`Stream::map_slice`](crate::Stream::map_slice).
+    #[track_caller]
+    pub fn map_single(&mut self, data: &[u8], access: Access) -> Result<Iova, RawError> {
+        self.map(data.len(), access, |place| {
+            // SAFETY: the memory is as long as the data.
+            unsafe { copy::copy_in(place, data) };
+        })
+    }
+
+    /// Maps so many zeroes, which are the device's then: Linux's `dma_alloc_noncoherent`, and `dma_map_single` of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`map_single`](Self::map_single).
+    #[track_caller]
+    pub fn map_zeroes(&mut self, bytes: usize, access: Access) -> Result<Iova, RawError> {
+        self.map(bytes, access, |place| {
+            // SAFETY: the memory is as long.
+            unsafe { copy::zero(place, bytes) };
+        })
+    }
+
+    #[track_caller]
+    fn map(
+        &mut self,
+        bytes: usize,
+        access: Access,
+        fill: impl FnOnce(NonNull<u8>),
+    ) -> Result<Iova, RawError> {
+        if bytes == 0 {
+            return Err(Error::ZeroSize.into());
+        }
+        if bytes as u64 > self.terms.longest() {
+            return Err(Error::TooLarge.into());
+        }
+        let mut memory = self.terms.memory(bytes, access)?;
+        fill(memory.as_ptr());
+        if let Some(pages) = memory.pages() {
+            batch::map(&self.terms, access, &mut [Piece { pages, bytes, single: true }])?;
+        }
+        fence(Ordering::Release);
+        let iova = memory.iova();
+        self.mapped.insert(iova, Entry { memory, bytes, access, of_device: true });
+        raw::mapped(|| Note {
+            kind: Kind::Raw,
+            label: self.terms.label(),
+            space: self.terms.session().space(),
+            iova: Some(iova),
+            bytes: bytes as u64,
+            access: Some(access),
+        });
+        Ok(iova)
+    }
+
+    /// Unmaps it and gives its memory back: Linux's `dma_unmap_single`. Length and direction must be those that it was
+    /// mapped with.
+    ///
+    /// # Errors
+    ///
+    /// [`RawError::NotMapped`], [`RawError::WrongSize`], [`RawError::WrongDirection`]; [`RawError::Failed`] as
+    /// [`StreamBuffer::unmap`](crate::StreamBuffer::unmap).
+    #[track_caller]
+    pub fn unmap_single(&mut self, iova: Iova, bytes: u64, access: Access) -> Result<(), RawError> {
+        let checked = self.exactly(iova, bytes, access);
+        let unmapped = checked.and_then(|()| Ok(self.take_back(iova)?));
+        if !matches!(unmapped, Err(RawError::Failed(_))) {
+            raw::unmapped(self.terms.session().space(), iova, bytes, access);
+        }
+        unmapped
+    }
+
+    /// Whether this was mapped exactly so.
+    fn exactly(&self, iova: Iova, bytes: u64, access: Access) -> Result<(), RawError> {
+        let entry = self.mapped.get(&iova).ok_or(RawError::NotMapped)?;
+        if entry.bytes as u64 != bytes {
+            return Err(RawError::WrongSize { mapped: entry.bytes as u64 });
+        }
+        if entry.access != access {
+            return Err(RawError::WrongDirection { mapped: entry.access });
+        }
+        Ok(())
+    }
+
+    fn take_back(&mut self, iova: Iova) -> Result<(), Error> {
+        if let Some(pages) = self.mapped.get_mut(&iova).and_then(|it| it.memory.pages()) {
+            pages.revoke()?;
+        }
+        self.mapped.remove(&iova);
+        Ok(())
+    }
+
+    /// The CPU's turn with what is mapped around a range: Linux's `dma_sync_single_for_cpu` and
+    /// `dma_sync_single_range_for_cpu`. All of what was mapped together is the CPU's then.
+    ///
+    /// # Errors
+    ///
+    /// [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::WrongDirection`].
+    #[track_caller]
+    pub fn sync_single_for_cpu(
+        &mut self,
+        iova: Iova,
+        bytes: u64,
+        access: Access,
+    ) -> Result<(), RawError> {
+        self.sync(iova, bytes, access, false)?;
+        fence(Ordering::Acquire);
+        Ok(())
+    }
+
+    /// The device's turn again: Linux's `dma_sync_single_for_device` and `dma_sync_single_range_for_device`.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync_single_for_cpu`](Self::sync_single_for_cpu).
+    #[track_caller]
+    pub fn sync_single_for_device(
+        &mut self,
+        iova: Iova,
+        bytes: u64,
+        access: Access,
+    ) -> Result<(), RawError> {
+        self.sync(iova, bytes, access, true)?;
+        fence(Ordering::Release);
+        Ok(())
+    }
+
+    #[track_caller]
+    fn sync(
+        &mut self,
+        iova: Iova,
+        bytes: u64,
+        access: Access,
+        to_device: bool,
+    ) -> Result<(), RawError> {
+        raw::synced(self.terms.session().space(), iova, bytes, access, to_device);
+        let (entry, _) = self.around(iova, bytes)?;
+        if entry.access != access {
+            return Err(RawError::WrongDirection { mapped: entry.access });
+        }
+        entry.of_device = to_device;
+        Ok(())
+    }
+
+    /// Copies bytes out of what is mapped there, in the CPU's turn.
+    ///
+    /// # Errors
+    ///
+    /// [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::OfDevice`] while it is
+    /// the device's; nothing is copied then.
+    #[track_caller]
+    pub fn cpu_read(&mut self, iova: Iova, out: &mut [u8]) -> Result<(), RawError> {
+        let place = self.touch(iova, out.len(), Act::Read)?;
+        // SAFETY: `touch` checked that all of it lies in memory that this holds.
+        unsafe { copy::copy_out(place, out) };
+        Ok(())
+    }
+
+    /// Copies bytes into what is mapped there, in the CPU's turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`cpu_read`](Self::cpu_read).
+    #[track_caller]
+    pub fn cpu_write(&mut self, iova: Iova, data: &[u8]) -> Result<(), RawError> {
+        let place = self.touch(iova, data.len(), Act::Write)?;
+        // SAFETY: as in `cpu_read`.
+        unsafe { copy::copy_in(place, data) };
+        Ok(())
+    }
+
+    #[track_caller]
+    fn touch(&mut self, iova: Iova, bytes: usize, act: Act) -> Result<NonNull<u8>, RawError> {
+        raw::touched(self.terms.session().space(), iova, act);
+        let (entry, offset) = self.around(iova, bytes as u64)?;
+        if entry.of_device {
+            return Err(RawError::OfDevice);
+        }
+        // SAFETY: `around` checked the range, whose start is at most the memory's end.
+        Ok(unsafe { entry.memory.as_ptr().add(offset) })
+    }
+
+    /// How many mappings there are.
+    pub fn len(&self) -> usize {
+        self.mapped.len()
+    }
+
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.mapped.is_empty()
+    }
+
+    /// What is mapped around a range, and where in it that starts.
+    fn around(&mut self, iova: Iova, bytes: u64) -> Result<(&mut Entry, usize), RawError> {
+        let (start, entry) =
+            self.mapped.range_mut(..=iova).next_back().ok_or(RawError::NotMapped)?;
+        let (offset, mapped) = (iova.get() - start.get(), entry.bytes as u64);
+        if offset >= mapped {
+            return Err(RawError::NotMapped);
+        }
+        if bytes > mapped - offset {
+            return Err(RawError::WrongSize { mapped });
+        }
+        Ok((entry, offset as usize))
+    }
+}
