@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use dma_types::{Access, CacheType, CpuAddr, Iova};
 
+use crate::copy;
 use crate::handle::Handle;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
@@ -106,11 +107,9 @@ impl Buffer {
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
         let start = self.range(offset, out.len())?;
-        for (index, byte) in out.iter_mut().enumerate() {
-            // SAFETY: `range` checked that the whole of it lies in the buffer's memory, which is valid for
-            // reads while `self` lives.
-            *byte = unsafe { start.add(index).read_volatile() };
-        }
+        // SAFETY: `range` checked that the whole of it lies in the buffer's memory, which is valid for reads while
+        // `self` lives.
+        unsafe { copy::copy_out(start, out) };
         Ok(())
     }
 
@@ -121,10 +120,8 @@ impl Buffer {
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
         let start = self.range(offset, data.len())?;
-        for (index, byte) in data.iter().enumerate() {
-            // SAFETY: as in `read`, and the memory was mapped writable.
-            unsafe { start.add(index).write_volatile(*byte) };
-        }
+        // SAFETY: as in `read`, and the memory was mapped writable.
+        unsafe { copy::copy_in(start, data) };
         Ok(())
     }
 

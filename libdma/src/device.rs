@@ -10,6 +10,7 @@ use zerocopy::little_endian::U32;
 use crate::attributes::Attributes;
 use crate::buffer::Buffer;
 use crate::check;
+use crate::coherent;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
 use crate::limits::Limits;
@@ -21,7 +22,7 @@ use crate::protocol::{Error, MAX_BATCH, Rights, path};
 use crate::session::{BufferRequest, Session};
 use crate::transport::Transport;
 use crate::unmapped::UnmappedBuffer;
-use crate::window::Windows;
+use crate::window::{WindowUsage, Windows};
 
 /// A device that this process drives: the right to give it memory.
 ///
@@ -35,12 +36,12 @@ use crate::window::Windows;
 /// transport is a Redox scheme or a Linux socket, and all else is the same.
 ///
 /// ```
-/// use libdma::{Access, Coherent, Device};
+/// use libdma::{Access, Device};
 ///
 /// let machine = simulated::Machine::vtd();
 /// let device = Device::open(machine.transport(), simulated::edu())?;
 ///
-/// let tail = Coherent::<u64>::new(&device, Access::Read, "tail")?;
+/// let tail = device.coherent("tail").access(Access::Read).value::<u64>()?;
 /// tail.set(7);
 /// // What the device sees there:
 /// assert_eq!(machine.device_reads(tail.iova(), 8), Ok(7u64.to_le_bytes().to_vec()));
@@ -159,6 +160,12 @@ impl Device {
         Ok(())
     }
 
+    /// Begins an allocation of coherent memory: Linux's `dma_alloc_coherent`. `label` is what reports call it, where it
+    /// is a buffer of its own.
+    pub fn coherent<'a>(&'a self, label: &'a str) -> coherent::Builder<'a> {
+        coherent::Builder::new(self, label)
+    }
+
     /// Allocates a buffer of zeroes, and maps it if `access` says how.
     ///
     /// `bytes` is rounded up to whole pages. `label` is what reports call the buffer.
@@ -189,7 +196,8 @@ impl Device {
         label: &str,
     ) -> Result<Buffer, Error> {
         let request = self.request(bytes, access, Attributes::empty(), label)?;
-        self.session.allocate(&BufferRequest { align, ..request })
+        let request = BufferRequest { align, ..request };
+        self.windows.after_trimming(|| self.session.allocate(&request))
     }
 
     /// As [`allocate`](Self::allocate), in one piece of physical memory, which starts at a multiple of its length
@@ -226,7 +234,8 @@ impl Device {
         if attributes.contains(Attributes::NO_CPU_MAPPING) {
             return Err(Error::BadValue);
         }
-        self.session.allocate(&self.request(bytes, access, attributes, label)?)
+        let request = self.request(bytes, access, attributes, label)?;
+        self.windows.after_trimming(|| self.session.allocate(&request))
     }
 
     /// The same, mapped nowhere in this process: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.
@@ -242,7 +251,8 @@ impl Device {
         attributes: Attributes,
         label: &str,
     ) -> Result<UnmappedBuffer, Error> {
-        self.session.allocate_unmapped(&self.request(bytes, access, attributes, label)?)
+        let request = self.request(bytes, access, attributes, label)?;
+        self.windows.after_trimming(|| self.session.allocate_unmapped(&request))
     }
 
     /// A request for a buffer that is as aligned as any.
@@ -272,7 +282,7 @@ impl Device {
     /// [`Error::BatchTooLarge`] for more than [`MAX_BATCH`] pieces or none; else why the first piece that
     /// cannot be mapped cannot.
     pub fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.session.map(requests, self.limit())
+        self.windows.after_trimming(|| self.session.map(requests, self.limit()))
     }
 
     /// Unmaps what [`map`](Self::map) mapped, all of it or nothing (rule R7). When it returns, the device can
@@ -347,6 +357,17 @@ impl Device {
     /// Its windows, which all its clones share.
     pub(crate) fn windows(&self) -> &Arc<Windows> {
         &self.windows
+    }
+
+    /// How much is in the device's windows, for each kind of which there are any.
+    pub fn window_usage(&self) -> Vec<WindowUsage> {
+        self.windows.usage()
+    }
+
+    /// Gives back the windows that nothing is taken from: how many bytes they were. It happens by itself when iommud
+    /// has no more to give to this device; a driver does it when it will be idle for long.
+    pub fn trim(&self) -> usize {
+        self.windows.trim()
     }
 
     /// The handle of the device, as long as this or a clone lives.

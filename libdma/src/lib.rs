@@ -22,6 +22,7 @@
 //! | [`stream`] | [`Stream`]: memory that CPU and device take turns with |
 //! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
+//! | [`window`] | windows of mapped memory, which small buffers share |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
 //!
 //! # Three kinds of address
@@ -69,7 +70,7 @@ pub mod share;
 pub mod stream;
 pub mod transport;
 pub mod unmapped;
-mod window;
+pub mod window;
 
 pub use attributes::Attributes;
 pub use buffer::Buffer;
@@ -98,3 +99,4 @@ pub use scatter::ScatterList;
 pub use share::{Attachment, SharedBuffer};
 pub use stream::{Stream, StreamBuffer};
 pub use unmapped::UnmappedBuffer;
+pub use window::WindowUsage;

@@ -17,7 +17,7 @@
 //! use std::time::{Duration, Instant};
 //!
 //! use edud::{Bar, Direction, Edu};
-//! use libdma::{Access, Coherent, Device};
+//! use libdma::{Access, Device};
 //!
 //! fn echo<B: Bar>(
 //!     device: &Device,
@@ -25,8 +25,8 @@
 //!     word: u64,
 //! ) -> Result<u64, Box<dyn std::error::Error>> {
 //!     // What the device only reads it cannot write, and the other way round: the IOMMU sees to it.
-//!     let there = Coherent::<u64>::new(device, Access::Read, "there")?;
-//!     let back = Coherent::<u64>::new(device, Access::Write, "back")?;
+//!     let there = device.coherent("there").access(Access::Read).value::<u64>()?;
+//!     let back = device.coherent("back").access(Access::Write).value::<u64>()?;
 //!     let deadline = Instant::now() + Duration::from_secs(5);
 //!     let expired = || Instant::now() > deadline;
 //!

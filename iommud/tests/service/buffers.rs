@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use iommu_engine::platform::TableFrames;
 use iommu_sim::pace::Completion as Takes;
-use libdma::{Access, Coherent, Error};
+use libdma::{Access, Error};
 
 use crate::rig::Rig;
 use crate::vendor::{Vendor, slow};
@@ -23,15 +23,15 @@ both! {
 fn driver_and_device_see_the_same_memory(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let value = Coherent::<u64>::new(&device, Access::ReadWrite, "value").unwrap();
+    let value = device.coherent("value").alone().value::<u64>().unwrap();
     assert_eq!(value.get(), 0, "R8: it starts as zeroes");
     value.set(0x1122_3344_5566_7788);
     let seen = rig.device_reads(value.iova().get(), 8).unwrap();
     assert_eq!(seen, 0x1122_3344_5566_7788u64.to_le_bytes());
     rig.device_writes(value.iova().get(), &[0xab; 8]).unwrap();
     assert_eq!(value.get(), 0xabab_abab_abab_abab);
-    let slice = Coherent::<[u32]>::new(&device, 3000, Access::Write, "slice").unwrap();
-    assert_eq!((slice.len(), slice.buffer().len()), (3000, 12288));
+    let slice = device.coherent("slice").access(Access::Write).alone().slice::<u32>(3000).unwrap();
+    assert_eq!((slice.len(), slice.buffer().unwrap().len()), (3000, 12288));
     let last = slice.iova_of(2999).unwrap();
     rig.device_writes(last.get(), &7u32.to_le_bytes()).unwrap();
     assert_eq!(slice.read(2999), Ok(7));
@@ -58,12 +58,12 @@ fn bytes_are_copied_in_and_out_within_bounds(vendor: Vendor) {
 fn r2_dropping_a_buffer_ends_the_devices_access_before_its_memory_is_anyone_elses(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let secret = Coherent::<u64>::new(&device, Access::ReadWrite, "mine").unwrap();
+    let secret = device.coherent("mine").alone().value::<u64>().unwrap();
     let iova = secret.iova().get();
     rig.device_writes(iova, &[1; 8]).unwrap();
     drop(secret);
     assert!(rig.device_writes(iova, &[2; 8]).is_err());
-    let next = Coherent::<u64>::new(&device, Access::ReadWrite, "next").unwrap();
+    let next = device.coherent("next").alone().value::<u64>().unwrap();
     assert_eq!(next.get(), 0, "R8");
     rig.check();
 }
@@ -137,7 +137,7 @@ fn r7_an_allocation_that_fails_leaves_nothing_behind(vendor: Vendor) {
 fn r2_memory_that_cannot_be_unmapped_is_never_used_again(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let buffer = Coherent::<u64>::new(&device, Access::ReadWrite, "bent").unwrap();
+    let buffer = device.coherent("bent").alone().value::<u64>().unwrap();
     let iova = buffer.iova().get();
     rig.device_writes(iova, &[1; 8]).unwrap();
     {
@@ -161,7 +161,7 @@ fn r2_memory_that_cannot_be_unmapped_is_never_used_again(vendor: Vendor) {
 fn r2_a_closed_buffers_memory_waits_for_a_slow_unit(vendor: Vendor) {
     let rig = Rig::on(slow(vendor.machine(), Takes::After(20_000_000)));
     let device = rig.open();
-    let buffer = Coherent::<u64>::new(&device, Access::ReadWrite, "slow").unwrap();
+    let buffer = device.coherent("slow").alone().value::<u64>().unwrap();
     let iova = buffer.iova().get();
     rig.device_writes(iova, &[1; 8]).unwrap();
     drop(buffer);

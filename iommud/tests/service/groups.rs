@@ -51,7 +51,7 @@ fn writes(rig: &Rig, device: PciAddress, iova: u64) -> bool {
 }
 
 fn word(device: &Device) -> Coherent<u64> {
-    Coherent::<u64>::new(device, Access::ReadWrite, "word").unwrap()
+    device.coherent("word").alone().value::<u64>().unwrap()
 }
 
 fn two_drivers_of_one_group_each_do_their_work(vendor: Vendor) {
@@ -135,7 +135,7 @@ fn r2_a_dead_drivers_memory_waits_for_a_slow_unit_also_in_a_shared_domain(vendor
     assert!(writes(&rig, one, iova) && writes(&rig, other, iova));
     let transport = rig.transport();
     // The driver dies: its handles go, the device's first.
-    let (device, buffer) = (first.handle().raw(), mine.buffer().handle().raw());
+    let (device, buffer) = (first.handle().raw(), mine.buffer().unwrap().handle().raw());
     // SAFETY: neither is used again but to be closed, which does nothing the second time, and what is
     // mapped of the buffer is not touched.
     unsafe {

@@ -6,7 +6,7 @@ use iommud::platform::sim::SimPlatform;
 use libdma::MapRequest;
 use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
 use libdma::protocol::derive::Allocate;
-use libdma::{Access, Coherent, Error};
+use libdma::{Access, Error};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::hostile::{allocate, call, device, greet};
@@ -38,7 +38,7 @@ fn r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more(
         drop(rig.open());
         let before = rig.usage();
         let device = rig.open();
-        let one = || Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "quota");
+        let one = || device.coherent("quota").alone().bytes(PAGE);
         let mut held: Vec<_> = (0..most).map(|_| one().unwrap()).collect();
         let usage = rig.usage();
         assert_eq!(one().err(), Some(Error::QuotaExceeded), "{what}");
@@ -56,9 +56,9 @@ fn memory_that_is_mapped_twice_counts_twice(vendor: Vendor) {
     let quotas = Quotas { mapped_bytes: 2 * PAGE as u64, ..Quotas::default() };
     let rig = Rig::with(vendor.machine(), policy(quotas));
     let device = rig.open();
-    let buffer = Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "twice").unwrap();
+    let buffer = device.coherent("twice").alone().bytes(PAGE).unwrap();
     let whole = || MapRequest {
-        buffer: buffer.buffer(),
+        buffer: buffer.buffer().unwrap(),
         offset: 0,
         bytes: PAGE as u64,
         access: Access::Read,
@@ -77,7 +77,7 @@ fn a_rule_for_the_device_goes_before_the_quota_for_all(vendor: Vendor) {
     policy.rules.push(Rule { buffers: Some(2), ..Rule::new(Devices::At(edu())) });
     let rig = Rig::with(vendor.machine(), policy);
     let device = rig.open();
-    let one = || Coherent::<[u8]>::new(&device, PAGE, Access::ReadWrite, "rule");
+    let one = || device.coherent("rule").alone().bytes(PAGE);
     let _held = [one().unwrap(), one().unwrap()];
     assert_eq!(one().err(), Some(Error::QuotaExceeded));
     rig.check();

@@ -2,7 +2,7 @@
 
 use dma_types::PhysAddr;
 use iommu_engine::policy::{IgnoredUnit, Policy, Unclaimed};
-use libdma::{Access, Coherent};
+use libdma::Access;
 
 use crate::rig::Rig;
 use crate::vendor::Vendor;
@@ -17,7 +17,7 @@ both! {
 fn the_tables_show_units_devices_domains_and_mappings(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let ring = Coherent::<[u64]>::new(&device, 1024, Access::Read, "ring").unwrap();
+    let ring = device.coherent("ring").access(Access::Read).alone().slice::<u64>(1024).unwrap();
     let units = rig.text("units");
     assert!(units.starts_with("UNIT  KIND") && units.contains(vendor.name()), "{units}");
     assert!(
@@ -47,7 +47,7 @@ fn the_tables_show_units_devices_domains_and_mappings(vendor: Vendor) {
 fn a_fault_is_reported_with_device_address_and_direction(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let ring = Coherent::<u64>::new(&device, Access::Read, "ring").unwrap();
+    let ring = device.coherent("ring").access(Access::Read).alone().value::<u64>().unwrap();
     for _ in 0..3 {
         assert!(rig.device_writes(ring.iova().get(), &[1; 8]).is_err());
         rig.service.lock().poll();

@@ -7,7 +7,7 @@ use iommu_service::{Caller, Outcome};
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{DeviceInfo, Opcode};
-use libdma::{Access, Coherent, Device, Error};
+use libdma::{Access, Device, Error};
 use std::sync::Arc;
 
 use crate::rig::{ROOT, Rig, edu, read};
@@ -64,11 +64,8 @@ fn r4_the_end_of_the_last_handle_is_the_end_of_everything_held(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let before = rig.usage();
     let device = rig.open();
-    let buffers: Vec<_> = (0..20)
-        .map(|n| {
-            Coherent::<[u8]>::new(&device, 4096 * (n % 4 + 1), Access::ReadWrite, "b").unwrap()
-        })
-        .collect();
+    let buffers: Vec<_> =
+        (0..20).map(|n| device.coherent("b").alone().bytes(4096 * (n % 4 + 1)).unwrap()).collect();
     let iovas: Vec<_> = buffers.iter().map(|buffer| buffer.iova().get()).collect();
     for iova in &iovas {
         rig.device_writes(*iova, &[1; 8]).unwrap();
@@ -122,7 +119,7 @@ fn r3_a_derived_handle_does_what_its_rights_say_and_no_more(vendor: Vendor) {
     let weaker = device.derive(Rights::INSPECT | Rights::MAP).unwrap();
     let weaker = Device::from_handle(weaker).unwrap();
     assert_eq!(weaker.generation(), device.generation());
-    let refused = Coherent::<u64>::new(&weaker, Access::Read, "no");
+    let refused = weaker.coherent("no").access(Access::Read).alone().value::<u64>();
     assert_eq!(refused.err(), Some(Error::NotPermitted));
     assert_eq!(weaker.derive(Rights::DEVICE).err(), Some(Error::NotPermitted));
     assert_eq!(weaker.derive(Rights::ALLOCATE).err(), Some(Error::NotPermitted));
@@ -150,7 +147,7 @@ fn r3_a_buffer_without_the_right_to_write_cannot_be_mapped_writable(vendor: Vend
 fn a_session_has_a_secret_that_is_in_the_arena_with_what_it_holds(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let buffer = Coherent::<u64>::new(&device, Access::Write, "ring").unwrap();
+    let buffer = device.coherent("ring").access(Access::Write).alone().value::<u64>().unwrap();
     {
         let service = rig.service.lock();
         let sessions = Ledger::records::<SessionRecord>(service.platform()).unwrap();

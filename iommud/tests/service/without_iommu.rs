@@ -5,7 +5,7 @@ use iommu_engine::policy::{Invalidation, Policy, WithoutIommu};
 use iommu_sim::{Blocked, MachineConfig};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode, Welcome, access_code};
 use libdma::protocol::derive::{Allocate, Kind};
-use libdma::{Access, Coherent, Device, Error, Handle};
+use libdma::{Access, Device, Error, Handle};
 use libdma::{MapRequest, Mapped};
 use zerocopy::little_endian::{U32, U64};
 
@@ -28,7 +28,7 @@ fn a_driver_gets_memory_at_its_physical_address_and_is_told_that_nothing_confine
     let rig = rig();
     let device = rig.open();
     assert!(!device.is_confined() && device.write_implies_read());
-    let value = Coherent::<[u64]>::new(&device, 1024, Access::Read, "value").unwrap();
+    let value = device.coherent("value").access(Access::Read).alone().slice::<u64>(1024).unwrap();
     value.write(1023, 7).unwrap();
     let last = value.iova_of(1023).unwrap();
     assert_eq!(rig.device_reads(last.get(), 8).unwrap(), 7u64.to_le_bytes());
@@ -150,7 +150,7 @@ fn each_function_is_alone_and_one_driver_at_a_time_holds_it() {
 fn every_report_says_that_nothing_is_confined() {
     let rig = rig();
     let device = rig.open();
-    let _ring = Coherent::<u64>::new(&device, Access::Read, "ring").unwrap();
+    let _ring = device.coherent("ring").access(Access::Read).alone().value::<u64>().unwrap();
     assert_eq!(rig.text("units"), "no IOMMU: devices are NOT CONFINED\n");
     assert_eq!(rig.text("devices"), include_str!("golden/devices_without_iommu.txt"));
     assert_eq!(rig.text("groups"), include_str!("golden/groups_without_iommu.txt"));

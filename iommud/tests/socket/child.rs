@@ -9,7 +9,7 @@ use std::thread;
 
 use libdma::transport::packet::{self, ReplyHeader};
 use libdma::transport::socket::Socket;
-use libdma::{Access, Coherent, Device, ForeignMemory, Handle};
+use libdma::{Access, Device, ForeignMemory, Handle};
 use rustix::net::RecvFlags;
 
 use crate::rig::edu;
@@ -82,7 +82,7 @@ fn job() {
             Device::from_handle(Handle::new(Socket::unconnected(), handle)).unwrap()
         }
     };
-    let ring = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "of a child").unwrap();
+    let ring = device.coherent("of a child").alone().slice::<u64>(8).unwrap();
     ring.write(0, 1).unwrap();
     hold()
 }

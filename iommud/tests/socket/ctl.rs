@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use libdma::{Access, Coherent, Device, Iova};
+use libdma::{Access, Device, Iova};
 
 use crate::edu::Edu;
 use crate::rig::{Daemon, Folder, edu, iommuctl};
@@ -25,7 +25,7 @@ fn text(output: &Output) -> String {
 fn every_report_is_a_table_and_json(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
-    let ring = Coherent::<[u64]>::new(&device, 8, Access::Read, "ring").unwrap();
+    let ring = device.coherent("ring").access(Access::Read).alone().slice::<u64>(8).unwrap();
     for report in REPORTS {
         let table = text(&iommuctl(&daemon.socket(), &[report]));
         assert!(table.ends_with('\n') && table.lines().all(|line| line.trim_end() == line));

@@ -1,6 +1,6 @@
 //! Devices and their memory, by libdma.
 
-use libdma::{Access, Coherent, Device, Error};
+use libdma::{Access, Device, Error};
 
 use crate::child::Holder;
 use crate::edu::Edu;
@@ -20,8 +20,8 @@ fn data_moves_both_ways_through_addresses_that_are_not_physical(vendor: Vendor) 
     let daemon = Daemon::start(vendor);
     let transport = daemon.connect();
     let device = Device::open(transport.clone(), edu()).unwrap();
-    let out = Coherent::<[u64]>::new(&device, 64, Access::Read, "out").unwrap();
-    let back = Coherent::<[u64]>::new(&device, 64, Access::Write, "back").unwrap();
+    let out = device.coherent("out").access(Access::Read).alone().slice::<u64>(64).unwrap();
+    let back = device.coherent("back").access(Access::Write).alone().slice::<u64>(64).unwrap();
     let edu = Edu::open(transport).unwrap();
     for index in 0..64 {
         assert_eq!(out.read(index), Ok(0), "r8: memory starts as zeroes");
@@ -68,7 +68,7 @@ fn r4_closing_the_device_ends_what_its_buffers_reach(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let transport = daemon.connect();
     let device = Device::open(transport.clone(), edu()).unwrap();
-    let target = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "target").unwrap();
+    let target = device.coherent("target").alone().slice::<u64>(8).unwrap();
     let registers = Edu::open(transport).unwrap();
     registers.write(target.iova(), 64);
     let iova = target.iova();
@@ -102,7 +102,7 @@ fn r4_what_a_killed_client_held_comes_back(vendor: Vendor) {
 fn the_daemons_death_is_an_error_and_not_a_hang(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
-    let ring = Coherent::<[u64]>::new(&device, 8, Access::ReadWrite, "ring").unwrap();
+    let ring = device.coherent("ring").alone().slice::<u64>(8).unwrap();
     drop(daemon);
     assert_eq!(device.allocate(4096, None, "late").unwrap_err(), Error::DaemonGone);
     // Its memory is still this process's.

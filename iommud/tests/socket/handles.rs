@@ -6,7 +6,7 @@ use libdma::protocol::Rights;
 use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::transport::packet::{self, Kind, ReplyHeader};
 use libdma::transport::socket::Socket;
-use libdma::{Access, Buffer, Coherent, Device, Error, Handle};
+use libdma::{Access, Buffer, Device, Error, Handle};
 use rustix::fs::{OFlags, fcntl_get_seals, fcntl_getfl, fstat, ftruncate};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{SendFlags, SocketType};
@@ -48,7 +48,7 @@ fn a_duplicate_keeps_the_session_and_the_last_one_ends_it(vendor: Vendor) {
     drop(first);
     assert_eq!(Device::open(daemon.connect(), edu()).unwrap_err(), Error::DeviceBusy);
     assert_eq!(second.generation(), generation);
-    let ring = Coherent::<[u64]>::new(&second, 8, Access::Read, "ring").unwrap();
+    let ring = second.coherent("ring").access(Access::Read).alone().slice::<u64>(8).unwrap();
     assert_eq!(daemon.report("mappings").len(), 1);
     drop((ring, second));
     daemon.is_well();

@@ -1,6 +1,6 @@
 //! A machine without an IOMMU.
 
-use libdma::{Access, Coherent, Device, Iova};
+use libdma::{Access, Device, Iova};
 
 use crate::edu::Edu;
 use crate::rig::{Daemon, Folder, edu, eventually, iommuctl, iommud};
@@ -32,8 +32,8 @@ fn where_the_policy_allows_it_drivers_work_and_nothing_is_blocked() {
     assert!(daemon.said().contains(loud), "{}", daemon.said());
     let device = Device::open(daemon.connect(), edu()).unwrap();
     assert!(!device.is_confined());
-    let out = Coherent::<[u64]>::new(&device, 512, Access::Read, "out").unwrap();
-    let back = Coherent::<[u64]>::new(&device, 512, Access::Write, "back").unwrap();
+    let out = device.coherent("out").access(Access::Read).alone().slice::<u64>(512).unwrap();
+    let back = device.coherent("back").access(Access::Write).alone().slice::<u64>(512).unwrap();
     (0..512).for_each(|index| out.write(index, index as u64 * 3).unwrap());
     let registers = Edu::open(daemon.connect()).unwrap();
     registers.read(out.iova(), 4096);

@@ -1,18 +1,22 @@
 //! A piece of a window.
 
-use core::ptr::NonNull;
+use alloc::sync::Arc;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
 
 use dma_types::{Access, Iova};
 
+use super::Windows;
 use crate::buffer::Buffer;
+use crate::session::Session;
 
 /// What a block is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockRequest<'a> {
     /// Its length, not zero.
     pub(crate) bytes: usize,
-    /// What both of its addresses are a multiple of: a power of two. A block whose length is a power of two lies at a
-    /// multiple of it anyway, so that it crosses no larger power of two.
+    /// What its I/O address is a multiple of: a power of two. Its CPU address is a multiple of the same, up to 4096. A
+    /// block whose length is a power of two lies at a multiple of it anyway, so that it crosses no larger power of two.
     pub(crate) align: usize,
     /// What the device may do with it.
     pub(crate) access: Access,
@@ -22,17 +26,31 @@ pub(crate) struct BlockRequest<'a> {
     pub(crate) label: &'a str,
 }
 
-/// A piece of a window: nobody else's until it is dropped, and mapped for the device all the time.
+/// A piece of a window: nobody else's until it is dropped, and mapped for the device all the time. One that is never
+/// dropped is never given out again.
 #[derive(Debug)]
 pub(crate) struct Block {
-    buffer: Buffer,
+    start: NonNull<u8>,
     iova: Iova,
     bytes: usize,
+    place: Place,
 }
 
+/// What a block is a piece of.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// A window.
+    Window { windows: Arc<Windows>, window: usize, unit: usize, order: u32 },
+    /// Nothing else.
+    Own(Buffer),
+}
+
+// SAFETY: the memory is a mapping of the process, tied to no thread, and the block's alone.
+unsafe impl Send for Block {}
+
 impl Block {
-    pub(super) fn new(buffer: Buffer, iova: Iova, bytes: usize) -> Self {
-        Self { buffer, iova, bytes }
+    pub(super) fn new(start: NonNull<u8>, iova: Iova, bytes: usize, place: Place) -> Self {
+        Self { start, iova, bytes, place }
     }
 
     /// Where the device sees it.
@@ -43,11 +61,46 @@ impl Block {
     /// Where this process sees it: valid for reads and writes of its length while it lives, by volatile or atomic
     /// access or copies alone.
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
-        self.buffer.as_ptr()
+        self.start
     }
 
     /// How long it is: what was asked for.
     pub(crate) fn len(&self) -> usize {
         self.bytes
+    }
+
+    /// The session of the device that it is of.
+    pub(crate) fn session(&self) -> &Session {
+        match &self.place {
+            Place::Window { windows, .. } => windows.session(),
+            Place::Own(buffer) => buffer.session(),
+        }
+    }
+
+    /// Leaves it to the device: it is never given out again, and does not keep its windows. If it is a buffer of its own,
+    /// the buffer.
+    pub(super) fn leave(self) -> Option<Buffer> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither dropped nor used after its place has been moved out.
+        match unsafe { ptr::read(&this.place) } {
+            Place::Own(buffer) => Some(buffer),
+            Place::Window { .. } => None,
+        }
+    }
+
+    /// The buffer that it is all of, unless it shares one.
+    pub(crate) fn buffer(&self) -> Option<&Buffer> {
+        match &self.place {
+            Place::Own(buffer) => Some(buffer),
+            Place::Window { .. } => None,
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Place::Window { windows, window, unit, order } = &self.place {
+            windows.give_back(*window, *unit, *order);
+        }
     }
 }

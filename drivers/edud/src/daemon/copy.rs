@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use libdma::Coherent;
-
 use super::driver::Driver;
 use super::error::Error;
 use crate::edu::Direction;
@@ -21,10 +19,18 @@ const BYTES: usize = WORDS * size_of::<u64>();
 /// [`Error::Corrupt`] for the first word that differs; [`Error::Iommud`], [`Error::Device`].
 pub fn run(driver: &mut Driver, rounds: u32, out: &mut dyn Write) -> Result<(), Error> {
     // The device may only read the one and only write the other.
-    let outgoing =
-        Coherent::<[u64]>::new(driver.device(), WORDS, Direction::ToDevice.access(), "edud out")?;
-    let incoming =
-        Coherent::<[u64]>::new(driver.device(), WORDS, Direction::FromDevice.access(), "edud in")?;
+    let outgoing = driver
+        .device()
+        .coherent("edud out")
+        .access(Direction::ToDevice.access())
+        .alone()
+        .slice::<u64>(WORDS)?;
+    let incoming = driver
+        .device()
+        .coherent("edud in")
+        .access(Direction::FromDevice.access())
+        .alone()
+        .slice::<u64>(WORDS)?;
     for round in 1..=rounds {
         for index in 0..WORDS {
             outgoing.write(index, word(round, index))?;

@@ -3,8 +3,6 @@
 use core::convert::Infallible;
 use std::io::Write;
 
-use libdma::Coherent;
-
 use super::driver::Driver;
 use super::error::Error;
 use crate::edu::Direction;
@@ -20,8 +18,10 @@ const BYTES: usize = 2048;
 /// [`Error::Iommud`], [`Error::Device`].
 pub fn run(driver: &mut Driver, out: &mut dyn Write) -> Result<Infallible, Error> {
     let [to, from] = [Direction::ToDevice, Direction::FromDevice];
-    let outgoing = Coherent::<[u8]>::new(driver.device(), BYTES, to.access(), "edud hold out")?;
-    let incoming = Coherent::<[u8]>::new(driver.device(), BYTES, from.access(), "edud hold in")?;
+    let outgoing =
+        driver.device().coherent("edud hold out").access(to.access()).alone().bytes(BYTES)?;
+    let incoming =
+        driver.device().coherent("edud hold in").access(from.access()).alone().bytes(BYTES)?;
     driver.start_transfer(to, outgoing.iova(), BYTES)?;
     writeln!(out, "holding I/O {} and {}", outgoing.iova(), incoming.iova())?;
     out.flush()?;

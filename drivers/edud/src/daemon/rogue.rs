@@ -9,7 +9,7 @@ use core::fmt;
 use clap::ValueEnum;
 use dma_types::{Access, Iova, PAGE_SIZE};
 use libdma::MapRequest;
-use libdma::{Buffer, Coherent, Device};
+use libdma::{Buffer, Device};
 
 use super::driver::Driver;
 use super::error::Error;
@@ -105,13 +105,13 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
             wrote(&mut witness, kind, start, &buffer, PAGE_SIZE as usize)
         }
         Kind::ReadOnly => {
-            let target = secret(&device, Access::Read)?;
-            wrote(&mut witness, kind, target.iova(), target.buffer(), 0)
+            let (target, iova) = secret(&device, Access::Read)?;
+            wrote(&mut witness, kind, iova, &target, 0)
         }
         Kind::WriteOnly => {
-            let target = secret(&device, Access::Write)?;
-            let seen = witness.device_reads(target.iova())?;
-            let verdict = unsure(&device, kind, target.iova(), seen);
+            let (_target, iova) = secret(&device, Access::Write)?;
+            let seen = witness.device_reads(iova)?;
+            let verdict = unsure(&device, kind, iova, seen);
             Ok(match seen {
                 // What is there is known, so that this is no guess.
                 Seen::Nothing => {
@@ -125,8 +125,7 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
             })
         }
         Kind::AfterFree => {
-            let target = secret(&device, Access::ReadWrite)?;
-            let iova = target.iova();
+            let (target, iova) = secret(&device, Access::ReadWrite)?;
             // While it may: a unit that keeps the translation would let it read again.
             if witness.device_reads(iova)? != Seen::Secret {
                 return Err(Error::Inert { iova, index: 0 });
@@ -135,18 +134,19 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
             Ok(unsure(&device, kind, iova, witness.device_reads(iova)?))
         }
         Kind::Physical => {
-            let target = secret(&device, Access::ReadWrite)?;
+            let (target, _) = secret(&device, Access::ReadWrite)?;
             let wrong = bus_address(address.unwrap_or(target.cpu_address().get()));
             Ok(unsure(&device, kind, wrong, witness.device_reads(wrong)?))
         }
     }
 }
 
-/// A buffer full of something the device must not get.
-fn secret(device: &Device, access: Access) -> Result<Coherent<[u8]>, Error> {
-    let target = Coherent::<[u8]>::new(device, PAGE_SIZE as usize, access, "edud rogue")?;
-    target.buffer().write(0, &[SECRET; PAGE_SIZE as usize])?;
-    Ok(target)
+/// A buffer full of something the device must not get, and where the device sees it.
+fn secret(device: &Device, access: Access) -> Result<(Buffer, Iova), Error> {
+    let target = device.allocate(PAGE_SIZE, Some(access), "edud rogue")?;
+    target.write(0, &[SECRET; PAGE_SIZE as usize])?;
+    let iova = target.iova().ok_or(libdma::Error::BadValue)?;
+    Ok((target, iova))
 }
 
 fn map_first_page(

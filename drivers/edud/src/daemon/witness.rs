@@ -1,6 +1,6 @@
 //! Seeing by the device's own buffer what a transfer has moved.
 
-use dma_types::{Access, Iova};
+use dma_types::Iova;
 use libdma::Coherent;
 
 use super::driver::Driver;
@@ -34,8 +34,7 @@ pub(super) struct Witness<'a> {
 impl<'a> Witness<'a> {
     /// Shows that the device reads and writes what it may.
     pub(super) fn new(driver: &'a mut Driver) -> Result<Self, Error> {
-        let memory =
-            Coherent::<[u8]>::new(driver.device(), PROBE_BYTES, Access::ReadWrite, "edud witness")?;
+        let memory = driver.device().coherent("edud witness").bytes(PROBE_BYTES)?;
         let mut witness = Self { driver, memory };
         witness.load()?;
         match witness.unload()?.iter().position(|byte| *byte != MARK) {
@@ -67,16 +66,16 @@ impl<'a> Witness<'a> {
 
     /// Fills the device's buffer with the mark.
     fn load(&mut self) -> Result<(), Error> {
-        self.memory.buffer().write(0, &[MARK; PROBE_BYTES])?;
+        self.memory.copy_from(0, &[MARK; PROBE_BYTES])?;
         self.driver.transfer(Direction::ToDevice, self.memory.iova(), PROBE_BYTES)
     }
 
     /// What is in the device's buffer.
     fn unload(&mut self) -> Result<[u8; PROBE_BYTES], Error> {
         let mut bytes = [0; PROBE_BYTES];
-        self.memory.buffer().write(0, &bytes)?;
+        self.memory.copy_from(0, &bytes)?;
         self.driver.transfer(Direction::FromDevice, self.memory.iova(), PROBE_BYTES)?;
-        self.memory.buffer().read(0, &mut bytes)?;
+        self.memory.copy_to(0, &mut bytes)?;
         Ok(bytes)
     }
 }

@@ -1,0 +1,125 @@
+//! What coherent memory is to be.
+
+use dma_types::{Access, PAGE_SIZE};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::Coherent;
+use crate::attributes::Attributes;
+use crate::copy;
+use crate::device::Device;
+use crate::protocol::Error;
+use crate::protocol::derive::Kind;
+use crate::window::{Block, BlockRequest};
+
+/// What coherent memory is to be: [`Device::coherent`] begins one, and [`value`](Self::value), [`slice`](Self::slice) or
+/// [`bytes`](Self::bytes) allocate it.
+///
+/// Small blocks share windows of memory that is mapped already, so that they cost no request to iommud and no page each;
+/// none shares a page with another device's memory. A block lies at an I/O address that is a multiple of its length
+/// rounded up to a power of two, so that it crosses no boundary that is as long.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is allocated yet"]
+pub struct Builder<'a> {
+    device: &'a Device,
+    label: &'a str,
+    access: Access,
+    align: usize,
+    attributes: Attributes,
+    is_alone: bool,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(device: &'a Device, label: &'a str) -> Self {
+        let attributes = Attributes::empty();
+        Self { device, label, access: Access::ReadWrite, align: 1, attributes, is_alone: false }
+    }
+
+    /// What the device may do with it: both, unless this says less.
+    pub fn access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// What its I/O address is a multiple of: a power of two. Its CPU address is one of the same up to 4096, which is all
+    /// that a process's mappings are aligned to.
+    pub fn align(self, align: usize) -> Self {
+        Self { align, ..self }
+    }
+
+    /// With attributes: Linux's `dma_alloc_attrs`.
+    pub fn attributes(self, attributes: Attributes) -> Self {
+        Self { attributes, ..self }
+    }
+
+    /// In a buffer of its own, whatever its size: the device's access to it ends with it, reports name it, and its
+    /// [`buffer`](Coherent::buffer) can be passed on.
+    pub fn alone(self) -> Self {
+        Self { is_alone: true, ..self }
+    }
+
+    /// Allocates one value of zeroes.
+    ///
+    /// # Errors
+    ///
+    /// As [`slice`](Self::slice).
+    pub fn value<T: FromBytes + IntoBytes + Immutable>(self) -> Result<Coherent<T>, Error> {
+        let block = self.block(size_of::<T>(), align_of::<T>())?;
+        // SAFETY: it was allocated for one, and is zeroes, which are a `T`.
+        Ok(unsafe { Coherent::from_block(block, 1) })
+    }
+
+    /// Allocates `len` values of zeroes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::allocate`]; [`Error::ZeroSize`] for no values, or values of no size, and [`Error::BadAlignment`] for a
+    /// type that must be aligned to more than a page or an alignment that is no power of two; [`Error::NotContiguous`]
+    /// with [`FORCE_CONTIGUOUS`](Attributes::FORCE_CONTIGUOUS) for more than there ever is in one piece, and
+    /// [`Error::BadValue`] with [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
+    /// [`Device::allocate_unmapped`].
+    pub fn slice<T: FromBytes + IntoBytes + Immutable>(
+        self,
+        len: usize,
+    ) -> Result<Coherent<[T]>, Error> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::TooLarge)?;
+        let block = self.block(bytes, align_of::<T>())?;
+        // SAFETY: it was allocated for as many, and is zeroes, which are `T`s.
+        Ok(unsafe { Coherent::from_block(block, len) })
+    }
+
+    /// Allocates `len` bytes of zeroes.
+    ///
+    /// # Errors
+    ///
+    /// As [`slice`](Self::slice).
+    pub fn bytes(self, len: usize) -> Result<Coherent<[u8]>, Error> {
+        self.slice(len)
+    }
+
+    /// Memory of zeroes.
+    fn block(&self, bytes: usize, align: usize) -> Result<Block, Error> {
+        let Self { device, label, access, attributes, .. } = *self;
+        if attributes.contains(Attributes::NO_CPU_MAPPING) {
+            return Err(Error::BadValue);
+        }
+        if align > PAGE_SIZE as usize || !self.align.is_power_of_two() {
+            return Err(Error::BadAlignment);
+        }
+        let align = align.max(self.align);
+        let limit = device.coherent_limit();
+        let request = BlockRequest { bytes, align, access, limit, label };
+        let cache = attributes.cache_type();
+        let windows = device.windows();
+        if attributes.contains(Attributes::FORCE_CONTIGUOUS) {
+            return windows.alloc_alone(&request, Kind::AllocateContiguous, cache);
+        }
+        if self.is_alone {
+            return windows.alloc_alone(&request, Kind::Allocate, cache);
+        }
+        let block = windows.alloc_cached(&request, cache)?;
+        if block.buffer().is_none() {
+            // SAFETY: it is the block's memory, and nobody else's yet.
+            unsafe { copy::zero(block.as_ptr(), bytes) };
+        }
+        Ok(block)
+    }
+}
