@@ -91,7 +91,33 @@ impl UnmappedBuffer {
 }
 
 impl Device {
-    /// Maps for this device what a ticket offers.
+    /// Offers a part of the device's registers to other devices: the `bytes` bytes from `offset` on of BAR `bar`, for what
+    /// `access` says. Whoever is told the ticket can [`attach`](Self::attach) it to a device once; that device's DMA then
+    /// reaches those registers (peer to peer), until either device's session ends. Linux's `dma_map_resource`, but that
+    /// a device's registers are named by its handle and not by a physical address (rule R3).
+    ///
+    /// Only whole pages can be offered, for a page of registers may not be shared with anything (rule R8): `offset` and
+    /// `bytes` are multiples of 4096, and a BAR of less than a page cannot be offered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if the handle may not share, [`Error::OutOfBuffer`] if the BAR is shorter,
+    /// [`Error::BadAlignment`], [`Error::ZeroSize`], [`Error::NotRegisters`] if there is no memory BAR of this number
+    /// or nobody knows how long it is, and [`Error::QuotaExceeded`] when too many tickets wait to be used.
+    pub fn offer_register_window(
+        &self,
+        bar: u32,
+        offset: u64,
+        bytes: u64,
+        access: Access,
+    ) -> Result<Ticket, Error> {
+        let access = U32::new(call::access_code(access));
+        let (bar, offset, bytes) = (U32::new(bar), U64::new(offset), U64::new(bytes));
+        let rights = U32::new(Rights::INSPECT.bits());
+        offer(self.handle(), Offer { rights, access, offset, bytes, bar, reserved: U32::ZERO })
+    }
+
+    /// Maps for this device what a ticket offers: another device's registers.
     ///
     /// # Errors
     ///

@@ -135,6 +135,9 @@ pub enum EngineError {
     /// What was mapped at the chosen addresses has been unmapped, and units still have to forget it (rule R2).
     #[error("what was unmapped there has not been forgotten yet")]
     NotForgotten,
+    /// No BAR of this number is known to be a window of the device's registers, and of nothing else.
+    #[error("BAR {1} of {0} is not known to be memory of whole pages in which nothing else lies")]
+    NotRegisters(PciAddress, u8),
     /// The range reaches beyond the memory that it is of.
     #[error("the range reaches beyond the end of the buffer")]
     OutOfRun,

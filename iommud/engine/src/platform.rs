@@ -206,6 +206,13 @@ pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
     /// policy leaves unconfined. Empty where the platform cannot tell.
     fn memory(&mut self) -> Vec<Segment>;
 
+    /// Where the memory BAR of this number is, and how long it is, as the operating system or the firmware has it in its
+    /// records. Nothing is written to the function to find out: its driver may be at work. `None` where there is no such
+    /// BAR, or nobody has a record of it.
+    fn bar(&mut self, _function: PciAddress, _number: u8) -> Option<Segment> {
+        None
+    }
+
     /// Where the arenas are now: all memory that table frames and runs are given out of, free or not.
     fn arenas(&self) -> Vec<Segment>;
 

@@ -3,7 +3,7 @@
 //! Such a buffer is its session's as any other, but that its memory is shared: see
 //! [`Runs`](crate::runs::Runs).
 
-use dma_types::Iova;
+use dma_types::{Access, Iova};
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::{Rights, derive};
@@ -12,7 +12,7 @@ use crate::buffers::BufferSpec;
 use crate::handle::{Handle, HandleId, Object};
 use crate::pending::Outcome;
 use crate::service::Service;
-use crate::session::{Session, SessionId};
+use crate::session::{BufferId, Session, SessionId};
 use crate::tickets::Offered;
 
 impl<P: Platform> Service<P> {
@@ -22,31 +22,60 @@ impl<P: Platform> Service<P> {
         buffers.filter(|buffer| self.runs.buffers(buffer.run) > 1).count()
     }
 
-    /// Makes a buffer of what a ticket offers, for a session whose handle has `held` rights.
+    /// Maps what a ticket offers for a session, whose handle has `held` rights.
     pub(crate) fn attach_offered(
         &mut self,
         session: SessionId,
         request: &derive::Attach,
         held: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
-        let derive::Attach { access, align, limit, ticket, label, .. } = request;
         let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
         if request.reserved.get() != 0 {
             return Err(Error::BadValue);
         }
-        let offering = self.tickets.look(ticket)?;
-        let Offered::Buffer(buffer) = offering.what;
-        let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadTicket)?;
-        let (run, limit) = (offered.run, Iova::new(limit.get()));
-        let spec = BufferSpec::new(offered.bytes, align.get(), access.get(), limit, label)?;
-        let spec = BufferSpec { allowed: offering.access, cache: offered.cache, ..spec };
-        if !(offering.rights & held).contains(rights) || !spec.is_allowed() {
+        let offering = self.tickets.look(&request.ticket)?;
+        if !(offering.rights & held).contains(rights) {
             return Err(Error::NotPermitted);
         }
+        let handle = match offering.what {
+            Offered::Buffer(buffer) => {
+                self.attach_buffer(session, request, rights, (buffer, offering.access))
+            }
+            Offered::Registers(registers) => {
+                self.attach_registers(session, request, rights, (registers, offering.access))
+            }
+        }?;
+        self.tickets.used(&request.ticket);
+        Ok(handle)
+    }
+
+    /// Makes a buffer of the memory of one that was offered.
+    fn attach_buffer(
+        &mut self,
+        session: SessionId,
+        request: &derive::Attach,
+        rights: Rights,
+        (buffer, allowed): (BufferId, Option<Access>),
+    ) -> Result<Outcome<HandleId>, Error> {
+        let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadTicket)?;
+        let spec = wanted(request, offered.bytes, allowed)?;
+        let (run, spec) = (offered.run, BufferSpec { cache: offered.cache, ..spec });
         self.check_quota(session, &spec)?;
         let (id, completion) = self.install(session, spec, run).map_err(|refused| refused.error)?;
-        self.tickets.used(ticket);
         let handle = self.handles.insert(Handle::new(Object::Buffer(id), rights));
         Ok(self.answer_handle(handle, completion))
     }
+}
+
+/// What is asked for, of what is this long and may be had so by a device.
+pub(crate) fn wanted(
+    request: &derive::Attach,
+    bytes: u64,
+    allowed: Option<Access>,
+) -> Result<BufferSpec, Error> {
+    let derive::Attach { access, align, limit, label, .. } = request;
+    let limit = Iova::new(limit.get());
+    let spec = BufferSpec::new(bytes, align.get(), access.get(), limit, label)?;
+    let spec = BufferSpec { allowed, ..spec };
+    if spec.is_allowed() { Ok(spec) } else { Err(Error::NotPermitted) }
 }

@@ -106,7 +106,15 @@ impl<P: Platform> Service<P> {
 
     fn buffer_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let handle = self.handles.get(handle)?;
-        let Object::Buffer(id) = handle.object else { return Err(Error::WrongHandleKind) };
+        let id = match handle.object {
+            Object::Buffer(id) => id,
+            Object::Window(id) => {
+                handle.require(Rights::INSPECT)?;
+                let window = self.windows.get(&id).ok_or(Error::SessionEnded)?;
+                return answer(payload, &window.info(id, handle.rights));
+            }
+            _ => return Err(Error::WrongHandleKind),
+        };
         handle.require(Rights::INSPECT)?;
         let buffer = self.sessions.buffers.get(&id).ok_or(Error::BadHandle)?;
         let info = BufferInfo {

@@ -29,6 +29,7 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::Elsewhere(_) | EngineError::NoIommu => Error::NoIommu,
         EngineError::OutsideWindow { .. } => Error::OutsideWindow,
         EngineError::OutOfRun => Error::OutOfBuffer,
+        EngineError::NotRegisters(..) => Error::NotRegisters,
         EngineError::NotMapped | EngineError::Unmap(_) => Error::NotMapped,
         EngineError::Map(_) => Error::AlreadyMapped,
         EngineError::Iova(error) => match error {

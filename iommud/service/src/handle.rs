@@ -9,6 +9,7 @@ use libdma::protocol::Rights;
 
 use crate::buffers::BufferSpec;
 use crate::session::{BufferId, SessionId};
+use crate::windows::WindowId;
 
 /// Names a handle to the transport. Numbers are never used again, so that a stale one is an error and
 /// not somebody else's handle.
@@ -26,6 +27,8 @@ pub enum Object {
     Device(SessionId),
     /// A buffer.
     Buffer(BufferId),
+    /// A window of another device's registers.
+    Window(WindowId),
     /// A buffer of a session that has no memory yet.
     Registration(SessionId, Box<BufferSpec>),
 }

@@ -15,6 +15,7 @@
 //! | [`pending`] | requests that hardware must confirm before they are answered |
 //! | [`faults`] | the latest blocked accesses |
 //! | [`unread`] | the blocked accesses that each session has not read, and who is told of them |
+//! | [`windows`] | windows of one device's registers in the address space of another |
 //! | [`report`] | the text nodes, as tables and as JSON |
 //! | [`error`] | which of the protocol's errors the engine's are |
 //! | `in_process` | a transport for drivers in the same process (feature `in-process`) |
@@ -45,6 +46,7 @@ pub mod service;
 pub mod session;
 pub mod tickets;
 pub mod unread;
+pub mod windows;
 
 pub use buffers::Grant;
 pub use handle::HandleId;

@@ -1,12 +1,13 @@
 //! What the service writes in the [ledger](iommu_engine::ledger).
 
-use dma_types::{Access, Iova, PciAddress};
+use dma_types::{Access, Iova, PciAddress, PhysAddr};
 use iommu_engine::ledger::{RECORD_WORDS, Record};
-use iommu_engine::platform::RunId;
+use iommu_engine::platform::{RunId, Segment};
 use iommu_engine::records::{address_from_word, address_word, words};
 use libdma::protocol::call::{access_code, access_from_code};
 
 use crate::session::{BufferId, SessionId};
+use crate::windows::WindowId;
 
 /// A session, with the secret that proves whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,52 @@ impl Record for BufferRecord {
     }
 }
 
+/// A window of one device's registers in the domain of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowRecord {
+    /// Its number.
+    pub window: WindowId,
+    /// The session whose device reaches it.
+    pub session: SessionId,
+    /// The session whose device it is of.
+    pub of_session: SessionId,
+    /// Where the registers are.
+    pub place: Segment,
+    /// Where they are mapped.
+    pub iova: Iova,
+    /// What the device may do.
+    pub access: Access,
+}
+
+impl Record for WindowRecord {
+    const KIND: u64 = 0x14;
+
+    fn to_words(&self) -> [u64; RECORD_WORDS] {
+        let (start, bytes) = (self.place.start.get(), self.place.bytes);
+        words([
+            self.window.0,
+            self.session.0,
+            self.of_session.0,
+            start,
+            bytes,
+            self.iova.get(),
+            access_code(self.access).into(),
+        ])
+    }
+
+    fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
+        let [window, session, of_session, start, bytes, iova, access, ..] = *words;
+        Some(Self {
+            window: WindowId(window),
+            session: SessionId(session),
+            of_session: SessionId(of_session),
+            place: Segment { start: PhysAddr::new(start), bytes },
+            iova: Iova::new(iova),
+            access: access_from_code(access.try_into().ok()?).ok()?,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,11 +186,24 @@ mod tests {
             [9, 3, 4, 0x2000, 0x1_0000, 2, u64::from_le_bytes(*b"ring\0\0\0\0")]
         );
         assert_eq!(BufferRecord::from_words(&words), Some(buffer));
+
+        let window = WindowRecord {
+            window: WindowId(6),
+            session: SessionId(3),
+            of_session: SessionId(2),
+            place: Segment { start: PhysAddr::new(0xfea0_0000), bytes: 0x1000 },
+            iova: Iova::new(0x1_0000),
+            access: Access::Write,
+        };
+        let words = window.to_words();
+        assert_eq!(words[..7], [6, 3, 2, 0xfea0_0000, 0x1000, 0x1_0000, 2]);
+        assert_eq!(WindowRecord::from_words(&words), Some(window));
     }
 
     #[test]
     fn r5_words_that_are_no_record_are_none() {
         assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, 4])), None);
         assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);
+        assert_eq!(WindowRecord::from_words(&words([0; 7])), None);
     }
 }

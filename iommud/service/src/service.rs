@@ -1,6 +1,6 @@
 //! The scheme's behaviour.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -27,6 +27,7 @@ use crate::report;
 use crate::runs::Runs;
 use crate::session::{Session, SessionId, Sessions};
 use crate::tickets::Tickets;
+use crate::windows::{Window, WindowId};
 
 /// Who makes a request, as the operating system vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,9 @@ pub struct Service<P> {
     /// The memory of the buffers.
     pub(crate) runs: Runs,
     pub(crate) tickets: Tickets,
+    pub(crate) windows: BTreeMap<WindowId, Window>,
+    /// What units have yet to confirm of windows of these devices' registers that have ended.
+    pub(crate) reached: BTreeMap<PciAddress, Completion>,
     pub(crate) pending: Pending,
     pub(crate) faults: FaultLog,
     /// Whether a session may have something to be read that its handles have not been told of.
@@ -85,6 +89,8 @@ impl<P: Platform> Service<P> {
                 sessions: Sessions::default(),
                 runs: Runs::default(),
                 tickets: Tickets::default(),
+                windows: BTreeMap::new(),
+                reached: BTreeMap::new(),
                 pending: Pending::default(),
                 faults: FaultLog::new(faults::KEPT),
                 untold: false,
@@ -272,6 +278,7 @@ impl<P: Platform> Service<P> {
             quotas,
             handles: 1,
             buffers: BTreeSet::new(),
+            windows: BTreeSet::new(),
             buffer_bytes: 0,
             mapped_bytes: 0,
             unread: FaultLog::new(faults::UNREAD),
@@ -280,6 +287,8 @@ impl<P: Platform> Service<P> {
         self.sessions.sessions.insert(session, state);
         let handle = Handle::new(Object::Device(session), Rights::DEVICE);
         let handle = self.handles.insert(handle);
+        let mut completion = completion;
+        completion.join(&self.still_reached(address));
         Ok(self.answer_handle(handle, completion))
     }
 
@@ -387,7 +396,7 @@ impl<P: Platform> Service<P> {
             Object::Buffer(id) => {
                 self.sessions.buffers.get(id).map(|buffer| buffer.bytes).ok_or(Error::BadHandle)
             }
-            Object::Root | Object::Device(_) | Object::Registration(..) => {
+            Object::Root | Object::Device(_) | Object::Window(_) | Object::Registration(..) => {
                 Err(Error::WrongHandleKind)
             }
         }
@@ -399,6 +408,7 @@ impl<P: Platform> Service<P> {
         match self.handles.remove(handle).map(|handle| handle.object) {
             Some(Object::Device(session)) => self.close_device(session),
             Some(Object::Buffer(buffer)) => self.close_buffer(buffer),
+            Some(Object::Window(window)) => self.close_window(window),
             Some(Object::Root | Object::Text(_) | Object::Registration(..)) | None => {}
         }
     }
@@ -409,8 +419,9 @@ impl<P: Platform> Service<P> {
         if session.handles > 0 {
             return;
         }
-        let Some(session) = self.sessions.sessions.remove(&id) else { return };
         self.tickets.session_ended(id);
+        self.end_windows_of(id);
+        let Some(session) = self.sessions.sessions.remove(&id) else { return };
         let Self { engine, platform, sessions, runs, .. } = self;
         engine.strike_record(platform, session.slot);
         // The device is cut off first; only then is anything of it on its way to being free.
@@ -461,6 +472,11 @@ impl<P: Platform> Service<P> {
             Object::Buffer(id) => {
                 if let Some(buffer) = self.sessions.buffers.get_mut(id) {
                     buffer.handles += 1;
+                }
+            }
+            Object::Window(id) => {
+                if let Some(window) = self.windows.get_mut(id) {
+                    window.handles += 1;
                 }
             }
             Object::Root | Object::Text(_) | Object::Registration(..) => {}

@@ -11,6 +11,7 @@ use iommu_engine::platform::RunId;
 use iommu_engine::policy::Quotas;
 
 use crate::faults::FaultLog;
+use crate::windows::WindowId;
 
 /// Names a session. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +40,9 @@ pub struct Session {
     pub handles: u32,
     /// Its buffers.
     pub buffers: BTreeSet<BufferId>,
-    /// How much memory is in them.
+    /// The windows of other devices' registers that its device reaches.
+    pub windows: BTreeSet<WindowId>,
+    /// How much memory is in the buffers.
     pub buffer_bytes: u64,
     /// How many bytes of I/O addresses they are mapped at.
     pub mapped_bytes: u64,
@@ -52,7 +55,7 @@ pub struct Session {
 impl Session {
     /// Whether it may hold a buffer more, of this much memory, beside what is left of the device's sessions before.
     pub fn may_hold(&self, bytes: u64, left: Left) -> bool {
-        self.buffers.len() + left.buffers < self.quotas.buffers as usize
+        self.buffers.len() + self.windows.len() + left.buffers < self.quotas.buffers as usize
             && self.buffer_bytes.saturating_add(left.bytes).saturating_add(bytes)
                 <= self.quotas.buffer_bytes
     }

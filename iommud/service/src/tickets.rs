@@ -18,12 +18,15 @@ use crate::calls::{Answered, answer};
 use crate::handle::{HandleId, Object};
 use crate::service::Service;
 use crate::session::{BufferId, SessionId};
+use crate::windows::Registers;
 
 /// What a ticket offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
     /// The memory of a buffer.
     Buffer(BufferId),
+    /// A part of a device's registers.
+    Registers(Registers),
 }
 
 /// An offer that nobody has used yet.
@@ -109,7 +112,12 @@ impl<P: Platform> Service<P> {
                 let session = self.sessions.buffers.get(&buffer).ok_or(Error::BadHandle)?.session;
                 (Offered::Buffer(buffer), session.ok_or(Error::SessionEnded)?)
             }
-            Object::Root | Object::Text(_) | Object::Device(_) | Object::Registration(..) => {
+            Object::Device(session) => {
+                handle.require(Rights::SHARE | rights)?;
+                access.ok_or(Error::BadValue)?;
+                (Offered::Registers(self.registers_of(session, &offer)?), session)
+            }
+            Object::Root | Object::Text(_) | Object::Window(_) | Object::Registration(..) => {
                 return Err(Error::WrongHandleKind);
             }
         };

@@ -19,4 +19,5 @@ mod rig;
 mod sessions;
 mod sharing;
 mod tickets;
+mod windows;
 mod without_iommu;

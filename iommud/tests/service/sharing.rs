@@ -129,7 +129,7 @@ fn map_entry(buffer: &Handle, access: u32) -> Vec<u8> {
     [&[1, 0, 0, 0], &[0; 12][..], entry.as_bytes()].concat()
 }
 
-fn map_by(device: &Device, buffer: &Handle, access: u32) -> Result<Mapped, Error> {
+pub(crate) fn map_by(device: &Device, buffer: &Handle, access: u32) -> Result<Mapped, Error> {
     let mut payload = map_entry(buffer, access);
     device.handle().call_bytes(Opcode::Map, &mut payload)?;
     match u32::from_le_bytes(payload[8..12].try_into().unwrap()) {

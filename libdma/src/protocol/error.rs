@@ -104,6 +104,8 @@ errors! {
     QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached";
     /// Nothing is offered by this ticket, or no more.
     BadTicket = 126 ENOKEY, "the ticket is not one, was used, or ended with the handle that it was made of";
+    /// What was offered as registers of a device is not known to be that.
+    NotRegisters = 56 EBADRQC, "no BAR of this number is known to be a window of the device's registers, and of nothing else";
     /// The daemon is gone.
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
     /// The domain's tables are not of a kind that the device's unit can walk.

@@ -9,6 +9,7 @@
 //! | [`deferred`] | unmaps that units are told of together |
 //! | `identity` | devices that the policy leaves unconfined |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
+//! | `peer` | registers of one device in the address space of another |
 //! | `rescan` | functions that appear while the engine runs |
 //!
 //! # What is promised
@@ -24,6 +25,7 @@ pub mod deferred;
 mod domains;
 mod identity;
 mod mapping;
+mod peer;
 mod rescan;
 
 use alloc::collections::BTreeMap;
@@ -34,6 +36,7 @@ use thiserror::Error;
 
 use self::deferred::Deferred;
 pub use self::mapping::MapSpec;
+pub use self::peer::WindowSpec;
 use crate::completion::{Completion, Progress, UnitId};
 use crate::domain::{Domain, DomainKey};
 use crate::error::{EngineError, StartError};

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`mod@function`] | a function, what it says of itself, and finding them all |
 //! | [`express`] | what a PCI Express function is: an endpoint, or a port of which kind |
+//! | [`bar`] | base address registers: where a function's own registers are |
 //! | [`acs`] | Access Control Services: what keeps functions from reaching each other unseen |
 //! | `capability` | the lists of capabilities |
 //! | [`msi`] | the message by which a function interrupts |
 //! | `registers` | the registers that every function has |
 
 pub mod acs;
+pub mod bar;
 mod capability;
 pub mod express;
 pub mod function;

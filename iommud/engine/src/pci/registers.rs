@@ -56,8 +56,9 @@ config_register!(Identity, 0x00);
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub(super) struct CommandStatus {
-    #[bits(2)]
-    __: u8,
+    __: bool,
+    /// Memory Space, bit 1: whether its memory BARs are switched on.
+    pub memory_space: bool,
     /// Bus Master, bit 2: whether the function may start transactions, DMA among them.
     pub bus_master: bool,
     #[bits(13)]

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::Row;
 use crate::service::Service;
 use crate::session::BufferId;
+use crate::windows::{Registers, WindowId};
 
 #[derive(Serialize)]
 pub(super) struct MappingRow {
@@ -28,6 +29,8 @@ pub(super) struct MappingRow {
     buffer: Option<u64>,
     /// What its client calls it, or that it is the firmware's, or the policy's.
     label: String,
+    /// Which registers they are, where it is another device's.
+    registers: Option<String>,
     /// The buffers of the same memory.
     shared_with: Vec<SharedWith>,
 }
@@ -61,11 +64,12 @@ fn row<P: Platform>(
     let found = domain.translate(&service.platform, iova);
     let buffer = mapping.owner.buffer();
     let known = buffer.and_then(|id| service.sessions.buffers.get(&BufferId(id)));
+    let window = buffer.and_then(|id| service.windows.get(&WindowId(id)));
     let label = match (buffer, known) {
         (None, _) if mapping.owner == Owner::Identity => "(all memory)".to_string(),
         (None, _) => "(firmware)".to_string(),
         (Some(_), Some(buffer)) => buffer.label.clone(),
-        (Some(_), None) => String::new(),
+        (Some(_), None) => window.map_or_else(String::new, |window| window.label.clone()),
     };
     let pieces = known.map_or(1, |buffer| service.platform.segments(buffer.run).len());
     MappingRow {
@@ -77,6 +81,10 @@ fn row<P: Platform>(
         pieces,
         buffer,
         label,
+        registers: window.map(|window| {
+            let Registers { device, bar, offset, .. } = window.registers;
+            format!("registers of {device}: BAR {bar}, from {offset:#x} on")
+        }),
         shared_with: shared_with(service, buffer.map(BufferId)),
     }
 }
@@ -112,6 +120,6 @@ impl Row for MappingRow {
         let note = |SharedWith { buffer, device }: &SharedWith| {
             format!("the same memory as buffer {buffer} of {device}")
         };
-        self.shared_with.iter().map(note).collect()
+        self.registers.iter().cloned().chain(self.shared_with.iter().map(note)).collect()
     }
 }

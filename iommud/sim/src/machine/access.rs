@@ -33,6 +33,7 @@ pub struct Machine<M> {
     pub(super) requesters: BTreeMap<PciAddress, SourceId>,
     pub(super) reserved: Vec<ReservedRegion>,
     pub(super) interrupts: Vec<Message>,
+    routes_peers: bool,
     edus: Vec<EduSlot>,
     now: u64,
 }
@@ -53,6 +54,7 @@ impl<M: Memory> Machine<M> {
             functions: BTreeMap::new(),
             requesters: BTreeMap::new(),
             reserved: config.reserved,
+            routes_peers: config.routes_peers,
             interrupts: Vec::new(),
             edus: Vec::new(),
             now: 0,
@@ -171,6 +173,11 @@ impl<M: Memory> Machine<M> {
         self.functions.get(&function).map_or(u32::MAX, |function| function.read(offset))
     }
 
+    /// Where a function's memory BAR was put when it was plugged in, and how long it is.
+    pub fn assigned_bar(&self, function: PciAddress, index: usize) -> Option<(u64, u64)> {
+        self.functions.get(&function)?.assigned_bar(index)
+    }
+
     /// Writes a dword of configuration space.
     pub fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
         if let Some(function) = self.functions.get_mut(&function) {
@@ -242,6 +249,14 @@ impl<M: Memory> Machine<M> {
                 // An MSI is a write like any other: to anywhere else it is translated, and may fault.
                 let _ = self.dma_write(source, to, &data.to_le_bytes());
             }
+        }
+    }
+
+    /// The device whose registers are at this physical address, to which a request comes from above.
+    pub(super) fn device_at(&self, address: u64) -> Option<usize> {
+        match self.find(address, 1)? {
+            Target::Edu(number, _) => self.routes_peers.then_some(number),
+            Target::Unit(..) => None,
         }
     }
 

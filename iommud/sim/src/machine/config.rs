@@ -179,6 +179,9 @@ pub struct MachineConfig {
     pub bridges: Vec<BridgeConfig>,
     /// The reserved regions.
     pub reserved: Vec<ReservedRegion>,
+    /// Whether the root complex takes requests of devices to devices' registers, after a unit has translated them. Each
+    /// may or not (PCI Express 5.0, 1.3.1); QEMU's do.
+    pub routes_peers: bool,
 }
 
 impl Default for MachineConfig {
@@ -198,6 +201,7 @@ impl Default for MachineConfig {
             functions: Vec::new(),
             bridges: Vec::new(),
             reserved: Vec::new(),
+            routes_peers: false,
         }
     }
 }
@@ -211,6 +215,11 @@ impl MachineConfig {
     /// The default machine without an IOMMU.
     pub fn without_units() -> Self {
         Self { units: Vec::new(), ..Self::default() }
+    }
+
+    /// The same, with a root complex that takes requests of devices to devices' registers.
+    pub fn with_peer_routing(self) -> Self {
+        Self { routes_peers: true, ..self }
     }
 
     /// The default machine with another unit.

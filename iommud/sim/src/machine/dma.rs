@@ -186,6 +186,10 @@ impl<M: Memory> Machine<M> {
             }
             None => address,
         };
+        if let Some(device) = self.device_at(physical) {
+            self.reach_peer(device, physical, payload, part);
+            return Ok(());
+        }
         let reached = match payload {
             Payload::Read(out) => self.memory.read(physical, &mut out[part]),
             Payload::Write(data) => self.memory.write(physical, &data[part]),

@@ -1,6 +1,8 @@
 //! One PCI function's configuration space: PCI Local Bus Specification 3.0, chapter 6; bridges: PCI-to-PCI
 //! Bridge Architecture Specification 1.2, 3.2.
 
+use std::collections::BTreeMap;
+
 use super::acs;
 use super::capability::{
     Express, ExpressKind, Extended, IOMMU_BASE_LOW, IOMMU_ENABLE, IommuBlock, Msi,
@@ -90,6 +92,8 @@ pub struct Function {
     capabilities: Vec<usize>,
     msi: Option<usize>,
     iommu: Option<usize>,
+    /// Where BARs were put, and how long they are, by number.
+    assigned: BTreeMap<usize, (u64, u64)>,
 }
 
 impl Function {
@@ -105,6 +109,7 @@ impl Function {
             capabilities: Vec::new(),
             msi: None,
             iommu: None,
+            assigned: BTreeMap::new(),
         };
         function.values[0] = u32::from(device) << 16 | u32::from(vendor);
         function.values[dword::CLASS] = class;
@@ -141,6 +146,7 @@ impl Function {
     pub fn with_bar(mut self, index: usize, bytes: u32, address: u32) -> Self {
         self.values[dword::BAR0 + index] = address;
         self.writable[dword::BAR0 + index] = !(bytes - 1);
+        self.assigned.insert(index, (address.into(), bytes.into()));
         self.values[dword::COMMAND] |= MEMORY_SPACE;
         self
     }
@@ -243,6 +249,11 @@ impl Function {
         let on = self.values[dword::COMMAND] & MEMORY_SPACE != 0;
         let bar = self.values.get(dword::BAR0 + index)?;
         on.then_some(u64::from(bar & !0xf))
+    }
+
+    /// Where a BAR was put, and how long it is.
+    pub fn assigned_bar(&self, index: usize) -> Option<(u64, u64)> {
+        self.assigned.get(&index).copied()
     }
 
     /// What kind of bridge this is, if it is one.

@@ -9,7 +9,7 @@ use dma_types::PciAddress;
 use iommu_engine::platform::ConfigSpace;
 
 /// Where the functions are, each a folder named by its address.
-const FUNCTIONS: &str = "/sys/bus/pci/devices";
+pub(super) const FUNCTIONS: &str = "/sys/bus/pci/devices";
 
 /// Configuration space, with the files of the functions that were looked at.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use super::huge_pages::HUGE_PAGE;
 use super::iomem::system_ram;
 use super::pagemap::PageMap;
 use super::registers::RegisterWindows;
+use super::resource;
 use super::runs::Runs;
 use super::tables::TableArena;
 
@@ -176,6 +177,10 @@ impl Platform for Linux {
         // The kernel never gives less than 16 bytes; a signal may interrupt it before it has any.
         while getrandom(&mut bytes, GetRandomFlags::empty()).is_err() {}
         bytes
+    }
+
+    fn bar(&mut self, function: PciAddress, number: u8) -> Option<Segment> {
+        resource::bar(function, number)
     }
 
     fn memory(&mut self) -> Vec<Segment> {

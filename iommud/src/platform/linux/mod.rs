@@ -9,6 +9,7 @@
 //! | [`runs`] | clients' buffers |
 //! | [`registers`] | register windows, by `/dev/mem` |
 //! | [`config_space`] | PCI configuration space, by sysfs |
+//! | `resource` | where the registers of PCI functions are |
 //! | [`iomem`] | which physical memory is RAM |
 //! | [`acpi`] | the firmware's tables, by sysfs |
 //!
@@ -33,6 +34,7 @@ pub mod iomem;
 pub mod machine;
 pub mod pagemap;
 pub mod registers;
+mod resource;
 pub mod runs;
 pub mod tables;
 

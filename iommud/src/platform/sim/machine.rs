@@ -409,6 +409,11 @@ impl Platform for SimPlatform {
         self.fault_message
     }
 
+    fn bar(&mut self, function: PciAddress, number: u8) -> Option<Segment> {
+        let (start, bytes) = self.machine.get_mut().assigned_bar(function, number.into())?;
+        Some(Segment { start: PhysAddr::new(start), bytes })
+    }
+
     fn memory(&mut self) -> Vec<Segment> {
         self.told
             .iter()

@@ -10,7 +10,8 @@ use core::ptr::NonNull;
 
 use bitfield_struct::bitfield;
 use dma_types::{PciAddress, PhysAddr, SourceId};
-use iommu_engine::platform::ConfigSpace;
+use iommu_engine::pci::bar::memory_bar;
+use iommu_engine::platform::{ConfigSpace, Segment};
 use x86_64::instructions::port::{Port, PortWriteOnly};
 
 use crate::memory::layout::{BUFFERS, Range};
@@ -128,12 +129,35 @@ impl ConfigSpace for Configuration {
     }
 }
 
+/// Where a memory BAR is and how long it is. There are no records of it here, so it is asked in the standard way (PCI 3.0,
+/// 6.2.5.1): switched off, all ones written to it, and the bits that stayed zero read. There is one thread, so nobody
+/// uses the registers meanwhile.
+pub fn bar(config: &mut impl ConfigSpace, function: PciAddress, number: u8) -> Option<Segment> {
+    const MEMORY_SPACE: u32 = 1 << 1;
+    const STATUS: u32 = 0xffff_0000;
+    const KIND: u32 = 0xf;
+    let start = memory_bar(config, function, number)?;
+    let register = offset::BAR0 + 4 * u16::from(number);
+    let command = config.config_read(function, offset::STATUS) & !STATUS;
+    let found = config.config_read(function, register);
+    config.config_write(function, offset::STATUS, command & !MEMORY_SPACE);
+    config.config_write(function, register, u32::MAX);
+    let mask = config.config_read(function, register) & !KIND;
+    config.config_write(function, register, found);
+    config.config_write(function, offset::STATUS, command);
+    // One of 4 GiB or more has no bits in its lower half.
+    let bytes = 1u64.checked_shl(mask.trailing_zeros())?;
+    (mask != 0).then_some(Segment { start, bytes })
+}
+
 /// Offsets of dwords in every function's configuration space.
 mod offset {
     /// Device and vendor.
     pub(super) const IDENTITY: u16 = 0x00;
     /// Command, and status in the upper half.
     pub(super) const STATUS: u16 = 0x04;
+    /// The first BAR.
+    pub(super) const BAR0: u16 = 0x10;
     /// The header's kind, in bits 23:16.
     pub(super) const HEADER: u16 = 0x0c;
     /// In a bridge's: subordinate, secondary and primary bus, from bit 16 down.

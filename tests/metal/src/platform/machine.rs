@@ -223,6 +223,10 @@ impl Platform for Metal {
         self.fault_message
     }
 
+    fn bar(&mut self, function: PciAddress, number: u8) -> Option<Segment> {
+        config::bar(&mut self.config, function, number)
+    }
+
     fn memory(&mut self) -> Vec<Segment> {
         alloc::vec![Segment { start: layout::ALL.start, bytes: layout::ALL.bytes }]
     }

@@ -1,0 +1,158 @@
+//! Registers of one device in the address space of another.
+
+use dma_types::{Access, Iova, PAGE_SIZE, PciAddress, PhysAddr};
+
+use super::{Engine, has_failed};
+use crate::completion::Completion;
+use crate::domain::{DomainKey, Mapping, Owner};
+use crate::error::EngineError;
+use crate::iova::{INTERRUPT_RANGE, IovaRequest};
+use crate::pci::{self, bar};
+use crate::platform::{Platform, Segment};
+use crate::unit::Changed;
+
+/// A window of registers that a client wants mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowSpec {
+    /// Where they are: what [`Engine::registers`] gave.
+    pub window: Segment,
+    /// What the device may do.
+    pub access: Access,
+    /// What the I/O address must be a multiple of: a power of two, at least 4096.
+    pub align: u64,
+    /// The highest I/O address that the mapping may touch.
+    pub limit: Iova,
+    /// The client's number for it, which no buffer has.
+    pub owner: u64,
+}
+
+impl Engine {
+    /// Where a part of a device's registers is: `bytes` bytes from `offset` on in this BAR, whole pages.
+    ///
+    /// A part is given only where all that is known of the BAR agrees: the platform tells its place and length from
+    /// the operating system's records, the function's configuration has it in that place and switched on, it is a page at
+    /// least, and nothing else lies there: no memory, no unit's registers, no other function's BAR and no addresses that
+    /// raise interrupts. A driver can move its device's BARs about; none gets a window of something else by that.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotRegisters`], and [`EngineError::OutOfRun`] for what reaches beyond the BAR's end.
+    pub fn registers(
+        &self,
+        platform: &mut impl Platform,
+        device: PciAddress,
+        number: u8,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Segment, EngineError> {
+        let no = EngineError::NotRegisters(device, number);
+        if !self.devices.contains_key(&device) {
+            return Err(EngineError::NoSuchDevice(device));
+        }
+        let known = platform.bar(device, number).filter(|bar| {
+            pci::bar::memory_bar(platform, device, number) == Some(bar.start) && is_window(*bar)
+        });
+        let whole = known.ok_or(no)?;
+        let end = offset.checked_add(bytes).ok_or(EngineError::OutOfRun)?;
+        if end > whole.bytes {
+            return Err(EngineError::OutOfRun);
+        }
+        let mut others = platform.arenas();
+        others.extend(platform.memory());
+        others.extend(
+            self.units
+                .iter()
+                .map(|slot| Segment { start: slot.base.page(), bytes: slot.register_bytes }),
+        );
+        others.push(Segment {
+            start: PhysAddr::new(INTERRUPT_RANGE.start.get()),
+            bytes: INTERRUPT_RANGE.bytes,
+        });
+        for function in self.devices.keys() {
+            let bars = (0..bar::BARS).filter(|bar| (*function, *bar) != (device, number));
+            others.extend(bars.filter_map(|bar| platform.bar(*function, bar)));
+        }
+        if others.iter().any(|other| overlap(*other, whole)) {
+            return Err(no);
+        }
+        let start = whole.start.checked_add(offset).ok_or(no)?;
+        Ok(Segment { start, bytes })
+    }
+
+    /// Maps a window of registers in a domain, at a free I/O address. From the completion on at the latest, its devices
+    /// reach it. [`unmap`](Self::unmap) takes it away as it does buffers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`map`](Self::map).
+    pub fn map_registers(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        spec: &WindowSpec,
+    ) -> Result<(Iova, Completion), EngineError> {
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
+            return Err(EngineError::UnitFailed);
+        }
+        let WindowSpec { window, access, align, limit, owner } = *spec;
+        let bytes = window.bytes;
+        let request = IovaRequest { bytes, align, limit };
+        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset: 0 };
+        let root = domain.root();
+        let mapped = domain.map(platform, &[window], request, mapping);
+        // Of the tables that it may have taken.
+        let kept = self.follow_arenas(platform);
+        let (iova, touched) = mapped?;
+        let range = Changed { start: iova, bytes, touched };
+        Ok((iova, self.mapped(platform, key, root, range, kept)?))
+    }
+}
+
+/// Whether a BAR is whole pages, which no other device's share (rule R8), and ends within the address space.
+fn is_window(bar: Segment) -> bool {
+    let page = |it: u64| it.is_multiple_of(PAGE_SIZE);
+    bar.bytes != 0
+        && page(bar.bytes)
+        && page(bar.start.get())
+        && bar.start.get().checked_add(bar.bytes).is_some()
+}
+
+/// Whether two pieces of the address space have an address in common.
+fn overlap(one: Segment, other: Segment) -> bool {
+    let last = |it: Segment| it.start.get().saturating_add(it.bytes.saturating_sub(1));
+    one.start.get() <= last(other) && other.start.get() <= last(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(start: u64, bytes: u64) -> Segment {
+        Segment { start: PhysAddr::new(start), bytes }
+    }
+
+    #[test]
+    fn r8_only_whole_pages_are_a_window() {
+        assert!(is_window(segment(0xfea0_0000, 0x1000)));
+        for (start, bytes) in
+            [(0xfea0_0000, 0), (0xfea0_0000, 256), (0xfea0_0080, 0x1000), (!0xfff, 0x1000)]
+        {
+            assert!(!is_window(segment(start, bytes)), "{start:#x} {bytes:#x}");
+        }
+    }
+
+    #[test]
+    fn neighbours_do_not_overlap_and_what_reaches_in_does() {
+        let bar = segment(0x2000, 0x1000);
+        for (start, bytes, expected) in [
+            (0x1000, 0x1000, false),
+            (0x3000, 0x1000, false),
+            (0x1000, 0x1001, true),
+            (0x2fff, 1, true),
+            (0, u64::MAX, true),
+        ] {
+            assert_eq!(overlap(segment(start, bytes), bar), expected, "{start:#x} {bytes:#x}");
+        }
+    }
+}

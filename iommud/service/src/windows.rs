@@ -1,0 +1,204 @@
+//! Windows of one device's registers in the address space of another: peer to peer.
+//!
+//! Who holds a device offers a part of its registers by a ticket, and who holds another attaches it: then the second
+//! device's DMA reaches them. A window is of two sessions, and ends with the first of them to end, or with its handle.
+
+use alloc::string::String;
+
+use dma_types::{Access, CacheType, Iova, PciAddress};
+use iommu_engine::completion::Completion;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::engine::WindowSpec;
+use iommu_engine::ledger::Slot;
+use iommu_engine::platform::{Platform, Segment};
+use libdma::Error;
+use libdma::protocol::call::{BufferInfo, access_code, cache_code};
+use libdma::protocol::ticket::Offer;
+use libdma::protocol::{Rights, derive};
+
+use zerocopy::little_endian::{U32, U64};
+
+use crate::attach::wanted;
+use crate::error::to_client;
+use crate::handle::{Handle, HandleId, Object};
+use crate::pending::Outcome;
+use crate::records::WindowRecord;
+use crate::service::Service;
+use crate::session::SessionId;
+
+/// Names a window. It is of the numbers that buffers have, and no buffer has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowId(pub u64);
+
+/// A part of a device's registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// The device.
+    pub device: PciAddress,
+    /// Its session.
+    pub session: SessionId,
+    /// Which of its BARs.
+    pub bar: u8,
+    /// Where in that it starts.
+    pub offset: u64,
+    /// Where it is in the machine's address space.
+    pub place: Segment,
+}
+
+/// A window: from its attachment until its handles are gone, or one of its two sessions.
+#[derive(Debug)]
+pub struct Window {
+    /// The registers.
+    pub registers: Registers,
+    /// The session whose device reaches them.
+    pub session: SessionId,
+    /// The domain in which they are mapped.
+    pub domain: DomainKey,
+    /// Where.
+    pub iova: Iova,
+    /// What the device may do.
+    pub access: Access,
+    /// What reports call it.
+    pub label: String,
+    /// How many handles there are to it.
+    pub handles: u32,
+    /// Its record in the ledger.
+    pub slot: Slot,
+}
+
+impl Window {
+    /// What a handle of these rights to it is told.
+    pub(crate) fn info(&self, id: WindowId, rights: Rights) -> BufferInfo {
+        BufferInfo {
+            buffer: U64::new(id.0),
+            bytes: U64::new(self.registers.place.bytes),
+            iova: U64::new(self.iova.get()),
+            access: U32::new(access_code(self.access)),
+            rights: U32::new(rights.bits()),
+            cache: U32::new(cache_code(CacheType::Uncached)),
+            reserved: U32::ZERO,
+        }
+    }
+}
+
+impl<P: Platform> Service<P> {
+    /// The part of a session's device that is to be offered.
+    pub(crate) fn registers_of(
+        &mut self,
+        session: SessionId,
+        offer: &Offer,
+    ) -> Result<Registers, Error> {
+        let device = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.device;
+        let bar = u8::try_from(offer.bar.get()).map_err(|_| Error::NotRegisters)?;
+        let (offset, bytes) = (offer.offset.get(), offer.bytes.get());
+        crate::buffers::check_size(bytes)?;
+        if !offset.is_multiple_of(dma_types::PAGE_SIZE) {
+            return Err(Error::BadAlignment);
+        }
+        let Self { engine, platform, .. } = self;
+        let place = engine.registers(platform, device, bar, offset, bytes).map_err(to_client)?;
+        Ok(Registers { device, session, bar, offset, place })
+    }
+
+    /// Maps registers that were offered for a session's device.
+    pub(crate) fn attach_registers(
+        &mut self,
+        session: SessionId,
+        request: &derive::Attach,
+        rights: Rights,
+        (registers, allowed): (Registers, Option<Access>),
+    ) -> Result<Outcome<HandleId>, Error> {
+        let spec = wanted(request, registers.place.bytes, allowed)?;
+        // Registers that nothing reaches are of no use to anybody.
+        let access = spec.access.ok_or(Error::BadValue)?;
+        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        if !holder.may_hold(0, self.sessions.left(holder.device)) || !holder.may_map(spec.bytes) {
+            return Err(Error::QuotaExceeded);
+        }
+        let domain = holder.domain;
+        let Self { engine, platform, sessions, .. } = self;
+        // Its driver may have moved them since.
+        let Registers { device, bar, offset, place, .. } = registers;
+        let now =
+            engine.registers(platform, device, bar, offset, place.bytes).map_err(to_client)?;
+        if now != place {
+            return Err(Error::NotRegisters);
+        }
+        let number = sessions.next_buffer().0;
+        let (align, limit) = (spec.align, spec.limit);
+        let window = WindowSpec { window: place, access, align, limit, owner: number };
+        let (iova, completion) =
+            engine.map_registers(platform, domain, &window).map_err(to_client)?;
+        let id = WindowId(number);
+        let record = WindowRecord {
+            window: id,
+            session,
+            of_session: registers.session,
+            place,
+            iova,
+            access,
+        };
+        let slot = match engine.write_record(platform, &record) {
+            Ok(slot) => slot,
+            Err(error) => {
+                // It was just made, and nobody was told of it.
+                let _ = engine.unmap(platform, domain, iova, place.bytes);
+                return Err(to_client(error));
+            }
+        };
+        let label = spec.label;
+        let window = Window { registers, session, domain, iova, access, label, handles: 1, slot };
+        self.windows.insert(id, window);
+        if let Some(session) = self.sessions.sessions.get_mut(&session) {
+            session.windows.insert(id);
+            session.mapped_bytes += place.bytes;
+        }
+        let handle = self.handles.insert(Handle::new(Object::Window(id), rights));
+        Ok(self.answer_handle(handle, completion))
+    }
+
+    /// Counts a handle to a window no more.
+    pub(crate) fn close_window(&mut self, id: WindowId) {
+        let Some(window) = self.windows.get_mut(&id) else { return };
+        window.handles -= 1;
+        if window.handles == 0 {
+            self.end_window(id);
+        }
+    }
+
+    /// Ends the windows that a session has of others, and those that others have of it.
+    pub(crate) fn end_windows_of(&mut self, session: SessionId) {
+        let concerns =
+            |window: &Window| window.session == session || window.registers.session == session;
+        let ended = self.windows.iter().filter(|(_, window)| concerns(window));
+        for id in ended.map(|(id, _)| *id).collect::<alloc::vec::Vec<_>>() {
+            self.end_window(id);
+        }
+    }
+
+    fn end_window(&mut self, id: WindowId) {
+        let Some(window) = self.windows.remove(&id) else { return };
+        let Self { engine, platform, sessions, .. } = self;
+        let bytes = window.registers.place.bytes;
+        if let Some(session) = sessions.sessions.get_mut(&window.session) {
+            session.windows.remove(&id);
+            session.mapped_bytes -= bytes;
+        }
+        engine.strike_record(platform, window.slot);
+        // What cannot be unmapped may be reached for good.
+        let gone = engine.unmap(platform, window.domain, window.iova, bytes);
+        let gone = gone.unwrap_or_else(|_| Completion::never());
+        self.reached.entry(window.registers.device).or_default().join(&gone);
+    }
+
+    /// What units have yet to confirm before nothing reaches a device's registers by windows that have ended. Its next
+    /// session begins no sooner (rule R2).
+    pub(crate) fn still_reached(&mut self, device: PciAddress) -> Completion {
+        let Some(completion) = self.reached.remove(&device) else { return Completion::none() };
+        if self.is_done(&completion) {
+            return Completion::none();
+        }
+        self.reached.insert(device, completion.clone());
+        completion
+    }
+}
