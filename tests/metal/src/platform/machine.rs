@@ -16,7 +16,7 @@ use x86_64::instructions::random::RdRand;
 
 use super::acpi::Acpi;
 use super::clock::Clock;
-use super::config::Configuration;
+use super::config::{self, Configuration};
 use super::frames::Frames;
 use super::registers::Windows;
 use super::runs::Runs;
