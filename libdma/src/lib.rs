@@ -23,6 +23,7 @@
 //! | [`unmapped`] | [`UnmappedBuffer`]: a buffer that this process does not see |
 //! | [`transport`] | what carries requests: a Redox scheme, a Linux socket, or the same process |
 //! | [`window`] | windows of mapped memory, which small buffers share |
+//! | `virtio` | the crate `virtio-drivers` over a confined device (feature `virtio`) |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
 //!
 //! # Three kinds of address
@@ -70,6 +71,8 @@ pub mod share;
 pub mod stream;
 pub mod transport;
 pub mod unmapped;
+#[cfg(feature = "virtio")]
+pub mod virtio;
 pub mod window;
 
 pub use attributes::Attributes;

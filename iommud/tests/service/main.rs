@@ -19,5 +19,6 @@ mod rig;
 mod sessions;
 mod sharing;
 mod tickets;
+mod virtio;
 mod windows;
 mod without_iommu;

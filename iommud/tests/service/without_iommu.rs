@@ -15,7 +15,7 @@ fn unprotected() -> Policy {
     Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() }
 }
 
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     Rig::with(MachineConfig::without_units().with_root_port(), unprotected())
 }
 
