@@ -1,8 +1,8 @@
-//! One request and its answer.
+//! Requests and their answers.
 
 use std::io::{Read, Write};
 
-use crate::config::{Config, REQUEST_CONFIG};
+use crate::config::{Config, REQUEST_CONFIG, parse_word, request_word};
 use crate::error::Error;
 
 /// The longest answer that base's own drivers take (`driver_interface/mod.rs`, `recv`).
@@ -15,7 +15,21 @@ const LONGEST: u64 = 0x10_0000;
 ///
 /// [`Error`].
 pub fn ask(channel: &mut (impl Read + Write)) -> Result<Config, Error> {
-    channel.write_all(&REQUEST_CONFIG)?;
+    Config::parse(&exchange(channel, &REQUEST_CONFIG)?).ok_or(Error::Meaningless)
+}
+
+/// Asks for the word of the function's configuration space at an offset.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn read_config(channel: &mut (impl Read + Write), offset: u16) -> Result<u32, Error> {
+    parse_word(&exchange(channel, &request_word(offset))?).ok_or(Error::Meaningless)
+}
+
+/// Sends a request and reads its answer.
+fn exchange(channel: &mut (impl Read + Write), request: &[u8]) -> Result<Vec<u8>, Error> {
+    channel.write_all(request)?;
     let mut length = [0; 8];
     channel.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
@@ -26,7 +40,7 @@ pub fn ask(channel: &mut (impl Read + Write)) -> Result<Config, Error> {
     if channel.take(length).read_to_end(&mut answer)? as u64 != length {
         return Err(Error::Meaningless);
     }
-    Config::parse(&answer).ok_or(Error::Meaningless)
+    Ok(answer)
 }
 
 #[cfg(test)]

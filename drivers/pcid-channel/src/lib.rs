@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`config`] | [`Config`]: a function as pcid describes it |
-//! | [`ask`](mod@ask) | [`ask()`](ask::ask): one request and its answer |
+//! | [`ask`](mod@ask) | [`ask()`](ask::ask) and [`read_config()`]: requests and their answers |
 //! | `inherited` | `Inherited`: the channel that this process was started with, on Redox alone |
 //! | [`bar`] | where in the channel a BAR is mapped |
 //! | [`error`] | [`Error`]: why pcid could not be understood |
@@ -22,7 +22,7 @@ pub mod error;
 #[cfg(target_os = "redox")]
 mod inherited;
 
-pub use ask::ask;
+pub use ask::{ask, read_config};
 pub use config::Config;
 pub use error::Error;
 #[cfg(target_os = "redox")]

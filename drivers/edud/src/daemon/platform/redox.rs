@@ -98,7 +98,8 @@ impl Function {
     /// Maps the function's registers, until the process ends. pcid has let the function answer and do DMA
     /// when the channel was opened.
     pub fn switch_on(self) -> Result<MappedBar, Error> {
-        let bytes = self.config.bar_bytes.ok_or(Error::NotEdu(self.config.address))?;
+        let bytes = self.config.bar_bytes[BAR as usize];
+        let bytes = bytes.ok_or(Error::NotEdu(self.config.address))?;
         // pcid does not check the length, so that it must be exactly the BAR's.
         let length = usize::try_from(bytes).map_err(|_| pcid_channel::Error::Meaningless)?;
         let arguments = MmapArgs {
