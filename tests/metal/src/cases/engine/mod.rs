@@ -6,6 +6,7 @@
 //! | [`hardware`] | the unit, by hand: what it is, and what can be expected of it |
 //! | [`canary`] | memory that no device has any business with |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
+//! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
@@ -20,6 +21,7 @@ pub mod hardware;
 pub mod moving;
 pub mod rig;
 pub mod starting;
+pub mod streaming;
 pub mod telling;
 
 use self::blocking::{
@@ -44,6 +46,10 @@ use self::moving::{
 use self::starting::{
     r1_the_unit_translates_and_denies_by_default, r1_translation_that_was_left_on_is_taken_over,
 };
+use self::streaming::{
+    a_scatter_list_is_one_transfer, r2_a_strict_unmap_takes_the_memory_from_the_device,
+    slices_are_bounced, streaming_buffers_carry_data_both_ways,
+};
 use self::telling::a_blocked_transfer_interrupts_and_so_does_the_next;
 use crate::cases;
 use crate::harness::Suite;
@@ -66,6 +72,10 @@ pub const SUITE: Suite = Suite {
         a_large_page_is_walked,
         a_drivers_own_memory_is_registered,
         interrupts_of_a_device_that_is_held_arrive,
+        streaming_buffers_carry_data_both_ways,
+        slices_are_bounced,
+        a_scatter_list_is_one_transfer,
+        r2_a_strict_unmap_takes_the_memory_from_the_device,
         r1_a_device_that_nobody_holds_reaches_nothing,
         r1_a_read_outside_is_blocked_and_reported,
         r1_a_write_outside_is_blocked_and_reported,
