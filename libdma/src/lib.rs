@@ -1,4 +1,5 @@
-//! DMA buffers for user-space drivers.
+//! DMA buffers for user-space drivers. The guide, [`README.md`](https://gitlab.redox-os.org/redox-os/iommud/-/blob/main/libdma/README.md),
+//! says which buffer is for which job, and what stands for which call of Linux.
 //!
 //! | module | what is in it |
 //! | --- | --- |
@@ -103,3 +104,8 @@ pub use share::{Attachment, SharedBuffer};
 pub use stream::{Stream, StreamBuffer};
 pub use unmapped::UnmappedBuffer;
 pub use window::WindowUsage;
+
+/// The guide's examples, to be run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Guide;
