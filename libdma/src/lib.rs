@@ -10,6 +10,7 @@
 //! | [`buffer`] | [`Buffer`]: the bytes beneath |
 //! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
 //! | [`direction`] | which way data goes, as types |
+//! | [`domain`] | [`Domain`]: an address space with addresses that the driver chooses, and devices in it |
 //! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
 //! | [`io_address`] | [`IoAddress`]: an I/O address that knows which device it is of |
@@ -57,6 +58,7 @@ pub mod direction;
     )
 ))]
 pub mod dma;
+pub mod domain;
 pub mod fault;
 pub mod handle;
 pub mod io_address;
@@ -90,11 +92,12 @@ pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 ))]
 pub use dma::Dma;
 pub use dma_types::{Access, CacheType, CpuAddr, Iova, PciAddress, PhysAddr};
+pub use domain::{Domain, Entered};
 pub use fault::{Fault, Faults};
 pub use handle::Handle;
 pub use io_address::{IoAddress, WrongDevice};
 pub use limits::Limits;
-pub use mapping::{MapRequest, Mapped};
+pub use mapping::{Found, MapRequest, Mapped};
 pub use pool::{Pool, PoolBlock};
 pub use protocol::Error;
 pub use raw::{RawError, RawStream};

@@ -7,7 +7,11 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::Buffer;
-use crate::protocol::call::{self, BatchHeader, MapEntry, Opcode, UnmapEntry};
+use crate::handle::Handle;
+use crate::protocol::call::{
+    self, BatchHeader, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, Opcode, UnmapEntry,
+};
+use crate::protocol::domain::{self, Lookup};
 use crate::protocol::{Error, MAX_BATCH};
 use crate::session::Session;
 
@@ -35,6 +39,43 @@ pub struct Mapped {
     pub bytes: u64,
 }
 
+/// What is mapped at an I/O address: Linux's `iommu_iova_to_phys`, but for a physical address, which no driver is told
+/// (rule R3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The whole mapping.
+    pub mapping: Mapped,
+    /// The number of the buffer that is mapped: see [`Buffer::id`].
+    pub buffer: u64,
+    /// Where in the buffer the byte of the address is.
+    pub offset: u64,
+    /// What the page tables let a device do. [`Access::ReadWrite`] for memory that was mapped for writing alone, where an
+    /// IOMMU cannot tell the two apart (rule R6).
+    pub access: Access,
+}
+
+/// Where the pieces of a batch are mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Places {
+    /// Each wherever there is room.
+    Anywhere,
+    /// One behind the other, wherever there is room for all.
+    Together,
+    /// One behind the other, from this address on.
+    From(Iova),
+}
+
+impl Places {
+    /// What the flags and the address of a batch's entry say of this.
+    const fn of_entry(self, index: usize) -> (u32, u64) {
+        match (self, index) {
+            (Self::Anywhere, _) | (Self::Together, 0) => (0, 0),
+            (Self::From(iova), 0) => (MAP_FLAG_AT, iova.get()),
+            (Self::Together | Self::From(_), _) => (MAP_FLAG_BEHIND, 0),
+        }
+    }
+}
+
 impl Session {
     /// As [`Device::map`](crate::Device::map), below this limit.
     pub(crate) fn map(
@@ -42,14 +83,34 @@ impl Session {
         requests: &[MapRequest<'_>],
         limit: Iova,
     ) -> Result<Vec<Mapped>, Error> {
-        let entries = requests.iter().map(|request| MapEntry {
-            buffer: U64::new(request.buffer.id()),
-            offset: U64::new(request.offset),
-            bytes: U64::new(request.bytes),
-            limit: U64::new(limit.get()),
-            iova: U64::ZERO,
-            access: U32::new(call::access_code(request.access)),
-            reserved: U32::ZERO,
+        self.handle().map(requests, Places::Anywhere, limit)
+    }
+
+    /// As [`Device::unmap`](crate::Device::unmap).
+    pub(crate) fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
+        self.handle().unmap(mappings)
+    }
+}
+
+impl Handle {
+    /// Maps pieces of buffers in the address space of this handle, which is a device's or a domain's.
+    pub(crate) fn map(
+        &self,
+        requests: &[MapRequest<'_>],
+        places: Places,
+        limit: Iova,
+    ) -> Result<Vec<Mapped>, Error> {
+        let entries = requests.iter().enumerate().map(|(index, request)| {
+            let (flags, iova) = places.of_entry(index);
+            MapEntry {
+                buffer: U64::new(request.buffer.id()),
+                offset: U64::new(request.offset),
+                bytes: U64::new(request.bytes),
+                limit: U64::new(limit.get()),
+                iova: U64::new(iova),
+                access: U32::new(call::access_code(request.access)),
+                flags: U32::new(flags),
+            }
         });
         let answers = self.batch(Opcode::Map, entries)?;
         Ok(answers
@@ -58,13 +119,26 @@ impl Session {
             .collect())
     }
 
-    /// As [`Device::unmap`](crate::Device::unmap).
+    /// Unmaps what was so mapped.
     pub(crate) fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
         let entries = mappings.iter().map(|mapping| UnmapEntry {
             iova: U64::new(mapping.iova.get()),
             bytes: U64::new(mapping.bytes),
         });
         self.batch(Opcode::Unmap, entries).map(drop)
+    }
+
+    /// What of this session's is mapped at an address.
+    pub(crate) fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
+        let request = Lookup { iova: U64::new(iova.get()) };
+        let found: domain::Found = self.call(Opcode::Lookup, &request)?;
+        if found.access.get() == 0 {
+            return Ok(None);
+        }
+        let mapping = Mapped { iova: Iova::new(found.start.get()), bytes: found.bytes.get() };
+        let (buffer, offset) = (found.buffer.get(), found.offset.get());
+        let access = call::access_from_code(found.access.get())?;
+        Ok(Some(Found { mapping, buffer, offset, access }))
     }
 
     /// Sends a batch and gives its entries back as the daemon filled them in.
@@ -91,7 +165,7 @@ impl Session {
         for entry in entries {
             payload.extend_from_slice(entry.as_bytes());
         }
-        let length = self.handle().call_bytes(opcode, &mut payload)?;
+        let length = self.call_bytes(opcode, &mut payload)?;
         let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
         let (header, rest) =
             BatchHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;

@@ -44,6 +44,7 @@ impl<P: Platform> Service<P> {
             Offered::Registers(registers) => {
                 self.attach_registers(session, request, rights, (registers, offering.access))
             }
+            Offered::Domain(_) => Err(Error::BadTicket),
         }?;
         self.tickets.used(&request.ticket);
         Ok(handle)

@@ -1,6 +1,8 @@
 //! Buffers: allocated, granted to clients' eyes, and given back.
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress};
 use iommu_engine::completion::Completion;
@@ -13,6 +15,7 @@ use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
 
 use crate::error::to_client;
 use crate::handle::{Handle, HandleId, Object};
+use crate::mappings::{BufferMapping, MappedAt};
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
 use crate::service::Service;
@@ -216,7 +219,8 @@ impl<P: Platform> Service<P> {
             }
         };
         let mapped_bytes = spec.mapped_bytes();
-        let mappings = first.iter().map(|(iova, _)| (*iova, bytes)).collect();
+        let mapping = |iova: Iova| ((domain, iova), BufferMapping::anywhere(bytes));
+        let mappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
         let buffer = Buffer {
             session: Some(session),
             device,
@@ -291,18 +295,32 @@ impl<P: Platform> Service<P> {
         if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
             session.buffers.remove(&id);
             session.buffer_bytes -= buffer.bytes;
-            session.mapped_bytes -= buffer.mappings.values().sum::<u64>();
+            session.mapped_bytes -= buffer.mappings.values().map(|it| it.charge).sum::<u64>();
             engine.strike_record(platform, buffer.slot);
-            for (iova, bytes) in buffer.mappings {
-                // What cannot be unmapped may be reached for good: its memory is never used again.
-                let gone = engine.unmap(platform, session.domain, iova, bytes);
-                unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
-            }
+            unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));
         }
         if let Some(unmapped) = runs.leave(buffer.run, &unmapped) {
             engine.free_run_after(platform, unmapped, buffer.run);
         }
     }
+}
+
+/// Unmaps a buffer wherever it is mapped, each domain at one go. What cannot be unmapped may be reached for good: its
+/// memory is never used again.
+pub(crate) fn unmap_everywhere(
+    engine: &mut Engine,
+    platform: &mut impl Platform,
+    mappings: &BTreeMap<MappedAt, BufferMapping>,
+) -> Completion {
+    let mut unmapped = Completion::none();
+    let mut rest: Vec<_> = mappings.iter().collect();
+    while let Some(((domain, _), _)) = rest.first().copied() {
+        let there = rest.partition_point(|((other, _), _)| other <= domain);
+        let ranges = rest.drain(..there).map(|((_, iova), mapping)| (*iova, mapping.bytes));
+        let gone = engine.unmap_all(platform, *domain, ranges);
+        unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
+    }
+    unmapped
 }
 
 /// What the driver of a device may hold.
@@ -331,7 +349,7 @@ pub(crate) fn check_size(bytes: u64) -> Result<(), Error> {
 
 /// A label as text: printable ASCII without runs of blanks, so that a report cannot be made to say what it
 /// does not.
-fn label(bytes: &[u8; 32]) -> Result<String, Error> {
+pub(crate) fn label(bytes: &[u8; 32]) -> Result<String, Error> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = core::str::from_utf8(&bytes[..end]).map_err(|_| Error::BadValue)?;
     let plain = text.chars().all(|char| char.is_ascii_graphic() || char == ' ');

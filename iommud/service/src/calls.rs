@@ -1,27 +1,20 @@
 //! The calls on handles, and batches of them.
 
-use alloc::vec::Vec;
-
-use dma_types::{Iova, PAGE_SIZE};
 use iommu_engine::completion::Completion;
-use iommu_engine::engine::MapSpec;
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::call::{
     BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo,
-    Hello, MapEntry, Opcode, UNMAPPED, UnmapEntry, Welcome, access_code, access_from_code,
-    cache_code,
+    Hello, Opcode, UNMAPPED, Welcome, access_code, cache_code,
 };
 use libdma::protocol::{MAX_BATCH, Rights, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::buffers::check_size;
-use crate::error::to_client;
 use crate::handle::{HandleId, Object};
 use crate::pending::Undo;
 use crate::service::Service;
-use crate::session::{BufferId, SessionId};
+use crate::session::SessionId;
 
 /// An answer, but for its bytes, which are in the payload.
 pub(crate) struct Answered {
@@ -38,7 +31,7 @@ impl Answered {
         Self::after(length, Completion::none())
     }
 
-    fn after(length: usize, completion: Completion) -> Self {
+    pub(crate) fn after(length: usize, completion: Completion) -> Self {
         Self { length, completion, undo: Undo::new() }
     }
 }
@@ -58,6 +51,10 @@ impl<P: Platform> Service<P> {
             Opcode::Unmap => self.unmap_batch(handle, payload),
             Opcode::Faults => self.read_faults(handle, payload),
             Opcode::Offer => self.offer(handle, payload),
+            Opcode::Enter => self.enter(handle, payload),
+            Opcode::Leave => self.leave(handle, payload),
+            Opcode::Lookup => self.lookup(handle, payload),
+            Opcode::DomainInfo => self.domain_info(handle, payload),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {
                 self.handles.get(handle)?;
@@ -129,133 +126,6 @@ impl<P: Platform> Service<P> {
         answer(payload, &info)
     }
 
-    /// Maps every entry of a batch or none (rule R7).
-    fn map_batch(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
-        let session = self.device_of(handle, Rights::MAP)?;
-        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload)?;
-        let mut all = Completion::none();
-        for index in 0..batch.entries.len() {
-            match self.map_one(session, &batch.entries[index]) {
-                Ok((iova, completion)) => {
-                    batch.entries[index].iova = U64::new(iova.get());
-                    all.join(&completion);
-                }
-                Err(error) => {
-                    for done in batch.entries[..index].iter_mut() {
-                        // What was just mapped can be unmapped. Nobody has been told of it, but hardware
-                        // may have seen it: its addresses stay out of use until that is over.
-                        let _ =
-                            self.unmap_one(session, Iova::new(done.iova.get()), done.bytes.get());
-                        done.iova = U64::ZERO;
-                    }
-                    return Ok(Answered::now(batch.refuse(index, error)));
-                }
-            }
-        }
-        let mappings = batch.entries.iter();
-        let undo = mappings.map(|it| (session, Iova::new(it.iova.get()), it.bytes.get())).collect();
-        Ok(Answered { undo, ..Answered::after(batch.length(), all) })
-    }
-
-    fn map_one(
-        &mut self,
-        session: SessionId,
-        entry: &MapEntry,
-    ) -> Result<(Iova, Completion), Error> {
-        let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
-        check_size(bytes)?;
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::BadAlignment);
-        }
-        if entry.reserved.get() != 0 {
-            return Err(Error::BadValue);
-        }
-        let access = access_from_code(entry.access.get())?;
-        let id = BufferId(entry.buffer.get());
-        let Self { engine, platform, sessions, .. } = self;
-        let buffer = sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
-        if buffer.session != Some(session) {
-            return Err(Error::WrongOwner);
-        }
-        let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
-        if end > buffer.bytes {
-            return Err(Error::OutOfBuffer);
-        }
-        if !buffer.allows(access) {
-            return Err(Error::NotPermitted);
-        }
-        let run = buffer.run;
-        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        if !holder.may_map(bytes) {
-            return Err(Error::QuotaExceeded);
-        }
-        let domain = holder.domain;
-        let limit = Iova::new(entry.limit.get());
-        let spec = MapSpec { run, offset, bytes, access, align: PAGE_SIZE, limit, owner: id.0 };
-        let (iova, completion) = engine.map(platform, domain, &spec).map_err(to_client)?;
-        if let Some(buffer) = sessions.buffers.get_mut(&id) {
-            buffer.mappings.insert(iova, bytes);
-        }
-        if let Some(session) = sessions.sessions.get_mut(&session) {
-            session.mapped_bytes += bytes;
-        }
-        Ok((iova, completion))
-    }
-
-    /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2).
-    fn unmap_batch(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
-        let session = self.device_of(handle, Rights::MAP)?;
-        let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload)?;
-        let mut seen: Vec<u64> = Vec::with_capacity(batch.entries.len());
-        for (index, entry) in batch.entries.iter().enumerate() {
-            let (iova, bytes) = (entry.iova.get(), entry.bytes.get());
-            let twice = seen.contains(&iova);
-            if twice || self.buffer_mapped_at(session, Iova::new(iova), bytes).is_none() {
-                return Ok(Answered::now(batch.refuse(index, Error::NotMapped)));
-            }
-            seen.push(iova);
-        }
-        let mut all = Completion::none();
-        for entry in batch.entries.iter() {
-            let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
-            all.join(&self.unmap_one(session, iova, bytes)?.for_client());
-        }
-        Ok(Answered::after(batch.length(), all))
-    }
-
-    pub(crate) fn unmap_one(
-        &mut self,
-        session: SessionId,
-        iova: Iova,
-        bytes: u64,
-    ) -> Result<Completion, Error> {
-        let id = self.buffer_mapped_at(session, iova, bytes).ok_or(Error::NotMapped)?;
-        let Self { engine, platform, sessions, .. } = self;
-        let domain = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
-        let completion = engine.unmap(platform, domain, iova, bytes).map_err(to_client)?;
-        if let Some(buffer) = sessions.buffers.get_mut(&id) {
-            buffer.mappings.remove(&iova);
-            // The address may be another's next.
-            buffer.first = buffer.first.filter(|(first, _)| *first != iova);
-            // Its memory must outlast what units may still hold of this mapping.
-            buffer.unmapped.join(&completion);
-        }
-        if let Some(session) = sessions.sessions.get_mut(&session) {
-            session.mapped_bytes -= bytes;
-        }
-        Ok(completion)
-    }
-
-    /// The buffer of this session's of which exactly this range is a mapping. In a domain that several sessions
-    /// share, there are others (rule R3).
-    fn buffer_mapped_at(&self, session: SessionId, iova: Iova, bytes: u64) -> Option<BufferId> {
-        let domain = self.engine.domain(self.sessions.sessions.get(&session)?.domain)?;
-        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
-        let id = mapping.owner.buffer().map(BufferId)?;
-        let owner = self.sessions.buffers.get(&id)?.session;
-        (owner == Some(session)).then_some(id)
-    }
-
     /// The session of a device handle that has these rights.
     pub(crate) fn device_of(&self, handle: HandleId, rights: Rights) -> Result<SessionId, Error> {
         let handle = self.handles.get(handle)?;
@@ -276,16 +146,16 @@ pub(crate) fn answer(
 }
 
 /// A batch in its payload.
-struct Batch<'a, Entry> {
+pub(crate) struct Batch<'a, Entry> {
     header: &'a mut BatchHeader,
-    entries: &'a mut [Entry],
+    pub(crate) entries: &'a mut [Entry],
 }
 
 impl<'a, Entry> Batch<'a, Entry>
 where
     Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
 {
-    fn parse(payload: &'a mut [u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(payload: &'a mut [u8]) -> Result<Self, Error> {
         let (header, rest) =
             BatchHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let count = header.count.get() as usize;
@@ -301,12 +171,12 @@ where
     }
 
     /// How long the batch is, and its answer.
-    fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         size_of::<BatchHeader>() + size_of_val(self.entries)
     }
 
     /// Says that nothing was done, because of this entry.
-    fn refuse(&mut self, index: usize, error: Error) -> usize {
+    pub(crate) fn refuse(&mut self, index: usize, error: Error) -> usize {
         self.header.failed = U32::new(index as u32);
         self.header.errno = U32::new(error.errno().into());
         self.length()

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
+use iommu_engine::domain::DomainKey;
 use libdma::Error;
 use libdma::protocol::Rights;
 
@@ -25,6 +26,8 @@ pub enum Object {
     Text(String),
     /// A device, by the session that its opening began.
     Device(SessionId),
+    /// A domain that a client has made.
+    Domain(DomainKey),
     /// A buffer.
     Buffer(BufferId),
     /// A window of another device's registers.

@@ -8,6 +8,8 @@
 //! | [`handle`] | handles: what each is of, and what it allows |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`session`] | sessions: an open device, its domain and its buffers |
+//! | [`domains`] | explicit domains, and the devices in them |
+//! | [`mappings`] | buffers in domains: mapped, unmapped and looked up |
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`register`] | buffers of memory that clients supply |
 //! | [`runs`] | memory that several buffers may be of |
@@ -31,11 +33,13 @@ extern crate alloc;
 pub mod attach;
 pub mod buffers;
 pub mod calls;
+pub mod domains;
 pub mod error;
 pub mod faults;
 pub mod handle;
 #[cfg(feature = "in-process")]
 pub mod in_process;
+pub mod mappings;
 pub mod node;
 pub mod pending;
 pub mod records;

@@ -7,7 +7,7 @@ use iommu_engine::completion::{Completion, Progress};
 use libdma::Error;
 
 use crate::handle::HandleId;
-use crate::session::SessionId;
+use crate::mappings::Space;
 
 /// Names a request that is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +32,7 @@ pub enum Answer {
 }
 
 /// Mappings to take back if hardware never confirms: the client will not have learned of them.
-pub(crate) type Undo = Vec<(SessionId, Iova, u64)>;
+pub(crate) type Undo = Vec<(Space, Vec<(Iova, u64)>)>;
 
 /// A request that is pending no more.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What the service writes in the [ledger](iommu_engine::ledger).
 
 use dma_types::{Access, Iova, PciAddress, PhysAddr};
+use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::{RECORD_WORDS, Record};
 use iommu_engine::platform::{RunId, Segment};
 use iommu_engine::records::{address_from_word, address_word, words};
@@ -153,6 +154,43 @@ impl Record for WindowRecord {
     }
 }
 
+/// A domain that a client has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExplicitRecord {
+    /// Its number. Its tables are in the engine's record of it, and which devices are in it in theirs.
+    pub domain: u64,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// Its window.
+    pub window: IovaRange,
+    /// What reports call it, as in the request.
+    pub label: [u8; 32],
+}
+
+impl Record for ExplicitRecord {
+    const KIND: u64 = 0x13;
+
+    fn to_words(&self) -> [u64; RECORD_WORDS] {
+        let IovaRange { start, bytes } = self.window;
+        let mut words = words([self.domain, self.session.0, start.get(), bytes]);
+        for (word, bytes) in words[4..].iter_mut().zip(self.label.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
+    }
+
+    fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
+        let [domain, session, start, bytes, ..] = *words;
+        let window = IovaRange::new(Iova::new(start), bytes);
+        window.last()?;
+        let mut label = [0; 32];
+        for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[4..]) {
+            *bytes = word.to_le_bytes();
+        }
+        Some(Self { domain, session: SessionId(session), window, label })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,9 +239,25 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_comes_back_from_its_words() {
+        let domain = ExplicitRecord {
+            domain: 4,
+            session: SessionId(3),
+            window: IovaRange::new(Iova::new(0x10_0000), 0x2000),
+            label: *b"shared\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
+        };
+        let words = domain.to_words();
+        assert_eq!(words[..5], [4, 3, 0x10_0000, 0x2000, u64::from_le_bytes(*b"shared\0\0")]);
+        assert_eq!(words[7].to_le_bytes()[7], b'!');
+        assert_eq!(ExplicitRecord::from_words(&words), Some(domain));
+    }
+
+    #[test]
     fn r5_words_that_are_no_record_are_none() {
         assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, 4])), None);
         assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);
         assert_eq!(WindowRecord::from_words(&words([0; 7])), None);
+        assert_eq!(ExplicitRecord::from_words(&words([1, 1, u64::MAX, 2])), None);
+        assert_eq!(ExplicitRecord::from_words(&words([1, 1, 0, 0])), None);
     }
 }

@@ -6,17 +6,19 @@ use alloc::vec::Vec;
 
 use dma_types::PciAddress;
 use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::{Engine, Event};
 use iommu_engine::error::StartError;
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Policy;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
-use libdma::protocol::{Rights, derive};
+use libdma::protocol::{self, Rights, derive};
 use zerocopy::FromBytes;
 
-use crate::buffers::quotas_of;
+use crate::buffers::{quotas_of, unmap_everywhere};
 use crate::calls::Answered;
+use crate::domains::ExplicitDomain;
 use crate::error::to_client;
 use crate::faults::{self, FaultLog};
 use crate::handle::{Handle, HandleId, Handles, Object, Watch};
@@ -60,6 +62,8 @@ pub struct Service<P> {
     pub(crate) engine: Engine,
     pub(crate) handles: Handles,
     pub(crate) sessions: Sessions,
+    /// The domains that clients have made.
+    pub(crate) domains: BTreeMap<DomainKey, ExplicitDomain>,
     /// The memory of the buffers.
     pub(crate) runs: Runs,
     pub(crate) tickets: Tickets,
@@ -87,6 +91,7 @@ impl<P: Platform> Service<P> {
                 engine,
                 handles: Handles::default(),
                 sessions: Sessions::default(),
+                domains: BTreeMap::new(),
                 runs: Runs::default(),
                 tickets: Tickets::default(),
                 windows: BTreeMap::new(),
@@ -152,9 +157,9 @@ impl<P: Platform> Service<P> {
                     Err(Error::TimedOut)
                 }
                 (_, Answer::Payload(_)) => {
-                    for (session, iova, bytes) in undo {
+                    for (space, ranges) in undo {
                         // The unit has failed: what can be taken back is, and its memory is kept for good.
-                        let _ = self.unmap_one(session, iova, bytes);
+                        let _ = self.unmap_ranges(space, &ranges);
                     }
                     Err(Error::TimedOut)
                 }
@@ -246,6 +251,10 @@ impl<P: Platform> Service<P> {
         }
         let shared = engine.group(address).filter(|group| group.is_held());
         let shared = shared.and_then(|group| group.attached);
+        if shared.is_some_and(|domain| self.domains.contains_key(&domain)) {
+            // What is mapped where its group is now is no business of this session's.
+            return Err(Error::DeviceBusy);
+        }
         let domain = match shared {
             Some(domain) => domain,
             None => engine.create_domain(platform, &[address]).map_err(to_client)?,
@@ -272,11 +281,13 @@ impl<P: Platform> Service<P> {
         let state = Session {
             device: address,
             domain,
+            entered: None,
             uid,
             generation,
             secret,
             quotas,
             handles: 1,
+            domains: BTreeSet::new(),
             buffers: BTreeSet::new(),
             windows: BTreeSet::new(),
             buffer_bytes: 0,
@@ -345,6 +356,16 @@ impl<P: Platform> Service<P> {
                 };
                 self.attach_offered(session, &request, parent.rights)
             }
+            derive::Kind::Domain => {
+                let (request, _) = protocol::domain::Create::read_from_prefix(request)
+                    .map_err(|_| Error::ShortPayload)?;
+                parent.require(Rights::ALLOCATE)?;
+                let Object::Device(session) = parent.object else {
+                    return Err(Error::WrongHandleKind);
+                };
+                let rights = parent.rights & Rights::DOMAIN;
+                self.create_domain(session, &request, rights).map(Outcome::Done)
+            }
         }
     }
 
@@ -396,9 +417,11 @@ impl<P: Platform> Service<P> {
             Object::Buffer(id) => {
                 self.sessions.buffers.get(id).map(|buffer| buffer.bytes).ok_or(Error::BadHandle)
             }
-            Object::Root | Object::Device(_) | Object::Window(_) | Object::Registration(..) => {
-                Err(Error::WrongHandleKind)
-            }
+            Object::Root
+            | Object::Device(_)
+            | Object::Domain(_)
+            | Object::Window(_)
+            | Object::Registration(..) => Err(Error::WrongHandleKind),
         }
     }
 
@@ -407,6 +430,7 @@ impl<P: Platform> Service<P> {
         self.tickets.handle_closed(handle);
         match self.handles.remove(handle).map(|handle| handle.object) {
             Some(Object::Device(session)) => self.close_device(session),
+            Some(Object::Domain(domain)) => self.close_domain(domain),
             Some(Object::Buffer(buffer)) => self.close_buffer(buffer),
             Some(Object::Window(window)) => self.close_window(window),
             Some(Object::Root | Object::Text(_) | Object::Registration(..)) | None => {}
@@ -422,30 +446,42 @@ impl<P: Platform> Service<P> {
         self.tickets.session_ended(id);
         self.end_windows_of(id);
         let Some(session) = self.sessions.sessions.remove(&id) else { return };
-        let Self { engine, platform, sessions, runs, .. } = self;
-        engine.strike_record(platform, session.slot);
+        self.engine.strike_record(&self.platform, session.slot);
         // The device is cut off first; only then is anything of it on its way to being free.
-        let unmapped = match engine.detach(platform, session.device) {
+        let unmapped = match self.engine.detach(&mut self.platform, session.device) {
             Ok(completion) => completion,
             // It was attached when the session began, and only its end detaches it. Were it not so, nobody
             // could say what the device still reaches.
             Err(_) => Completion::never(),
         };
+        if let Some(domain) = session.entered.and_then(|key| self.domains.get_mut(&key)) {
+            domain.inside.remove(&id);
+        }
+        // Other sessions' devices leave those that it has made.
+        let mut gone: BTreeMap<DomainKey, Completion> = BTreeMap::new();
+        for key in &session.domains {
+            gone.insert(*key, self.end_domain(*key));
+        }
+        let Self { engine, platform, sessions, runs, .. } = self;
         // In use it still is where another member of the device's group is held.
-        let shared = engine.destroy_domain(platform, session.domain).is_err();
+        if engine.destroy_domain(platform, session.domain).is_ok() {
+            gone.insert(session.domain, Completion::none());
+        }
         for id in session.buffers {
             let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
             buffer.session = None;
             // The address may be another's next.
             buffer.first = None;
             buffer.unmapped.join(&unmapped);
-            for (iova, bytes) in core::mem::take(&mut buffer.mappings) {
-                if shared {
-                    // What cannot be unmapped may be reached for good: its memory is never used again.
-                    let gone = engine.unmap(platform, session.domain, iova, bytes);
-                    buffer.unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
+            let mut mappings = core::mem::take(&mut buffer.mappings);
+            mappings.retain(|(key, _), _| match gone.get(key) {
+                Some(gone) => {
+                    buffer.unmapped.join(gone);
+                    false
                 }
-            }
+                None => true,
+            });
+            buffer.unmapped.join(&unmap_everywhere(engine, platform, &mappings));
             let (bytes, run) = (buffer.bytes, buffer.run);
             engine.strike_record(platform, buffer.slot);
             if buffer.handles > 0 {
@@ -467,6 +503,11 @@ impl<P: Platform> Service<P> {
             Object::Device(id) => {
                 if let Some(session) = self.sessions.sessions.get_mut(id) {
                     session.handles += 1;
+                }
+            }
+            Object::Domain(key) => {
+                if let Some(domain) = self.domains.get_mut(key) {
+                    domain.handles += 1;
                 }
             }
             Object::Buffer(id) => {

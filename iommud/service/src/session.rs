@@ -11,6 +11,7 @@ use iommu_engine::platform::RunId;
 use iommu_engine::policy::Quotas;
 
 use crate::faults::FaultLog;
+use crate::mappings::{BufferMapping, MappedAt};
 use crate::windows::WindowId;
 
 /// Names a session. Numbers are never used again.
@@ -26,8 +27,10 @@ pub struct BufferId(pub u64);
 pub struct Session {
     /// The device.
     pub device: PciAddress,
-    /// The domain that it is in: one that was made for its group.
+    /// Its own domain: one that was made for its group.
     pub domain: DomainKey,
+    /// The explicit domain that it is in instead.
+    pub entered: Option<DomainKey>,
     /// Who opened it.
     pub uid: u32,
     /// Which session of the device this is.
@@ -38,6 +41,8 @@ pub struct Session {
     pub quotas: Quotas,
     /// How many handles there are to the device.
     pub handles: u32,
+    /// The explicit domains that it has made.
+    pub domains: BTreeSet<DomainKey>,
     /// Its buffers.
     pub buffers: BTreeSet<BufferId>,
     /// The windows of other devices' registers that its device reaches.
@@ -53,9 +58,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether it may hold a buffer more, of this much memory, beside what is left of the device's sessions before.
+    /// Whether it may hold a buffer more, of this much memory, beside what is left of the device's sessions before. A
+    /// domain counts as a buffer.
     pub fn may_hold(&self, bytes: u64, left: Left) -> bool {
-        self.buffers.len() + self.windows.len() + left.buffers < self.quotas.buffers as usize
+        let held = self.buffers.len() + self.windows.len() + self.domains.len();
+        held + left.buffers < self.quotas.buffers as usize
             && self.buffer_bytes.saturating_add(left.bytes).saturating_add(bytes)
                 <= self.quotas.buffer_bytes
     }
@@ -94,8 +101,8 @@ pub struct Buffer {
     pub allowed: Option<Access>,
     /// How it was mapped when it was made.
     pub first: Option<(Iova, Access)>,
-    /// Every mapping of it that there is, with its length.
-    pub mappings: BTreeMap<Iova, u64>,
+    /// Every mapping of it that there is.
+    pub mappings: BTreeMap<MappedAt, BufferMapping>,
     /// How many handles there are to it.
     pub handles: u32,
     /// What units have yet to confirm before nothing reaches its memory.

@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use dma_types::Access;
+use iommu_engine::domain::DomainKey;
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::call::access_from_code;
@@ -27,6 +28,8 @@ pub enum Offered {
     Buffer(BufferId),
     /// A part of a device's registers.
     Registers(Registers),
+    /// A domain, for devices to enter.
+    Domain(DomainKey),
 }
 
 /// An offer that nobody has used yet.
@@ -116,6 +119,15 @@ impl<P: Platform> Service<P> {
                 handle.require(Rights::SHARE | rights)?;
                 access.ok_or(Error::BadValue)?;
                 (Offered::Registers(self.registers_of(session, &offer)?), session)
+            }
+            Object::Domain(key) => {
+                handle.require(Rights::SHARE)?;
+                let unused = (offer.rights.get(), offer.access.get(), offer.bar.get());
+                if unused != (0, 0, 0) || (offer.offset.get(), offer.bytes.get()) != (0, 0) {
+                    return Err(Error::BadValue);
+                }
+                let domain = self.domains.get(&key).ok_or(Error::SessionEnded)?;
+                (Offered::Domain(key), domain.session)
             }
             Object::Root | Object::Text(_) | Object::Window(_) | Object::Registration(..) => {
                 return Err(Error::WrongHandleKind);

@@ -8,6 +8,8 @@ mod vendor;
 mod attributes;
 mod batches;
 mod buffers;
+mod chosen;
+mod domains;
 mod faults;
 mod foreign;
 mod groups;

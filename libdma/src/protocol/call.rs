@@ -19,9 +19,11 @@ pub enum Opcode {
     DeviceInfo = 2,
     /// Nothing → [`BufferInfo`]; a buffer, with [`Rights::INSPECT`](super::Rights::INSPECT).
     BufferInfo = 3,
-    /// [`BatchHeader`] and [`MapEntry`]s → the same, filled in; a device, with [`Rights::MAP`](super::Rights::MAP).
+    /// [`BatchHeader`] and [`MapEntry`]s → the same, filled in; a device or a domain, with
+    /// [`Rights::MAP`](super::Rights::MAP).
     Map = 4,
-    /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device, with [`Rights::MAP`](super::Rights::MAP). Done
+    /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device or a domain, with [`Rights::MAP`](super::Rights::MAP).
+    /// Each unit is asked once to forget all of a batch. Done
     /// means that no unit holds any of the translations any more (rule R2).
     Unmap = 5,
     /// [`FaultsHeader`](super::fault::FaultsHeader) with room behind it → the same with
@@ -30,6 +32,16 @@ pub enum Opcode {
     Faults = 6,
     /// [`Offer`](super::ticket::Offer) → [`Ticket`](super::Ticket); with [`Rights::SHARE`](super::Rights::SHARE).
     Offer = 7,
+    /// [`Enter`](super::domain::Enter) → [`Entered`](super::domain::Entered); a device, with
+    /// [`Rights::MAP`](super::Rights::MAP).
+    Enter = 8,
+    /// [`Leave`](super::domain::Leave) → nothing; a device, with [`Rights::MAP`](super::Rights::MAP).
+    Leave = 9,
+    /// [`Lookup`](super::domain::Lookup) → [`Found`](super::domain::Found); a device or a domain, with
+    /// [`Rights::INSPECT`](super::Rights::INSPECT).
+    Lookup = 10,
+    /// Nothing → [`DomainInfo`](super::domain::DomainInfo); a domain, with [`Rights::INSPECT`](super::Rights::INSPECT).
+    DomainInfo = 11,
     /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
     SimRead = 0x100,
     /// [`Access`](super::sim::Access) → the same; a simulated device.
@@ -48,6 +60,10 @@ impl TryFrom<u64> for Opcode {
             5 => Self::Unmap,
             6 => Self::Faults,
             7 => Self::Offer,
+            8 => Self::Enter,
+            9 => Self::Leave,
+            10 => Self::Lookup,
+            11 => Self::DomainInfo,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
@@ -161,7 +177,7 @@ pub struct BatchHeader {
     pub reserved: U32,
 }
 
-/// One mapping to make: a piece of a buffer at an I/O address that the daemon chooses.
+/// One mapping to make: a piece of a buffer at an I/O address that the daemon chooses, unless the flags say where.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct MapEntry {
@@ -173,13 +189,21 @@ pub struct MapEntry {
     pub bytes: U64,
     /// The highest I/O address the device can put on its bus (its DMA mask).
     pub limit: U64,
-    /// In the answer: where the device sees the piece.
+    /// In the answer: where the device sees the piece. In the request: the address that is chosen, if the flags say so.
     pub iova: U64,
     /// An [`access_code`].
     pub access: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// [`MAP_FLAG_AT`] or [`MAP_FLAG_BEHIND`], or zero.
+    pub flags: U32,
 }
+
+/// Set in [`MapEntry::flags`]: the piece is mapped at [`MapEntry::iova`] and nowhere else, a multiple of 4096. What is
+/// mapped behind it needs no gap.
+pub const MAP_FLAG_AT: u32 = 1 << 0;
+
+/// Set in [`MapEntry::flags`]: the piece is mapped directly behind that of the entry before. Such a chain is put where
+/// its first entry says, or wherever there is room for all of it. Each of its mappings is unmapped as any other.
+pub const MAP_FLAG_BEHIND: u32 = 1 << 1;
 
 /// One mapping to take away. It must be exactly one that was made.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -239,6 +263,10 @@ mod tests {
             Opcode::Unmap,
             Opcode::Faults,
             Opcode::Offer,
+            Opcode::Enter,
+            Opcode::Leave,
+            Opcode::Lookup,
+            Opcode::DomainInfo,
             Opcode::SimRead,
             Opcode::SimWrite,
         ] {
@@ -288,7 +316,7 @@ mod tests {
             (0, 8, 16)
         );
         assert_eq!((entry.limit.get() as u8, entry.iova.get() as u8), (24, 32));
-        assert_eq!((entry.access.get(), entry.reserved.get() as u8), (0x2b2a_2928, 44));
+        assert_eq!((entry.access.get(), entry.flags.get() as u8), (0x2b2a_2928, 44));
         let welcome = Welcome::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((welcome.version.get(), welcome.max_batch.get()), (0x0302_0100, 0x0706_0504));
     }

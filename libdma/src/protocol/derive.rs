@@ -24,6 +24,9 @@ pub enum Kind {
     /// [`Attach`]: a buffer of what a [ticket](super::ticket) offers, from a device handle with
     /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
     Attach = 5,
+    /// [`Create`](super::domain::Create): a domain, from a device handle with
+    /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
+    Domain = 6,
 }
 
 impl TryFrom<u32> for Kind {
@@ -36,6 +39,7 @@ impl TryFrom<u32> for Kind {
             3 => Ok(Self::AllocateContiguous),
             4 => Ok(Self::Register),
             5 => Ok(Self::Attach),
+            6 => Ok(Self::Domain),
             _ => Err(Error::UnknownCall),
         }
     }

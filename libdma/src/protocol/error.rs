@@ -116,6 +116,10 @@ errors! {
     AddressReserved = 98 EADDRINUSE, "the I/O addresses are reserved, for interrupts or by firmware";
     /// An I/O address was chosen, or a domain asked for, where there is no IOMMU.
     NoIommu = 49 EUNATCH, "this machine has no IOMMU: devices see memory at its own addresses, and are in no domains";
+    /// The device is in the domain already that it was to enter.
+    AlreadyEntered = 106 EISCONN, "the device is in this domain already";
+    /// The device is not in the domain that it was to leave, or not any more.
+    NotEntered = 107 ENOTCONN, "the device is not in this domain, or not any more";
     /// What was sent to a handle that waits for memory is something else.
     NotMemory = 15 ENOTBLK, "what was sent is no memory object";
     /// The memory in an object is not all its sender's own: device registers, a file, or shared with somebody.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`call`] | the calls on a handle: opcodes and their fixed little-endian structs |
 //! | [`derive`](mod@derive) | the requests that make a new handle from one |
+//! | [`domain`] | I/O address spaces that clients make |
 //! | [`error`] | every way a request can fail, with its errno |
 //! | [`fault`] | the blocked accesses of a device |
 //! | [`path`] | the names under `/scheme/iommu/` |
@@ -16,7 +17,7 @@
 //! Everything is done through a handle, which is a descriptor of the operating system: on Redox a file
 //! descriptor of the `iommu` scheme, on Linux a connected socket. It may be duplicated, inherited and
 //! passed on, and when its last copy closes, what it held is given back (rule R4). There are three kinds
-//! besides the text nodes: *devices*, *domains* (implicit for now, one for each open device) and
+//! besides the text nodes: *devices*, each of which has a domain of its own, *domains* besides, and
 //! *buffers*. A mapping is a buffer at an I/O address; it has no descriptor of its own.
 //!
 //! # Requests
@@ -38,6 +39,7 @@
 
 pub mod call;
 pub mod derive;
+pub mod domain;
 pub mod error;
 pub mod fault;
 pub mod path;

@@ -8,7 +8,8 @@ bitflags! {
     pub struct Rights: u32 {
         /// Device: allocate buffers.
         const ALLOCATE = 1 << 0;
-        /// Device: map and unmap buffers that its session holds.
+        /// Device: map and unmap buffers that its session holds, and move it between domains. Domain: map and unmap
+        /// there.
         const MAP = 1 << 1;
         /// Buffer: see its memory, or let a device read it.
         const READ = 1 << 2;
@@ -24,6 +25,9 @@ bitflags! {
 impl Rights {
     /// What the opener of a device gets.
     pub const DEVICE: Self = Self::ALLOCATE.union(Self::MAP).union(Self::BUFFER);
+
+    /// What the handle of a domain can have.
+    pub const DOMAIN: Self = Self::MAP.union(Self::INSPECT).union(Self::SHARE);
 
     /// What the handle of a buffer can have: all of it, for who allocated the buffer by a device handle that has
     /// all.

@@ -107,6 +107,15 @@ impl Engine {
         })
     }
 
+    /// Takes a device that cannot be moved out of the domain that it is attached to: its group reaches nothing from then
+    /// on, until it is detached.
+    pub fn cut_off(&mut self, platform: &mut impl Platform, device: PciAddress) {
+        if let Ok(id) = self.group_of(device) {
+            // What units may hold of the domain is noted there.
+            let _ = self.leave(platform, id);
+        }
+    }
+
     /// Gives a domain an id at a group's unit, if it has none there, while the group is elsewhere still.
     fn make_known(&mut self, id: GroupId, key: DomainKey) -> Result<(), EngineError> {
         let Some(unit) = self.groups[id.0].unit.filter(|_| self.has_iommu()) else { return Ok(()) };
@@ -243,7 +252,7 @@ impl Engine {
         undone
     }
 
-    /// Detaches a group from whatever it is attached to.
+    /// Detaches a group from whatever it is attached to, if anything.
     fn leave(
         &mut self,
         platform: &mut impl Platform,
@@ -256,7 +265,8 @@ impl Engine {
             group.slots.drain(..).for_each(|slot| self.ledger.remove(platform, slot));
             return Ok(Completion::none());
         }
-        let (unit, key) = group.unit.zip(group.attached).ok_or(EngineError::NoDevice)?;
+        let unit = group.unit.ok_or(EngineError::NoDevice)?;
+        let Some(key) = group.attached else { return Ok(group.leaving.clone()) };
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let domain_id = domain.id_at(unit).ok_or(EngineError::NoSuchDomain(key))?;
         let hardware = unit_mut(&mut self.units, unit).ok_or(EngineError::UnitFailed)?;

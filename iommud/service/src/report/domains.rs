@@ -23,11 +23,19 @@ pub(super) struct DomainRow {
     devices: Vec<String>,
     /// Its ids at the units, as `unit:id`.
     ids: Vec<String>,
+    /// For one that a client has made, what its client calls it.
+    label: Option<String>,
+    /// The device whose session it belongs to then.
+    made_by: Option<String>,
+    /// The addresses in which it maps, from the first to the last.
+    window: Option<String>,
 }
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
     let engine = &service.engine;
     let domains = engine.domains().map(|(key, domain)| {
+        let explicit = service.domains.get(&key);
+        let maker = explicit.and_then(|it| service.sessions.sessions.get(&it.session));
         let attached = engine.groups().iter().filter(|group| group.attached == Some(key));
         DomainRow {
             domain: key.0,
@@ -45,6 +53,9 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
                 .memberships()
                 .map(|(unit, id)| format!("{}:{}", unit.0, id.get()))
                 .collect(),
+            label: explicit.map(|explicit| explicit.label.clone()),
+            made_by: maker.map(|session| session.device.to_string()),
+            window: explicit.map(|_| domain.window().to_string()),
         }
     });
     domains.collect()
@@ -66,5 +77,12 @@ impl Row for DomainRow {
             self.ids.join(" "),
             self.devices.join(" "),
         ]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let (Some(window), Some(maker)) = (&self.window, &self.made_by) else { return Vec::new() };
+        let label = self.label.as_deref().filter(|label| !label.is_empty());
+        let label = label.map_or_else(String::new, |label| format!("{label}: "));
+        alloc::vec![format!("{label}made by the driver of {maker}, maps in {window}")]
     }
 }

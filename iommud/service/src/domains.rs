@@ -1,0 +1,205 @@
+//! Explicit domains: I/O address spaces that clients make, and the devices in them.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+
+use dma_types::Iova;
+use iommu_engine::completion::Completion;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::iova::IovaRange;
+use iommu_engine::ledger::Slot;
+use iommu_engine::platform::Platform;
+use libdma::Error;
+use libdma::protocol::Rights;
+use libdma::protocol::call::DEVICE_FLAG_WRITE_IMPLIES_READ;
+use libdma::protocol::domain::{Create, DomainInfo, Enter, Entered, Leave};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::buffers::label;
+use crate::calls::{Answered, answer};
+use crate::error::to_client;
+use crate::handle::{Handle, HandleId, Object};
+use crate::records::ExplicitRecord;
+use crate::service::Service;
+use crate::session::SessionId;
+use crate::tickets::Offered;
+
+/// A domain that a client has made: until its last handle is gone, or its session.
+#[derive(Debug)]
+pub struct ExplicitDomain {
+    /// The session that it belongs to, whose buffers are mapped in it.
+    pub session: SessionId,
+    /// What reports call it.
+    pub label: String,
+    /// How many handles there are to it.
+    pub handles: u32,
+    /// The sessions whose devices are in it.
+    pub inside: BTreeSet<SessionId>,
+    /// Its record in the ledger.
+    pub slot: Slot,
+}
+
+impl<P: Platform> Service<P> {
+    /// Makes a domain for a session, whose device's unit can walk it.
+    pub(crate) fn create_domain(
+        &mut self,
+        session: SessionId,
+        request: &Create,
+        rights: Rights,
+    ) -> Result<HandleId, Error> {
+        let Create { base, bytes, .. } = request;
+        let label = label(&request.label)?;
+        if request.reserved.get() != 0 {
+            return Err(Error::BadValue);
+        }
+        let window = IovaRange::new(Iova::new(base.get()), bytes.get());
+        let window = (window != IovaRange::new(Iova::new(0), 0)).then_some(window);
+        let Self { engine, platform, sessions, domains, .. } = self;
+        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        if !holder.may_hold(0, sessions.left(holder.device)) {
+            return Err(Error::QuotaExceeded);
+        }
+        let key = engine.create_explicit_domain(platform, &[holder.device], window);
+        let key = key.map_err(to_client)?;
+        let window = engine.domain(key).map_or(IovaRange::new(Iova::new(0), 0), |it| it.window());
+        let record = ExplicitRecord { domain: key.0, session, window, label: request.label };
+        let slot = engine.write_record(platform, &record).map_err(|error| {
+            // It was just made, and nothing is in it.
+            let _ = engine.destroy_domain(platform, key);
+            to_client(error)
+        })?;
+        let inside = BTreeSet::new();
+        domains.insert(key, ExplicitDomain { session, label, handles: 1, inside, slot });
+        if let Some(session) = sessions.sessions.get_mut(&session) {
+            session.domains.insert(key);
+        }
+        Ok(self.handles.insert(Handle::new(Object::Domain(key), rights)))
+    }
+
+    pub(crate) fn domain_info(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        let handle = self.handles.get(handle)?;
+        let Object::Domain(key) = handle.object else { return Err(Error::WrongHandleKind) };
+        handle.require(Rights::INSPECT)?;
+        let known = self.domains.get(&key).and_then(|_| self.engine.domain(key));
+        let domain = known.ok_or(Error::SessionEnded)?;
+        let (abilities, window) = (domain.abilities(), domain.window());
+        let flags = if abilities.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
+        let info = DomainInfo {
+            domain: U64::new(key.0),
+            base: U64::new(window.start.get()),
+            bytes: U64::new(window.bytes),
+            address_bits: U32::new(abilities.address_bits.into()),
+            flags: U32::new(flags),
+        };
+        answer(payload, &info)
+    }
+
+    /// Moves a device into the domain of a ticket: Linux's `iommu_attach_device`.
+    pub(crate) fn enter(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        let session = self.device_of(handle, Rights::MAP)?;
+        let (request, _) = Enter::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+        let Offered::Domain(key) = self.tickets.look(&request.ticket)?.what else {
+            return Err(Error::BadTicket);
+        };
+        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        if holder.entered == Some(key) {
+            return Err(Error::AlreadyEntered);
+        }
+        let completion = self.move_device(session, Some(key))?;
+        self.tickets.used(&request.ticket);
+        let entered = Entered { domain: U64::new(key.0), reserved: U64::ZERO };
+        // The request, which it overwrites, was as long.
+        Ok(Answered { completion, ..answer(payload, &entered)? })
+    }
+
+    /// Moves a device back into its own domain: Linux's `iommu_detach_device`.
+    pub(crate) fn leave(&mut self, handle: HandleId, payload: &[u8]) -> Result<Answered, Error> {
+        let session = self.device_of(handle, Rights::MAP)?;
+        let (request, _) = Leave::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        if holder.entered != Some(DomainKey(request.domain.get())) {
+            return Err(Error::NotEntered);
+        }
+        Ok(Answered::after(0, self.move_device(session, None)?))
+    }
+
+    /// Moves the device of a session into an explicit domain or its own.
+    fn move_device(
+        &mut self,
+        session: SessionId,
+        to: Option<DomainKey>,
+    ) -> Result<Completion, Error> {
+        let Self { engine, platform, sessions, domains, .. } = self;
+        let holder = sessions.sessions.get_mut(&session).ok_or(Error::SessionEnded)?;
+        let key = to.unwrap_or(holder.domain);
+        let completion = engine.transfer(platform, holder.device, key).map_err(to_client)?;
+        let before = core::mem::replace(&mut holder.entered, to);
+        if let Some(before) = before.and_then(|key| domains.get_mut(&key)) {
+            before.inside.remove(&session);
+        }
+        if let Some(domain) = to.and_then(|key| domains.get_mut(&key)) {
+            domain.inside.insert(session);
+        }
+        Ok(completion)
+    }
+
+    /// Counts a domain's handle no more, and ends the domain with its last.
+    pub(crate) fn close_domain(&mut self, key: DomainKey) {
+        let Some(domain) = self.domains.get_mut(&key) else { return };
+        domain.handles -= 1;
+        if domain.handles > 0 {
+            return;
+        }
+        let owner = domain.session;
+        let gone = self.end_domain(key);
+        let Self { engine, sessions, .. } = self;
+        let Some(session) = sessions.sessions.get_mut(&owner) else { return };
+        session.domains.remove(&key);
+        for id in &session.buffers {
+            let Some(buffer) = sessions.buffers.get_mut(id) else { continue };
+            let before = buffer.mappings.len();
+            buffer.mappings.retain(|(domain, _), mapping| {
+                let stays = *domain != key;
+                if !stays {
+                    session.mapped_bytes -= mapping.charge;
+                }
+                stays
+            });
+            if buffer.mappings.len() < before {
+                engine.forget_confirmed(&mut buffer.unmapped);
+                buffer.unmapped.join(&gone);
+            }
+        }
+    }
+
+    /// Ends a domain (rule R4): the devices in it go back into their own. After the completion no unit holds
+    /// anything of what was mapped in it.
+    pub(crate) fn end_domain(&mut self, key: DomainKey) -> Completion {
+        let Some(domain) = self.domains.remove(&key) else { return Completion::none() };
+        let Self { engine, platform, sessions, .. } = self;
+        engine.strike_record(platform, domain.slot);
+        for session in domain.inside {
+            let Some(holder) = sessions.sessions.get_mut(&session) else { continue };
+            holder.entered = None;
+            if engine.transfer(platform, holder.device, holder.domain).is_err() {
+                // Its unit has failed, say. There it must not stay.
+                engine.cut_off(platform, holder.device);
+            }
+        }
+        let gone = engine.domain(key).map(|domain| domain.detached().clone());
+        match engine.destroy_domain(platform, key) {
+            Ok(()) => gone.unwrap_or_default(),
+            // Somebody is in it still: what was mapped may be reached for good, and its memory is never used again.
+            Err(_) => Completion::never(),
+        }
+    }
+}

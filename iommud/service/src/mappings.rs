@@ -1,0 +1,294 @@
+//! Buffers in domains: mapped, unmapped and looked up, a batch at a time.
+
+use alloc::vec::Vec;
+
+use dma_types::{Iova, PAGE_SIZE};
+use iommu_engine::completion::Completion;
+use iommu_engine::domain::{DomainKey, Place};
+use iommu_engine::engine::MapSpec;
+use iommu_engine::engine::chain::ChainPiece;
+use iommu_engine::platform::Platform;
+use libdma::Error;
+use libdma::protocol::Rights;
+use libdma::protocol::call::{
+    MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, UnmapEntry, access_code, access_from_code,
+};
+use libdma::protocol::domain::{Found, Lookup};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros};
+
+use crate::buffers::check_size;
+use crate::calls::{Answered, Batch, answer};
+use crate::error::to_client;
+use crate::handle::{HandleId, Object};
+use crate::pending::Undo;
+use crate::service::Service;
+use crate::session::{BufferId, SessionId};
+
+/// What a chosen address is charged besides what is mapped there: as many tables as it may take, so that memory for
+/// tables is within what the quota says. Where addresses are not chosen they lie side by side, and tables are few.
+const CHOSEN_CHARGE: u64 = 3 * PAGE_SIZE;
+
+/// An address space, and whose buffers are mapped in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// The session of the buffers.
+    pub(crate) session: SessionId,
+    /// Where they are mapped.
+    pub(crate) domain: DomainKey,
+}
+
+/// Where a buffer is mapped.
+pub type MappedAt = (DomainKey, Iova);
+
+/// A mapping of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferMapping {
+    /// How long it is.
+    pub bytes: u64,
+    /// What it counts for its session's quota.
+    pub charge: u64,
+}
+
+impl BufferMapping {
+    /// A mapping of this length at an address that was not chosen.
+    pub const fn anywhere(bytes: u64) -> Self {
+        Self { bytes, charge: bytes }
+    }
+}
+
+impl<P: Platform> Service<P> {
+    /// The address space that a handle with these rights is of.
+    pub(crate) fn space_of(&self, handle: HandleId, rights: Rights) -> Result<Space, Error> {
+        let handle = self.handles.get(handle)?;
+        let space = match handle.object {
+            Object::Device(session) => {
+                let held = self.sessions.sessions.get(&session);
+                held.map(|held| Space { session, domain: held.domain })
+            }
+            Object::Domain(domain) => {
+                let explicit = self.domains.get(&domain);
+                explicit.map(|explicit| Space { session: explicit.session, domain })
+            }
+            _ => return Err(Error::WrongHandleKind),
+        };
+        handle.require(rights)?;
+        space.ok_or(Error::SessionEnded)
+    }
+
+    /// Maps every entry of a batch or none (rule R7).
+    pub(crate) fn map_batch(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        let space = self.space_of(handle, Rights::MAP)?;
+        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload)?;
+        let mut all = Completion::none();
+        let mut first = 0;
+        while first < batch.entries.len() {
+            let behind = batch.entries[first + 1..].iter();
+            let behind = behind.take_while(|entry| entry.flags.get() & MAP_FLAG_BEHIND != 0);
+            let next = first + 1 + behind.count();
+            match self.map_chain(space, &batch.entries[first..next]) {
+                Ok((iova, completion)) => {
+                    let mut address = iova.get();
+                    for entry in &mut batch.entries[first..next] {
+                        entry.iova = U64::new(address);
+                        address += entry.bytes.get();
+                    }
+                    all.join(&completion);
+                }
+                Err((index, error)) => {
+                    // What was just mapped can be unmapped. Nobody has been told of it, but hardware may have seen it:
+                    // its addresses stay out of use until that is over.
+                    let _ = self.unmap_ranges(space, &ranges_of(&batch.entries[..first]));
+                    batch.entries[..first].iter_mut().for_each(|done| done.iova = U64::ZERO);
+                    return Ok(Answered::now(batch.refuse(first + index, error)));
+                }
+            }
+            first = next;
+        }
+        let undo = Undo::from([(space, ranges_of(batch.entries))]);
+        Ok(Answered { undo, ..Answered::after(batch.length(), all) })
+    }
+
+    /// Maps one entry, or several of which each lies behind the one before. If not, which it is because of.
+    fn map_chain(
+        &mut self,
+        space: Space,
+        entries: &[MapEntry],
+    ) -> Result<(Iova, Completion), (usize, Error)> {
+        let mut pieces = Vec::with_capacity(entries.len());
+        let mut limit = u64::MAX;
+        let flags = entries.first().map_or(0, |entry| entry.flags.get());
+        let chosen = flags & MAP_FLAG_AT != 0;
+        let mut charge = if chosen { CHOSEN_CHARGE } else { 0 };
+        for (index, entry) in entries.iter().enumerate() {
+            let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
+            let piece = self.piece_of(space, entry, allowed).map_err(|error| (index, error))?;
+            limit = limit.min(entry.limit.get());
+            charge += piece.bytes;
+            pieces.push(piece);
+        }
+        let refused = |error| (0, error);
+        let holder = self.sessions.sessions.get(&space.session);
+        if !holder.ok_or((0, Error::SessionEnded))?.may_map(charge) {
+            return Err((0, Error::QuotaExceeded));
+        }
+        let Self { engine, platform, sessions, .. } = self;
+        let (limit, align) = (Iova::new(limit), PAGE_SIZE);
+        let mapped = match (pieces.as_slice(), chosen) {
+            (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
+                let spec = MapSpec { run, offset, bytes, access, align, limit, owner };
+                engine.map(platform, space.domain, &spec)
+            }
+            (pieces, _) => {
+                let iova = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
+                let place = match chosen {
+                    true => Place::At { iova, limit },
+                    false => Place::Anywhere { align, limit },
+                };
+                engine.map_chain(platform, space.domain, place, pieces)
+            }
+        };
+        let (iova, completion) = mapped.map_err(to_client).map_err(refused)?;
+        let mut address = iova;
+        for (index, piece) in pieces.iter().enumerate() {
+            let bytes = piece.bytes;
+            let charge = if chosen && index == 0 { bytes + CHOSEN_CHARGE } else { bytes };
+            if let Some(buffer) = sessions.buffers.get_mut(&BufferId(piece.owner)) {
+                let mapping = BufferMapping { bytes, charge };
+                buffer.mappings.insert((space.domain, address), mapping);
+            }
+            address = Iova::new(address.get() + bytes);
+        }
+        if let Some(session) = sessions.sessions.get_mut(&space.session) {
+            session.mapped_bytes += charge;
+        }
+        Ok((iova, completion))
+    }
+
+    /// The part of a buffer that an entry names, if it is one that the session may have mapped so.
+    fn piece_of(&self, space: Space, entry: &MapEntry, allowed: u32) -> Result<ChainPiece, Error> {
+        let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
+        check_size(bytes)?;
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::BadAlignment);
+        }
+        if entry.flags.get() & !allowed != 0 {
+            return Err(Error::BadValue);
+        }
+        let access = access_from_code(entry.access.get())?;
+        let id = BufferId(entry.buffer.get());
+        let buffer = self.sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
+        if buffer.session != Some(space.session) {
+            return Err(Error::WrongOwner);
+        }
+        let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
+        if end > buffer.bytes {
+            return Err(Error::OutOfBuffer);
+        }
+        if !buffer.allows(access) {
+            return Err(Error::NotPermitted);
+        }
+        Ok(ChainPiece { run: buffer.run, offset, bytes, access, owner: id.0 })
+    }
+
+    /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2).
+    pub(crate) fn unmap_batch(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        let space = self.space_of(handle, Rights::MAP)?;
+        let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload)?;
+        let mut ranges: Vec<(Iova, u64)> = Vec::with_capacity(batch.entries.len());
+        for (index, entry) in batch.entries.iter().enumerate() {
+            let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
+            let twice = ranges.iter().any(|(other, _)| *other == iova);
+            if twice || self.buffer_mapped_at(space, iova, bytes).is_none() {
+                return Ok(Answered::now(batch.refuse(index, Error::NotMapped)));
+            }
+            ranges.push((iova, bytes));
+        }
+        let completion = self.unmap_ranges(space, &ranges)?;
+        Ok(Answered::after(batch.length(), completion.for_client()))
+    }
+
+    /// Unmaps what is mapped there, all of it or nothing.
+    pub(crate) fn unmap_ranges(
+        &mut self,
+        space: Space,
+        ranges: &[(Iova, u64)],
+    ) -> Result<Completion, Error> {
+        let owners = ranges.iter().map(|(iova, bytes)| self.buffer_mapped_at(space, *iova, *bytes));
+        let owners: Option<Vec<BufferId>> = owners.collect();
+        let owners = owners.ok_or(Error::NotMapped)?;
+        let Self { engine, platform, sessions, .. } = self;
+        let completion = engine.unmap_all(platform, space.domain, ranges.iter().copied());
+        let completion = completion.map_err(to_client)?;
+        let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
+        for (id, (iova, _)) in owners.into_iter().zip(ranges) {
+            let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+            let mapping = buffer.mappings.remove(&(space.domain, *iova));
+            holder.mapped_bytes -= mapping.map_or(0, |mapping| mapping.charge);
+            // The address may be another's next.
+            let in_own = holder.domain == space.domain;
+            buffer.first = buffer.first.filter(|(first, _)| !in_own || first != iova);
+            // Its memory must outlast what units may still hold of this mapping.
+            engine.forget_confirmed(&mut buffer.unmapped);
+            buffer.unmapped.join(&completion);
+        }
+        Ok(completion)
+    }
+
+    /// The buffer of this session's of which exactly this range is a mapping. In a domain that several sessions
+    /// share, there are others (rule R3).
+    fn buffer_mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<BufferId> {
+        let domain = self.engine.domain(space.domain)?;
+        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
+        self.own_buffer(space, mapping.owner.buffer()?)
+    }
+
+    /// A buffer by its number, if it is this session's.
+    fn own_buffer(&self, space: Space, number: u64) -> Option<BufferId> {
+        let id = BufferId(number);
+        let owner = self.sessions.buffers.get(&id)?.session;
+        (owner == Some(space.session)).then_some(id)
+    }
+
+    /// Answers what of this session's is mapped at an address: Linux's `iommu_iova_to_phys`, but with a buffer for
+    /// the answer and no physical address (rule R3).
+    pub(crate) fn lookup(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        let space = self.space_of(handle, Rights::INSPECT)?;
+        let (request, _) = Lookup::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+        let iova = Iova::new(request.iova.get());
+        let domain = self.engine.domain(space.domain).ok_or(Error::SessionEnded)?;
+        let found = domain.lookup(iova).and_then(|(start, mapping)| {
+            let buffer = self.own_buffer(space, mapping.owner.buffer()?)?;
+            Some((start, mapping, buffer))
+        });
+        let mut told = Found::new_zeroed();
+        if let Some((start, mapping, buffer)) = found {
+            told = Found {
+                start: U64::new(start.get()),
+                bytes: U64::new(mapping.bytes),
+                buffer: U64::new(buffer.0),
+                offset: U64::new(mapping.offset + (iova.get() - start.get())),
+                access: U32::new(access_code(mapping.access)),
+                reserved: U32::ZERO,
+            };
+        }
+        answer(payload, &told)
+    }
+}
+
+/// Where what was mapped for these entries is.
+fn ranges_of(entries: &[MapEntry]) -> Vec<(Iova, u64)> {
+    entries.iter().map(|entry| (Iova::new(entry.iova.get()), entry.bytes.get())).collect()
+}

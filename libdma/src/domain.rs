@@ -1,0 +1,358 @@
+//! Explicit domains: I/O address spaces of their own, for those who need a fixed device address.
+//!
+//! Each device is in a domain that was made for it when it was opened, in which iommud chooses the addresses. That is
+//! enough for nearly all drivers. A [`Domain`] is for the others: firmware of a device that expects its memory at an
+//! address that nobody can change, two devices that are to see one buffer at one address, or a driver that lays out
+//! what its device sees by itself. A device that [enters](Domain::attach) it reaches what is mapped there, and nothing
+//! of what is mapped in its own domain, until it leaves.
+//!
+//! | Linux | here |
+//! | --- | --- |
+//! | `iommu_domain_alloc` / `free` | [`Device::new_domain`], dropping the [`Domain`] |
+//! | `arm_iommu_create_mapping` (base and size) | [`NewDomain::window`] |
+//! | `iommu_attach_device` / `iommu_detach_device` | [`Domain::attach`], [`Device::enter`] / [`Entered::leave`], dropping it |
+//! | `iommu_map` | [`Domain::map_at`], [`Device::map_at`] |
+//! | `iommu_map_sg` | the same with several pieces |
+//! | `iommu_unmap` | [`Domain::unmap`], [`Device::unmap`] |
+//! | `iommu_iova_to_phys` | [`Domain::lookup`], [`Device::lookup`]: which buffer, and where in it |
+//!
+//! # Why no physical address
+//!
+//! `iommu_map` takes one and `iommu_iova_to_phys` gives one, which is right inside a kernel. A driver that could name one
+//! could have its device reach any memory there is (rule R3); here memory is named by the buffer that it is of, and an
+//! address tells the buffer.
+//!
+//! # Without an IOMMU
+//!
+//! There is nothing that could make memory be seen elsewhere than it is: a domain is [`Error::NoIommu`], and so is an
+//! address at which the memory is not by itself. Pieces of a buffer can be mapped by [`Device::map_at`] at just that
+//! address, which [`Device::map`] gives them too.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use dma_types::Iova;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::device::Device;
+use crate::handle::Handle;
+use crate::mapping::{Found, MapRequest, Mapped, Places};
+use crate::protocol::call::{DEVICE_FLAG_WRITE_IMPLIES_READ, Hello, Opcode, Welcome};
+use crate::protocol::derive::{self, Allocate, Kind};
+use crate::protocol::domain::{Create, DomainInfo, Enter, Leave};
+use crate::protocol::ticket::Offer;
+use crate::protocol::{Error, Rights, Ticket};
+use crate::session::Session;
+
+/// What a [`Domain`] is to be: see [`Device::new_domain`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is made before `create`"]
+pub struct NewDomain<'a> {
+    device: &'a Device,
+    window: Option<(Iova, u64)>,
+    label: &'a str,
+}
+
+impl NewDomain<'_> {
+    /// Maps at no other addresses than the `bytes` from `base` on: Linux's `arm_iommu_create_mapping`. Both are
+    /// multiples of 4096.
+    ///
+    /// Without it the window is all that the device puts on its bus, by its [limit](Device::limit).
+    pub fn window(self, base: Iova, bytes: u64) -> Self {
+        Self { window: Some((base, bytes)), ..self }
+    }
+
+    /// Makes the domain.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoIommu`]; for a window [`Error::ZeroSize`], [`Error::BadAlignment`], and [`Error::Overflow`] if the
+    /// device's IOMMU does not translate all of it; [`Error::QuotaExceeded`], for which a domain counts as a buffer;
+    /// [`Error::OutOfMemory`], [`Error::NotPermitted`], [`Error::UnitFailed`].
+    pub fn create(self) -> Result<Domain, Error> {
+        let session = self.device.session();
+        let (base, bytes) = match self.window {
+            // A window of nothing is not all that there is.
+            Some((_, 0)) => return Err(Error::ZeroSize),
+            Some(window) => window,
+            None if self.device.limit() >= session.last_address() => (Iova::new(0), 0),
+            None => (Iova::new(0), self.device.limit().get() + 1),
+        };
+        let handle = session.handle().derive(&Create {
+            kind: U32::new(Kind::Domain as u32),
+            reserved: U32::ZERO,
+            base: U64::new(base.get()),
+            bytes: U64::new(bytes),
+            label: Allocate::label(self.label),
+        })?;
+        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        let info = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
+        Ok(Domain { handle, info, session: session.clone() })
+    }
+}
+
+/// An I/O address space with addresses that its driver chooses: Linux's `iommu_domain_alloc`.
+///
+/// It belongs to the device that it was made from: that device's buffers are mapped in it, and count in that device's quota.
+/// When it is dropped, the devices in it are back in their own domains, and nothing reaches what was mapped in it.
+///
+/// ```
+/// use libdma::{Access, Device, Error, Iova, MapRequest};
+///
+/// let machine = simulated::Machine::vtd();
+/// let device = machine.open();
+/// let firmware = device.allocate(8192, None, "firmware")?;
+///
+/// // The device's firmware expects its memory at 0x8000_0000, whatever else is where.
+/// let fixed = Iova::new(0x8000_0000);
+/// let domain = device.new_domain("firmware").window(fixed, 1 << 20).create()?;
+/// let piece = MapRequest { buffer: &firmware, offset: 0, bytes: 8192, access: Access::Read };
+/// let mapped = domain.map_at(fixed, &[piece])?;
+/// assert_eq!(domain.lookup(Iova::new(0x8000_1234))?.map(|found| found.offset), Some(0x1234));
+/// assert_eq!(domain.map_at(Iova::new(0x1000), &[piece]), Err(Error::OutsideWindow));
+///
+/// let inside = domain.attach(&device)?;
+/// assert!(machine.device_reads(fixed, 8).is_ok());
+/// domain.unmap(&mapped)?;
+/// assert!(machine.device_reads(fixed, 8).is_err());
+/// inside.leave()?;            // or drop it
+/// # machine.check();
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Domain {
+    handle: Handle,
+    info: DomainInfo,
+    /// Kept alive for as long as the domain is: with its session it would end.
+    session: Arc<Session>,
+}
+
+impl Domain {
+    /// Its number, as `iommuctl domains` shows it.
+    pub fn id(&self) -> u64 {
+        self.info.domain.get()
+    }
+
+    /// The first address of its window.
+    pub fn base(&self) -> Iova {
+        Iova::new(self.info.base.get())
+    }
+
+    /// How long its window is.
+    pub fn bytes(&self) -> u64 {
+        self.info.bytes.get()
+    }
+
+    /// The last address of its window.
+    pub fn last(&self) -> Iova {
+        Iova::new(self.info.base.get().saturating_add(self.info.bytes.get().saturating_sub(1)))
+    }
+
+    /// Whether memory that a device may write in it the device may also read: see [`Device::write_implies_read`].
+    pub fn write_implies_read(&self) -> bool {
+        self.info.flags.get() & DEVICE_FLAG_WRITE_IMPLIES_READ != 0
+    }
+
+    /// Moves a device into it: Linux's `iommu_attach_device`. It may be another device than the domain was made from, and
+    /// several may be in it. The devices that no IOMMU can keep apart from it go with it.
+    ///
+    /// In between the device reaches nothing; when this returns, it reaches what is mapped here and nothing of before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAddressSpace`] if the device's DMA mask is below the end of the window,
+    /// [`Error::IncompatibleDomain`] if its IOMMU cannot walk the domain's tables or firmware reserves memory for it that
+    /// the domain does not hold, [`Error::DeviceBusy`] if a device that cannot be kept apart from it is held by a
+    /// driver, [`Error::AlreadyEntered`]. It is where it was then, and has been all the time.
+    /// [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is given up then.
+    pub fn attach(&self, device: &Device) -> Result<Entered, Error> {
+        if device.limit() < self.last().min(device.session().last_address()) {
+            return Err(Error::NoAddressSpace);
+        }
+        // A ticket that is not used, since the device may not enter, is to end with a handle of its own.
+        let handle = self.handle.derive(&derive::Copy {
+            kind: U32::new(Kind::Copy as u32),
+            rights: U32::new(Rights::SHARE.bits()),
+        })?;
+        device.enter(&ticket_of(&handle)?)
+    }
+
+    /// What lets the driver of another device, in another process, say, [enter](Device::enter) once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QuotaExceeded`] while too many tickets are not used.
+    pub fn ticket(&self) -> Result<Ticket, Error> {
+        ticket_of(&self.handle)
+    }
+
+    /// Maps pieces of buffers from an address on, each directly behind the one before, all of them or none (rule R7): Linux's
+    /// `iommu_map` and `iommu_map_sg`. Each is a mapping of its own. The page behind the last may be mapped, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutsideWindow`], [`Error::AlreadyMapped`], also if it is the page behind something that was mapped
+    /// [anywhere](Self::map), [`Error::AddressReserved`], [`Error::BadAlignment`]; [`Error::NotReady`] if what was mapped
+    /// there is still being forgotten; and those of [`Device::map`].
+    pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        self.handle.map(pieces, Places::From(iova), self.last())
+    }
+
+    /// Maps pieces of buffers in the window wherever there is room, all of them or none (rule R7). Behind each is a page that
+    /// stays unmapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAddressSpace`], [`Error::WrongOwner`] for buffers of another device than the domain was made from, and
+    /// those of [`Device::map`].
+    pub fn map(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        self.handle.map(pieces, Places::Anywhere, self.last())
+    }
+
+    /// The same, each directly behind the one before: [`Device::map_together`].
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        self.handle.map(pieces, Places::Together, self.last())
+    }
+
+    /// Unmaps what was mapped here, all of it or nothing (rule R7), with one invalidation: Linux's `iommu_unmap`. When it
+    /// returns, no device reaches any of it (rule R2), and the addresses can be chosen again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::unmap`].
+    pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
+        self.handle.unmap(mappings)
+    }
+
+    /// What is mapped at an address, if anything: Linux's `iommu_iova_to_phys`, with the buffer for an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`].
+    pub fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
+        self.handle.lookup(iova)
+    }
+
+    /// The device that it was made from, whose buffers are mapped in it.
+    pub fn made_from(&self) -> dma_types::PciAddress {
+        self.session.address()
+    }
+
+    /// Its handle.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// A ticket of a domain's handle.
+fn ticket_of(handle: &Handle) -> Result<Ticket, Error> {
+    let mut payload = Offer::default();
+    handle.call_bytes(Opcode::Offer, payload.as_mut_bytes())?;
+    Ok(Ticket(*payload.as_bytes().first_chunk().ok_or(Error::ShortPayload)?))
+}
+
+/// A device that is in a [`Domain`]. Dropping it moves the device back into its own, where what is mapped for it is as
+/// before: Linux's `iommu_detach_device`.
+///
+/// If it is forgotten, the device stays there until the domain ends or the device's last handle is closed.
+#[derive(Debug)]
+#[must_use = "dropping it moves the device back"]
+pub struct Entered {
+    /// Until it is moved back.
+    session: Option<Arc<Session>>,
+    domain: u64,
+}
+
+impl Entered {
+    /// The number of the domain.
+    pub fn domain(&self) -> u64 {
+        self.domain
+    }
+
+    /// Moves the device back into its own domain. In between it reaches nothing; when this returns, it reaches what is
+    /// mapped there and nothing of before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEntered`] if it is not in the domain any more, because that has ended or the device has entered another.
+    /// [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is given up then.
+    pub fn leave(mut self) -> Result<(), Error> {
+        self.move_back()
+    }
+
+    /// Moves it back, the first time that this is called.
+    fn move_back(&mut self) -> Result<(), Error> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        let mut request = Leave { domain: U64::new(self.domain) };
+        session.handle().call_bytes(Opcode::Leave, request.as_mut_bytes()).map(drop)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // If the domain has ended it is back already; there is nobody to be told of anything else.
+        let _ = self.move_back();
+    }
+}
+
+impl Device {
+    /// An explicit domain made from this device, to be [created](NewDomain::create). `label` is what reports call it.
+    pub fn new_domain<'a>(&'a self, label: &'a str) -> NewDomain<'a> {
+        NewDomain { device: self, window: None, label }
+    }
+
+    /// Moves this device into the domain that a ticket is of: [`Domain::attach`], for a domain that another process has
+    /// made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadTicket`] if it was used or its domain has ended, and those of [`Domain::attach`] but for the mask, which
+    /// the makers of the domain and of the device have to see to.
+    pub fn enter(&self, ticket: &Ticket) -> Result<Entered, Error> {
+        let mut payload = Enter { ticket: ticket.0 };
+        self.handle().call_bytes(Opcode::Enter, payload.as_mut_bytes())?;
+        let domain = payload.as_bytes().first_chunk().ok_or(Error::ShortPayload)?;
+        let (session, domain) = (Some(self.session().clone()), u64::from_le_bytes(*domain));
+        Ok(Entered { session, domain })
+    }
+
+    /// Maps pieces of this device's buffers in its own domain from an address on, each directly behind the one before, all
+    /// of them or none (rule R7).
+    ///
+    /// An address that iommud has not chosen can be taken: [`Error::AlreadyMapped`]. In a [`Domain`] with a window it is the
+    /// driver alone who decides.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyMapped`], [`Error::AddressReserved`], [`Error::OutsideWindow`] beyond what the IOMMU translates,
+    /// [`Error::NoAddressSpace`] beyond the DMA mask, [`Error::NotReady`] if what was mapped there is still being forgotten,
+    /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
+    pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        self.handle().map(pieces, Places::From(iova), self.limit())
+    }
+
+    /// Maps pieces of this device's buffers wherever there is room for all of them, each directly behind the one before,
+    /// all of them or none (rule R7): the device sees one segment, as Linux's `iommu_dma_map_sg` makes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        self.handle().map(pieces, Places::Together, self.limit())
+    }
+
+    /// What of this session's is mapped at an address in this device's own domain, if anything: Linux's
+    /// `iommu_iova_to_phys`, with the buffer for an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if the handle may not inspect.
+    pub fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
+        self.handle().lookup(iova)
+    }
+}
