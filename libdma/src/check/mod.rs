@@ -21,9 +21,7 @@ mod tests;
 mod thing;
 
 pub use note::leaks;
-pub(crate) use note::{
-    Note, Space, Tag, blocks, denied, device_dropped, dropped, given_back, made, raw,
-};
+pub(crate) use note::{Mark, Note, Space, blocks, denied, device_dropped, made, raw};
 pub use place::Place;
 pub use report::{Act, Found, Life, Report};
 pub use sink::on_report;

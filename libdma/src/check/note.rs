@@ -3,6 +3,7 @@
 //! Each function costs one relaxed load while the checker is off. What a note says is written down where it is asked
 //! for, so that nothing is computed for it otherwise.
 
+use core::num::NonZero;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_types::{Access, Iova, PciAddress};
@@ -48,42 +49,50 @@ pub(crate) struct Note<'a> {
     pub(crate) access: Option<Access>,
 }
 
-/// By which the checker knows something that was made. A value with nothing behind it where the checker was off.
+/// By which the registry knows something that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tag(pub(super) u64);
+pub(super) struct Tag(pub(super) u64);
 
-impl Tag {
-    /// Nothing is known of it.
-    pub(crate) const NONE: Self = Self(0);
+/// By which the checker knows something that was made. It is a field of it, and dropped with it: then it was given back,
+/// and nobody can tell where. Without anything behind it where the checker was off.
+#[derive(Debug, Default)]
+#[must_use = "what is made is given back when this is dropped"]
+pub(crate) struct Mark(Option<NonZero<u64>>);
+
+impl Mark {
+    /// What it marks was given back by a call, whose place the report shall tell.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn given_back(mut self) {
+        if let Some(number) = self.0.take() {
+            gone(number, Some(Place::here()));
+        }
+    }
+}
+
+impl Drop for Mark {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(number) = self.0 {
+            gone(number, None);
+        }
+    }
+}
+
+#[cold]
+fn gone(number: NonZero<u64>, at: Option<Place>) {
+    REGISTRY.lock().gone(Tag(number.get()), at);
 }
 
 /// Something was made, where the caller of this and of all that is `#[track_caller]` around it is.
 #[track_caller]
 #[inline]
-pub(crate) fn made<'a>(note: impl FnOnce() -> Note<'a>) -> Tag {
+pub(crate) fn made<'a>(note: impl FnOnce() -> Note<'a>) -> Mark {
     if !is_on() {
-        return Tag::NONE;
+        return Mark(None);
     }
     let (here, note) = (Place::here(), note());
-    REGISTRY.lock().made(&note, here, false)
-}
-
-/// Something was given back by a call, of whose place the report shall tell.
-#[track_caller]
-#[inline]
-pub(crate) fn given_back(tag: Tag) {
-    // What was made while the checker was on shall not live on because it was turned off.
-    if tag != Tag::NONE {
-        REGISTRY.lock().gone(tag, Some(Place::here()));
-    }
-}
-
-/// Something was given back because its guard was dropped: nobody can tell where.
-#[inline]
-pub(crate) fn dropped(tag: Tag) {
-    if tag != Tag::NONE {
-        REGISTRY.lock().gone(tag, None);
-    }
+    Mark(NonZero::new(REGISTRY.lock().made(&note, here, false).0))
 }
 
 /// The last value of a device was dropped: reports what is mapped raw, which nobody can unmap any more.

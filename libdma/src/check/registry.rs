@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, Iova};
 
+use super::note::Tag;
 use super::report::{Act, Found, Life, Report};
-use super::{Kind, Note, Place, Space, Tag, Thing};
+use super::{Kind, Note, Place, Space, Thing};
 use crate::fault::{Fault, Tried};
 
 /// How many things that are gone are remembered.

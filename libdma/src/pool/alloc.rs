@@ -9,6 +9,7 @@ use dma_types::Iova;
 use super::supply::Supply;
 use super::{NotTaken, PoolBlock, PoolStats};
 use crate::check::Place;
+use crate::copy;
 use crate::protocol::Error;
 
 /// Blocks of one size, in memory that is mapped for a device all the time: Linux's `struct dma_pool`.
@@ -55,7 +56,7 @@ impl<T: ?Sized> Pool<T> {
     pub fn alloc_zeroed(&self) -> Result<PoolBlock<T>, Error> {
         let slot = self.supply.give_out()?;
         // SAFETY: the block has so many bytes, and is nobody's yet but this function's.
-        unsafe { slot.memory.write_bytes(0, self.supply.shape().bytes) };
+        unsafe { copy::zero(slot.memory, self.supply.shape().bytes) };
         Ok(PoolBlock::new(slot, &self.supply))
     }
 

@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::slots::Slot;
 use super::supply::Supply;
+use crate::copy;
 use crate::protocol::Error;
 
 /// A block of a [`Pool`](super::Pool): a `T`, or untyped bytes. Dropped, it is given back: Linux's `dma_pool_free`.
@@ -98,10 +99,8 @@ impl PoolBlock<[u8]> {
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
         let start = self.range(offset, out.len())?;
-        for (index, byte) in out.iter_mut().enumerate() {
-            // SAFETY: `range` checked that all of it lies in the block.
-            *byte = unsafe { start.add(index).read_volatile() };
-        }
+        // SAFETY: `range` checked that all of it lies in the block.
+        unsafe { copy::copy_out(start, out) };
         Ok(())
     }
 
@@ -112,10 +111,8 @@ impl PoolBlock<[u8]> {
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
         let start = self.range(offset, data.len())?;
-        for (index, byte) in data.iter().enumerate() {
-            // SAFETY: as in `read`, and the memory is mapped writable.
-            unsafe { start.add(index).write_volatile(*byte) };
-        }
+        // SAFETY: as in `read`, and the memory is mapped writable.
+        unsafe { copy::copy_in(start, data) };
         Ok(())
     }
 

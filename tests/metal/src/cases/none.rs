@@ -1,12 +1,16 @@
-//! A machine without IOMMU.
+//! A machine without IOMMU, whose administrator lets drivers be served all the same.
 
 use iommu_engine::platform::Platform;
 
+use super::engine::pools::a_device_follows_descriptors_of_a_pool;
 use crate::harness::{Context, Outcome, Suite};
 use crate::{cases, require};
 
 /// The suite.
-pub const SUITE: Suite = Suite { name: "none", cases: cases![firmware_tells_of_no_iommu] };
+pub const SUITE: Suite = Suite {
+    name: "none",
+    cases: cases![firmware_tells_of_no_iommu, a_device_follows_descriptors_of_a_pool],
+};
 
 fn firmware_tells_of_no_iommu(context: &mut Context) -> Outcome {
     for signature in [*b"DMAR", *b"IVRS"] {

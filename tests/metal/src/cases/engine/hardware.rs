@@ -1,4 +1,4 @@
-//! The machine's IOMMU, whoever made it, looked at and turned off by hand.
+//! The machine's IOMMU, whoever made it, looked at and turned off by hand; or that there is none.
 
 use dma_types::SourceId;
 use iommu_engine::platform::Platform;
@@ -6,22 +6,27 @@ use iommu_engine::platform::Platform;
 use crate::cases::{amdvi, vtd};
 use crate::harness::Outcome;
 
-/// The machine's first unit.
+/// The machine's first unit, if it has one.
 #[derive(Clone, Copy, Debug)]
 pub enum Hardware {
     /// Intel's.
     Vtd(vtd::by_hand::Unit),
     /// AMD's.
     Amdvi(amdvi::by_hand::Unit),
+    /// There is none.
+    None,
 }
 
 impl Hardware {
     /// Finds it through the firmware's table, whichever there is.
     pub fn find(platform: &mut impl Platform) -> Outcome<Self> {
-        Ok(match platform.acpi_table(*b"IVRS")? {
-            Some(_) => Self::Amdvi(amdvi::by_hand::Unit::find(platform)?),
-            None => Self::Vtd(vtd::by_hand::Unit::find(platform)?),
-        })
+        if platform.acpi_table(*b"IVRS")?.is_some() {
+            return Ok(Self::Amdvi(amdvi::by_hand::Unit::find(platform)?));
+        }
+        if platform.acpi_table(*b"DMAR")?.is_some() {
+            return Ok(Self::Vtd(vtd::by_hand::Unit::find(platform)?));
+        }
+        Ok(Self::None)
     }
 
     /// Whether it translates.
@@ -29,6 +34,7 @@ impl Hardware {
         match self {
             Self::Vtd(unit) => unit.status(platform).translation(),
             Self::Amdvi(unit) => unit.is_on(platform),
+            Self::None => false,
         }
     }
 
@@ -43,6 +49,7 @@ impl Hardware {
                 unit.turn_off(platform)?;
                 unit.take_target_abort(platform);
             }
+            Self::None => {}
         }
         Ok(())
     }
@@ -52,6 +59,7 @@ impl Hardware {
         match self {
             Self::Vtd(unit) => unit.leads_somewhere(platform, source),
             Self::Amdvi(unit) => unit.leads_somewhere(platform, source),
+            Self::None => Ok(true),
         }
     }
 
@@ -60,6 +68,7 @@ impl Hardware {
         match self {
             Self::Vtd(unit) => unit.capabilities.zero_length_reads(),
             Self::Amdvi(_) => true,
+            Self::None => false,
         }
     }
 

@@ -7,6 +7,7 @@
 //! | [`canary`] | memory that no device has any business with |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
+//! | [`pools`] | a device follows descriptors of a pool |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
@@ -19,6 +20,7 @@ pub mod ending;
 pub mod group;
 pub mod hardware;
 pub mod moving;
+pub mod pools;
 pub mod rig;
 pub mod starting;
 pub mod streaming;
@@ -43,6 +45,7 @@ use self::moving::{
     data_moves_both_ways_through_an_io_address, interrupts_of_a_device_that_is_held_arrive,
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
+use self::pools::a_device_follows_descriptors_of_a_pool;
 use self::starting::{
     r1_the_unit_translates_and_denies_by_default, r1_translation_that_was_left_on_is_taken_over,
 };
@@ -76,6 +79,7 @@ pub const SUITE: Suite = Suite {
         slices_are_bounced,
         a_scatter_list_is_one_transfer,
         r2_a_strict_unmap_takes_the_memory_from_the_device,
+        a_device_follows_descriptors_of_a_pool,
         r1_a_device_that_nobody_holds_reaches_nothing,
         r1_a_read_outside_is_blocked_and_reported,
         r1_a_write_outside_is_blocked_and_reported,

@@ -10,6 +10,7 @@ use core::time::Duration;
 use dma_types::{Access, Iova};
 use iommu_engine::fault::{Fault, Tried};
 use iommu_engine::platform::{Platform, Segment};
+use iommu_engine::policy::WithoutIommu;
 use iommu_service::in_process::InProcess;
 use iommu_service::{Caller, Service, Settings};
 use libdma::buffer::Buffer;
@@ -47,7 +48,11 @@ impl Rig {
             Ok(found) => found,
             Err(failure) => return Err(Box::new((platform, failure))),
         };
-        let service = match Service::start(platform, Settings::default()) {
+        let mut settings = Settings::default();
+        if matches!(hardware, Hardware::None) {
+            settings.policy.without_iommu = WithoutIommu::Unprotected;
+        }
+        let service = match Service::start(platform, settings) {
             Ok(service) => service,
             Err((error, platform)) => return Err(Box::new((platform, error.into()))),
         };

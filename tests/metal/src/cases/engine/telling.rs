@@ -7,7 +7,7 @@ use super::hardware::Hardware;
 use super::rig::{Rig, with_service};
 use crate::cpu::apic::Apic;
 use crate::edu::Direction;
-use crate::harness::{Context, Outcome};
+use crate::harness::{Context, Failure, Outcome};
 use crate::require;
 
 /// As VT-d does it. Of AMD-Vi, whose events QEMU does not log before version 11, it shows that the unit has been told
@@ -30,6 +30,7 @@ fn interrupts(rig: &Rig, [first, second]: [u8; 2]) -> Outcome {
     rig.load(&buffer, buffer.iova().unwrap_or_default(), b"it is not denied")?;
     require!(!came(first), "it says that it has blocked something");
     match rig.hardware() {
+        Hardware::None => return Err(Failure("there is no unit".into())),
         Hardware::Vtd(unit) => {
             rig.transfer(Direction::ToDevice, 0x6000, 16)?;
             require!(came(first), "the first blocked transfer is not told");

@@ -1,0 +1,255 @@
+//! The checker on a simulated machine: what is reported, in which words, and that nothing is while it is off.
+//!
+//! There is one checker in a process, so that the tests take turns.
+#![cfg(target_os = "linux")]
+
+use std::mem;
+use std::panic::Location;
+use std::sync::{Mutex, MutexGuard};
+
+use libdma::check::{self, Report};
+use libdma::pool::NotTaken;
+use libdma::{Access, Iova};
+use simulated::Machine;
+
+static TURN: Mutex<()> = Mutex::new(());
+static REPORTS: Mutex<Vec<Report>> = Mutex::new(Vec::new());
+
+fn collect(report: &Report) {
+    REPORTS.lock().unwrap().push(report.clone());
+}
+
+/// The checker, for one test.
+struct Checked(#[allow(dead_code, reason = "it is held")] MutexGuard<'static, ()>);
+
+impl Checked {
+    fn begin() -> Self {
+        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        check::turn_off();
+        check::turn_on();
+        check::on_report(collect);
+        REPORTS.lock().unwrap().clear();
+        Self(turn)
+    }
+
+    /// What was reported since this was last asked, with `line N` for lines of this file.
+    fn said(&self) -> Vec<String> {
+        let reports = mem::take(&mut *REPORTS.lock().unwrap());
+        let line = format!("{}:", file!());
+        reports.iter().map(|report| report.to_string().replace(&line, "line ")).collect()
+    }
+
+    #[track_caller]
+    fn said_nothing(&self) {
+        assert_eq!(self.said(), Vec::<String>::new());
+    }
+}
+
+/// The line on which this is called.
+#[track_caller]
+fn line() -> u32 {
+    Location::caller().line()
+}
+
+#[test]
+fn a_driver_that_gives_everything_back_is_not_mentioned() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let pool = device.pool("descriptors").bytes(64).unwrap();
+        let (held, left) = (pool.alloc().unwrap(), pool.alloc_zeroed().unwrap().into_iova());
+        drop(held);
+        pool.free(left).unwrap();
+        let again = pool.alloc().unwrap();
+        again.write(0, &[1; 64]).unwrap();
+        drop(pool.take(again.into_iova()));
+        drop((pool, device));
+    }
+    assert_eq!(check::leaks(), 0);
+    checked.said_nothing();
+}
+
+#[test]
+fn blocks_that_are_out_when_their_pool_is_dropped_are_leaks() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(64).unwrap();
+    let (left, first) = (pool.alloc().unwrap().into_iova(), line());
+    let (forgotten, second) = (pool.alloc().unwrap(), line());
+    let address = forgotten.iova();
+    mem::forget(forgotten);
+    drop(pool);
+    let leak = |address, line| {
+        format!(
+            "leak on 0000:00:02.0: the block of pool \"descriptors\" (64 bytes at {address}, rw, from line {line}) was \
+             not given back before its pool was dropped"
+        )
+    };
+    assert_eq!(checked.said(), [leak(left, first), leak(address, second)]);
+    assert_eq!(check::leaks(), 0, "they were told");
+}
+
+#[test]
+fn what_lives_is_told_when_asked() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").access(Access::Read).bytes(1).unwrap();
+    let (block, line) = (pool.alloc().unwrap(), line());
+    assert_eq!(check::leaks(), 1);
+    let address = block.iova();
+    assert_eq!(
+        checked.said(),
+        [format!(
+            "leak on 0000:00:02.0: the block of pool \"descriptors\" (1 byte at {address}, r-, from line {line}) has not \
+             been given back"
+        )]
+    );
+    drop(block);
+    assert_eq!(check::leaks(), 0);
+}
+
+#[test]
+fn a_double_free_names_where_it_was_freed_first() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(64).unwrap();
+    let (address, made) = (pool.alloc().unwrap().into_iova(), line());
+    let (freed, first) = (pool.free(address), line());
+    assert_eq!(freed, Ok(()));
+    checked.said_nothing();
+    let (freed, again) = (pool.free(address), line());
+    assert_eq!(freed, Err(NotTaken::Free));
+    assert_eq!(
+        checked.said(),
+        [format!(
+            "double free on 0000:00:02.0: the block of pool \"descriptors\" (64 bytes at {address}, rw, from line \
+             {made}) was given back at line {first}, and again at line {again}"
+        )]
+    );
+}
+
+#[test]
+fn addresses_that_are_no_blocks_and_blocks_that_the_driver_holds_are_named() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(64).unwrap();
+    let (block, made) = (pool.alloc().unwrap(), line());
+    let (taken, at) = (pool.take(Iova::new(0x5000)), line());
+    assert_eq!(taken.err(), Some(NotTaken::NoBlock));
+    assert_eq!(
+        checked.said(),
+        [format!(
+            "unknown address on 0000:00:02.0: 0x5000 was given back at line {at}, and is nothing that was mapped"
+        )]
+    );
+    let address = block.iova();
+    let (taken, at) = (pool.take(address), line());
+    assert_eq!(taken.err(), Some(NotTaken::Held));
+    assert_eq!(
+        checked.said(),
+        [format!(
+            "not the device's on 0000:00:02.0: the block of pool \"descriptors\" (64 bytes at {address}, rw, from line \
+             {made}) was to be taken back at line {at}, but the driver holds it"
+        )]
+    );
+}
+
+#[test]
+fn a_device_that_writes_to_a_free_block_is_found_when_the_block_is_given_out() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let pool = device.pool("descriptors").bytes(64).unwrap();
+        let (address, made) = (pool.alloc().unwrap().into_iova(), line());
+        let (_, freed) = (pool.free(address).unwrap(), line());
+        machine.device_writes(Iova::new(address.get() + 17), &[0x41, 0x42]).unwrap();
+        checked.said_nothing();
+        let (block, again) = (pool.alloc().unwrap(), line());
+        assert_eq!(block.iova(), address);
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "write after free on 0000:00:02.0: the block of pool \"descriptors\" (64 bytes at {address}, rw, from \
+                 line {made}) was given back at line {freed} and written since: byte 17 is 0x41, found when it was \
+                 given out again at line {again}"
+            )]
+        );
+        drop(block);
+        drop(pool.alloc().unwrap());
+        checked.said_nothing();
+    }
+}
+
+#[test]
+fn chunks_that_were_given_up_and_come_back_are_not_mistaken_for_written() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(1024).unwrap();
+    let other = device.pool("others").bytes(1024).unwrap();
+    for _ in 0..3 {
+        let blocks: Vec<_> = (0..40).map(|_| pool.alloc().unwrap()).collect();
+        drop(blocks);
+        pool.shrink();
+        let others: Vec<_> = (0..40).map(|_| other.alloc_zeroed().unwrap()).collect();
+        drop(others);
+        other.shrink();
+    }
+    checked.said_nothing();
+}
+
+#[test]
+fn a_fault_in_a_block_is_explained() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let pool = device.pool("commands").access(Access::Read).bytes(64).unwrap();
+        let (block, made) = (pool.alloc().unwrap(), line());
+        let address = block.iova();
+        assert!(machine.device_writes(address, &[1; 4]).is_err());
+        machine.service.lock().poll();
+        let faults = device.faults().unwrap().faults;
+        let [fault] = faults[..] else { panic!("{faults:?}") };
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "fault explained: {fault}; it is byte 0 of the block of pool \"commands\" (64 bytes at {address}, r-, \
+                 from line {made}), which is mapped, but not for that"
+            )]
+        );
+    }
+}
+
+#[test]
+fn nothing_is_said_and_nothing_known_while_it_is_off() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(64).unwrap();
+    let before = pool.alloc().unwrap();
+    check::turn_off();
+    assert!(!check::is_on());
+    let block = pool.alloc().unwrap();
+    block.write(0, &[0x5a; 64]).unwrap();
+    let address = block.into_iova();
+    pool.free(address).unwrap();
+    assert_eq!(pool.free(address), Err(NotTaken::Free));
+    let mut found = [0; 64];
+    pool.alloc().unwrap().read(0, &mut found).unwrap();
+    assert_eq!(found, [0x5a; 64], "there is no pattern in free blocks");
+    assert!(machine.device_writes(Iova::new(0x5000), &[1]).is_err());
+    machine.service.lock().poll();
+    assert_eq!(device.faults().unwrap().faults.len(), 1);
+    let _left = pool.alloc().unwrap().into_iova();
+    drop(pool);
+    assert_eq!(check::leaks(), 0, "what was known before is forgotten");
+    checked.said_nothing();
+    // On again, it knows nothing of what is from before.
+    check::turn_on();
+    drop((before, device));
+    checked.said_nothing();
+}
