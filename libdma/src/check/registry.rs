@@ -101,7 +101,7 @@ impl Registry {
         self.gone.iter().rev().find(was).map(|gone| (&gone.thing, gone.at))
     }
 
-    /// Something of this kind was given back by its address. What is wrong about it, if anything.
+    /// Something of this kind was given back by its address. What is wrong about it, and it stays then.
     pub(super) fn given_back(
         &mut self,
         space: Space,
@@ -127,7 +127,10 @@ impl Registry {
         if let Some(access) = access.filter(|&access| Some(access) != thing.access) {
             reports.push(Report::WrongDirection { thing, access, act: Act::GiveBack, at });
         }
-        self.gone(tag, Some(at));
+        // What does not match exactly unmaps nothing (rule R7).
+        if reports.is_empty() {
+            self.gone(tag, Some(at));
+        }
         reports
     }
 

@@ -90,7 +90,7 @@ fn an_address_that_never_was_mapped_is_named() {
 }
 
 #[test]
-fn a_wrong_size_and_a_wrong_direction_are_named_and_it_is_gone_all_the_same() {
+fn a_wrong_size_and_a_wrong_direction_are_named_and_unmap_nothing() {
     let (mut registry, space) = (Registry::new(), space());
     let (a, b) = (Place::here(), there());
     let note = packet(space, Kind::Raw);
@@ -109,7 +109,7 @@ fn a_wrong_size_and_a_wrong_direction_are_named_and_it_is_gone_all_the_same() {
          given back as r- at A"
     );
     assert_eq!(unmap_as(1, Access::ReadWrite).len(), 2);
-    assert_eq!(registry.leaks(Found::Asked, |_| true), []);
+    assert_eq!(registry.leaks(Found::Asked, |_| true).len(), 3, "r7");
 }
 
 #[test]
