@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use dma_types::{Access, CacheType, CpuAddr, Iova};
 
+use crate::check::{self, Kind, Mark, Note};
 use crate::copy;
 use crate::handle::Handle;
 use crate::io_address::IoAddress;
@@ -24,6 +25,7 @@ pub struct Buffer {
     bytes: usize,
     /// What it is beside its memory here. Dropped after that is unmapped.
     buffer: UnmappedBuffer,
+    mark: Mark,
 }
 
 // SAFETY: the memory is not tied to a thread; it is a mapping of the process. It is not `Sync`: that a device
@@ -42,7 +44,16 @@ impl Buffer {
     /// The mapping is of this buffer's memory, from its start on, and nobody else's to unmap.
     pub(crate) unsafe fn from_parts(buffer: UnmappedBuffer, memory: Mapping) -> Self {
         let bytes = usize::try_from(buffer.bytes()).unwrap_or(memory.length).min(memory.length);
-        Self { memory, bytes, buffer }
+        Self { memory, bytes, buffer, mark: Mark::default() }
+    }
+
+    /// With a mark by which the checker knows it: it is the driver's own.
+    #[track_caller]
+    pub(crate) fn marked(mut self, access: Option<Access>, label: &str) -> Self {
+        let (kind, space, iova) = (Kind::Buffer, self.session().space(), self.iova());
+        let bytes = self.bytes as u64;
+        self.mark = check::made(|| Note { kind, label, space, iova, bytes, access });
+        self
     }
 
     /// Its number, by which iommud and its reports know it.

@@ -174,6 +174,7 @@ impl Device {
     ///
     /// [`Error::OutOfMemory`], [`Error::NoAddressSpace`] under the DMA mask, [`Error::ZeroSize`],
     /// [`Error::TooLarge`].
+    #[track_caller]
     pub fn allocate(
         &self,
         bytes: u64,
@@ -188,6 +189,7 @@ impl Device {
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate), and [`Error::BadAlignment`].
+    #[track_caller]
     pub fn allocate_aligned(
         &self,
         bytes: u64,
@@ -197,7 +199,8 @@ impl Device {
     ) -> Result<Buffer, Error> {
         let request = self.request(bytes, access, Attributes::empty(), label)?;
         let request = BufferRequest { align, ..request };
-        self.windows.after_trimming(|| self.session.allocate(&request))
+        let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
+        Ok(buffer.marked(access, label))
     }
 
     /// As [`allocate`](Self::allocate), in one piece of physical memory, which starts at a multiple of its length
@@ -207,6 +210,7 @@ impl Device {
     ///
     /// As [`allocate`](Self::allocate); [`Error::NotContiguous`] for more than the system ever gives in one piece,
     /// which on Redox is 4 MiB.
+    #[track_caller]
     pub fn allocate_contiguous(
         &self,
         bytes: u64,
@@ -224,6 +228,7 @@ impl Device {
     /// [`allocate_contiguous`](Self::allocate_contiguous). [`Error::BadValue`] for
     /// [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
     /// [`allocate_unmapped`](Self::allocate_unmapped).
+    #[track_caller]
     pub fn allocate_attrs(
         &self,
         bytes: u64,
@@ -235,7 +240,8 @@ impl Device {
             return Err(Error::BadValue);
         }
         let request = self.request(bytes, access, attributes, label)?;
-        self.windows.after_trimming(|| self.session.allocate(&request))
+        let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
+        Ok(buffer.marked(access, label))
     }
 
     /// The same, mapped nowhere in this process: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use libdma::check::{self, Report};
 use libdma::pool::NotTaken;
-use libdma::{Access, Iova};
+use libdma::{Access, FromDevice, Iova, ScatterList, ToDevice};
 use simulated::Machine;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -222,6 +222,103 @@ fn a_fault_in_a_block_is_explained() {
             )]
         );
     }
+}
+
+#[test]
+fn use_after_unmap_of_a_strict_stream_is_explained_with_both_places() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let stream = device.stream::<FromDevice>("rx").strict();
+        let (buffer, mapped) = (stream.buffer(1500).unwrap().map().unwrap(), line());
+        let address = buffer.iova();
+        machine.device_writes(address, &[1; 4]).unwrap();
+        let (_buffer, unmapped) = (buffer.unmap().unwrap(), line());
+        checked.said_nothing();
+        assert!(machine.device_writes(Iova::new(address.get() + 16), &[1; 4]).is_err());
+        machine.service.lock().poll();
+        let faults = device.faults().unwrap().faults;
+        let [fault] = faults[..] else { panic!("{faults:?}") };
+        // VT-d tells no more of an address than its page.
+        let offset = fault.address.get() - address.get();
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "fault explained: {fault}; it is byte {offset} of the stream \"rx\" (1500 bytes at {address}, -w, from \
+                 line {mapped}), which was given back at line {unmapped}"
+            )]
+        );
+        // What was dropped while it was the device's has no line.
+        let dropped = stream.buffer(1500).unwrap().map().unwrap();
+        let address = dropped.iova();
+        drop(dropped);
+        assert!(machine.device_writes(address, &[1]).is_err());
+        machine.service.lock().poll();
+        device.faults().unwrap();
+        let said = checked.said();
+        assert!(said[0].ends_with("which was given back when it was dropped"), "{said:?}");
+    }
+}
+
+#[test]
+fn everything_that_is_forgotten_is_told_with_label_and_place() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let (buffer, first) = (device.allocate(4096, Some(Access::Read), "table").unwrap(), line());
+    let (ring, second) = (device.coherent("ring").slice::<u64>(16).unwrap(), line());
+    let stream = device.stream::<ToDevice>("tx");
+    let (packet, third) = (stream.copy_of(b"packet").unwrap().map().unwrap(), line());
+    let mut list = ScatterList::new(&stream);
+    list.push_slice(b"header").unwrap();
+    let (list, fourth) = (list.map().unwrap(), line());
+    let bounced = (stream.map_slice(b"slice").unwrap(), line());
+    let (table, at) = (buffer.iova().unwrap(), ring.iova());
+    let (sent, segment, slice) = (packet.iova(), list.segments()[0].iova, bounced.0.iova());
+    mem::forget((buffer, ring, packet, list));
+    let fifth = bounced.1;
+    mem::forget(bounced);
+    assert_eq!(check::leaks(), 5);
+    let begin = "leak on 0000:00:02.0: ";
+    assert_eq!(
+        checked.said(),
+        [
+            format!("the buffer \"table\" (4096 bytes at {table}, r-, from line {first})"),
+            format!("the coherent memory \"ring\" (128 bytes at {at}, rw, from line {second})"),
+            format!("the stream \"tx\" (6 bytes at {sent}, r-, from line {third})"),
+            format!("the scatter list \"tx\" (6 bytes at {segment}, r-, from line {fourth})"),
+            format!("the stream \"tx\" (5 bytes at {slice}, r-, from line {fifth})"),
+        ]
+        .map(|thing| format!("{begin}{thing} has not been given back"))
+    );
+}
+
+#[test]
+fn guards_that_are_given_back_are_forgotten() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let held = (
+            device.allocate(4096, Some(Access::Read), "table").unwrap(),
+            device.coherent("ring").slice::<u64>(16).unwrap(),
+        );
+        let stream = device.stream::<ToDevice>("tx");
+        let buffers = (0..3).map(|_| stream.buffer(64).unwrap()).collect();
+        let mut gather = stream.gather(2);
+        for buffer in stream.map_all(buffers).unwrap() {
+            gather.unmap_later(buffer.sync_for_cpu().sync_for_device()).unwrap();
+        }
+        let mut list = ScatterList::new(&stream);
+        list.push_slice(b"header").unwrap();
+        drop(list.map().unwrap().unmap().unwrap());
+        stream.map_slice(b"slice").unwrap().unmap().unwrap();
+        drop(stream.map_slice(b"slice").unwrap());
+        assert_eq!(check::leaks(), 2);
+        assert_eq!(checked.said().len(), 2);
+        drop(held);
+        assert_eq!(check::leaks(), 0);
+    }
+    checked.said_nothing();
 }
 
 #[test]

@@ -5,10 +5,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::Coherent;
 use crate::attributes::Attributes;
+use crate::check::{self, Kind, Mark, Note};
 use crate::copy;
 use crate::device::Device;
 use crate::protocol::Error;
-use crate::protocol::derive::Kind;
+use crate::protocol::derive;
 use crate::window::{Block, BlockRequest};
 
 /// What coherent memory is to be: [`Device::coherent`] begins one, and [`value`](Self::value), [`slice`](Self::slice) or
@@ -61,6 +62,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     ///
     /// As [`slice`](Self::slice).
+    #[track_caller]
     pub fn value<T: FromBytes + IntoBytes + Immutable>(self) -> Result<Coherent<T>, Error> {
         let block = self.block(size_of::<T>(), align_of::<T>())?;
         // SAFETY: it was allocated for one, and is zeroes, which are a `T`.
@@ -76,6 +78,7 @@ impl<'a> Builder<'a> {
     /// with [`FORCE_CONTIGUOUS`](Attributes::FORCE_CONTIGUOUS) for more than there ever is in one piece, and
     /// [`Error::BadValue`] with [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
     /// [`Device::allocate_unmapped`].
+    #[track_caller]
     pub fn slice<T: FromBytes + IntoBytes + Immutable>(
         self,
         len: usize,
@@ -91,12 +94,23 @@ impl<'a> Builder<'a> {
     /// # Errors
     ///
     /// As [`slice`](Self::slice).
+    #[track_caller]
     pub fn bytes(self, len: usize) -> Result<Coherent<[u8]>, Error> {
         self.slice(len)
     }
 
-    /// Memory of zeroes.
-    fn block(&self, bytes: usize, align: usize) -> Result<Block, Error> {
+    /// Memory of zeroes, and by what the checker knows it.
+    #[track_caller]
+    fn block(&self, bytes: usize, align: usize) -> Result<(Block, Mark), Error> {
+        let block = self.zeroes(bytes, align)?;
+        let Self { device, label, access, .. } = *self;
+        let (iova, bytes, access) = (Some(block.iova()), bytes as u64, Some(access));
+        let (kind, space) = (Kind::Coherent, device.session().space());
+        let mark = check::made(|| Note { kind, label, space, iova, bytes, access });
+        Ok((block, mark))
+    }
+
+    fn zeroes(&self, bytes: usize, align: usize) -> Result<Block, Error> {
         let Self { device, label, access, attributes, .. } = *self;
         if attributes.contains(Attributes::NO_CPU_MAPPING) {
             return Err(Error::BadValue);
@@ -110,10 +124,10 @@ impl<'a> Builder<'a> {
         let cache = attributes.cache_type();
         let windows = device.windows();
         if attributes.contains(Attributes::FORCE_CONTIGUOUS) {
-            return windows.alloc_alone(&request, Kind::AllocateContiguous, cache);
+            return windows.alloc_alone(&request, derive::Kind::AllocateContiguous, cache);
         }
         if self.is_alone {
-            return windows.alloc_alone(&request, Kind::Allocate, cache);
+            return windows.alloc_alone(&request, derive::Kind::Allocate, cache);
         }
         let block = windows.alloc_cached(&request, cache)?;
         if block.buffer().is_none() {

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::Word;
 use crate::buffer::Buffer;
+use crate::check::Mark;
 use crate::copy;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
@@ -88,6 +89,7 @@ use crate::window::Block;
 pub struct Coherent<T: ?Sized> {
     block: Block,
     len: usize,
+    _mark: Mark,
     of: PhantomData<T>,
 }
 
@@ -297,8 +299,8 @@ impl<T: ?Sized> Coherent<T> {
     /// # Safety
     ///
     /// It is as long and aligned as `len` values of this type, any bytes of which are one.
-    pub(super) unsafe fn from_block(block: Block, len: usize) -> Self {
-        Self { block, len, of: PhantomData }
+    pub(super) unsafe fn from_block((block, _mark): (Block, Mark), len: usize) -> Self {
+        Self { block, len, _mark, of: PhantomData }
     }
 
     /// The place of an integer, `offset` bytes into the value of this index, where values are `size` bytes.

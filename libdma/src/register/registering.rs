@@ -48,6 +48,7 @@ impl Device {
     /// that is not plain, [`Error::MayMove`] for pages that the system may move, [`Error::OutOfBuffer`] if some of it is
     /// not mapped, [`Error::NotMemory`] if this transport cannot be given such memory, [`Error::NotContiguous`] for
     /// several pieces as one mapping without an IOMMU, and those of [`Device::allocate`].
+    #[track_caller]
     pub fn register(
         &self,
         memory: ForeignMemory,
@@ -58,8 +59,11 @@ impl Device {
             Ok(handle) => {
                 let memory = memory.into_mapping();
                 match UnmappedBuffer::greeted(handle, self.session().clone()) {
-                    // SAFETY: it is the memory of this buffer, and the buffer's to unmap.
-                    Ok(buffer) => Ok(unsafe { Buffer::from_parts(buffer, memory) }),
+                    Ok(buffer) => {
+                        // SAFETY: it is the memory of this buffer, and the buffer's to unmap.
+                        let buffer = unsafe { Buffer::from_parts(buffer, memory) };
+                        Ok(buffer.marked(access, label))
+                    }
                     Err(error) => {
                         // SAFETY: the transport was supplied with it, and nobody has it any more.
                         unsafe { self.handle().transport().unmap(memory) };

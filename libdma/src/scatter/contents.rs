@@ -8,6 +8,7 @@ use dma_types::Iova;
 
 use super::merge::{self, Segment};
 use super::piece::{Piece, Run, Slice};
+use crate::check::{self, Kind, Mark};
 use crate::copy;
 use crate::direction::Direction;
 use crate::protocol::Error;
@@ -23,6 +24,8 @@ pub(super) struct Contents<'a, D: Direction> {
     pub(super) terms: Arc<Terms>,
     pub(super) pieces: Vec<Piece<'a, D>>,
     pub(super) segments: Vec<Segment>,
+    /// Of each segment, while the list is mapped and the checker is on.
+    pub(super) marks: Vec<Mark>,
     /// Whether it is mapped.
     mapped: bool,
     /// Whether what the device wrote is to come back to the slices at the end.
@@ -31,10 +34,12 @@ pub(super) struct Contents<'a, D: Direction> {
 
 impl<'a, D: Direction> Contents<'a, D> {
     pub(super) fn new(terms: Arc<Terms>) -> Self {
-        Self { terms, pieces: Vec::new(), segments: Vec::new(), mapped: false, brings_back: false }
+        let (pieces, segments, marks) = (Vec::new(), Vec::new(), Vec::new());
+        Self { terms, pieces, segments, marks, mapped: false, brings_back: false }
     }
 
     /// Makes all of it the device's, or nothing (rule R7).
+    #[track_caller]
     pub(super) fn map(&mut self) -> Result<(), Error> {
         if self.pieces.is_empty() {
             return Err(Error::ZeroSize);
@@ -55,6 +60,11 @@ impl<'a, D: Direction> Contents<'a, D> {
             self.brings_back = D::ACCESS.may_write();
         }
         self.merge();
+        if check::is_on() {
+            for &Segment { iova, bytes } in &self.segments {
+                self.marks.push(self.terms.mark(Kind::Scatter, iova, bytes, D::ACCESS));
+            }
+        }
         fence(Ordering::Release);
         Ok(())
     }

@@ -143,6 +143,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
     /// With the list as it was: [`Error::ZeroSize`] if it is empty; [`Error::BatchTooLarge`] if more than
     /// [`MAX_BATCH`](crate::protocol::MAX_BATCH) of its pieces are in no window; as [`Device::map`](crate::Device::map) for
     /// those, and as [`Device::allocate`](crate::Device::allocate) for the copies of slices.
+    #[track_caller]
     pub fn map(mut self) -> Step<ScatterList<'a, D, DeviceOwned>, Self> {
         match self.contents.map() {
             Ok(()) => Ok(self.turn()),
@@ -201,9 +202,15 @@ impl<'a, D: Direction, O: HasAddress> ScatterList<'a, D, O> {
     /// # Errors
     ///
     /// With the list as it was: as [`Device::unmap`](crate::Device::unmap); in windows never.
+    #[track_caller]
     pub fn unmap(mut self) -> Step<ScatterList<'a, D, CpuOwned>, Self> {
         match self.contents.unmap() {
-            Ok(()) => Ok(self.turn()),
+            Ok(()) => {
+                for mark in self.contents.marks.drain(..) {
+                    mark.given_back();
+                }
+                Ok(self.turn())
+            }
             Err(error) => Err(Refused::new(error, self)),
         }
     }

@@ -1,6 +1,7 @@
 //! Foreign memory that the device reaches a copy of.
 
 use core::marker::PhantomData;
+use core::mem;
 use core::ops::Range;
 use core::sync::atomic::{Ordering, fence};
 
@@ -9,6 +10,7 @@ use dma_types::{Access, Iova};
 use super::batch::{self, Piece};
 use super::memory::Memory;
 use super::{DeviceOwned, HasAddress, Owner, Refused, Step, Synced, Terms};
+use crate::check::{Kind, Mark};
 use crate::copy;
 use crate::direction::{Bidirectional, Direction};
 use crate::protocol::Error;
@@ -60,6 +62,7 @@ struct Copied<'a> {
     origin: Origin<'a>,
     /// Whether what the device wrote is to come back at the end.
     brings_back: bool,
+    mark: Mark,
 }
 
 impl Copied<'_> {
@@ -88,7 +91,7 @@ impl Copied<'_> {
         if let Memory::Pages(pages) = &mut self.memory {
             pages.revoke()?;
         }
-        if core::mem::take(&mut self.brings_back) {
+        if mem::take(&mut self.brings_back) {
             fence(Ordering::Acquire);
             self.bring_back(0..self.origin.bytes().len());
         }
@@ -104,6 +107,7 @@ impl Drop for Copied<'_> {
 }
 
 impl<'a, D: Direction> Bounced<'a, D> {
+    #[track_caller]
     pub(super) fn new(terms: &Terms, origin: Origin<'a>) -> Result<Self, Error> {
         let bytes = origin.bytes().len();
         if bytes == 0 {
@@ -117,7 +121,8 @@ impl<'a, D: Direction> Bounced<'a, D> {
             batch::map(terms, D::ACCESS, &mut [Piece { pages, bytes, single: true }])?;
         }
         let brings_back = D::ACCESS.may_write() && !terms.skip_cpu_sync();
-        let copy = Copied { memory, origin, brings_back };
+        let mark = terms.mark(Kind::Stream, memory.iova(), bytes as u64, D::ACCESS);
+        let copy = Copied { memory, origin, brings_back, mark };
         if !terms.skip_cpu_sync() {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             copy.bring();
@@ -198,10 +203,14 @@ impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
     /// # Errors
     ///
     /// In a window never. Of a strict stream as [`Device::unmap`](crate::Device::unmap), with the slice as it was.
+    #[track_caller]
     #[inline]
     pub fn unmap(mut self) -> Step<(), Self> {
         match self.copy.end() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                mem::take(&mut self.copy.mark).given_back();
+                Ok(())
+            }
             Err(error) => Err(Refused::new(error, self)),
         }
     }

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::marker::PhantomData;
+use core::mem;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
@@ -14,6 +15,7 @@ use super::memory::{Memory, Pages};
 use super::{
     CpuMay, CpuOwned, DeviceOwned, HasAddress, Owner, Refused, Step, Synced, SyncedRange, Terms,
 };
+use crate::check::{Kind, Mark};
 use crate::copy;
 use crate::direction::Direction;
 use crate::io_address::IoAddress;
@@ -62,12 +64,14 @@ pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     iova: Iova,
     len: usize,
     pub(super) terms: Arc<Terms>,
+    /// From when it becomes the device's until it is the CPU's again.
+    mark: Mark,
     of: PhantomData<fn() -> (D, O)>,
 }
 
 impl<D: Direction> StreamBuffer<D, CpuOwned> {
     pub(super) fn new(memory: Memory, len: usize, terms: Arc<Terms>) -> Self {
-        Self { iova: memory.iova(), memory, len, terms, of: PhantomData }
+        Self { iova: memory.iova(), memory, len, terms, mark: Mark::default(), of: PhantomData }
     }
 
     /// Makes it the device's: Linux's `dma_map_single`. In a window that is a matter of types; else it is a request to
@@ -78,6 +82,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// With the buffer as it was: [`Error::TooLarge`] if it is longer than one segment may be (a
     /// [`ScatterList`](crate::ScatterList) takes it in several); and, if it is not in a window, as
     /// [`Device::map`](crate::Device::map).
+    #[track_caller]
     #[inline]
     pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
         if self.len as u64 > self.terms.longest() {
@@ -93,8 +98,11 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     }
 
     /// It is mapped now: by itself, or with others.
+    #[track_caller]
+    #[inline]
     pub(crate) fn into_mapped(mut self) -> StreamBuffer<D, DeviceOwned> {
         self.iova = self.memory.iova();
+        self.mark = self.terms.mark(Kind::Stream, self.iova, self.len as u64, D::ACCESS);
         self.hand_over()
     }
 }
@@ -130,8 +138,10 @@ impl<D: Direction> StreamBuffer<D, DeviceOwned> {
     }
 
     /// It is not mapped any more: by itself, or with others.
-    pub(crate) fn into_unmapped(self) -> StreamBuffer<D, CpuOwned> {
+    #[track_caller]
+    pub(crate) fn into_unmapped(mut self) -> StreamBuffer<D, CpuOwned> {
         fence(Ordering::Acquire);
+        mem::take(&mut self.mark).given_back();
         self.turn()
     }
 }
@@ -165,6 +175,7 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     /// # Errors
     ///
     /// Never in a window. Else as [`Device::unmap`](crate::Device::unmap), with the buffer as it was.
+    #[track_caller]
     #[inline]
     pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
         if let Memory::Pages(pages) = &mut self.memory {
@@ -174,6 +185,7 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
             }
         }
         fence(Ordering::Acquire);
+        mem::take(&mut self.mark).given_back();
         Ok(self.turn())
     }
 }
@@ -271,7 +283,7 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
     }
 
     fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
-        let Self { memory, iova, len, terms, of: _ } = self;
-        StreamBuffer { memory, iova, len, terms, of: PhantomData }
+        let Self { memory, iova, len, terms, mark, of: _ } = self;
+        StreamBuffer { memory, iova, len, terms, mark, of: PhantomData }
     }
 }

@@ -49,6 +49,7 @@ impl<D: Direction> Gather<D> {
     ///
     /// Of the flush; the buffer is gathered, and its turn comes with the next. [`Error::WrongOwner`] for a buffer of another
     /// device, which is unmapped at once and dropped.
+    #[track_caller]
     pub fn unmap_later(&mut self, buffer: StreamBuffer<D, DeviceOwned>) -> Result<(), Error> {
         if buffer.is_in_window() {
             self.unmapped.push(buffer.into_unmapped());
@@ -67,6 +68,7 @@ impl<D: Direction> Gather<D> {
     /// # Errors
     ///
     /// As [`Device::unmap`](crate::Device::unmap): what was not unmapped is gathered still.
+    #[track_caller]
     pub fn flush(&mut self) -> Result<(), Error> {
         while !self.waiting.is_empty() {
             let first = self.waiting.len().saturating_sub(MAX_BATCH);
@@ -74,7 +76,9 @@ impl<D: Direction> Gather<D> {
             let mut pieces: Vec<_> = last.iter_mut().filter_map(|it| it.piece(false)).collect();
             batch::unmap(&self.terms, D::ACCESS, &mut pieces)?;
             drop(pieces);
-            self.unmapped.extend(self.waiting.drain(first..).map(StreamBuffer::into_unmapped));
+            for buffer in self.waiting.drain(first..) {
+                self.unmapped.push(buffer.into_unmapped());
+            }
         }
         Ok(())
     }

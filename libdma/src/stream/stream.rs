@@ -115,14 +115,20 @@ impl<D: Direction> Stream<D> {
     ///
     /// With the buffers as they were: as [`StreamBuffer::map`], and [`Error::BatchTooLarge`] if more than
     /// [`MAX_BATCH`](crate::protocol::MAX_BATCH) are in no window. [`Error::WrongOwner`] if one is of another stream.
+    #[track_caller]
     pub fn map_all(
         &self,
         mut buffers: Vec<StreamBuffer<D>>,
     ) -> Step<Vec<StreamBuffer<D, DeviceOwned>>, Vec<StreamBuffer<D>>> {
-        match self.try_map_all(&mut buffers) {
-            Ok(()) => Ok(buffers.into_iter().map(StreamBuffer::into_mapped).collect()),
-            Err(error) => Err(Refused::new(error, buffers)),
+        if let Err(error) = self.try_map_all(&mut buffers) {
+            return Err(Refused::new(error, buffers));
         }
+        let mut mapped = Vec::with_capacity(buffers.len());
+        // No closure: the checker asks for this function's caller.
+        for buffer in buffers {
+            mapped.push(buffer.into_mapped());
+        }
+        Ok(mapped)
     }
 
     fn try_map_all(&self, buffers: &mut [StreamBuffer<D>]) -> Result<(), Error> {
@@ -153,6 +159,7 @@ impl Stream<ToDevice> {
     /// # Errors
     ///
     /// As [`buffer`](Self::buffer); [`Error::TooLarge`] if it is longer than one segment may be.
+    #[track_caller]
     pub fn map_slice<'a>(&self, slice: &'a [u8]) -> Result<Bounced<'a, ToDevice>, Error> {
         Bounced::new(&self.terms, Origin::Shared(slice))
     }
@@ -164,6 +171,7 @@ impl<D: DeviceWrites> Stream<D> {
     /// # Errors
     ///
     /// As [`map_slice`](Stream::map_slice).
+    #[track_caller]
     pub fn map_slice_mut<'a>(&self, slice: &'a mut [u8]) -> Result<Bounced<'a, D>, Error> {
         Bounced::new(&self.terms, Origin::Exclusive(slice))
     }

@@ -7,6 +7,7 @@ use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 
 use super::memory::{Memory, Pages};
 use crate::buffer::Buffer;
+use crate::check::{self, Mark, Note};
 use crate::limits::Limits;
 use crate::protocol::Error;
 use crate::protocol::derive::Kind;
@@ -71,6 +72,20 @@ impl Terms {
     /// The longest piece of memory that is one segment wherever it lies.
     pub(crate) fn longest(&self) -> u64 {
         self.limits.longest_single()
+    }
+
+    /// By what the checker knows memory that is the device's from now on.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn mark(&self, kind: check::Kind, iova: Iova, bytes: u64, access: Access) -> Mark {
+        check::made(|| Note {
+            kind,
+            label: &self.label,
+            space: self.session().space(),
+            iova: Some(iova),
+            bytes,
+            access: Some(access),
+        })
     }
 
     /// Whether a piece of memory is one segment for the device.
