@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::{Ordering, fence};
 
 use dma_types::Iova;
@@ -36,6 +37,15 @@ impl<'a, D: Direction> Contents<'a, D> {
     pub(super) fn new(terms: Arc<Terms>) -> Self {
         let (pieces, segments, marks) = (Vec::new(), Vec::new(), Vec::new());
         Self { terms, pieces, segments, marks, mapped: false, brings_back: false }
+    }
+
+    /// No pieces, in the memory of these.
+    pub(super) fn emptied<'b>(&mut self) -> Contents<'b, D> {
+        let mut contents = Contents::new(self.terms.clone());
+        // Collected where they are.
+        contents.pieces = mem::take(&mut self.pieces).into_iter().map_while(|_| None).collect();
+        contents.segments = mem::take(&mut self.segments);
+        contents
     }
 
     /// Makes all of it the device's, or nothing (rule R7).

@@ -136,6 +136,12 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
         })
     }
 
+    /// An empty list in this one's memory, for pieces of another lifetime. What was given to this one is dropped: [`clear`](Self::clear)
+    /// gives it back.
+    pub fn emptied<'b>(mut self) -> ScatterList<'b, D, CpuOwned> {
+        ScatterList { contents: self.contents.emptied(), of: PhantomData }
+    }
+
     /// Makes all of it the device's, or nothing (rule R7): Linux's `dma_map_sg`.
     ///
     /// # Errors

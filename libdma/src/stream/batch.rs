@@ -45,7 +45,7 @@ pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Re
 
 fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) -> Result<(), Error> {
     let requests: Vec<_> = waiting.iter().map(|it| it.pages.request(access)).collect();
-    match terms.session().map(&requests, terms.limit()) {
+    match terms.map(&requests) {
         Ok(mapped) => {
             drop(requests);
             waiting.iter_mut().zip(mapped).for_each(|(it, mapped)| it.pages.set_mapped(mapped));
@@ -66,7 +66,7 @@ fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) ->
 }
 
 fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    let mapped = terms.session().map(&[piece.pages.request(access)], terms.limit());
+    let mapped = terms.map(&[piece.pages.request(access)]);
     match mapped.and_then(|it| it.first().copied().ok_or(Error::ShortPayload)) {
         Ok(mapped) => {
             piece.pages.set_mapped(mapped);

@@ -21,7 +21,8 @@
 //! | `dma_sync_single_range_for_cpu`, `_for_device` | [`StreamBuffer::sync_range_for_cpu`] |
 //! | `dma_mapping_error` | `Result`, with why |
 //! | `dma_alloc_noncoherent`, `dma_alloc_pages` | [`Stream::buffer`] |
-//! | `dma_max_mapping_size`, `dma_get_required_mask` | [`Device::max_mapping_size`](crate::Device::max_mapping_size), [`Device::required_mask_bits`](crate::Device::required_mask_bits) |
+//! | `dma_max_mapping_size`, `dma_opt_mapping_size` | [`Device::max_mapping_size`](crate::Device::max_mapping_size), [`Device::optimal_mapping_size`](crate::Device::optimal_mapping_size) |
+//! | `dma_get_required_mask` | [`Device::required_mask_bits`](crate::Device::required_mask_bits) |
 //! | swiotlb | [`Bounced`] for slices; [`Stream::adopt`] for memory that cannot be mapped as it is |
 //! | `iommu.strict=1` | [`Stream::strict`] |
 //!

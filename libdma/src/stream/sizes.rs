@@ -2,12 +2,19 @@
 
 use crate::device::Device;
 use crate::protocol::MAX_BUFFER_BYTES;
+use crate::window::LONGEST_BLOCK;
 
 impl Device {
     /// The longest memory that is one mapping and one segment: Linux's `dma_max_mapping_size`. A
     /// [`ScatterList`](crate::ScatterList) takes more.
     pub fn max_mapping_size(&self) -> u64 {
         self.limits().longest_single().min(MAX_BUFFER_BYTES).min(self.limit().get())
+    }
+
+    /// The longest memory that shares a window, so that mapping it is no request to iommud: Linux's
+    /// `dma_opt_mapping_size`.
+    pub fn optimal_mapping_size(&self) -> u64 {
+        self.max_mapping_size().min(LONGEST_BLOCK as u64)
     }
 
     /// How many address bits the device should have, so that nothing must be copied: Linux's `dma_get_required_mask`.

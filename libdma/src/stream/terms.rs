@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 
@@ -9,6 +10,7 @@ use super::memory::{Memory, Pages};
 use crate::buffer::Buffer;
 use crate::check::{self, Mark, Note};
 use crate::limits::Limits;
+use crate::mapping::{MapRequest, Mapped};
 use crate::protocol::Error;
 use crate::protocol::derive::Kind;
 use crate::session::{BufferRequest, Session};
@@ -121,7 +123,7 @@ impl Terms {
 
     fn pages(&self, bytes: usize) -> Result<Buffer, Error> {
         let bytes = (bytes as u64).checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
-        self.session().allocate(&BufferRequest {
+        let request = BufferRequest {
             kind: Kind::Allocate,
             bytes,
             align: PAGE_SIZE,
@@ -129,7 +131,13 @@ impl Terms {
             limit: self.limit,
             cache: CacheType::WriteBack,
             label: &self.label,
-        })
+        };
+        self.windows.after_trimming(|| self.session().allocate(&request))
+    }
+
+    /// Maps pieces of buffers within the limits; windows that are not in use make room for them.
+    pub(super) fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        self.windows.after_trimming(|| self.session().map(requests, self.limit))
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.

@@ -29,4 +29,4 @@ mod windows;
 pub(crate) use block::{Block, BlockRequest};
 pub(crate) use buddy::Buddy;
 pub use usage::WindowUsage;
-pub(crate) use windows::Windows;
+pub(crate) use windows::{LONGEST_BLOCK, Windows};

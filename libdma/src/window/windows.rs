@@ -23,7 +23,7 @@ const FIRST_WINDOW: usize = 64 << 10;
 const LONGEST_WINDOW: usize = 2 << 20;
 
 /// The longest block that shares a window.
-const LONGEST_BLOCK: usize = LONGEST_WINDOW / 2;
+pub(crate) const LONGEST_BLOCK: usize = LONGEST_WINDOW / 2;
 
 /// All windows of a device. Its blocks hold on to it, and it to the session, so that a [`Device`](crate::Device) can be
 /// dropped before its blocks.

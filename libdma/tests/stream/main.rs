@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod batches;
+mod bouncing;
 mod failing;
 mod moving;
 mod revoking;
