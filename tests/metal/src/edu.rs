@@ -169,6 +169,16 @@ impl Edu {
         Ok(())
     }
 
+    /// Where in BAR 0 the register is that the device's DMA reads its source from.
+    pub const fn source_register(&self) -> usize {
+        register::SOURCE
+    }
+
+    /// What that register holds.
+    pub fn source(&self, platform: &mut impl Platform) -> u64 {
+        platform.read64(self.window, register::SOURCE)
+    }
+
     /// Moves `bytes` bytes between the device's buffer and `address`, as the device sees memory. Returns
     /// when the transfer has ended, which says nothing of whether it was blocked.
     pub fn transfer(

@@ -19,13 +19,14 @@ pub mod vtd;
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 8] = [
+pub static SUITES: [Suite; 9] = [
     bare::SUITE,
     vtd::SUITE,
     amdvi::SUITE,
     engine::SUITE,
     engine::GROUP,
     engine::APART,
+    engine::SHARED,
     none::SUITE,
     crash::SUITE,
 ];

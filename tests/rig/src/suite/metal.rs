@@ -36,7 +36,7 @@ const PORT_ALONE: &str = "pcie-root-port,id=below,chassis=1,slot=1";
 
 /// No QEMU makes reserved ranges (RMRR, IVMD), several units, or scopes in its tables: those are cases on the simulator
 /// alone.
-const VARIANTS: [Variant; 13] = [
+const VARIANTS: [Variant; 14] = [
     Variant { name: "none", cases: "bare none", iommu: Iommu::None, devices: &[EDU] },
     Variant { name: "vtd-39", cases: "vtd engine", iommu: SMALL, devices: &[EDU] },
     Variant { name: "vtd-48", cases: "vtd engine", iommu: VTD, devices: &[EDU] },
@@ -95,7 +95,7 @@ const VARIANTS: [Variant; 13] = [
     },
     Variant {
         name: "vtd-ports",
-        cases: "apart",
+        cases: "apart shared",
         iommu: VTD,
         devices: &[
             "pcie-root-port,id=port0,chassis=1,slot=1,addr=0x3.0,multifunction=on",
@@ -115,6 +115,7 @@ const VARIANTS: [Variant; 13] = [
             "edu,bus=port1,dma_mask=0xffffffffffffffff",
         ],
     },
+    Variant { name: "amdvi-two", cases: "shared", iommu: Iommu::AmdVi, devices: &[EDU, EDU] },
     Variant { name: "amdvi", cases: "amdvi engine", iommu: Iommu::AmdVi, devices: &[EDU] },
     Variant {
         name: "amdvi-port",

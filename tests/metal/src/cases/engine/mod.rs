@@ -12,6 +12,7 @@
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
 //! | [`group`] | two devices that a unit can keep apart, or cannot |
+//! | [`sharing`] | two devices and what they share |
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
 pub mod blocking;
@@ -22,6 +23,7 @@ pub mod hardware;
 pub mod moving;
 pub mod pools;
 pub mod rig;
+pub mod sharing;
 pub mod starting;
 pub mod streaming;
 pub mod telling;
@@ -46,6 +48,10 @@ use self::moving::{
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
 use self::pools::a_device_follows_descriptors_of_a_pool;
+use self::sharing::{
+    r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
+    r4_registers_that_are_offered_are_reached_until_their_driver_goes,
+};
 use self::starting::{
     r1_the_unit_translates_and_denies_by_default, r1_translation_that_was_left_on_is_taken_over,
 };
@@ -64,6 +70,15 @@ pub const GROUP: Suite =
 /// The suite for a machine with two devices, each behind a port with ACS.
 pub const APART: Suite =
     Suite { name: "apart", cases: cases![devices_behind_ports_with_acs_are_kept_apart] };
+
+/// The suite for a machine with two devices that are kept apart.
+pub const SHARED: Suite = Suite {
+    name: "shared",
+    cases: cases![
+        r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
+        r4_registers_that_are_offered_are_reached_until_their_driver_goes,
+    ],
+};
 
 /// The suite.
 pub const SUITE: Suite = Suite {
