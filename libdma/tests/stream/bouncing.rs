@@ -2,7 +2,7 @@
 
 use libdma::{
     Access, Bidirectional, Buffer, Device, Error, FromDevice, MapRequest, ScatterList, Stream,
-    ToDevice,
+    StreamBuffer, ToDevice,
 };
 use simulated::Machine;
 
