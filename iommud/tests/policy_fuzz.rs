@@ -18,13 +18,14 @@ const SEEDS: [&str; 3] = [
     r#"(default: identity, rules: [
         (device: "8086:1533", default: identity),
         (device: "0000:00:1f.2", invalidation: deferred, quotas: (buffer_bytes: "64 MiB")),
+        (device: "0000:00:1b.0", reserve: "16 MiB"),
     ], ignore_units: { 0xfed90000: "hangs", 0xfed9_1000: "hangs, too" })"#,
     r#"Policy(quotas: Quotas(buffers: 7, buffer_bytes: "8192", mapped_bytes: "1 TiB"),
         invalidation: strict, default: deny)"#,
 ];
 
 /// What the texts are made of: the policy's own words, and what RON has beside them.
-const PIECES: [&str; 52] = [
+const PIECES: [&str; 53] = [
     "(",
     ")",
     "[",
@@ -53,6 +54,7 @@ const PIECES: [&str; 52] = [
     "deferred",
     "quotas",
     "buffers",
+    "reserve",
     "buffer_bytes",
     "mapped_bytes",
     "rules",

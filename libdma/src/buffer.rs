@@ -32,11 +32,6 @@ pub struct Buffer {
 // writes meanwhile is what volatile access is for, but two threads of this process would race.
 unsafe impl Send for Buffer {}
 impl Buffer {
-    /// Takes over a buffer's handle and maps its memory.
-    pub(crate) fn from_handle(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
-        UnmappedBuffer::from_handle(handle, session)?.map()
-    }
-
     /// A buffer and its memory, which is mapped already.
     ///
     /// # Safety

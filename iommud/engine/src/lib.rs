@@ -51,6 +51,7 @@ pub mod platform;
 pub mod policy;
 pub mod records;
 pub mod registers;
+pub mod reserve;
 pub mod retired;
 pub mod segments;
 pub mod table;

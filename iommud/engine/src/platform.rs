@@ -78,12 +78,36 @@ pub trait BufferRuns {
     /// A run of `bytes` (a multiple of 4096, not zero) of zeroes (rule R8), or `None` when memory is short.
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId>;
 
-    /// The same as one segment, which starts at a multiple of its length rounded up to a power of two.
+    /// The same as one segment, which starts at a multiple of its length rounded up to a power of two, and has no byte
+    /// above `limit`.
     ///
     /// # Errors
     ///
     /// [`ContiguityError`] tells what will never be from what is not to be had now.
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError>;
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError>;
+
+    /// A run to be given out in [parts](Self::part_run), in physical pieces as large as they are to be had (two that happen to be
+    /// adjacent are one segment): of `bytes` (a
+    /// multiple of 4096, not zero), or less. `None` when memory is short, or runs cannot be parted here.
+    fn alloc_divisible_run(&mut self, _bytes: u64) -> Option<RunId> {
+        None
+    }
+
+    /// Some of the memory of such a run as a run of its own: `bytes` of zeroes (rule R8) from `offset` on. Freeing it leaves
+    /// the memory with the whole. `None` when the whole is not that long, or `offset` is no multiple of the
+    /// [step](Self::part_step).
+    fn part_run(&mut self, _whole: RunId, _offset: u64, _bytes: u64) -> Option<RunId> {
+        None
+    }
+
+    /// In what steps runs are parted: no step's memory is in two parts. A multiple of 4096.
+    fn part_step(&self) -> u64 {
+        PAGE_SIZE
+    }
 
     /// Has CPUs cache a run's memory in this way, before anybody but the platform sees it, and says how they cache it
     /// now: as before where the platform cannot do it. A run is write-back when it is given out, and again once it was
@@ -105,6 +129,9 @@ pub enum ContiguityError {
     /// The platform never gives as much in one piece.
     #[error("so much memory is never to be had in one physical piece")]
     TooLong,
+    /// What there is lies above the limit, as far as that was tried.
+    #[error("no memory of this length in one physical piece was found below the limit")]
+    AboveLimit,
     /// There is none now. Another time there may be.
     #[error("no memory of this length in one physical piece is free")]
     OutOfMemory,

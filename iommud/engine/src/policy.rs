@@ -21,6 +21,8 @@ pub struct Policy {
     pub invalidation: Invalidation,
     /// What the driver of one device may hold.
     pub quotas: Quotas,
+    /// How much memory is set aside for buffers in one physical piece, in bytes, for all devices together.
+    pub reserve: u64,
     /// Exceptions for devices, in the order of the file.
     pub rules: Vec<Rule>,
     /// Units that are left alone.
@@ -126,6 +128,8 @@ pub struct Rule {
     pub buffer_bytes: Option<u64>,
     /// How many bytes of I/O addresses.
     pub mapped_bytes: Option<u64>,
+    /// How much memory is set aside for each alone, in bytes.
+    pub reserve: Option<u64>,
 }
 
 impl Rule {
@@ -138,6 +142,7 @@ impl Rule {
             buffers: None,
             buffer_bytes: None,
             mapped_bytes: None,
+            reserve: None,
         }
     }
 
@@ -152,6 +157,7 @@ impl Rule {
         set(&mut policy.quotas.buffers, self.buffers);
         set(&mut policy.quotas.buffer_bytes, self.buffer_bytes);
         set(&mut policy.quotas.mapped_bytes, self.mapped_bytes);
+        set(&mut policy.reserve, self.reserve);
     }
 }
 
@@ -208,6 +214,8 @@ pub struct DevicePolicy {
     pub invalidation: Invalidation,
     /// What its driver may hold.
     pub quotas: Quotas,
+    /// How much memory is set aside for it alone, in bytes, beside what is for all.
+    pub reserve: u64,
 }
 
 impl Policy {
@@ -226,6 +234,7 @@ impl Policy {
             unclaimed: self.default,
             invalidation: self.invalidation,
             quotas: self.quotas,
+            reserve: 0,
         }
     }
 

@@ -4,8 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress};
+use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress, PhysAddr};
 use iommu_engine::completion::Completion;
+use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{ContiguityError, Platform, RunId};
 use iommu_engine::policy::Quotas;
@@ -127,30 +128,51 @@ impl<P: Platform> Service<P> {
     ) -> Result<Outcome<HandleId>, Error> {
         let spec = BufferSpec::of_allocate(request)?;
         self.check_quota(session, &spec)?;
-        let (bytes, access) = (spec.bytes, spec.access);
-        let Self { engine, platform, .. } = self;
-        // Without an IOMMU, what is mapped must be one piece. What is not mapped yet may be mapped piece by piece.
-        let one_piece = contiguous || !engine.has_iommu();
-        let run = match one_piece.then(|| platform.alloc_contiguous_run(bytes)) {
-            Some(Ok(run)) => run,
-            Some(Err(ContiguityError::TooLong)) if !contiguous && access.is_none() => {
-                platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?
-            }
-            Some(Err(error)) => return Err(refusal(error)),
-            None => platform.alloc_run(bytes).ok_or(Error::OutOfMemory)?,
-        };
-        let spec = BufferSpec { cache: platform.set_cache_type(run, spec.cache), ..spec };
+        let run = self.alloc_run(session, &spec, contiguous)?;
+        let cache = self.platform.set_cache_type(run, spec.cache);
+        let spec = BufferSpec { cache, ..spec };
         let (id, completion) = match self.install(session, spec, run) {
             Ok(installed) => installed,
             Err(refused) => {
                 if refused.is_out_of_reach {
-                    self.platform.free_run(run);
+                    self.engine.free_run(&mut self.platform, run);
                 }
                 return Err(refused.error);
             }
         };
         let handle = self.handles.insert(Handle::new(Object::Buffer(id), rights));
         Ok(self.answer_handle(handle, completion))
+    }
+
+    /// Memory for a buffer, in one physical piece if it must be.
+    fn alloc_run(
+        &mut self,
+        session: SessionId,
+        spec: &BufferSpec,
+        contiguous: bool,
+    ) -> Result<RunId, Error> {
+        let Self { engine, platform, sessions, .. } = self;
+        let in_pieces = |platform: &mut P| platform.alloc_run(spec.bytes).ok_or(Error::OutOfMemory);
+        if engine.has_iommu() && !contiguous {
+            return in_pieces(platform);
+        }
+        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        let domain = engine.domain(holder.domain).ok_or(Error::SessionEnded)?;
+        // Without an IOMMU, physical addresses are what the device puts on its bus.
+        let last = (1 << domain.abilities().address_bits.clamp(12, 63)) - 1;
+        let limit = if engine.has_iommu() { u64::MAX } else { spec.limit.get() };
+        let piece = PieceSpec {
+            device: holder.device,
+            bytes: spec.bytes,
+            limit: PhysAddr::new(limit),
+            reserve_first: contiguous || limit < last,
+        };
+        match engine.alloc_contiguous_run(platform, &piece) {
+            Ok(run) => Ok(run),
+            // What is not mapped yet may be mapped piece by piece.
+            Err(_) if !contiguous && spec.access.is_none() => in_pieces(platform),
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     /// Whether a session may hold another buffer, and have it mapped.
@@ -333,6 +355,7 @@ pub(crate) fn quotas_of(engine: &Engine, device: PciAddress) -> Quotas {
 fn refusal(error: ContiguityError) -> Error {
     match error {
         ContiguityError::TooLong => Error::NotContiguous,
+        ContiguityError::AboveLimit => Error::NoAddressSpace,
         ContiguityError::OutOfMemory => Error::OutOfMemory,
     }
 }

@@ -84,6 +84,7 @@ fn lines_of(policy: &Policy) -> Vec<(&'static str, String)> {
         ("policy by default", policy.default.to_string()),
         ("policy on invalidation", policy.invalidation.to_string()),
         ("policy on quotas", quotas),
+        ("policy on reserve", format!("{} bytes", policy.reserve)),
         ("policy rules", policy.rules.len().to_string()),
         ("policy ignores units", policy.ignored_units.len().to_string()),
         ("policy without an IOMMU", policy.without_iommu.to_string()),

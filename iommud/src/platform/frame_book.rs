@@ -65,9 +65,18 @@ impl<M: Copy> FrameBook<M> {
     /// a power of two: the first one's address, its chunk's memory and its number in the chunk. `None` when no
     /// chunk has them, and for no frames.
     pub fn take_run(&mut self, frames: usize) -> Option<(PhysAddr, M, usize)> {
+        self.take_run_below(frames, PhysAddr::new(u64::MAX))
+    }
+
+    /// The same where no byte of them is above a limit.
+    pub fn take_run_below(
+        &mut self,
+        frames: usize,
+        limit: PhysAddr,
+    ) -> Option<(PhysAddr, M, usize)> {
         let align = (frames as u64).checked_next_power_of_two()?.checked_mul(PAGE_SIZE)?;
         self.chunks.iter_mut().find_map(|chunk| {
-            let index = chunk.take_run(frames, align)?;
+            let index = chunk.take_run(frames, align, limit)?;
             let first = chunk.start.checked_add(index as u64 * PAGE_SIZE)?;
             Some((first, chunk.memory, index))
         })
@@ -130,14 +139,16 @@ impl<M> Chunk<M> {
         Some(self.search_from * 64 + bit as usize)
     }
 
-    fn take_run(&mut self, frames: usize, align: u64) -> Option<usize> {
+    fn take_run(&mut self, frames: usize, align: u64, limit: PhysAddr) -> Option<usize> {
         if self.free < frames {
             return None;
         }
+        let below = limit.get().checked_sub(self.start.get())?.saturating_add(1) / PAGE_SIZE;
+        let below = usize::try_from(below).unwrap_or(usize::MAX).min(self.frames);
         let skipped = self.start.get().checked_next_multiple_of(align)? - self.start.get();
         let first = usize::try_from(skipped / PAGE_SIZE).ok()?;
         let step = usize::try_from(align / PAGE_SIZE).ok()?;
-        let mut places = (first..self.frames.checked_sub(frames)? + 1).step_by(step);
+        let mut places = (first..below.checked_sub(frames)? + 1).step_by(step);
         let index =
             places.find(|&at| frames > 0 && (at..at + frames).all(|it| self.is_free(it)))?;
         for taken in index..index + frames {
@@ -237,6 +248,20 @@ mod tests {
             book.give_back(PhysAddr::new(0x10_8000 + frame * 0x1000));
         }
         assert_eq!(book.take_run(8), Some((PhysAddr::new(0x10_8000), 'a', 5)));
+    }
+
+    #[test]
+    fn a_run_below_a_limit_has_no_byte_above_it() {
+        let mut book = book(&[(0x10_0000, 16), (0x1_0000_0000, 16)]);
+        let below = |book: &mut FrameBook<char>, frames, limit| {
+            book.take_run_below(frames, PhysAddr::new(limit)).map(|it| it.0.get())
+        };
+        assert_eq!(below(&mut book, 4, 0x10_3ffe), None);
+        assert_eq!(below(&mut book, 4, 0x10_3fff), Some(0x10_0000));
+        assert_eq!(below(&mut book, 4, 0xf_ffff), None);
+        assert_eq!(below(&mut book, 8, 0xffff_ffff), Some(0x10_8000));
+        assert_eq!(below(&mut book, 8, 0xffff_ffff), None);
+        assert_eq!(below(&mut book, 8, u64::MAX), Some(0x1_0000_0000));
     }
 
     #[test]

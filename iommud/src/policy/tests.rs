@@ -32,6 +32,7 @@ fn the_example_s_exceptions_are_right_too() {
         .collect();
     let policy = parse(text.as_bytes()).unwrap();
     let nic = Devices::Id { vendor: 0x8086, device: 0x1533 };
+    let sound = Devices::At("0000:00:1b.0".parse().unwrap());
     let disk = Devices::At("0000:00:1f.2".parse().unwrap());
     assert_eq!(
         policy.rules,
@@ -42,6 +43,7 @@ fn the_example_s_exceptions_are_right_too() {
                 buffer_bytes: Some(64 << 20),
                 ..Rule::new(disk)
             },
+            Rule { reserve: Some(16 << 20), ..Rule::new(sound) },
         ]
     );
     assert_eq!(policy.ignored(PhysAddr::new(0xfed9_0000)), policy.ignored_units.first());
@@ -65,6 +67,7 @@ fn every_word_is_understood() {
         default: identity,
         invalidation: deferred,
         quotas: (buffers: 7, buffer_bytes: "8192", mapped_bytes: "1 TiB"),
+        reserve: "64 MiB",
         ignore_units: { 0xfed9_0000: "why", 4_096: "not" },
         without_iommu: unprotected,
     )"#;
@@ -74,6 +77,7 @@ fn every_word_is_understood() {
         default: Unclaimed::Identity,
         invalidation: Invalidation::Deferred,
         quotas: Quotas { buffers: 7, buffer_bytes: 8192, mapped_bytes: 1 << 40 },
+        reserve: 64 << 20,
         rules: vec![],
         ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],
         without_iommu: WithoutIommu::Unprotected,
@@ -84,14 +88,22 @@ fn every_word_is_understood() {
     assert_eq!(policy.quotas, Quotas { buffers: 1, ..Quotas::default() });
     let device = policy.for_device("00:02.0".parse().unwrap(), 0x8086, 0x10d3);
     assert_eq!(device.quotas, Quotas { buffers: 2, ..Quotas::default() });
+    let text = br#"(reserve: "8 MiB", rules: [
+        (device: "8086:10d3", reserve: "4 KiB"),
+        (device: "0000:00:03.0", reserve: "0"),
+    ])"#;
+    let policy = parse(text).unwrap();
+    let own = |address: &str, id| policy.for_device(address.parse().unwrap(), 0x8086, id).reserve;
+    assert_eq!((policy.reserve, own("00:02.0", 0x10d3), own("00:02.0", 1)), (8 << 20, 4096, 0));
+    assert_eq!(own("00:03.0", 0x10d3), 0, "an exception from the exception");
 }
 
 #[test]
 fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     assert_eq!(
         wrong("(\n    defualt: deny,\n)"),
-        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `rules`, \
-         `ignore_units` or `without_iommu`"
+        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `reserve`, \
+         `rules`, `ignore_units` or `without_iommu`"
     );
     assert_eq!(
         wrong("(\n    default: allow,\n)"),
@@ -99,7 +111,8 @@ fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     );
     assert_eq!(
         wrong("(rules: [\n (device: \"8086:10d3\", Default: deny)])"),
-        "2:24: there is no `Default` here, only `device`, `default`, `invalidation` or `quotas`"
+        "2:24: there is no `Default` here, only `device`, `default`, `invalidation`, `quotas` or \
+         `reserve`"
     );
     assert_eq!(wrong("(\n default: deny,\n default: deny,\n)"), "3:2: `default` is said twice");
 }
@@ -115,7 +128,8 @@ fn r5_bad_values_are_told_with_their_place_and_what_is_allowed() {
         ("(rules: [\n  (default: deny)])", "2:17: `device` is missing before this"),
         (
             "(rules: [\n  (device: \"8086:1234\")])",
-            "2:23: the rule for 8086:1234 says nothing: it has `default`, `invalidation` or `quotas`",
+            "2:23: the rule for 8086:1234 says nothing: it has `default`, `invalidation`, `quotas` or \
+             `reserve`",
         ),
         (
             "(quotas: (buffers: 0))",
@@ -128,6 +142,15 @@ fn r5_bad_values_are_told_with_their_place_and_what_is_allowed() {
             "(quotas: (buffer_bytes: \"1 kB\"))",
             "1:26: the string \"1 kB\" will not do here; it has to be a size in quotes, as \
              \"512 MiB\", in KiB, MiB, GiB or TiB: at least 4 KiB, and less than 16777216 TiB",
+        ),
+        (
+            "(reserve: \"5000\")",
+            "1:12: the string \"5000\" will not do here; it has to be a size in quotes, as \"64 MiB\", in \
+             KiB, MiB, GiB or TiB: whole pages of 4 KiB, or \"0\" for none",
+        ),
+        (
+            "(rules: [(device: \"8086:1234\", reserve: 4096)])",
+            "1:41: a text in quotes is expected here",
         ),
         (
             "(quotas: (buffers: 99999999999))",

@@ -51,6 +51,32 @@ impl Visitor<'_> for SizeVisitor {
     }
 }
 
+/// A number of bytes to be set aside, or none: `"64 MiB"`, `"0"`.
+pub(super) struct Reserved(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_str(ReservedVisitor)
+    }
+}
+
+struct ReservedVisitor;
+
+impl Visitor<'_> for ReservedVisitor {
+    type Value = Reserved;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a size in quotes, as \"64 MiB\", in KiB, MiB, GiB or TiB: whole pages of 4 KiB, or \"0\" for none",
+        )
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Reserved, E> {
+        let size = parse_size(text).filter(|size| size.is_multiple_of(PAGE_SIZE));
+        size.map(Reserved).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
 fn parse_size(text: &str) -> Option<u64> {
     UNITS.iter().find_map(|(unit, shift)| {
         let number = text.strip_suffix(unit)?.trim_end();

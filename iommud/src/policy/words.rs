@@ -5,7 +5,7 @@ use iommu_engine::policy::{
 };
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::value::{Count, DevicesWord, Size, ignored_units};
+use super::value::{Count, DevicesWord, Reserved, Size, ignored_units};
 
 /// The file.
 #[derive(Default, serde::Deserialize)]
@@ -16,6 +16,8 @@ pub(super) struct PolicyWords {
     #[serde(with = "InvalidationWord")]
     invalidation: Invalidation,
     quotas: QuotaWords,
+    #[serde(deserialize_with = "said")]
+    reserve: Option<Reserved>,
     rules: Vec<RuleWords>,
     #[serde(deserialize_with = "ignored_units")]
     ignore_units: Vec<IgnoredUnit>,
@@ -66,13 +68,15 @@ struct RawRule {
     invalidation: Option<Invalidation>,
     #[serde(default)]
     quotas: QuotaWords,
+    #[serde(default, deserialize_with = "said")]
+    reserve: Option<Reserved>,
 }
 
 struct RuleWords(Rule);
 
 impl<'de> Deserialize<'de> for RuleWords {
     fn deserialize<D: Deserializer<'de>>(words: D) -> Result<Self, D::Error> {
-        let RawRule { device: DevicesWord(devices), default, invalidation, quotas } =
+        let RawRule { device: DevicesWord(devices), default, invalidation, quotas, reserve } =
             RawRule::deserialize(words)?;
         let rule = Rule {
             devices,
@@ -81,6 +85,7 @@ impl<'de> Deserialize<'de> for RuleWords {
             buffers: quotas.buffers.map(|count| count.0),
             buffer_bytes: quotas.buffer_bytes.map(|size| size.0),
             mapped_bytes: quotas.mapped_bytes.map(|size| size.0),
+            reserve: reserve.map(|size| size.0),
         };
         if rule == Rule::new(devices) {
             return Err(says_nothing(devices));
@@ -91,7 +96,7 @@ impl<'de> Deserialize<'de> for RuleWords {
 
 fn says_nothing<E: Error>(devices: Devices) -> E {
     E::custom(format_args!(
-        "the rule for {devices} says nothing: it has `default`, `invalidation` or `quotas`"
+        "the rule for {devices} says nothing: it has `default`, `invalidation`, `quotas` or `reserve`"
     ))
 }
 
@@ -110,12 +115,20 @@ fn invalidation<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Invalidatio
 
 impl From<PolicyWords> for Policy {
     fn from(words: PolicyWords) -> Self {
-        let PolicyWords { default, invalidation, quotas, rules, ignore_units, without_iommu } =
-            words;
+        let PolicyWords {
+            default,
+            invalidation,
+            quotas,
+            reserve,
+            rules,
+            ignore_units,
+            without_iommu,
+        } = words;
         Self {
             default,
             invalidation,
             quotas: quotas.over(Quotas::default()),
+            reserve: reserve.map_or(0, |size| size.0),
             rules: rules.into_iter().map(|rule| rule.0).collect(),
             ignored_units: ignore_units,
             without_iommu,

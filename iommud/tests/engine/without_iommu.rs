@@ -1,6 +1,6 @@
 //! A machine whose firmware describes no IOMMU.
 
-use dma_types::Iova;
+use dma_types::{Iova, PhysAddr};
 use iommu_engine::engine::{Confinement, Engine, MapSpec};
 use iommu_engine::error::{EngineError, StartError};
 use iommu_engine::ledger::Ledger;
@@ -53,7 +53,7 @@ fn memory_is_mapped_where_it_is_or_not_at_all() {
     assert_eq!(rig.engine.confinement(edu()), Confinement::NoIommu);
     let before = rig.platform.usage();
     let domain = rig.attach(edu());
-    let run = rig.platform.alloc_contiguous_run(0x5000).unwrap();
+    let run = rig.platform.alloc_contiguous_run(0x5000, PhysAddr::new(u64::MAX)).unwrap();
     let start = rig.platform.segments(run)[0].start;
     let mut map = |spec: MapSpec| {
         rig.engine.map(&mut rig.platform, domain, &spec).map(|(iova, completion)| {

@@ -17,6 +17,7 @@ mod hostile;
 mod quotas;
 mod register;
 mod reports;
+mod reserve;
 mod rig;
 mod sessions;
 mod sharing;

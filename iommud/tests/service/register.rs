@@ -5,10 +5,10 @@ use iommu_engine::policy::{Policy, Quotas, WithoutIommu};
 use iommu_service::{Awaited, HandleId, Outcome, Service};
 use iommu_sim::MachineConfig;
 use iommud::platform::sim::SimPlatform;
-use libdma::Error;
 use libdma::protocol::call::{BufferInfo, Opcode};
 use libdma::protocol::derive::{Allocate, Kind, MAX_REGISTER_BYTES, Register};
 use libdma::protocol::{Rights, derive};
+use libdma::{Error, PhysAddr};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::hostile::{call, device, greet};
@@ -219,7 +219,8 @@ fn r4_without_an_iommu_registered_memory_is_mapped_where_it_is_and_kept_while_it
     let handle = waiting(&mut service, device, BYTES);
     let scattered = memory(&mut service, BYTES);
     assert_eq!(service.supply(handle, scattered), Err((Error::NotContiguous, true)));
-    let whole = service.platform_mut().alloc_contiguous_run(BYTES).unwrap();
+    let whole =
+        service.platform_mut().alloc_contiguous_run(BYTES, PhysAddr::new(u64::MAX)).unwrap();
     assert_eq!(service.supply(handle, whole), Ok(Outcome::Done(())));
     let start = service.platform().segments(whole)[0].start;
     assert_eq!(info(&mut service, handle).unwrap().iova.get(), start.get());

@@ -259,7 +259,7 @@ impl BufferRuns for FakeMachine {
         None
     }
 
-    fn alloc_contiguous_run(&mut self, _: u64) -> Result<RunId, ContiguityError> {
+    fn alloc_contiguous_run(&mut self, _: u64, _: PhysAddr) -> Result<RunId, ContiguityError> {
         Err(ContiguityError::OutOfMemory)
     }
 

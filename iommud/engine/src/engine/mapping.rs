@@ -275,7 +275,7 @@ impl Engine {
             }
         }
         if let Some(run) = run {
-            platform.free_run(run);
+            self.free_run(platform, run);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `identity` | devices that the policy leaves unconfined |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
 //! | `peer` | registers of one device in the address space of another |
+//! | [`runs`] | memory for clients' buffers, and what is set aside for it |
 //! | `rescan` | functions that appear while the engine runs |
 //!
 //! # What is promised
@@ -27,6 +28,7 @@ mod identity;
 mod mapping;
 mod peer;
 mod rescan;
+pub mod runs;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -48,6 +50,7 @@ use crate::pci;
 use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
 use crate::records::UnitRecord;
+use crate::reserve::Reserve;
 use crate::retired::Quarantine;
 use crate::unit::{Changed, Unit, UnitState};
 
@@ -114,6 +117,8 @@ pub struct Engine {
     /// What units have yet to confirm before they reach nothing of what was kept from them.
     keeping: Completion,
     ledger: Ledger,
+    /// What is set aside for runs in one piece.
+    reserves: Vec<Reserve>,
     /// These are reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
     ranges: Vec<(Iova, u64)>,
@@ -147,6 +152,7 @@ impl Engine {
             arenas_followed: None,
             keeping: Completion::none(),
             ledger,
+            reserves: Vec::new(),
             pieces: Vec::new(),
             ranges: Vec::new(),
             changes: Vec::new(),
@@ -155,6 +161,7 @@ impl Engine {
             let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
             engine.ledger.insert(platform, &UnitRecord { base, segment, root })?;
         }
+        engine.set_memory_aside(platform);
         for id in (0..engine.groups.len()).map(GroupId) {
             engine.make_home(platform, id);
         }

@@ -1,5 +1,7 @@
 //! What is odd about the machine.
 
+use alloc::string::{String, ToString};
+
 use dma_types::PciAddress;
 use thiserror::Error;
 
@@ -34,6 +36,19 @@ pub enum Remark {
         /// One that the policy does not leave unconfined.
         with: PciAddress,
     },
+    /// Less memory could be set aside than the policy says.
+    #[error(
+        "of the {wanted} bytes that the policy sets aside for {}, {bytes} could be had",
+        whom(.owner)
+    )]
+    ReserveShort {
+        /// The device that it is for; `None`: all.
+        owner: Option<PciAddress>,
+        /// How much it should have been.
+        wanted: u64,
+        /// How much it is.
+        bytes: u64,
+    },
     /// A function that has appeared could not be attached where its group is.
     #[error("{address} has appeared and reaches nothing: {error}")]
     NewcomerNotAttached {
@@ -42,4 +57,9 @@ pub enum Remark {
         /// Why.
         error: EngineError,
     },
+}
+
+/// For whom memory is set aside.
+fn whom(owner: &Option<PciAddress>) -> String {
+    owner.map_or_else(|| "all devices".into(), |device| device.to_string())
 }

@@ -1,5 +1,6 @@
 //! The `config` node: what the daemon was told, what it found, and what was odd about it.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -27,6 +28,14 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
     rows.push(row("open handles", service.handles.len().to_string()));
     rows.push(row("pending requests", service.pending.len().to_string()));
     rows.push(row("awaiting invalidation", service.engine.retired().to_string()));
+    for reserve in service.engine.reserves() {
+        let owner = reserve.owner().map(|device| format!(" of {device}"));
+        let (used, bytes, largest) = (reserve.used(), reserve.bytes(), reserve.largest());
+        rows.push(row(
+            &format!("contiguous reserve{}", owner.unwrap_or_default()),
+            format!("{used} of {bytes} bytes used, {largest} free in one piece"),
+        ));
+    }
     rows.push(row("blocked accesses", faults.total().to_string()));
     rows.push(row("fault interrupts", service.fault_interrupts.to_string()));
     rows.push(row("times faults were lost", faults.lost().to_string()));

@@ -1,6 +1,7 @@
 //! A memfd of huge pages, mapped, and where it is in physical memory.
 
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -58,6 +59,16 @@ impl HugePages {
     /// Where this process sees it.
     fn address(&self) -> CpuAddr {
         self.start.into()
+    }
+
+    /// Fills it with zeroes: somebody may have had it before (rule R8).
+    pub fn clear(&self) {
+        let words = self.start.cast::<AtomicU64>();
+        for index in 0..self.bytes / size_of::<u64>() {
+            // SAFETY: the mapping is as long and lives as long as this, is aligned to pages, and here it is only ever
+            // reached through atomics.
+            unsafe { words.add(index).as_ref() }.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Where this process sees it, for access through atomics alone.

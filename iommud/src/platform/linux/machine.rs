@@ -113,8 +113,24 @@ impl BufferRuns for Linux {
         self.runs.alloc_run(bytes)
     }
 
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
-        self.runs.alloc_contiguous_run(bytes)
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError> {
+        self.runs.alloc_contiguous_run(bytes, limit)
+    }
+
+    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.runs.alloc_divisible_run(bytes)
+    }
+
+    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
+        self.runs.part_run(whole, offset, bytes)
+    }
+
+    fn part_step(&self) -> u64 {
+        self.runs.part_step()
     }
 
     fn free_run(&mut self, run: RunId) {

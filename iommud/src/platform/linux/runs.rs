@@ -33,25 +33,34 @@ struct Run {
     segments: Vec<Segment>,
 }
 
+/// How many huge pages are tried for one that is below a limit.
+const MOST_TRIES: usize = 32;
+
 #[derive(Debug)]
 enum Memory {
-    Own(HugePages),
+    Own(Rc<HugePages>),
+    /// Another run's, which is never freed.
+    Part(Rc<HugePages>),
     /// A client's, and where its huge pages are.
     Clients(SealedMemory, Vec<PhysAddr>),
 }
 
 impl Memory {
+    const fn is_part(&self) -> bool {
+        matches!(self, Self::Part(_))
+    }
+
     /// Where its huge pages are.
     fn physical(&self) -> &[PhysAddr] {
         match self {
-            Self::Own(pages) => pages.physical(),
+            Self::Own(pages) | Self::Part(pages) => pages.physical(),
             Self::Clients(_, physical) => physical,
         }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Own(pages) => pages.fd(),
+            Self::Own(pages) | Self::Part(pages) => pages.fd(),
             Self::Clients(memory, _) => memory.fd(),
         }
     }
@@ -65,7 +74,8 @@ impl Runs {
 
     /// Where the huge pages of all runs are.
     pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
-        self.runs.values().flat_map(|run| run.memory.physical().iter().copied())
+        let runs = self.runs.values().filter(|run| !run.memory.is_part());
+        runs.flat_map(|run| run.memory.physical().iter().copied())
     }
 
     /// How often that has changed.
@@ -100,10 +110,29 @@ impl Runs {
             rest -= part;
         }
         self.last += 1;
-        self.changes += 1;
+        self.changes += u64::from(!memory.is_part());
         let id = RunId(self.last);
         self.runs.insert(id, Run { memory, segments });
         id
+    }
+
+    /// A huge page that ends below this limit. Those above are kept until there is one, for the kernel would give the same
+    /// again.
+    fn page_below(&self, limit: PhysAddr) -> Result<HugePages, ContiguityError> {
+        let mut above = Vec::new();
+        for _ in 0..MOST_TRIES {
+            let Ok(page) = HugePages::new("iommud-run", HUGE_PAGE, &self.map) else { break };
+            let last = |start: &PhysAddr| start.get() + (HUGE_PAGE - 1);
+            if page.physical().iter().all(|start| last(start) <= limit.get()) {
+                return Ok(page);
+            }
+            above.push(page);
+        }
+        Err(if above.is_empty() {
+            ContiguityError::OutOfMemory
+        } else {
+            ContiguityError::AboveLimit
+        })
     }
 
     /// The descriptor of a run's memory: what a client is given.
@@ -118,19 +147,43 @@ impl BufferRuns for Runs {
             return None;
         }
         let pages = HugePages::new("iommud-run", bytes, &self.map).ok()?;
-        Some(self.add(Memory::Own(pages), bytes))
+        Some(self.add(Memory::Own(Rc::new(pages)), bytes))
     }
 
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError> {
         if bytes > HUGE_PAGE {
             return Err(ContiguityError::TooLong);
         }
         // A huge page is one piece.
-        self.alloc_run(bytes).ok_or(ContiguityError::OutOfMemory)
+        let pages = self.page_below(limit)?;
+        Ok(self.add(Memory::Own(Rc::new(pages)), bytes))
+    }
+
+    /// One huge page: a client is given a whole memfd.
+    fn alloc_divisible_run(&mut self, _bytes: u64) -> Option<RunId> {
+        self.alloc_run(HUGE_PAGE)
+    }
+
+    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
+        let Memory::Own(pages) = &self.runs.get(&whole)?.memory else { return None };
+        if offset != 0 || bytes > HUGE_PAGE {
+            return None;
+        }
+        pages.clear();
+        let part = Memory::Part(pages.clone());
+        Some(self.add(part, bytes))
+    }
+
+    fn part_step(&self) -> u64 {
+        HUGE_PAGE
     }
 
     fn free_run(&mut self, run: RunId) {
-        if self.runs.remove(&run).is_some() {
+        if self.runs.remove(&run).is_some_and(|run| !run.memory.is_part()) {
             self.changes += 1;
         }
     }

@@ -10,11 +10,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::Segment;
+use iommu_engine::platform::{ContiguityError, Segment};
 
 use super::memory::{Chunk, Memory};
 use crate::platform::frame_book::FrameBook;
 use crate::platform::pieces::{LARGEST_PIECE, next_chunk, next_piece};
+
+/// How many chunks are tried for one that is below a limit.
+const MOST_TRIES: usize = 32;
 
 /// One page of a pool. Both hardware and other processes may see it.
 pub type Page = [AtomicU64; 512];
@@ -64,13 +67,72 @@ impl PagePool {
                 self.take_free(count)?
             }
         };
-        // Somebody may have had them before (rule R8).
+        self.clear(pages, count);
+        Some(pages)
+    }
+
+    /// The same where no byte of them is above a limit. The kernel is not told of it: it is asked for one chunk after the
+    /// other, up to a number, and what is too high is kept until there is one, for it would give the same again.
+    ///
+    /// # Errors
+    ///
+    /// [`ContiguityError::AboveLimit`] if there is memory and all that was given is too high.
+    pub fn take_below(&mut self, count: usize, limit: PhysAddr) -> Result<Pages, ContiguityError> {
+        let free = self.book.take_run_below(count, limit);
+        let taken = match free {
+            Some(taken) => taken,
+            None => {
+                let (start, chunk, bytes) = self.chunk_below(count, limit)?;
+                self.add(start, chunk, bytes);
+                let taken = self.book.take_run_below(count, limit);
+                taken.ok_or(ContiguityError::OutOfMemory)?
+            }
+        };
+        let (physical, first, index) = taken;
+        // SAFETY: the book gives no number outside the chunk, which is one mapping.
+        let pages = Pages { physical, start: unsafe { first.add(index) } };
+        self.clear(pages, count);
+        Ok(pages)
+    }
+
+    /// A chunk of this many pages that ends below the limit.
+    fn chunk_below(
+        &self,
+        count: usize,
+        limit: PhysAddr,
+    ) -> Result<(PhysAddr, Chunk, u64), ContiguityError> {
+        let bytes = (count as u64).checked_mul(PAGE_SIZE).and_then(u64::checked_next_power_of_two);
+        let bytes =
+            bytes.filter(|bytes| *bytes <= LARGEST_PIECE).ok_or(ContiguityError::TooLong)?;
+        let mut above = Vec::new();
+        for _ in 0..MOST_TRIES {
+            let Ok(Some((chunk, start))) = self.memory.contiguous(bytes as usize) else { break };
+            let last = start.checked_add(bytes - 1);
+            if last.is_some_and(|last| last <= limit) {
+                return Ok((start, chunk, bytes));
+            }
+            above.push(chunk);
+        }
+        Err(if above.is_empty() {
+            ContiguityError::OutOfMemory
+        } else {
+            ContiguityError::AboveLimit
+        })
+    }
+
+    /// Fills pages with zeroes: somebody may have had them before (rule R8).
+    fn clear(&self, pages: Pages, count: usize) {
         for index in 0..count {
             for word in self.page((pages.start, index)) {
                 word.store(0, Ordering::Relaxed);
             }
         }
-        Some(pages)
+    }
+
+    fn add(&mut self, start: PhysAddr, chunk: Chunk, bytes: u64) {
+        self.book.add(start, (bytes / PAGE_SIZE) as usize, chunk.start().cast());
+        self.chunks.insert(start, (chunk, bytes));
+        self.changes += 1;
     }
 
     /// Takes pages back, all that were taken at once or some of them. Whatever is no page of the pool, or
@@ -107,9 +169,7 @@ impl PagePool {
         while limit >= needed {
             let bytes = next_piece(LARGEST_PIECE, limit)?;
             if let Some((chunk, start)) = self.memory.contiguous(bytes as usize).ok()? {
-                self.book.add(start, (bytes / PAGE_SIZE) as usize, chunk.start().cast());
-                self.chunks.insert(start, (chunk, bytes));
-                self.changes += 1;
+                self.add(start, chunk, bytes);
                 return Some(());
             }
             limit = bytes / 2;

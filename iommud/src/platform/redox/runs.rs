@@ -12,17 +12,20 @@
 //!
 //! [`MapRequest::check`]: crate::transport::scheme::request::MapRequest::check
 
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use dma_types::{CpuAddr, PAGE_SIZE};
+use dma_types::{CpuAddr, PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
+use iommu_engine::segments::cut;
 
 use libredox::Fd;
 
 use super::foreign::{self, ForeignError};
 use super::memory::{Chunk, Memory};
-use super::page_pool::PagePool;
+use super::page_pool::{PagePool, Pages};
 use super::plain::Unfit;
 use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
 
@@ -37,10 +40,19 @@ pub struct RunArena {
 }
 
 struct Run {
-    start: CpuAddr,
-    /// What it is made of and keeps mapped, one after the other; empty for pages of the pool.
-    pieces: Vec<Chunk>,
+    start: NonNull<u8>,
+    memory: RunMemory,
     segments: Vec<Segment>,
+}
+
+/// What a run is made of.
+enum RunMemory {
+    /// Pages of the pool.
+    Pool,
+    /// Pieces of its own, which it keeps mapped, one after the other.
+    Own(Vec<Chunk>),
+    /// Some of another run's, which is never freed.
+    Part,
 }
 
 impl RunArena {
@@ -53,12 +65,12 @@ impl RunArena {
     /// Where a run is in this process: what a client's `mmap` of it is answered with. The kernel asks for
     /// no length there, so whoever answers must have checked that offset and length lie in the run.
     pub fn address(&self, run: RunId) -> Option<CpuAddr> {
-        self.runs.get(&run).map(|run| run.start)
+        self.runs.get(&run).map(|run| run.start.into())
     }
 
     /// Where all its memory is, given out or not.
     pub fn places(&self) -> impl Iterator<Item = Segment> {
-        let of_their_own = self.runs.values().filter(|run| !run.pieces.is_empty());
+        let of_their_own = self.runs.values().filter(|run| matches!(run.memory, RunMemory::Own(_)));
         let pieces = of_their_own.flat_map(|run| run.segments.iter().copied());
         self.pool.chunks().chain(pieces)
     }
@@ -74,15 +86,13 @@ impl RunArena {
         if bytes > LARGEST_PIECE {
             return None;
         }
-        let pages = self.pool.take(usize::try_from(bytes / PAGE_SIZE).ok()?)?;
-        let segments = vec![Segment { start: pages.physical, bytes }];
-        Some(Run { start: pages.start.cast::<u8>().into(), pieces: Vec::new(), segments })
+        self.pool.take(usize::try_from(bytes / PAGE_SIZE).ok()?).map(|pages| shared(pages, bytes))
     }
 
     /// A run of its own pieces: reserves the addresses, then fills them from the start.
     fn build(&mut self, bytes: u64) -> Option<Run> {
         let mut rest = self.memory.reserve(usize::try_from(bytes).ok()?).ok()?;
-        let start = rest.start().into();
+        let start = rest.start();
         let (mut pieces, mut segments) = (Vec::new(), Vec::new());
         let mut limit = LARGEST_PIECE;
         while rest.bytes() != 0 {
@@ -96,7 +106,7 @@ impl RunArena {
             }
         }
         self.changes += 1;
-        Some(Run { start, pieces, segments })
+        Some(Run { start, memory: RunMemory::Own(pieces), segments })
     }
 
     /// A run of memory that a client supplies: `bytes` at `address` in what it sent.
@@ -114,13 +124,15 @@ impl RunArena {
         let length = usize::try_from(bytes).map_err(|_| ForeignError::from(Unfit::TooShort))?;
         let (chunk, segments) = foreign::take_over(&self.memory, sent, address, length)?;
         self.changes += 1;
-        let start = chunk.start().into();
-        Ok(self.add(Run { start, pieces: vec![chunk], segments }))
+        let start = chunk.start();
+        Ok(self.add(Run { start, memory: RunMemory::Own(vec![chunk]), segments }))
     }
 
     /// Moves such a run back to where it came from. What cannot be moved back is given up.
     pub fn give_back(&mut self, run: RunId, sent: &Fd, address: u64) {
-        let Some(Run { pieces, .. }) = self.runs.remove(&run) else { return };
+        let Some(Run { memory: RunMemory::Own(pieces), .. }) = self.runs.remove(&run) else {
+            return;
+        };
         self.changes += 1;
         for piece in pieces {
             // An address that it was taken from.
@@ -136,6 +148,12 @@ impl RunArena {
     }
 }
 
+/// A run of pages of the pool.
+fn shared(pages: Pages, bytes: u64) -> Run {
+    let segments = vec![Segment { start: pages.physical, bytes }];
+    Run { start: pages.start.cast(), memory: RunMemory::Pool, segments }
+}
+
 impl BufferRuns for RunArena {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
         if bytes == 0 || bytes % PAGE_SIZE != 0 {
@@ -146,19 +164,52 @@ impl BufferRuns for RunArena {
         Some(self.add(run))
     }
 
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError> {
         if bytes > LARGEST_PIECE {
             return Err(ContiguityError::TooLong);
         }
-        self.share(bytes).map(|run| self.add(run)).ok_or(ContiguityError::OutOfMemory)
+        let count = (bytes / PAGE_SIZE) as usize;
+        let pages = if limit.get() == u64::MAX {
+            self.pool.take(count).ok_or(ContiguityError::OutOfMemory)?
+        } else {
+            self.pool.take_below(count, limit)?
+        };
+        Ok(self.add(shared(pages, bytes)))
+    }
+
+    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
+        let run = self.build(bytes)?;
+        Some(self.add(run))
+    }
+
+    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
+        let whole = self.runs.get(&whole)?;
+        let mut segments = Vec::new();
+        cut(&whole.segments, offset, bytes, &mut segments)?;
+        // SAFETY: `cut` found the part in the run, which is one mapping.
+        let start = unsafe { whole.start.add(usize::try_from(offset).ok()?) };
+        for index in 0..bytes as usize / size_of::<u64>() {
+            // SAFETY: as above. The run keeps its memory mapped as long as it is in the book; the part is aligned to pages, and
+            // here it is only ever reached through atomics.
+            unsafe { start.cast::<AtomicU64>().add(index).as_ref() }.store(0, Ordering::Relaxed);
+        }
+        Some(self.add(Run { start, memory: RunMemory::Part, segments }))
     }
 
     fn free_run(&mut self, run: RunId) {
         let Some(run) = self.runs.remove(&run) else { return };
-        if !run.pieces.is_empty() {
-            self.changes += 1;
-        } else if let Some(pages) = run.segments.first() {
-            self.pool.give_back(pages.start, (pages.bytes / PAGE_SIZE) as usize);
+        match run.memory {
+            RunMemory::Own(_) => self.changes += 1,
+            RunMemory::Part => {}
+            RunMemory::Pool => {
+                if let Some(pages) = run.segments.first() {
+                    self.pool.give_back(pages.start, (pages.bytes / PAGE_SIZE) as usize);
+                }
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use iommu_engine::platform::{
     BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
     RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
 };
+use iommu_engine::segments::cut;
 use iommu_sim::{Machine, MachineConfig};
 
 use super::clock::Clock;
@@ -34,7 +35,7 @@ const RUN_BYTES: u64 = 256 << 20;
 pub struct Usage {
     /// Table frames given out, the header not counted.
     pub live_frames: usize,
-    /// Buffer runs given out.
+    /// Buffer runs given out. A divisible one is counted by its parts.
     pub live_runs: usize,
     /// Their length together in bytes.
     pub live_run_bytes: u64,
@@ -50,6 +51,18 @@ struct Run {
     memory: Arc<SharedMemory>,
     segments: Vec<Segment>,
     bytes: u64,
+    kind: Kind,
+}
+
+/// What a run's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Its own.
+    Plain,
+    /// Its own, to be given out in parts.
+    Whole,
+    /// A part of another's.
+    Part,
 }
 
 /// A window of registers.
@@ -144,8 +157,8 @@ impl SimPlatform {
     pub fn usage(&self) -> Usage {
         Usage {
             live_frames: self.memory.frames().count(),
-            live_runs: self.runs.len(),
-            live_run_bytes: self.runs.values().map(|run| run.bytes).sum(),
+            live_runs: self.runs.values().filter(|run| run.kind != Kind::Whole).count(),
+            live_run_bytes: self.run_bytes(Kind::Plain) + self.run_bytes(Kind::Part),
             freed_accesses: self.memory.freed_accesses(),
             bad_frees: self.bad_frees,
         }
@@ -187,6 +200,15 @@ impl SimPlatform {
     /// From now on there is memory for no more than this many table frames at a time.
     pub fn limit_frames(&mut self, frames: usize) {
         self.memory.frames().limit(frames);
+    }
+
+    /// From now on there is this many times 4 MiB below 4 GiB.
+    pub fn limit_low_pieces(&mut self, pieces: u64) {
+        self.pages.limit_low(pieces);
+    }
+
+    fn run_bytes(&self, kind: Kind) -> u64 {
+        self.runs.values().filter(|run| run.kind == kind).map(|run| run.bytes).sum()
     }
 
     /// From now on there is memory for no more than this many bytes of runs at a time.
@@ -270,44 +292,73 @@ impl TableFrames for SimPlatform {
 }
 
 impl SimPlatform {
-    fn alloc(&mut self, bytes: u64, take: fn(&mut PageBook, u64) -> Vec<Segment>) -> Option<RunId> {
-        let room = self.run_bytes_limit.saturating_sub(self.usage().live_run_bytes);
+    fn alloc(
+        &mut self,
+        bytes: u64,
+        kind: Kind,
+        take: impl FnOnce(&mut PageBook) -> Option<Vec<Segment>>,
+    ) -> Result<RunId, ContiguityError> {
+        let used = self.run_bytes(Kind::Plain) + self.run_bytes(Kind::Whole);
+        let room = self.run_bytes_limit.saturating_sub(used);
         if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) || bytes > room {
-            return None;
+            return Err(ContiguityError::OutOfMemory);
         }
-        let memory = SharedMemory::new("iommud-run", bytes).ok()?;
-        let segments = take(&mut self.pages, bytes);
-        Some(self.add(memory, segments, bytes))
+        let memory = SharedMemory::new("iommud-run", bytes);
+        let memory = memory.map_err(|_| ContiguityError::OutOfMemory)?;
+        let segments = take(&mut self.pages).ok_or(ContiguityError::AboveLimit)?;
+        Ok(self.add(memory, segments, bytes, kind))
     }
 
     /// Makes a run of memory that a client or a driver supplies, in pages of its own.
     pub fn supplied_run(&mut self, memory: SharedMemory) -> RunId {
         let bytes = (memory.words().len() * size_of::<u64>()) as u64;
         let segments = self.pages.take(bytes);
-        self.add(memory, segments, bytes)
+        self.add(memory, segments, bytes, Kind::Plain)
     }
 
-    fn add(&mut self, memory: SharedMemory, segments: Vec<Segment>, bytes: u64) -> RunId {
+    fn add(
+        &mut self,
+        memory: SharedMemory,
+        segments: Vec<Segment>,
+        bytes: u64,
+        kind: Kind,
+    ) -> RunId {
         let memory = Arc::new(memory);
         self.memory.insert(&segments, &memory);
         let id = RunId(self.next_run);
         self.next_run += 1;
-        self.runs.insert(id, Run { memory, segments, bytes });
-        self.arena_changes += 1;
+        self.runs.insert(id, Run { memory, segments, bytes, kind });
+        self.arena_changes += u64::from(kind != Kind::Part);
         id
     }
 }
 
 impl BufferRuns for SimPlatform {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.alloc(bytes, PageBook::take)
+        self.alloc(bytes, Kind::Plain, |pages| Some(pages.take(bytes))).ok()
     }
 
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError> {
         if bytes > LONGEST_PIECE {
             return Err(ContiguityError::TooLong);
         }
-        self.alloc(bytes, PageBook::take_piece).ok_or(ContiguityError::OutOfMemory)
+        self.alloc(bytes, Kind::Plain, |pages| pages.take_piece(bytes, limit))
+    }
+
+    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.alloc(bytes, Kind::Whole, |pages| Some(pages.take_divisible(bytes))).ok()
+    }
+
+    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
+        let whole = self.runs.get(&whole).filter(|run| run.kind == Kind::Whole)?;
+        let mut segments = Vec::new();
+        cut(&whole.segments, offset, bytes, &mut segments)?;
+        let memory = SharedMemory::new("iommud-run", bytes).ok()?;
+        Some(self.add(memory, segments, bytes, Kind::Part))
     }
 
     fn free_run(&mut self, run: RunId) {
@@ -315,9 +366,11 @@ impl BufferRuns for SimPlatform {
             self.bad_frees += 1;
             return;
         };
-        self.arena_changes += 1;
         self.memory.remove(&run.segments);
-        self.pages.put_back(&run.segments);
+        if run.kind != Kind::Part {
+            self.arena_changes += 1;
+            self.pages.put_back(&run.segments);
+        }
         if run.memory.is_own() {
             // A client that has kept the descriptor sees this.
             fill(run.memory.words(), POISON);
@@ -423,8 +476,10 @@ impl Platform for SimPlatform {
 
     fn arenas(&self) -> Vec<Segment> {
         let tables = Segment { start: PhysAddr::new(ARENA), bytes: ARENA_BYTES };
-        let runs = self.runs.values().flat_map(|run| run.segments.iter().copied());
-        core::iter::once(tables).chain(runs).collect()
+        // Parts are in their wholes.
+        let runs = self.runs.values().filter(|run| run.kind != Kind::Part);
+        let places = runs.flat_map(|run| run.segments.iter().copied());
+        core::iter::once(tables).chain(places).collect()
     }
 
     fn arena_changes(&self) -> u64 {

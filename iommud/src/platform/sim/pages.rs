@@ -3,11 +3,23 @@
 use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::Segment;
 
+use crate::platform::pieces::append;
+
 /// The length of a large page.
 pub const LARGE_PAGE: u64 = 2 << 20;
 
 /// The longest piece that is given in one: as on Redox.
 pub const LONGEST_PIECE: u64 = 4 << 20;
+
+/// Where the pieces below 4 GiB are, and how many. Half of what is there is in none.
+const LOW: u64 = 0x4000_0000;
+const LOW_PIECES: u64 = 32;
+
+/// Where most of divisible runs is.
+const DIVISIBLE: u64 = 0x1c_0000_0000;
+
+/// From what limit on all memory is below.
+const HIGHEST: u64 = 0x1f_ffff_ffff;
 
 /// Physical memory of one page size, handed out in an order that scatters.
 #[derive(Debug)]
@@ -19,14 +31,19 @@ struct Zone {
     pattern: [u64; 4],
     free: Vec<u64>,
     fresh: u64,
+    /// How many pages there are at all.
+    most: u64,
 }
 
 impl Zone {
-    fn take(&mut self) -> u64 {
-        self.free.pop().unwrap_or_else(|| {
+    fn take(&mut self) -> Option<u64> {
+        self.free.pop().or_else(|| {
+            if self.fresh >= self.most {
+                return None;
+            }
             let (group, member) = (self.fresh / 4, self.fresh % 4);
             self.fresh += 1;
-            self.start + (8 * group + self.pattern[member as usize]) * self.page
+            Some(self.start + (8 * group + self.pattern[member as usize]) * self.page)
         })
     }
 }
@@ -38,15 +55,28 @@ pub struct PageBook {
     large: Zone,
     /// For runs in one piece, each in a page of its own.
     whole: Zone,
+    /// The same below 4 GiB, where there is little.
+    low: Zone,
+    /// Where the next divisible run is.
+    divisible: u64,
 }
 
 impl Default for PageBook {
     fn default() -> Self {
-        let zone = |start, page, pattern| Zone { start, page, pattern, free: Vec::new(), fresh: 0 };
+        let zone = |start, page, pattern| Zone {
+            start,
+            page,
+            pattern,
+            free: Vec::new(),
+            fresh: 0,
+            most: u64::MAX,
+        };
         Self {
             small: zone(0x2_0000_0000, PAGE_SIZE, [5, 6, 2, 0]),
             large: zone(0x10_0000_0000, LARGE_PAGE, [5, 7, 3, 1]),
             whole: zone(0x18_0000_0000, LONGEST_PIECE, [5, 7, 3, 1]),
+            low: Zone { most: LOW_PIECES, ..zone(LOW, LONGEST_PIECE, [5, 7, 3, 1]) },
+            divisible: DIVISIBLE,
         }
     }
 }
@@ -58,7 +88,7 @@ impl PageBook {
         let zone = if bytes.is_multiple_of(LARGE_PAGE) { &mut self.large } else { &mut self.small };
         let mut segments: Vec<Segment> = Vec::new();
         for _ in 0..bytes / zone.page {
-            let start = PhysAddr::new(zone.take());
+            let Some(start) = zone.take().map(PhysAddr::new) else { break };
             match segments.last_mut() {
                 Some(last) if last.start.checked_add(last.bytes) == Some(start) => {
                     last.bytes += zone.page;
@@ -69,16 +99,53 @@ impl PageBook {
         segments
     }
 
-    /// A piece for a run of this many bytes, at most [`LONGEST_PIECE`].
-    pub fn take_piece(&mut self, bytes: u64) -> Vec<Segment> {
-        vec![Segment { start: PhysAddr::new(self.whole.take()), bytes }]
+    /// A piece for a run of this many bytes, at most [`LONGEST_PIECE`], no byte of which is above `limit`. `None` when
+    /// there is none left.
+    pub fn take_piece(&mut self, bytes: u64, limit: PhysAddr) -> Option<Vec<Segment>> {
+        let zone = if limit.get() >= HIGHEST { &mut self.whole } else { &mut self.low };
+        let start = zone.take()?;
+        if start + (bytes - 1) > limit.get() {
+            zone.free.push(start);
+            return None;
+        }
+        Some(vec![Segment { start: PhysAddr::new(start), bytes }])
+    }
+
+    /// How many pieces there are below 4 GiB from now on.
+    pub fn limit_low(&mut self, pieces: u64) {
+        self.low.most = pieces;
+    }
+
+    /// Pieces for a run of this many bytes that is to be parted: as on Redox at most [`LONGEST_PIECE`] each, the first below
+    /// 4 GiB, the third right behind the second.
+    pub fn take_divisible(&mut self, bytes: u64) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        let mut rest = bytes;
+        let low = self.low.take();
+        for piece in 0.. {
+            if rest == 0 {
+                break;
+            }
+            let bytes = rest.min(LONGEST_PIECE);
+            let start = match (piece, low) {
+                (0, Some(low)) => low,
+                _ => {
+                    let gap = if piece == 2 { 0 } else { LONGEST_PIECE };
+                    self.divisible += gap + LONGEST_PIECE;
+                    self.divisible - LONGEST_PIECE
+                }
+            };
+            append(&mut segments, PhysAddr::new(start), bytes);
+            rest -= bytes;
+        }
+        segments
     }
 
     /// Takes a run's pages back.
     pub fn put_back(&mut self, segments: &[Segment]) {
         for segment in segments {
             let start = segment.start.get();
-            let zones = [&mut self.whole, &mut self.large, &mut self.small];
+            let zones = [&mut self.whole, &mut self.large, &mut self.small, &mut self.low];
             let Some(zone) = zones.into_iter().find(|zone| zone.start <= start) else { continue };
             let pages = (0..segment.bytes.div_ceil(zone.page)).map(|page| start + page * zone.page);
             zone.free.extend(pages);
@@ -127,10 +194,12 @@ mod tests {
     #[test]
     fn a_run_in_one_piece_is_aligned_to_its_length_and_comes_back_whole() {
         let mut book = PageBook::default();
-        let first = book.take_piece(5 * 4096);
+        let piece =
+            |book: &mut PageBook, bytes| book.take_piece(bytes, PhysAddr::new(u64::MAX)).unwrap();
+        let first = piece(&mut book, 5 * 4096);
         assert_eq!(shape(&first), [(0x18_0140_0000, 5 * 4096)]);
         book.put_back(&first);
-        assert_eq!(shape(&book.take_piece(LONGEST_PIECE)), [(0x18_0140_0000, LONGEST_PIECE)]);
-        assert_ne!(book.take_piece(4096), first);
+        assert_eq!(shape(&piece(&mut book, LONGEST_PIECE)), [(0x18_0140_0000, LONGEST_PIECE)]);
+        assert_ne!(piece(&mut book, 4096), first);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`cache`] | how the CPU caches a page |
 //! | [`layout`] | the fixed places |
 //! | [`physical`] | memory by physical address |
 //! | [`pages`] | which pages of a range are taken |
 //! | [`paging`] | the window in which scattered pages look contiguous |
 
+pub mod cache;
 pub mod layout;
 pub mod pages;
 pub mod paging;

@@ -4,19 +4,24 @@
 
 use alloc::alloc::{alloc_zeroed, handle_alloc_error};
 use core::alloc::Layout;
+use core::arch::x86_64::{_mm_clflush, _mm_mfence};
 use core::ptr::NonNull;
 
-use dma_types::{PAGE_SIZE, PhysAddr};
+use dma_types::{CacheType, CpuAddr, PAGE_SIZE, PhysAddr};
 use x86_64::registers::control::Cr3;
-use x86_64::structures::paging::mapper::MapToError;
+use x86_64::structures::paging::mapper::{MapToError, MappedFrame, TranslateResult};
 use x86_64::structures::paging::{
     FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
     Translate,
 };
 use x86_64::{PhysAddr as Physical, VirtAddr};
 
+use super::cache;
 use super::layout::{WINDOW_BYTES, WINDOW_START};
 use super::pages::{From, Pages};
+
+/// The smallest line that a processor flushes.
+const CACHE_LINE: usize = 64;
 
 /// The window. There is one: it changes the page table in use.
 #[derive(Debug)]
@@ -52,7 +57,29 @@ impl Window {
     ///
     /// There is no other, and the page table in use maps the heap to itself.
     pub unsafe fn new() -> Self {
+        // SAFETY: pages have neither PWT nor PCD, or both, and on this machine nobody else is.
+        unsafe { cache::set_up() };
         Self { pages: Pages::new((WINDOW_BYTES / PAGE_SIZE) as usize) }
+    }
+
+    /// Has the CPU cache a view's pages in this way. The same memory is mapped to itself as well, write-back: nobody
+    /// reaches for it there while a view is otherwise.
+    pub fn set_cache_type(&mut self, view: &View, cache: CacheType) {
+        let memory = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
+        for page in (view.first..view.first + view.count).map(page_at) {
+            let line = page.start_address().as_ptr::<u8>();
+            for offset in (0..PAGE_SIZE as usize).step_by(CACHE_LINE) {
+                // SAFETY: the page is mapped, and what is in the cache goes to memory and stays as it is.
+                unsafe { _mm_clflush(line.add(offset)) };
+            }
+            // SAFETY: what the page maps stays the same.
+            match unsafe { self.table().update_flags(page, memory | cache::flags(cache)) } {
+                Ok(change) => change.flush(),
+                Err(error) => panic!("the window's page table is broken: {error:?}"),
+            }
+        }
+        // SAFETY: it only orders what comes before.
+        unsafe { _mm_mfence() };
     }
 
     /// Maps these pages one behind the other, or gives `None` when the window is full.
@@ -95,6 +122,17 @@ impl Window {
     fn table(&mut self) -> OffsetPageTable<'_> {
         // SAFETY: there is one window, borrowed here, and nobody else changes the table.
         unsafe { table() }
+    }
+}
+
+/// How the CPU caches what is at an address, by the entry of its 4 KiB page; `None` where there is none.
+pub fn cache_type_at(address: CpuAddr) -> Option<CacheType> {
+    // SAFETY: there is one thread, and it changes nothing while this looks.
+    match unsafe { table() }.translate(VirtAddr::new(address.get())) {
+        TranslateResult::Mapped { frame: MappedFrame::Size4KiB(_), flags, .. } => {
+            cache::chosen(flags)
+        }
+        _ => None,
     }
 }
 

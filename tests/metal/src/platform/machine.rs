@@ -5,7 +5,7 @@ use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use dma_types::{PciAddress, PhysAddr};
+use dma_types::{CacheType, PciAddress, PhysAddr};
 use iommu_engine::platform::{
     BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
     RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
@@ -149,8 +149,24 @@ impl BufferRuns for Metal {
         self.runs.alloc_run(bytes)
     }
 
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
-        self.runs.alloc_contiguous_run(bytes)
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError> {
+        self.runs.alloc_contiguous_run(bytes, limit)
+    }
+
+    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.runs.alloc_divisible_run(bytes)
+    }
+
+    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
+        self.runs.part_run(whole, offset, bytes)
+    }
+
+    fn set_cache_type(&mut self, run: RunId, cache: CacheType) -> CacheType {
+        self.runs.set_cache_type(run, cache)
     }
 
     fn free_run(&mut self, run: RunId) {

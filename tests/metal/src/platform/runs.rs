@@ -9,8 +9,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
-use dma_types::{PAGE_SIZE, PhysAddr};
+use dma_types::{CacheType, PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
+use iommu_engine::segments::cut;
 
 use crate::memory::layout::Range;
 use crate::memory::pages::{From, Pages};
@@ -38,6 +39,8 @@ struct Run {
 enum Memory {
     /// Of the range, in the window.
     Own(View),
+    /// Another run's, in the window once more.
+    Part(View),
     /// A driver's, which stays where it is.
     Drivers(NonNull<u8>),
 }
@@ -73,7 +76,7 @@ impl Runs {
     /// Where the CPU sees a buffer.
     pub fn pointer(&self, run: RunId) -> Option<NonNull<u8>> {
         self.runs.get(&run).map(|run| match &run.memory {
-            Memory::Own(view) => view.pointer(),
+            Memory::Own(view) | Memory::Part(view) => view.pointer(),
             Memory::Drivers(start) => *start,
         })
     }
@@ -125,13 +128,19 @@ impl Runs {
 
     /// Makes a buffer of memory that was taken. If it cannot be shown, the memory is given back.
     fn add(&mut self, segments: Vec<Segment>) -> Option<RunId> {
-        let Some(view) = self.window.map(&frames(&segments)) else {
+        let Some(view) = self.show(&segments) else {
             self.give_back(&segments);
             return None;
         };
+        Some(self.insert(segments, Memory::Own(view)))
+    }
+
+    /// Shows memory to the CPU, as zeroes.
+    fn show(&mut self, segments: &[Segment]) -> Option<View> {
+        let view = self.window.map(&frames(segments))?;
         // SAFETY: the view is `bytes` of mapped memory that nobody else sees yet.
         unsafe { view.pointer().write_bytes(0, view.bytes()) };
-        Some(self.insert(segments, Memory::Own(view)))
+        Some(view)
     }
 
     fn give_back(&mut self, segments: &[Segment]) {
@@ -152,7 +161,11 @@ impl BufferRuns for Runs {
         self.add(segments)
     }
 
-    fn alloc_contiguous_run(&mut self, bytes: u64) -> Result<RunId, ContiguityError> {
+    fn alloc_contiguous_run(
+        &mut self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<RunId, ContiguityError> {
         if bytes > self.place.bytes {
             return Err(ContiguityError::TooLong);
         }
@@ -160,16 +173,47 @@ impl BufferRuns for Runs {
         let piece = self.pages.take(count, count.next_power_of_two(), From::Bottom);
         let first = piece.ok_or(ContiguityError::OutOfMemory)?;
         let start = PhysAddr::new(self.place.start.get() + first as u64 * PAGE_SIZE);
-        self.add(vec![Segment { start, bytes }]).ok_or(ContiguityError::OutOfMemory)
+        let segment = Segment { start, bytes };
+        // It was the lowest.
+        if start.get() + (bytes - 1) > limit.get() {
+            self.give_back(&[segment]);
+            return Err(ContiguityError::AboveLimit);
+        }
+        self.add(vec![segment]).ok_or(ContiguityError::OutOfMemory)
+    }
+
+    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
+        self.alloc_run(bytes)
+    }
+
+    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
+        let mut segments = Vec::new();
+        cut(self.segments(whole), offset, bytes, &mut segments)?;
+        let view = self.show(&segments)?;
+        Some(self.insert(segments, Memory::Part(view)))
+    }
+
+    fn set_cache_type(&mut self, run: RunId, cache: CacheType) -> CacheType {
+        match self.runs.get(&run) {
+            Some(Run { memory: Memory::Own(view) | Memory::Part(view), .. }) => {
+                self.window.set_cache_type(view, cache);
+                cache
+            }
+            _ => CacheType::WriteBack,
+        }
     }
 
     fn free_run(&mut self, run: RunId) {
         let Some(Run { segments, memory }) = self.runs.remove(&run) else {
             panic!("{run:?} is freed, which does not exist");
         };
-        if let Memory::Own(view) = memory {
-            self.window.unmap(view);
-            self.give_back(&segments);
+        match memory {
+            Memory::Own(view) => {
+                self.window.unmap(view);
+                self.give_back(&segments);
+            }
+            Memory::Part(view) => self.window.unmap(view),
+            Memory::Drivers(_) => {}
         }
     }
 

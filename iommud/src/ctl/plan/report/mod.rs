@@ -46,6 +46,8 @@ pub struct Report {
     refused: Vec<String>,
     /// What is odd and is used all the same.
     odd: Vec<String>,
+    /// The memory that would be set aside, and for whom.
+    set_aside: Vec<String>,
     /// What the policy leaves unconfined.
     policy: Vec<String>,
     /// What a plan from this input cannot know.
@@ -68,6 +70,7 @@ impl Report {
             groups: Vec::new(),
             refused: Vec::new(),
             odd: Vec::new(),
+            set_aside: Vec::new(),
             policy: policy::warnings(&input.policy, None),
             unknown: Vec::new(),
             no_table: false,
@@ -97,6 +100,7 @@ impl Report {
         self.odd = odd.iter().map(ToString::to_string).collect();
         self.odd.extend(policy::absent_units(&input.policy, &bases));
         self.odd.extend(unknown::unmatched(plan, &input.policy));
+        self.set_aside = rows::set_aside(plan, &input.policy);
         self.unknown = unknown::unknown(plan, &probe, input.functions.as_ref());
     }
 

@@ -192,6 +192,19 @@ fn unclaimed(policy: &Policy, device: &PlannedDevice) -> Unclaimed {
     policy.for_device(function.address, function.vendor, function.device).unclaimed
 }
 
+/// What would be set aside, as far as there is as much, each with for whom.
+pub(super) fn set_aside(plan: &Plan, policy: &Policy) -> Vec<String> {
+    let all = (policy.reserve, "all devices".to_string());
+    let endpoints = plan.devices().values().filter(|device| device.is_endpoint());
+    let own = endpoints.map(|device| {
+        let function = device.function;
+        let policy = policy.for_device(function.address, function.vendor, function.device);
+        (policy.reserve, function.address.to_string())
+    });
+    let wanted = core::iter::once(all).chain(own).filter(|(bytes, _)| *bytes > 0);
+    wanted.map(|(bytes, whom)| format!("{bytes} bytes of memory for {whom}")).collect()
+}
+
 pub(super) fn groups(plan: &Plan) -> Vec<GroupRow> {
     let groups = plan.groups().iter().enumerate();
     groups.filter(|(_, group)| is_notable(group)).map(|(index, group)| row(index, group)).collect()

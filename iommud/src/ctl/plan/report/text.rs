@@ -28,6 +28,7 @@ pub(super) fn write(report: &Report) -> String {
     for (head, lines) in [
         ("REFUSED", &report.refused),
         ("ODD", &report.odd),
+        ("SET ASIDE", &report.set_aside),
         ("POLICY", &report.policy),
         ("NOT KNOWN", &report.unknown),
     ] {

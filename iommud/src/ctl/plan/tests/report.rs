@@ -12,8 +12,9 @@ mod machines;
 use machines::{CAPABILITY, DMAR, IVRS, UNIT, amd, edit, intel};
 
 const POLICY: &str = r#"(
+    reserve: "64 MiB",
     rules: [
-        (device: "8086:1533", default: identity, invalidation: deferred),
+        (device: "8086:1533", default: identity, invalidation: deferred, reserve: "16 MiB"),
         (device: "0000:01:00.1", default: deny),
         (device: "0000:00:00.0", default: identity),
         (device: "8086:1534", default: identity),

@@ -5,6 +5,7 @@
 //! | [`rig`] | a service on the machine, a driver, and its device |
 //! | [`hardware`] | the unit, by hand: what it is, and what can be expected of it |
 //! | [`canary`] | memory that no device has any business with |
+//! | [`caching`] | how the CPU caches a buffer, and a contiguous reserve |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
 //! | [`pools`] | a device follows descriptors of a pool |
@@ -16,6 +17,7 @@
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
 pub mod blocking;
+pub mod caching;
 pub mod canary;
 pub mod ending;
 pub mod group;
@@ -34,6 +36,7 @@ use self::blocking::{
     r6_a_read_only_mapping_is_enforced,
     r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
 };
+use self::caching::buffers_are_cached_as_they_were_asked_for;
 use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
     r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
@@ -89,6 +92,7 @@ pub const SUITE: Suite = Suite {
         pages_that_are_scattered_are_contiguous_for_the_device,
         a_large_page_is_walked,
         a_drivers_own_memory_is_registered,
+        buffers_are_cached_as_they_were_asked_for,
         interrupts_of_a_device_that_is_held_arrive,
         streaming_buffers_carry_data_both_ways,
         slices_are_bounced,

@@ -1,0 +1,127 @@
+//! Memory for clients' buffers: of the platform's, and of what was set aside for it.
+
+use alloc::vec::Vec;
+
+use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
+
+use super::Engine;
+use crate::machine::Remark;
+use crate::platform::{ContiguityError, Platform, RunId};
+use crate::reserve::Reserve;
+
+/// The smallest run that a reserve is made of, if it is not smaller itself: pieces below are to be had without.
+const SMALLEST_RUN: u64 = 64 << 10;
+
+/// Memory in one physical piece that a client wants.
+#[derive(Clone, Copy, Debug)]
+pub struct PieceSpec {
+    /// For this device.
+    pub device: PciAddress,
+    /// This much: a multiple of 4096, not zero.
+    pub bytes: u64,
+    /// The highest physical address that it may have.
+    pub limit: PhysAddr,
+    /// Whether what was set aside is asked first, and not last.
+    pub reserve_first: bool,
+}
+
+impl Engine {
+    /// A run that is one physical piece: of the device's own reserve, of the reserve for all, or of the platform's
+    /// memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of the [platform](crate::platform::BufferRuns::alloc_contiguous_run).
+    pub fn alloc_contiguous_run(
+        &mut self,
+        platform: &mut impl Platform,
+        spec: &PieceSpec,
+    ) -> Result<RunId, ContiguityError> {
+        if spec.reserve_first
+            && let Some(part) = self.part_of_reserve(platform, spec)
+        {
+            return Ok(part);
+        }
+        let run = platform.alloc_contiguous_run(spec.bytes, spec.limit);
+        if run.is_err()
+            && !spec.reserve_first
+            && let Some(part) = self.part_of_reserve(platform, spec)
+        {
+            return Ok(part);
+        }
+        run
+    }
+
+    fn part_of_reserve(&mut self, platform: &mut impl Platform, spec: &PieceSpec) -> Option<RunId> {
+        let bytes = spec.bytes.checked_next_multiple_of(platform.part_step())?;
+        let mut reserves: Vec<_> = self.reserves.iter_mut().collect();
+        reserves.retain(|reserve| reserve.owner().is_none_or(|owner| owner == spec.device));
+        // Its own, if it has one, comes before that of all.
+        reserves.sort_by_key(|reserve| reserve.owner().is_none());
+        reserves.into_iter().find_map(|reserve| {
+            let place = reserve.find(bytes, spec.limit)?;
+            let part = platform.part_run(place.whole, place.offset, spec.bytes)?;
+            reserve.take(place, part);
+            Some(part)
+        })
+    }
+
+    /// Takes a run back that no device reaches and no client sees: it is its reserve's again, or the platform's.
+    pub fn free_run(&mut self, platform: &mut impl Platform, run: RunId) {
+        platform.free_run(run);
+        let _ = self.reserves.iter_mut().any(|reserve| reserve.give_back(run));
+    }
+
+    /// What is set aside.
+    pub fn reserves(&self) -> &[Reserve] {
+        &self.reserves
+    }
+
+    /// Sets memory aside as the policy says: for all devices, and for those that are there now. It is never more than half
+    /// of the machine's memory. What is not to be had is done without.
+    pub(super) fn set_memory_aside(&mut self, platform: &mut impl Platform) {
+        let all = (None, self.policy.reserve);
+        let own = self.devices.values().filter(|device| !device.is_infrastructure());
+        let own =
+            own.map(|device| (Some(device.function.address), self.policy_for(device).reserve));
+        let wanted: Vec<_> = core::iter::once(all).chain(own).filter(|(_, it)| *it > 0).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let memory = platform.memory();
+        let total = memory.iter().fold(0u64, |sum, segment| sum.saturating_add(segment.bytes));
+        let mut left = if memory.is_empty() { u64::MAX } else { total / 2 };
+        for (owner, wanted) in wanted {
+            let reserve = take_reserve(platform, owner, wanted, left);
+            left -= reserve.bytes();
+            if reserve.bytes() < wanted {
+                let bytes = reserve.bytes();
+                self.remarks.push(Remark::ReserveShort { owner, wanted, bytes });
+            }
+            self.reserves.push(reserve);
+        }
+    }
+}
+
+/// A reserve of `wanted` bytes, or as much as there is up to `most`.
+fn take_reserve(
+    platform: &mut impl Platform,
+    owner: Option<PciAddress>,
+    wanted: u64,
+    most: u64,
+) -> Reserve {
+    let mut reserve = Reserve::new(owner, wanted);
+    let wanted = wanted.min(most) & !(PAGE_SIZE - 1);
+    let mut longest = wanted;
+    while reserve.bytes() < wanted && longest >= SMALLEST_RUN.min(wanted) {
+        let bytes = longest.min(wanted - reserve.bytes());
+        let Some(run) = platform.alloc_divisible_run(bytes) else {
+            longest = (bytes / 2) & !(PAGE_SIZE - 1);
+            continue;
+        };
+        if reserve.add(run, platform.segments(run)) == 0 {
+            break;
+        }
+    }
+    reserve
+}

@@ -1,0 +1,254 @@
+//! Memory that is set aside at the start, to be had in large physical pieces when it is needed: Linux's CMA.
+//!
+//! A reserve is for all devices or for one. It is made of runs of the platform's, which stay its own for good, and gives
+//! out parts of their physical pieces, each a run as any other. This is the book of what is free; the platform makes
+//! the parts ([`BufferRuns::part_run`](crate::platform::BufferRuns::part_run)).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use dma_types::{PciAddress, PhysAddr};
+
+use crate::platform::{RunId, Segment};
+
+/// The most that a part's start is a multiple of: with more, the neighbours of large parts would be lost.
+const MOST_ALIGNMENT: u64 = 4 << 20;
+
+/// Some of the memory of a run that is in one physical piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The run.
+    pub whole: RunId,
+    /// Where in it.
+    pub offset: u64,
+    /// Where in physical memory.
+    pub start: PhysAddr,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// Memory that is set aside.
+#[derive(Debug)]
+pub struct Reserve {
+    owner: Option<PciAddress>,
+    wanted: u64,
+    bytes: u64,
+    /// By run and offset, and nowhere two that could be one.
+    free: Vec<Place>,
+    /// What was given out, by the runs that were made of it.
+    taken: BTreeMap<RunId, Place>,
+}
+
+impl Reserve {
+    /// A reserve without memory that is to have as much as this, for one device or for all.
+    pub const fn new(owner: Option<PciAddress>, wanted: u64) -> Self {
+        Self { owner, wanted, bytes: 0, free: Vec::new(), taken: BTreeMap::new() }
+    }
+
+    /// The device that it is for; `None`: all.
+    pub const fn owner(&self) -> Option<PciAddress> {
+        self.owner
+    }
+
+    /// How much it should have, in bytes.
+    pub const fn wanted(&self) -> u64 {
+        self.wanted
+    }
+
+    /// How much it has, in bytes, given out or not.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How much is given out, in bytes.
+    pub fn used(&self) -> u64 {
+        self.taken.values().map(|place| place.bytes).sum()
+    }
+
+    /// The largest piece that is free, in bytes.
+    pub fn largest(&self) -> u64 {
+        self.free.iter().map(|place| place.bytes).max().unwrap_or_default()
+    }
+
+    /// Adds all of a run of these pieces: how much that is.
+    pub fn add(&mut self, whole: RunId, segments: &[Segment]) -> u64 {
+        let mut offset = 0;
+        for &Segment { start, bytes } in segments {
+            self.put_back(Place { whole, offset, start, bytes });
+            offset += bytes;
+        }
+        self.bytes += offset;
+        offset
+    }
+
+    /// A free place for this many bytes in one piece, none of which is above `limit`: at a multiple of its length
+    /// rounded up to a power of two, or of 4 MiB if that is less. Of all pieces with room it is in the smallest.
+    pub fn find(&self, bytes: u64, limit: PhysAddr) -> Option<Place> {
+        let align = bytes.checked_next_power_of_two()?.min(MOST_ALIGNMENT);
+        let skipped = |free: &Place| {
+            let start = free.start.get().checked_next_multiple_of(align)?;
+            let skipped = start - free.start.get();
+            let end = skipped.checked_add(bytes)?;
+            let last = start.checked_add(bytes.checked_sub(1)?)?;
+            (end <= free.bytes && last <= limit.get()).then_some(skipped)
+        };
+        let fitting = self.free.iter().filter_map(|free| Some((free, skipped(free)?)));
+        let (free, skipped) = fitting.min_by_key(|(free, _)| free.bytes)?;
+        let start = PhysAddr::new(free.start.get() + skipped);
+        Some(Place { offset: free.offset + skipped, start, bytes, ..*free })
+    }
+
+    /// Gives a place out that was [found](Self::find), as this run.
+    pub fn take(&mut self, place: Place, part: RunId) {
+        let end = place.offset + place.bytes;
+        let holds = |free: &Place| {
+            free.whole == place.whole
+                && free.offset <= place.offset
+                && end <= free.offset + free.bytes
+        };
+        let Some(at) = self.free.iter().position(holds) else { return };
+        let free = self.free.remove(at);
+        let before = place.offset - free.offset;
+        let after = free.offset + free.bytes - end;
+        if before > 0 {
+            self.put_back(Place { bytes: before, ..free });
+        }
+        if after > 0 {
+            let start = PhysAddr::new(place.start.get() + place.bytes);
+            self.put_back(Place { offset: end, start, bytes: after, ..free });
+        }
+        self.taken.insert(part, place);
+    }
+
+    /// Takes back what was given out as this run. `false` if nothing of this reserve was.
+    pub fn give_back(&mut self, part: RunId) -> bool {
+        let Some(place) = self.taken.remove(&part) else { return false };
+        self.put_back(place);
+        true
+    }
+
+    /// Adds a place to those that are free, as one with its neighbours where they continue each other.
+    fn put_back(&mut self, mut place: Place) {
+        let key = |place: &Place| (place.whole, place.offset);
+        let mut at = self.free.partition_point(|free| key(free) < key(&place));
+        if let Some(next) = self.free.get(at).filter(|next| place.continues_as(next)) {
+            place.bytes += next.bytes;
+            self.free.remove(at);
+        }
+        if let Some(before) = at.checked_sub(1).and_then(|before| self.free.get(before))
+            && before.continues_as(&place)
+        {
+            place = Place { bytes: before.bytes + place.bytes, ..*before };
+            at -= 1;
+            self.free.remove(at);
+        }
+        self.free.insert(at, place);
+    }
+}
+
+impl Place {
+    /// Whether another begins where this ends, in the run and in physical memory.
+    fn continues_as(&self, next: &Self) -> bool {
+        self.whole == next.whole
+            && self.offset + self.bytes == next.offset
+            && self.start.checked_add(self.bytes) == Some(next.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: u64 = 0x1000;
+    const ANYWHERE: PhysAddr = PhysAddr::new(u64::MAX);
+
+    fn reserve(pieces: &[(u64, u64)]) -> Reserve {
+        let mut reserve = Reserve::new(None, 0);
+        let segment = |&(start, bytes): &(u64, u64)| Segment { start: PhysAddr::new(start), bytes };
+        reserve.add(RunId(1), &pieces.iter().map(segment).collect::<Vec<_>>());
+        reserve
+    }
+
+    #[test]
+    fn a_part_is_aligned_and_in_the_smallest_piece_with_room() {
+        let mut reserve = reserve(&[(0x10_1000, 32 * PAGE), (0x80_0000, 8 * PAGE)]);
+        let small = reserve.find(3 * PAGE, ANYWHERE).unwrap();
+        assert_eq!((small.start.get(), small.offset), (0x80_0000, 32 * PAGE));
+        reserve.take(small, RunId(10));
+        // The rest of the small piece is not aligned for five pages.
+        let next = reserve.find(5 * PAGE, ANYWHERE).unwrap();
+        assert_eq!((next.start.get(), next.offset), (0x10_8000, 7 * PAGE));
+        assert_eq!(reserve.find(33 * PAGE, ANYWHERE), None);
+        assert_eq!(reserve.find(0, ANYWHERE), None);
+        assert_eq!(reserve.find(u64::MAX, ANYWHERE), None);
+    }
+
+    #[test]
+    fn no_byte_of_a_part_is_above_the_limit() {
+        let reserve = reserve(&[(0x1_0000_0000, 16 * PAGE), (0x1000_0000, 64 * PAGE)]);
+        let find = |limit| reserve.find(8 * PAGE, PhysAddr::new(limit)).map(|it| it.start.get());
+        assert_eq!(find(u64::MAX), Some(0x1_0000_0000));
+        assert_eq!(find(0xffff_ffff), Some(0x1000_0000));
+        assert_eq!(find(0x1000_7fff), Some(0x1000_0000));
+        assert_eq!(find(0x1000_7ffe), None);
+    }
+
+    #[test]
+    fn what_is_given_back_is_one_piece_again_also_where_pieces_happen_to_be_adjacent() {
+        let mut reserve = reserve(&[(0x40_0000, 0x40_0000), (0x80_0000, 0x40_0000)]);
+        assert_eq!(reserve.largest(), 0x80_0000);
+        let parts: Vec<_> = (0..8)
+            .map(|part| {
+                let place = reserve.find(0x10_0000, ANYWHERE).unwrap();
+                reserve.take(place, RunId(part));
+                place
+            })
+            .collect();
+        assert_eq!((reserve.used(), reserve.bytes(), reserve.largest()), (8 << 20, 8 << 20, 0));
+        assert!(parts.windows(2).all(|pair| pair[0].start != pair[1].start));
+        for part in [3, 0, 7, 1, 2, 6, 4, 5] {
+            assert!(reserve.give_back(RunId(part)));
+            assert!(!reserve.give_back(RunId(part)), "nothing comes back twice");
+        }
+        assert_eq!((reserve.used(), reserve.largest()), (0, 0x80_0000));
+    }
+
+    proptest! {
+        #[test]
+        fn r8_no_two_parts_ever_share_a_page(
+            steps in prop::collection::vec((any::<bool>(), 1u64..40, 0usize..20), 1..80),
+        ) {
+            let pieces = [(0x10_3000, 50 * PAGE), (0x40_0000, 64 * PAGE), (0x44_0000, 10 * PAGE)];
+            let mut reserve = reserve(&pieces);
+            let mut held: Vec<(RunId, Place)> = Vec::new();
+            for (number, (take, pages, which)) in steps.into_iter().enumerate() {
+                if take {
+                    if let Some(place) = reserve.find(pages * PAGE, ANYWHERE) {
+                        let part = RunId(100 + number as u64);
+                        reserve.take(place, part);
+                        held.push((part, place));
+                    }
+                } else if which < held.len() {
+                    prop_assert!(reserve.give_back(held.swap_remove(which).0));
+                }
+                let mut ends: Vec<_> = held
+                    .iter()
+                    .map(|(_, place)| (place.start.get(), place.start.get() + place.bytes))
+                    .collect();
+                ends.sort_unstable();
+                prop_assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+                let inside = |&(start, end): &(u64, u64)| {
+                    pieces.iter().any(|(first, bytes)| *first <= start && end <= first + bytes)
+                        || 0x40_0000 <= start && end <= 0x44_0000 + 10 * PAGE
+                };
+                prop_assert!(ends.iter().all(inside));
+            }
+            for (part, _) in held {
+                reserve.give_back(part);
+            }
+            prop_assert_eq!((reserve.used(), reserve.largest()), (0, 74 * PAGE));
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How the CPU caches a buffer: by the page table in use, whatever was answered.
+
+use core::sync::atomic::{Ordering, fence};
+
+use dma_types::{Access, CacheType};
+use libdma::Attributes;
+
+use super::blocking::expect;
+use super::rig::with_service;
+use crate::edu::Direction;
+use crate::harness::{Context, Outcome};
+use crate::memory::paging::cache_type_at;
+use crate::require;
+
+pub(super) fn buffers_are_cached_as_they_were_asked_for(context: &mut Context) -> Outcome {
+    let asked = [
+        (Attributes::empty(), CacheType::WriteBack),
+        (Attributes::WRITE_COMBINE, CacheType::WriteCombining),
+        (Attributes::UNCACHED, CacheType::Uncached),
+        (Attributes::UNCACHED | Attributes::FORCE_CONTIGUOUS, CacheType::Uncached),
+        // At the same addresses again.
+        (Attributes::FORCE_CONTIGUOUS, CacheType::WriteBack),
+    ];
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        for (attributes, wanted) in asked {
+            let access = Some(Access::ReadWrite);
+            let buffer = device.allocate_attrs(3 * 4096, access, attributes, "cached so")?;
+            let answered = buffer.cache_type();
+            require!(answered == wanted, "{attributes:?} is answered with {answered}");
+            for page in 0..3 {
+                let address = buffer.cpu_address().checked_add(page * 4096).unwrap_or_default();
+                let found = cache_type_at(address);
+                require!(found == Some(wanted), "page {page} of {attributes:?} is {found:?}");
+            }
+            let iova = buffer.iova().unwrap_or_default().get();
+            buffer.write(0, b"it is seen twice")?;
+            fence(Ordering::SeqCst);
+            rig.transfer(Direction::ToDevice, iova, 16)?;
+            buffer.write(0, &[0; 16])?;
+            fence(Ordering::SeqCst);
+            rig.transfer(Direction::FromDevice, iova, 16)?;
+            expect(&buffer, b"it is seen twice", "what came back")?;
+        }
+        rig.expect_no_fault()
+    })
+}
