@@ -4,6 +4,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`attributes`] | [`Attributes`]: what is wanted of memory beside its size |
+//! | [`declared`] | per-device memory |
 //! | [`device`] | [`Device`]: a device that this process drives |
 //! | [`check`] | the checker: what a driver does wrong, with the places in its code |
 //! | [`coherent`] | [`Coherent`]: typed memory that CPU and device see at once |
@@ -48,6 +49,7 @@ pub mod buffer;
 pub mod check;
 pub mod coherent;
 mod copy;
+pub mod declared;
 pub mod device;
 pub mod direction;
 #[cfg(all(

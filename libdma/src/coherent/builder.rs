@@ -115,21 +115,23 @@ impl<'a> Builder<'a> {
         if attributes.contains(Attributes::NO_CPU_MAPPING) {
             return Err(Error::BadValue);
         }
-        if align > PAGE_SIZE as usize || !self.align.is_power_of_two() {
+        if align > PAGE_SIZE as usize {
             return Err(Error::BadAlignment);
         }
-        let align = align.max(self.align);
+        // What is no power of two stays none, and is refused as that.
+        let align =
+            if self.align < align && self.align.is_power_of_two() { align } else { self.align };
         let limit = device.coherent_limit();
         let request = BlockRequest { bytes, align, access, limit, label };
         let cache = attributes.cache_type();
         let windows = device.windows();
         if attributes.contains(Attributes::FORCE_CONTIGUOUS) {
-            return windows.alloc_alone(&request, derive::Kind::AllocateContiguous, cache);
+            return windows.alloc_coherent_alone(&request, derive::Kind::AllocateContiguous, cache);
         }
         if self.is_alone {
-            return windows.alloc_alone(&request, derive::Kind::Allocate, cache);
+            return windows.alloc_coherent_alone(&request, derive::Kind::Allocate, cache);
         }
-        let block = windows.alloc_cached(&request, cache)?;
+        let block = windows.alloc_coherent(&request, cache)?;
         if block.buffer().is_none() {
             // SAFETY: it is the block's memory, and nobody else's yet.
             unsafe { copy::zero(block.as_ptr(), bytes) };

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use dma_types::{Access, Iova, PAGE_SIZE};
+use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 use spin::Mutex;
 
 use super::layout::Shape;
@@ -150,7 +150,8 @@ impl Supply {
     fn chunk(&self, bytes: usize) -> Result<Slot, Error> {
         let align = self.shape.align.min(PAGE_SIZE as usize);
         let (access, limit, label) = (self.access, self.limit, &*self.label);
-        let block = self.windows.alloc(&BlockRequest { bytes, align, access, limit, label })?;
+        let request = BlockRequest { bytes, align, access, limit, label };
+        let block = self.windows.alloc_coherent(&request, CacheType::WriteBack)?;
         let (start, iova, layout) = (block.as_ptr(), block.iova(), self.shape.in_chunk(bytes));
         let io_align = layout.chunk_align().max(self.shape.align as u64);
         if block.len() < bytes

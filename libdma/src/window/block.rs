@@ -8,6 +8,7 @@ use dma_types::{Access, Iova};
 
 use super::Windows;
 use crate::buffer::Buffer;
+use crate::protocol::Error;
 use crate::session::Session;
 
 /// What a block is to be.
@@ -26,6 +27,16 @@ pub(crate) struct BlockRequest<'a> {
     pub(crate) label: &'a str,
 }
 
+impl BlockRequest<'_> {
+    /// Refuses what no block can be.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.bytes == 0 {
+            return Err(Error::ZeroSize);
+        }
+        if self.align.is_power_of_two() { Ok(()) } else { Err(Error::BadAlignment) }
+    }
+}
+
 /// A piece of a window: nobody else's until it is dropped, and mapped for the device all the time. One that is never
 /// dropped is never given out again.
 #[derive(Debug)]
@@ -41,6 +52,8 @@ pub(crate) struct Block {
 pub(super) enum Place {
     /// A window.
     Window { windows: Arc<Windows>, window: usize, unit: usize, order: u32 },
+    /// The device's own memory.
+    Declared { windows: Arc<Windows>, unit: usize, order: u32 },
     /// Nothing else.
     Own(Buffer),
 }
@@ -72,7 +85,7 @@ impl Block {
     /// The session of the device that it is of.
     pub(crate) fn session(&self) -> &Session {
         match &self.place {
-            Place::Window { windows, .. } => windows.session(),
+            Place::Window { windows, .. } | Place::Declared { windows, .. } => windows.session(),
             Place::Own(buffer) => buffer.session(),
         }
     }
@@ -84,7 +97,7 @@ impl Block {
         // SAFETY: `this` is neither dropped nor used after its place has been moved out.
         match unsafe { ptr::read(&this.place) } {
             Place::Own(buffer) => Some(buffer),
-            Place::Window { .. } => None,
+            Place::Window { .. } | Place::Declared { .. } => None,
         }
     }
 
@@ -92,15 +105,19 @@ impl Block {
     pub(crate) fn buffer(&self) -> Option<&Buffer> {
         match &self.place {
             Place::Own(buffer) => Some(buffer),
-            Place::Window { .. } => None,
+            Place::Window { .. } | Place::Declared { .. } => None,
         }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let Place::Window { windows, window, unit, order } = &self.place {
-            windows.give_back(*window, *unit, *order);
+        match &self.place {
+            Place::Window { windows, window, unit, order } => {
+                windows.give_back(*window, *unit, *order);
+            }
+            Place::Declared { windows, unit, order } => windows.give_back_declared(*unit, *order),
+            Place::Own(_) => {}
         }
     }
 }

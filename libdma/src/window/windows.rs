@@ -11,6 +11,7 @@ use super::block::Place;
 use super::window::{Found, Kind, UNIT, Window};
 use super::{Block, BlockRequest, WindowUsage};
 use crate::buffer::Buffer;
+use crate::declared::{DeclareError, DeviceMemory, NotDeclared, Span, Taken};
 use crate::mapping::Mapped;
 use crate::protocol::derive;
 use crate::protocol::{Error, MAX_BATCH};
@@ -45,6 +46,8 @@ struct Table {
     recent: [usize; Kind::COUNT],
     /// For each kind, how many windows there are that nothing is taken from.
     idle: [usize; Kind::COUNT],
+    /// The device's own memory, if some was declared.
+    declared: Option<Span>,
 }
 
 impl Windows {
@@ -77,13 +80,8 @@ impl Windows {
         request: &BlockRequest<'_>,
         cache: CacheType,
     ) -> Result<Block, Error> {
+        request.check()?;
         let BlockRequest { bytes, align, access, limit, .. } = *request;
-        if bytes == 0 {
-            return Err(Error::ZeroSize);
-        }
-        if !align.is_power_of_two() {
-            return Err(Error::BadAlignment);
-        }
         let longest = bytes.max(align);
         if longest > LONGEST_BLOCK {
             return self.alloc_alone(request, derive::Kind::Allocate, cache);
@@ -101,12 +99,55 @@ impl Windows {
         Ok(Block::new(start, iova, bytes, place))
     }
 
+    /// The same for coherent memory, which comes out of the device's own if that was declared.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::allocate`](crate::Device::allocate).
+    pub(crate) fn alloc_coherent(
+        self: &Arc<Self>,
+        request: &BlockRequest<'_>,
+        cache: CacheType,
+    ) -> Result<Block, Error> {
+        request.check()?;
+        let (taken, is_exclusive) = match &mut self.table.lock().declared {
+            Some(span) => (span.alloc(request), span.is_exclusive()),
+            None => (None, false),
+        };
+        match taken {
+            Some(Taken { start, iova, unit, order }) => {
+                let place = Place::Declared { windows: self.clone(), unit, order };
+                Ok(Block::new(start, iova, request.bytes, place))
+            }
+            None if is_exclusive => Err(Error::OutOfMemory),
+            None => self.alloc_cached(request, cache),
+        }
+    }
+
+    /// The same for coherent memory that is to be a buffer of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::allocate`](crate::Device::allocate).
+    pub(crate) fn alloc_coherent_alone(
+        &self,
+        request: &BlockRequest<'_>,
+        kind: derive::Kind,
+        cache: CacheType,
+    ) -> Result<Block, Error> {
+        request.check()?;
+        if self.table.lock().declared.as_ref().is_some_and(Span::is_exclusive) {
+            return Err(Error::OutOfMemory);
+        }
+        self.alloc_alone(request, kind, cache)
+    }
+
     /// Gives out a block that is a buffer of its own, of zeroes: the device's access to it ends with it.
     ///
     /// # Errors
     ///
     /// As [`Device::allocate`](crate::Device::allocate).
-    pub(crate) fn alloc_alone(
+    fn alloc_alone(
         &self,
         request: &BlockRequest<'_>,
         kind: derive::Kind,
@@ -131,6 +172,44 @@ impl Windows {
             return Err(Error::BadValue);
         }
         Ok(Block::new(buffer.as_ptr(), iova, bytes, Place::Own(buffer)))
+    }
+
+    /// Has coherent memory taken from there.
+    pub(crate) fn declare(&self, span: Span) -> Result<(), NotDeclared> {
+        let declared = &mut self.table.lock().declared;
+        if declared.is_some() {
+            let error = DeclareError::AlreadyDeclared;
+            return Err(NotDeclared { error, memory: span.into_memory() });
+        }
+        *declared = Some(span);
+        Ok(())
+    }
+
+    /// Does something with the device's own memory.
+    pub(crate) fn with_declared<R>(
+        &self,
+        act: impl FnOnce(&mut Span) -> Result<R, DeclareError>,
+    ) -> Result<R, DeclareError> {
+        let declared = &mut self.table.lock().declared;
+        act(declared.as_mut().ok_or(DeclareError::NothingDeclared)?)
+    }
+
+    /// Gives the device's own memory back, if no block of it lives.
+    pub(crate) fn release_declared(&self) -> Result<DeviceMemory, DeclareError> {
+        let declared = &mut self.table.lock().declared;
+        let span = declared.take().ok_or(DeclareError::NothingDeclared)?;
+        span.release().map_err(|(error, span)| {
+            *declared = Some(span);
+            error
+        })
+    }
+
+    /// Gives back a block of the device's own memory.
+    pub(super) fn give_back_declared(&self, unit: usize, order: u32) {
+        // There is some as long as a block of it lives.
+        if let Some(span) = &mut self.table.lock().declared {
+            span.free(unit, order);
+        }
     }
 
     /// Gets another window, and takes a block from it.

@@ -2,4 +2,5 @@
 #![cfg(target_os = "linux")]
 
 mod coherent;
+mod declared;
 mod windows;

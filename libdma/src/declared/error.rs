@@ -1,0 +1,66 @@
+//! Why memory is not declared or released.
+
+use core::fmt;
+
+use thiserror::Error as ThisError;
+
+use super::DeviceMemory;
+
+/// Why a device's own memory is not declared, occupied or released. Nothing has changed (rule R7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
+#[non_exhaustive]
+pub enum DeclareError {
+    /// There is some already.
+    #[error("the device has memory of its own already: release that first")]
+    AlreadyDeclared,
+    /// There is none.
+    #[error("the device has no memory of its own")]
+    NothingDeclared,
+    /// Blocks of it live.
+    #[error("{blocks} blocks of the device's own memory are in use")]
+    InUse {
+        /// How many.
+        blocks: usize,
+    },
+    /// Part of the range is in use or occupied already.
+    #[error("part of the range is in use or occupied already")]
+    Occupied,
+    /// The range reaches beyond the memory.
+    #[error("the range reaches beyond the device's own memory")]
+    OutOfRange,
+    /// The buffer was not mapped when it was allocated.
+    #[error("the device does not see the buffer: allocate it with an access")]
+    NotMapped,
+    /// The buffer is another device's, or of another session.
+    #[error("the buffer belongs to another device's session")]
+    WrongDevice,
+    /// Start or length is no multiple of 64, or both addresses of the memory are not the same modulo 4096.
+    #[error(
+        "start and length must be multiples of 64, and the CPU's address the device's modulo 4096"
+    )]
+    BadAlignment,
+    /// There are no bytes, or more than there are addresses.
+    #[error("there is no memory of this length at this address")]
+    BadLength,
+}
+
+/// Memory was not declared, and here it is again.
+#[derive(Debug)]
+pub struct NotDeclared {
+    /// Why.
+    pub error: DeclareError,
+    /// The memory.
+    pub memory: DeviceMemory,
+}
+
+impl fmt::Display for NotDeclared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl core::error::Error for NotDeclared {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
