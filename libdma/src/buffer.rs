@@ -51,6 +51,11 @@ impl Buffer {
         self
     }
 
+    /// By what the checker knows it.
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
     /// Its number, by which iommud and its reports know it.
     pub fn id(&self) -> u64 {
         self.buffer.id()

@@ -287,8 +287,11 @@ impl Device {
     ///
     /// [`Error::BatchTooLarge`] for more than [`MAX_BATCH`] pieces or none; else why the first piece that
     /// cannot be mapped cannot.
+    #[track_caller]
     pub fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.windows.after_trimming(|| self.session.map(requests, self.limit()))
+        let mapped = self.windows.after_trimming(|| self.session.map(requests, self.limit()))?;
+        check::mappings::mapped(self.session.space(), requests, &mapped);
+        Ok(mapped)
     }
 
     /// Unmaps what [`map`](Self::map) mapped, all of it or nothing (rule R7). When it returns, the device can
@@ -298,8 +301,11 @@ impl Device {
     ///
     /// [`Error::NotMapped`] for a range that is not exactly one mapping, [`Error::TimedOut`] if the hardware
     /// did not confirm; the unit is then given up and its devices are cut off.
+    #[track_caller]
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        self.session.unmap(mappings)
+        let unmapped = self.session.unmap(mappings);
+        check::mappings::unmapped(self.session.space(), mappings, unmapped);
+        unmapped
     }
 
     /// Another handle to the same device with fewer rights, to pass to another process.

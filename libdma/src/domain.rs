@@ -35,6 +35,7 @@ use dma_types::Iova;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
+use crate::check::{self, Space};
 use crate::device::Device;
 use crate::handle::Handle;
 use crate::mapping::{Found, MapRequest, Mapped, Places};
@@ -88,7 +89,8 @@ impl NewDomain<'_> {
         })?;
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
-        Ok(Domain { handle, info, session: session.clone() })
+        let space = Space::new(session.address());
+        Ok(Domain { handle, info, space, session: session.clone() })
     }
 }
 
@@ -124,8 +126,16 @@ impl NewDomain<'_> {
 pub struct Domain {
     handle: Handle,
     info: DomainInfo,
+    /// Its addresses, as the checker knows them.
+    space: Space,
     /// Kept alive for as long as the domain is: with its session it would end.
     session: Arc<Session>,
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        check::domain_dropped(self.space);
+    }
 }
 
 impl Domain {
@@ -195,8 +205,11 @@ impl Domain {
     /// [`Error::OutsideWindow`], [`Error::AlreadyMapped`], also if it is the page behind something that was mapped
     /// [anywhere](Self::map), [`Error::AddressReserved`], [`Error::BadAlignment`]; [`Error::NotReady`] if what was mapped
     /// there is still being forgotten; and those of [`Device::map`].
+    #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.handle.map(pieces, Places::From(iova), self.last())
+        let mapped = self.handle.map(pieces, Places::From(iova), self.last())?;
+        check::mappings::mapped(self.space, pieces, &mapped);
+        Ok(mapped)
     }
 
     /// Maps pieces of buffers in the window wherever there is room, all of them or none (rule R7). Behind each is a page that
@@ -206,8 +219,11 @@ impl Domain {
     ///
     /// [`Error::NoAddressSpace`], [`Error::WrongOwner`] for buffers of another device than the domain was made from, and
     /// those of [`Device::map`].
+    #[track_caller]
     pub fn map(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.handle.map(pieces, Places::Anywhere, self.last())
+        let mapped = self.handle.map(pieces, Places::Anywhere, self.last())?;
+        check::mappings::mapped(self.space, pieces, &mapped);
+        Ok(mapped)
     }
 
     /// The same, each directly behind the one before: [`Device::map_together`].
@@ -215,8 +231,11 @@ impl Domain {
     /// # Errors
     ///
     /// As [`map`](Self::map).
+    #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.handle.map(pieces, Places::Together, self.last())
+        let mapped = self.handle.map(pieces, Places::Together, self.last())?;
+        check::mappings::mapped(self.space, pieces, &mapped);
+        Ok(mapped)
     }
 
     /// Unmaps what was mapped here, all of it or nothing (rule R7), with one invalidation: Linux's `iommu_unmap`. When it
@@ -225,8 +244,11 @@ impl Domain {
     /// # Errors
     ///
     /// As [`Device::unmap`].
+    #[track_caller]
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        self.handle.unmap(mappings)
+        let unmapped = self.handle.unmap(mappings);
+        check::mappings::unmapped(self.space, mappings, unmapped);
+        unmapped
     }
 
     /// What is mapped at an address, if anything: Linux's `iommu_iova_to_phys`, with the buffer for an answer.
@@ -332,8 +354,11 @@ impl Device {
     /// [`Error::AlreadyMapped`], [`Error::AddressReserved`], [`Error::OutsideWindow`] beyond what the IOMMU translates,
     /// [`Error::NoAddressSpace`] beyond the DMA mask, [`Error::NotReady`] if what was mapped there is still being forgotten,
     /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
+    #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.handle().map(pieces, Places::From(iova), self.limit())
+        let mapped = self.handle().map(pieces, Places::From(iova), self.limit())?;
+        check::mappings::mapped(self.session().space(), pieces, &mapped);
+        Ok(mapped)
     }
 
     /// Maps pieces of this device's buffers wherever there is room for all of them, each directly behind the one before,
@@ -342,8 +367,11 @@ impl Device {
     /// # Errors
     ///
     /// As [`map`](Self::map).
+    #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.handle().map(pieces, Places::Together, self.limit())
+        let mapped = self.handle().map(pieces, Places::Together, self.limit())?;
+        check::mappings::mapped(self.session().space(), pieces, &mapped);
+        Ok(mapped)
     }
 
     /// What of this session's is mapped at an address in this device's own domain, if anything: Linux's

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use libdma::check::{self, Report};
 use libdma::pool::NotTaken;
-use libdma::{Access, FromDevice, Iova, ScatterList, ToDevice};
+use libdma::{Access, Error, FromDevice, Iova, MapRequest, Mapped, ScatterList, ToDevice};
 use simulated::Machine;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -257,6 +257,69 @@ fn use_after_unmap_of_a_strict_stream_is_explained_with_both_places() {
         device.faults().unwrap();
         let said = checked.said();
         assert!(said[0].ends_with("which was given back when it was dropped"), "{said:?}");
+    }
+}
+
+#[test]
+fn a_mapping_is_unmapped_once_and_as_it_is() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let buffer = device.allocate(8192, None, "blocks").unwrap();
+        let request = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+        let (mapped, made) = (device.map(&[request]).unwrap()[0], line());
+        let address = mapped.iova;
+        let wrong = Mapped { bytes: 8192, ..mapped };
+        let (unmapped, at) = (device.unmap(&[wrong]), line());
+        assert_eq!(unmapped, Err(Error::NotMapped));
+        let thing =
+            format!("the mapping of \"blocks\" (4096 bytes at {address}, r-, from line {made})");
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "wrong size on 0000:00:02.0: {thing} was given back as 8192 bytes at {address}, at line {at}"
+            )]
+        );
+        let (unmapped, first) = (device.unmap(&[mapped]), line());
+        assert_eq!(unmapped, Ok(()));
+        checked.said_nothing();
+        let (unmapped, again) = (device.unmap(&[mapped]), line());
+        assert_eq!(unmapped, Err(Error::NotMapped));
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "double free on 0000:00:02.0: {thing} was given back at line {first}, and again at line {again}"
+            )]
+        );
+        device.map(&[request]).unwrap();
+        drop((buffer, device));
+        assert_eq!(check::leaks(), 0, "it ended with its buffer");
+    }
+}
+
+#[test]
+fn use_after_unmap_in_a_domain_is_explained_too() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let domain = device.new_domain("fixed").create().unwrap();
+        let _inside = domain.attach(&device).unwrap();
+        let buffer = device.allocate(4096, None, "firmware").unwrap();
+        let piece =
+            MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let (place, made) = (domain.map_at(Iova::new(0x40_0000), &[piece]).unwrap(), line());
+        machine.device_writes(Iova::new(0x40_0010), &[1]).unwrap();
+        let (_, unmapped) = (domain.unmap(&place).unwrap(), line());
+        assert!(machine.device_writes(Iova::new(0x40_0000), &[1]).is_err());
+        machine.service.lock().poll();
+        let fault = device.faults().unwrap().faults[0];
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "fault explained: {fault}; it is byte 0 of the mapping of \"firmware\" (4096 bytes at 0x400000, rw, \
+                 from line {made}), which was given back at line {unmapped}"
+            )]
+        );
     }
 }
 

@@ -34,7 +34,8 @@
 //! | --- | --- |
 //! | [`Report::Leak`] | [`leaks`], asked at a driver's end: guards that were forgotten ([`core::mem::forget`], a cycle of `Arc`s), and blocks that were left to the device. A [`Pool`](crate::Pool) that is dropped while blocks of it are out. The raw layer: what is mapped when the device's last value is dropped |
 //! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Held`] | [`Pool::take`](crate::Pool::take) and [`Pool::free`](crate::Pool::free), which take an address, and return an error as well; the raw layer |
-//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`] | the raw layer alone |
+//! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::WrongSize`] | [`Device::unmap`](crate::Device::unmap) and [`Domain::unmap`](crate::domain::Domain::unmap), which take addresses, and return an error as well |
+//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`] | the raw layer |
 //! | [`Report::WriteAfterFree`] | a device, or a pointer that was kept, that writes to a free block of a pool. It is found when the block is given out again, by the pattern that is put into free blocks |
 //! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given: what is there and allows no such access, or what was there and is gone |
 //!
@@ -91,7 +92,9 @@ mod tests;
 mod thing;
 
 pub use note::leaks;
-pub(crate) use note::{Mark, Note, Space, blocks, denied, device_dropped, made, raw};
+pub(crate) use note::{
+    Mark, Note, Space, blocks, denied, device_dropped, domain_dropped, made, mappings, raw,
+};
 pub use place::Place;
 pub use report::{Act, Found, Life, Report};
 pub use sink::on_report;

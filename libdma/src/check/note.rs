@@ -3,6 +3,7 @@
 //! Each function costs one relaxed load while the checker is off. What a note says is written down where it is asked
 //! for, so that nothing is computed for it otherwise.
 
+use alloc::format;
 use core::num::NonZero;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +15,8 @@ use super::report::{Act, Found, Report};
 use super::sink::report;
 use super::{Kind, Place, is_on};
 use crate::fault::Fault;
+use crate::mapping::{MapRequest, Mapped};
+use crate::protocol::Error;
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 
@@ -115,9 +118,10 @@ pub(super) fn forget() {
 }
 
 /// Reports everything that lives, of every device; how many there are. At a driver's end, when it believes that it has
-/// given everything back, this finds what it forgot ([`core::mem::forget`]) or left to the device.
+/// given everything back, this finds what it forgot ([`core::mem::forget`]) or left to the device. Mappings are not among
+/// them: they end with their buffer.
 pub fn leaks() -> usize {
-    tell(|registry| registry.leaks(Found::Asked, |_| true))
+    tell(|registry| registry.leaks(Found::Asked, |live| live.kind() != Kind::Mapping))
 }
 
 /// What pools tell, which ask first whether the checker is on. Blocks are known by their I/O addresses.
@@ -155,6 +159,61 @@ pub(crate) mod blocks {
     #[cold]
     pub(crate) fn pool_dropped(space: Space, is_its: impl Fn(Iova) -> bool) {
         tell(|registry| registry.pool_dropped(space, is_its));
+    }
+}
+
+/// What is told of mappings, which are known by their I/O addresses.
+pub(crate) mod mappings {
+    use super::*;
+
+    /// Pieces of buffers were mapped.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn mapped(space: Space, pieces: &[MapRequest<'_>], mapped: &[Mapped]) {
+        if is_on() {
+            note(space, pieces, mapped, Place::here());
+        }
+    }
+
+    #[cold]
+    fn note(space: Space, pieces: &[MapRequest<'_>], mapped: &[Mapped], here: Place) {
+        for (piece, mapped) in pieces.iter().zip(mapped) {
+            let label = format!("buffer {}", piece.buffer.id());
+            let (kind, label, iova) = (Kind::Mapping, &*label, Some(mapped.iova));
+            let (bytes, access) = (mapped.bytes, Some(piece.access));
+            let note = Note { kind, label, space, iova, bytes, access };
+            let buffer = piece.buffer.mark().0.map(|number| Tag(number.get()));
+            REGISTRY.lock().mapped(&note, here, buffer);
+        }
+    }
+
+    /// Mappings were to be unmapped. Reports what is wrong about them, if they were not because they are not what is mapped.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn unmapped(space: Space, mappings: &[Mapped], result: Result<(), Error>) {
+        if is_on() && matches!(result, Ok(()) | Err(Error::NotMapped)) {
+            end(space, mappings, result.is_ok(), Place::here());
+        }
+    }
+
+    #[cold]
+    fn end(space: Space, mappings: &[Mapped], are_gone: bool, here: Place) {
+        for &Mapped { iova, bytes } in mappings {
+            let bytes = Some(bytes);
+            if are_gone {
+                // What the checker does not know of was mapped while it was off.
+                let _ = REGISTRY.lock().given_back(space, Kind::Mapping, iova, bytes, None, here);
+            } else {
+                tell(|registry| registry.wrong(space, Kind::Mapping, iova, bytes, None, here));
+            }
+        }
+    }
+}
+
+/// A domain was dropped, and what was mapped in it is not mapped any more.
+pub(crate) fn domain_dropped(space: Space) {
+    if is_on() {
+        REGISTRY.lock().space_dropped(space);
     }
 }
 

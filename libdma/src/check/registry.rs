@@ -29,6 +29,14 @@ pub(super) struct Live {
     space: Space,
     /// Since where it is the device's; nothing while it is the CPU's, and for what both see at once.
     of_device: Option<Place>,
+    /// Of which buffer it is a piece, and ends with: a mapping.
+    inside: Option<Tag>,
+}
+
+impl Live {
+    pub(super) fn kind(&self) -> Kind {
+        self.thing.kind
+    }
 }
 
 struct Gone {
@@ -53,8 +61,18 @@ impl Registry {
         let label: Arc<str> = Arc::from(label);
         let thing = Thing { kind, label, device: space.device, iova, bytes, access, made };
         let of_device = of_device.then_some(made);
-        self.live.insert(number, Live { thing, space, of_device });
+        self.live.insert(number, Live { thing, space, of_device, inside: None });
         Tag(number)
+    }
+
+    /// A piece of a buffer was mapped, which ends with the buffer.
+    pub(super) fn mapped(&mut self, note: &Note<'_>, made: Place, buffer: Option<Tag>) {
+        let label = buffer.and_then(|tag| self.thing(tag)).map(|thing| thing.label.clone());
+        let tag = self.made(note, made, false);
+        if let Some(live) = self.live.get_mut(&tag.0) {
+            live.inside = buffer;
+            live.thing.label = label.unwrap_or(live.thing.label.clone());
+        }
     }
 
     /// It was given back.
@@ -66,7 +84,11 @@ impl Registry {
         if self.gone.len() >= REMEMBERED {
             self.gone.pop_front();
         }
+        let is_buffer = thing.kind == Kind::Buffer;
         self.gone.push_back(Gone { thing, space, at });
+        if is_buffer {
+            self.end_all(|live| live.inside == Some(tag));
+        }
     }
 
     /// What of this kind lives at this address: the newest for which `fits`, or else the newest.
@@ -111,14 +133,30 @@ impl Registry {
         access: Option<Access>,
         at: Place,
     ) -> Vec<Report> {
-        let fits = |thing: &Thing| {
-            bytes.is_none_or(|bytes| bytes == thing.bytes)
-                && (access.is_none() || access == thing.access)
-        };
-        let Some(tag) = self.find(space, kind, iova, fits) else {
+        let reports = self.wrong(space, kind, iova, bytes, access, at);
+        // What does not match exactly unmaps nothing (rule R7).
+        if reports.is_empty()
+            && let Some(tag) = self.find(space, kind, iova, fits(bytes, access))
+        {
+            self.gone(tag, Some(at));
+        }
+        reports
+    }
+
+    /// What is wrong about giving this back, if anything.
+    pub(super) fn wrong(
+        &self,
+        space: Space,
+        kind: Kind,
+        iova: Iova,
+        bytes: Option<u64>,
+        access: Option<Access>,
+        at: Place,
+    ) -> Vec<Report> {
+        let found = self.find(space, kind, iova, fits(bytes, access));
+        let Some(thing) = found.and_then(|tag| self.thing(tag)) else {
             return self.not_there(space, kind, iova, Act::GiveBack, at);
         };
-        let Some(Live { thing, .. }) = self.live.get(&tag.0) else { return Vec::new() };
         let (thing, mut reports) = (thing.clone(), Vec::new());
         if let Some(bytes) = bytes.filter(|&bytes| bytes != thing.bytes) {
             let (thing, address, act) = (thing.clone(), iova, Act::GiveBack);
@@ -126,10 +164,6 @@ impl Registry {
         }
         if let Some(access) = access.filter(|&access| Some(access) != thing.access) {
             reports.push(Report::WrongDirection { thing, access, act: Act::GiveBack, at });
-        }
-        // What does not match exactly unmaps nothing (rule R7).
-        if reports.is_empty() {
-            self.gone(tag, Some(at));
         }
         reports
     }
@@ -255,12 +289,22 @@ impl Registry {
     /// What lives and is `wanted`, and is forgotten to live, so that it is told once.
     fn end(&mut self, found: Found, wanted: impl Fn(&Live) -> bool) -> Vec<Report> {
         let leaks = self.leaks(found, &wanted);
-        let ended: Vec<u64> =
-            self.live.iter().filter_map(|(&number, live)| wanted(live).then_some(number)).collect();
+        self.end_all(wanted);
+        leaks
+    }
+
+    /// What lives and is `wanted` is gone.
+    fn end_all(&mut self, wanted: impl Fn(&Live) -> bool) {
+        let of = |(&number, live): (&u64, &Live)| wanted(live).then_some(number);
+        let ended: Vec<u64> = self.live.iter().filter_map(of).collect();
         for number in ended {
             self.gone(Tag(number), None);
         }
-        leaks
+    }
+
+    /// An address space is gone, and what is mapped in it.
+    pub(super) fn space_dropped(&mut self, space: Space) {
+        self.end_all(|live| live.space == space);
     }
 
     /// How many things that are gone are remembered.
@@ -284,9 +328,9 @@ impl Registry {
         let exact = |thing: &Thing| thing.offset_of(fault.address).is_some();
         let near =
             |thing: &Thing| fault.address.page_offset() == 0 && thing.is_in_page_of(fault.address);
-        let life = |is_there: &dyn Fn(&Thing) -> bool| {
-            let mut lives = self.live.values().rev().filter(|live| live.space == space);
-            let mut lived = self.gone.iter().rev().filter(|gone| gone.space == space);
+        let life = |is_there: &dyn Fn(&Thing) -> bool, is_its: &dyn Fn(Space) -> bool| {
+            let mut lives = self.live.values().rev().filter(|live| is_its(live.space));
+            let mut lived = self.gone.iter().rev().filter(|gone| is_its(gone.space));
             lives
                 .find(|live| is_there(&live.thing) && denied(&live.thing))
                 .map(|live| (live.thing.clone(), Life::Mapped))
@@ -295,8 +339,21 @@ impl Registry {
                     Some((gone.thing.clone(), Life::Gone(gone.at)))
                 })
         };
-        let (thing, life) = life(&exact).or_else(|| life(&near))?;
+        // First what is in the device's own address space; it may be in a domain of its driver's.
+        let (own, others) = (|of| of == space, |of: Space| of.device == space.device);
+        let (thing, life) = life(&exact, &own)
+            .or_else(|| life(&near, &own))
+            .or_else(|| life(&exact, &others))
+            .or_else(|| life(&near, &others))?;
         let offset = thing.offset_of(fault.address);
         Some(Report::Fault { fault: *fault, thing, offset, life })
+    }
+}
+
+/// Whether a thing is so long and mapped so, where that was said.
+fn fits(bytes: Option<u64>, access: Option<Access>) -> impl Fn(&Thing) -> bool {
+    move |thing| {
+        bytes.is_none_or(|bytes| bytes == thing.bytes)
+            && (access.is_none() || access == thing.access)
     }
 }
