@@ -53,14 +53,6 @@ impl<H: Hal> Disk<H> {
         self.is_read_only
     }
 
-    /// What it calls itself; QEMU's `serial`.
-    pub(crate) fn id(&mut self) -> Result<String, Error> {
-        let mut id = [0; 20];
-        let driver = self.driver.as_mut().ok_or(Error::Silent(PATIENCE))?;
-        let length = driver.device_id(&mut id)?;
-        Ok(String::from_utf8_lossy(id.get(..length).unwrap_or_default()).into_owned())
-    }
-
     /// That there are sectors from here on for so many bytes.
     pub(crate) fn check(&self, sector: u64, count: u64) -> Result<(), Error> {
         match sector.checked_add(count) {
@@ -108,7 +100,8 @@ impl<H: Hal> Disk<H> {
         Ok(())
     }
 
-    /// Has the disk put what was written on its medium.
+    /// Has the disk put what was written on its medium. This virtio-drivers waits for without a deadline, of a disk that
+    /// has answered until now.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
         Ok(self.driver.as_mut().ok_or(Error::Silent(PATIENCE))?.flush()?)
     }

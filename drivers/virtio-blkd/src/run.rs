@@ -26,7 +26,7 @@ pub(crate) fn run(
     let mut disk = claim.drive::<DiskHal>()?;
     platform::report_ready()?;
     match options.job {
-        Job::Info => jobs::info(&mut disk, &device, out),
+        Job::Info => jobs::info(&disk, &device, out),
         Job::Read { sector, count } => jobs::read(&mut disk, sector, count, out),
         Job::Write { sector } => jobs::write(&mut disk, sector, input),
         Job::Hold => jobs::hold(&mut disk, out).map(|never| match never {}),

@@ -27,7 +27,7 @@
 //! `Hal` has functions without a `self`, so the device is kept in a static of the driver's: a [`Tag`] says which. A
 //! process that drives two devices has two.
 //!
-//! ```no_run
+//! ```
 //! use libdma::Device;
 //! use libdma::virtio::{Binding, DeviceHal, Tag};
 //! use virtio_drivers::device::blk::VirtIOBlk;
@@ -46,22 +46,32 @@
 //! type DiskHal = DeviceHal<Disk>;
 //!
 //! fn first_sector<T: Transport>(
-//!     device: &Device,
-//!     transport: impl FnOnce() -> T, // for PCI: PciTransport::new::<DiskHal, _>(..)
+//!     transport: T, // for PCI: PciTransport::new::<DiskHal, _>(..)
 //! ) -> Result<[u8; 512], Box<dyn std::error::Error>> {
-//!     DiskHal::bind(device)?;
-//!     // Resets the device, and sees to it that it goes through the IOMMU.
-//!     let transport = DiskHal::translate(transport())?;
+//!     // Resets the disk, and sees to it that it goes through the IOMMU.
+//!     let transport = DiskHal::translate(transport)?;
 //!     let mut disk = VirtIOBlk::<DiskHal, _>::new(transport)?;
 //!     let mut sector = [0; 512];
 //!     disk.read_blocks(0, &mut sector)?;
 //!     Ok(sector)
 //! }
+//!
+//! # let machine = simulated::Machine::vtd();
+//! # let device: Device = machine.open();
+//! // Before anything else of virtio's: from now on DiskHal's memory is this device's.
+//! DiskHal::bind(&device)?;
+//! # use virtio_drivers::{BufferDirection, Hal};
+//! # let (address, memory) = DiskHal::dma_alloc(1, BufferDirection::DriverToDevice);
+//! # assert_eq!(machine.device_reads(libdma::Iova::new(address), 16), Ok(vec![0; 16]));
+//! # assert_eq!(DiskHal::unbind(), Err(libdma::virtio::Error::InUse));
+//! # assert_eq!(unsafe { DiskHal::dma_dealloc(address, memory, 1) }, 0);
+//! # DiskHal::unbind()?;
+//! # Ok::<(), libdma::virtio::Error>(())
 //! ```
 //!
-//! An existing driver changes its `Hal` for `DeviceHal<Disk>`, puts its transport through
-//! [`translate`](DeviceHal::translate), and lets its function be a bus master only after that: what rings a driver
-//! before it left in the device is forgotten then. `drivers/virtio-blkd` is a whole one.
+//! An existing driver changes its `Hal` for `DeviceHal<Disk>`, says with [`add_registers`](DeviceHal::add_registers)
+//! where it mapped its BARs, puts its transport through [`translate`](DeviceHal::translate), and lets its function be a
+//! bus master only after that: what rings a driver before it left in the device is forgotten then. `drivers/virtio-blkd` is a whole one.
 //!
 //! # What the trait does not let it say
 //!

@@ -15,6 +15,9 @@ const FUNCTIONS: &str = "/sys/bus/pci/devices";
 /// QEMU's `edu`: vendor and device.
 const EDU: (u16, u16) = (0x1234, 0x11e8);
 
+/// A virtio disk: vendor and device.
+const DISK: (u16, u16) = (0x1af4, 0x1042);
+
 /// Where the command register is in configuration space.
 const COMMAND: u64 = 0x04;
 
@@ -30,10 +33,28 @@ pub(crate) struct Function {
 
 /// All `edu` devices, by address.
 pub(crate) fn edus() -> Outcome<Vec<Function>> {
+    all(EDU)
+}
+
+/// The two disks: the one that uses the IOMMU, and the one that does not.
+pub(crate) fn both_disks() -> Outcome<[Function; 2]> {
+    let disks = all(DISK)?;
+    let count = disks.len();
+    disks.try_into().map_err(|_| Failure(format!("{count} virtio disks instead of 2")))
+}
+
+/// The disk that uses the IOMMU.
+pub(crate) fn disk() -> Outcome<Function> {
+    let [disk, _] = both_disks()?;
+    Ok(disk)
+}
+
+/// All functions of this vendor that are this device, by address.
+fn all(identity: (u16, u16)) -> Outcome<Vec<Function>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(FUNCTIONS)? {
         let function = Function { path: entry?.path() };
-        if (function.number("vendor")?, function.number("device")?) == EDU {
+        if (function.number("vendor")?, function.number("device")?) == identity {
             found.push(function);
         }
     }

@@ -1,6 +1,6 @@
 //! The programs under test, as processes.
 
-pub(crate) use agent::programs::{Program, run, run_as_nobody, wait_until};
+pub(crate) use agent::programs::{End, Program, run, run_as_nobody, wait_until};
 
 use crate::failure::Outcome;
 

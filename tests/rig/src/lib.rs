@@ -9,6 +9,7 @@ pub mod cargo;
 pub mod console;
 pub mod cpio;
 pub mod debian;
+pub mod disk;
 pub mod libtest;
 pub mod qemu;
 pub mod report;

@@ -11,21 +11,19 @@ use crate::hal::DiskHal;
 
 /// Says what disk it is, and what confines it.
 pub(crate) fn info(
-    disk: &mut Disk<DiskHal>,
+    disk: &Disk<DiskHal>,
     device: &Device,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let id = disk.id()?;
     let sectors = disk.capacity();
     writeln!(
         out,
-        "{} in domain {} (session {}){}\n{sectors} sectors of {SECTOR_SIZE} bytes{}{}",
+        "{} in domain {} (session {}){}\n{sectors} sectors of {SECTOR_SIZE} bytes{}",
         device.address(),
         device.domain(),
         device.generation(),
         if device.is_confined() { "" } else { ": NOT CONFINED, this machine has no IOMMU" },
         if disk.is_read_only() { ", read-only" } else { "" },
-        if id.is_empty() { String::new() } else { format!(", {id:?}") },
     )
     .map_err(Error::system("standard output"))
 }

@@ -3,6 +3,7 @@
 mod blocked;
 mod ctl;
 mod daemon;
+mod disk;
 mod drivers;
 mod hostile;
 mod killed;
@@ -49,6 +50,12 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("only_root_opens_devices", sessions::only_root_opens_devices),
     Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing),
     Spec::long("r4_nothing_is_reached_after_death", killed::reaches_nothing),
+    Spec::new("a_foreign_crate_reads_a_disk_through_translation", disk::is_read),
+    Spec::new("a_foreign_crate_writes_a_disk_through_translation", disk::is_written),
+    Spec::new("r3_a_disk_reaches_its_queue_and_copies_and_nothing_else", disk::what_is_mapped),
+    Spec::new("r1_a_disk_that_would_go_past_the_iommu_is_refused", disk::past_the_iommu),
+    Spec::new("r1_a_sector_does_not_arrive_where_nothing_is_mapped", disk::rogue),
+    Spec::long("r4_a_killed_driver_of_a_disk_leaves_nothing", disk::killed),
     Spec::long("r5_garbage_disturbs_nobody", hostile::garbage_disturbs_nobody),
     Spec::new("iommuctl_reports_as_table_and_as_json", ctl::tables_and_json),
     Spec::new("iommuctl_tells_which_devices_go_together", ctl::groups),
@@ -62,6 +69,8 @@ pub(crate) const WITHOUT_IOMMU: &[Spec] = &[
     Spec::new("a_rogue_is_not_blocked", without_iommu::a_rogue_is_not_blocked),
     Spec::new("iommuctl_says_that_nothing_is_confined", without_iommu::iommuctl_shows_it),
     Spec::new("memory_beyond_the_dma_mask_is_an_error", without_iommu::beyond_the_mask),
+    Spec::new("disks_work_without_an_iommu", disk::without_iommu),
+    Spec::new("a_disk_that_is_led_astray_is_not_blocked", disk::rogue_without_iommu),
     Spec::long("r4_bus_mastering_ends_before_memory_is_free", without_iommu::a_killed_driver),
 ];
 

@@ -15,7 +15,7 @@ use crate::traces::Traces;
 const TRANSFER: Duration = Duration::from_millis(150);
 
 /// Starts iommud with a policy that lets it serve here.
-fn start_iommud() -> Outcome<Program> {
+pub(super) fn start_iommud() -> Outcome<Program> {
     let policy = "/tmp/unprotected.ron";
     fs::write(policy, "(without_iommu: unprotected)")?;
     start_iommud_with(&["--policy", policy])

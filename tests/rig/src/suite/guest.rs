@@ -10,12 +10,13 @@ use crate::boot::boot;
 use crate::cargo::{cargo, diagnostics, executables, scratch_dir, target_dir};
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
+use crate::disk;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
 use agent::process::run as run_process;
 
 /// The packages whose programs are put on the guest's path. The first is its init.
-const PACKAGES: [&str; 3] = ["guest", "iommud", "edud"];
+const PACKAGES: [&str; 4] = ["guest", "iommud", "edud", "virtio-blkd"];
 
 /// A target named outright, so that the flags do not reach the build's own tools.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -51,6 +52,12 @@ const DEVICES: [&str; 3] = [
 const DEVICES_TOGETHER: [&str; 2] =
     ["edu,addr=0x4,dma_mask=0xffffffffffffffff", "edu,addr=0x5,dma_mask=0xffffffffffffffff"];
 
+/// Two disks, of which the second does not use the IOMMU and has nothing in it.
+const DISKS: [&str; 2] = [
+    "virtio-blk-pci,addr=0x6,drive=disk,disable-legacy=on,iommu_platform=on",
+    "virtio-blk-pci,addr=0x7,drive=nothing,disable-legacy=on",
+];
+
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
@@ -71,7 +78,11 @@ pub(super) fn run(report: &mut Report) {
         }
     };
     for machine in &MACHINES {
+        if let Err(error) = fs::write(machine.disk(), disk::known()) {
+            return report.failed("disk", &format!("{}: {error}", machine.disk().display()));
+        }
         judge(report, machine.name, machine.command(&qemu, &contents, machine.cases));
+        judge_disk(report, machine);
     }
 }
 
@@ -84,6 +95,7 @@ pub fn shell(name: &str) -> Result<(), String> {
     let qemu = Qemu::find()?;
     let contents =
         Contents::build().map_err(|failure| [failure.lines.join("\n"), failure.why].join("\n"))?;
+    fs::write(machine.disk(), disk::known()).map_err(|error| error.to_string())?;
     let mut command = machine.command(&qemu, &contents, "-- shell");
     command.args(["-serial", "mon:stdio"]);
     println!("Leave with `exit`, or with Ctrl-A X.");
@@ -111,6 +123,16 @@ fn judge(report: &mut Report, name: &str, mut machine: Command) {
         let words = fs::read(file).unwrap_or_default();
         let words: Vec<_> = String::from_utf8_lossy(&words).lines().map(String::from).collect();
         report.output(&words);
+    }
+}
+
+/// What the driver said it had written is on the disk, and nothing else is.
+fn judge_disk(report: &mut Report, machine: &Machine) {
+    let name = format!("{}: the_disk_has_what_its_driver_wrote", machine.name);
+    match fs::read(machine.disk()) {
+        Ok(bytes) if bytes == disk::known_and_written() => report.passed(&name),
+        Ok(_) => report.failed(&name, &format!("{} has something else", machine.disk().display())),
+        Err(error) => report.failed(&name, &error.to_string()),
     }
 }
 
@@ -143,6 +165,11 @@ impl Contents {
 }
 
 impl Machine {
+    /// The file that its disk is in.
+    fn disk(&self) -> PathBuf {
+        scratch_dir().join(format!("guest-{}-disk.raw", self.name))
+    }
+
     /// Starts it, with these words for the agent. What it wants on its serial lines is for the caller to add.
     fn command(&self, qemu: &Qemu, contents: &Contents, arguments: &str) -> Command {
         let mut machine = qemu::machine("1G");
@@ -151,8 +178,12 @@ impl Machine {
         machine.arg("-append").arg(format!("{COMMAND_LINE} {arguments}"));
         let below: &[&str] =
             if self.iommu.sees_past_bridges(qemu) { &DEVICES } else { &DEVICES_TOGETHER };
+        let disk = disk::file(&self.disk());
+        machine.args(["-drive", &format!("file={disk},format=raw,if=none,id=disk")]);
+        machine.args(["-drive", "driver=null-co,read-zeroes=on,size=1M,if=none,id=nothing"]);
         let iommu = self.iommu.device(qemu);
-        for device in iommu.iter().map(String::as_str).chain(below.iter().copied()) {
+        let below = below.iter().chain(&DISKS).copied();
+        for device in iommu.iter().map(String::as_str).chain(below) {
             machine.args(["-device", device]);
         }
         machine

@@ -8,13 +8,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use agent::case::{Case, Verdict};
-use agent::disk::{SECTOR, SECTOR_BYTES, WORDS};
 use agent::machine::Found;
 use agent::process::Process;
 
 use crate::cargo::{root, scratch_dir};
 use crate::console::Console;
 use crate::debian::install;
+use crate::disk;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
 
@@ -40,9 +40,6 @@ const MACHINES: [Machine; 3] = [
 
 /// Two devices on the root bus, that know addresses of 64 bits.
 const DEVICES: [&str; 2] = ["edu,dma_mask=0xffffffffffffffff"; 2];
-
-/// How large the disk with the known sector is.
-const DISK_BYTES: usize = 1 << 20;
 
 /// From the boot loader to the last case: a minute on two cores that have nothing else to do.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -72,7 +69,7 @@ pub(super) fn run(report: &mut Report) {
         return report.failed("scratch folder", &error.to_string());
     }
     let known = scratch_dir().join("redox-known.raw");
-    if let Err(error) = fs::write(&known, known_disk()) {
+    if let Err(error) = fs::write(&known, disk::known()) {
         return report.failed("disk", &format!("{}: {error}", known.display()));
     }
     for machine in &MACHINES {
@@ -119,17 +116,7 @@ fn judge(report: &mut Report, machine: &Machine, command: Command) {
 
 /// A file as a raw disk of QEMU's, what is written to which is forgotten.
 fn drive(file: &Path, id: &str) -> String {
-    // In QEMU's options a comma ends the name, unless there are two.
-    let file = file.display().to_string().replace(',', ",,");
-    format!("file={file},format=raw,snapshot=on,if=none,id={id}")
-}
-
-/// An NVMe disk for a driver of base's, with the sector that the self-test knows.
-fn known_disk() -> Vec<u8> {
-    let mut bytes = vec![0; DISK_BYTES];
-    let start = SECTOR as usize * SECTOR_BYTES;
-    bytes[start..start + WORDS.len()].copy_from_slice(WORDS);
-    bytes
+    format!("file={},format=raw,snapshot=on,if=none,id={id}", disk::file(file))
 }
 
 /// Where what is said on a machine is kept.
