@@ -189,7 +189,9 @@ fn a_fault_where_something_was_unmapped_is_explained() {
         "fault explained: 0000:00:02.0 was denied a write to 0x8002010: the page is not mapped for writing; it is byte \
          16 of the stream \"packet\" (1500 bytes at 0x8002000, -w, from A), which was given back at B"
     );
-    assert_eq!(registry.explain(self::space(), &write), None, "of another device");
+    let elsewhere = Space::new("0000:01:00.0".parse().unwrap());
+    assert_eq!(registry.explain(elsewhere, &write), None, "of another device");
+    assert!(registry.explain(self::space(), &write).is_some(), "in a domain of the same driver's");
     assert_eq!(registry.explain(space, &denied(0x800_3000, Tried::Write)), None, "beside it");
 }
 
