@@ -3,11 +3,12 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use dma_types::{Iova, PhysAddr};
+use dma_types::{Iova, PciAddress, PhysAddr};
 
 use crate::completion::{Completion, Progress, UnitId};
 use crate::domain::DomainKey;
 use crate::iova::IovaRange;
+use crate::ledger::Slot;
 use crate::platform::RunId;
 use crate::unit::DomainId;
 
@@ -22,8 +23,31 @@ pub struct Retired {
     pub range: Option<(DomainKey, Iova, u64)>,
     /// Domain ids of units.
     pub domain_ids: Vec<(UnitId, DomainId)>,
-    /// A client's buffer.
-    pub run: Option<RunId>,
+    /// A client's memory.
+    pub run: Option<RetiredRun>,
+}
+
+/// A client's memory on its way to being free.
+#[derive(Clone, Copy, Debug)]
+pub struct RetiredRun {
+    /// The memory.
+    pub run: RunId,
+    /// Its length.
+    pub bytes: u64,
+    /// The device on whose account it is until it is free.
+    pub device: PciAddress,
+    /// What the ledger has of it: struck out when it is free and not before, so that a daemon that is started anew
+    /// gives it to nobody.
+    pub record: Option<Slot>,
+}
+
+/// Clients' memory that waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitingRuns {
+    /// How many runs.
+    pub runs: usize,
+    /// Their length together in bytes.
+    pub bytes: u64,
 }
 
 /// Everything that waits.
@@ -58,6 +82,17 @@ impl Quarantine {
         self.waiting.iter().any(|retired| retired.range == wanted)
     }
 
+    /// The memory that waits on a device's account, what is lost included.
+    pub fn runs_of(&self, device: PciAddress) -> WaitingRuns {
+        let mut waiting = WaitingRuns::default();
+        let runs = self.waiting.iter().chain(&self.lost).filter_map(|retired| retired.run);
+        for run in runs.filter(|run| run.device == device) {
+            waiting.runs += 1;
+            waiting.bytes = waiting.bytes.saturating_add(run.bytes);
+        }
+        waiting
+    }
+
     /// How many things there are to look at.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -82,10 +117,18 @@ mod tests {
     #[test]
     fn r2_nothing_comes_out_before_its_unit_confirmed_and_a_failed_unit_holds_nobody_up() {
         let mut quarantine = Quarantine::default();
+        let device: PciAddress = "0000:00:02.0".parse().unwrap();
         for (unit, run) in [(0, 10), (1, 11), (1, 12)] {
             let completion = Completion::one(UnitId(unit), Ticket(run));
-            quarantine.put(Retired { completion, run: Some(RunId(run)), ..Retired::default() });
+            let run = RetiredRun { run: RunId(run), bytes: 0x1000 * run, device, record: None };
+            quarantine.put(Retired { completion, run: Some(run), ..Retired::default() });
         }
+        let of = |quarantine: &Quarantine, device| {
+            let WaitingRuns { runs, bytes } = quarantine.runs_of(device);
+            (runs, bytes)
+        };
+        assert_eq!(of(&quarantine, device), (3, 0x2_1000));
+        assert_eq!(of(&quarantine, "0000:00:03.0".parse().unwrap()), (0, 0));
         let failed_and_confirmed = |confirmed| {
             move |completion: &Completion| match completion.tickets().next() {
                 Some((UnitId(0), _)) => Progress::Failed,
@@ -97,7 +140,7 @@ mod tests {
             let mut runs = Vec::new();
             for _ in 0..quarantine.waiting() {
                 let found = quarantine.look(failed_and_confirmed(Ticket(confirmed)));
-                runs.extend(found.and_then(|retired| retired.run).map(|run| run.0));
+                runs.extend(found.and_then(|retired| retired.run).map(|run| run.run.0));
             }
             runs
         };
@@ -105,6 +148,7 @@ mod tests {
         assert_eq!(release(12), [11, 12]);
         assert_eq!(release(12), [0; 0]);
         assert_eq!((quarantine.len(), quarantine.is_empty()), (1, false));
+        assert_eq!(of(&quarantine, device), (1, 0xa000), "what is lost is on its account for good");
         assert_eq!(quarantine.waiting(), 0, "what is lost is not looked at again and again");
     }
 }

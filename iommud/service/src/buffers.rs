@@ -10,6 +10,7 @@ use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{ContiguityError, Platform, RunId};
 use iommu_engine::policy::Quotas;
+use iommu_engine::retired::RetiredRun;
 use libdma::Error;
 use libdma::protocol::call::{access_from_code, cache_from_code};
 use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
@@ -127,7 +128,7 @@ impl<P: Platform> Service<P> {
         rights: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
         let spec = BufferSpec::of_allocate(request)?;
-        self.check_quota(session, &spec)?;
+        self.claim_quota(session, &spec)?;
         let run = self.alloc_run(session, &spec, contiguous)?;
         let cache = self.platform.set_cache_type(run, spec.cache);
         let spec = BufferSpec { cache, ..spec };
@@ -175,10 +176,26 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Whether a session may hold another buffer, and have it mapped.
+    /// Whether a session may hold another buffer, and have it mapped. What its device's clients have given up counts
+    /// until no hardware knows of it any more, and may be free by now, so hardware is asked once before it is refused.
+    pub(crate) fn claim_quota(
+        &mut self,
+        session: SessionId,
+        spec: &BufferSpec,
+    ) -> Result<(), Error> {
+        self.check_quota(session, spec).or_else(|_| {
+            self.engine.poll(&mut self.platform);
+            self.check_quota(session, spec)
+        })
+    }
+
+    /// The same without asking hardware.
     pub(crate) fn check_quota(&self, session: SessionId, spec: &BufferSpec) -> Result<(), Error> {
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let left = self.sessions.left(holder.device);
+        let mut left = self.sessions.left(holder.device);
+        let waiting = self.engine.waiting_runs(holder.device);
+        left.buffers += waiting.runs;
+        left.bytes = left.bytes.saturating_add(waiting.bytes);
         if holder.may_hold(spec.bytes, left) && holder.may_map(spec.mapped_bytes()) {
             Ok(())
         } else {
@@ -235,6 +252,7 @@ impl<P: Platform> Service<P> {
                 let alone = self.runs.leave(run, &unmapped);
                 let is_out_of_reach = alone.as_ref().is_some_and(|unmapped| self.is_done(unmapped));
                 if let (Some(unmapped), false) = (alone, is_out_of_reach) {
+                    let run = RetiredRun { run, bytes, device, record: None };
                     self.engine.free_run_after(&mut self.platform, unmapped, run);
                 }
                 return Err(Refused { error, is_out_of_reach });
@@ -318,12 +336,15 @@ impl<P: Platform> Service<P> {
             session.buffers.remove(&id);
             session.buffer_bytes -= buffer.bytes;
             session.mapped_bytes -= buffer.mappings.values().map(|it| it.charge).sum::<u64>();
-            engine.strike_record(platform, buffer.slot);
             unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));
         }
-        if let Some(unmapped) = runs.leave(buffer.run, &unmapped) {
-            engine.free_run_after(platform, unmapped, buffer.run);
-        }
+        let run = RetiredRun {
+            run: buffer.run,
+            bytes: buffer.bytes,
+            device: buffer.device,
+            record: Some(buffer.slot),
+        };
+        runs.retire(engine, platform, run, &unmapped);
     }
 }
 

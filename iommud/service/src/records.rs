@@ -56,7 +56,7 @@ impl Record for SessionRecord {
     }
 }
 
-/// A buffer.
+/// A buffer. It is written down until its memory is free, which may be after the record of its session has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferRecord {
     /// Its number.

@@ -48,7 +48,7 @@ impl<P: Platform> Service<P> {
             return Err(Error::BadAlignment);
         }
         address.checked_add(spec.bytes).ok_or(Error::Overflow)?;
-        self.check_quota(session, &spec)?;
+        self.claim_quota(session, &spec)?;
         let spec = Box::new(BufferSpec { address, ..spec });
         Ok(self.handles.insert(Handle::new(Object::Registration(session, spec), rights)))
     }

@@ -6,7 +6,9 @@
 use alloc::collections::BTreeMap;
 
 use iommu_engine::completion::Completion;
-use iommu_engine::platform::RunId;
+use iommu_engine::engine::Engine;
+use iommu_engine::platform::{Platform, RunId};
+use iommu_engine::retired::RetiredRun;
 
 /// The runs that buffers are of.
 #[derive(Debug, Default)]
@@ -37,6 +39,21 @@ impl Runs {
             return None;
         }
         self.held.remove(&run).map(|held| held.gone)
+    }
+
+    /// Frees a run of which a buffer has gone, when the last has and all is confirmed. As long as it is not free, there
+    /// is a record of it in the ledger: this buffer's, or one of those that are left.
+    pub fn retire<P: Platform>(
+        &mut self,
+        engine: &mut Engine,
+        platform: &mut P,
+        run: RetiredRun,
+        unmapped: &Completion,
+    ) {
+        match self.leave(run.run, unmapped) {
+            Some(unmapped) => engine.free_run_after(platform, unmapped, run),
+            None => run.record.into_iter().for_each(|slot| engine.strike_record(platform, slot)),
+        }
     }
 
     /// How many buffers of a run there are.

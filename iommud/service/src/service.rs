@@ -11,6 +11,7 @@ use iommu_engine::engine::{Engine, Event};
 use iommu_engine::error::StartError;
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Policy;
+use iommu_engine::retired::RetiredRun;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
 use libdma::protocol::{self, Rights, derive};
@@ -482,17 +483,15 @@ impl<P: Platform> Service<P> {
                 None => true,
             });
             buffer.unmapped.join(&unmap_everywhere(engine, platform, &mappings));
-            let (bytes, run) = (buffer.bytes, buffer.run);
-            engine.strike_record(platform, buffer.slot);
+            let (bytes, run, device) = (buffer.bytes, buffer.run, session.device);
             if buffer.handles > 0 {
-                sessions.outlives(session.device, bytes);
+                sessions.outlives(device, bytes);
             } else {
                 // It was closed before, and has waited for this.
                 let unmapped = core::mem::take(&mut buffer.unmapped);
+                let run = RetiredRun { run, bytes, device, record: Some(buffer.slot) };
                 sessions.buffers.remove(&id);
-                if let Some(unmapped) = runs.leave(run, &unmapped) {
-                    engine.free_run_after(platform, unmapped, run);
-                }
+                runs.retire(engine, platform, run, &unmapped);
             }
         }
     }

@@ -8,7 +8,7 @@ use iommu_engine::engine::deferred::{LONGEST_WAIT, MOST_GATHERED};
 use iommu_engine::policy::{Devices, Invalidation, Policy, Rule};
 use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, edu, other};
+use crate::rig::{Rig, edu, other, retired};
 use crate::vendor::{Vendor, slow_down};
 
 both! {
@@ -34,7 +34,7 @@ fn r2_until_the_units_were_told_nothing_that_was_unmapped_is_used_again(vendor: 
 
     let Rig { platform, engine } = &mut rig;
     let completion = engine.unmap(platform, domain, iova, 4096).unwrap();
-    engine.free_run_after(platform, completion.clone(), run);
+    engine.free_run_after(platform, completion.clone(), retired(run));
     assert_eq!(completion.for_client().tickets().count(), 0);
     // The window that this policy leaves open, and why it is not the default.
     assert_eq!(rig.write(iova.get(), &[2; 8]), Ok(()));
@@ -132,7 +132,7 @@ fn r2_memory_that_was_mapped_in_several_domains_waits_for_the_batches_of_all(ven
     let mut both = engine.unmap(platform, there, slow, 4096).unwrap();
     let soon = engine.unmap(platform, here, iova, 4096).unwrap();
     both.join(&soon);
-    engine.free_run_after(platform, both.clone(), run);
+    engine.free_run_after(platform, both.clone(), retired(run));
     rig.pass(LONGEST_WAIT);
     rig.pass(Duration::from_micros(10));
     assert_eq!(rig.engine.progress(&soon), Progress::Done);

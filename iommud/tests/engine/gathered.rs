@@ -6,7 +6,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::error::EngineError;
 use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, blocked, edu};
+use crate::rig::{Rig, blocked, edu, retired};
 use crate::vendor::{Vendor, forgotten, slow, waits};
 
 both! {
@@ -78,7 +78,7 @@ fn r2_a_batch_gives_nothing_back_before_units_have_forgotten_it(vendor: Vendor) 
         let run = rig.run(PAGE);
         let Rig { platform, engine } = &mut rig;
         let completion = engine.unmap_all(platform, domain, ranges.iter().copied()).unwrap();
-        engine.free_run_after(platform, completion.clone(), run);
+        engine.free_run_after(platform, completion.clone(), retired(run));
         assert_eq!((engine.progress(&completion), engine.retired()), (Progress::Pending, 4));
         let next = rig.run(PAGE);
         let elsewhere = rig.map(domain, next, PAGE, Access::Read);

@@ -10,7 +10,7 @@ use iommu_engine::platform::BufferRuns;
 use iommu_engine::unit::{UnitFailure, UnitState};
 use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, blocked, edu, other};
+use crate::rig::{Rig, blocked, edu, other, retired};
 use crate::vendor::{Vendor, forgotten, slow, slow_down};
 
 both! {
@@ -69,7 +69,7 @@ fn r2_addresses_tables_and_memory_wait_for_a_slow_unit(vendor: Vendor) {
         rig.write(iova.get(), &[1; 8]).unwrap();
         let Rig { platform, engine } = &mut rig;
         let completion = engine.unmap(platform, domain, iova, 4096).unwrap();
-        engine.free_run_after(platform, completion.clone(), run);
+        engine.free_run_after(platform, completion.clone(), retired(run));
         assert_eq!(engine.progress(&completion), Progress::Pending);
         // Still cached, still the run's own memory: a late access harms nobody.
         rig.write(iova.get(), &[2; 8]).unwrap();
@@ -99,7 +99,7 @@ fn r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused(vendor:
         let live = rig.platform.usage().live_runs;
         let Rig { platform, engine } = &mut rig;
         let completion = engine.unmap(platform, domain, iova, 4096).unwrap();
-        engine.free_run_after(platform, completion.clone(), run);
+        engine.free_run_after(platform, completion.clone(), retired(run));
         rig.pass(Duration::from_millis(900));
         assert_eq!(rig.engine.progress(&completion), Progress::Pending);
         rig.pass(Duration::from_millis(200));

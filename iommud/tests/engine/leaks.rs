@@ -12,7 +12,7 @@ use iommu_sim::pace::Completion as Takes;
 use iommu_sim::vtd::VtdConfig;
 use proptest::prelude::*;
 
-use crate::rig::{Rig, edu};
+use crate::rig::{Rig, edu, retired};
 use crate::vendor::{Vendor, slow_at_all};
 
 both! {
@@ -127,7 +127,7 @@ fn r2_r7_random_traffic_on_random_hardware(vendor: Vendor) {
                     let Rig { platform, engine } = &mut rig;
                     let completion =
                         engine.unmap(platform, domain, Iova::new(iova), bytes).unwrap();
-                    engine.free_run_after(platform, completion.clone(), run);
+                    engine.free_run_after(platform, completion.clone(), retired(run));
                     rig.finish(&completion);
                 }
                 Step::Touch { which, page, write } => {

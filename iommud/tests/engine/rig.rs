@@ -9,6 +9,7 @@ use iommu_engine::engine::{Engine, Event, MapSpec};
 use iommu_engine::fault::Fault;
 use iommu_engine::platform::{BufferRuns, ConfigSpace, RunId};
 use iommu_engine::policy::Policy;
+use iommu_engine::retired::RetiredRun;
 use iommu_engine::unit::UnitState;
 use iommu_sim::{Blocked, MachineConfig};
 use iommud::platform::sim::SimPlatform;
@@ -21,6 +22,11 @@ pub(crate) fn edu() -> PciAddress {
 /// The edu behind the root port.
 pub(crate) fn other() -> PciAddress {
     "0000:01:00.0".parse().unwrap()
+}
+
+/// A run to be freed.
+pub(crate) fn retired(run: RunId) -> RetiredRun {
+    RetiredRun { run, bytes: 0, device: edu(), record: None }
 }
 
 /// Whether a unit's tables did not let a request through.

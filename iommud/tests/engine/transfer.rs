@@ -8,7 +8,7 @@ use iommu_engine::error::EngineError;
 use iommu_engine::policy::{Invalidation, Policy};
 use iommu_sim::pace::Completion as Takes;
 
-use crate::rig::{Rig, blocked, edu, other};
+use crate::rig::{Rig, blocked, edu, other, retired};
 use crate::topology::traffic::at;
 use crate::vendor::{Vendor, slow, slow_down};
 
@@ -66,7 +66,7 @@ fn r2_what_was_mapped_before_is_held_until_the_unit_has_forgotten_it(vendor: Ven
     let live = platform.usage();
     let detached = engine.domain(own).unwrap().detached().clone();
     engine.destroy_domain(platform, own).unwrap();
-    engine.free_run_after(platform, detached, run);
+    engine.free_run_after(platform, detached, retired(run));
     assert_eq!(platform.usage(), live);
     rig.finish(&moved);
     rig.pass(Duration::from_millis(2));

@@ -24,7 +24,7 @@ both! {
 const PAGE: usize = 4096;
 
 /// Memory of this process's that nobody else will ever use.
-fn memory(pages: usize) -> ForeignMemory {
+pub(crate) fn memory(pages: usize) -> ForeignMemory {
     let layout = Layout::from_size_align(pages * PAGE, PAGE).unwrap();
     // SAFETY: it has a size.
     let start = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();

@@ -23,5 +23,6 @@ mod sessions;
 mod sharing;
 mod tickets;
 mod virtio;
+mod waiting;
 mod windows;
 mod without_iommu;

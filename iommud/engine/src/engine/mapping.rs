@@ -12,7 +12,7 @@ use crate::iova::IovaRequest;
 use crate::platform::{Platform, RunId};
 use crate::policy::Invalidation;
 use crate::records::DomainRecord;
-use crate::retired::Retired;
+use crate::retired::{Retired, RetiredRun};
 use crate::segments;
 use crate::unit::{Changed, Touched, Translation, merge};
 
@@ -232,12 +232,12 @@ impl Engine {
         result.map(|()| completion)
     }
 
-    /// Frees a run of memory that no device can reach once `completion` is done.
+    /// Frees a run of memory that no device can reach once `completion` is done, and strikes out its record.
     pub fn free_run_after(
         &mut self,
         platform: &mut impl Platform,
         completion: Completion,
-        run: RunId,
+        run: RetiredRun,
     ) {
         self.retire(platform, Retired { completion, run: Some(run), ..Retired::default() });
     }
@@ -274,8 +274,11 @@ impl Engine {
                 hardware.domain_ids().give_back(id);
             }
         }
-        if let Some(run) = run {
+        if let Some(RetiredRun { run, record, .. }) = run {
             self.free_run(platform, run);
+            if let Some(slot) = record {
+                self.strike_record(platform, slot);
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
 use crate::records::UnitRecord;
 use crate::reserve::Reserve;
-use crate::retired::Quarantine;
+use crate::retired::{Quarantine, WaitingRuns};
 use crate::unit::{Changed, Unit, UnitState};
 
 /// What happened to a unit's devices since it was last looked at.
@@ -361,6 +361,11 @@ impl Engine {
     /// Strikes out what was written down.
     pub fn strike_record(&mut self, platform: &impl Platform, slot: Slot) {
         self.ledger.remove(platform, slot);
+    }
+
+    /// The memory of a device's clients that waits for hardware to confirm before it is free.
+    pub fn waiting_runs(&self, device: PciAddress) -> WaitingRuns {
+        self.quarantine.runs_of(device)
     }
 
     /// How many things wait for hardware to confirm before they are free.

@@ -38,7 +38,7 @@ fn all(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {
     let mut refusals = vec![
         ("a device file", Refused::NotMemory, to_waiting(&opened("/dev/null")?)),
         ("physical memory", Refused::NotMemory, to_waiting(&opened("/dev/mem")?)),
-        ("a file", Refused::NotMemory, to_waiting(&opened("/proc/self/exe")?)),
+        ("a file", Refused::NotMemory, to_waiting(&opened("/proc/self/status")?)),
         ("a memfd that is not sealed", Refused::NotOwnMemory, {
             to_waiting(&huge(SealFlags::empty())?)
         }),
