@@ -111,7 +111,7 @@ impl<'a, D: Direction> Contents<'a, D> {
         for it in self.pieces.iter_mut().filter_map(Piece::pages) {
             it.pages.copy_to_device(0, it.bytes);
         }
-        self.brings_back = D::ACCESS.may_write();
+        self.brings_back = D::ACCESS.may_write() && !self.terms.skip_cpu_sync();
         fence(Ordering::Release);
     }
 

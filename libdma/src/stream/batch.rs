@@ -23,29 +23,33 @@ pub(crate) struct Piece<'a> {
 ///
 /// As [`Device::map`](crate::Device::map).
 pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
+    if pieces.iter().any(|it| it.pages.is_exposed(terms)) {
+        return Err(Error::AlreadyMapped);
+    }
     let mut waiting: Vec<&mut Piece<'_>> = pieces
         .iter_mut()
         .filter_map(|it| it.pages.must_be_mapped(terms, access).then_some(it))
         .collect();
-    if waiting.is_empty() {
-        return Ok(());
-    }
     if waiting.len() > MAX_BATCH {
         return Err(Error::BatchTooLarge);
     }
-    let result = map_waiting(terms, access, &mut waiting);
-    match result {
-        Ok(()) if terms.skip_cpu_sync() => {}
-        // What the device does not write is to be there afterwards, whichever way data goes.
-        Ok(()) => waiting.iter().for_each(|it| it.pages.copy_to_device(0, it.bytes)),
-        Err(_) => take_back(terms, &mut waiting),
+    if !waiting.is_empty()
+        && let Err(error) = map_waiting(terms, access, &mut waiting)
+    {
+        take_back(terms, &mut waiting);
+        return Err(error);
     }
-    result
+    if !terms.skip_cpu_sync() {
+        // What the device does not write is to be there afterwards, whichever way data goes.
+        pieces.iter().for_each(|it| it.pages.copy_to_device(0, it.bytes));
+    }
+    Ok(())
 }
 
 fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) -> Result<(), Error> {
     let requests: Vec<_> = waiting.iter().map(|it| it.pages.request(access)).collect();
-    match terms.map(&requests) {
+    let single = waiting.iter().any(|it| it.single);
+    match terms.map(&requests, single) {
         Ok(mapped) => {
             drop(requests);
             waiting.iter_mut().zip(mapped).for_each(|(it, mapped)| it.pages.set_mapped(mapped));
@@ -66,7 +70,7 @@ fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) ->
 }
 
 fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    let mapped = terms.map(&[piece.pages.request(access)]);
+    let mapped = terms.map(&[piece.pages.request(access)], true);
     match mapped.and_then(|it| it.first().copied().ok_or(Error::ShortPayload)) {
         Ok(mapped) => {
             piece.pages.set_mapped(mapped);

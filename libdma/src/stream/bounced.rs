@@ -62,6 +62,8 @@ struct Copied<'a> {
     origin: Origin<'a>,
     /// Whether what the device wrote is to come back at the end.
     brings_back: bool,
+    /// Whether only what is synced by name is copied.
+    skip_cpu_sync: bool,
     mark: Mark,
 }
 
@@ -120,10 +122,11 @@ impl<'a, D: Direction> Bounced<'a, D> {
         if let Memory::Pages(pages) = &mut memory {
             batch::map(terms, D::ACCESS, &mut [Piece { pages, bytes, single: true }])?;
         }
-        let brings_back = D::ACCESS.may_write() && !terms.skip_cpu_sync();
+        let skip_cpu_sync = terms.skip_cpu_sync();
+        let brings_back = D::ACCESS.may_write() && !skip_cpu_sync;
         let mark = terms.mark(Kind::Stream, memory.iova(), bytes as u64, D::ACCESS);
-        let copy = Copied { memory, origin, brings_back, mark };
-        if !terms.skip_cpu_sync() {
+        let copy = Copied { memory, origin, brings_back, skip_cpu_sync, mark };
+        if !skip_cpu_sync {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             copy.bring();
         }
@@ -165,7 +168,7 @@ impl<'a, D: Direction> Bounced<'a, D, Synced> {
         if D::ACCESS == Access::ReadWrite {
             self.copy.bring();
         }
-        self.copy.brings_back = D::ACCESS.may_write();
+        self.copy.brings_back = D::ACCESS.may_write() && !self.copy.skip_cpu_sync;
         fence(Ordering::Release);
         Bounced { copy: self.copy, of: PhantomData }
     }

@@ -102,8 +102,9 @@ impl<D: Direction> Stream<D> {
     }
 
     /// Takes a buffer over that was allocated or registered otherwise. It is mapped while it is the device's; or always,
-    /// if it was allocated so with an address that the stream's limits allow and this stream is not strict. Where it cannot
-    /// be mapped below the limits, or without an IOMMU lies beyond them, the device reaches a copy in a window; but not of a strict stream.
+    /// if it was allocated so, with an address that the stream's limits allow. Where it cannot be mapped below the limits, or
+    /// lies beyond them without an IOMMU, the device reaches a copy in a window. A strict stream does neither: what is mapped
+    /// already it refuses to map with [`Error::AlreadyMapped`].
     pub fn adopt(&self, buffer: Buffer) -> StreamBuffer<D> {
         let bytes = buffer.len();
         StreamBuffer::new(Memory::Pages(Pages::new(buffer)), bytes, self.terms.clone())

@@ -10,7 +10,7 @@ use super::memory::{Memory, Pages};
 use crate::buffer::Buffer;
 use crate::check::{self, Mark, Note};
 use crate::limits::Limits;
-use crate::mapping::{MapRequest, Mapped};
+use crate::mapping::{MapRequest, Mapped, Places};
 use crate::protocol::Error;
 use crate::protocol::derive::Kind;
 use crate::session::{BufferRequest, Session};
@@ -135,9 +135,21 @@ impl Terms {
         self.windows.after_trimming(|| self.session().allocate(&request))
     }
 
-    /// Maps pieces of buffers within the limits; windows that are not in use make room for them.
-    pub(super) fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        self.windows.after_trimming(|| self.session().map(requests, self.limit))
+    /// Maps pieces of buffers within the limits; windows that are not in use make room for them. Several that need not be
+    /// one segment each lie one behind the other, where there is room for that, so that they are few.
+    pub(super) fn map(
+        &self,
+        requests: &[MapRequest<'_>],
+        single: bool,
+    ) -> Result<Vec<Mapped>, Error> {
+        let (handle, limit) = (self.session().handle(), self.limit);
+        if !single && requests.len() > 1 && self.session().is_confined() {
+            match handle.map(requests, Places::Together, limit) {
+                Err(Error::NoAddressSpace) => {}
+                other => return other,
+            }
+        }
+        self.windows.after_trimming(|| handle.map(requests, Places::Anywhere, limit))
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.

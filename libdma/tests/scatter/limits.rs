@@ -56,6 +56,8 @@ fn what_is_in_no_window_takes_one_request_for_all() {
         let before = machine.client.requests();
         let mapped = list.map().unwrap();
         assert_eq!(machine.client.requests(), before + 1);
+        // One behind the other, where I/O addresses are not where the memory is.
+        assert_eq!(mapped.segments().len() == 1, device.is_confined());
         let mapped = mapped.sync_for_cpu().sync_for_device();
         let data = device_reads(&machine, mapped.segments());
         assert_eq!((&data[..5], &data[8192..8198]), (&b"first"[..], &b"second"[..]));

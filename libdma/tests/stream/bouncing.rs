@@ -108,3 +108,24 @@ fn r7_where_there_is_no_room_in_windows_either_nothing_has_changed() {
         machine.check();
     }
 }
+
+/// Whether there is memory below the mask depends on what the administrator set aside.
+#[test]
+fn without_an_iommu_memory_beyond_the_mask_is_copied_to_below_it_if_there_is_any() {
+    let machine = Machine::without_iommu();
+    let mut device = machine.open();
+    let buffer = device.allocate(4096, None, "high").unwrap();
+    buffer.write(0, b"data").unwrap();
+    device.set_dma_mask(32).unwrap();
+    match device.stream::<ToDevice>("tx").adopt(buffer).map() {
+        Ok(mapped) => {
+            assert!(mapped.iova().get() + 4096 <= 1 << 32);
+            assert_eq!(machine.device_reads(mapped.iova(), 4).unwrap(), b"data");
+        }
+        Err(refused) => {
+            assert_eq!(refused.error, Error::NoAddressSpace);
+            assert_eq!(bytes(&refused.kept, 0, 4), b"data");
+        }
+    }
+    machine.check();
+}

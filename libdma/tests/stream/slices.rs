@@ -87,6 +87,10 @@ fn nothing_is_copied_where_it_is_not_wanted() {
         machine.device_writes(mapped.iova(), b"sync").unwrap();
         mapped.sync_for_cpu().unmap().unwrap();
         assert_eq!(&data, b"sync", "but what is synced by name is");
+        let mapped = stream.map_slice_mut(&mut data).unwrap().sync_for_cpu().sync_for_device();
+        machine.device_writes(mapped.iova(), b"late").unwrap();
+        mapped.unmap().unwrap();
+        assert_ne!(&data, b"late");
     }
 }
 

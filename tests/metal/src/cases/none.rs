@@ -3,13 +3,22 @@
 use iommu_engine::platform::Platform;
 
 use super::engine::pools::a_device_follows_descriptors_of_a_pool;
+use super::engine::streaming::{
+    a_scatter_list_is_one_transfer, slices_are_bounced, streaming_buffers_carry_data_both_ways,
+};
 use crate::harness::{Context, Outcome, Suite};
 use crate::{cases, require};
 
 /// The suite.
 pub const SUITE: Suite = Suite {
     name: "none",
-    cases: cases![firmware_tells_of_no_iommu, a_device_follows_descriptors_of_a_pool],
+    cases: cases![
+        firmware_tells_of_no_iommu,
+        a_device_follows_descriptors_of_a_pool,
+        streaming_buffers_carry_data_both_ways,
+        slices_are_bounced,
+        a_scatter_list_is_one_transfer
+    ],
 };
 
 fn firmware_tells_of_no_iommu(context: &mut Context) -> Outcome {
