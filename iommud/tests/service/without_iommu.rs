@@ -3,9 +3,10 @@
 use iommu_engine::platform::ConfigSpace;
 use iommu_engine::policy::{Invalidation, Policy, WithoutIommu};
 use iommu_sim::{Blocked, MachineConfig};
+use libdma::protocol::Ticket;
 use libdma::protocol::call::{BufferInfo, Hello, Opcode, Welcome, access_code};
 use libdma::protocol::derive::{Allocate, Kind};
-use libdma::{Access, Device, Error, Handle};
+use libdma::{Access, Device, Error, Handle, Iova};
 use libdma::{MapRequest, Mapped};
 use zerocopy::little_endian::{U32, U64};
 
@@ -169,4 +170,61 @@ fn every_report_says_that_nothing_is_confined() {
         assert_eq!(row["why"], "it reaches all memory, for this machine has no IOMMU");
     }
     assert_eq!(rig.json("domains")[0]["format"], "none: NOT CONFINED");
+}
+
+#[test]
+fn an_address_can_be_chosen_that_the_memory_has_and_no_other() {
+    let rig = rig();
+    let mut device = rig.open();
+    let buffer = device.allocate(4 * 4096, None, "in one piece").unwrap();
+    let piece = |page: u64| MapRequest {
+        buffer: &buffer,
+        offset: page * 4096,
+        bytes: 4096,
+        access: Access::Read,
+    };
+    let found = device.map(&[piece(0)]).unwrap();
+    let start = found[0].iova;
+    let at = |page: u64| Iova::new(start.get() + page * 4096);
+    device.unmap(&found).unwrap();
+    // As a whole or in pieces, at its own address.
+    let mapped = device.map_at(at(1), &[piece(1), piece(2), piece(3)]).unwrap();
+    assert_eq!(mapped.iter().map(|it| it.iova).collect::<Vec<_>>(), [at(1), at(2), at(3)]);
+    let there = device.lookup(Iova::new(at(2).get() + 7)).unwrap().unwrap();
+    assert_eq!((there.buffer, there.offset), (buffer.id(), 2 * 4096 + 7));
+    assert_eq!(device.lookup(start), Ok(None));
+    assert_eq!(device.map_at(at(3), &[piece(3)]), Err(Error::AlreadyMapped));
+    device.unmap(&mapped[1..]).unwrap();
+    let together = device.map_together(&[piece(2), piece(3)]).unwrap();
+    assert_eq!(together[0].iova, at(2));
+    device.unmap(&[together[1], mapped[0], together[0]]).unwrap();
+    let before = (rig.usage(), rig.text("mappings"));
+    for (place, pieces, error) in [
+        (at(1), &[piece(0)][..], Error::NoIommu),
+        (Iova::new(0x1000), &[piece(0)], Error::NoIommu),
+        (at(0), &[piece(0), piece(2)], Error::NotContiguous),
+        (at(1), &[piece(1), piece(0)], Error::NotContiguous),
+    ] {
+        assert_eq!(device.map_at(place, pieces), Err(error), "{place}");
+    }
+    assert_eq!(device.map_together(&[piece(1), piece(0)]), Err(Error::NotContiguous));
+    device.set_dma_mask(13).unwrap();
+    assert_eq!(device.map_at(at(0), &[piece(0)]), Err(Error::NoAddressSpace));
+    assert_eq!((rig.usage(), rig.text("mappings")), before);
+    rig.check();
+}
+
+#[test]
+fn there_are_no_domains_to_be_made_or_entered() {
+    let rig = rig();
+    let device = rig.open();
+    let before = rig.text("domains");
+    assert_eq!(device.new_domain("fixed").create().err(), Some(Error::NoIommu));
+    let window = device.new_domain("fixed").window(Iova::new(0x1000), 4096).create();
+    assert_eq!(window.err(), Some(Error::NoIommu));
+    assert_eq!(device.enter(&Ticket([0; 16])).err(), Some(Error::BadTicket));
+    let leave = device.handle().call_bytes(Opcode::Leave, &mut [1; 8]);
+    assert_eq!(leave, Err(Error::NotEntered));
+    assert_eq!(rig.text("domains"), before);
+    rig.check();
 }

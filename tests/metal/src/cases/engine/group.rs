@@ -80,7 +80,7 @@ pub(super) fn devices_behind_ports_with_acs_are_kept_apart(context: &mut Context
 }
 
 /// Opens the second device, and lets it be a bus master, as its driver does.
-fn open(rig: &Rig, second: &Edu) -> Outcome<Device> {
+pub(super) fn open(rig: &Rig, second: &Edu) -> Outcome<Device> {
     let device = Device::open(rig.transport(), second.function())?;
     Edu::find_second(rig.service.lock().platform_mut())?;
     Ok(device)
@@ -102,7 +102,12 @@ fn copy(
     expect(to, &OTHER, "the buffer that the second device wrote to")
 }
 
-fn second_transfer(rig: &Rig, second: &Edu, direction: Direction, address: u64) -> Outcome {
+pub(super) fn second_transfer(
+    rig: &Rig,
+    second: &Edu,
+    direction: Direction,
+    address: u64,
+) -> Outcome {
     let mut service = rig.service.lock();
     Ok(second.transfer(service.platform_mut(), direction, address, 16)?)
 }

@@ -9,6 +9,7 @@
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
 //! | [`pools`] | a device follows descriptors of a pool |
+//! | [`domains`] | addresses that a driver chooses, and domains that devices are moved into |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
@@ -19,6 +20,7 @@
 pub mod blocking;
 pub mod caching;
 pub mod canary;
+pub mod domains;
 pub mod ending;
 pub mod group;
 pub mod hardware;
@@ -37,6 +39,11 @@ use self::blocking::{
     r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
 };
 use self::caching::buffers_are_cached_as_they_were_asked_for;
+use self::domains::{
+    pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
+    r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
+    two_devices_reach_one_buffer_at_one_address,
+};
 use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
     r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
@@ -80,6 +87,7 @@ pub const SHARED: Suite = Suite {
     cases: cases![
         r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
         r4_registers_that_are_offered_are_reached_until_their_driver_goes,
+        two_devices_reach_one_buffer_at_one_address,
     ],
 };
 
@@ -99,6 +107,8 @@ pub const SUITE: Suite = Suite {
         a_scatter_list_is_one_transfer,
         r2_a_strict_unmap_takes_the_memory_from_the_device,
         a_device_follows_descriptors_of_a_pool,
+        pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
+        r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
         r1_a_device_that_nobody_holds_reaches_nothing,
         r1_a_read_outside_is_blocked_and_reported,
         r1_a_write_outside_is_blocked_and_reported,

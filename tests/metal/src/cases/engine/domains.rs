@@ -1,0 +1,133 @@
+//! Addresses that a driver chooses, and domains that devices are moved into.
+
+use dma_types::{Access, Iova};
+use iommu_engine::fault::Tried;
+use libdma::{Error, MapRequest};
+
+use super::blocking::{MARK, OTHER, expect};
+use super::group::{open, second_transfer};
+use super::rig::{Rig, with_service};
+use crate::edu::{Direction, Edu};
+use crate::harness::{Context, Outcome};
+use crate::require;
+
+/// Where nothing is mapped that nobody has chosen to be there.
+const FIXED: Iova = Iova::new(0x5000_0000);
+
+pub(super) fn pieces_are_at_the_address_that_was_chosen_one_behind_the_other(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let first = device.allocate(8192, None, "first")?;
+        let second = device.allocate(4096, None, "second")?;
+        let piece =
+            |buffer, offset| MapRequest { buffer, offset, bytes: 4096, access: Access::ReadWrite };
+        rig.transfer(Direction::FromDevice, FIXED.get(), 16)?;
+        rig.expect_fault(FIXED.get(), Tried::Write)?;
+        let mapped = device.map_at(FIXED, &[piece(&first, 4096), piece(&second, 0)])?;
+        // Half of it is the end of one buffer, and half the start of the other.
+        first.write(8192 - 8, &MARK[..8])?;
+        second.write(0, &MARK[8..])?;
+        let border = FIXED.get() + 4096 - 8;
+        rig.transfer(Direction::ToDevice, border, 16)?;
+        second.write(0, &[0; 16])?;
+        rig.transfer(Direction::FromDevice, FIXED.get() + 4096, 16)?;
+        expect(&second, &MARK, "what went out over the border between two buffers")?;
+        rig.expect_no_fault()?;
+        let found = device.lookup(Iova::new(border))?.ok_or(Error::NotMapped)?;
+        require!((found.buffer, found.offset) == (first.id(), 8192 - 8), "it is {found:?}");
+        device.unmap(&mapped)?;
+        second.write(0, &OTHER)?;
+        rig.transfer(Direction::FromDevice, FIXED.get() + 4096, 16)?;
+        rig.expect_fault(FIXED.get() + 4096, Tried::Write)?;
+        expect(&second, &OTHER, "a buffer that is mapped no more")
+    })
+}
+
+pub(super) fn r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let own = device.allocate(4096, Some(Access::ReadWrite), "own")?;
+        let own_place = own.iova().unwrap_or_default();
+        let shared = device.allocate(4096, None, "shared")?;
+        let domain = device.new_domain("fixed").window(FIXED, 1 << 20).create()?;
+        let piece =
+            MapRequest { buffer: &shared, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        domain.map_at(FIXED, &[piece])?;
+        for _ in 0..2 {
+            rig.load(&own, own_place, &MARK)?;
+            rig.transfer(Direction::FromDevice, FIXED.get(), 16)?;
+            rig.expect_fault(FIXED.get(), Tried::Write)?;
+
+            let inside = domain.attach(&device)?;
+            rig.transfer(Direction::FromDevice, FIXED.get(), 16)?;
+            rig.expect_no_fault()?;
+            expect(&shared, &MARK, "the buffer in the domain")?;
+            own.write(0, &OTHER)?;
+            rig.transfer(Direction::FromDevice, own_place.get(), 16)?;
+            rig.expect_fault(own_place.get(), Tried::Write)?;
+            expect(&own, &OTHER, "the device's own buffer")?;
+
+            inside.leave()?;
+            shared.write(0, &OTHER)?;
+            rig.transfer(Direction::FromDevice, FIXED.get(), 16)?;
+            rig.expect_fault(FIXED.get(), Tried::Write)?;
+            expect(&shared, &OTHER, "the buffer of a domain that was left")?;
+            rig.transfer(Direction::FromDevice, own_place.get(), 16)?;
+            rig.expect_no_fault()?;
+            expect(&own, &MARK, "the device's own buffer again")?;
+        }
+        // It ends with the device in it.
+        let _inside = domain.attach(&device)?;
+        drop(domain);
+        rig.transfer(Direction::FromDevice, FIXED.get(), 16)?;
+        rig.expect_fault(FIXED.get(), Tried::Write)
+    })
+}
+
+/// On a machine with two devices that are kept apart.
+pub(super) fn two_devices_reach_one_buffer_at_one_address(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let second = Edu::find_second(rig.service.lock().platform_mut())?;
+        let (first_device, second_device) = (rig.open()?, open(rig, &second)?);
+        let shared = first_device.allocate(4096, None, "shared")?;
+        let domain = first_device.new_domain("shared").create()?;
+        let piece =
+            MapRequest { buffer: &shared, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let mapped = domain.map_at(FIXED, &[piece])?;
+        let one = domain.attach(&first_device)?;
+        let two = second_device.enter(&domain.ticket()?)?;
+        // One carries it out and the other brings it back, by the same address.
+        pass_on(rig, &second, &shared, &MARK)?;
+        rig.expect_no_fault()?;
+        two.leave()?;
+        second_transfer(rig, &second, Direction::FromDevice, FIXED.get())?;
+        rig.expect_fault_of(&second, FIXED.get(), Tried::Write)?;
+        rig.transfer(Direction::FromDevice, FIXED.get(), 16)?;
+        rig.expect_no_fault()?;
+        let two = domain.attach(&second_device)?;
+        pass_on(rig, &second, &shared, &OTHER)?;
+        domain.unmap(&mapped)?;
+        for (edu, tried) in [(&rig.edu, Tried::Write), (&second, Tried::Write)] {
+            second_transfer(rig, edu, Direction::FromDevice, FIXED.get())?;
+            rig.expect_fault_of(edu, FIXED.get(), tried)?;
+        }
+        drop((one, two));
+        Ok(())
+    })
+}
+
+/// The second device reads the buffer and writes it back, and the first one does, too.
+fn pass_on(rig: &Rig, second: &Edu, shared: &libdma::Buffer, bytes: &[u8; 16]) -> Outcome {
+    for edu in [second, &rig.edu] {
+        shared.write(0, bytes)?;
+        second_transfer(rig, edu, Direction::ToDevice, FIXED.get())?;
+        shared.write(0, &[0; 16])?;
+        second_transfer(rig, edu, Direction::FromDevice, FIXED.get())?;
+        expect(shared, bytes, "the buffer that both devices reach")?;
+    }
+    Ok(())
+}
