@@ -23,6 +23,44 @@
 //! | the same process | none, for there is one address space | the driver's, which has given it away for good |
 //!
 //! iommud keeps the memory until no device reaches it, whatever becomes of the process that had it (rules R2 and R4).
+//! Until then it counts in the device's quota.
+//!
+//! # An example
+//!
+//! Pages of a large piece of memory, mapped as they are needed, in one call. Here the driver and iommud are in one process;
+//! elsewhere the memory is from [`ForeignMemory::new`], or on Linux [`ForeignMemory::from_memfd`].
+//!
+//! ```
+//! use core::ptr::NonNull;
+//! use libdma::{Access, ForeignMemory, MapRequest};
+//!
+//! #[repr(C, align(4096))]
+//! struct Pages([u8; 4 * 4096]);
+//!
+//! # let machine = simulated::Machine::vtd();
+//! # let device = machine.open();
+//! let pages = NonNull::from(Box::leak(Box::new(Pages([0; 4 * 4096]))));
+//! let range = NonNull::slice_from_raw_parts(pages.cast::<u8>(), 4 * 4096);
+//! // SAFETY: it was leaked just now, and nothing refers to it any more.
+//! let memory = unsafe { ForeignMemory::from_range(range) }?;
+//! memory.write(3 * 4096, b"in the last page")?;
+//!
+//! let buffer = device.register(memory, None, "cache")?;
+//! let page = |number: u64| MapRequest {
+//!     buffer: &buffer,
+//!     offset: number * 4096,
+//!     bytes: 4096,
+//!     access: Access::Read,
+//! };
+//! let mapped = device.map(&[page(3), page(0)])?;
+//! # assert_eq!(machine.device_reads(mapped[0].iova, 16).unwrap(), b"in the last page");
+//! // The device reads both pages, and then:
+//! device.unmap(&mapped)?;
+//! # assert!(machine.device_reads(mapped[0].iova, 1).is_err());
+//! # drop((buffer, device));
+//! # machine.check();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod memory;
 #[cfg(all(target_os = "redox", feature = "scheme"))]

@@ -24,8 +24,9 @@
 //! # What it is not
 //!
 //! A confinement of processes. A driver here has root's rights too, and with them `/dev/mem`; and who holds
-//! the descriptor of a buffer can punch a hole into it, which gives its pages back to Linux while the
-//! device still reaches them. What this platform shows is that devices are confined.
+//! the descriptor of a buffer that iommud allocated can punch a hole into it, which gives its pages back to Linux while
+//! the device still reaches them. (Memory that a driver registers is sealed against that: see
+//! [`sealed`](super::sealed).) What this platform shows is that devices are confined.
 
 pub mod acpi;
 pub mod config_space;
