@@ -4,10 +4,12 @@
 //! the same number is other memory, or nothing. An [`IoAddress`] is a number of which that is known. It is made by what
 //! is mapped for a device, and by nothing else, and it turns into a number only for that device:
 //!
-//! ```no_run
+//! ```
 //! # use libdma::{Access, Device, Error};
 //! # fn main() -> Result<(), Error> {
-//! # let (disk, card): (Device, Device) = todo!();
+//! # let machine = simulated::Machine::vtd();
+//! # let disk = Device::open(machine.transport(), simulated::edu())?;
+//! # let card = Device::open(machine.transport(), simulated::second_edu())?;
 //! let buffer = disk.allocate(4096, Some(Access::ReadWrite), "sectors")?;
 //! let address = buffer.io_address().ok_or(Error::NotMapped)?;
 //! let number = address.for_device(&disk)?; // what the disk's registers take

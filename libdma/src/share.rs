@@ -10,6 +10,32 @@
 //! | [`SharedBuffer::attach`]: map it for a device of that process | `dma_buf_attach`, `dma_buf_map_attachment` | `SHARE`, and `READ` or `WRITE` as the device shall read or write |
 //! | [`Attachment::segments`]: the addresses to put into its descriptors | `dma_get_sgtable`, `sg_dma_address` | |
 //!
+//! ```
+//! # use libdma::protocol::Rights;
+//! # use libdma::{Access, Device, Error, SharedBuffer};
+//! # fn main() -> Result<(), Error> {
+//! # let machine = simulated::Machine::vtd();
+//! # let camera = Device::open(machine.transport(), simulated::edu())?;
+//! # let encoder = Device::open(machine.transport(), simulated::second_edu())?;
+//! // The camera's driver allocates frames, and passes on a descriptor by which they can be read.
+//! let frames = camera.allocate(1 << 20, Some(Access::Write), "frames")?;
+//! let handle = frames.share(Rights::READ | Rights::INSPECT | Rights::SHARE)?;
+//!
+//! // The encoder's driver, which may be another process, looks at them and has its device read them.
+//! let shared = SharedBuffer::from_handle(handle)?;
+//! let mut pixels = [0; 16];
+//! shared.read(0, &mut pixels)?;
+//! assert_eq!(shared.write(0, &pixels), Err(Error::NotPermitted));
+//! let attached = shared.attach(&encoder, Access::Read, "frames to encode")?;
+//! for segment in attached.segments() {
+//!     let (address, bytes) = (segment.for_device(&encoder)?, segment.bytes());
+//!     // ... into the encoder's descriptors.
+//! #   assert_eq!((Some(address), bytes), (attached.io_address().for_device(&encoder).ok(), 1 << 20));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Only whole buffers can be shared. Small coherent blocks lie several to a page in windows that a driver has of its device,
 //! and a handle is to a buffer: whoever got one would see all the blocks in it. Ask for memory that is to be shared by
 //! [`Device::allocate`](crate::Device::allocate).
@@ -95,6 +121,23 @@ impl Device {
     /// `access` says. Whoever is told the ticket can [`attach`](Self::attach) it to a device once; that device's DMA then
     /// reaches those registers (peer to peer), until either device's session ends. Linux's `dma_map_resource`, but that
     /// a device's registers are named by its handle and not by a physical address (rule R3).
+    ///
+    /// ```
+    /// # use libdma::{Access, Device, Error};
+    /// # fn main() -> Result<(), Error> {
+    /// # let machine = simulated::Machine::amdvi();
+    /// # let card = Device::open(machine.transport(), simulated::edu())?;
+    /// # let disk = Device::open(machine.transport(), simulated::second_edu())?;
+    /// // The disk is to ring the card's doorbell when it has written.
+    /// let ticket = card.offer_register_window(0, 0, 4096, Access::Write)?;
+    /// let doorbells = disk.attach(&ticket, Access::Write, "the card's doorbells")?;
+    /// let doorbell = doorbells.io_address().at(0x80)?.for_device(&disk)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Whether a request of one device reaches another is the machine's root complex's affair. Where the platform has no
+    /// record of how long BARs are, as on Redox, none can be offered: [`Error::NotRegisters`].
     ///
     /// Only whole pages can be offered, for a page of registers may not be shared with anything (rule R8): `offset` and
     /// `bytes` are multiples of 4096, and a BAR of less than a page cannot be offered.
