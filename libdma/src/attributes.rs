@@ -19,8 +19,9 @@ bitflags! {
         /// was written and the device's being told of it there must be a [`fence`](core::sync::atomic::fence) of the order
         /// `SeqCst`: on x86 a weaker one is no instruction.
         ///
-        /// It is had in the bare guest. On Redox and Linux memory stays write-back, which is correct and coherent, for
-        /// neither lets a process map shared memory otherwise.
+        /// On Redox and Linux memory stays write-back, which is correct and coherent: neither lets a process map shared
+        /// memory otherwise (Redox: kernel 663e6641, `src/context/memory.rs`, `Grant::borrow`). It is had where driver and
+        /// iommud share an address space and the page tables are their own, as in the tests' bare guest.
         const WRITE_COMBINE = 1 << 0;
         /// The CPU does not cache it: what Linux's `dma_alloc_coherent` gives where devices do not snoop, and
         /// `set_memory_uc` on x86. No device needs it on x86. It goes before `WRITE_COMBINE`, and is had where that is.

@@ -4,6 +4,12 @@
 //! contiguous in physical memory. A larger one, or one for which there is no chunk, is a range of this process's
 //! addresses filled with the largest pieces that are to be had; those go back to the kernel with it.
 //!
+//! Every run is write-back, in this process and in its clients. Neither has another way to memory that outlives this
+//! process (kernel 663e6641, `src/context/memory.rs`): what comes out of the memory object is mapped by `Grant::borrow`
+//! and `correct_inner`, which know no cache type, whatever the object's own entries say; a client's mapping
+//! (`Grant::borrow_fmap`) is given the type of this process's entry, which is such a borrow; and `physical@wc` refuses
+//! RAM that the allocator owns (`Grant::physmap`).
+//!
 //! Others' runs lie beside a run that shares its chunk, and the kernel lets a client map whatever follows the
 //! address that it is given. So offset and length of each mapping are checked before that
 //! ([`MapRequest::check`] and the service's grant). No client sees a run that is free: the service frees it

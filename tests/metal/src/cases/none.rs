@@ -2,7 +2,9 @@
 
 use iommu_engine::platform::Platform;
 
+use super::engine::caching::buffers_are_cached_as_they_were_asked_for;
 use super::engine::pools::a_device_follows_descriptors_of_a_pool;
+use super::engine::reserve::memory_is_set_aside_and_given_out_in_one_piece;
 use super::engine::streaming::{
     a_scatter_list_is_one_transfer, slices_are_bounced, streaming_buffers_carry_data_both_ways,
 };
@@ -17,7 +19,9 @@ pub const SUITE: Suite = Suite {
         a_device_follows_descriptors_of_a_pool,
         streaming_buffers_carry_data_both_ways,
         slices_are_bounced,
-        a_scatter_list_is_one_transfer
+        a_scatter_list_is_one_transfer,
+        buffers_are_cached_as_they_were_asked_for,
+        memory_is_set_aside_and_given_out_in_one_piece,
     ],
 };
 

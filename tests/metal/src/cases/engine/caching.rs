@@ -12,7 +12,7 @@ use crate::harness::{Context, Outcome};
 use crate::memory::paging::cache_type_at;
 use crate::require;
 
-pub(super) fn buffers_are_cached_as_they_were_asked_for(context: &mut Context) -> Outcome {
+pub fn buffers_are_cached_as_they_were_asked_for(context: &mut Context) -> Outcome {
     let asked = [
         (Attributes::empty(), CacheType::WriteBack),
         (Attributes::WRITE_COMBINE, CacheType::WriteCombining),

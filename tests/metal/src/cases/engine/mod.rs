@@ -5,7 +5,8 @@
 //! | [`rig`] | a service on the machine, a driver, and its device |
 //! | [`hardware`] | the unit, by hand: what it is, and what can be expected of it |
 //! | [`canary`] | memory that no device has any business with |
-//! | [`caching`] | how the CPU caches a buffer, and a contiguous reserve |
+//! | [`caching`] | how the CPU caches a buffer |
+//! | [`reserve`] | memory that the policy sets aside, and memory below a mask |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
 //! | [`pools`] | a device follows descriptors of a pool |
@@ -26,6 +27,7 @@ pub mod group;
 pub mod hardware;
 pub mod moving;
 pub mod pools;
+pub mod reserve;
 pub mod rig;
 pub mod sharing;
 pub mod starting;
@@ -58,6 +60,7 @@ use self::moving::{
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
 use self::pools::a_device_follows_descriptors_of_a_pool;
+use self::reserve::memory_is_set_aside_and_given_out_in_one_piece;
 use self::sharing::{
     r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
     r4_registers_that_are_offered_are_reached_until_their_driver_goes,
@@ -101,6 +104,7 @@ pub const SUITE: Suite = Suite {
         a_large_page_is_walked,
         a_drivers_own_memory_is_registered,
         buffers_are_cached_as_they_were_asked_for,
+        memory_is_set_aside_and_given_out_in_one_piece,
         interrupts_of_a_device_that_is_held_arrive,
         streaming_buffers_carry_data_both_ways,
         slices_are_bounced,

@@ -10,7 +10,7 @@ use core::time::Duration;
 use dma_types::{Access, Iova};
 use iommu_engine::fault::{Fault, Tried};
 use iommu_engine::platform::{Platform, Segment};
-use iommu_engine::policy::WithoutIommu;
+use iommu_engine::policy::{Policy, WithoutIommu};
 use iommu_service::in_process::InProcess;
 use iommu_service::{Caller, Service, Settings};
 use libdma::buffer::Buffer;
@@ -41,14 +41,19 @@ pub struct Rig {
 
 impl Rig {
     /// Takes the machine over.
-    pub fn start(mut platform: Metal) -> Result<Self, Box<(Metal, Failure)>> {
+    pub fn start(platform: Metal) -> Result<Self, Box<(Metal, Failure)>> {
+        Self::start_with(platform, Policy::default())
+    }
+
+    /// The same with a policy, but that a machine without an IOMMU is served.
+    pub fn start_with(mut platform: Metal, policy: Policy) -> Result<Self, Box<(Metal, Failure)>> {
         let found = Hardware::find(&mut platform)
             .and_then(|hardware| Ok((hardware, Edu::find(&mut platform)?)));
         let (hardware, edu) = match found {
             Ok(found) => found,
             Err(failure) => return Err(Box::new((platform, failure))),
         };
-        let mut settings = Settings::default();
+        let mut settings = Settings { policy, ..Settings::default() };
         if matches!(hardware, Hardware::None) {
             settings.policy.without_iommu = WithoutIommu::Unprotected;
         }
@@ -205,7 +210,16 @@ pub fn map(device: &Device, buffer: &Buffer, access: Access) -> Result<Mapped, E
 
 /// Runs a case on a service that takes the machine over, and leaves the machine as it was found.
 pub fn with_service(context: &mut Context, case: impl FnOnce(&Rig) -> Outcome) -> Outcome {
-    context.lend(|platform| match Rig::start(platform) {
+    with_policy(context, Policy::default(), case)
+}
+
+/// The same with a policy.
+pub fn with_policy(
+    context: &mut Context,
+    policy: Policy,
+    case: impl FnOnce(&Rig) -> Outcome,
+) -> Outcome {
+    context.lend(|platform| match Rig::start_with(platform, policy) {
         Ok(rig) => {
             let outcome = case(&rig);
             let mut platform = rig.stop();
