@@ -10,6 +10,7 @@ mod map;
 mod physical;
 mod programs;
 mod reports;
+mod sharing;
 mod traces;
 mod unit;
 
@@ -21,6 +22,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["case", name] => cases::run(name),
+        [sharing::WORD] => match sharing::other() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                println!("{}", failure.0);
+                ExitCode::FAILURE
+            }
+        },
         // Linux puts words of its command line that it does not know before those meant for init.
         [.., "shell"] if std::process::id() == 1 => init::shell(),
         [.., "without-iommu"] if std::process::id() == 1 => init::cases(cases::WITHOUT_IOMMU),

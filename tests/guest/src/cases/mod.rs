@@ -47,6 +47,7 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("more_than_a_buffer_is_refused", sessions::more_than_a_buffer_is_refused),
     Spec::new("a_passed_handle_works_in_another_process", sessions::a_passed_handle_works),
     Spec::new("a_passed_handle_outlives_who_passed_it", sessions::a_passed_handle_outlives),
+    Spec::new("a_buffer_is_shared_by_two_processes_and_their_devices", sessions::a_shared_buffer),
     Spec::new("only_root_opens_devices", sessions::only_root_opens_devices),
     Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing),
     Spec::long("r4_nothing_is_reached_after_death", killed::reaches_nothing),

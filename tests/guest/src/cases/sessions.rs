@@ -6,6 +6,7 @@ use crate::devices;
 use crate::failure::{Failure, Outcome, require};
 use crate::programs::{Program, run, run_as_nobody, start_iommud, wait_until};
 use crate::reports;
+use crate::sharing;
 use crate::traces::Traces;
 
 pub(super) fn a_second_opener_is_refused() -> Outcome {
@@ -62,6 +63,13 @@ pub(super) fn a_passed_handle_outlives() -> Outcome {
     run("edud", &["--device", &name])?.expect(1)?.line("another driver holds this device")?;
     kill_process(child, Signal::KILL)?;
     wait_until("the device is free", || Ok(reports::device(&name)?.state == "free"))?;
+    before.wait_for_return()
+}
+
+pub(super) fn a_shared_buffer() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    sharing::first()?;
     before.wait_for_return()
 }
 
