@@ -28,7 +28,7 @@ const NEEDS: [Need; 3] = [
 ];
 
 /// Every package that is part of the product, lowest first, and the self-test.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "dma-types",
     "libdma",
     "iommu-engine",
@@ -37,6 +37,7 @@ const PACKAGES: [&str; 9] = [
     "pcid-channel",
     "iommu-run",
     "edud",
+    "virtio-blkd",
     "selftest",
 ];
 
