@@ -20,6 +20,55 @@ use crate::protocol::Error;
 /// [`Coherent`](crate::Coherent). Giving it back ends the driver's claim and not the device's access: the memory stays
 /// mapped for the device, and is the next one's to whom the pool gives it. A driver therefore gives back what its device
 /// has finished with.
+///
+/// It is given back once, and what was left to the device is no more the driver's to touch:
+///
+/// ```compile_fail,E0382
+/// # fn f(block: libdma::PoolBlock<u64>) {
+/// drop(block);
+/// drop(block);
+/// # }
+/// ```
+///
+/// ```compile_fail,E0382
+/// # fn f(block: libdma::PoolBlock<u64>) {
+/// let address = block.into_iova();
+/// block.set(1);
+/// # }
+/// ```
+///
+/// It can be sent to another thread, and not be shared with one, since volatile accesses of two threads would race; a
+/// pool can be shared:
+///
+/// ```compile_fail,E0277
+/// fn shared(_: impl Sync) {}
+/// # fn f(block: libdma::PoolBlock<u64>) {
+/// shared(block);
+/// # }
+/// ```
+///
+/// ```
+/// fn sent(_: impl Send) {}
+/// fn shared(_: impl Send + Sync) {}
+/// # fn f(pool: libdma::Pool<u64>, block: libdma::PoolBlock<u64>) {
+/// shared(pool);
+/// sent(block);
+/// # }
+/// ```
+///
+/// What is not valid for any bytes is no type for it, and its memory cannot be borrowed:
+///
+/// ```compile_fail,E0277
+/// # fn f(device: &libdma::Device) {
+/// let flags = device.pool("flags").of::<bool>();
+/// # }
+/// ```
+///
+/// ```compile_fail,E0614
+/// # fn f(block: libdma::PoolBlock<u64>) -> u64 {
+/// *block
+/// # }
+/// ```
 pub struct PoolBlock<T: ?Sized> {
     slot: ManuallyDrop<Slot>,
     supply: Arc<Supply>,

@@ -3,6 +3,7 @@
 use iommu_engine::platform::Platform;
 
 use super::engine::caching::buffers_are_cached_as_they_were_asked_for;
+use super::engine::checking::the_checker_names_what_is_wrong;
 use super::engine::pools::a_device_follows_descriptors_of_a_pool;
 use super::engine::reserve::memory_is_set_aside_and_given_out_in_one_piece;
 use super::engine::streaming::{
@@ -22,6 +23,7 @@ pub const SUITE: Suite = Suite {
         a_scatter_list_is_one_transfer,
         buffers_are_cached_as_they_were_asked_for,
         memory_is_set_aside_and_given_out_in_one_piece,
+        the_checker_names_what_is_wrong,
     ],
 };
 

@@ -11,6 +11,7 @@
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
 //! | [`pools`] | a device follows descriptors of a pool |
 //! | [`domains`] | addresses that a driver chooses, and domains that devices are moved into |
+//! | [`checking`] | what a driver and its device do wrong is named |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
@@ -22,6 +23,7 @@ pub mod blocking;
 pub mod caching;
 pub mod canary;
 pub mod domains;
+pub mod checking;
 pub mod ending;
 pub mod group;
 pub mod hardware;
@@ -46,6 +48,7 @@ use self::domains::{
     r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
     two_devices_reach_one_buffer_at_one_address,
 };
+use self::checking::the_checker_names_what_is_wrong;
 use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
     r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
@@ -113,6 +116,7 @@ pub const SUITE: Suite = Suite {
         a_device_follows_descriptors_of_a_pool,
         pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
         r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
+        the_checker_names_what_is_wrong,
         r1_a_device_that_nobody_holds_reaches_nothing,
         r1_a_read_outside_is_blocked_and_reported,
         r1_a_write_outside_is_blocked_and_reported,
