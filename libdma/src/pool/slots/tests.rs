@@ -219,7 +219,9 @@ fn a_chunk_with_a_block_in_use_stays() {
     let mut slots = slots.into_iter();
     let held = slots.next().unwrap();
     mark(&held, 256);
-    slots.for_each(|slot| drop(rig.slots.push(slot)));
+    for slot in slots {
+        rig.slots.push(slot);
+    }
     assert_eq!(rig.slots.trim(0).len(), 1);
     assert!(is_marked(&held, 256));
     let left = rig.slots.leave(held);
