@@ -22,8 +22,8 @@
 pub mod blocking;
 pub mod caching;
 pub mod canary;
-pub mod domains;
 pub mod checking;
+pub mod domains;
 pub mod ending;
 pub mod group;
 pub mod hardware;
@@ -43,12 +43,12 @@ use self::blocking::{
     r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
 };
 use self::caching::buffers_are_cached_as_they_were_asked_for;
+use self::checking::the_checker_names_what_is_wrong;
 use self::domains::{
     pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
     r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
     two_devices_reach_one_buffer_at_one_address,
 };
-use self::checking::the_checker_names_what_is_wrong;
 use self::ending::{
     a_stale_translation_really_stays_until_it_is_invalidated,
     r2_after_an_unmap_the_translation_is_gone, r4_closing_ends_access_and_gives_everything_back,
