@@ -7,12 +7,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use iommu_engine::platform::{Platform, RunId};
 use libdma::Error;
 use libdma::protocol::call::Opcode;
 use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 use crate::handle::HandleId;
 use crate::pending::{Answer, Completed, Outcome, RequestId};
@@ -47,6 +48,7 @@ pub struct InProcess<P> {
     service: Arc<Mutex<Service<P>>>,
     root: HandleId,
     caller: Caller,
+    requests: AtomicU64,
 }
 
 impl<P: Platform> InProcess<P> {
@@ -58,7 +60,19 @@ impl<P: Platform> InProcess<P> {
     /// frees runs of its platform but through a transport.
     pub unsafe fn new(service: Arc<Mutex<Service<P>>>, caller: Caller) -> Self {
         let root = service.lock().root();
-        Self { service, root, caller }
+        Self { service, root, caller, requests: AtomicU64::new(0) }
+    }
+
+    /// How many requests have been made: opens, derivations, calls, reads and maps of memory. What costs none is what a
+    /// driver does without a word to the service.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The service, for one request.
+    fn request(&self) -> MutexGuard<'_, Service<P>> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.service.lock()
     }
 
     /// The answer to a request, when hardware has confirmed it.
@@ -92,19 +106,19 @@ impl<P: Platform> InProcess<P> {
 // `unmap`.
 unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
-        let service = &mut *self.service.lock();
+        let service = &mut *self.request();
         let outcome = service.open(self.root, path, self.caller)?;
         Self::handle(service, outcome)
     }
 
     fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
-        let service = &mut *self.service.lock();
+        let service = &mut *self.request();
         let outcome = service.derive(HandleId(handle.number()), request)?;
         Self::handle(service, outcome)
     }
 
     fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
-        let service = &mut *self.service.lock();
+        let service = &mut *self.request();
         match service.call(HandleId(handle.number()), opcode as u64, payload)? {
             Outcome::Done(length) => Ok(length),
             Outcome::Pending(request) => {
@@ -122,11 +136,11 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     }
 
     fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        self.service.lock().read(HandleId(handle.number()), offset, out)
+        self.request().read(HandleId(handle.number()), offset, out)
     }
 
     fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
-        let service = self.service.lock();
+        let service = self.request();
         let grant = service.grant(HandleId(handle.number()), 0, bytes as u64, writable)?;
         let memory = service.platform().run_memory(grant.run).ok_or(Error::BadAddress)?;
         Ok(Mapping { memory, length: bytes })
@@ -140,7 +154,7 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     }
 
     unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
-        let service = &mut *self.service.lock();
+        let service = &mut *self.request();
         let handle = HandleId(handle.number());
         let awaited = service.awaited(handle)?;
         let place = Awaited { address: self.place(supply)?, bytes: supply.bytes as u64 };

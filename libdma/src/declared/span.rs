@@ -131,15 +131,15 @@ impl Span {
         Ok(())
     }
 
-    /// The memory again, if no block of it lives.
-    pub(crate) fn release(self) -> Result<DeviceMemory, (DeclareError, Self)> {
+    /// Whether no block of it lives.
+    pub(crate) fn check_unused(&self) -> Result<(), DeclareError> {
         match self.usage.blocks {
-            0 => Ok(self.memory),
-            blocks => Err((DeclareError::InUse { blocks }, self)),
+            0 => Ok(()),
+            blocks => Err(DeclareError::InUse { blocks }),
         }
     }
 
-    /// The memory, which was not to be declared.
+    /// The memory, which is declared no more.
     pub(crate) fn into_memory(self) -> DeviceMemory {
         self.memory
     }
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(refused(0x1020, 64), Err(DeclareError::BadAlignment));
         assert_eq!(refused(0x1000, 65), Err(DeclareError::BadAlignment));
         assert_eq!(refused(0x1000, 0), Err(DeclareError::BadLength));
-        assert_eq!(refused(u64::MAX & !63, 64), Err(DeclareError::BadLength));
+        assert_eq!(refused(!63, 64), Err(DeclareError::BadLength));
         assert_eq!(Geometry::new(0x1000, 0x40, 64).map(drop), Err(DeclareError::BadAlignment));
     }
 }

@@ -197,11 +197,8 @@ impl Windows {
     /// Gives the device's own memory back, if no block of it lives.
     pub(crate) fn release_declared(&self) -> Result<DeviceMemory, DeclareError> {
         let declared = &mut self.table.lock().declared;
-        let span = declared.take().ok_or(DeclareError::NothingDeclared)?;
-        span.release().map_err(|(error, span)| {
-            *declared = Some(span);
-            error
-        })
+        declared.as_ref().ok_or(DeclareError::NothingDeclared)?.check_unused()?;
+        declared.take().map(Span::into_memory).ok_or(DeclareError::NothingDeclared)
     }
 
     /// Gives back a block of the device's own memory.

@@ -1,7 +1,5 @@
 //! The transport of a simulated machine, which a test can count and disturb.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use iommu_service::in_process::InProcess;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
@@ -12,7 +10,6 @@ use spin::Mutex;
 /// A client of the service that counts what it asks, and fails what a test wants to fail.
 pub struct Tap {
     inner: InProcess<SimPlatform>,
-    requests: AtomicU64,
     refusal: Mutex<Option<Refusal>>,
 }
 
@@ -28,13 +25,13 @@ struct Refusal {
 
 impl Tap {
     pub(crate) fn new(inner: InProcess<SimPlatform>) -> Self {
-        Self { inner, requests: AtomicU64::new(0), refusal: Mutex::new(None) }
+        Self { inner, refusal: Mutex::new(None) }
     }
 
-    /// How many requests have been made: opens, derivations, calls and maps of memory. What costs none is what a
-    /// driver does without a word to iommud.
+    /// How many requests have been made that the service was told of: opens, derivations, calls, reads and maps of
+    /// memory. What costs none is what a driver does without a word to iommud.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.inner.requests()
     }
 
     /// Lets this many requests pass from now on, and this many after them fail without reaching the service.
@@ -48,7 +45,6 @@ impl Tap {
     }
 
     fn request(&self) -> Result<(), Error> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
         let refusal = &mut *self.refusal.lock();
         match refusal {
             Some(Refusal { after, .. }) if *after > 0 => {

@@ -9,6 +9,10 @@ use super::engine::reserve::memory_is_set_aside_and_given_out_in_one_piece;
 use super::engine::streaming::{
     a_scatter_list_is_one_transfer, slices_are_bounced, streaming_buffers_carry_data_both_ways,
 };
+use super::engine::windows::{
+    coherent_memory_comes_from_the_devices_own, idle_windows_are_given_back_when_memory_runs_out,
+    small_coherent_memory_shares_windows,
+};
 use crate::harness::{Context, Outcome, Suite};
 use crate::{cases, require};
 
@@ -24,6 +28,9 @@ pub const SUITE: Suite = Suite {
         buffers_are_cached_as_they_were_asked_for,
         memory_is_set_aside_and_given_out_in_one_piece,
         the_checker_names_what_is_wrong,
+        small_coherent_memory_shares_windows,
+        coherent_memory_comes_from_the_devices_own,
+        idle_windows_are_given_back_when_memory_runs_out
     ],
 };
 

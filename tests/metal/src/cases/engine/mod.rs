@@ -9,6 +9,7 @@
 //! | [`reserve`] | memory that the policy sets aside, and memory below a mask |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
+//! | [`windows`] | small coherent memory, which shares windows, and a device's own |
 //! | [`pools`] | a device follows descriptors of a pool |
 //! | [`domains`] | addresses that a driver chooses, and domains that devices are moved into |
 //! | [`checking`] | what a driver and its device do wrong is named |
@@ -35,6 +36,7 @@ pub mod sharing;
 pub mod starting;
 pub mod streaming;
 pub mod telling;
+pub mod windows;
 
 use self::blocking::{
     r1_a_device_that_nobody_holds_reaches_nothing, r1_a_read_outside_is_blocked_and_reported,
@@ -76,6 +78,10 @@ use self::streaming::{
     slices_are_bounced, streaming_buffers_carry_data_both_ways,
 };
 use self::telling::a_blocked_transfer_interrupts_and_so_does_the_next;
+use self::windows::{
+    coherent_memory_comes_from_the_devices_own, idle_windows_are_given_back_when_memory_runs_out,
+    small_coherent_memory_shares_windows,
+};
 use crate::cases;
 use crate::harness::Suite;
 
@@ -117,6 +123,9 @@ pub const SUITE: Suite = Suite {
         pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
         r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
         the_checker_names_what_is_wrong,
+        small_coherent_memory_shares_windows,
+        coherent_memory_comes_from_the_devices_own,
+        idle_windows_are_given_back_when_memory_runs_out,
         r1_a_device_that_nobody_holds_reaches_nothing,
         r1_a_read_outside_is_blocked_and_reported,
         r1_a_write_outside_is_blocked_and_reported,

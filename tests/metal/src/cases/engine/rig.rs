@@ -97,6 +97,11 @@ impl Rig {
         self.hardware
     }
 
+    /// How many requests drivers have made.
+    pub fn requests(&self) -> u64 {
+        self.client.requests()
+    }
+
     /// What carries a driver's requests.
     pub fn transport(&self) -> Arc<dyn Transport> {
         self.client.clone()
