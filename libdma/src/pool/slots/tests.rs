@@ -151,6 +151,7 @@ proptest! {
                 Step::Take(which) => if let Some(iova) = pick(&mut left, which) {
                     let slot = rig.slots.take(iova).unwrap();
                     prop_assert!(slot.iova == iova && is_marked(&slot, bytes));
+                    prop_assert_eq!(rig.slots.take(iova).unwrap_err(), NotTaken::Held);
                     held.push(slot);
                 },
                 Step::TakeAnything(address) => {
