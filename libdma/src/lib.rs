@@ -114,3 +114,8 @@ pub use window::WindowUsage;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Guide;
+
+/// The front page's, to be compiled: they need an iommud.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;
