@@ -7,6 +7,7 @@
 //! | [`claim`] | [`Claim`]: the device found and opened at iommud |
 //! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
 //! | [`copy`] | the main job: data to the device and back |
+//! | [`buffers`] | every kind of buffer: data to the device and back |
 //! | [`registered`] | memory that edud has already, made a buffer |
 //! | [`rogue`] | misbehaving on purpose |
 //! | [`denied`] | what the device's own handle tells of blocked accesses |
@@ -17,6 +18,7 @@
 //! | [`platform`] | what differs between Linux and Redox |
 //! | [`error`] | [`Error`]: why a job failed |
 
+pub mod buffers;
 pub mod claim;
 pub mod copy;
 pub mod denied;

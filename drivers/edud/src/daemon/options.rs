@@ -52,6 +52,10 @@ pub struct Options {
     #[arg(long, group = "job")]
     pub over_map: bool,
 
+    /// Send data to the device and back by every kind of buffer that libdma has
+    #[arg(long, group = "job")]
+    pub buffers: bool,
+
     /// Have the device use memory that edud had before, and send iommud what is none
     #[arg(long, group = "job")]
     pub registered: bool,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
-use super::{copy, denied, hold, over_map, pass, platform, registered, rogue};
+use super::{buffers, copy, denied, hold, over_map, pass, platform, registered, rogue};
 
 /// How a job that could be done went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     }
     if options.over_map {
         return over_map::run(&driver, out);
+    }
+    if options.buffers {
+        buffers::run(&mut driver, out)?;
+        return Ok(Outcome::Well);
     }
     if options.registered {
         return registered::run(&mut driver, out);

@@ -5,10 +5,13 @@
 //! | `stand_in` | the stand-ins |
 //! | `device` | the device alone |
 //! | `simulated` | registers through calls |
+//! | `buffers` | every kind of buffer |
 //! | `jobs` | what the program does, where the IOMMU is as it should be |
 //! | `rogue` | misbehaviour, blocked and not blocked |
 //! | `denied` | what is told of blocked accesses |
 
+#[cfg(target_os = "linux")]
+mod buffers;
 mod denied;
 mod device;
 mod jobs;
