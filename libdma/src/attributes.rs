@@ -13,6 +13,24 @@ bitflags! {
     ///
     /// A device's view of memory is the same with all of them. x86 DMA looks into the CPUs' caches: VT-d's and AMD-Vi's
     /// page tables have bits for how they snoop (SNP, FC), and iommud asks for nothing else than that.
+    ///
+    /// ```
+    /// use libdma::{Access, Attributes, CacheType, Error};
+    ///
+    /// # let machine = simulated::Machine::vtd();
+    /// # let device = machine.open();
+    /// let wanted = Attributes::WRITE_COMBINE | Attributes::FORCE_CONTIGUOUS | Attributes::WEAK_ORDERING;
+    /// let frame = device.allocate_attrs(1 << 16, Some(Access::Read), wanted, "frame")?;
+    /// // In one piece, for that is no wish; but a process on Redox or Linux does not get it write-combined.
+    /// assert_eq!(frame.cache_type(), CacheType::WriteBack);
+    ///
+    /// // The builders of coherent memory and of streams take them, too.
+    /// let ring = device.coherent("ring").attributes(Attributes::UNCACHED).slice::<u64>(512)?;
+    /// let stream = device.stream::<libdma::ToDevice>("tx").attributes(Attributes::SKIP_CPU_SYNC);
+    /// # drop((frame, ring, stream, device));
+    /// # machine.check();
+    /// # Ok::<(), Error>(())
+    /// ```
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Attributes: u32 {
         /// `DMA_ATTR_WRITE_COMBINE`: the CPU's stores are gathered and written in bursts. Loads are slow, and between what

@@ -206,6 +206,27 @@ impl Device {
     /// As [`allocate`](Self::allocate), in one piece of physical memory, which starts at a multiple of its length
     /// rounded up to a power of two: Linux's `DMA_ATTR_FORCE_CONTIGUOUS`.
     ///
+    /// It comes out of the reserve of iommud's policy, the device's own before that of all, where one is set aside: Linux's
+    /// `dma_contiguous_reserve` and `dma_declare_contiguous`. Then it may be longer.
+    ///
+    /// ```
+    /// use libdma::{Access, Error};
+    ///
+    /// # use iommu_engine::policy::{Devices, Policy, Rule};
+    /// # let rule = Rule { reserve: Some(16 << 20), ..Rule::new(Devices::At(simulated::edu())) };
+    /// # let policy = Policy { rules: vec![rule], ..Policy::default() };
+    /// # let machine = simulated::Machine::start(iommu_sim::MachineConfig::default(), policy);
+    /// # let device = machine.open();
+    /// // iommud's policy says: rules: [ (device: "0000:00:02.0", reserve: "16 MiB"), .. ]
+    /// let access = Some(Access::ReadWrite);
+    /// let video = device.allocate_contiguous(8 << 20, access, "video")?;
+    /// let refused = device.allocate_contiguous(32 << 20, access, "longer than the reserve");
+    /// assert_eq!(refused.err(), Some(Error::NotContiguous));
+    /// # drop((video, device));
+    /// # machine.check();
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate); [`Error::NotContiguous`] for more than the system ever gives in one piece,

@@ -12,6 +12,17 @@ use dma_types::{Iova, PAGE_SIZE};
 /// /// 32 address bits; segments of 64 KiB at the most, none of which crosses a multiple of 64 KiB.
 /// const LIMITS: Limits = Limits::NONE.mask_bits(32).max_segment(0x1_0000).boundary(0x1_0000);
 /// assert_eq!(LIMITS.mask().get(), 0xffff_ffff);
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let mut device = machine.open();
+/// device.set_limits(LIMITS);
+/// let stream = device.stream::<libdma::ToDevice>("write");
+/// let mut list = libdma::ScatterList::new(&stream);
+/// list.push(stream.buffer(0x1_8000)?)?;
+/// let list = list.map()?;
+/// assert_eq!(list.segments().len(), 2);
+/// assert!(list.segments().iter().all(|it| it.iova.get() + it.bytes <= 1 << 32));
+/// # Ok::<(), libdma::Error>(())
 /// ```
 ///
 /// ```compile_fail,E0080

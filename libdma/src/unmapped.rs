@@ -16,6 +16,27 @@ use crate::session::Session;
 ///
 /// It is a handle, to be passed to another process, which sees the memory with the rights that the handle carries. Dropping
 /// it ends the device's access to the buffer; the memory is given back when nobody has a handle to it any more.
+///
+/// ```
+/// use libdma::protocol::Rights;
+/// use libdma::{Access, Attributes, SharedBuffer};
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let device = machine.open();
+/// let access = Some(Access::Write);
+/// let film = device.allocate_unmapped(1 << 20, access, Attributes::empty(), "film")?;
+/// let address = film.iova().unwrap();     // for the device's registers
+/// # machine.device_writes(address, b"picture").unwrap();
+///
+/// // This process has no business with the pictures. Who has gets a handle, and looks:
+/// let seen = SharedBuffer::from_handle(film.share(Rights::READ | Rights::INSPECT)?)?;
+/// let mut picture = [0; 7];
+/// seen.read(0, &mut picture)?;
+/// assert_eq!(&picture, b"picture");
+/// # drop((film, seen, device));
+/// # machine.check();
+/// # Ok::<(), libdma::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UnmappedBuffer {
     info: BufferInfo,

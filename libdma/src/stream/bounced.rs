@@ -22,6 +22,23 @@ use crate::protocol::Error;
 /// what it did not write is as it was. Forgetting it is sound: the device reaches the copy and nothing else, and only the
 /// copy's memory is lost.
 ///
+/// ```
+/// use libdma::FromDevice;
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let device = machine.open();
+/// let stream = device.stream::<FromDevice>("rx");
+/// let mut packet = *b"..............";
+/// let mapped = stream.map_slice_mut(&mut packet[2..9])?;
+/// // The device writes four bytes of seven, and beyond them, which are nobody's:
+/// machine.device_writes(mapped.iova(), b"head").unwrap();
+/// # let beyond = libdma::Iova::new(mapped.iova().get() + 7);
+/// # machine.device_writes(beyond, b"what?").unwrap();
+/// mapped.unmap()?;
+/// assert_eq!(&packet, b"..head........");
+/// # Ok::<(), libdma::Error>(())
+/// ```
+///
 /// ```compile_fail,E0506
 /// # fn f(stream: libdma::Stream<libdma::FromDevice>) -> Result<(), libdma::Error> {
 /// let mut header = [0; 14];

@@ -119,6 +119,26 @@ impl<D: Direction> StreamBuffer<D, DeviceOwned> {
     /// The CPU's turn with a range, for as long as what is returned lives: Linux's `dma_sync_single_range_for_cpu`, and
     /// `dma_sync_single_range_for_device` afterwards.
     ///
+    /// ```
+    /// use libdma::FromDevice;
+    ///
+    /// # let machine = simulated::Machine::amdvi();
+    /// # let device = machine.open();
+    /// let mut ring = device.stream::<FromDevice>("samples").buffer(4096)?.map()?;
+    /// machine.device_writes(ring.iova(), &[1; 64]).unwrap();
+    /// let mut samples = [0; 64];
+    /// ring.sync_range_for_cpu(0..64)?.read(0, &mut samples)?;
+    /// assert_eq!(samples, [1; 64]);
+    ///
+    /// // The device goes on writing all the time. Now it is all the CPU's, and then the device's again:
+    /// # machine.device_writes(ring.iova(), &[2; 4096]).unwrap();
+    /// let whole = ring.sync_for_cpu();
+    /// whole.read(4000, &mut samples)?;
+    /// assert_eq!(samples, [2; 64]);
+    /// let ring = whole.sync_for_device();
+    /// # Ok::<(), libdma::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::OutOfBuffer`].

@@ -6,7 +6,26 @@ use core::fmt;
 use crate::protocol::Error;
 
 /// A step that failed, and what it was to change, which is as it was (rule R7). `?` turns it into its [`Error`], and drops
-/// what it was about.
+/// what it was about. On Linux it is `dma_mapping_error`, which says neither.
+///
+/// ```
+/// use libdma::stream::Refused;
+/// use libdma::{Access, Error, Limits, ToDevice};
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let mut device = machine.open();
+/// // The device has no more than 13 address bits, and all of their addresses are taken.
+/// device.set_limits(Limits::NONE.mask_bits(13));
+/// let taken = device.allocate(4096, Some(Access::Read), "taken")?;
+/// let stream = device.stream::<ToDevice>("tx").strict();
+/// let Err(Refused { error, kept: buffer }) = stream.copy_of(b"packet")?.map() else { panic!() };
+/// assert_eq!(error, Error::NoAddressSpace);
+///
+/// drop(taken);
+/// let mapped = buffer.map()?;
+/// assert_eq!(machine.device_reads(mapped.iova(), 6), Ok(b"packet".to_vec()));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Refused<T> {
     /// Why.
     pub error: Error,

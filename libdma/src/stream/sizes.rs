@@ -4,6 +4,21 @@ use crate::device::Device;
 use crate::protocol::MAX_BUFFER_BYTES;
 use crate::window::LONGEST_BLOCK;
 
+/// ```
+/// use libdma::Limits;
+///
+/// # for machine in [simulated::Machine::vtd(), simulated::Machine::amdvi()] {
+/// # let mut device = machine.open();
+/// // A device that looks at 30 bits of an address, takes 16 KiB at once and counts in 12 bits from there on.
+/// device.set_limits(Limits::NONE.mask_bits(30).max_segment(0x4000).boundary(0x1000));
+/// assert_eq!(device.max_mapping_size(), 0x1000);
+/// assert_eq!(device.optimal_mapping_size(), 0x1000);
+/// // It is worth it to have all of 32 bits, but not more: behind an IOMMU that is enough for all of memory.
+/// assert_eq!(device.required_mask_bits(), 32);
+/// # }
+/// # let device = simulated::Machine::without_iommu().open();
+/// # assert!(device.required_mask_bits() > 32);
+/// ```
 impl Device {
     /// The longest memory that is one mapping and one segment: Linux's `dma_max_mapping_size`. A
     /// [`ScatterList`](crate::ScatterList) takes more.
