@@ -3,6 +3,7 @@
 use std::io::{Read, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 
+use libdma::protocol::VERSION;
 use libdma::protocol::call::{Hello, Opcode};
 use libdma::transport::packet::{Kind, MAX_PAYLOAD};
 use libdma::{Device, Error};
@@ -10,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketType, send as send_bytes};
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 use crate::raw::{answer, ask, connection, open, pair, request, send};
 use crate::rig::{Daemon, edu};
@@ -42,7 +44,7 @@ fn device(daemon: &Daemon) -> OwnedFd {
 fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let (root, device) = (connection(&daemon), device(&daemon));
-    let call = |opcode, payload| request(Kind::Call as u32, opcode, payload);
+    let call = |opcode, payload: &[u8]| request(Kind::Call as u32, opcode, payload);
     for kind in [0, 7, 77, u32::MAX] {
         assert_eq!(refused(&root, &request(kind, 0, b"units")), Error::UnknownCall);
     }
@@ -51,10 +53,11 @@ fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
     }
     assert_eq!(refused(&device, &call(Opcode::Hello as u64, b"IOM")), Error::ShortPayload);
     assert_eq!(refused(&device, &call(Opcode::Hello as u64, b"JOMM\x01\0\0\0")), Error::BadValue);
-    assert_eq!(
-        refused(&device, &call(Opcode::Hello as u64, b"IOMM\x02\0\0\0")),
-        Error::VersionMismatch
-    );
+    for version in [0, VERSION - 1, VERSION + 1] {
+        let hello = Hello { version: U32::new(version), ..Hello::new() };
+        let refusal = refused(&device, &call(Opcode::Hello as u64, hello.as_bytes()));
+        assert_eq!(refusal, Error::VersionMismatch);
+    }
     assert_eq!(refused(&device, &call(Opcode::DeviceInfo as u64, &[])), Error::ShortPayload);
     assert_eq!(refused(&device, &call(Opcode::SimRead as u64, &[0; 24])), Error::WrongHandleKind);
     let derive = Kind::Derive as u32;
