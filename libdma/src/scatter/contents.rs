@@ -83,7 +83,7 @@ impl<'a, D: Direction> Contents<'a, D> {
     pub(super) fn unmap(&mut self) -> Result<(), Error> {
         let Self { terms, pieces, .. } = self;
         let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
-        batch::unmap(terms, D::ACCESS, &mut pages)?;
+        batch::unmap(terms, &mut pages)?;
         drop(pages);
         fence(Ordering::Acquire);
         if self.brings_back {
@@ -96,10 +96,10 @@ impl<'a, D: Direction> Contents<'a, D> {
     /// The CPU's turn.
     pub(super) fn sync_for_cpu(&mut self) {
         fence(Ordering::Acquire);
+        for it in self.pieces.iter_mut().filter_map(Piece::pages) {
+            it.pages.sync_for_cpu(it.bytes, D::ACCESS);
+        }
         if D::ACCESS.may_write() {
-            for it in self.pieces.iter_mut().filter_map(Piece::pages) {
-                it.pages.copy_to_cpu(0, it.bytes);
-            }
             self.bring_back();
         }
         // From here on the slices are newer than their copies.
@@ -109,7 +109,10 @@ impl<'a, D: Direction> Contents<'a, D> {
     /// The device's turn.
     pub(super) fn sync_for_device(&mut self) {
         for it in self.pieces.iter_mut().filter_map(Piece::pages) {
-            it.pages.copy_to_device(0, it.bytes);
+            it.pages.sync_for_device(it.bytes);
+        }
+        if D::ACCESS.may_read() {
+            self.bring();
         }
         self.brings_back = D::ACCESS.may_write() && !self.terms.skip_cpu_sync();
         fence(Ordering::Release);

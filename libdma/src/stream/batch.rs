@@ -28,7 +28,10 @@ pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Re
     }
     let mut waiting: Vec<&mut Piece<'_>> = pieces
         .iter_mut()
-        .filter_map(|it| it.pages.must_be_mapped(terms, access).then_some(it))
+        .filter_map(|it| {
+            let single = it.single.then_some(it.bytes as u64);
+            it.pages.must_be_mapped(terms, access, single).then_some(it)
+        })
         .collect();
     if waiting.len() > MAX_BATCH {
         return Err(Error::BatchTooLarge);
@@ -101,15 +104,13 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
 /// # Errors
 ///
 /// As [`Device::unmap`](crate::Device::unmap).
-pub(crate) fn unmap(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
+pub(crate) fn unmap(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
     let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
     if !mapped.is_empty() {
         terms.session().unmap(&mapped)?;
     }
     for piece in pieces {
-        if access.may_write() && !terms.skip_cpu_sync() {
-            piece.pages.copy_to_cpu(0, piece.bytes);
-        }
+        piece.pages.bring_back(piece.bytes);
         piece.pages.set_unmapped();
     }
     Ok(())

@@ -5,7 +5,7 @@ use core::mem;
 use core::ops::Range;
 use core::sync::atomic::{Ordering, fence};
 
-use dma_types::{Access, Iova};
+use dma_types::Iova;
 
 use super::batch::{self, Piece};
 use super::memory::Memory;
@@ -182,7 +182,7 @@ impl<'a, D: Direction> Bounced<'a, D, Synced> {
 
     /// The device's turn again: Linux's `dma_sync_single_for_device`.
     pub fn sync_for_device(mut self) -> Bounced<'a, D> {
-        if D::ACCESS == Access::ReadWrite {
+        if D::ACCESS.may_read() {
             self.copy.bring();
         }
         self.copy.brings_back = D::ACCESS.may_write() && !self.copy.skip_cpu_sync;

@@ -110,9 +110,11 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
 impl<D: Direction> StreamBuffer<D, DeviceOwned> {
     /// The CPU's turn, for as long as it likes: Linux's `dma_sync_single_for_cpu`.
     #[inline]
-    pub fn sync_for_cpu(self) -> StreamBuffer<D, Synced> {
+    pub fn sync_for_cpu(mut self) -> StreamBuffer<D, Synced> {
         fence(Ordering::Acquire);
-        self.copy_to_cpu(0, self.len);
+        if let Memory::Pages(pages) = &mut self.memory {
+            pages.sync_for_cpu(self.len, D::ACCESS);
+        }
         self.turn()
     }
 
@@ -147,14 +149,10 @@ impl<D: Direction> StreamBuffer<D, DeviceOwned> {
             return Err(Error::OutOfBuffer);
         }
         fence(Ordering::Acquire);
-        self.copy_to_cpu(range.start, range.len());
-        Ok(SyncedRange::new(self, range))
-    }
-
-    fn copy_to_cpu(&self, start: usize, bytes: usize) {
         if let (Memory::Pages(pages), true) = (&self.memory, D::ACCESS.may_write()) {
-            pages.copy_to_cpu(start, bytes);
+            pages.copy_to_cpu(range.start, range.len());
         }
+        Ok(SyncedRange::new(self, range))
     }
 
     /// It is not mapped any more: by itself, or with others.
@@ -169,9 +167,9 @@ impl<D: Direction> StreamBuffer<D, DeviceOwned> {
 impl<D: Direction> StreamBuffer<D, Synced> {
     /// The device's turn again: Linux's `dma_sync_single_for_device`.
     #[inline]
-    pub fn sync_for_device(self) -> StreamBuffer<D, DeviceOwned> {
-        if let Memory::Pages(pages) = &self.memory {
-            pages.copy_to_device(0, self.len);
+    pub fn sync_for_device(mut self) -> StreamBuffer<D, DeviceOwned> {
+        if let Memory::Pages(pages) = &mut self.memory {
+            pages.sync_for_device(self.len);
         }
         self.hand_over()
     }
@@ -200,7 +198,7 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
         if let Memory::Pages(pages) = &mut self.memory {
             let piece = Piece { pages, bytes: self.len, single: true };
-            if let Err(error) = batch::unmap(&self.terms, D::ACCESS, &mut [piece]) {
+            if let Err(error) = batch::unmap(&self.terms, &mut [piece]) {
                 return Err(Refused::new(error, self));
             }
         }

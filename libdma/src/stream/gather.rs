@@ -74,7 +74,7 @@ impl<D: Direction> Gather<D> {
             let first = self.waiting.len().saturating_sub(MAX_BATCH);
             let Some(last) = self.waiting.get_mut(first..) else { break };
             let mut pieces: Vec<_> = last.iter_mut().filter_map(|it| it.piece(false)).collect();
-            batch::unmap(&self.terms, D::ACCESS, &mut pieces)?;
+            batch::unmap(&self.terms, &mut pieces)?;
             drop(pieces);
             for buffer in self.waiting.drain(first..) {
                 self.unmapped.push(buffer.into_unmapped());

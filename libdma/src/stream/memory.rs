@@ -41,7 +41,17 @@ enum Reach {
     /// They are mapped for now.
     Mapped(Held),
     /// It reaches a copy of them.
-    Through(Block),
+    Through(Through),
+}
+
+/// A copy of pages.
+#[derive(Debug)]
+struct Through {
+    block: Block,
+    /// Whether what the device writes comes back when they are unmapped.
+    brings_back: bool,
+    /// Whether the CPU has its turn, so that the pages are newer than the copy.
+    of_cpu: bool,
 }
 
 /// A mapping that ends with this.
@@ -89,7 +99,7 @@ impl Pages {
             Reach::Not => Iova::default(),
             Reach::Always => self.buffer.iova().unwrap_or_default(),
             Reach::Mapped(held) => held.mapped.iova,
-            Reach::Through(block) => block.iova(),
+            Reach::Through(copy) => copy.block.iova(),
         }
     }
 
@@ -98,16 +108,23 @@ impl Pages {
         terms.strict && self.buffer.iova().is_some()
     }
 
-    /// Whether the device has no way to them yet. What is mapped already as it should be counts from now on.
-    pub(super) fn must_be_mapped(&mut self, terms: &Terms, access: Access) -> bool {
-        if let (Reach::Not, false, Some(iova)) = (&self.reach, terms.strict, self.buffer.iova()) {
+    /// Whether the device has no way to them yet. What is mapped already as it should be, in one segment if it must be one
+    /// (`single` bytes long), counts from now on.
+    pub(super) fn must_be_mapped(
+        &mut self,
+        terms: &Terms,
+        access: Access,
+        single: Option<u64>,
+    ) -> bool {
+        if let (Reach::Not | Reach::Always, false, Some(iova)) =
+            (&self.reach, terms.strict, self.buffer.iova())
+        {
             let last = iova.checked_add(self.buffer.len() as u64 - 1);
-            let fits = last.is_some_and(|last| last <= terms.limit());
+            let fits = last.is_some_and(|last| last <= terms.limit())
+                && single.is_none_or(|bytes| terms.is_single(iova, bytes));
             let may = self.buffer.access().is_some_and(|mapped| access.is_within(mapped));
             let own = Arc::ptr_eq(self.buffer.session(), terms.session());
-            if fits && may && own {
-                self.reach = Reach::Always;
-            }
+            self.reach = if fits && may && own { Reach::Always } else { Reach::Not };
         }
         matches!(self.reach, Reach::Not)
     }
@@ -163,13 +180,40 @@ impl Pages {
         bytes: usize,
         access: Access,
     ) -> Result<(), Error> {
-        self.reach = Reach::Through(terms.block(bytes, access)?);
+        let block = terms.block(bytes, access)?;
+        let brings_back = access.may_write() && !terms.skip_cpu_sync();
+        self.reach = Reach::Through(Through { block, brings_back, of_cpu: false });
         Ok(())
     }
 
+    /// The CPU's turn with all of them. What the device wrote comes back, if it may write.
+    pub(crate) fn sync_for_cpu(&mut self, bytes: usize, access: Access) {
+        if access.may_write() {
+            self.copy_to_cpu(0, bytes);
+        }
+        if let Reach::Through(copy) = &mut self.reach {
+            copy.of_cpu = true;
+        }
+    }
+
+    /// The device's turn again.
+    pub(crate) fn sync_for_device(&mut self, bytes: usize) {
+        self.copy_to_device(0, bytes);
+        if let Reach::Through(copy) = &mut self.reach {
+            copy.of_cpu = false;
+        }
+    }
+
+    /// The end of the device's turn for good: what it wrote comes back, if it is to and has not yet.
+    pub(super) fn bring_back(&self, bytes: usize) {
+        if matches!(&self.reach, Reach::Through(Through { brings_back: true, of_cpu: false, .. })) {
+            self.copy_to_cpu(0, bytes);
+        }
+    }
+
     /// Copies to where the device reads, if that is elsewhere.
-    pub(crate) fn copy_to_device(&self, start: usize, bytes: usize) {
-        if let Reach::Through(block) = &self.reach {
+    pub(super) fn copy_to_device(&self, start: usize, bytes: usize) {
+        if let Reach::Through(Through { block, .. }) = &self.reach {
             debug_assert!(start + bytes <= block.len());
             // SAFETY: the caller's range lies in the streaming buffer, whose length the block has and the pages have at
             // least; they are different memory.
@@ -180,8 +224,8 @@ impl Pages {
     }
 
     /// Copies from where the device wrote, if that is elsewhere.
-    pub(crate) fn copy_to_cpu(&self, start: usize, bytes: usize) {
-        if let Reach::Through(block) = &self.reach {
+    pub(super) fn copy_to_cpu(&self, start: usize, bytes: usize) {
+        if let Reach::Through(Through { block, .. }) = &self.reach {
             debug_assert!(start + bytes <= block.len());
             // SAFETY: as in `copy_to_device`.
             unsafe {

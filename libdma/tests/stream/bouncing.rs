@@ -1,5 +1,7 @@
 //! Memory that cannot be mapped as it is.
 
+use iommu_engine::policy::{Policy, WithoutIommu};
+use iommu_sim::MachineConfig;
 use libdma::{
     Access, Bidirectional, Buffer, Device, Error, FromDevice, MapRequest, ScatterList, Stream,
     StreamBuffer, ToDevice,
@@ -60,6 +62,10 @@ fn what_finds_no_address_below_the_mask_is_copied_through_a_window() {
         // What the device did not write is as it was.
         assert_eq!(bytes(&buffer, 0, 112)[..10], *b"done-bothd");
         assert_eq!(bytes(&buffer, 100, 12), b"from the cpu");
+        // What the CPU wrote in its turn is not undone by the end.
+        let mut synced = buffer.map().unwrap().sync_for_cpu();
+        synced.write(0, b"MINE").unwrap();
+        assert_eq!(bytes(&synced.unmap().unwrap(), 0, 10), b"MINE-bothd");
         machine.check();
     }
 }
@@ -109,23 +115,56 @@ fn r7_where_there_is_no_room_in_windows_either_nothing_has_changed() {
     }
 }
 
-/// Whether there is memory below the mask depends on what the administrator set aside.
-#[test]
-fn without_an_iommu_memory_beyond_the_mask_is_copied_to_below_it_if_there_is_any() {
-    let machine = Machine::without_iommu();
+/// A machine without an IOMMU, with so much set aside and so many times 4 MiB below 4 GiB beside that.
+fn unprotected(reserve: u64, low: u64) -> Machine {
+    let without_iommu = WithoutIommu::Unprotected;
+    let policy = Policy { without_iommu, reserve, ..Policy::default() };
+    let machine = Machine::start(MachineConfig::without_units().with_root_port(), policy);
+    machine.service.lock().platform_mut().limit_low_pieces(low);
+    machine
+}
+
+/// A buffer above 4 GiB, where most of a machine's memory is, and a device with 32 address bits.
+fn beyond(machine: &Machine) -> (Device, Buffer) {
     let mut device = machine.open();
     let buffer = device.allocate(4096, None, "high").unwrap();
-    buffer.write(0, b"data").unwrap();
+    let request = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+    let mapped = device.map(&[request]).unwrap();
+    assert!(mapped[0].iova.get() >= 1 << 32);
+    device.unmap(&mapped).unwrap();
+    buffer.write(0, b"from the cpu").unwrap();
     device.set_dma_mask(32).unwrap();
-    match device.stream::<ToDevice>("tx").adopt(buffer).map() {
-        Ok(mapped) => {
-            assert!(mapped.iova().get() + 4096 <= 1 << 32);
-            assert_eq!(machine.device_reads(mapped.iova(), 4).unwrap(), b"data");
-        }
-        Err(refused) => {
-            assert_eq!(refused.error, Error::NoAddressSpace);
-            assert_eq!(bytes(&refused.kept, 0, 4), b"data");
-        }
+    (device, buffer)
+}
+
+#[test]
+fn without_an_iommu_memory_beyond_the_mask_is_copied_to_below_it() {
+    // What is below the mask is the platform's, or was set aside.
+    for machine in [unprotected(0, 1), unprotected(16 << 20, 0)] {
+        let (device, buffer) = beyond(&machine);
+        let mapped = device.stream::<Bidirectional>("both").adopt(buffer).map().unwrap();
+        assert!(mapped.iova().get() + 4096 <= 1 << 32);
+        assert_eq!(machine.device_reads(mapped.iova(), 12).unwrap(), b"from the cpu");
+        machine.device_writes(mapped.iova(), b"to").unwrap();
+        assert_eq!(bytes(&mapped.unmap().unwrap(), 0, 12), b"toom the cpu");
+        // One piece of the platform's is one window: it is given back for one of another direction.
+        let mut data = *b"a slice";
+        let mapped = device.stream::<FromDevice>("rx").map_slice_mut(&mut data).unwrap();
+        assert!(mapped.iova().get() + 7 <= 1 << 32);
+        machine.device_writes(mapped.iova(), b"A").unwrap();
+        mapped.unmap().unwrap();
+        assert_eq!(&data, b"A slice");
+        machine.check();
     }
+}
+
+#[test]
+fn r7_without_an_iommu_where_nothing_is_below_the_mask_nothing_has_changed() {
+    let machine = unprotected(0, 0);
+    let (device, buffer) = beyond(&machine);
+    let before = machine.usage();
+    let refused = device.stream::<ToDevice>("tx").adopt(buffer).map().unwrap_err();
+    assert_eq!((refused.error, machine.usage()), (Error::NoAddressSpace, before));
+    assert_eq!(bytes(&refused.kept, 0, 12), b"from the cpu");
     machine.check();
 }

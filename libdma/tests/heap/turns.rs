@@ -1,0 +1,259 @@
+//! Streaming memory, whose turn it is taken in every order, by guards that are given back, dropped and forgotten.
+
+use std::mem;
+use std::sync::Arc;
+
+use libdma::{
+    Access, Attributes, Bidirectional, Buffer, Device, Direction, Error, FromDevice, Iova, Limits,
+    ScatterList, StreamBuffer, ToDevice,
+};
+
+use crate::iommud::Iommud;
+
+#[test]
+fn buffers_take_turns() {
+    for iommud in Iommud::each() {
+        let device = iommud.open();
+        let windowed = device.stream::<Bidirectional>("both");
+        let own = windowed.adopt(device.allocate(4096, None, "own").unwrap());
+        let always = Some(Access::ReadWrite);
+        let mapped = windowed.adopt(device.allocate(4096, always, "mapped").unwrap());
+        let window = windowed.buffer(100).unwrap();
+        let strict = windowed.clone().strict().buffer(5000).unwrap();
+        for mut buffer in [own, mapped, window, strict] {
+            buffer.write(10, b"cpu").unwrap();
+            assert_eq!(buffer.write(buffer.len() - 2, b"cpu"), Err(Error::OutOfBuffer));
+            let mut held = buffer.map().unwrap();
+            assert_eq!(iommud.device_reads(held.iova(), 13).unwrap()[10..], *b"cpu");
+            assert!(iommud.device_writes(held.iova(), b"device"));
+            let mut range = held.sync_range_for_cpu(2..8).unwrap();
+            let mut out = [0; 4];
+            range.read(0, &mut out).unwrap();
+            assert_eq!(&out, b"vice");
+            range.write(5, b"!").unwrap();
+            drop(range);
+            mem::forget(held.sync_range_for_cpu(0..1).unwrap());
+            let synced = held.sync_for_cpu();
+            let held = synced.sync_for_device();
+            assert_eq!(iommud.device_reads(held.iova(), 8).unwrap(), b"device\0!");
+            let buffer = held.unmap().unwrap();
+            drop(buffer.map().unwrap());
+        }
+        drop(windowed);
+        drop(device);
+        assert_eq!(iommud.given(), (0, 0));
+    }
+}
+
+#[test]
+fn what_is_forgotten_is_lost_and_nobody_elses() {
+    // What is forgotten is never freed, so that its iommud is not either.
+    let iommud = Iommud::new(true);
+    let device = iommud.open();
+    let stream = device.stream::<FromDevice>("rx");
+    let mut data = [1; 32];
+    let bounced = stream.map_slice_mut(&mut data).unwrap();
+    let at = bounced.iova();
+    mem::forget(bounced);
+    assert!(iommud.device_writes(at, &[2; 32]));
+    assert_eq!(data, [1; 32]);
+    let mut lent = stream.buffer(64).unwrap();
+    let mut list = ScatterList::new(&stream);
+    list.lend(&mut lent, 8..40).unwrap();
+    let list = list.map().unwrap();
+    let segment = list.segments()[0];
+    mem::forget(list);
+    assert!(iommud.device_writes(segment.iova, &[3; 32]));
+    let mut out = [0; 40];
+    lent.read(0, &mut out).unwrap();
+    assert_eq!(out[8..], [3; 32]);
+    // What was lent to a list that was forgotten can be mapped again, and is unmapped when it ends.
+    let strict = stream.clone().strict();
+    let mut lent = strict.buffer(64).unwrap();
+    let mut list = ScatterList::new(&strict);
+    list.lend(&mut lent, 0..64).unwrap();
+    mem::forget(list.map().unwrap());
+    let mapped = lent.map().unwrap();
+    assert!(iommud.device_writes(mapped.iova(), &[4; 64]));
+    drop(mapped.unmap().unwrap());
+    mem::forget(stream.buffer(64).unwrap().map().unwrap());
+    drop((stream, strict, device));
+}
+
+#[test]
+fn lists_of_everything_are_the_same_bytes_for_both() {
+    for iommud in Iommud::each() {
+        let mut device = iommud.open();
+        device.set_limits(Limits::NONE.max_segment(1000).boundary(4096));
+        for skip in [false, true] {
+            let mut stream = device.stream::<Bidirectional>("both");
+            if skip {
+                stream = stream.attributes(Attributes::SKIP_CPU_SYNC);
+            }
+            let (mut first, mut second, mut third) = ([1; 700], [2; 7], [3; 5000]);
+            let mut lent = stream.copy_of(&[4; 300]).unwrap();
+            let mut list = ScatterList::new(&stream);
+            list.push_slice_mut(&mut first).unwrap();
+            list.push_slice_mut(&mut second).unwrap();
+            list.lend(&mut lent, 100..200).unwrap();
+            list.push_slice_mut(&mut third).unwrap();
+            list.push_range(stream.copy_of(&[5; 64]).unwrap(), 1..63).unwrap();
+            let own = device.allocate(8192, None, "own").unwrap();
+            own.write(0, &[6; 8192]).unwrap();
+            list.push_range(stream.adopt(own), 4000..8192).unwrap();
+            let list = list.map().unwrap().sync_for_cpu();
+            let list = list.sync_for_device();
+            for segment in list.segments() {
+                let bytes = segment.bytes as usize;
+                assert!(bytes <= 1000);
+                let mut seen = iommud.device_reads(segment.iova, bytes).unwrap();
+                seen.iter_mut().for_each(|it| *it += 10);
+                assert!(iommud.device_writes(segment.iova, &seen));
+            }
+            let list = list.sync_for_cpu().unmap().unwrap();
+            let mut out = vec![0; list.len()];
+            list.read(0, &mut out).unwrap();
+            let mut end = [0; 10];
+            list.read(out.len() - 10, &mut end).unwrap();
+            assert_eq!(list.read(out.len() - 9, &mut end), Err(Error::OutOfBuffer));
+            let counts = [(11, 707), (12, 0), (14, 100), (13, 5000), (15, 62), (16, 4192)];
+            assert_eq!((out.len(), end), (counts.iter().map(|it| it.1).sum(), [16; 10]));
+            if !skip {
+                assert_eq!((out[0], out[706], out[707], out[807]), (11, 12, 14, 13));
+            }
+            drop(list);
+        }
+        drop(device);
+        assert_eq!(iommud.given(), (0, 0));
+    }
+}
+
+#[test]
+fn raw_streams_reach_what_is_theirs() {
+    for iommud in Iommud::each() {
+        let device = iommud.open();
+        for mut stream in [device.raw_stream("raw"), device.raw_stream("raw").strict()] {
+            let one = stream.map_single(&[1; 100], Access::ReadWrite).unwrap();
+            let two = stream.map_zeroes(5000, Access::Write).unwrap();
+            assert!(iommud.device_writes(Iova::new(two.get() + 4990), &[2; 10]));
+            stream.sync_single_for_cpu(two, 5000, Access::Write).unwrap();
+            let mut out = [0; 10];
+            stream.cpu_read(Iova::new(two.get() + 4990), &mut out).unwrap();
+            assert_eq!(out, [2; 10]);
+            assert!(stream.cpu_write(Iova::new(two.get() + 4991), &out).is_err());
+            assert!(stream.cpu_read(one, &mut out).is_err());
+            assert!(stream.unmap_single(one, 99, Access::ReadWrite).is_err());
+            stream.unmap_single(one, 100, Access::ReadWrite).unwrap();
+        }
+        drop(device);
+        assert_eq!(iommud.given(), (0, 0));
+    }
+}
+
+/// A device with room below its mask in a window of its stream's and nowhere else; and what keeps it so.
+fn full<D: Direction>(iommud: &Arc<Iommud>) -> (Device, (StreamBuffer<D>, Vec<Buffer>)) {
+    let mut device = iommud.open();
+    device.set_dma_mask(21).unwrap();
+    let held = device.stream::<D>("held").buffer(1).unwrap();
+    let mut kept = Vec::new();
+    for bytes in [32 << 10, 4096] {
+        while let Ok(buffer) = device.allocate(bytes, Some(Access::Read), "takes all") {
+            kept.push(buffer);
+        }
+    }
+    (device, (held, kept))
+}
+
+#[test]
+fn what_cannot_be_mapped_is_copied_and_nothing_is_lost_where_it_cannot() {
+    let iommud = Iommud::new(true);
+    let (device, taken) = full::<Bidirectional>(&iommud);
+    let stream = device.stream::<Bidirectional>("low");
+    let mut buffer = stream.adopt(device.allocate(12_288, None, "high").unwrap());
+    buffer.write(12_280, b"from cpu").unwrap();
+    let held_up = buffer.map().unwrap();
+    assert!(held_up.iova().get() < 1 << 21);
+    let end = Iova::new(held_up.iova().get() + 12_280);
+    assert_eq!(iommud.device_reads(end, 8).unwrap(), b"from cpu");
+    assert!(iommud.device_writes(end, b"and back"));
+    let mut synced = held_up.sync_for_cpu();
+    let mut out = [0; 8];
+    synced.read(12_280, &mut out).unwrap();
+    assert_eq!(&out, b"and back");
+    // The CPU's turn: nothing that the device wrote before takes back what the CPU wrote.
+    synced.write(12_280, b"mine").unwrap();
+    let buffer = synced.unmap().unwrap();
+    buffer.read(12_280, &mut out).unwrap();
+    assert_eq!(&out, b"mineback");
+    let before = iommud.given();
+    let large = stream.adopt(device.allocate(1 << 20, None, "large").unwrap());
+    let refused = large.map().unwrap_err();
+    assert_eq!(refused.error, Error::NoAddressSpace);
+    drop(refused);
+    assert_eq!(iommud.given(), before);
+    for error in [Error::TimedOut, Error::OutOfMemory, Error::DaemonGone] {
+        let strict = device.stream::<ToDevice>("strict").strict();
+        let another = strict.buffer(10).unwrap();
+        iommud.refuse(error);
+        assert_eq!(another.map().unwrap_err().error, error);
+    }
+    drop((taken, buffer));
+}
+
+#[test]
+fn one_mapping_is_one_segment_whatever_was_mapped_before() {
+    for iommud in Iommud::each() {
+        let mut device = iommud.open();
+        device.set_limits(Limits::NONE.boundary(8192));
+        let stream = device.stream::<ToDevice>("tx");
+        for pages in 0..3 {
+            let _before = device.allocate(4096 * (1 + pages), Some(Access::Read), "before");
+            let buffer = device.allocate(8192, Some(Access::Read), "across").unwrap();
+            buffer.write(8000, b"data").unwrap();
+            // A list may have it in two segments; mapped by itself it is one.
+            let mut list = ScatterList::new(&stream);
+            list.push(stream.adopt(buffer)).unwrap();
+            let mut list = list.map().unwrap().unmap().unwrap();
+            let buffer = list.clear().next().unwrap();
+            let mapped = buffer.map().unwrap();
+            let start = mapped.iova().get();
+            assert_eq!(start / 8192, (start + 8191) / 8192, "{start:#x}");
+            assert_eq!(iommud.device_reads(Iova::new(start + 8000), 4).unwrap(), b"data");
+        }
+    }
+}
+
+#[test]
+fn by_whichever_gather_a_buffer_is_unmapped_its_own_stream_says_what_is_copied() {
+    let iommud = Iommud::new(true);
+    let (device, _taken) = full::<FromDevice>(&iommud);
+    let stream = device.stream::<FromDevice>("rx");
+    let skips = stream.clone().attributes(Attributes::SKIP_CPU_SYNC);
+    for (from, through, comes_back) in [(&stream, &skips, true), (&skips, &stream, false)] {
+        let mapped = from.adopt(device.allocate(4096, None, "high").unwrap()).map().unwrap();
+        assert!(iommud.device_writes(mapped.iova(), b"written"));
+        let mut gather = through.gather(1);
+        gather.unmap_later(mapped).unwrap();
+        let mut out = [0; 7];
+        gather.take().unwrap().read(0, &mut out).unwrap();
+        assert_eq!(&out == b"written", comes_back);
+    }
+}
+
+/// With `SKIP_CPU_SYNC`.
+#[test]
+fn what_is_synced_by_name_is_copied_whatever_is_not() {
+    for iommud in Iommud::each() {
+        let device = iommud.open();
+        let stream = device.stream::<ToDevice>("tx").attributes(Attributes::SKIP_CPU_SYNC);
+        let mapped = stream.map_slice(b"sent").unwrap();
+        assert_eq!(iommud.device_reads(mapped.iova(), 4).unwrap(), [0; 4]);
+        let mapped = mapped.sync_for_cpu().sync_for_device();
+        assert_eq!(iommud.device_reads(mapped.iova(), 4).unwrap(), b"sent");
+        let mut list = ScatterList::new(&stream);
+        list.push_slice(b"also ").unwrap();
+        list.push_slice(b"sent").unwrap();
+        let list = list.map().unwrap().sync_for_cpu().sync_for_device();
+        assert_eq!(iommud.device_reads(list.segments()[0].iova, 9).unwrap(), b"also sent");
+    }
+}
