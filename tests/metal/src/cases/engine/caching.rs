@@ -12,6 +12,7 @@ use crate::harness::{Context, Outcome};
 use crate::memory::paging::cache_type_at;
 use crate::require;
 
+/// What a CPU's page tables say of a buffer is what was asked for, and its device sees it whatever they say.
 pub fn buffers_are_cached_as_they_were_asked_for(context: &mut Context) -> Outcome {
     let asked = [
         (Attributes::empty(), CacheType::WriteBack),

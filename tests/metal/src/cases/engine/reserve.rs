@@ -12,6 +12,7 @@ use crate::require;
 
 const MIB: u64 = 1 << 20;
 
+/// What the policy sets aside comes in one piece, is the device's by DMA, and goes back to what is set aside.
 pub fn memory_is_set_aside_and_given_out_in_one_piece(context: &mut Context) -> Outcome {
     let policy = Policy { reserve: 8 * MIB, ..Policy::default() };
     with_policy(context, policy, |rig| {

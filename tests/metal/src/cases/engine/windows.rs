@@ -7,7 +7,7 @@ use iommu_engine::fault::Tried;
 use libdma::declared::Mode;
 use libdma::{Coherent, Device, Error};
 
-use super::rig::{Rig, with_service};
+use super::rig::with_service;
 use crate::edu::Direction;
 use crate::harness::{Context, Failure, Outcome};
 use crate::require;
