@@ -112,8 +112,12 @@ impl<P: Platform> Service<P> {
                 if (offer.offset.get(), offer.bytes.get(), offer.bar.get()) != (0, 0, 0) {
                     return Err(Error::BadValue);
                 }
-                let session = self.sessions.buffers.get(&buffer).ok_or(Error::BadHandle)?.session;
-                (Offered::Buffer(buffer), session.ok_or(Error::SessionEnded)?)
+                let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadHandle)?;
+                // Of what it was itself made by, it may be less than the handle's rights.
+                if !access.is_none_or(|access| offered.allows(access)) {
+                    return Err(Error::NotPermitted);
+                }
+                (Offered::Buffer(buffer), offered.session.ok_or(Error::SessionEnded)?)
             }
             Object::Device(session) => {
                 handle.require(Rights::SHARE | rights)?;

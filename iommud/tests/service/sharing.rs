@@ -21,6 +21,7 @@ both! {
     two_devices_share_memory_each_at_its_address_and_with_its_access,
     r3_an_address_is_of_one_device,
     r3_what_is_attached_cannot_be_mapped_for_more_than_was_offered,
+    r3_what_is_attached_is_not_offered_for_more_than_it_was_offered_itself,
     r3_neither_session_maps_or_unmaps_the_others_buffer,
     r4_whatever_ends_first_the_memory_lives_as_long_as_someone_has_it,
     r2_shared_memory_waits_for_the_slow_unit_of_a_device_that_let_it_go,
@@ -159,6 +160,25 @@ fn r3_what_is_attached_cannot_be_mapped_for_more_than_was_offered(vendor: Vendor
     two.unmap(&[mapped]).unwrap();
     let idle = to_read(None);
     assert_eq!(map_by(&two, &idle, 1), Err(Error::NotPermitted));
+    rig.check();
+}
+
+fn r3_what_is_attached_is_not_offered_for_more_than_it_was_offered_itself(vendor: Vendor) {
+    let (rig, one, two) = rig(vendor);
+    let buffer = buffer(&one);
+    for (offered, denied) in [
+        (None, [Some(Access::Read), Some(Access::Write), Some(ALL)]),
+        (Some(Access::Read), [Some(Access::Write), Some(ALL), Some(ALL)]),
+    ] {
+        // The process sees all of the memory, but no device does more than this.
+        let ticket = offer(buffer.handle(), Rights::BUFFER, offered).unwrap();
+        let attached = attach(&two, ticket, Rights::BUFFER, None).unwrap();
+        for access in denied {
+            let refused = offer(&attached, Rights::empty(), access).err();
+            assert_eq!(refused, Some(Error::NotPermitted), "{offered:?} {access:?}");
+        }
+        offer(&attached, Rights::empty(), offered).unwrap();
+    }
     rig.check();
 }
 

@@ -25,7 +25,8 @@ pub struct Offer {
     /// given.
     ///
     /// Of a buffer: what devices that it is attached to may do. To let a device read, the handle must have
-    /// [`Rights::READ`](super::Rights::READ), and to let one write, [`Rights::WRITE`](super::Rights::WRITE).
+    /// [`Rights::READ`](super::Rights::READ), and to let one write, [`Rights::WRITE`](super::Rights::WRITE). It is no more
+    /// than was offered, if the buffer was itself made by a ticket.
     pub access: U32,
     /// Of a device, where in its registers the window starts; else zero.
     pub offset: U64,
