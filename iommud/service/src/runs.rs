@@ -50,7 +50,12 @@ impl Runs {
         run: RetiredRun,
         unmapped: &Completion,
     ) {
-        match self.leave(run.run, unmapped) {
+        let last = self.leave(run.run, unmapped);
+        if let Some(held) = self.held.get_mut(&run.run) {
+            // It may be held for long, while many come and go.
+            engine.forget_confirmed(&mut held.gone);
+        }
+        match last {
             Some(unmapped) => engine.free_run_after(platform, unmapped, run),
             None => run.record.into_iter().for_each(|slot| engine.strike_record(platform, slot)),
         }

@@ -188,7 +188,9 @@ impl<P: Platform> Service<P> {
         // What cannot be unmapped may be reached for good.
         let gone = engine.unmap(platform, window.domain, window.iova, bytes);
         let gone = gone.unwrap_or_else(|_| Completion::never());
-        self.reached.entry(window.registers.device).or_default().join(&gone);
+        let reached = self.reached.entry(window.registers.device).or_default();
+        engine.forget_confirmed(reached);
+        reached.join(&gone);
     }
 
     /// What units have yet to confirm before nothing reaches a device's registers by windows that have ended. Its next

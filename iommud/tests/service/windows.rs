@@ -228,7 +228,7 @@ fn r2_the_next_driver_waits_until_nothing_reaches_its_registers(vendor: Vendor) 
     let attached = attach(&one, &two, Access::ReadWrite);
     assert!(rings(&rig, start(&attached, &two), 1));
     // The second device is behind the first unit.
-    slow_down(&mut rig.service.lock().platform_mut().machine_mut(), Takes::After(20_000_000));
+    slow_down(&mut rig.service.lock().platform_mut().machine_mut(), Takes::After(400_000_000));
     drop(one);
     let mut service = rig.service.lock();
     let root = service.root();
