@@ -315,8 +315,9 @@ impl Device {
         Ok(mapped)
     }
 
-    /// Unmaps what [`map`](Self::map) mapped, all of it or nothing (rule R7). When it returns, the device can
-    /// reach none of it any more (rule R2).
+    /// Unmaps what [`map`](Self::map) mapped, all of it or nothing (rule R7). When it returns, the device can reach none of
+    /// it any more (rule R2), but where the administrator's policy defers that by a few milliseconds: nothing of it is used
+    /// again before, and whoever cannot wait so long takes a [strict stream](crate::Stream::strict).
     ///
     /// # Errors
     ///

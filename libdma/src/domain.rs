@@ -246,7 +246,7 @@ impl Domain {
     /// As [`Device::unmap`].
     #[track_caller]
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        let unmapped = self.handle.unmap(mappings);
+        let unmapped = self.handle.unmap(mappings, 0);
         check::mappings::unmapped(self.space, mappings, unmapped);
         unmapped
     }

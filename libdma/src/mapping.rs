@@ -9,7 +9,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::buffer::Buffer;
 use crate::handle::Handle;
 use crate::protocol::call::{
-    self, BatchHeader, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, Opcode, UnmapEntry,
+    self, BATCH_FLAG_STRICT, BatchHeader, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, Opcode,
+    UnmapEntry,
 };
 use crate::protocol::domain::{self, Lookup};
 use crate::protocol::{Error, MAX_BATCH};
@@ -88,7 +89,12 @@ impl Session {
 
     /// As [`Device::unmap`](crate::Device::unmap).
     pub(crate) fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        self.handle().unmap(mappings)
+        self.handle().unmap(mappings, 0)
+    }
+
+    /// The same, but when it returns no device reaches them whatever the policy says (rule R2).
+    pub(crate) fn unmap_strictly(&self, mappings: &[Mapped]) -> Result<(), Error> {
+        self.handle().unmap(mappings, BATCH_FLAG_STRICT)
     }
 }
 
@@ -112,20 +118,20 @@ impl Handle {
                 flags: U32::new(flags),
             }
         });
-        let answers = self.batch(Opcode::Map, entries)?;
+        let answers = self.batch(Opcode::Map, 0, entries)?;
         Ok(answers
             .iter()
             .map(|entry| Mapped { iova: Iova::new(entry.iova.get()), bytes: entry.bytes.get() })
             .collect())
     }
 
-    /// Unmaps what was so mapped.
-    pub(crate) fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
+    /// Unmaps what was so mapped, with these flags in the batch's header.
+    pub(crate) fn unmap(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
         let entries = mappings.iter().map(|mapping| UnmapEntry {
             iova: U64::new(mapping.iova.get()),
             bytes: U64::new(mapping.bytes),
         });
-        self.batch(Opcode::Unmap, entries).map(drop)
+        self.batch(Opcode::Unmap, flags, entries).map(drop)
     }
 
     /// What of this session's is mapped at an address.
@@ -145,6 +151,7 @@ impl Handle {
     fn batch<Entry>(
         &self,
         opcode: Opcode,
+        flags: u32,
         entries: impl ExactSizeIterator<Item = Entry>,
     ) -> Result<Vec<Entry>, Error>
     where
@@ -158,7 +165,7 @@ impl Handle {
             count: U32::new(count as u32),
             failed: U32::ZERO,
             errno: U32::ZERO,
-            reserved: U32::ZERO,
+            flags: U32::new(flags),
         };
         let mut payload = Vec::with_capacity(size_of::<BatchHeader>() + count * size_of::<Entry>());
         payload.extend_from_slice(header.as_bytes());

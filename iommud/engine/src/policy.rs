@@ -79,8 +79,8 @@ pub enum Invalidation {
     /// When the units have confirmed: from the answer on, the device cannot reach the memory.
     #[default]
     Strict,
-    /// At once. Units are told of several unmaps together, and until then the device may still reach what
-    /// it could reach before.
+    /// At once, unless the driver asks for that one to be strict. Units are told of several unmaps together, and until then
+    /// the device may still reach what it could reach before.
     Deferred,
 }
 

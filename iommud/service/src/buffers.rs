@@ -9,7 +9,7 @@ use iommu_engine::completion::Completion;
 use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{ContiguityError, Platform, RunId};
-use iommu_engine::policy::Quotas;
+use iommu_engine::policy::{Invalidation, Quotas};
 use iommu_engine::retired::RetiredRun;
 use libdma::Error;
 use libdma::protocol::call::{access_from_code, cache_from_code};
@@ -177,14 +177,15 @@ impl<P: Platform> Service<P> {
     }
 
     /// Whether a session may hold another buffer, and have it mapped. What its device's clients have given up counts
-    /// until no hardware knows of it any more, and may be free by now, so hardware is asked once before it is refused.
+    /// until no hardware knows of it any more, and may be free by now, so hardware is told what it was not told yet and
+    /// asked once before it is refused.
     pub(crate) fn claim_quota(
         &mut self,
         session: SessionId,
         spec: &BufferSpec,
     ) -> Result<(), Error> {
         self.check_quota(session, spec).or_else(|_| {
-            self.engine.poll(&mut self.platform);
+            self.engine.hasten(&mut self.platform);
             self.check_quota(session, spec)
         })
     }
@@ -360,7 +361,7 @@ pub(crate) fn unmap_everywhere(
     while let Some(((domain, _), _)) = rest.first().copied() {
         let there = rest.partition_point(|((other, _), _)| other <= domain);
         let ranges = rest.drain(..there).map(|((_, iova), mapping)| (*iova, mapping.bytes));
-        let gone = engine.unmap_all(platform, *domain, ranges);
+        let gone = engine.unmap_all(platform, *domain, ranges, Invalidation::Deferred);
         unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
     }
     unmapped

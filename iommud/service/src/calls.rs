@@ -155,19 +155,25 @@ impl<'a, Entry> Batch<'a, Entry>
 where
     Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
 {
-    pub(crate) fn parse(payload: &'a mut [u8]) -> Result<Self, Error> {
+    /// The batch in these bytes, whose header has none but the `known` flags.
+    pub(crate) fn parse(payload: &'a mut [u8], known: u32) -> Result<Self, Error> {
         let (header, rest) =
             BatchHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let count = header.count.get() as usize;
         if count == 0 || count > MAX_BATCH {
             return Err(Error::BatchTooLarge);
         }
-        if (header.failed.get(), header.errno.get(), header.reserved.get()) != (0, 0, 0) {
+        if (header.failed.get(), header.errno.get(), header.flags.get() & !known) != (0, 0, 0) {
             return Err(Error::BadValue);
         }
         let (entries, _) =
             <[Entry]>::mut_from_prefix_with_elems(rest, count).map_err(|_| Error::BatchTooLarge)?;
         Ok(Self { header, entries })
+    }
+
+    /// What its header asks for.
+    pub(crate) fn flags(&self) -> u32 {
+        self.header.flags.get()
     }
 
     /// How long the batch is, and its answer.

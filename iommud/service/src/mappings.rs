@@ -8,10 +8,12 @@ use iommu_engine::domain::{DomainKey, Place};
 use iommu_engine::engine::MapSpec;
 use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::platform::Platform;
+use iommu_engine::policy::Invalidation;
 use libdma::Error;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{
-    MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, UnmapEntry, access_code, access_from_code,
+    BATCH_FLAG_STRICT, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, UnmapEntry, access_code,
+    access_from_code,
 };
 use libdma::protocol::domain::{Found, Lookup};
 use zerocopy::little_endian::{U32, U64};
@@ -83,7 +85,7 @@ impl<P: Platform> Service<P> {
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
         let space = self.space_of(handle, Rights::MAP)?;
-        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload)?;
+        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload, 0)?;
         let mut all = Completion::none();
         let mut first = 0;
         while first < batch.entries.len() {
@@ -102,7 +104,8 @@ impl<P: Platform> Service<P> {
                 Err((index, error)) => {
                     // What was just mapped can be unmapped. Nobody has been told of it, but hardware may have seen it:
                     // its addresses stay out of use until that is over.
-                    let _ = self.unmap_ranges(space, &ranges_of(&batch.entries[..first]));
+                    let made = ranges_of(&batch.entries[..first]);
+                    let _ = self.unmap_ranges(space, &made, Invalidation::Deferred);
                     batch.entries[..first].iter_mut().for_each(|done| done.iova = U64::ZERO);
                     return Ok(Answered::now(batch.refuse(first + index, error)));
                 }
@@ -195,14 +198,19 @@ impl<P: Platform> Service<P> {
         Ok(ChainPiece { run: buffer.run, offset, bytes, access, owner: id.0 })
     }
 
-    /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2).
+    /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2), but where the
+    /// policy has clients answered sooner and this one does not object.
     pub(crate) fn unmap_batch(
         &mut self,
         handle: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
         let space = self.space_of(handle, Rights::MAP)?;
-        let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload)?;
+        let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
+        let when = match batch.flags() & BATCH_FLAG_STRICT {
+            0 => Invalidation::Deferred,
+            _ => Invalidation::Strict,
+        };
         let mut ranges: Vec<(Iova, u64)> = Vec::with_capacity(batch.entries.len());
         for (index, entry) in batch.entries.iter().enumerate() {
             let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
@@ -212,21 +220,22 @@ impl<P: Platform> Service<P> {
             }
             ranges.push((iova, bytes));
         }
-        let completion = self.unmap_ranges(space, &ranges)?;
+        let completion = self.unmap_ranges(space, &ranges, when)?;
         Ok(Answered::after(batch.length(), completion.for_client()))
     }
 
-    /// Unmaps what is mapped there, all of it or nothing.
+    /// Unmaps what is mapped there, all of it or nothing: by batches that are gathered, if this and the policy allow it.
     pub(crate) fn unmap_ranges(
         &mut self,
         space: Space,
         ranges: &[(Iova, u64)],
+        when: Invalidation,
     ) -> Result<Completion, Error> {
         let owners = ranges.iter().map(|(iova, bytes)| self.buffer_mapped_at(space, *iova, *bytes));
         let owners: Option<Vec<BufferId>> = owners.collect();
         let owners = owners.ok_or(Error::NotMapped)?;
         let Self { engine, platform, sessions, .. } = self;
-        let completion = engine.unmap_all(platform, space.domain, ranges.iter().copied());
+        let completion = engine.unmap_all(platform, space.domain, ranges.iter().copied(), when);
         let completion = completion.map_err(to_client)?;
         let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
         for (id, (iova, _)) in owners.into_iter().zip(ranges) {

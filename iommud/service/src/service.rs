@@ -10,7 +10,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::{Engine, Event};
 use iommu_engine::error::StartError;
 use iommu_engine::platform::Platform;
-use iommu_engine::policy::Policy;
+use iommu_engine::policy::{Invalidation, Policy};
 use iommu_engine::retired::RetiredRun;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
@@ -160,7 +160,7 @@ impl<P: Platform> Service<P> {
                 (_, Answer::Payload(_)) => {
                     for (space, ranges) in undo {
                         // The unit has failed: what can be taken back is, and its memory is kept for good.
-                        let _ = self.unmap_ranges(space, &ranges);
+                        let _ = self.unmap_ranges(space, &ranges, Invalidation::Deferred);
                     }
                     Err(Error::TimedOut)
                 }

@@ -144,7 +144,7 @@ fn the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone(vendor: Vendor) 
         );
         let Rig { platform, engine } = &mut rig;
         let ranges = expected.map(|(iova, bytes)| (Iova::new(iova), bytes));
-        let completion = engine.unmap_all(platform, domain, ranges).unwrap();
+        let completion = engine.unmap_all(platform, domain, ranges, Invalidation::Deferred).unwrap();
         rig.finish(&completion);
         assert!(rig.read(start, 1).is_err() && rig.mappings(domain).is_empty());
     }

@@ -16,6 +16,7 @@ both! {
     many_unmaps_are_one_request_and_a_full_batch_does_not_wait,
     r4_a_device_that_is_detached_reaches_nothing_of_what_was_gathered,
     a_rule_makes_one_device_strict_again,
+    r2_one_unmap_is_strict_where_others_are_gathered,
     r2_a_stuck_unit_holds_nothing_up_that_was_gathered_with_what_it_knows,
     r2_memory_that_was_mapped_in_several_domains_waits_for_the_batches_of_all,
 }
@@ -95,6 +96,33 @@ fn a_rule_makes_one_device_strict_again(vendor: Vendor) {
     rig.write(iova.get(), &[1; 8]).unwrap();
     rig.unmap(domain, iova, 4096);
     assert!(rig.write(iova.get(), &[2; 8]).is_err());
+    rig.check();
+}
+
+fn r2_one_unmap_is_strict_where_others_are_gathered(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), deferred());
+    let domain = rig.attach(edu());
+    let run = rig.run(3 * 4096);
+    let pages = [0; 3].map(|_| rig.map(domain, run, 4096, Access::ReadWrite));
+    pages.iter().for_each(|iova| rig.write(iova.get(), &[1; 8]).unwrap());
+    slow_down(&mut rig.platform.machine_mut(), Takes::After(10_000));
+    let Rig { platform, engine } = &mut rig;
+    let gathered = engine.unmap(platform, domain, pages[0], 4096).unwrap();
+    let ranges = pages[1..].iter().map(|iova| (*iova, 4096));
+    let strict = engine.unmap_all(platform, domain, ranges, Invalidation::Strict).unwrap();
+    assert_eq!((strict.for_client(), strict.tickets().count()), (strict.clone(), 1));
+    assert_eq!(engine.progress(&strict), Progress::Pending);
+    rig.finish(&strict);
+    assert!(pages[1..].iter().all(|iova| rig.write(iova.get(), &[2; 8]).is_err()));
+    // The others wait as before, and with them what they keep out of use.
+    assert_eq!((rig.engine.progress(&gathered), rig.engine.retired()), (Progress::Pending, 1));
+    rig.write(pages[0].get(), &[3; 8]).unwrap();
+    // Who waits for room has all of them told.
+    let Rig { platform, engine } = &mut rig;
+    engine.hasten(platform);
+    rig.finish(&gathered);
+    assert!(rig.write(pages[0].get(), &[4; 8]).is_err());
+    assert_eq!(rig.engine.retired(), 0);
     rig.check();
 }
 

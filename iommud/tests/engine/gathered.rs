@@ -4,6 +4,7 @@ use dma_types::{Access, Iova};
 use iommu_engine::completion::Progress;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::error::EngineError;
+use iommu_engine::policy::Invalidation;
 use iommu_sim::pace::Completion as Takes;
 
 use crate::rig::{Rig, blocked, edu, retired};
@@ -37,7 +38,8 @@ fn unmap_all(rig: &mut Rig, domain: DomainKey, ranges: &[(Iova, u64)]) -> (u64, 
     let count = |rig: &Rig| (forgotten(&rig.platform.machine()), waits(&rig.platform.machine()));
     let before = count(rig);
     let Rig { platform, engine } = rig;
-    let completion = engine.unmap_all(platform, domain, ranges.iter().copied()).unwrap();
+    let completion =
+        engine.unmap_all(platform, domain, ranges.iter().copied(), Invalidation::Deferred).unwrap();
     rig.finish(&completion);
     for (iova, _) in ranges {
         assert!(blocked(&rig.write(iova.get(), &[2])), "{iova}");
@@ -77,7 +79,9 @@ fn r2_a_batch_gives_nothing_back_before_units_have_forgotten_it(vendor: Vendor) 
         let ranges = pages(&mut rig, domain, 3, 1);
         let run = rig.run(PAGE);
         let Rig { platform, engine } = &mut rig;
-        let completion = engine.unmap_all(platform, domain, ranges.iter().copied()).unwrap();
+        let completion = engine
+            .unmap_all(platform, domain, ranges.iter().copied(), Invalidation::Deferred)
+            .unwrap();
         engine.free_run_after(platform, completion.clone(), retired(run));
         assert_eq!((engine.progress(&completion), engine.retired()), (Progress::Pending, 4));
         let next = rig.run(PAGE);
@@ -105,7 +109,8 @@ fn r7_a_batch_with_what_is_not_mapped_unmaps_nothing(vendor: Vendor) {
         vec![(Iova::new(0), 0), second],
     ] {
         let Rig { platform, engine } = &mut rig;
-        let refused = engine.unmap_all(platform, domain, bad.iter().copied());
+        let refused =
+            engine.unmap_all(platform, domain, bad.iter().copied(), Invalidation::Deferred);
         assert_eq!(refused, Err(EngineError::NotMapped), "{bad:?}");
         assert!(good.iter().all(|(iova, _)| rig.write(iova.get(), &[3]).is_ok()), "{bad:?}");
     }

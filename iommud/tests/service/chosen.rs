@@ -44,7 +44,7 @@ pub(crate) fn send(handle: &Handle, entries: &[MapEntry]) -> (u32, u32, Vec<MapE
         count: U32::new(entries.len() as u32),
         failed: U32::ZERO,
         errno: U32::ZERO,
-        reserved: U32::ZERO,
+        flags: U32::ZERO,
     };
     let mut payload = [header.as_bytes(), entries.as_bytes()].concat();
     handle.call_bytes(Opcode::Map, &mut payload).unwrap();

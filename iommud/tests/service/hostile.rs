@@ -177,7 +177,7 @@ fn batches_that_lie_about_themselves_are_refused(vendor: Vendor) {
         count: count.into(),
         failed: 0.into(),
         errno: 0.into(),
-        reserved: 0.into(),
+        flags: 0.into(),
     };
     for (count, room, error) in [
         (0, 1, Error::BatchTooLarge),

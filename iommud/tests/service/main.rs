@@ -9,6 +9,7 @@ mod attributes;
 mod batches;
 mod buffers;
 mod chosen;
+mod deferred;
 mod domains;
 mod faults;
 mod foreign;

@@ -23,8 +23,9 @@ pub enum Opcode {
     /// [`Rights::MAP`](super::Rights::MAP).
     Map = 4,
     /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device or a domain, with [`Rights::MAP`](super::Rights::MAP).
-    /// Each unit is asked once to forget all of a batch. Done
-    /// means that no unit holds any of the translations any more (rule R2).
+    /// Each unit is asked once to forget all of a batch. Done means that no unit holds any of the translations any more
+    /// (rule R2), if the policy has unmaps answered so late or [`BATCH_FLAG_STRICT`] is set; else that will be so soon, and
+    /// nothing is used again before.
     Unmap = 5,
     /// [`FaultsHeader`](super::fault::FaultsHeader) with room behind it → the same with
     /// [`FaultRecord`](super::fault::FaultRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
@@ -173,9 +174,13 @@ pub struct BatchHeader {
     /// In the request zero. In the answer, zero if all was done; else why the entry `failed` was
     /// refused, and nothing of the batch was done (rule R7).
     pub errno: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// Of an unmap [`BATCH_FLAG_STRICT`] or zero, else zero.
+    pub flags: U32,
 }
+
+/// Set in [`BatchHeader::flags`] of an unmap: it is answered when the units have confirmed it, and not before, whatever the
+/// policy says. The units are told at once and of just this batch.
+pub const BATCH_FLAG_STRICT: u32 = 1 << 0;
 
 /// One mapping to make: a piece of a buffer at an I/O address that the daemon chooses, unless the flags say where.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -309,7 +314,7 @@ mod tests {
         assert_eq!((info.cache.get() as u8, info.reserved.get() as u8), (32, 36));
         let header = BatchHeader::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((header.count.get(), header.failed.get() as u8), (0x0302_0100, 4));
-        assert_eq!((header.errno.get() as u8, header.reserved.get() as u8), (8, 12));
+        assert_eq!((header.errno.get() as u8, header.flags.get() as u8), (8, 12));
         let entry = MapEntry::read_from_prefix(&bytes).unwrap().0;
         assert_eq!(
             (entry.buffer.get() as u8, entry.offset.get() as u8, entry.bytes.get() as u8),

@@ -55,7 +55,10 @@ fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) ->
     match terms.map(&requests, single) {
         Ok(mapped) => {
             drop(requests);
-            waiting.iter_mut().zip(mapped).for_each(|(it, mapped)| it.pages.set_mapped(mapped));
+            waiting
+                .iter_mut()
+                .zip(mapped)
+                .for_each(|(it, mapped)| it.pages.set_mapped(mapped, terms));
         }
         Err(error) if terms.may_bounce(error) => {
             drop(requests);
@@ -76,7 +79,7 @@ fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result
     let mapped = terms.map(&[piece.pages.request(access)], true);
     match mapped.and_then(|it| it.first().copied().ok_or(Error::ShortPayload)) {
         Ok(mapped) => {
-            piece.pages.set_mapped(mapped);
+            piece.pages.set_mapped(mapped, terms);
             Ok(())
         }
         Err(error) => bounce(terms, access, piece, error),
@@ -99,7 +102,8 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
     }
 }
 
-/// Makes all of these the CPU's again, or none (rule R7). When it returns, what was mapped is so no more (rule R2).
+/// Makes all of these the CPU's again, or none (rule R7). If some were mapped on strict terms, the device reaches nothing
+/// when this returns that was mapped for it (rule R2).
 ///
 /// # Errors
 ///
@@ -107,7 +111,10 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
 pub(crate) fn unmap(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
     let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
     if !mapped.is_empty() {
-        terms.session().unmap(&mapped)?;
+        match pieces.iter().any(|it| it.pages.is_strict()) {
+            true => terms.session().unmap_strictly(&mapped)?,
+            false => terms.session().unmap(&mapped)?,
+        }
     }
     for piece in pieces {
         piece.pages.bring_back(piece.bytes);

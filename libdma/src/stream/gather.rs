@@ -62,8 +62,8 @@ impl<D: Direction> Gather<D> {
         if self.waiting.len() >= self.count { self.flush() } else { Ok(()) }
     }
 
-    /// Unmaps all that is gathered, by one request for each [`MAX_BATCH`]. When it returns, the device can reach none of it
-    /// any more.
+    /// Unmaps all that is gathered, by one request for each [`MAX_BATCH`]. When it returns, the device can reach nothing of
+    /// strict streams' any more.
     ///
     /// # Errors
     ///

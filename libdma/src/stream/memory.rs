@@ -59,7 +59,21 @@ struct Through {
 struct Held {
     mapped: Mapped,
     session: Arc<Session>,
+    /// Whether it is a strict stream's.
+    strict: bool,
     over: bool,
+}
+
+impl Held {
+    /// Takes the mapping back. If it is a strict stream's, the device reaches the memory no more when this returns.
+    fn end(&mut self) -> Result<(), Error> {
+        match self.strict {
+            true => self.session.unmap_strictly(&[self.mapped])?,
+            false => self.session.unmap(&[self.mapped])?,
+        }
+        self.over = true;
+        Ok(())
+    }
 }
 
 impl Memory {
@@ -134,10 +148,10 @@ impl Pages {
         MapRequest { buffer: &self.buffer, offset: 0, bytes: self.buffer.len() as u64, access }
     }
 
-    /// They were mapped there.
-    pub(super) fn set_mapped(&mut self, mapped: Mapped) {
+    /// They were mapped there on these terms.
+    pub(super) fn set_mapped(&mut self, mapped: Mapped, terms: &Terms) {
         let session = self.buffer.session().clone();
-        self.reach = Reach::Mapped(Held { mapped, session, over: false });
+        self.reach = Reach::Mapped(Held { mapped, session, strict: terms.strict, over: false });
     }
 
     /// The mapping to be taken back, if there is one.
@@ -146,6 +160,11 @@ impl Pages {
             Reach::Mapped(held) => Some(held.mapped),
             _ => None,
         }
+    }
+
+    /// Whether they are mapped on strict terms.
+    pub(super) fn is_strict(&self) -> bool {
+        matches!(&self.reach, Reach::Mapped(held) if held.strict)
     }
 
     /// Their mapping was taken back; a block that they were copied through goes back to its window.
@@ -158,10 +177,10 @@ impl Pages {
         }
     }
 
-    /// Takes their mapping back. When it returns, the device reaches them no more (rule R2).
+    /// Takes their mapping back. If it is a strict stream's, the device reaches them no more when this returns (rule R2).
     pub(crate) fn revoke(&mut self) -> Result<(), Error> {
-        if let Some(mapped) = self.mapping() {
-            self.buffer.session().unmap(&[mapped])?;
+        if let Reach::Mapped(held) = &mut self.reach {
+            held.end()?;
             self.set_unmapped();
         }
         Ok(())
@@ -240,7 +259,7 @@ impl Drop for Held {
         if !self.over {
             // The buffer's end would unmap it too; told so, iommud need not wait for the end of the session where nothing
             // confines the device.
-            let _ = self.session.unmap(&[self.mapped]);
+            let _ = self.end();
         }
     }
 }

@@ -49,8 +49,8 @@ impl Device {
 impl<D: Direction> Stream<D> {
     /// The same, strict: what is unmapped the device can reach no more when the unmap returns (rule R2), and what is not
     /// mapped yet it cannot reach either. Each map and each unmap is a request to iommud; [`map_all`](Self::map_all) and
-    /// [`Gather`] make one of many. Where the administrator's policy defers invalidations, and without an IOMMU, nothing
-    /// can promise that.
+    /// [`Gather`] make one of many. Where the administrator's policy has unmaps answered before the hardware has confirmed
+    /// them, those of a strict stream are waited for all the same. Without an IOMMU nothing can promise that.
     pub fn strict(self) -> Self {
         self.with(|terms| terms.strict = true)
     }

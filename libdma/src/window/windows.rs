@@ -272,7 +272,7 @@ impl Windows {
             let mappings: Vec<Mapped> = idle.iter().map(Window::mapped).collect();
             for batch in mappings.chunks(MAX_BATCH) {
                 // What cannot be unmapped is not given back either, when it is closed.
-                let _ = self.session.unmap(batch);
+                let _ = self.session.unmap_strictly(batch);
             }
         }
         idle.iter().map(Window::bytes).sum()

@@ -10,6 +10,7 @@ use crate::domain::{Domain, DomainKey, Mapping, Owner, Place};
 use crate::error::EngineError;
 use crate::iova::IovaError;
 use crate::platform::{Platform, RunId, Segment};
+use crate::policy::Invalidation;
 use crate::segments;
 use crate::unit::{Changed, Touched};
 
@@ -100,7 +101,7 @@ impl Engine {
                     // What was not entered can be cached nowhere, and is free at once. The rest units may have seen.
                     free_chain(domain, iova, rest);
                     let entered = with_addresses(start, entered);
-                    let _ = self.unmap_all(platform, key, entered);
+                    let _ = self.unmap_all(platform, key, entered, Invalidation::Deferred);
                     return Err(error);
                 }
             }

@@ -95,6 +95,13 @@ impl Engine {
         }
     }
 
+    /// [Polls](Self::poll) after the units were told of all unmaps that were gathered: for who waits for something to be
+    /// free.
+    pub fn hasten(&mut self, platform: &mut impl Platform) {
+        self.tell_gathered(platform);
+        self.poll(platform);
+    }
+
     /// Tells the units of all unmaps that were gathered.
     pub(super) fn tell_gathered(&mut self, platform: &mut impl Platform) {
         let everything = Changed { start: Iova::new(0), bytes: u64::MAX, touched: Touched::Tables };

@@ -157,10 +157,11 @@ impl Engine {
         iova: Iova,
         bytes: u64,
     ) -> Result<Completion, EngineError> {
-        self.unmap_all(platform, key, [(iova, bytes)])
+        self.unmap_all(platform, key, [(iova, bytes)], Invalidation::Deferred)
     }
 
-    /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them.
+    /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them. In a domain
+    /// whose unmaps are gathered that is later, unless `when` is strict.
     ///
     /// # Errors
     ///
@@ -170,12 +171,13 @@ impl Engine {
         platform: &mut impl Platform,
         key: DomainKey,
         ranges: impl IntoIterator<Item = (Iova, u64)>,
+        when: Invalidation,
     ) -> Result<Completion, EngineError> {
         let mut sorted = core::mem::take(&mut self.ranges);
         sorted.clear();
         sorted.extend(ranges);
         sorted.sort_unstable();
-        let completion = self.unmap_sorted(platform, key, &sorted);
+        let completion = self.unmap_sorted(platform, key, &sorted, when);
         self.ranges = sorted;
         completion
     }
@@ -185,6 +187,7 @@ impl Engine {
         platform: &mut impl Platform,
         key: DomainKey,
         ranges: &[(Iova, u64)],
+        when: Invalidation,
     ) -> Result<Completion, EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let twice = ranges.array_windows().any(|[(one, _), (next, _)]| one == next);
@@ -211,7 +214,7 @@ impl Engine {
         if done == 0 {
             return result.map(|()| completion);
         }
-        if domain.invalidation() == Invalidation::Deferred {
+        if (domain.invalidation(), when) == (Invalidation::Deferred, Invalidation::Deferred) {
             completion = self.deferred.gather(key, platform.now(), done);
         } else {
             merge(changes);
