@@ -1,12 +1,14 @@
 //! Mappings at chosen addresses, and one behind the other.
 
+use std::time::Duration;
+
 use dma_types::{Access, Iova};
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::{DomainKey, Owner, Place};
 use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::error::EngineError;
 use iommu_engine::iova::{INTERRUPT_RANGE, IovaError, IovaRange};
-use iommu_engine::platform::RunId;
+use iommu_engine::platform::{RunId, TableFrames};
 use iommu_engine::policy::{Invalidation, Policy};
 use iommu_sim::pace::Completion as Takes;
 
@@ -20,6 +22,7 @@ both! {
     r6_each_piece_of_a_chain_has_its_own_access,
     r7_a_chain_that_runs_out_of_frames_leaves_nothing_behind,
     r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_again,
+    r2_a_failed_chain_that_made_the_table_grow_leaves_units_with_the_grown_one,
     a_chain_is_seen_by_a_unit_that_keeps_what_is_absent,
     r2_a_chosen_address_is_not_used_again_before_units_have_forgotten_it,
     a_chosen_address_that_is_gathered_is_told_at_once,
@@ -144,7 +147,8 @@ fn the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone(vendor: Vendor) 
         );
         let Rig { platform, engine } = &mut rig;
         let ranges = expected.map(|(iova, bytes)| (Iova::new(iova), bytes));
-        let completion = engine.unmap_all(platform, domain, ranges, Invalidation::Deferred).unwrap();
+        let completion =
+            engine.unmap_all(platform, domain, ranges, Invalidation::Deferred).unwrap();
         rig.finish(&completion);
         assert!(rig.read(start, 1).is_err() && rig.mappings(domain).is_empty());
     }
@@ -211,6 +215,40 @@ fn r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_aga
     assert_eq!(rig.engine.retired(), 0);
     rig.chain(domain, at(0x7fff_f000), &chain).unwrap();
     rig.check();
+}
+
+fn r2_a_failed_chain_that_made_the_table_grow_leaves_units_with_the_grown_one(vendor: Vendor) {
+    // The last page that one table of the lowest level holds, and the next: they take a table each.
+    let edge = (1 << 40) - PAGE + (1 << 21);
+    for with_page in [false, true] {
+        let mut rig = Rig::new(vendor.machine());
+        let domain = rig.explicit(None);
+        let run = rig.run(2 * PAGE);
+        let low = with_page.then(|| rig.chain(domain, at(0x1000), &[piece(run, 0, PAGE)]).unwrap());
+        let both = [piece(run, 0, PAGE), piece(run, PAGE, PAGE)];
+        for more in 0.. {
+            let usage = rig.platform.usage();
+            rig.platform.limit_frames(usage.live_frames + more);
+            let failed = rig.chain(domain, at(edge), &both);
+            rig.platform.limit_frames(usize::MAX);
+            if failed.is_ok() {
+                rig.unmap(domain, Iova::new(edge), PAGE);
+                rig.unmap(domain, Iova::new(edge + PAGE), PAGE);
+                break;
+            }
+            // All that is free now is used for something else.
+            rig.pass(Duration::from_millis(1));
+            let used: Vec<_> = std::iter::from_fn(|| rig.platform.alloc_frame()).take(64).collect();
+            assert!(blocked(&rig.write(edge, &[1])) && blocked(&rig.write(edge + PAGE, &[1])));
+            assert!(low.is_none_or(|low| rig.write(low, &[1]).is_ok()));
+            used.into_iter().for_each(|frame| rig.platform.free_frame(frame));
+            // What is mapped up there next is reached.
+            rig.chain(domain, at(edge), &both[..1]).unwrap();
+            rig.write(edge, &[1]).unwrap();
+            rig.unmap(domain, Iova::new(edge), PAGE);
+        }
+        rig.check();
+    }
 }
 
 fn a_chain_is_seen_by_a_unit_that_keeps_what_is_absent(vendor: Vendor) {

@@ -78,6 +78,7 @@ impl Engine {
         chain: &[ChainPiece],
         memory: &mut Vec<Segment>,
     ) -> Result<Changed, EngineError> {
+        let root = self.domains.get(&key).map(Domain::root);
         // Where the memory of each ends among the segments of all.
         let mut ends = Vec::with_capacity(chain.len());
         for piece in chain {
@@ -100,6 +101,11 @@ impl Engine {
                     let (entered, rest) = chain.split_at(index);
                     // What was not entered can be cached nowhere, and is free at once. The rest units may have seen.
                     free_chain(domain, iova, rest);
+                    if let Some(root) = root.filter(|root| *root != domain.root()) {
+                        // The table stays as high as it has grown. Units are to walk it from its new root before the old
+                        // one can be free (rule R2), and what is mapped later is nowhere else.
+                        self.tables_changed(platform, key, root);
+                    }
                     let entered = with_addresses(start, entered);
                     let _ = self.unmap_all(platform, key, entered, Invalidation::Deferred);
                     return Err(error);
