@@ -7,7 +7,7 @@ use libdma::protocol::call::{
     BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo,
     Hello, Opcode, UNMAPPED, Welcome, access_code, cache_code,
 };
-use libdma::protocol::{MAX_BATCH, Rights, VERSION};
+use libdma::protocol::{MAX_BATCH, Rights, Secret, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -94,7 +94,7 @@ impl<P: Platform> Service<P> {
             address_bits: U32::new(abilities.address_bits.into()),
             generation: U64::new(session.generation),
             domain: U64::new(session.domain.0),
-            secret: if whole { session.secret } else { [0; 16] },
+            secret: if whole { session.secret } else { Secret::NONE },
             flags: U32::new(flags),
             reserved: U32::ZERO,
         };

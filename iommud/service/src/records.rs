@@ -5,6 +5,7 @@ use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::{RECORD_WORDS, Record};
 use iommu_engine::platform::{RunId, Segment};
 use iommu_engine::records::{address_from_word, address_word, words};
+use libdma::protocol::Secret;
 use libdma::protocol::call::{access_code, access_from_code};
 
 use crate::session::{BufferId, SessionId};
@@ -24,14 +25,14 @@ pub struct SessionRecord {
     /// Who opened it.
     pub uid: u32,
     /// Its secret.
-    pub secret: [u8; 16],
+    pub secret: Secret,
 }
 
 impl Record for SessionRecord {
     const KIND: u64 = 0x11;
 
     fn to_words(&self) -> [u64; RECORD_WORDS] {
-        let secret = u128::from_le_bytes(self.secret);
+        let secret = u128::from_le_bytes(self.secret.0);
         words([
             self.session.0,
             address_word(self.device),
@@ -51,7 +52,7 @@ impl Record for SessionRecord {
             domain,
             generation,
             uid: uid.try_into().ok()?,
-            secret: (u128::from(high) << 64 | u128::from(low)).to_le_bytes(),
+            secret: Secret((u128::from(high) << 64 | u128::from(low)).to_le_bytes()),
         })
     }
 }
@@ -203,7 +204,7 @@ mod tests {
             domain: 5,
             generation: 2,
             uid: 0,
-            secret: *b"0123456789abcdef",
+            secret: Secret(*b"0123456789abcdef"),
         };
         let words = session.to_words();
         assert_eq!(words[..5], [3, 0x10, 5, 2, 0]);

@@ -14,7 +14,7 @@ use iommu_engine::policy::{Invalidation, Policy};
 use iommu_engine::retired::RetiredRun;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
-use libdma::protocol::{self, Rights, derive};
+use libdma::protocol::{self, Rights, Secret, derive};
 use zerocopy::FromBytes;
 
 use crate::buffers::{quotas_of, unmap_everywhere};
@@ -262,7 +262,7 @@ impl<P: Platform> Service<P> {
         };
         let session = sessions.next_session();
         let generation = sessions.next_generation(address);
-        let (uid, secret) = (caller.uid, platform.entropy());
+        let (uid, secret) = (caller.uid, Secret(platform.entropy()));
         let record =
             SessionRecord { session, device: address, domain: domain.0, generation, uid, secret };
         let opened = engine.write_record(platform, &record).and_then(|slot| {

@@ -9,6 +9,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::ledger::Slot;
 use iommu_engine::platform::RunId;
 use iommu_engine::policy::Quotas;
+use libdma::protocol::Secret;
 
 use crate::faults::FaultLog;
 use crate::mappings::{BufferMapping, MappedAt};
@@ -36,7 +37,7 @@ pub struct Session {
     /// Which session of the device this is.
     pub generation: u64,
     /// What proves after a restart which objects are this client's. It is in the ledger too.
-    pub secret: [u8; 16],
+    pub secret: Secret,
     /// What it may hold.
     pub quotas: Quotas,
     /// How many handles there are to the device.

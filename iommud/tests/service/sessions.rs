@@ -5,8 +5,8 @@ use iommu_service::in_process::InProcess;
 use iommu_service::records::{BufferRecord, SessionRecord};
 use iommu_service::{Caller, Outcome};
 use iommu_sim::pace::Completion as Takes;
-use libdma::protocol::Rights;
 use libdma::protocol::call::{DeviceInfo, Opcode};
+use libdma::protocol::{Rights, Secret};
 use libdma::{Access, Device, Error};
 use std::sync::Arc;
 
@@ -153,7 +153,7 @@ fn a_session_has_a_secret_that_is_in_the_arena_with_what_it_holds(vendor: Vendor
         let sessions = Ledger::records::<SessionRecord>(service.platform()).unwrap();
         let [(_, session)] = sessions[..] else { panic!("{sessions:?}") };
         assert_eq!((session.device, session.generation, session.uid), (edu(), 1, 0));
-        assert_ne!(session.secret, [0; 16]);
+        assert_ne!(session.secret, Secret::NONE);
         let buffers = Ledger::records::<BufferRecord>(service.platform()).unwrap();
         let [(_, record)] = buffers[..] else { panic!("{buffers:?}") };
         assert_eq!((record.session, record.bytes), (session.session, 4096));
@@ -203,6 +203,6 @@ fn r3_a_weaker_handle_is_not_told_the_secret(vendor: Vendor) {
     let info = |device: &Device| -> DeviceInfo {
         device.handle().call(Opcode::DeviceInfo, &[0u8; 0]).unwrap()
     };
-    assert_ne!(info(&device).secret, [0; 16]);
-    assert_eq!(info(&weaker).secret, [0; 16]);
+    assert_ne!(info(&device).secret, Secret::NONE);
+    assert_eq!(info(&weaker).secret, Secret::NONE);
 }

@@ -7,7 +7,7 @@ use dma_types::{Access, CacheType};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::Error;
+use super::{Error, Secret};
 
 /// Which call it is: the first metadata word of a `SYS_CALL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,9 +122,9 @@ pub struct DeviceInfo {
     pub generation: U64,
     /// The domain's number, as `iommuctl domains` shows it.
     pub domain: U64,
-    /// The session's secret: what proves after a restart of the daemon which objects are this client's. Zeroes
-    /// for a handle that does not have all of [`Rights::DEVICE`](super::Rights::DEVICE).
-    pub secret: [u8; 16],
+    /// The session's secret; [`Secret::NONE`] for a handle that does not have all of
+    /// [`Rights::DEVICE`](super::Rights::DEVICE).
+    pub secret: Secret,
     /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`], [`DEVICE_FLAG_NOT_CONFINED`], and no others yet.
     pub flags: U32,
     /// Zero.
@@ -303,7 +303,7 @@ mod tests {
             (info.address_bits.get(), info.generation.get()),
             (0x0706_0504, 0x0f0e_0d0c_0b0a_0908)
         );
-        assert_eq!((info.domain.get(), info.secret[0]), (0x1716_1514_1312_1110, 0x18));
+        assert_eq!((info.domain.get(), info.secret.0[0]), (0x1716_1514_1312_1110, 0x18));
         assert_eq!((info.flags.get(), info.reserved.get()), (0x2b2a_2928, 0x2f2e_2d2c));
         let info = BufferInfo::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((info.buffer.get(), info.bytes.get() as u8), (0x0706_0504_0302_0100, 8));

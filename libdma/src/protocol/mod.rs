@@ -9,6 +9,7 @@
 //! | [`fault`] | the blocked accesses of a device |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |
+//! | [`secret`] | what proves whose a session is |
 //! | [`sim`] | the registers of a simulated device |
 //! | [`ticket`] | how a request on one handle names what another grants |
 //!
@@ -44,11 +45,13 @@ pub mod error;
 pub mod fault;
 pub mod path;
 pub mod rights;
+pub mod secret;
 pub mod sim;
 pub mod ticket;
 
 pub use error::Error;
 pub use rights::Rights;
+pub use secret::Secret;
 pub use ticket::Ticket;
 
 /// The version of this protocol. Versions are compatible only if they are equal; the handshake exists
