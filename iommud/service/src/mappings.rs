@@ -144,7 +144,15 @@ impl<P: Platform> Service<P> {
         let mapped = match (pieces.as_slice(), chosen) {
             (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
                 let spec = MapSpec { run, offset, bytes, access, align, limit, owner };
-                engine.map(platform, space.domain, &spec)
+                // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
+                // want it; Linux's addresses are such. Where there is no room for that, any page will do.
+                let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
+                engine.map(platform, space.domain, &natural).or_else(|error| {
+                    match to_client(error) {
+                        Error::NoAddressSpace => engine.map(platform, space.domain, &spec),
+                        _ => Err(error),
+                    }
+                })
             }
             (pieces, _) => {
                 let iova = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
