@@ -19,7 +19,7 @@ pub mod vtd;
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 9] = [
+pub static SUITES: [Suite; 10] = [
     bare::SUITE,
     vtd::SUITE,
     amdvi::SUITE,
@@ -28,5 +28,6 @@ pub static SUITES: [Suite; 9] = [
     engine::APART,
     engine::SHARED,
     none::SUITE,
+    none::SHARED,
     crash::SUITE,
 ];

@@ -4,8 +4,13 @@ use iommu_engine::platform::Platform;
 
 use super::engine::caching::buffers_are_cached_as_they_were_asked_for;
 use super::engine::checking::the_checker_names_what_is_wrong;
+use super::engine::domains::there_are_no_domains_and_no_other_addresses;
+use super::engine::moving::a_drivers_own_memory_is_registered;
 use super::engine::pools::a_device_follows_descriptors_of_a_pool;
 use super::engine::reserve::memory_is_set_aside_and_given_out_in_one_piece;
+use super::engine::sharing::{
+    a_buffer_is_shared_at_its_one_address, registers_that_are_offered_are_at_their_one_address,
+};
 use super::engine::streaming::{
     a_scatter_list_is_one_transfer, slices_are_bounced, streaming_buffers_carry_data_both_ways,
 };
@@ -27,10 +32,21 @@ pub const SUITE: Suite = Suite {
         a_scatter_list_is_one_transfer,
         buffers_are_cached_as_they_were_asked_for,
         memory_is_set_aside_and_given_out_in_one_piece,
+        a_drivers_own_memory_is_registered,
+        there_are_no_domains_and_no_other_addresses,
         the_checker_names_what_is_wrong,
         small_coherent_memory_shares_windows,
         coherent_memory_comes_from_the_devices_own,
         idle_windows_are_given_back_when_memory_runs_out
+    ],
+};
+
+/// The suite for a machine with two devices.
+pub const SHARED: Suite = Suite {
+    name: "none-shared",
+    cases: cases![
+        a_buffer_is_shared_at_its_one_address,
+        registers_that_are_offered_are_at_their_one_address,
     ],
 };
 

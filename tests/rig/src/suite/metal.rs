@@ -36,8 +36,9 @@ const PORT_ALONE: &str = "pcie-root-port,id=below,chassis=1,slot=1";
 
 /// No QEMU makes reserved ranges (RMRR, IVMD), several units, or scopes in its tables: those are cases on the simulator
 /// alone.
-const VARIANTS: [Variant; 14] = [
+const VARIANTS: [Variant; 15] = [
     Variant { name: "none", cases: "bare none", iommu: Iommu::None, devices: &[EDU] },
+    Variant { name: "none-two", cases: "none-shared", iommu: Iommu::None, devices: &[EDU, EDU] },
     Variant { name: "vtd-39", cases: "vtd engine", iommu: SMALL, devices: &[EDU] },
     Variant { name: "vtd-48", cases: "vtd engine", iommu: VTD, devices: &[EDU] },
     Variant {

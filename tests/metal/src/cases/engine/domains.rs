@@ -88,6 +88,29 @@ pub(super) fn r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else(
     })
 }
 
+/// On a machine without an IOMMU: the one address there is can be chosen, and nothing is an address space of its own.
+pub(in crate::cases) fn there_are_no_domains_and_no_other_addresses(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let buffer = device.allocate(4096, Some(Access::ReadWrite), "where it is")?;
+        let refused = device.new_domain("fixed").window(FIXED, 1 << 20).create().err();
+        require!(refused == Some(Error::NoIommu), "a domain is answered by {refused:?}");
+        let piece =
+            MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let refused = device.map_at(FIXED, &[piece]).err();
+        require!(refused == Some(Error::NoIommu), "another address is answered by {refused:?}");
+        let iova = buffer.iova().unwrap_or_default();
+        let found = device.lookup(iova)?.ok_or(Error::NotMapped)?;
+        require!(found.buffer == buffer.id(), "it is {found:?}");
+        rig.load(&buffer, iova, &MARK)?;
+        buffer.write(0, &OTHER)?;
+        rig.transfer(Direction::FromDevice, iova.get(), 16)?;
+        expect(&buffer, &MARK, "the buffer")
+    })
+}
+
 /// On a machine with two devices that are kept apart.
 pub(super) fn two_devices_reach_one_buffer_at_one_address(context: &mut Context) -> Outcome {
     with_service(context, |rig| {

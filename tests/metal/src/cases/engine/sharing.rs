@@ -2,7 +2,7 @@
 
 use dma_types::{Access, Iova};
 use iommu_engine::fault::Tried;
-use libdma::{Buffer, Device};
+use libdma::{Attachment, Buffer, Device};
 
 use super::blocking::{MARK, OTHER, expect};
 use super::rig::{Rig, with_service};
@@ -68,20 +68,12 @@ pub(super) fn r4_registers_that_are_offered_are_reached_until_their_driver_goes(
         let own = second_device.allocate(8192, Some(Access::ReadWrite), "the second one's")?;
         let ticket = first_device.offer_register_window(0, 0, 4096, Access::Write)?;
         let window = second_device.attach(&ticket, Access::Write, "the first one's registers")?;
-        let at = window.io_address().at(rig.edu.source_register() as u64)?;
-        let at = at.for_device(&second_device)?;
-        const VALUE: u64 = 0x1234_5678_9abc;
-        let put = |value: u64| {
-            own.write(0, &value.to_le_bytes())?;
-            move_word(rig, &second, Direction::ToDevice, place(&own))
-        };
-        put(VALUE)?;
-        move_word(rig, &second, Direction::FromDevice, at)?;
+        let at = source_register(rig, &window, &second_device)?;
+        write_register(rig, &second, &own, at, VALUE)?;
         rig.expect_no_fault()?;
-        let found = rig.edu.source(rig.service.lock().platform_mut());
-        require!(found == VALUE, "the register holds {found:#x}, and not {VALUE:#x}");
 
-        put(7)?;
+        own.write(0, &7_u64.to_le_bytes())?;
+        move_word(rig, &second, Direction::ToDevice, place(&own))?;
         drop(first_device);
         rig.in_use();
         move_word(rig, &second, Direction::FromDevice, at)?;
@@ -91,6 +83,68 @@ pub(super) fn r4_registers_that_are_offered_are_reached_until_their_driver_goes(
         drop((window, own, second_device));
         Ok(())
     })
+}
+
+/// On a machine without an IOMMU, where memory has one address for all devices.
+pub(in crate::cases) fn a_buffer_is_shared_at_its_one_address(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let before = rig.in_use();
+        let (first_device, second, second_device) = both(rig)?;
+        let own = second_device.allocate(8192, Some(Access::ReadWrite), "the second one's")?;
+        let shared = first_device.allocate(12288, Some(Access::ReadWrite), "shared")?;
+        let attached = shared.attach(&second_device, Access::Read, "shared with the second")?;
+        let mine = place(&shared);
+        let yours = attached.io_address().for_device(&second_device)?;
+        require!(yours == mine, "it is at {mine} for one and at {yours} for the other");
+        // The number would be the same; whose it is would not.
+        require!(attached.io_address().for_device(&first_device).is_err(), "it is of both");
+
+        rig.load(&shared, mine, &MARK)?;
+        shared.write(0, &[0; 16])?;
+        rig.transfer(Direction::FromDevice, mine.get(), 16)?;
+        expect_read(rig, &second, yours, &own, &MARK)?;
+        // The first driver goes. What the second one still reads is nobody else's.
+        drop((shared, first_device));
+        require!(rig.in_use().runs > before.runs, "the memory was given back");
+        expect_read(rig, &second, yours, &own, &MARK)?;
+        drop((attached, own, second_device));
+        let after = rig.in_use();
+        require!(after.runs == before.runs, "{} runs are left of {}", after.runs, before.runs);
+        Ok(())
+    })
+}
+
+/// The same for registers.
+pub(in crate::cases) fn registers_that_are_offered_are_at_their_one_address(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        let (first_device, second, second_device) = both(rig)?;
+        let own = second_device.allocate(8192, Some(Access::ReadWrite), "the second one's")?;
+        let ticket = first_device.offer_register_window(0, 0, 4096, Access::Write)?;
+        let window = second_device.attach(&ticket, Access::Write, "the first one's registers")?;
+        let at = source_register(rig, &window, &second_device)?;
+        write_register(rig, &second, &own, at, VALUE)
+    })
+}
+
+/// What is written to a register of the first device.
+const VALUE: u64 = 0x1234_5678_9abc;
+
+/// Where the second device sees the register of the first from which its transfers read.
+fn source_register(rig: &Rig, window: &Attachment, second_device: &Device) -> Outcome<Iova> {
+    let at = window.io_address().at(rig.edu.source_register() as u64)?;
+    Ok(at.for_device(second_device)?)
+}
+
+/// Has the second device write to that register, and looks what is in it then.
+fn write_register(rig: &Rig, second: &Edu, own: &Buffer, at: Iova, value: u64) -> Outcome {
+    own.write(0, &value.to_le_bytes())?;
+    move_word(rig, second, Direction::ToDevice, place(own))?;
+    move_word(rig, second, Direction::FromDevice, at)?;
+    let found = rig.edu.source(rig.service.lock().platform_mut());
+    require!(found == value, "the register holds {found:#x}, and not {value:#x}");
+    Ok(())
 }
 
 /// Opens both devices, and lets them be bus masters, as their drivers do.
