@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use iommu_engine::fault::Tried;
-use libdma::{Bidirectional, FromDevice, Iova, ScatterList, ToDevice};
+use libdma::{Bidirectional, FromDevice, Iova, Limits, ScatterList, ToDevice};
 
 use super::rig::{Rig, with_service};
 use crate::edu::Direction;
@@ -31,8 +31,12 @@ pub(in crate::cases) fn streaming_buffers_carry_data_both_ways(context: &mut Con
             if strict {
                 (tx, rx) = (tx.strict(), rx.strict());
             }
-            let (from, to) = (tx.copy_of(&sent)?.map()?, rx.buffer(1500)?.map()?);
+            let (from, mut to) = (tx.copy_of(&sent)?.map()?, rx.buffer(1500)?.map()?);
             copy(rig, from.iova(), to.iova(), 1500)?;
+            let range = to.sync_range_for_cpu(700..800)?;
+            range.read(50, &mut found[..50])?;
+            require!(found[..50] == sent[750..800], "what came to a range is not what was sent");
+            drop(range);
             let synced = to.sync_for_cpu();
             synced.read(0, found)?;
             require!(found == sent, "what came back is not what was sent");
@@ -72,14 +76,18 @@ pub(in crate::cases) fn slices_are_bounced(context: &mut Context) -> Outcome {
 
 pub(in crate::cases) fn a_scatter_list_is_one_transfer(context: &mut Context) -> Outcome {
     with_service(context, |rig| {
-        let device = rig.open()?;
+        let mut device = rig.open()?;
         let sent = pattern(3000);
-        let (tx, rx) = (device.stream::<ToDevice>("tx"), device.stream::<FromDevice>("rx"));
+        let rx = device.stream::<FromDevice>("rx");
+        device.set_limits(Limits::NONE.max_segment(1024));
+        let tx = device.stream::<ToDevice>("tx");
         let mut list = ScatterList::new(&tx);
         list.push_slice(&sent[..100])?;
         list.push_slice(&sent[100..1000])?;
         list.push(tx.clone().copy_of(&sent[1000..])?)?;
         let list = list.map()?;
+        let short = list.segments().iter().all(|segment| segment.bytes <= 1024);
+        require!(short, "a segment is longer than the device takes: {:?}", list.segments());
         let back = rx.buffer(3000)?.map()?;
         let mut at = back.iova();
         for segment in list.segments() {
