@@ -4,9 +4,11 @@
 mod cases;
 mod devices;
 mod dma;
+mod domains;
 mod huge_pages;
 mod init;
 mod map;
+mod other;
 mod physical;
 mod programs;
 mod reports;
@@ -17,18 +19,14 @@ mod unit;
 use std::process::ExitCode;
 
 use agent::failure;
+use failure::Outcome;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["case", name] => cases::run(name),
-        [sharing::WORD] => match sharing::other() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                println!("{}", failure.0);
-                ExitCode::FAILURE
-            }
-        },
+        [sharing::WORD] => ended(sharing::other()),
+        [domains::WORD] => ended(domains::other()),
         // Linux puts words of its command line that it does not know before those meant for init.
         [.., "shell"] if std::process::id() == 1 => init::shell(),
         [.., "without-iommu"] if std::process::id() == 1 => init::cases(cases::WITHOUT_IOMMU),
@@ -39,6 +37,17 @@ fn main() -> ExitCode {
                 eprintln!("  {}", case.name);
             }
             ExitCode::from(2)
+        }
+    }
+}
+
+/// How another process ended, which says so by its standard output.
+fn ended(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            println!("{}", failure.0);
+            ExitCode::FAILURE
         }
     }
 }

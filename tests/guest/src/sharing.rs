@@ -1,9 +1,7 @@
 //! A buffer that one process allocates and another looks at and has its own device read.
 
-use std::env;
-use std::io::{self, BufRead};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ChildStdout, Command, Stdio};
 
 use edud::Direction;
 use libdma::protocol::Rights;
@@ -13,9 +11,10 @@ use libdma::{Access, Buffer, Device, Error, Handle, SharedBuffer};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use zerocopy::FromZeros;
 
-use crate::devices::{Function, both_edus};
+use crate::devices::both_edus;
 use crate::dma::transfer;
 use crate::failure::{Failure, Outcome, require};
+use crate::other::{Other, open, open_when_free};
 
 /// What the first process writes.
 const MARK: [u8; 16] = *b"of two processes";
@@ -25,46 +24,16 @@ const LATER: [u8; 16] = *b"and at all times";
 /// The word by which this program is told to be the other process.
 pub(crate) const WORD: &str = "look-at-shared";
 
-/// Opens a function at iommud.
-fn open(function: &Function) -> Outcome<Device> {
-    let address = function.name().parse().map_err(|_| Failure("no PCI address".into()))?;
-    Ok(Device::open(Socket::connect()?, address)?)
-}
-
-/// The other process, which was passed a handle by its standard input.
-struct Other {
-    process: Child,
-    lines: io::Lines<io::BufReader<ChildStdout>>,
-}
-
-impl Other {
-    fn start(handle: &Handle) -> Outcome<Self> {
-        let kind = SocketType::SEQPACKET;
-        let (mine, its) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
-        let mut command = Command::new(env::current_exe()?);
-        command.arg(WORD).stdin(Stdio::from(its)).stdout(Stdio::piped());
-        let mut process = command.spawn()?;
-        let out = process.stdout.take().ok_or(Failure("it has no output".into()))?;
-        // SAFETY: the handle is open as long as it is borrowed, and on Linux is a descriptor.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(handle.raw().number() as i32) };
-        let header = ReplyHeader::new_zeroed();
-        packet::send(&mine, &header, &[], &[descriptor], SendFlags::empty())?;
-        Ok(Self { process, lines: io::BufReader::new(out).lines() })
-    }
-
-    /// Waits for the line that says this.
-    fn expect(&mut self, expected: &str) -> Outcome {
-        let line = self.lines.next().ok_or(Failure(format!("no line, and not {expected:?}")))??;
-        require!(line == expected, "it said {line:?}, and not {expected:?}");
-        Ok(())
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Starts the other process and passes it a handle by its standard input.
+fn start_other(handle: &Handle) -> Outcome<Other> {
+    let kind = SocketType::SEQPACKET;
+    let (mine, its) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    let other = Other::start(WORD, its)?;
+    // SAFETY: the handle is open as long as it is borrowed, and on Linux is a descriptor.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(handle.raw().number() as i32) };
+    let header = ReplyHeader::new_zeroed();
+    packet::send(&mine, &header, &[], &[descriptor], SendFlags::empty())?;
+    Ok(other)
 }
 
 /// The first process: its buffer goes to a process that may only read it, and to one that attaches it to the second
@@ -75,14 +44,14 @@ pub(crate) fn first() -> Outcome {
     let buffer = device.allocate(8192, Some(Access::ReadWrite), "shared")?;
     buffer.write(4096, &MARK)?;
     let reader = buffer.share(Rights::READ | Rights::INSPECT)?;
-    let mut reader = Other::start(&reader)?;
+    let mut reader = start_other(&reader)?;
     reader.expect("it reads: of two processes")?;
     reader.expect("it may not write")?;
     reader.expect("it may not attach")?;
     drop(reader);
 
     let whole = buffer.share(Rights::READ | Rights::INSPECT | Rights::SHARE)?;
-    let mut other = Other::start(&whole)?;
+    let mut other = start_other(&whole)?;
     drop(whole);
     other.expect("it reads: of two processes")?;
     other.expect("it may not write")?;
@@ -118,14 +87,7 @@ pub(crate) fn other() -> Outcome {
 
     let [_, function] = both_edus()?;
     // The other process before this one may have had it, and just have ended.
-    let mut opened = open(&function);
-    crate::programs::wait_until("the second device is free", || {
-        if opened.is_err() {
-            opened = open(&function);
-        }
-        Ok(opened.is_ok())
-    })?;
-    let device = opened?;
+    let device = open_when_free(&function)?;
     let attached = match shared.attach(&device, Access::Read, "shared with the second") {
         Err(Error::NotPermitted) => {
             println!("it may not attach");
@@ -148,7 +110,7 @@ pub(crate) fn other() -> Outcome {
         if expected == LATER {
             // By then the first process has let go of everything.
             crate::programs::wait_until("the first is gone", || {
-                Ok(crate::reports::device(&both_edus()?[0].name())?.state == "free")
+                Ok(crate::reports::device(&both_edus()?[0].name())?.generation.is_none())
             })?;
         }
         transfer(&function, Direction::ToDevice, from, 16)?;

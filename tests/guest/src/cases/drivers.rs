@@ -44,6 +44,41 @@ pub(super) fn both_at_once() -> Outcome {
     before.wait_for_return()
 }
 
+pub(super) fn every_buffer() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    for edu in devices::both_edus()? {
+        buffers(&edu, &[])?;
+    }
+    before.wait_for_return()?;
+    run("iommuctl", &["faults", "--check"])?.expect(0)?;
+    Ok(())
+}
+
+/// The kinds of buffer by which edud sends data to its device and back.
+const BUFFERS: [&str; 8] = [
+    "small coherent memory",
+    "blocks of a pool",
+    "streaming buffers",
+    "strict streaming buffers",
+    "slices of this process's",
+    "strict slices of this process's",
+    "a scatter list",
+    "a buffer in one piece",
+];
+
+/// Has a driver use each kind of buffer.
+pub(super) fn buffers(edu: &Function, arguments: &[&str]) -> Outcome {
+    let name = edu.name();
+    let arguments = [&["--device", &name, "--buffers"], arguments].concat();
+    let end = run("edud", &arguments)?.expect(0)?;
+    for kind in BUFFERS {
+        let line = end.line(&format!("{kind}: "))?;
+        require!(line.ends_with("intact"), "it said {line:?}");
+    }
+    Ok(())
+}
+
 /// What edud sends that iommud or, where it is iommud's seal, Linux must refuse.
 const REFUSED: [&str; 15] = [
     "a device file",

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::devices;
+use crate::domains;
 use crate::failure::{Failure, Outcome, require};
 use crate::programs::{Program, run, run_as_nobody, start_iommud, wait_until};
 use crate::reports;
@@ -70,6 +71,13 @@ pub(super) fn a_shared_buffer() -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
     sharing::first()?;
+    before.wait_for_return()
+}
+
+pub(super) fn a_shared_domain() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    domains::first()?;
     before.wait_for_return()
 }
 
