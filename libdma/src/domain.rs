@@ -331,6 +331,30 @@ impl Device {
     /// Moves this device into the domain that a ticket is of: [`Domain::attach`], for a domain that another process has
     /// made.
     ///
+    /// ```
+    /// use libdma::{Access, Error, MapRequest};
+    ///
+    /// # let machine = simulated::Machine::amdvi();
+    /// # let camera = machine.open();
+    /// # let encoder = machine.open_at(simulated::second_edu())?;
+    /// // The camera's driver, with an address for its frames that is good for both:
+    /// let frames = camera.allocate(1 << 16, None, "frames")?;
+    /// let domain = camera.new_domain("frames").create()?;
+    /// let all = MapRequest { buffer: &frames, offset: 0, bytes: 1 << 16, access: Access::ReadWrite };
+    /// let place = domain.map(&[all])?[0].iova;
+    /// let with_camera = domain.attach(&camera)?;
+    /// let ticket = domain.ticket()?;
+    ///
+    /// // The encoder's, in another process, which was told the ticket:
+    /// let with_encoder = encoder.enter(&ticket)?;
+    /// # machine.writes(simulated::edu(), place, b"frame").unwrap();
+    /// # assert_eq!(machine.reads(simulated::second_edu(), place, 5), Ok(b"frame".to_vec()));
+    /// assert_eq!(encoder.enter(&ticket).err(), Some(Error::BadTicket));     // it is good once
+    /// # drop((with_camera, with_encoder, domain, frames, camera, encoder));
+    /// # machine.check();
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::BadTicket`] if it was used or its domain has ended, and those of [`Domain::attach`] but for the mask, which

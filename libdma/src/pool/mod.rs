@@ -42,6 +42,7 @@
 //! assert_eq!(block.get().flags, 3);
 //! drop(block);
 //! assert_eq!(pool.free(address), Err(NotTaken::Free));
+//! assert_eq!((pool.stats().in_use, pool.stats().most_in_use), (0, 1));
 //! # drop((pool, device));
 //! # machine.check();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
