@@ -55,19 +55,6 @@ pub struct Device {
     session: Arc<Session>,
     windows: Arc<Windows>,
     limits: Limits,
-    _in_use: Arc<InUse>,
-}
-
-/// Ends with the last value of a device: what was left to the device then can be taken back by nobody.
-#[derive(Debug)]
-struct InUse {
-    space: check::Space,
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        check::device_dropped(self.space);
-    }
 }
 
 impl Device {
@@ -91,8 +78,7 @@ impl Device {
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let session = Arc::new(Session::new(handle)?);
         let windows = Arc::new(Windows::new(session.clone()));
-        let _in_use = Arc::new(InUse { space: session.space() });
-        Ok(Self { session, windows, limits: Limits::NONE, _in_use })
+        Ok(Self { session, windows, limits: Limits::NONE })
     }
 
     /// Who the device is.

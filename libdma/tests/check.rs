@@ -3,13 +3,14 @@
 //! There is one checker in a process, so that the tests take turns.
 #![cfg(target_os = "linux")]
 
-use std::mem;
 use std::panic::Location;
-use std::sync::{Mutex, MutexGuard};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::{env, mem};
 
 use libdma::check::{self, Report};
 use libdma::pool::NotTaken;
-use libdma::{Access, Error, FromDevice, Iova, MapRequest, Mapped, ScatterList, ToDevice};
+use libdma::{Access, Error, FromDevice, Iova, MapRequest, Mapped, Pool, ScatterList, ToDevice};
 use simulated::Machine;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -412,4 +413,118 @@ fn nothing_is_said_and_nothing_known_while_it_is_off() {
     check::turn_on();
     drop((before, device));
     checked.said_nothing();
+}
+
+#[test]
+fn what_the_raw_layer_is_told_wrong_is_named_and_no_more() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let (mut stream, mut other) = (device.raw_stream("rx"), device.raw_stream("other"));
+        let access = Access::Write;
+        let (address, made) = (stream.map_zeroes(1500, access).unwrap(), line());
+        // Of another stream it is nothing; and it stays what it is.
+        assert!(other.unmap_single(address, 1500, access).is_err());
+        let (_, at) = (stream.sync_single_for_cpu(address, 1501, access).unwrap_err(), line());
+        let (_, read) = (stream.cpu_read(address, &mut [0; 4]).unwrap_err(), line());
+        let thing =
+            format!("the raw mapping \"rx\" (1500 bytes at {address}, -w, from line {made})");
+        assert_eq!(
+            checked.said(),
+            [
+                format!(
+                    "wrong size on 0000:00:02.0: {thing} was synced as 1501 bytes at {address}, at line {at}"
+                ),
+                format!(
+                    "missing sync on 0000:00:02.0: {thing} was read by the CPU at line {read}, but is the device's \
+                     since line {made}"
+                ),
+            ]
+        );
+        let (_, first) = (stream.unmap_single(address, 1500, access).unwrap(), line());
+        checked.said_nothing();
+        let (_, again) = (stream.unmap_single(address, 1500, access).unwrap_err(), line());
+        let (_, used) = (stream.sync_single_for_cpu(address, 1, access).unwrap_err(), line());
+        assert_eq!(
+            checked.said(),
+            [
+                format!(
+                    "double free on 0000:00:02.0: {thing} was given back at line {first}, and again at line {again}"
+                ),
+                format!(
+                    "use after free on 0000:00:02.0: {thing} was synced at line {used}, but was given back at line \
+                     {first}"
+                ),
+            ]
+        );
+        // A stream may outlive its device; what is mapped in it at its own end is a leak.
+        let (address, made) = (stream.map_zeroes(64, access).unwrap(), line());
+        drop(device);
+        checked.said_nothing();
+        drop(stream);
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "leak on 0000:00:02.0: the raw mapping \"rx\" (64 bytes at {address}, -w, from line {made}) was not \
+                 unmapped before its stream was dropped"
+            )]
+        );
+        assert_eq!(check::leaks(), 0);
+    }
+}
+
+/// What reports are handed to may call libdma: it would wait for ever if a lock were held.
+#[test]
+fn what_is_told_may_ask() {
+    static POOL: Mutex<Option<Arc<Pool<[u8]>>>> = Mutex::new(None);
+    fn ask(report: &Report) {
+        collect(report);
+        let pool = POOL.lock().unwrap().clone();
+        if let Some(pool) = pool {
+            drop(pool.alloc().unwrap());
+            assert!(pool.free(pool.alloc().unwrap().into_iova()).is_ok());
+        }
+        check::on_report(collect);
+    }
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = Arc::new(device.pool("descriptors").bytes(64).unwrap());
+    *POOL.lock().unwrap() = Some(pool.clone());
+    let mut stream = device.raw_stream("rx");
+    let tell = |wrong: &mut dyn FnMut()| {
+        check::on_report(ask);
+        wrong();
+        assert_eq!(checked.said().len(), 1);
+    };
+    tell(&mut || assert!(pool.take(Iova::new(1)).is_err()));
+    tell(&mut || assert!(stream.cpu_read(Iova::new(1), &mut [0]).is_err()));
+    let left = pool.alloc().unwrap().into_iova();
+    pool.free(left).unwrap();
+    machine.device_writes(left, &[1]).unwrap();
+    tell(&mut || drop(pool.alloc().unwrap()));
+    let held = pool.alloc().unwrap();
+    tell(&mut || assert_eq!(check::leaks(), 1));
+    drop(held);
+    *POOL.lock().unwrap() = None;
+}
+
+#[test]
+#[ignore = "the test below runs it by itself"]
+fn says_whether_it_is_on() {
+    println!("on: {}", check::is_on());
+}
+
+#[test]
+fn the_environment_has_the_last_word() {
+    let on = |value: Option<&str>| {
+        let mut run = Command::new(env::current_exe().unwrap());
+        run.args(["--ignored", "--exact", "says_whether_it_is_on", "--nocapture"]);
+        run.env_remove("LIBDMA_CHECK").envs(value.map(|value| ("LIBDMA_CHECK", value)));
+        String::from_utf8(run.output().unwrap().stdout).unwrap().contains("on: true")
+    };
+    assert_eq!((on(Some("1")), on(Some("0"))), (true, false));
+    for value in [None, Some("yes"), Some("")] {
+        assert_eq!(on(value), cfg!(debug_assertions), "{value:?}");
+    }
 }

@@ -63,9 +63,13 @@ fn what_is_not_so_is_refused_and_changes_nothing() {
             assert_eq!(sync(&mut stream, iova, 65, ReadWrite), too_long);
             assert_eq!(sync(&mut stream, behind(iova, 63), u64::MAX, ReadWrite), too_long);
             assert_eq!(sync(&mut stream, end, 1, ReadWrite), Err(RawError::NotMapped));
-            let direction = Err(RawError::WrongDirection { mapped: ReadWrite });
-            assert_eq!(sync(&mut stream, iova, 64, Read), direction);
-            sync(&mut stream, iova, 64, ReadWrite).unwrap();
+            let written = stream.map_zeroes(64, Write).unwrap();
+            let direction = Err(RawError::WrongDirection { mapped: Write });
+            assert_eq!(sync(&mut stream, written, 64, ReadWrite), direction);
+            assert_eq!(sync(&mut stream, written, 64, Read), direction);
+            stream.unmap_single(written, 64, Write).unwrap();
+            // Of both directions, one will do.
+            sync(&mut stream, iova, 64, Read).unwrap();
             assert_eq!(stream.cpu_read(behind(iova, 1), &mut out), too_long);
             assert_eq!(stream.cpu_read(end, &mut out[..1]), Err(RawError::NotMapped));
             stream.cpu_read(iova, &mut out).unwrap();

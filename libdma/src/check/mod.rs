@@ -32,10 +32,10 @@
 //!
 //! | report | from where |
 //! | --- | --- |
-//! | [`Report::Leak`] | [`leaks`], asked at a driver's end: guards that were forgotten ([`core::mem::forget`], a cycle of `Arc`s), and blocks that were left to the device. A [`Pool`](crate::Pool) that is dropped while blocks of it are out. The raw layer: what is mapped when the device's last value is dropped |
+//! | [`Report::Leak`] | [`leaks`], asked at a driver's end: guards that were forgotten ([`core::mem::forget`], a cycle of `Arc`s), and blocks that were left to the device. A [`Pool`](crate::Pool) that is dropped while blocks of it are out. A [`RawStream`](crate::RawStream) that is dropped while something is mapped |
 //! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Held`] | [`Pool::take`](crate::Pool::take) and [`Pool::free`](crate::Pool::free), which take an address, and return an error as well; the raw layer |
 //! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::WrongSize`] | [`Device::unmap`](crate::Device::unmap) and [`Domain::unmap`](crate::domain::Domain::unmap), which take addresses, and return an error as well |
-//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`] | the raw layer |
+//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`], [`Report::UseAfterFree`] | the raw layer |
 //! | [`Report::WriteAfterFree`] | a device, or a pointer that was kept, that writes to a free block of a pool. It is found when the block is given out again, by the pattern that is put into free blocks |
 //! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given: what is there and allows no such access, or what was there and is gone |
 //!
@@ -52,7 +52,7 @@
 //! | frees DMA memory with different size; syncs DMA memory outside allocated range | [`Report::WrongSize`] |
 //! | frees DMA memory with different direction; syncs DMA memory with different direction | [`Report::WrongDirection`]; the direction of a stream is a type |
 //! | frees DMA memory with wrong function, with different CPU address, DMA sg list with different entry count | cannot be written: a guard is given back by itself |
-//! | tries to sync DMA memory it has not allocated | [`Report::Unknown`] |
+//! | tries to sync DMA memory it has not allocated | [`Report::Unknown`], [`Report::UseAfterFree`] |
 //! | failed to check map error | cannot be overlooked: a `Result` |
 //! | maps memory from stack, from kernel text or rodata | cannot happen: a slice is copied through a window, and memory is mapped as it is only where it became a buffer |
 //! | mapping sg segment longer than device claims to support; sg segment boundary | a typed error, or another segment ([`Limits`](crate::Limits)) |
@@ -92,9 +92,7 @@ mod tests;
 mod thing;
 
 pub use note::leaks;
-pub(crate) use note::{
-    Mark, Note, Space, blocks, denied, device_dropped, domain_dropped, made, mappings, raw,
-};
+pub(crate) use note::{Mark, Note, Space, blocks, denied, domain_dropped, made, mappings, raw};
 pub use place::Place;
 pub use report::{Act, Found, Life, Report};
 pub use sink::on_report;

@@ -98,13 +98,6 @@ pub(crate) fn made<'a>(note: impl FnOnce() -> Note<'a>) -> Mark {
     Mark(NonZero::new(REGISTRY.lock().made(&note, here, false).0))
 }
 
-/// The last value of a device was dropped: reports what is mapped raw, which nobody can unmap any more.
-pub(crate) fn device_dropped(space: Space) {
-    if is_on() {
-        tell(|registry| registry.stranded(space));
-    }
-}
-
 /// The device was denied this: reports what was there, if anything.
 pub(crate) fn denied(space: Space, fault: &Fault) {
     if is_on() {
@@ -158,7 +151,7 @@ pub(crate) mod blocks {
     /// A pool ends: what it gave out and is not given back, is a leak.
     #[cold]
     pub(crate) fn pool_dropped(space: Space, is_its: impl Fn(Iova) -> bool) {
-        tell(|registry| registry.pool_dropped(space, is_its));
+        tell(|registry| registry.dropped(space, Kind::Block, Found::PoolDropped, is_its));
     }
 }
 
@@ -231,15 +224,26 @@ pub(crate) mod raw {
         }
     }
 
-    /// A range was unmapped, or was to be: called whether the raw layer itself found fault with it or not. Reports a
-    /// double unmap, what never was mapped, a wrong length, a wrong direction.
+    /// A range was unmapped, or was to be. Reports a double unmap, what never was mapped, a wrong length, a wrong direction.
     #[track_caller]
     #[inline]
-    pub(crate) fn unmapped(space: Space, iova: Iova, bytes: u64, access: Access) {
+    pub(crate) fn unmapped(space: Space, iova: Iova, bytes: u64, access: Access, is_gone: bool) {
         if is_on() {
             let here = Place::here();
             let (bytes, access) = (Some(bytes), Some(access));
-            tell(|registry| registry.given_back(space, Kind::Raw, iova, bytes, access, here));
+            if is_gone {
+                // What the checker does not know of was mapped while it was off.
+                let _ = REGISTRY.lock().given_back(space, Kind::Raw, iova, bytes, access, here);
+            } else {
+                tell(|registry| registry.wrong(space, Kind::Raw, iova, bytes, access, here));
+            }
+        }
+    }
+
+    /// A stream ends, and with it what is mapped in it: that is a leak.
+    pub(crate) fn stream_dropped(space: Space, is_its: impl Fn(Iova) -> bool) {
+        if is_on() {
+            tell(|registry| registry.dropped(space, Kind::Raw, Found::StreamDropped, is_its));
         }
     }
 
@@ -255,7 +259,7 @@ pub(crate) mod raw {
     }
 
     /// The CPU is about to read ([`Act::Read`]) or write ([`Act::Write`]) at this address. Reports it where it is the
-    /// device's.
+    /// device's, or not mapped.
     #[track_caller]
     #[inline]
     pub(crate) fn touched(space: Space, iova: Iova, act: Act) {

@@ -117,9 +117,18 @@ impl Registry {
         kind: Kind,
         iova: Iova,
     ) -> Option<(&Thing, Option<Place>)> {
-        let was = |gone: &&Gone| {
-            gone.space == space && gone.thing.kind == kind && gone.thing.iova == Some(iova)
-        };
+        self.find_gone(space, kind, |thing| thing.iova == Some(iova))
+    }
+
+    /// What was given back last, of what `is_it`.
+    fn find_gone(
+        &self,
+        space: Space,
+        kind: Kind,
+        is_it: impl Fn(&Thing) -> bool,
+    ) -> Option<(&Thing, Option<Place>)> {
+        let was =
+            |gone: &&Gone| gone.space == space && gone.thing.kind == kind && is_it(&gone.thing);
         self.gone.iter().rev().find(was).map(|gone| (&gone.thing, gone.at))
     }
 
@@ -177,13 +186,19 @@ impl Registry {
         act: Act,
         at: Place,
     ) -> Vec<Report> {
-        let report = match self.last_gone(space, kind, iova) {
+        let gone = match act {
+            Act::GiveBack => self.last_gone(space, kind, iova),
+            Act::Sync | Act::Read | Act::Write => {
+                self.find_gone(space, kind, |thing| thing.offset_of(iova).is_some())
+            }
+        };
+        alloc::vec![match gone {
             Some((thing, first)) if act == Act::GiveBack => {
                 Report::DoubleFree { thing: thing.clone(), first, again: at }
             }
-            _ => Report::Unknown { device: space.device, address: iova, act, at },
-        };
-        alloc::vec![report]
+            Some((thing, freed)) => Report::UseAfterFree { thing: thing.clone(), freed, act, at },
+            None => Report::Unknown { device: space.device, address: iova, act, at },
+        }]
     }
 
     /// Something was not taken back by its address, where it cannot be: what is wrong about it.
@@ -209,17 +224,21 @@ impl Registry {
         Some(Report::WriteAfterFree { thing: thing.clone(), freed, offset, value, again })
     }
 
-    /// What is given out of a pool that ends: `is_its` says which addresses are its own. They are told once.
-    pub(super) fn pool_dropped(
+    /// What is given out of something of which no more can be given back, as it was dropped: `is_its` says which addresses
+    /// are its own. They are told once, and forgotten to live.
+    pub(super) fn dropped(
         &mut self,
         space: Space,
+        kind: Kind,
+        found: Found,
         is_its: impl Fn(Iova) -> bool,
     ) -> Vec<Report> {
         let is_out = |live: &Live| {
-            let Thing { kind, iova, .. } = live.thing;
-            live.space == space && kind == Kind::Block && iova.is_some_and(&is_its)
+            live.space == space && live.thing.kind == kind && live.thing.iova.is_some_and(&is_its)
         };
-        self.end(Found::PoolDropped, is_out)
+        let leaks = self.leaks(found, is_out);
+        self.end_all(is_out);
+        leaks
     }
 
     /// Forgets everything.
@@ -263,34 +282,27 @@ impl Registry {
         if !access.is_within(thing.access.unwrap_or(access)) {
             reports.push(Report::WrongDirection { thing: thing.clone(), access, act, at });
         }
-        live.of_device = to_device.then_some(at);
+        // What was refused changes nothing (rule R7).
+        if reports.is_empty() {
+            live.of_device = to_device.then_some(at);
+        }
         reports
     }
 
     /// The CPU read or wrote at this address. What is wrong about it.
-    pub(super) fn touched(&self, space: Space, iova: Iova, act: Act, at: Place) -> Option<Report> {
-        let live = self.live.get(&self.around(space, Kind::Raw, iova)?)?;
-        let since = live.of_device?;
-        Some(Report::MissingSync { thing: live.thing.clone(), since, act, at })
+    pub(super) fn touched(&self, space: Space, iova: Iova, act: Act, at: Place) -> Vec<Report> {
+        let found = self.around(space, Kind::Raw, iova);
+        let Some(live) = found.and_then(|number| self.live.get(&number)) else {
+            return self.not_there(space, Kind::Raw, iova, act, at);
+        };
+        let missing = |since| Report::MissingSync { thing: live.thing.clone(), since, act, at };
+        live.of_device.map(missing).into_iter().collect()
     }
 
     /// What lives and is `wanted`, oldest first.
     pub(super) fn leaks(&self, found: Found, wanted: impl Fn(&Live) -> bool) -> Vec<Report> {
         let leak = |live: &Live| Report::Leak { thing: live.thing.clone(), found };
         self.live.values().filter(|live| wanted(live)).map(leak).collect()
-    }
-
-    /// What is mapped raw in an address space whose device was dropped. It is forgotten: it ends with the device.
-    pub(super) fn stranded(&mut self, space: Space) -> Vec<Report> {
-        let is_stranded = |live: &Live| live.space == space && live.thing.kind == Kind::Raw;
-        self.end(Found::DeviceDropped, is_stranded)
-    }
-
-    /// What lives and is `wanted`, and is forgotten to live, so that it is told once.
-    fn end(&mut self, found: Found, wanted: impl Fn(&Live) -> bool) -> Vec<Report> {
-        let leaks = self.leaks(found, &wanted);
-        self.end_all(wanted);
-        leaks
     }
 
     /// What lives and is `wanted` is gone.

@@ -29,7 +29,7 @@ pub enum Report {
         /// Where it was given back again.
         again: Place,
     },
-    /// Something was given back or synced that the checker never heard of.
+    /// Something was given back, synced, read or written that the checker never heard of.
     Unknown {
         /// Whose it should have been.
         device: PciAddress,
@@ -82,6 +82,17 @@ pub enum Report {
         /// Where.
         at: Place,
     },
+    /// It was synced, read or written after it had been given back.
+    UseAfterFree {
+        /// What it was.
+        thing: Thing,
+        /// Where it was given back; nothing if a guard did, when it was dropped.
+        freed: Option<Place>,
+        /// What was done, or to be done.
+        act: Act,
+        /// Where.
+        at: Place,
+    },
     /// A block of a pool was written after it had been given back.
     WriteAfterFree {
         /// What it was.
@@ -115,8 +126,8 @@ pub enum Found {
     Asked,
     /// The last value of its pool was dropped.
     PoolDropped,
-    /// It is mapped raw, and the last [`Device`](crate::Device) was dropped.
-    DeviceDropped,
+    /// Its [`RawStream`](crate::RawStream) was dropped.
+    StreamDropped,
 }
 
 /// What was done with memory, or to be done.
@@ -152,6 +163,7 @@ impl Report {
             | Self::WrongDirection { thing, .. }
             | Self::Held { thing, .. }
             | Self::MissingSync { thing, .. }
+            | Self::UseAfterFree { thing, .. }
             | Self::WriteAfterFree { thing, .. }
             | Self::Fault { thing, .. } => thing.device,
         }
@@ -167,6 +179,7 @@ impl Report {
             | Self::WrongDirection { thing, .. }
             | Self::Held { thing, .. }
             | Self::MissingSync { thing, .. }
+            | Self::UseAfterFree { thing, .. }
             | Self::WriteAfterFree { thing, .. }
             | Self::Fault { thing, .. } => Some(thing),
         }
@@ -205,7 +218,7 @@ impl fmt::Display for Report {
                 f.write_str(match found {
                     Found::Asked => "has not been given back",
                     Found::PoolDropped => "was not given back before its pool was dropped",
-                    Found::DeviceDropped => "was not unmapped before its device was dropped",
+                    Found::StreamDropped => "was not unmapped before its stream was dropped",
                 })
             }
             Self::DoubleFree { thing, first, again } => {
@@ -240,6 +253,13 @@ impl fmt::Display for Report {
                 write!(
                     f,
                     "missing sync on {device}: {thing} was {act} at {at}, but is the device's since {since}"
+                )
+            }
+            Self::UseAfterFree { thing, freed, act, at } => {
+                let freed = At(*freed);
+                write!(
+                    f,
+                    "use after free on {device}: {thing} was {act} at {at}, but was given back {freed}"
                 )
             }
             Self::WriteAfterFree { thing, freed, offset, value, again } => {

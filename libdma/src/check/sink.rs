@@ -9,8 +9,9 @@ type Sink = fn(&Report);
 
 static SINK: Mutex<Sink> = Mutex::new(print);
 
-/// Has reports handed to this function instead of printed: one at a time, on the thread that did what is reported, while
-/// the checker holds no lock. A report is never a panic; who wants one panics in the function.
+/// Has reports handed to this function instead of printed, on the thread that did what is reported, while libdma holds
+/// no lock: it may call whatever it likes of libdma. Threads do not wait for each other with it. A report is never a
+/// panic; who wants one panics in the function.
 pub fn on_report(sink: fn(&Report)) {
     *SINK.lock() = sink;
 }

@@ -1,5 +1,6 @@
 //! Each report, with its words. The places are lines of this file.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -44,14 +45,17 @@ fn a_leak_says_what_it_is_and_where_it_is_from() {
         "leak on 0000:00:02.0: the coherent memory \"packet\" (1500 bytes at 0x8002000, -w, from A) has not been \
          given back"
     );
-    assert_eq!(registry.stranded(space), [], "a guard may outlive its device");
+    let dropped = |registry: &mut Registry| {
+        registry.dropped(space, Kind::Raw, Found::StreamDropped, |at| at == AT)
+    };
+    assert_eq!(dropped(&mut registry), [], "of another kind");
     registry.made(&packet(space, Kind::Raw), a, true);
     assert_eq!(
-        sentence(registry.stranded(space), a, b),
+        sentence(dropped(&mut registry), a, b),
         "leak on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was not unmapped \
-         before its device was dropped"
+         before its stream was dropped"
     );
-    assert_eq!(registry.stranded(space), [], "it is told once");
+    assert_eq!(dropped(&mut registry), [], "it is told once");
 }
 
 #[test]
@@ -138,9 +142,39 @@ fn the_cpu_reading_what_is_the_devices_is_a_missing_sync() {
          by the CPU at B, but is the device's since A"
     );
     assert_eq!(registry.synced(space, AT, 1500, Access::Write, false, a), []);
-    assert_eq!(registry.touched(space, inside, Act::Write, a), None);
+    assert_eq!(registry.touched(space, inside, Act::Write, a), []);
     assert_eq!(registry.synced(space, inside, 100, Access::Write, true, a), []);
-    assert!(registry.touched(space, inside, Act::Write, a).is_some());
+    assert_eq!(registry.touched(space, inside, Act::Write, a).len(), 1);
+    // A sync that is refused changes nothing.
+    assert_eq!(registry.synced(space, inside, 1401, Access::Write, false, a).len(), 1);
+    assert_eq!(registry.touched(space, inside, Act::Write, a).len(), 1);
+}
+
+#[test]
+fn what_is_used_after_it_was_given_back_is_named_with_where_that_was() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    let tag = registry.made(&packet(space, Kind::Raw), a, true);
+    registry.gone(tag, Some(b));
+    let inside = Iova::new(AT.get() + 1499);
+    let thing = "the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A)";
+    for (reports, act) in [
+        (registry.synced(space, inside, 1, Access::Write, false, a), "synced"),
+        (registry.touched(space, inside, Act::Read, a), "read by the CPU"),
+        (registry.touched(space, inside, Act::Write, a), "written by the CPU"),
+    ] {
+        assert_eq!(
+            sentence(reports, a, b),
+            format!(
+                "use after free on 0000:00:02.0: {thing} was {act} at A, but was given back at B"
+            )
+        );
+    }
+    let beside = Iova::new(AT.get() + 1500);
+    assert_eq!(
+        sentence(registry.touched(space, beside, Act::Read, a), a, b),
+        "unknown address on 0000:00:02.0: 0x80025dc was read by the CPU at A, and is nothing that was mapped"
+    );
 }
 
 #[test]

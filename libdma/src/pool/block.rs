@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::slots::Slot;
 use super::supply::Supply;
 use crate::copy;
+use crate::io_address::IoAddress;
 use crate::protocol::Error;
 
 /// A block of a [`Pool`](super::Pool): a `T`, or untyped bytes. Dropped, it is given back: Linux's `dma_pool_free`.
@@ -89,6 +90,11 @@ impl<T: ?Sized> PoolBlock<T> {
     #[inline]
     pub fn iova(&self) -> Iova {
         self.slot.iova
+    }
+
+    /// The same as an address that knows which device it is of.
+    pub fn io_address(&self) -> IoAddress<'_> {
+        IoAddress::new(self.supply.session(), self.slot.iova, self.bytes() as u64)
     }
 
     /// Where this process sees it.

@@ -14,6 +14,7 @@ use super::slots::{Slot, Slots};
 use super::{NotTaken, PoolStats};
 use crate::check::{self, Kind, Note, Place};
 use crate::protocol::Error;
+use crate::session::Session;
 use crate::window::{Block, BlockRequest, Windows};
 
 /// What a pool and its blocks share: the memory, which lasts until the last of them is gone.
@@ -78,6 +79,11 @@ impl Supply {
         if is_time {
             self.trim();
         }
+    }
+
+    /// The session of the device that its blocks are for.
+    pub(super) fn session(&self) -> &Session {
+        self.windows.session()
     }
 
     /// Leaves a block to the device.

@@ -3,7 +3,8 @@
 //! A driver in the shape of one in C keeps an address in a descriptor and a length beside it, and has no place for a
 //! guard. [`RawStream`] holds the memory for it, and finds it by the address. What the types of [`stream`](crate::stream)
 //! make impossible is found at run time here: each call checks what it is told, and refuses with a [`RawError`] what is
-//! not so. With the [checker](crate::check) on, each such mistake is told with both places in the code.
+//! not so. With the [checker](crate::check) on, each such mistake is told with both places in the code, and so is what is
+//! mapped still when the stream is dropped.
 //!
 //! | Linux | here |
 //! | --- | --- |

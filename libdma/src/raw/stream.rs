@@ -42,10 +42,9 @@ impl Device {
 
 impl RawStream {
     /// The same, [strict](crate::Stream::strict), for what is mapped from now on.
-    pub fn strict(self) -> Self {
-        let mut terms = Arc::unwrap_or_clone(self.terms);
-        terms.strict = true;
-        Self { terms: Arc::new(terms), mapped: self.mapped }
+    pub fn strict(mut self) -> Self {
+        Arc::make_mut(&mut self.terms).strict = true;
+        self
     }
 
     /// Maps a copy of these bytes, which is the device's then: Linux's `dma_map_single`. What the device writes there is in
@@ -119,7 +118,7 @@ impl RawStream {
         let checked = self.exactly(iova, bytes, access);
         let unmapped = checked.and_then(|()| Ok(self.take_back(iova)?));
         if !matches!(unmapped, Err(RawError::Failed(_))) {
-            raw::unmapped(self.terms.session().space(), iova, bytes, access);
+            raw::unmapped(self.terms.session().space(), iova, bytes, access, unmapped.is_ok());
         }
         unmapped
     }
@@ -149,7 +148,8 @@ impl RawStream {
     ///
     /// # Errors
     ///
-    /// [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::WrongDirection`].
+    /// [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::WrongDirection`] if it
+    /// was mapped for less. What is mapped for both directions may be synced for one of them.
     #[track_caller]
     pub fn sync_single_for_cpu(
         &mut self,
@@ -189,7 +189,7 @@ impl RawStream {
     ) -> Result<(), RawError> {
         raw::synced(self.terms.session().space(), iova, bytes, access, to_device);
         let (entry, _) = self.around(iova, bytes)?;
-        if entry.access != access {
+        if !access.is_within(entry.access) {
             return Err(RawError::WrongDirection { mapped: entry.access });
         }
         entry.of_device = to_device;
@@ -256,5 +256,12 @@ impl RawStream {
             return Err(RawError::WrongSize { mapped });
         }
         Ok((entry, offset as usize))
+    }
+}
+
+impl Drop for RawStream {
+    fn drop(&mut self) {
+        // What is mapped ends with its memory.
+        raw::stream_dropped(self.terms.session().space(), |iova| self.mapped.contains_key(&iova));
     }
 }

@@ -7,6 +7,7 @@ use super::contents::Contents;
 use super::merge::Segment;
 use super::piece::{Piece, Slice};
 use crate::direction::{DeviceWrites, Direction, ToDevice};
+use crate::io_address::IoAddress;
 use crate::protocol::Error;
 use crate::stream::{
     CpuMay, CpuOwned, DeviceOwned, HasAddress, Origin, Owner, Refused, Step, Stream, StreamBuffer,
@@ -200,6 +201,12 @@ impl<'a, D: Direction, O: HasAddress> ScatterList<'a, D, O> {
     /// Where the device sees it, in as few pieces as its limits allow.
     pub fn segments(&self) -> &[Segment] {
         &self.contents.segments
+    }
+
+    /// The same as addresses that know which device they are of.
+    pub fn io_addresses(&self) -> impl ExactSizeIterator<Item = IoAddress<'_>> {
+        let session = self.contents.terms.session();
+        self.segments().iter().map(|it| IoAddress::new(session, it.iova, it.bytes))
     }
 
     /// Makes all of it the CPU's again, or nothing: Linux's `dma_unmap_sg`. What is in no window the device can reach no

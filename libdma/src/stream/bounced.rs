@@ -13,6 +13,7 @@ use super::{DeviceOwned, HasAddress, Owner, Refused, Step, Synced, Terms};
 use crate::check::{Kind, Mark};
 use crate::copy;
 use crate::direction::{Bidirectional, Direction};
+use crate::io_address::IoAddress;
 use crate::protocol::Error;
 
 /// A slice of which the device reaches a copy, so that nothing that lies in the same page is the device's too (rule R8):
@@ -206,6 +207,11 @@ impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
     #[inline]
     pub fn iova(&self) -> Iova {
         self.copy.memory.iova()
+    }
+
+    /// The same as an address that knows which device it is of.
+    pub fn io_address(&self) -> IoAddress<'_> {
+        IoAddress::new(self.copy.memory.session(), self.iova(), self.len() as u64)
     }
 
     /// How long it is.

@@ -93,6 +93,14 @@ impl Memory {
         }
     }
 
+    /// The session of the device that it is for.
+    pub(crate) fn session(&self) -> &Session {
+        match self {
+            Self::Window(block) => block.session(),
+            Self::Pages(pages) => pages.buffer.session(),
+        }
+    }
+
     /// The pages, if it is not in a window.
     pub(crate) fn pages(&mut self) -> Option<&mut Pages> {
         match self {

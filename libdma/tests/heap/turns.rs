@@ -36,8 +36,11 @@ fn buffers_take_turns() {
             let synced = held.sync_for_cpu();
             let held = synced.sync_for_device();
             assert_eq!(iommud.device_reads(held.iova(), 8).unwrap(), b"device\0!");
+            let (at, is_in_window) = (held.iova(), held.is_in_window());
             let buffer = held.unmap().unwrap();
-            drop(buffer.map().unwrap());
+            let held = buffer.map().unwrap();
+            assert_eq!(held.iova() == at, is_in_window || iommud.device_reads(at, 1).is_some());
+            drop(held);
         }
         drop(windowed);
         drop(device);
@@ -175,9 +178,18 @@ fn what_cannot_be_mapped_is_copied_and_nothing_is_lost_where_it_cannot() {
     assert!(held_up.iova().get() < 1 << 21);
     let end = Iova::new(held_up.iova().get() + 12_280);
     assert_eq!(iommud.device_reads(end, 8).unwrap(), b"from cpu");
+    assert!(iommud.device_writes(end, b"by range"));
+    let mut held_up = held_up;
+    let mut range = held_up.sync_range_for_cpu(12_280..12_284).unwrap();
+    let mut out = [0; 8];
+    range.read(0, &mut out[..4]).unwrap();
+    assert_eq!(&out[..4], b"by r");
+    assert_eq!(range.read(0, &mut out[..5]), Err(Error::OutOfBuffer));
+    range.write(3, b"R").unwrap();
+    drop(range);
+    assert_eq!(iommud.device_reads(end, 8).unwrap(), b"by Range");
     assert!(iommud.device_writes(end, b"and back"));
     let mut synced = held_up.sync_for_cpu();
-    let mut out = [0; 8];
     synced.read(12_280, &mut out).unwrap();
     assert_eq!(&out, b"and back");
     // The CPU's turn: nothing that the device wrote before takes back what the CPU wrote.
@@ -185,6 +197,11 @@ fn what_cannot_be_mapped_is_copied_and_nothing_is_lost_where_it_cannot() {
     let buffer = synced.unmap().unwrap();
     buffer.read(12_280, &mut out).unwrap();
     assert_eq!(&out, b"mineback");
+    let again = buffer.map().unwrap().sync_for_cpu().sync_for_device();
+    assert!(iommud.device_writes(end, b"once mor"));
+    let buffer = again.unmap().unwrap();
+    buffer.read(12_280, &mut out).unwrap();
+    assert_eq!(&out, b"once mor");
     let before = iommud.given();
     let large = stream.adopt(device.allocate(1 << 20, None, "large").unwrap());
     let refused = large.map().unwrap_err();
@@ -221,6 +238,13 @@ fn one_mapping_is_one_segment_whatever_was_mapped_before() {
             assert_eq!(start / 8192, last / 8192, "{start:#x}");
             assert_eq!(iommud.device_reads(Iova::new(start + 8000), 4).unwrap(), b"data");
         }
+        // Wherever iommud maps them.
+        let buffers = (0..4).map(|_| stream.adopt(device.allocate(8192, None, "any").unwrap()));
+        for mapped in stream.map_all(buffers.collect()).unwrap() {
+            let start = mapped.iova().get();
+            let last = start + 8191;
+            assert_eq!(start / 8192, last / 8192, "{start:#x}");
+        }
     }
 }
 
@@ -256,5 +280,78 @@ fn what_is_synced_by_name_is_copied_whatever_is_not() {
         list.push_slice(b"sent").unwrap();
         let list = list.map().unwrap().sync_for_cpu().sync_for_device();
         assert_eq!(iommud.device_reads(list.segments()[0].iova, 9).unwrap(), b"also sent");
+    }
+}
+
+#[test]
+fn r2_what_is_unmapped_the_device_reaches_no_more() {
+    let iommud = Iommud::new(true);
+    let device = iommud.open();
+    let stream = device.stream::<Bidirectional>("both").strict();
+    let gone = |iova: Iova| assert_eq!(iommud.device_reads(iova, 1), None);
+    let mapped = stream.buffer(10).unwrap().map().unwrap();
+    let at = mapped.iova();
+    assert!(iommud.device_writes(at, b"1"));
+    let _buffer = mapped.unmap().unwrap();
+    gone(at);
+    let mut data = [0; 10];
+    let bounced = stream.map_slice_mut(&mut data).unwrap();
+    let at = bounced.iova();
+    bounced.unmap().unwrap();
+    gone(at);
+    let mut lent = stream.buffer(10).unwrap();
+    let mut list = ScatterList::new(&stream);
+    list.lend(&mut lent, 0..10).unwrap();
+    let list = list.map().unwrap();
+    let at = list.segments()[0].iova;
+    drop(list);
+    gone(at);
+    let mut raw = device.raw_stream("raw").strict();
+    let at = raw.map_single(b"raw", Access::ReadWrite).unwrap();
+    raw.unmap_single(at, 3, Access::ReadWrite).unwrap();
+    gone(at);
+    let mut gather = stream.gather(2);
+    let [first, second] = [0; 2].map(|_| stream.buffer(10).unwrap().map().unwrap());
+    let (at, last) = (first.iova(), second.iova());
+    gather.unmap_later(first).unwrap();
+    assert!(gather.take().is_none() && iommud.device_writes(at, b"1"));
+    gather.unmap_later(second).unwrap();
+    gone(at);
+    gone(last);
+    assert_eq!(gather.waiting(), 0);
+}
+
+#[test]
+fn r7_of_many_that_are_mapped_one_by_one_none_is_left_mapped() {
+    let iommud = Iommud::new(true);
+    let mut device = iommud.open();
+    device.set_dma_mask(21).unwrap();
+    let stream = device.stream::<ToDevice>("tx");
+    let buffers = [4096, 2 << 20].map(|it| stream.adopt(device.allocate(it, None, "it").unwrap()));
+    let before = iommud.given();
+    let refused = stream.map_all(buffers.into()).unwrap_err();
+    assert_eq!((refused.error, iommud.given()), (Error::NoAddressSpace, before));
+}
+
+#[test]
+fn what_has_an_address_says_whose_it_is() {
+    let iommud = Iommud::new(true);
+    let device = iommud.open();
+    let stream = device.stream::<Bidirectional>("both");
+    let pool = device.pool("blocks").of::<u64>().unwrap();
+    let (block, mut data) = (pool.alloc().unwrap(), [0; 30]);
+    let mapped = stream.buffer(20).unwrap().map().unwrap();
+    let bounced = stream.map_slice_mut(&mut data).unwrap();
+    let mut list = ScatterList::new(&stream);
+    list.push(stream.buffer(10).unwrap()).unwrap();
+    let list = list.map().unwrap();
+    let segment = list.io_addresses().next().unwrap();
+    for (address, iova, bytes) in [
+        (block.io_address(), block.iova(), 8),
+        (mapped.io_address(), mapped.iova(), 20),
+        (bounced.io_address(), bounced.iova(), 30),
+        (segment, list.segments()[0].iova, 10),
+    ] {
+        assert_eq!((address.for_device(&device), address.bytes()), (Ok(iova), bytes));
     }
 }
