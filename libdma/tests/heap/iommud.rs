@@ -11,7 +11,7 @@ use libdma::protocol::call::{
     Opcode, UNMAPPED, UnmapEntry, Welcome,
 };
 use libdma::protocol::derive::Allocate;
-use libdma::protocol::{MAX_BATCH, VERSION};
+use libdma::protocol::{MAX_BATCH, Secret, VERSION};
 use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use libdma::{Access, Device, Error, Iova};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -259,7 +259,7 @@ unsafe impl Transport for Iommud {
                     address_bits: U32::new(39),
                     generation: U64::new(1),
                     domain: U64::new(1),
-                    secret: [0; 16],
+                    secret: Secret([0; 16]),
                     flags: U32::new(flags),
                     reserved: U32::ZERO,
                 };
