@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use iommu_engine::fault::Tried;
-use libdma::{Bidirectional, FromDevice, Iova, Limits, ScatterList, ToDevice};
+use libdma::{Attributes, Bidirectional, FromDevice, Iova, Limits, ScatterList, ToDevice};
 
 use super::rig::{Rig, with_service};
 use crate::edu::Direction;
@@ -70,6 +70,18 @@ pub(in crate::cases) fn slices_are_bounced(context: &mut Context) -> Outcome {
             let around = to[..10].iter().chain(&to[343..]).all(|it| *it == 0xee);
             require!(around, "what the device did not write has changed");
         }
+        // What is not to be synced is copied where it is synced by name, and nowhere else.
+        let tx = device.stream::<ToDevice>("tx").copy_of(b"news")?.map()?;
+        let stream = device.stream::<FromDevice>("rx").attributes(Attributes::SKIP_CPU_SYNC);
+        let mut slice = *b"olds";
+        let mapped = stream.map_slice_mut(&mut slice)?;
+        copy(rig, tx.iova(), mapped.iova(), 4)?;
+        mapped.unmap()?;
+        require!(slice == *b"olds", "it was synced all the same");
+        let mapped = stream.map_slice_mut(&mut slice)?;
+        copy(rig, tx.iova(), mapped.iova(), 4)?;
+        mapped.sync_for_cpu().unmap()?;
+        require!(slice == *b"news", "it was not synced: {slice:x?}");
         rig.expect_no_fault()
     })
 }
