@@ -13,5 +13,6 @@
 mod machine;
 mod tap;
 
+pub use iommud::platform::sim::Usage;
 pub use machine::{Machine, ROOT, Shared, edu, read, second_edu};
 pub use tap::Tap;

@@ -195,7 +195,7 @@ fn make_master(platform: &SimPlatform, function: PciAddress) {
 pub fn read(transport: &Arc<dyn Transport>, path: &str) -> Result<String, Error> {
     let handle = Handle::open(transport.clone(), path)?;
     let mut text = Vec::new();
-    let mut piece = [0; 100];
+    let mut piece = [0; 4096];
     loop {
         match transport.read(handle.raw(), text.len() as u64, &mut piece)? {
             0 => return String::from_utf8(text).map_err(|_| Error::BadValue),

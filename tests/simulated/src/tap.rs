@@ -18,9 +18,21 @@ pub struct Tap {
 struct Refusal {
     /// How many still succeed before.
     after: u64,
+    /// Whether the first that fails is carried out all the same.
+    loses: bool,
     /// How many fail then.
     times: u64,
     error: Error,
+}
+
+/// What becomes of a request.
+enum Fate {
+    /// It is carried out, and its answer given.
+    Answered,
+    /// It is carried out, and fails.
+    Lost(Error),
+    /// It does not reach the service, and fails.
+    Refused(Error),
 }
 
 impl Tap {
@@ -36,7 +48,15 @@ impl Tap {
 
     /// Lets this many requests pass from now on, and this many after them fail without reaching the service.
     pub fn refuse(&self, after: u64, times: u64, error: Error) {
-        *self.refusal.lock() = Some(Refusal { after, times, error });
+        *self.refusal.lock() = Some(Refusal { after, loses: false, times, error });
+    }
+
+    /// Lets this many requests pass from now on. The next is carried out and its answer lost, and all that follow fail
+    /// without reaching the service: its daemon is gone. As the operating system does then, descriptors in the answer are
+    /// closed, and those that the client has are when it closes them.
+    pub fn lose(&self, after: u64) {
+        let error = Error::DaemonGone;
+        *self.refusal.lock() = Some(Refusal { after, loses: true, times: u64::MAX, error });
     }
 
     /// Lets all requests pass.
@@ -44,47 +64,67 @@ impl Tap {
         *self.refusal.lock() = None;
     }
 
-    fn request(&self) -> Result<(), Error> {
-        let refusal = &mut *self.refusal.lock();
-        match refusal {
+    fn fate(&self) -> Fate {
+        match &mut *self.refusal.lock() {
             Some(Refusal { after, .. }) if *after > 0 => {
                 *after -= 1;
-                Ok(())
+                Fate::Answered
             }
-            Some(Refusal { times, error, .. }) if *times > 0 => {
+            Some(Refusal { times, loses, error, .. }) if *times > 0 => {
                 *times -= 1;
-                Err(*error)
+                if std::mem::take(loses) { Fate::Lost(*error) } else { Fate::Refused(*error) }
             }
-            _ => Ok(()),
+            _ => Fate::Answered,
         }
+    }
+
+    /// Makes a request; `close` does away with an answer that nobody gets.
+    fn request<R>(
+        &self,
+        make: impl FnOnce() -> Result<R, Error>,
+        close: impl FnOnce(R),
+    ) -> Result<R, Error> {
+        match self.fate() {
+            Fate::Answered => make(),
+            Fate::Lost(error) => {
+                let _ = make().map(close);
+                Err(error)
+            }
+            Fate::Refused(error) => Err(error),
+        }
+    }
+
+    /// Closes a handle that nobody has been told of.
+    fn close_unseen(&self, handle: RawHandle) {
+        // SAFETY: the service has just opened it, and nobody else has it.
+        unsafe { self.inner.close(handle) };
     }
 }
 
-// SAFETY: all is done by the transport within, and a request that fails has not been made.
+// SAFETY: all is done by the transport within, and a request that fails has not been made, or nobody has its answer.
 unsafe impl Transport for Tap {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
-        self.request()?;
-        self.inner.open(path)
+        self.request(|| self.inner.open(path), |handle| self.close_unseen(handle))
     }
 
     fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
-        self.request()?;
-        self.inner.derive(handle, request)
+        self.request(|| self.inner.derive(handle, request), |handle| self.close_unseen(handle))
     }
 
     fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
-        self.request()?;
-        self.inner.call(handle, opcode, payload)
+        self.request(|| self.inner.call(handle, opcode, payload), drop)
     }
 
     fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        self.request()?;
-        self.inner.read(handle, offset, out)
+        self.request(|| self.inner.read(handle, offset, out), drop)
     }
 
     fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
-        self.request()?;
-        self.inner.map(handle, bytes, writable)
+        self.request(
+            || self.inner.map(handle, bytes, writable),
+            // SAFETY: it was mapped just now, and nobody was told where.
+            |mapping| unsafe { self.inner.unmap(mapping) },
+        )
     }
 
     fn place(&self, supply: &Supply) -> Result<u64, Error> {
@@ -92,9 +132,16 @@ unsafe impl Transport for Tap {
     }
 
     unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
-        self.request()?;
         // SAFETY: the caller's promise is what the transport within asks for.
-        unsafe { self.inner.supply(handle, supply) }
+        let make = || unsafe { self.inner.supply(handle, supply) };
+        match self.fate() {
+            Fate::Answered => make(),
+            Fate::Lost(error) => {
+                let is_gone = make().map_or_else(|refused| refused.is_gone, |()| true);
+                Err(NotSupplied { error, is_gone })
+            }
+            Fate::Refused(error) => Err(error.into()),
+        }
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {
