@@ -45,6 +45,7 @@ use crate::protocol::domain::{Create, DomainInfo, Enter, Leave};
 use crate::protocol::ticket::Offer;
 use crate::protocol::{Error, Rights, Ticket};
 use crate::session::Session;
+use crate::stream::{Refused, Step};
 
 /// What a [`Domain`] is to be: see [`Device::new_domain`].
 #[derive(Clone, Copy, Debug)]
@@ -301,17 +302,20 @@ impl Entered {
     ///
     /// # Errors
     ///
-    /// [`Error::NotEntered`] if it is not in the domain any more, because that has ended or the device has entered another.
-    /// [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is given up then.
-    pub fn leave(mut self) -> Result<(), Error> {
-        self.move_back()
+    /// With what it was, so that it can be tried again: [`Error::NotEntered`] if it is not in the domain any more, because
+    /// that has ended or the device has entered another. [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is
+    /// given up then.
+    pub fn leave(mut self) -> Step<(), Self> {
+        self.move_back().map_err(|error| Refused::new(error, self))
     }
 
-    /// Moves it back, the first time that this is called.
+    /// Moves it back, if it has not been moved back.
     fn move_back(&mut self) -> Result<(), Error> {
-        let Some(session) = self.session.take() else { return Ok(()) };
+        let Some(session) = &self.session else { return Ok(()) };
         let mut request = Leave { domain: U64::new(self.domain) };
-        session.handle().call_bytes(Opcode::Leave, request.as_mut_bytes()).map(drop)
+        session.handle().call_bytes(Opcode::Leave, request.as_mut_bytes())?;
+        self.session = None;
+        Ok(())
     }
 }
 

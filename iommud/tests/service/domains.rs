@@ -175,7 +175,7 @@ fn a_device_of_another_process_enters_by_a_ticket(vendor: Vendor) {
     drop(domain);
     assert_eq!(guest.enter(&late).err(), Some(Error::BadTicket), "R4: it ends with its domain");
     assert!(!writes(&rig, other(), FIXED));
-    assert_eq!(inside.leave(), Err(Error::NotEntered));
+    assert_eq!(inside.leave().map_err(Error::from), Err(Error::NotEntered));
     rig.check();
 }
 
@@ -199,7 +199,7 @@ fn r4_a_domain_whose_session_dies_lets_the_devices_in_it_go_home(vendor: Vendor)
         assert_eq!(domain.ticket(), Err(Error::SessionEnded));
         let refused = domain.map_at(FIXED, &[piece(&buffer, 0, PAGE)]);
         assert_eq!(refused, Err(Error::SessionEnded));
-        assert_eq!(inside.leave(), Err(Error::NotEntered));
+        assert_eq!(inside.leave().map_err(Error::from), Err(Error::NotEntered));
         let again = rig.open();
         assert_eq!(again.generation(), 2);
         std::mem::forget(maker);
@@ -298,7 +298,7 @@ fn r7_an_enter_that_is_refused_leaves_the_device_where_it_was(vendor: Vendor) {
     let second = device.new_domain("second").create().unwrap();
     let next = second.attach(&device).unwrap();
     assert!(!writes(&rig, edu(), FIXED) && !writes(&rig, edu(), own_iova));
-    assert_eq!(inside.leave(), Err(Error::NotEntered));
+    assert_eq!(inside.leave().map_err(Error::from), Err(Error::NotEntered));
     assert!(!writes(&rig, edu(), own_iova));
     next.leave().unwrap();
     assert!(writes(&rig, edu(), own_iova));
@@ -489,7 +489,7 @@ fn r2_a_unit_that_fails_in_a_domain_keeps_what_was_mapped_there_for_good(vendor:
     assert!(writes(&rig, edu(), FIXED));
     slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::Never);
     assert_eq!(domain.unmap(&[mapped]), Err(Error::TimedOut));
-    assert_eq!(inside.leave(), Err(Error::UnitFailed));
+    assert_eq!(inside.leave().map_err(Error::from), Err(Error::UnitFailed));
     let runs = rig.usage().live_runs;
     drop(domain);
     drop((buffer, device));
