@@ -165,7 +165,8 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::BadTicket`] if it was used or its maker is gone, [`Error::NotPermitted`] if it does not allow `access`,
-    /// [`Error::QuotaExceeded`], [`Error::NoAddressSpace`] under the DMA mask.
+    /// [`Error::QuotaExceeded`], [`Error::NoAddressSpace`] under the DMA mask: the ticket is good still. It is used if iommud
+    /// is gone before it has told what it mapped.
     pub fn attach(
         &self,
         ticket: &Ticket,
@@ -403,9 +404,14 @@ fn attach(
     access: Access,
     label: &str,
 ) -> Result<Attachment, Error> {
-    let rights = U32::new(Rights::INSPECT.bits());
-    let access_code = U32::new(call::access_code(access));
-    let ticket = offer(handle, Offer { rights, access: access_code, ..Offer::default() })?;
+    // A ticket that is not used, since it cannot be mapped, is to end with a handle of its own.
+    let mut rights = Rights::SHARE | Rights::INSPECT;
+    rights.set(Rights::READ, access.may_read());
+    rights.set(Rights::WRITE, access.may_write());
+    let handle = copy(handle, rights)?;
+    let (rights, access_code) = (Rights::INSPECT.bits(), call::access_code(access));
+    let (rights, access_code) = (U32::new(rights), U32::new(access_code));
+    let ticket = offer(&handle, Offer { rights, access: access_code, ..Offer::default() })?;
     device.attach(&ticket, access, label)
 }
 
