@@ -333,14 +333,17 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::NotPermitted`] if the handle may not inspect.
+    /// [`Error::NotPermitted`] if the handle may not inspect. What was read before a request fails is given all the same.
     pub fn faults(&self) -> Result<Faults, Error> {
         let mut read = Faults::default();
         loop {
-            let left = self.read_faults(&mut read)?;
-            // A device that is denied more all the time must not keep its driver here.
-            if left == 0 || read.faults.len() >= MAX_BATCH {
-                return Ok(read);
+            match self.read_faults(&mut read) {
+                // A device that is denied more all the time must not keep its driver here.
+                Ok(left) if left == 0 || read.faults.len() >= MAX_BATCH => return Ok(read),
+                Ok(_) => {}
+                // What was read can be read nowhere else any more; the error comes again.
+                Err(_) if read != Faults::default() => return Ok(read),
+                Err(error) => return Err(error),
             }
         }
     }
