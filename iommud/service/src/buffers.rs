@@ -271,6 +271,7 @@ impl<P: Platform> Service<P> {
             label: spec.label,
             allowed: spec.allowed,
             first,
+            is_told: false,
             mappings,
             handles: 1,
             unmapped: Completion::none(),
@@ -322,9 +323,9 @@ impl<P: Platform> Service<P> {
         if buffer.handles > 0 {
             return;
         }
-        if !self.engine.has_iommu() && buffer.session.is_some() && !buffer.mappings.is_empty() {
+        if !self.engine.has_iommu() && buffer.session.is_some() && buffer.is_known_to_a_driver() {
             // A driver that dies unmaps nothing, and nothing but the end of its session, which takes bus mastering
-            // away, keeps its device from this memory.
+            // away, keeps its device from this memory. One that never learned where it is has nothing to unmap.
             return;
         }
         let Some(buffer) = self.sessions.buffers.remove(&id) else { return };

@@ -113,7 +113,8 @@ impl<P: Platform> Service<P> {
             _ => return Err(Error::WrongHandleKind),
         };
         handle.require(Rights::INSPECT)?;
-        let buffer = self.sessions.buffers.get(&id).ok_or(Error::BadHandle)?;
+        let buffer = self.sessions.buffers.get_mut(&id).ok_or(Error::BadHandle)?;
+        buffer.is_told = true;
         let info = BufferInfo {
             buffer: U64::new(id.0),
             bytes: U64::new(buffer.bytes),

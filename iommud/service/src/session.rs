@@ -102,6 +102,8 @@ pub struct Buffer {
     pub allowed: Option<Access>,
     /// How it was mapped when it was made.
     pub first: Option<(Iova, Access)>,
+    /// Whether anybody was told where that is.
+    pub is_told: bool,
     /// Every mapping of it that there is.
     pub mappings: BTreeMap<MappedAt, BufferMapping>,
     /// How many handles there are to it.
@@ -116,6 +118,12 @@ impl Buffer {
     /// Whether the device may have it so.
     pub fn allows(&self, access: Access) -> bool {
         self.allowed.is_some_and(|allowed| access.is_within(allowed))
+    }
+
+    /// Whether it is mapped at an address that somebody was told, and may have told the device.
+    pub fn is_known_to_a_driver(&self) -> bool {
+        let untold = self.first.filter(|_| !self.is_told).map(|(iova, _)| iova);
+        self.mappings.keys().any(|(_, iova)| Some(*iova) != untold)
     }
 }
 
