@@ -1,6 +1,8 @@
 //! The machine, as iommud tells of it.
 
+use std::env;
 use std::fs;
+use std::path::PathBuf;
 
 use agent::bench::Bench;
 use agent::failure::{Failure, Outcome, require};
@@ -10,6 +12,12 @@ use agent::reports::{self, Device, Unit};
 
 /// QEMU's `edu`, as `iommuctl devices` names it.
 const EDU: &str = "1234:11e8";
+
+/// A virtio disk, as `iommuctl devices` names it.
+const VIRTIO_DISK: &str = "1af4:1042";
+
+/// Its driver, where this program is, too.
+pub(crate) const VIRTIO_DRIVER: &str = "virtio-blkd";
 
 /// The base class and subclass of NVMe controllers.
 const NVME: &str = "0108";
@@ -30,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) is_served: bool,
     /// Its first NVMe controller, if `iommu-run` is to start a driver for such.
     pub(crate) nvme: Option<String>,
+    /// Its first virtio disk, if the program that drives such is there.
+    pub(crate) virtio_disk: Option<String>,
     /// A device that somebody holds already.
     pub(crate) in_use: Option<String>,
     write_only: bool,
@@ -45,6 +55,7 @@ impl Machine {
                 edus: Vec::new(),
                 is_served: false,
                 nvme: None,
+                virtio_disk: None,
                 in_use: None,
                 write_only: false,
             });
@@ -62,9 +73,13 @@ impl Machine {
         let in_use = in_use.map(|device| device.device.clone());
         let nvme = devices.iter().find(|device| device.class.starts_with(NVME));
         let nvme = nvme.map(|device| device.device.clone()).filter(|_| nvme_driver_is_wanted());
+        let disk = devices.iter().find(|device| device.id == VIRTIO_DISK);
+        let virtio_disk = disk.map(|device| device.device.clone());
+        let virtio_disk =
+            virtio_disk.filter(|_| beside(VIRTIO_DRIVER).is_ok_and(|it| it.is_file()));
         devices.retain(|device| device.id == EDU);
         let edus = devices.into_iter().map(|device| device.device).collect();
-        Ok(Self { found, edus, is_served: true, nvme, in_use, write_only })
+        Ok(Self { found, edus, is_served: true, nvme, virtio_disk, in_use, write_only })
     }
 
     /// What a device is said to be while a driver has it.
@@ -89,6 +104,11 @@ impl Machine {
         // An edu is in QEMU, and QEMU's AMD-Vi does not tell, or not all.
         Ok(Bench { device, tells: self.found == Found::Vtd, write_only: self.write_only })
     }
+}
+
+/// A program that is where this one is.
+pub(crate) fn beside(program: &str) -> Outcome<PathBuf> {
+    Ok(env::current_exe()?.with_file_name(program))
 }
 
 /// Whether `iommu-run` is to start a driver for NVMe disks. That it does is for a case to show.

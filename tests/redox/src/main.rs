@@ -10,6 +10,8 @@
 
 mod cases;
 mod console;
+mod driving;
+mod lent;
 mod machine;
 mod needs;
 mod prisoner;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 
 use agent::run::CASE;
 
+use crate::lent::LENT;
 use crate::prisoner::PRISONER;
 
 fn main() -> ExitCode {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run::all(),
         [CASE, name] => run::one(name),
+        [LENT, number] => lent::look(number),
         [PRISONER, ref paths @ ..] => prisoner::open(paths),
         _ => {
             eprintln!("usage: iommu-selftest            runs all cases, one after the other");

@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Edus(usize),
     /// An NVMe disk, and a driver for it that `iommu-run` is to start.
     Nvme,
+    /// A virtio disk, and the program that drives it.
+    VirtioDisk,
     /// That no driver is at work that would be cut off when iommud dies.
     NobodyElse,
 }
@@ -42,11 +44,14 @@ impl Need {
             Self::Nvme if machine.nvme.is_none() => {
                 Some("there is no NVMe disk with an nvmed that iommu-run is to start".into())
             }
+            Self::VirtioDisk if machine.virtio_disk.is_none() => {
+                Some("there is no virtio disk with virtio-blkd where the self-test is".into())
+            }
             Self::NobodyElse => machine
                 .in_use
                 .as_ref()
                 .map(|device| format!("the driver of {device} would be cut off by it")),
-            Self::Edus(_) | Self::Nvme => None,
+            Self::Edus(_) | Self::Nvme | Self::VirtioDisk => None,
         }
     }
 }

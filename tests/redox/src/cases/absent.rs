@@ -6,12 +6,28 @@ use agent::failure::{Failure, Outcome, require};
 use agent::programs::{run, wait_until};
 use agent::reports;
 use agent::signal::{Signal, send};
+use libdma::{Access, Error};
 
+use crate::driving::{Courier, LENGTH, drive_with, expect};
 use crate::machine::Machine;
 use crate::processes::Processes;
 
 /// A policy that lets drivers be served all the same.
 const UNPROTECTED: &str = "(without_iommu: unprotected)\n";
+
+/// The same with bounds, and memory set aside: [`BUFFERS`] and [`RESERVE`].
+const BOUNDED: &str = r#"(
+    without_iommu: unprotected,
+    reserve: "8 MiB",
+    rules: [(device: "1234:11e8", quotas: (buffers: 8))],
+)
+"#;
+const BUFFERS: usize = 8;
+const RESERVE: u64 = 8 << 20;
+/// How much of it is taken.
+const PART: u64 = 4 << 20;
+
+const MARK: [u8; LENGTH] = *b"from end to end.";
 
 /// Folders that can be written: the usual one, and the one that there is in the initfs.
 const FOLDERS: [&str; 2] = ["/tmp", "/scheme/logging"];
@@ -28,12 +44,53 @@ pub(super) fn nobody_is_served() -> Outcome {
     Ok(())
 }
 
-/// By an iommud of the test's own, which it ends.
 pub(super) fn unprotected_where_the_policy_says_so() -> Outcome {
-    let policy = write_policy()?;
+    with_policy(UNPROTECTED, served_unprotected)
+}
+
+/// What one driver may hold is bounded, and what is set aside is given out, and comes back.
+pub(super) fn quotas_and_a_reserve() -> Outcome {
+    with_policy(BOUNDED, || {
+        let bench = Machine::bench()?;
+        require!(reserved()?.starts_with(&format!("0 of {RESERVE} ")), "{}", reserved()?);
+        let mut courier = Courier::new(drive_with(&bench, u64::BITS)?)?;
+        let device = courier.driver.device().clone();
+        let part = device.allocate_contiguous(PART, Some(Access::ReadWrite), "part of it")?;
+        require!(reserved()?.starts_with(&format!("{PART} of {RESERVE} ")), "{}", reserved()?);
+        let end = PART as usize - LENGTH;
+        let place = part.iova().and_then(|iova| iova.checked_add(end as u64));
+        courier.carry(&MARK, place.ok_or(Error::NotMapped)?)?;
+        let mut found = [0; LENGTH];
+        part.read(end, &mut found)?;
+        expect(found, &MARK, "the end of what was set aside")?;
+
+        let mut buffers = Vec::new();
+        let refused = loop {
+            match device.allocate(4096, None, "one of many") {
+                Ok(buffer) => buffers.push(buffer),
+                Err(error) => break error,
+            }
+            require!(buffers.len() < BUFFERS, "a driver may have {BUFFERS} buffers and more");
+        };
+        require!(refused == Error::QuotaExceeded, "it was refused: {refused}");
+        // One is the courier's, and one is that part.
+        require!(buffers.len() == BUFFERS - 2, "{} more were allocated", buffers.len());
+        drop((part, buffers, device, courier));
+        let back = || Ok(reserved()?.starts_with(&format!("0 of {RESERVE} ")));
+        wait_until("what was set aside is there again", back)
+    })
+}
+
+fn reserved() -> Outcome<String> {
+    reports::setting("contiguous reserve")
+}
+
+/// Has an iommud of the test's own serve by a policy, and ends it.
+fn with_policy(policy: &str, case: impl FnOnce() -> Outcome) -> Outcome {
+    let policy = write_policy(policy)?;
     let iommud = Processes::now();
     run("iommud", &["--policy", &policy])?.expect(0)?;
-    let served = served_unprotected();
+    let served = case();
     // Whoever watches goes first, so that the other is not started again.
     for process in Processes::now().of("iommud") {
         if !iommud.of("iommud").contains(&process) {
@@ -64,8 +121,8 @@ pub(super) fn served_unprotected() -> Outcome {
 }
 
 /// Writes the policy where there is a place for it.
-fn write_policy() -> Outcome<String> {
+fn write_policy(policy: &str) -> Outcome<String> {
     let files = FOLDERS.map(|folder| format!("{folder}/iommu-selftest.ron"));
-    let written = files.iter().find(|file| fs::write(file, UNPROTECTED).is_ok());
+    let written = files.iter().find(|file| fs::write(file, policy).is_ok());
     written.cloned().ok_or_else(|| Failure(format!("none of {files:?} can be written")))
 }

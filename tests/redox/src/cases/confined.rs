@@ -1,17 +1,17 @@
 //! Drivers that `iommu-run` starts, as pcid-spawner would: with the function's channel, which it leaves open for them.
 
-use std::env;
 use std::fs::File;
-use std::path::PathBuf;
 use std::process::Command;
 
+use agent::bench::faults;
+use agent::disk::{SECTOR, WORDS};
 use agent::failure::{Failure, Outcome, require};
 use agent::inherit::let_inherit;
 use agent::programs::{End, Program, run};
 use agent::traces::Traces;
 use dma_types::PciAddress;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, VIRTIO_DRIVER, beside};
 use crate::prisoner::{OPENED, PRISONER, REFUSED};
 
 /// The variable in which pcid-spawner names a function's channel.
@@ -25,6 +25,17 @@ pub(super) fn works() -> Outcome {
         require!(end.line(round)?.ends_with("intact"), "the data is not intact");
     }
     before.wait_for_return()
+}
+
+/// A disk whose driver's code for virtio is a crate that knows nothing of iommud.
+pub(super) fn reads_a_virtio_disk() -> Outcome {
+    let disk = Machine::look()?.virtio_disk.ok_or_else(|| Failure("there is no disk".into()))?;
+    let (before, blocked) = (Traces::now()?, faults()?);
+    let end = by_iommu_run(&disk, VIRTIO_DRIVER, &["read", &SECTOR.to_string()])?.expect(0)?;
+    end.line(&String::from_utf8_lossy(WORDS))?;
+    before.wait_for_return()?;
+    require!(faults()? == blocked, "the disk was blocked");
+    Ok(())
 }
 
 /// A program that tries to open what would undo confinement. Without `iommu-run`, it can.
@@ -60,10 +71,6 @@ fn by_iommu_run(device: &str, program: &str, words: &[&str]) -> Outcome<End> {
     let driver = Program::from_command(command)?;
     drop(channel);
     driver.finish()
-}
-
-fn beside(program: &str) -> Outcome<PathBuf> {
-    Ok(env::current_exe()?.with_file_name(program))
 }
 
 fn path_name(device: &str) -> Outcome<String> {

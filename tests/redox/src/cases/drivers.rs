@@ -56,6 +56,7 @@ pub(super) fn registered() -> Outcome {
         "it said {:?}",
         end.lines
     );
+    end.line("pieces of registered memory, mapped in one call: read and written")?;
     for what in REFUSED {
         let line = end.line(&format!("{what}: "))?;
         require!(line.starts_with(&format!("{what}: refused: ")), "it said {line:?}");

@@ -6,18 +6,21 @@ mod confined;
 mod ctl;
 mod daemon;
 mod disk;
+mod domain;
 mod drivers;
 mod killed;
 mod nodes;
 mod restart;
 mod sessions;
+mod shared;
+mod streams;
 
 use agent::machine::Found;
 use agent::run::Spec;
 
 use crate::machine::Machine;
 use crate::needs::Check;
-use crate::needs::Need::{Edus, NobodyElse, Nvme};
+use crate::needs::Need::{Edus, NobodyElse, Nvme, VirtioDisk};
 
 /// The cases on a machine with an IOMMU, in the order in which they run.
 pub(crate) const CONFINED: &[Check] = &[
@@ -42,6 +45,22 @@ pub(crate) const CONFINED: &[Check] = &[
     Check::new(
         &[Edus(1)],
         Spec::new("r3_memory_of_the_driver_s_own_is_registered_and_no_other", drivers::registered),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("small_memory_shares_windows_and_costs_no_mappings", streams::share_windows),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r2_what_a_strict_stream_unmapped_is_out_of_reach", streams::strict),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r3_a_shared_buffer_is_read_and_not_written", shared::is_read_and_not_written),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new("r1_a_domain_has_the_address_that_was_chosen", domain::at_a_chosen_address),
     ),
     Check::new(&[Edus(2)], Spec::new("two_drivers_work_at_once_and_apart", drivers::two_at_once)),
     Check::new(&[Edus(1)], Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read)),
@@ -80,6 +99,10 @@ pub(crate) const CONFINED: &[Check] = &[
     Check::new(&[Edus(1)], Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing)),
     Check::new(&[Edus(1)], Spec::new("a_driver_that_iommu_run_starts_works", confined::works)),
     Check::new(
+        &[VirtioDisk],
+        Spec::new("a_driver_over_virtio_drivers_reads_its_disk", confined::reads_a_virtio_disk),
+    ),
+    Check::new(
         &[Nvme],
         Spec::new("a_ported_driver_of_base_reads_its_disk", disk::gives_its_sector),
     ),
@@ -106,6 +129,10 @@ pub(crate) const ABSENT: &[Check] = &[
             "without_an_iommu_the_policy_may_let_drivers_be_served_unprotected",
             absent::unprotected_where_the_policy_says_so,
         ),
+    ),
+    Check::new(
+        &[],
+        Spec::new("quotas_and_a_reserve_are_as_the_policy_says", absent::quotas_and_a_reserve),
     ),
 ];
 

@@ -41,6 +41,9 @@ const MACHINES: [Machine; 3] = [
 /// Two devices on the root bus, that know addresses of 64 bits.
 const DEVICES: [&str; 2] = ["edu,dma_mask=0xffffffffffffffff"; 2];
 
+/// A disk that is behind the IOMMU, like all other devices.
+const VIRTIO_DISK: &str = "virtio-blk-pci,drive=virtio,disable-legacy=on,iommu_platform=on";
+
 /// From the boot loader to the last case: a minute on two cores that have nothing else to do.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -140,6 +143,10 @@ impl Machine {
             &drive(known, "known"),
             "-device",
             "nvme,drive=known,serial=known",
+            "-drive",
+            &drive(known, "virtio"),
+            "-device",
+            VIRTIO_DISK,
         ]);
         machine
     }
