@@ -38,7 +38,7 @@ pub(crate) struct Machine {
     pub(crate) is_served: bool,
     /// Its first NVMe controller, if `iommu-run` is to start a driver for such.
     pub(crate) nvme: Option<String>,
-    /// Its first virtio disk, if the program that drives such is there.
+    /// Its first virtio disk that nobody holds, if the program that drives such is there.
     pub(crate) virtio_disk: Option<String>,
     /// A device that somebody holds already.
     pub(crate) in_use: Option<String>,
@@ -73,7 +73,8 @@ impl Machine {
         let in_use = in_use.map(|device| device.device.clone());
         let nvme = devices.iter().find(|device| device.class.starts_with(NVME));
         let nvme = nvme.map(|device| device.device.clone()).filter(|_| nvme_driver_is_wanted());
-        let disk = devices.iter().find(|device| device.id == VIRTIO_DISK);
+        let mut disks = devices.iter().filter(|device| device.id == VIRTIO_DISK);
+        let disk = disks.find(|device| device.handles == 0);
         let virtio_disk = disk.map(|device| device.device.clone());
         let virtio_disk =
             virtio_disk.filter(|_| beside(VIRTIO_DRIVER).is_ok_and(|it| it.is_file()));

@@ -8,6 +8,7 @@ use agent::reports;
 use agent::signal::{Signal, send};
 use libdma::{Access, Error};
 
+use super::drivers::{BACK, KINDS};
 use crate::driving::{Courier, LENGTH, drive_with, expect};
 use crate::machine::Machine;
 use crate::processes::Processes;
@@ -115,6 +116,9 @@ pub(super) fn served_unprotected() -> Outcome {
     for round in ["round 1/2", "round 2/2"] {
         require!(end.line(round)?.ends_with("intact"), "the data is not intact");
     }
+    let end = bench.edud(&["--dma-mask", "64", "--buffers"])?.expect(0)?;
+    let intact = end.lines.iter().filter(|line| line.ends_with(BACK)).count();
+    require!(intact == KINDS, "{intact} of {KINDS} kinds: {:?}", end.lines);
     let rogue = bench.edud(&["--dma-mask", "64", "--rogue", "read-only"])?.expect(3)?;
     rogue.line("NOT BLOCKED")?;
     Ok(())

@@ -21,6 +21,10 @@ const REFUSED: [&str; 10] = [
     "writing by a handle that may only read",
 ];
 
+/// How many kinds of buffer edud knows, and what it says of each.
+pub(super) const KINDS: usize = 8;
+pub(super) const BACK: &str = "to the device and back: intact";
+
 pub(super) fn data_goes_and_comes() -> Outcome {
     let bench = Machine::bench()?;
     let (before, blocked) = (Traces::now()?, faults()?);
@@ -41,6 +45,18 @@ pub(super) fn data_goes_and_comes() -> Outcome {
         require!(mapping.iova != mapping.physical, "{mapping:x?} is not translated");
     }
     driver.kill()?;
+    before.wait_for_return()?;
+    require!(faults()? == blocked, "something was blocked");
+    Ok(())
+}
+
+/// Coherent, from a pool, streaming, scattered, in one piece: data goes there and back by all of them.
+pub(super) fn every_kind_of_buffer() -> Outcome {
+    let bench = Machine::bench()?;
+    let (before, blocked) = (Traces::now()?, faults()?);
+    let end = bench.edud(&["--buffers"])?.expect(0)?;
+    let intact = end.lines.iter().filter(|line| line.ends_with(BACK)).count();
+    require!(intact == KINDS, "{intact} of {KINDS} kinds: {:?}", end.lines);
     before.wait_for_return()?;
     require!(faults()? == blocked, "something was blocked");
     Ok(())

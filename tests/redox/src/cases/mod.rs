@@ -48,6 +48,10 @@ pub(crate) const CONFINED: &[Check] = &[
     ),
     Check::new(
         &[Edus(1)],
+        Spec::new("every_kind_of_buffer_brings_data_there_and_back", drivers::every_kind_of_buffer),
+    ),
+    Check::new(
+        &[Edus(1)],
         Spec::new("small_memory_shares_windows_and_costs_no_mappings", streams::share_windows),
     ),
     Check::new(
