@@ -3,7 +3,7 @@
 use std::array;
 
 use agent::bench::faults;
-use agent::failure::{Outcome, require};
+use agent::failure::{Failure, Outcome, require};
 use agent::reports::{self, wait_for_fault};
 use agent::traces::Traces;
 use edud::Direction;
@@ -33,8 +33,8 @@ pub(super) fn share_windows() -> Outcome {
     for (number, word) in (1..).zip(&words) {
         word.set(number);
     }
-    let [Some(first), Some(last)] = [words.first(), words.last()] else {
-        return Err(Error::NotMapped.into());
+    let [first, .., last] = &words[..] else {
+        return Err(Failure(format!("there are only {} words", words.len())));
     };
     driver.transfer(Direction::ToDevice, first.iova(), size_of::<u64>())?;
     driver.transfer(Direction::FromDevice, last.iova(), size_of::<u64>())?;
