@@ -175,7 +175,8 @@ impl Domain {
     /// [`Error::NoAddressSpace`] if the device's DMA mask is below the end of the window,
     /// [`Error::IncompatibleDomain`] if its IOMMU cannot walk the domain's tables or firmware reserves memory for it that
     /// the domain does not hold, [`Error::DeviceBusy`] if a device that cannot be kept apart from it is held by a
-    /// driver, [`Error::AlreadyEntered`]. It is where it was then, and has been all the time.
+    /// driver, [`Error::AlreadyEntered`], [`Error::QuotaExceeded`] if its IOMMU tells no more domains apart than it has to for
+    /// the devices behind it. It is where it was then, and has been all the time.
     /// [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is given up then.
     pub fn attach(&self, device: &Device) -> Result<Entered, Error> {
         if device.limit() < self.last().min(device.session().last_address()) {

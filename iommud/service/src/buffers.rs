@@ -176,28 +176,42 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Whether a session may hold another buffer, and have it mapped. What its device's clients have given up counts
-    /// until no hardware knows of it any more, and may be free by now, so hardware is told what it was not told yet and
-    /// asked once before it is refused.
+    /// Whether a session may hold another buffer, and have it mapped.
     pub(crate) fn claim_quota(
         &mut self,
         session: SessionId,
         spec: &BufferSpec,
     ) -> Result<(), Error> {
-        self.check_quota(session, spec).or_else(|_| {
+        self.claim(session, spec.bytes, spec.mapped_bytes())
+    }
+
+    /// Whether a session may hold another thing with this much memory of its own, and this much mapped. What its device's
+    /// clients have given up counts until no hardware knows of it any more, and may be free by now, so hardware is told
+    /// what it was not told yet and asked once before it is refused.
+    pub(crate) fn claim(
+        &mut self,
+        session: SessionId,
+        bytes: u64,
+        mapped_bytes: u64,
+    ) -> Result<(), Error> {
+        self.check(session, bytes, mapped_bytes).or_else(|_| {
             self.engine.hasten(&mut self.platform);
-            self.check_quota(session, spec)
+            self.check(session, bytes, mapped_bytes)
         })
     }
 
-    /// The same without asking hardware.
+    /// The same of a buffer, without asking hardware.
     pub(crate) fn check_quota(&self, session: SessionId, spec: &BufferSpec) -> Result<(), Error> {
+        self.check(session, spec.bytes, spec.mapped_bytes())
+    }
+
+    fn check(&self, session: SessionId, bytes: u64, mapped_bytes: u64) -> Result<(), Error> {
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
         let mut left = self.sessions.left(holder.device);
         let waiting = self.engine.waiting_runs(holder.device);
         left.buffers += waiting.runs;
         left.bytes = left.bytes.saturating_add(waiting.bytes);
-        if holder.may_hold(spec.bytes, left) && holder.may_map(spec.mapped_bytes()) {
+        if holder.may_hold(bytes, left) && holder.may_map(mapped_bytes) {
             Ok(())
         } else {
             Err(Error::QuotaExceeded)

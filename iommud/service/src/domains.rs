@@ -55,11 +55,9 @@ impl<P: Platform> Service<P> {
         }
         let window = IovaRange::new(Iova::new(base.get()), bytes.get());
         let window = (window != IovaRange::new(Iova::new(0), 0)).then_some(window);
+        self.claim(session, 0, 0)?;
         let Self { engine, platform, sessions, domains, .. } = self;
         let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        if !holder.may_hold(0, sessions.left(holder.device)) {
-            return Err(Error::QuotaExceeded);
-        }
         let key = engine.create_explicit_domain(platform, &[holder.device], window);
         let key = key.map_err(to_client)?;
         let window = engine.domain(key).map_or(IovaRange::new(Iova::new(0), 0), |it| it.window());

@@ -111,11 +111,8 @@ impl<P: Platform> Service<P> {
         let spec = wanted(request, registers.place.bytes, allowed)?;
         // Registers that nothing reaches are of no use to anybody.
         let access = spec.access.ok_or(Error::BadValue)?;
-        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        if !holder.may_hold(0, self.sessions.left(holder.device)) || !holder.may_map(spec.bytes) {
-            return Err(Error::QuotaExceeded);
-        }
-        let domain = holder.domain;
+        self.claim(session, 0, spec.bytes)?;
+        let domain = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
         let Self { engine, platform, sessions, .. } = self;
         // Its driver may have moved them since.
         let Registers { device, bar, offset, place, .. } = registers;

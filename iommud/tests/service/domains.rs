@@ -538,3 +538,31 @@ fn a_domain_is_reported_with_its_window_and_what_is_in_it(vendor: Vendor) {
     assert_eq!(own.unwrap()["window"], serde_json::Value::Null);
     rig.check();
 }
+
+#[test]
+fn domains_leave_an_id_for_each_device_that_is_opened_later() {
+    let mut config = Vendor::Vtd.machine().with_root_port();
+    config.units[0].vtd.domain_id_bits = 4;
+    let rig = Rig::on(config);
+    let device = rig.open();
+    let own = device.allocate(PAGE, Some(Access::Write), "own").unwrap();
+    let mut domains = Vec::new();
+    let refused = loop {
+        let domain = device.new_domain("many").create().unwrap();
+        // It keeps its id after the device has left.
+        match domain.attach(&device).map(|inside| inside.leave()) {
+            Ok(left) => left.unwrap(),
+            Err(error) => break error,
+        }
+        domains.push(domain);
+    };
+    assert_eq!(refused, Error::QuotaExceeded);
+    assert!(domains.len() > 8 && writes(&rig, edu(), own.iova().unwrap()));
+    let opened = open(&rig, other());
+    // With a domain's end its id can be another's.
+    domains.pop();
+    let domain = device.new_domain("next").create().unwrap();
+    domain.attach(&device).unwrap().leave().unwrap();
+    drop((opened, own, domains, domain, device));
+    rig.check();
+}

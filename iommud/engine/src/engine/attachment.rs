@@ -117,11 +117,23 @@ impl Engine {
     }
 
     /// Gives a domain an id at a group's unit, if it has none there, while the group is elsewhere still.
+    ///
+    /// A domain keeps its ids until its end, and a driver can make many. Each group that nobody holds is to find an id when
+    /// somebody opens it, so as many are left.
     fn make_known(&mut self, id: GroupId, key: DomainKey) -> Result<(), EngineError> {
         let Some(unit) = self.groups[id.0].unit.filter(|_| self.has_iommu()) else { return Ok(()) };
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if domain.id_at(unit).is_none() {
+            let groups = self.groups.iter().filter(|group| group.unit == Some(unit));
+            let is_driven =
+                |it| self.devices.get(it).is_some_and(|device| !device.is_infrastructure());
+            let closed = groups
+                .filter(|group| group.holders.is_empty() && group.members().iter().any(is_driven))
+                .count();
             let hardware = unit_mut(&mut self.units, unit).ok_or(EngineError::UnitFailed)?;
+            if hardware.domain_ids().left() as usize <= closed {
+                return Err(EngineError::OutOfDomainIds);
+            }
             let domain_id = hardware.domain_ids().take().ok_or(EngineError::OutOfDomainIds)?;
             domain.make_known(unit, domain_id);
         }

@@ -68,6 +68,11 @@ impl DomainIds {
         }
     }
 
+    /// How many can be given out still.
+    pub fn left(&self) -> u32 {
+        (self.count - 1).saturating_sub(self.in_use)
+    }
+
     /// How many are in use.
     pub fn in_use(&self) -> u32 {
         self.in_use
@@ -84,7 +89,7 @@ mod tests {
             let mut ids = DomainIds::new(count);
             let given: Vec<_> = core::iter::from_fn(|| ids.take()).map(DomainId::get).collect();
             assert_eq!(given, (1..=(count - 1) as u16).collect::<Vec<_>>());
-            assert_eq!(ids.in_use(), count - 1);
+            assert_eq!((ids.in_use(), ids.left()), (count - 1, 0));
             for id in given {
                 ids.give_back(DomainId::new(id));
             }
