@@ -22,6 +22,7 @@ mod reserve;
 mod rig;
 mod sessions;
 mod sharing;
+mod stateful;
 mod tickets;
 mod virtio;
 mod waiting;
