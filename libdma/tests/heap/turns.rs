@@ -355,3 +355,66 @@ fn what_has_an_address_says_whose_it_is() {
         assert_eq!((address.for_device(&device), address.bytes()), (Ok(iova), bytes));
     }
 }
+
+#[test]
+fn what_is_mapped_already_is_mapped_anew_where_that_will_not_do() {
+    let iommud = Iommud::new(true);
+    let mut device = iommud.open();
+    let read = device.allocate(4096, Some(Access::Read), "for reading").unwrap();
+    let at = read.iova().unwrap();
+    let mapped = device.stream::<FromDevice>("rx").adopt(read).map().unwrap();
+    assert!(mapped.iova() != at && iommud.device_writes(mapped.iova(), b"written"));
+    let _low = device.stream::<ToDevice>("keeps a window").buffer(1).unwrap();
+    let takes_room = device.allocate(1 << 20, Some(Access::Read), "takes room").unwrap();
+    let high = device.allocate(4096, Some(Access::Read), "high").unwrap();
+    assert!(high.iova().unwrap().get() >= 1 << 21);
+    // Strict: what it reached before it was mapped it would reach afterwards.
+    let strict = device.stream::<ToDevice>("tx").strict();
+    let refused = strict.adopt(high).map().unwrap_err();
+    assert_eq!(refused.error, Error::AlreadyMapped);
+    let high = refused.into_kept().into_buffer().unwrap();
+    high.write(0, b"low").unwrap();
+    device.set_dma_mask(21).unwrap();
+    let mapped = device.stream::<ToDevice>("tx").adopt(high).map().unwrap();
+    assert!(mapped.iova().get() < 1 << 21);
+    assert_eq!(iommud.device_reads(mapped.iova(), 3).unwrap(), b"low");
+    drop(takes_room);
+}
+
+#[test]
+fn what_the_device_writes_in_its_second_turn_comes_back_too() {
+    for iommud in Iommud::each() {
+        let stream = iommud.open().stream::<FromDevice>("rx");
+        let (mut first, mut second) = ([0; 4], [0; 4]);
+        let mapped = stream.map_slice_mut(&mut first).unwrap().sync_for_cpu().sync_for_device();
+        assert!(iommud.device_writes(mapped.iova(), b"turn"));
+        mapped.unmap().unwrap();
+        let mut list = ScatterList::new(&stream);
+        list.push_slice_mut(&mut second).unwrap();
+        let list = list.map().unwrap().sync_for_cpu().sync_for_device();
+        assert!(iommud.device_writes(list.segments()[0].iova, b"turn"));
+        drop(list);
+        assert_eq!((&first, &second), (b"turn", b"turn"));
+        // What it writes in the CPU's turn does not.
+        let mut list = ScatterList::new(&stream);
+        list.push_slice_mut(&mut second).unwrap();
+        let list = list.map().unwrap().sync_for_cpu();
+        assert!(iommud.device_writes(list.segments()[0].iova, b"late"));
+        list.unmap().unwrap();
+        let mapped = stream.map_slice_mut(&mut first).unwrap().sync_for_cpu();
+        assert!(iommud.device_writes(mapped.iova(), b"late"));
+        mapped.unmap().unwrap();
+        assert_eq!((&first, &second), (b"turn", b"turn"));
+    }
+}
+
+#[test]
+fn a_gather_takes_what_is_of_its_own_device() {
+    let iommud = Iommud::new(true);
+    let [device, other] = [0; 2].map(|_| iommud.open());
+    let mut gather = device.stream::<ToDevice>("tx").gather(4);
+    let strange = other.stream::<ToDevice>("tx").strict().buffer(10).unwrap().map().unwrap();
+    let at = strange.iova();
+    assert_eq!(gather.unmap_later(strange), Err(Error::WrongOwner));
+    assert_eq!((gather.waiting(), iommud.device_reads(at, 1)), (0, None));
+}
