@@ -165,7 +165,7 @@ fn r7_a_pool_that_cannot_grow_is_as_it_was() {
 }
 
 /// Memory of the driver's, with something in it.
-fn foreign(bytes: usize) -> ForeignMemory {
+pub(crate) fn foreign(bytes: usize) -> ForeignMemory {
     #[repr(C, align(4096))]
     #[derive(Clone, Copy)]
     struct Page([u8; 4096]);

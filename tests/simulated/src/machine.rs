@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dma_types::{Iova, PciAddress};
 use iommu_engine::policy::{Policy, WithoutIommu};
 use iommu_service::in_process::InProcess;
-use iommu_service::{Caller, Service, Settings};
+use iommu_service::{Caller, HandleId, Service, Settings};
 use iommu_sim::amdvi::AmdviConfig;
 use iommu_sim::{Blocked, MachineConfig};
 use iommud::platform::sim::{SimPlatform, Usage};
@@ -108,6 +108,12 @@ impl Machine {
         let device = Device::open(self.transport(), address)?;
         make_master(self.service.lock().platform(), address);
         Ok(device)
+    }
+
+    /// Ends a device's session under its driver's hands, as an administrator's or a keeper's mistake would: its handle is
+    /// one no more.
+    pub fn end_session(&self, device: &Device) {
+        self.service.lock().close(HandleId(device.handle().raw().number()));
     }
 
     /// What the first device reads there.
