@@ -10,6 +10,7 @@ mod ctl;
 mod devices;
 mod edu;
 mod faults;
+mod gone;
 mod handles;
 mod malformed;
 mod raw;
