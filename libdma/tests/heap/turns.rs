@@ -418,3 +418,20 @@ fn a_gather_takes_what_is_of_its_own_device() {
     assert_eq!(gather.unmap_later(strange), Err(Error::WrongOwner));
     assert_eq!((gather.waiting(), iommud.device_reads(at, 1)), (0, None));
 }
+
+#[test]
+fn pages_of_a_list_lie_one_behind_the_other_and_one_mapping_is_no_longer_than_a_boundary() {
+    let iommud = Iommud::new(true);
+    let mut device = iommud.open();
+    let stream = device.stream::<ToDevice>("tx");
+    let mut list = ScatterList::new(&stream);
+    for label in ["first", "second", "third"] {
+        list.push(stream.adopt(device.allocate(4096, None, label).unwrap())).unwrap();
+    }
+    let list = list.map().unwrap();
+    assert_eq!(list.segments().len(), 1);
+    drop(list);
+    device.set_limits(Limits::NONE.boundary(4096).max_segment(8192));
+    let long = device.stream::<ToDevice>("tx").buffer(4097).unwrap();
+    assert_eq!(long.map().unwrap_err().error, Error::TooLarge);
+}
