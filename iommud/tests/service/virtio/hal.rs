@@ -101,7 +101,7 @@ fn r6_a_shared_buffer_is_copied_as_the_direction_says(vendor: Vendor) {
         let length = buffer.len();
         let address = share(buffer, direction);
         let seen = rig.device_reads(address, length).unwrap_or_default();
-        assert_eq!(seen == &buffer[..], is_seen, "{direction:?}: {seen:?}");
+        assert_eq!(seen == buffer[..], is_seen, "{direction:?}: {seen:?}");
         let wrote = rig.device_writes(address, &vec![b'D'; length]).is_ok();
         assert_eq!(wrote, comes_back, "{direction:?}");
         assert_eq!(
