@@ -111,8 +111,13 @@ mod tests {
         pieces.iter().flat_map(|(start, bytes)| *start..start + bytes).collect()
     }
 
+    fn config() -> ProptestConfig {
+        let cases = if cfg!(miri) { 4 } else { 256 };
+        ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(config())]
         #[test]
         fn segments_are_the_same_bytes_within_the_limits_and_no_way_takes_fewer(
             max in 1..40_u64,
