@@ -57,14 +57,18 @@ pub(crate) unsafe fn copy_out(place: NonNull<u8>, out: &mut [u8]) {
 ///
 /// `place` is valid for writes of as many bytes, by volatile access.
 pub(crate) unsafe fn zero(place: NonNull<u8>, bytes: usize) {
-    const ZEROES: [u8; 512] = [0; 512];
-    let mut done = 0;
-    while let Some(piece) = ZEROES.get(..(bytes - done).min(ZEROES.len()))
-        && !piece.is_empty()
-    {
-        // SAFETY: `done` and the piece together are at most `bytes`.
-        unsafe { copy_in(place.add(done), piece) };
-        done += piece.len();
+    const ZEROES: [u8; WORD] = [0; WORD];
+    let before = before_words(place, bytes);
+    let (words, behind) = ((bytes - before) / WORD, (bytes - before) % WORD);
+    // SAFETY: the three parts are `bytes` together, each of the first and the last less than a word, and the words start
+    // where they are aligned.
+    unsafe {
+        bytes_in(place, &ZEROES[..before]);
+        let aligned = place.add(before).cast::<Word>();
+        for index in 0..words {
+            aligned.add(index).write_volatile(0);
+        }
+        bytes_in(aligned.add(words).cast(), &ZEROES[..behind]);
     }
 }
 
@@ -117,7 +121,7 @@ mod tests {
     /// Every place in a word and every length up to a few words; what lies around stays.
     #[test]
     fn copies_are_exact_wherever_they_start_and_end() {
-        let data: Vec<u8> = (1..=40).collect();
+        let data: Vec<u8> = (1..=if cfg!(miri) { 17 } else { 40 }).collect();
         for start in 0..9 {
             for bytes in 0..=data.len() {
                 let mut memory = [0xee_u8; 64];

@@ -1,5 +1,6 @@
 //! A piece of a window.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -54,8 +55,8 @@ pub(super) enum Place {
     Window { windows: Arc<Windows>, window: usize, unit: usize, order: u32 },
     /// The device's own memory.
     Declared { windows: Arc<Windows>, unit: usize, order: u32 },
-    /// Nothing else.
-    Own(Buffer),
+    /// Nothing else. It is boxed so that the others are few words, which are moved about more often.
+    Own(Box<Buffer>),
 }
 
 // SAFETY: the memory is a mapping of the process, tied to no thread, and the block's alone.
@@ -96,7 +97,7 @@ impl Block {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither dropped nor used after its place has been moved out.
         match unsafe { ptr::read(&this.place) } {
-            Place::Own(buffer) => Some(buffer),
+            Place::Own(buffer) => Some(*buffer),
             Place::Window { .. } | Place::Declared { .. } => None,
         }
     }

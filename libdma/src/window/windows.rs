@@ -171,7 +171,7 @@ impl Windows {
         if buffer.len() < bytes {
             return Err(Error::BadValue);
         }
-        Ok(Block::new(buffer.as_ptr(), iova, bytes, Place::Own(buffer)))
+        Ok(Block::new(buffer.as_ptr(), iova, bytes, Place::Own(buffer.into())))
     }
 
     /// Has coherent memory taken from there.
