@@ -2,8 +2,10 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
+use std::ptr::NonNull;
 use std::thread;
 
+use libdma::declared::{DeviceMemory, Mode};
 use libdma::pool::NotTaken;
 use libdma::{Access, Device, Error, Iova, Pool, PoolBlock};
 use simulated::Machine;
@@ -328,6 +330,30 @@ fn a_block_that_is_forgotten_harms_nobody() {
     drop(pool);
     machine.device_writes(address, &[1; 64]).unwrap();
     machine.check();
+}
+
+/// Memory like a device's behind a BAR.
+#[repr(C, align(4096))]
+struct Bar([u8; 4096]);
+
+#[test]
+fn blocks_of_one_address_are_never_two() {
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let first_window = device.coherent("there").bytes(4096).unwrap();
+    let address = first_window.iova();
+    let bar = Box::leak(Box::new(Bar([0; 4096])));
+    // The device knows its own memory by a number at which it sees a window, too.
+    // SAFETY: the memory lives for ever, and nothing else uses it.
+    let own = unsafe { DeviceMemory::local(NonNull::from(&mut bar.0).cast(), 4096, address) };
+    device.declare_memory(own, Mode::First).unwrap();
+    drop(first_window);
+    let pool = device.pool("blocks").bytes(256).unwrap();
+    let (mut blocks, refused) = exhaust(&pool);
+    assert_eq!((refused, blocks.len(), blocks[0].iova()), (Error::NoAddressSpace, 16, address));
+    let left = blocks.swap_remove(0).into_iova();
+    blocks[0].write(0, b"mine").unwrap();
+    assert_eq!(pool.free(left), Ok(()));
 }
 
 fn is_send_and_sync<T: Send + Sync>(_: &T) {}

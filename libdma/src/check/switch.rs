@@ -17,10 +17,8 @@ static RUN: AtomicU64 = AtomicU64::new(0);
 /// the build alone decides.
 #[inline]
 pub fn is_on() -> bool {
-    match STATE.load(Ordering::Relaxed) {
-        UNDECIDED => decide(),
-        state => state == ON,
-    }
+    // One comparison where it is off.
+    STATE.load(Ordering::Relaxed) != OFF && is_not_off()
 }
 
 /// Turns the checker on. What was made before it does not know of.
@@ -41,6 +39,10 @@ pub(crate) fn run() -> u64 {
 }
 
 #[cold]
+fn is_not_off() -> bool {
+    STATE.load(Ordering::Relaxed) == ON || decide()
+}
+
 fn decide() -> bool {
     let on = asked_for().unwrap_or(cfg!(debug_assertions));
     let state = if on { ON } else { OFF };

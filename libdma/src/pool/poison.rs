@@ -2,10 +2,11 @@
 
 use alloc::collections::BTreeMap;
 
+use core::ptr::NonNull;
+
 use dma_types::Iova;
 use spin::Mutex;
 
-use super::slots::Slot;
 use crate::check;
 
 /// What is in free blocks while the checker is on. Linux has the same (`POOL_POISON_FREED`, `include/linux/poison.h`), and
@@ -26,10 +27,10 @@ impl Poison {
     /// # Safety
     ///
     /// The block is the caller's, and has so many bytes.
-    pub(super) unsafe fn fill(&self, slot: &Slot, bytes: usize) {
+    pub(super) unsafe fn fill(&self, memory: NonNull<u8>, iova: Iova, bytes: usize) {
         // SAFETY: the caller's promise.
-        unsafe { slot.memory.write_bytes(PATTERN, bytes) };
-        self.0.lock().insert(slot.iova, check::run());
+        unsafe { memory.write_bytes(PATTERN, bytes) };
+        self.0.lock().insert(iova, check::run());
     }
 
     /// The first byte that has changed since the block was filled, and what is there now.
@@ -37,12 +38,17 @@ impl Poison {
     /// # Safety
     ///
     /// As for [`fill`](Self::fill).
-    pub(super) unsafe fn check(&self, slot: &Slot, bytes: usize) -> Option<(u64, u8)> {
+    pub(super) unsafe fn check(
+        &self,
+        memory: NonNull<u8>,
+        iova: Iova,
+        bytes: usize,
+    ) -> Option<(u64, u8)> {
         // While the checker was off, the block may have been somebody's.
-        self.0.lock().remove(&slot.iova).filter(|&run| run == check::run())?;
+        self.0.lock().remove(&iova).filter(|&run| run == check::run())?;
         (0..bytes).find_map(|offset| {
             // SAFETY: the caller's promise.
-            let value = unsafe { slot.memory.add(offset).read_volatile() };
+            let value = unsafe { memory.add(offset).read_volatile() };
             (value != PATTERN).then_some((offset as u64, value))
         })
     }

@@ -8,13 +8,12 @@ use dma_types::Iova;
 use super::NotTaken;
 use super::layout::Layout;
 
-/// A block, by where it is. Who has one has the block: there is one at a time.
+/// A block, by where it is. Who has one has the block: there is one at a time. It is two words, for every block that is
+/// given out or back moves one.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) memory: NonNull<u8>,
     pub(super) iova: Iova,
-    chunk: u32,
-    index: u32,
 }
 
 // SAFETY: it is an address; the memory there is not tied to a thread.
@@ -43,13 +42,15 @@ pub(super) struct Slots<Memory> {
     free: Vec<Slot>,
     /// How many blocks there are.
     blocks: usize,
+    /// The fewest that were free since `blocks` last changed, and the most in use before.
+    least_free: usize,
     most_in_use: usize,
     given_out: u64,
     /// With how many free blocks it is time to see whether chunks are idle.
     trim_at: usize,
     /// By their numbers.
     chunks: Vec<Option<Chunk<Memory>>>,
-    /// By their I/O addresses.
+    /// By their I/O addresses, which do not overlap.
     order: Vec<(Iova, u32)>,
     /// How many free blocks stay when chunks are given back.
     keep: usize,
@@ -71,6 +72,7 @@ impl<Memory> Slots<Memory> {
         Self {
             free: Vec::new(),
             blocks: 0,
+            least_free: 0,
             most_in_use: 0,
             given_out: 0,
             trim_at: usize::MAX,
@@ -84,7 +86,9 @@ impl<Memory> Slots<Memory> {
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Slot> {
         let slot = self.free.pop()?;
-        self.most_in_use = self.most_in_use.max(self.blocks - self.free.len());
+        if self.free.len() < self.least_free {
+            self.least_free = self.free.len();
+        }
         self.given_out += 1;
         Some(slot)
     }
@@ -96,7 +100,8 @@ impl<Memory> Slots<Memory> {
         self.free.len() >= self.trim_at
     }
 
-    /// Adds a chunk of blocks.
+    /// Adds a chunk of blocks; or gives its memory back, if another chunk has some of its I/O addresses, by which blocks
+    /// are known. The numbers by which a device knows memory of its own may be an I/O address's too.
     ///
     /// # Safety
     ///
@@ -108,8 +113,20 @@ impl<Memory> Slots<Memory> {
         start: NonNull<u8>,
         iova: Iova,
         layout: Layout,
-    ) {
+    ) -> Result<(), Memory> {
         let blocks = layout.blocks();
+        let at = self.order.partition_point(|&(other, _)| other < iova);
+        let ends_before = |&(start, number): &(Iova, u32), end: Iova| {
+            let chunk = self.chunks.get(number as usize).and_then(Option::as_ref);
+            chunk.is_none_or(|chunk| start.get() + chunk.layout.bytes() as u64 <= end.get())
+        };
+        let end = iova.get() + layout.bytes() as u64;
+        let is_before = self.order.get(at).is_none_or(|&(next, _)| end <= next.get());
+        let is_behind = self.order[..at].last().is_none_or(|last| ends_before(last, iova));
+        if !is_before || !is_behind {
+            return Err(memory);
+        }
+        self.note_most();
         let number = self.chunks.iter().position(Option::is_none).unwrap_or(self.chunks.len());
         let left = alloc::vec![0; blocks.div_ceil(64)];
         let chunk = Some(Chunk { memory, start, iova, layout, left });
@@ -117,9 +134,7 @@ impl<Memory> Slots<Memory> {
             Some(place) => *place = chunk,
             None => self.chunks.push(chunk),
         }
-        let number = number as u32;
-        let at = self.order.partition_point(|&(other, _)| other < iova);
-        self.order.insert(at, (iova, number));
+        self.order.insert(at, (iova, number as u32));
         self.blocks += blocks;
         self.free.reserve(self.blocks - self.free.len());
         // So that the first comes first.
@@ -128,14 +143,16 @@ impl<Memory> Slots<Memory> {
             // SAFETY: the layout lies in the chunk whole.
             let memory = unsafe { start.add(offset) };
             let iova = Iova::new(iova.get() + offset as u64);
-            self.free.push(Slot { memory, iova, chunk: number, index: index as u32 });
+            self.free.push(Slot { memory, iova });
         }
+        self.least_free = self.free.len();
         self.trim_at = self.trim_from(0).max(self.free.len() + 1);
+        Ok(())
     }
 
     /// Leaves a block to the device: it is known by its address alone.
     pub(super) fn leave(&mut self, slot: Slot) -> Iova {
-        if let Some(mut left) = self.left_of(slot.chunk, slot.index) {
+        if let Some((_, mut left)) = self.block_at(slot.iova) {
             left.set(true);
         }
         slot.iova
@@ -143,29 +160,22 @@ impl<Memory> Slots<Memory> {
 
     /// Takes a block that was left to the device from it.
     pub(super) fn take(&mut self, iova: Iova) -> Result<Slot, NotTaken> {
-        let after = self.order.partition_point(|&(start, _)| start <= iova);
-        let &(start, number) = self.order[..after].last().ok_or(NotTaken::NoBlock)?;
-        let chunk = self.chunks.get(number as usize).and_then(Option::as_ref);
-        let chunk = chunk.ok_or(NotTaken::NoBlock)?;
-        let offset = usize::try_from(iova.get() - start.get()).map_err(|_| NotTaken::NoBlock)?;
-        let index = chunk.layout.index_of(offset).ok_or(NotTaken::NoBlock)? as u32;
-        // SAFETY: a block of the layout starts there.
-        let memory = unsafe { chunk.start.add(offset) };
-        match self.left_of(number, index) {
-            Some(mut left) if left.get() => left.set(false),
-            _ => {
-                let is_free = self.free.iter().any(|slot| slot.iova == iova);
-                return Err(if is_free { NotTaken::Free } else { NotTaken::Held });
-            }
+        let (memory, mut left) = self.block_at(iova).ok_or(NotTaken::NoBlock)?;
+        if left.get() {
+            left.set(false);
+            return Ok(Slot { memory, iova });
         }
-        Ok(Slot { memory, iova, chunk: number, index })
+        let is_free = self.free.iter().any(|slot| slot.iova == iova);
+        Err(if is_free { NotTaken::Free } else { NotTaken::Held })
     }
 
     /// Gives idle chunks up, as long as `keep` free blocks stay.
     pub(super) fn trim(&mut self, keep: usize) -> Vec<Memory> {
+        self.note_most();
         let mut free_of = alloc::vec![0; self.chunks.len()];
         for slot in &self.free {
-            if let Some(free) = free_of.get_mut(slot.chunk as usize) {
+            let chunk = chunk_of(&self.order, slot.iova).map(|(_, number)| number as usize);
+            if let Some(free) = chunk.and_then(|number| free_of.get_mut(number)) {
                 *free += 1;
             }
         }
@@ -181,8 +191,10 @@ impl<Memory> Slots<Memory> {
             }
         }
         let stays = |chunk: u32| free_of.get(chunk as usize) == Some(&0);
-        self.free.retain(|slot| stays(slot.chunk));
+        let order = &self.order;
+        self.free.retain(|slot| chunk_of(order, slot.iova).is_some_and(|(_, chunk)| stays(chunk)));
         self.order.retain(|&(_, chunk)| stays(chunk));
+        self.least_free = self.free.len();
         self.trim_at = self.trim_from(self.free.len());
         given_up
     }
@@ -199,10 +211,19 @@ impl<Memory> Slots<Memory> {
         (self.keep + 2 * average).max(left + left / 2 + average)
     }
 
+    /// Remembers the most that were in use, before there are other blocks.
+    fn note_most(&mut self) {
+        self.most_in_use = self.most_in_use();
+    }
+
+    fn most_in_use(&self) -> usize {
+        self.most_in_use.max(self.blocks - self.least_free)
+    }
+
     /// How much there is.
     pub(super) fn count(&self) -> Count {
-        let Self { blocks, most_in_use, given_out, .. } = *self;
-        let in_use = blocks - self.free.len();
+        let Self { blocks, given_out, .. } = *self;
+        let (in_use, most_in_use) = (blocks - self.free.len(), self.most_in_use());
         Count { blocks, in_use, most_in_use, given_out, chunks: self.order.len() }
     }
 
@@ -223,11 +244,24 @@ impl<Memory> Slots<Memory> {
         })
     }
 
-    fn left_of(&mut self, chunk: u32, index: u32) -> Option<Bit<'_>> {
-        let chunk = self.chunks.get_mut(chunk as usize)?.as_mut()?;
-        let word = chunk.left.get_mut(index as usize / 64)?;
-        Some(Bit { word, mask: 1 << (index % 64) })
+    /// The block that starts there, if one does: where its memory is, and whether it was left to the device.
+    fn block_at(&mut self, iova: Iova) -> Option<(NonNull<u8>, Bit<'_>)> {
+        let (start, number) = chunk_of(&self.order, iova)?;
+        let chunk = self.chunks.get_mut(number as usize)?.as_mut()?;
+        let offset = usize::try_from(iova.get() - start.get()).ok()?;
+        let index = chunk.layout.index_of(offset)?;
+        // SAFETY: a block of the layout starts there.
+        let memory = unsafe { chunk.start.add(offset) };
+        let word = chunk.left.get_mut(index / 64)?;
+        Some((memory, Bit { word, mask: 1 << (index % 64) }))
     }
+}
+
+/// The last chunk that starts at this address or before, which is the only one that can have it: where it starts, and
+/// its number.
+fn chunk_of(order: &[(Iova, u32)], iova: Iova) -> Option<(Iova, u32)> {
+    let after = order.partition_point(|&(start, _)| start <= iova);
+    order[..after].last().copied()
 }
 
 /// A bit in a word.

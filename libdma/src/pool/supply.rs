@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
@@ -56,7 +57,7 @@ impl Supply {
 
     /// Gives a block out.
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     pub(super) fn give_out(&self) -> Result<Slot, Error> {
         let free = self.slots.lock().pop();
         let slot = match free {
@@ -64,16 +65,16 @@ impl Supply {
             None => self.grow()?,
         };
         if check::is_on() {
-            self.note_given_out(&slot, Place::here());
+            self.note_given_out(slot.memory, slot.iova, Place::here());
         }
         Ok(slot)
     }
 
     /// Takes a block back: from where, if anybody said so.
-    #[inline]
+    #[inline(always)]
     pub(super) fn give_back(&self, slot: Slot, at: Option<Place>) {
         if check::is_on() {
-            self.note_given_back(&slot, at);
+            self.note_given_back(slot.memory, slot.iova, at);
         }
         let is_time = self.slots.lock().push(slot);
         if is_time {
@@ -169,8 +170,11 @@ impl Supply {
         let mut slots = self.slots.lock();
         // SAFETY: the chunk is `bytes` long, for which the layout was made, and it is this pool's as long as `block` is
         // not dropped.
-        unsafe { slots.add(block, start, iova, layout) };
-        slots.pop().ok_or(Error::OutOfMemory)
+        let added = unsafe { slots.add(block, start, iova, layout) };
+        let slot = if added.is_ok() { slots.pop() } else { None };
+        // What was not added is given back when the lock is not held any more.
+        drop(slots);
+        slot.ok_or(Error::NoAddressSpace)
     }
 
     /// Gives back chunks that are idle and beyond what is to be kept.
@@ -189,23 +193,24 @@ impl Supply {
     }
 
     #[cold]
-    fn note_given_out(&self, slot: &Slot, place: Place) {
+    fn note_given_out(&self, memory: NonNull<u8>, iova: Iova, place: Place) {
         let space = self.windows.session().space();
         // SAFETY: the block is the caller's alone, and as long as this.
-        if let Some((offset, value)) = unsafe { self.poison.check(slot, self.shape.bytes) } {
-            check::blocks::written(space, slot.iova, (offset, value), place);
+        if let Some((offset, value)) = unsafe { self.poison.check(memory, iova, self.shape.bytes) }
+        {
+            check::blocks::written(space, iova, (offset, value), place);
         }
-        let (iova, access) = (Some(slot.iova), Some(self.access));
+        let (iova, access) = (Some(iova), Some(self.access));
         let bytes = self.shape.bytes as u64;
         let note = Note { kind: Kind::Block, label: &self.label, space, iova, bytes, access };
         check::blocks::given_out(&note, place);
     }
 
     #[cold]
-    fn note_given_back(&self, slot: &Slot, at: Option<Place>) {
-        check::blocks::given_back(self.windows.session().space(), slot.iova, at);
+    fn note_given_back(&self, memory: NonNull<u8>, iova: Iova, at: Option<Place>) {
+        check::blocks::given_back(self.windows.session().space(), iova, at);
         // SAFETY: the block is the caller's alone, and as long as this.
-        unsafe { self.poison.fill(slot, self.shape.bytes) };
+        unsafe { self.poison.fill(memory, iova, self.shape.bytes) };
     }
 }
 
