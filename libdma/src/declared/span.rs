@@ -1,5 +1,6 @@
 //! What is taken of a device's own memory.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use dma_types::Iova;
@@ -73,8 +74,7 @@ impl Span {
     pub(super) fn new(memory: DeviceMemory, geometry: Geometry, mode: Mode) -> Self {
         let bytes = memory.len();
         let mut buddy = Buddy::taken(geometry.units);
-        let Geometry { lead, unit, .. } = geometry;
-        buddy.free_range(lead.div_ceil(unit)..(lead + bytes) / unit);
+        buddy.free_range(geometry.whole_units(bytes));
         let usage = DeclaredUsage { mode, bytes, occupied: 0, used: 0, blocks: 0 };
         Self { memory, geometry, buddy, usage }
     }
@@ -122,7 +122,11 @@ impl Span {
         let end = offset.checked_add(bytes).filter(|end| *end <= self.usage.bytes);
         let end = end.ok_or(DeclareError::OutOfRange)?;
         let Geometry { lead, unit, .. } = self.geometry;
-        let units = (lead + offset) / unit..(lead + end).div_ceil(unit);
+        // What is in no whole unit is nobody's anyway.
+        let whole = self.geometry.whole_units(self.usage.bytes);
+        let start = ((lead + offset) / unit).max(whole.start);
+        let end = (lead + end).div_ceil(unit).min(whole.end);
+        let units = start..if bytes == 0 { start } else { end };
         let bytes = units.len() * unit;
         if !self.buddy.take(units) {
             return Err(DeclareError::Occupied);
@@ -163,6 +167,11 @@ impl Geometry {
         let span = if lead + bytes <= largest { largest } else { 2 * largest };
         let unit = (span / Buddy::LIMIT).max(LINE);
         Ok(Self { address, lead, unit, units: span / unit })
+    }
+
+    /// The units that lie in the memory, which is so many bytes, from end to end.
+    fn whole_units(&self, bytes: usize) -> Range<usize> {
+        self.lead.div_ceil(self.unit)..(self.lead + bytes) / self.unit
     }
 }
 

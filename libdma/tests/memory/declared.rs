@@ -199,3 +199,23 @@ fn blocks_outlive_the_device_and_so_does_its_memory() {
     assert_eq!(machine.usage().live_runs, 0);
     machine.check();
 }
+
+#[test]
+fn what_is_too_little_to_be_given_out_can_be_occupied() {
+    const BYTES: usize = (32 << 20) - 64;
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let memory = Vec::leak(vec![0_u64; BYTES / 8 + 4096 / 8]);
+    let start = NonNull::from(memory).cast::<u8>();
+    let start = start.map_addr(|at| at.checked_add(at.get().wrapping_neg() % 4096 + 64).unwrap());
+    // SAFETY: the range lies in memory that lives for ever and that nothing else uses.
+    let own = unsafe { DeviceMemory::local(start, BYTES - 4096, Iova::new((64 << 20) + 64)) };
+    device.declare_memory(own, Mode::Exclusive).unwrap();
+    // It is given out in units of 128 bytes, of which the first line is half a one.
+    assert_eq!(device.mark_declared_occupied(0, 64), Ok(()));
+    assert_eq!(device.mark_declared_occupied(100, 0), Ok(()));
+    assert_eq!(device.declared_usage().unwrap().occupied, 0);
+    assert_eq!(device.mark_declared_occupied(0, 128), Ok(()));
+    assert_eq!(device.declared_usage().unwrap().occupied, 128);
+    assert_eq!(device.mark_declared_occupied(64, 64), Err(DeclareError::Occupied));
+}

@@ -1,5 +1,8 @@
 //! Windows, which small blocks share.
 
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
 use iommu_engine::policy::{Policy, Quotas};
 use iommu_sim::MachineConfig;
 use libdma::{Access, CacheType, Coherent, Device, Error, Limits, WindowUsage};
@@ -267,6 +270,62 @@ fn threads_share_windows() {
         }
     });
     assert_eq!((usage(&device).blocks, usage(&device).idle), (0, 1));
+    machine.check();
+}
+
+/// No lock is held over a request, and none is taken in another one's: nothing here waits for itself.
+#[test]
+fn threads_that_allocate_trim_and_drop_at_once_end() {
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("blocks").bytes(512).unwrap();
+    let (sender, receiver) = mpsc::channel::<Box<dyn Send>>();
+    let until = Instant::now() + Duration::from_millis(500);
+    std::thread::scope(|scope| {
+        for thread in 0..3_usize {
+            let (device, pool, sender) = (device.clone(), &pool, sender.clone());
+            scope.spawn(move || {
+                let mut held = Vec::new();
+                for round in thread.. {
+                    if Instant::now() > until {
+                        break;
+                    }
+                    let block = bytes(&device, 1 << (round % 18));
+                    block.write(0, thread as u8 + 1).unwrap();
+                    held.push(block);
+                    let sent: Box<dyn Send> = match round % 4 {
+                        0 => Box::new(pool.alloc().unwrap()),
+                        1 => Box::new(device.clone()),
+                        2 => Box::new(held.swap_remove(round % held.len())),
+                        _ => continue,
+                    };
+                    sender.send(sent).unwrap();
+                    if held.len() > 8 {
+                        assert!(held.iter().all(|it| it.read(0) == Ok(thread as u8 + 1)));
+                        held.clear();
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let trimming = scope.spawn(|| {
+            while Instant::now() < until {
+                device.trim();
+                pool.shrink();
+                assert!(device.window_usage().len() <= 1);
+            }
+        });
+        // What one thread took, another gives back.
+        for what in receiver {
+            drop(what);
+        }
+        trimming.join().unwrap();
+    });
+    assert_eq!(pool.stats().in_use, 0);
+    drop(pool);
+    assert!(device.window_usage().iter().all(|it| (it.blocks, it.idle) == (0, 1)));
+    drop(device);
+    assert_eq!(machine.usage().live_runs, 0);
     machine.check();
 }
 
