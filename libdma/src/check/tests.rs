@@ -244,6 +244,7 @@ fn a_fault_where_something_is_mapped_otherwise_is_explained_by_its_page_too() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it would take minutes")]
 fn no_more_is_remembered_than_a_fixed_number_of_things() {
     let (mut registry, space) = (Registry::new(), space());
     let a = Place::here();

@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(refused(0x1000, 0xfff), Error::BadAlignment);
     }
 
-    #[cfg(all(target_os = "linux", feature = "socket"))]
+    #[cfg(all(target_os = "linux", feature = "socket", not(miri)))]
     #[test]
     fn new_memory_is_zeroes_and_takes_what_is_written_and_no_more() {
         let memory = ForeignMemory::new(5000).unwrap();
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(ForeignMemory::new(usize::MAX).map(|_| ()).unwrap_err(), Error::TooLarge);
     }
 
-    #[cfg(all(target_os = "linux", feature = "socket"))]
+    #[cfg(all(target_os = "linux", feature = "socket", not(miri)))]
     #[test]
     fn only_a_memfd_that_can_be_written_and_sealed_is_adopted() {
         use rustix::fs::{
