@@ -71,6 +71,24 @@ fn a_driver_that_gives_everything_back_is_not_mentioned() {
 }
 
 #[test]
+fn what_others_wrote_into_a_chunk_that_was_given_up_is_not_mentioned() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(64).unwrap();
+    let block = pool.alloc().unwrap();
+    let address = block.iova();
+    drop(block);
+    assert_eq!(pool.shrink(), 1);
+    let others = device.coherent("others").bytes(4096).unwrap();
+    assert_eq!(others.iova(), address);
+    others.copy_from(0, &[1; 4096]).unwrap();
+    drop(others);
+    assert_eq!(pool.alloc().unwrap().iova(), address);
+    checked.said_nothing();
+}
+
+#[test]
 fn blocks_that_are_out_when_their_pool_is_dropped_are_leaks() {
     let checked = Checked::begin();
     let machine = Machine::vtd();

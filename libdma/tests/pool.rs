@@ -319,6 +319,21 @@ fn what_a_device_was_left_is_nobody_elses_when_the_pool_is_gone() {
 }
 
 #[test]
+fn a_large_block_that_a_device_was_left_stays_its_own_until_the_device_is_closed() {
+    for machine in Machine::each() {
+        let device = machine.open();
+        let pool = device.pool("large").bytes(2 << 20).unwrap();
+        let address = pool.alloc().unwrap().into_iova();
+        drop(pool);
+        machine.device_writes(address, &[1; 64]).unwrap();
+        assert_eq!(machine.usage().live_runs, 1);
+        drop(device);
+        assert_eq!(machine.usage().live_runs, 0);
+        machine.check();
+    }
+}
+
+#[test]
 fn a_block_that_is_forgotten_harms_nobody() {
     let machine = Machine::vtd();
     let device = machine.open();

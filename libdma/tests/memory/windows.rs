@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use iommu_engine::policy::{Policy, Quotas};
 use iommu_sim::MachineConfig;
+use iommu_sim::pace::Completion;
+use iommu_sim::vtd::Timing;
 use libdma::{Access, CacheType, Coherent, Device, Error, Limits, WindowUsage};
 use simulated::{Machine, second_edu};
 
@@ -111,6 +113,8 @@ fn windows_grow_up_to_a_large_page_and_shrink_to_one_idle_one() {
         assert_eq!(device.trim(), left.bytes);
         assert_eq!((device.window_usage(), device.trim()), (Vec::new(), 0));
         assert_eq!(machine.usage().live_runs, before);
+        drop(bytes(&device, 64));
+        assert_eq!(usage(&device).idle, 1, "one is kept again");
         machine.check();
     }
 }
@@ -128,6 +132,9 @@ fn r6_each_access_and_cache_type_has_windows_of_its_own() {
     assert!(machine.device_writes(read.iova(), &[1; 8]).is_err());
     assert!(machine.device_reads(write.iova(), 8).is_err() || device.write_implies_read());
     assert!(machine.device_reads(uncached.iova(), 8).is_ok());
+    drop((read, write, uncached));
+    assert!(device.window_usage().iter().all(|it| it.idle == 1), "one of each is kept");
+    assert_eq!(device.window_usage().len(), 3);
     machine.check();
 }
 
@@ -195,6 +202,21 @@ fn idle_windows_are_given_back_where_a_quota_is_reached() {
     assert_eq!(last.unwrap().len(), PAGE);
     drop((blocks, held, device));
     assert_eq!(machine.usage().live_runs, 0);
+    machine.check();
+}
+
+#[test]
+fn what_idle_windows_held_is_there_at_once_also_where_hardware_is_slow() {
+    let quotas = Quotas { buffer_bytes: 128 << 10, ..Quotas::default() };
+    let machine = Machine::start(MachineConfig::default(), Policy { quotas, ..Policy::default() });
+    let device = machine.open();
+    drop(bytes(&device, 64));
+    let slowly = Completion::After(20_000_000);
+    let timing = Timing { registers: slowly, queue: slowly, ..Timing::default() };
+    let service = machine.service.lock();
+    service.platform().machine_mut().unit_mut(0).unwrap().set_timing(timing);
+    drop(service);
+    assert!(device.allocate(128 << 10, Some(Access::Read), "all of it").is_ok());
     machine.check();
 }
 
