@@ -137,9 +137,13 @@ impl Supply {
         let error = loop {
             match self.chunk(bytes) {
                 Ok(slot) => return Ok(slot),
-                Err(Error::OutOfMemory | Error::NoAddressSpace | Error::QuotaExceeded)
-                    if bytes > self.shape.least_chunk() =>
-                {
+                // Without an IOMMU a chunk is one physical piece, which may be too long to be had.
+                Err(
+                    Error::OutOfMemory
+                    | Error::NoAddressSpace
+                    | Error::QuotaExceeded
+                    | Error::NotContiguous,
+                ) if bytes > self.shape.least_chunk() => {
                     bytes /= 2;
                 }
                 Err(error) => break error,

@@ -195,9 +195,8 @@ impl Pages {
     }
 
     /// The buffer, when the device does not reach it any more.
-    pub(super) fn into_buffer(self: Box<Self>) -> Buffer {
-        let Self { buffer, .. } = *self;
-        buffer
+    pub(super) fn into_buffer(self) -> Buffer {
+        self.buffer
     }
 
     /// Has the device reach a copy of them.
