@@ -98,7 +98,7 @@ impl Walk {
 
 #[test]
 fn what_is_held_keeps_its_bytes() {
-    let steps = if cfg!(miri) { 150 } else { 1000 };
+    let steps = if cfg!(miri) { 40 } else { 1000 };
     for seed in 0..3 {
         let iommud = Iommud::new(seed != 1);
         let device = iommud.open();
