@@ -81,13 +81,15 @@ impl NewDomain<'_> {
             None if self.device.limit() >= session.last_address() => (Iova::new(0), 0),
             None => (Iova::new(0), self.device.limit().get() + 1),
         };
-        let handle = session.handle().derive(&Create {
+        let request = Create {
             kind: U32::new(Kind::Domain as u32),
             reserved: U32::ZERO,
             base: U64::new(base.get()),
             bytes: U64::new(bytes),
             label: Allocate::label(self.label),
-        })?;
+        };
+        let windows = self.device.windows();
+        let handle = windows.after_trimming(|| session.handle().derive(&request))?;
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
         let space = Space::new(session.address());
@@ -385,7 +387,9 @@ impl Device {
     /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
     #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped = self.handle().map(pieces, Places::From(iova), self.limit())?;
+        let (handle, limit) = (self.handle(), self.limit());
+        let map = || handle.map(pieces, Places::From(iova), limit);
+        let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
         Ok(mapped)
     }
@@ -398,7 +402,9 @@ impl Device {
     /// As [`map`](Self::map).
     #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped = self.handle().map(pieces, Places::Together, self.limit())?;
+        let (handle, limit) = (self.handle(), self.limit());
+        let map = || handle.map(pieces, Places::Together, limit);
+        let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
         Ok(mapped)
     }

@@ -184,7 +184,7 @@ impl Device {
             ticket: ticket.0,
             label: Allocate::label(label),
         };
-        let handle = self.handle().derive(&request)?;
+        let handle = self.windows().after_trimming(|| self.handle().derive(&request))?;
         let buffer = UnmappedBuffer::from_handle(handle, self.session().clone())?;
         let iova = buffer.iova().ok_or(Error::BadValue)?;
         Ok(Attachment { buffer, iova, access, limits: self.limits() })

@@ -99,7 +99,7 @@ impl Device {
             address: U64::new(transport.place(&supply)?),
             label: Allocate::label(label),
         };
-        let handle = self.handle().derive(&request)?;
+        let handle = self.windows().after_trimming(|| self.handle().derive(&request))?;
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         // SAFETY: the memory is as whoever made the `ForeignMemory` promised, and is used from now on only through the
         // buffer.

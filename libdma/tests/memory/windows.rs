@@ -1,5 +1,6 @@
 //! Windows, which small blocks share.
 
+use std::ptr::NonNull;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,16 @@ use iommu_engine::policy::{Policy, Quotas};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion;
 use iommu_sim::vtd::Timing;
-use libdma::{Access, CacheType, Coherent, Device, Error, Limits, WindowUsage};
+use libdma::{
+    Access, CacheType, Coherent, Device, Error, ForeignMemory, Iova, Limits, MapRequest,
+    WindowUsage,
+};
 use simulated::{Machine, second_edu};
 
 const PAGE: usize = 4096;
+
+#[repr(C, align(4096))]
+struct Pages([u8; 64 << 10]);
 
 fn usage(device: &Device) -> WindowUsage {
     let [usage] = device.window_usage()[..] else { panic!("{:?}", device.window_usage()) };
@@ -202,6 +209,36 @@ fn idle_windows_are_given_back_where_a_quota_is_reached() {
     assert_eq!(last.unwrap().len(), PAGE);
     drop((blocks, held, device));
     assert_eq!(machine.usage().live_runs, 0);
+    machine.check();
+}
+
+#[test]
+fn idle_windows_make_room_for_whatever_else_is_mapped() {
+    let quotas = Quotas { mapped_bytes: 96 << 10, ..Quotas::default() };
+    let machine = Machine::start(MachineConfig::default(), Policy { quotas, ..Policy::default() });
+    let device = machine.open();
+    let buffer = device.allocate(64 << 10, None, "mapped in many ways").unwrap();
+    let all = [MapRequest { buffer: &buffer, offset: 0, bytes: 64 << 10, access: Access::Read }];
+    // With the window that is idle each would be too much.
+    let idle = || {
+        drop(bytes(&device, 64));
+        assert_eq!(usage(&device).idle, 1);
+    };
+    idle();
+    let together = device.map_together(&all).unwrap();
+    device.unmap(&together).unwrap();
+    idle();
+    let chosen = device.map_at(Iova::new(0x4000_0000), &all).unwrap();
+    device.unmap(&chosen).unwrap();
+    idle();
+    drop(buffer.attach(&device, Access::Read, "once more").unwrap());
+    idle();
+    let pages = NonNull::from(Box::leak(Box::new(Pages([0; 64 << 10]))));
+    let range = NonNull::slice_from_raw_parts(pages.cast::<u8>(), 64 << 10);
+    // SAFETY: it was leaked just now, and nothing refers to it any more.
+    let memory = unsafe { ForeignMemory::from_range(range) }.unwrap();
+    drop(device.register(memory, Some(Access::Read), "registered").unwrap());
+    drop((buffer, device));
     machine.check();
 }
 
