@@ -417,7 +417,13 @@ fn header(count: usize, flags: u32) -> BatchHeader {
 
 fn run(vendor: Vendor, policy: &Policy, steps: &[Step]) {
     let rig = Rig::with(vendor.two_units().with_peer_routing(), policy.clone());
-    drop((rig.open(), crate::tickets::open_other(&rig)));
+    // The ledger keeps the frames that it has grown by: it grows now to as many records as the quotas allow, which are
+    // two for a domain.
+    let all = [rig.open(), crate::tickets::open_other(&rig)];
+    let domains = all.iter().flat_map(|device| (0..quotas().buffers).map(move |_| device));
+    let domains: Vec<_> = domains.map(|device| device.new_domain("full").create()).collect();
+    assert!(domains.iter().all(Result::is_ok));
+    drop((domains, all));
     let (before, handles) = (rig.usage(), rig.service.lock().handles());
     let mut world = World::default();
     for step in steps {
