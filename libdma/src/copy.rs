@@ -57,18 +57,29 @@ pub(crate) unsafe fn copy_out(place: NonNull<u8>, out: &mut [u8]) {
 ///
 /// `place` is valid for writes of as many bytes, by volatile access.
 pub(crate) unsafe fn zero(place: NonNull<u8>, bytes: usize) {
-    const ZEROES: [u8; WORD] = [0; WORD];
+    // SAFETY: the caller's promise.
+    unsafe { fill(place, 0, bytes) };
+}
+
+/// Makes each of the `bytes` bytes at `place` this one.
+///
+/// # Safety
+///
+/// As for [`zero`].
+#[inline]
+pub(crate) unsafe fn fill(place: NonNull<u8>, byte: u8, bytes: usize) {
+    let word = [byte; WORD];
     let before = before_words(place, bytes);
     let (words, behind) = ((bytes - before) / WORD, (bytes - before) % WORD);
     // SAFETY: the three parts are `bytes` together, each of the first and the last less than a word, and the words start
     // where they are aligned.
     unsafe {
-        bytes_in(place, &ZEROES[..before]);
+        bytes_in(place, &word[..before]);
         let aligned = place.add(before).cast::<Word>();
         for index in 0..words {
-            aligned.add(index).write_volatile(0);
+            aligned.add(index).write_volatile(Word::from_ne_bytes(word));
         }
-        bytes_in(aligned.add(words).cast(), &ZEROES[..behind]);
+        bytes_in(aligned.add(words).cast(), &word[..behind]);
     }
 }
 

@@ -46,6 +46,7 @@ use crate::protocol::ticket::Offer;
 use crate::protocol::{Error, Rights, Ticket};
 use crate::session::Session;
 use crate::stream::{Refused, Step};
+use crate::window::Windows;
 
 /// What a [`Domain`] is to be: see [`Device::new_domain`].
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,7 @@ impl NewDomain<'_> {
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
         let space = Space::new(session.address());
-        Ok(Domain { handle, info, space, session: session.clone() })
+        Ok(Domain { handle, info, space, windows: windows.clone() })
     }
 }
 
@@ -131,8 +132,8 @@ pub struct Domain {
     info: DomainInfo,
     /// Its addresses, as the checker knows them.
     space: Space,
-    /// Kept alive for as long as the domain is: with its session it would end.
-    session: Arc<Session>,
+    /// Of the device that it was made from, whose session is kept alive by them: with that it would end.
+    windows: Arc<Windows>,
 }
 
 impl Drop for Domain {
@@ -211,9 +212,7 @@ impl Domain {
     /// there is still being forgotten; and those of [`Device::map`].
     #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped = self.handle.map(pieces, Places::From(iova), self.last())?;
-        check::mappings::mapped(self.space, pieces, &mapped);
-        Ok(mapped)
+        self.map_places(Places::From(iova), pieces)
     }
 
     /// Maps pieces of buffers in the window wherever there is room, all of them or none (rule R7). Behind each is a page that
@@ -225,9 +224,7 @@ impl Domain {
     /// those of [`Device::map`].
     #[track_caller]
     pub fn map(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped = self.handle.map(pieces, Places::Anywhere, self.last())?;
-        check::mappings::mapped(self.space, pieces, &mapped);
-        Ok(mapped)
+        self.map_places(Places::Anywhere, pieces)
     }
 
     /// The same, each directly behind the one before: [`Device::map_together`].
@@ -237,7 +234,14 @@ impl Domain {
     /// As [`map`](Self::map).
     #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped = self.handle.map(pieces, Places::Together, self.last())?;
+        self.map_places(Places::Together, pieces)
+    }
+
+    /// Maps pieces; idle windows are given back for them if they must.
+    #[track_caller]
+    fn map_places(&self, places: Places, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        let mapped =
+            self.windows.after_trimming(|| self.handle.map(pieces, places, self.last()))?;
         check::mappings::mapped(self.space, pieces, &mapped);
         Ok(mapped)
     }
@@ -266,7 +270,7 @@ impl Domain {
 
     /// The device that it was made from, whose buffers are mapped in it.
     pub fn made_from(&self) -> dma_types::PciAddress {
-        self.session.address()
+        self.windows.session().address()
     }
 
     /// Its handle.

@@ -58,6 +58,8 @@ impl<P: Platform> InProcess<P> {
     ///
     /// As long as anything that was mapped through this is in use, nobody closes handles of the service or
     /// frees runs of its platform but through a transport.
+    /// A buffer that is mapped twice, as a `SharedBuffer` too, is the same memory at the same address here: the two are not
+    /// used by two threads at once.
     pub unsafe fn new(service: Arc<Mutex<Service<P>>>, caller: Caller) -> Self {
         let root = service.lock().root();
         Self { service, root, caller, requests: AtomicU64::new(0) }

@@ -8,6 +8,7 @@ use dma_types::Iova;
 use spin::Mutex;
 
 use crate::check;
+use crate::copy;
 
 /// What is in free blocks while the checker is on. Linux has the same (`POOL_POISON_FREED`, `include/linux/poison.h`), and
 /// who has looked at it once knows it again in a dump.
@@ -26,10 +27,10 @@ impl Poison {
     ///
     /// # Safety
     ///
-    /// The block is the caller's, and has so many bytes.
+    /// The block is the caller's, and has so many bytes, which are valid for volatile access.
     pub(super) unsafe fn fill(&self, memory: NonNull<u8>, iova: Iova, bytes: usize) {
         // SAFETY: the caller's promise.
-        unsafe { memory.write_bytes(PATTERN, bytes) };
+        unsafe { copy::fill(memory, PATTERN, bytes) };
         self.0.lock().insert(iova, check::run());
     }
 

@@ -231,6 +231,10 @@ fn idle_windows_make_room_for_whatever_else_is_mapped() {
     let chosen = device.map_at(Iova::new(0x4000_0000), &all).unwrap();
     device.unmap(&chosen).unwrap();
     idle();
+    let domain = device.new_domain("explicit").create().unwrap();
+    let mapped = domain.map(&all).unwrap();
+    domain.unmap(&mapped).unwrap();
+    idle();
     drop(buffer.attach(&device, Access::Read, "once more").unwrap());
     idle();
     let pages = NonNull::from(Box::leak(Box::new(Pages([0; 64 << 10]))));
