@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
@@ -40,7 +41,6 @@ impl BlockRequest<'_> {
 
 /// A piece of a window: nobody else's until it is dropped, and mapped for the device all the time. One that is never
 /// dropped is never given out again.
-#[derive(Debug)]
 pub(crate) struct Block {
     start: NonNull<u8>,
     iova: Iova,
@@ -49,7 +49,6 @@ pub(crate) struct Block {
 }
 
 /// What a block is a piece of.
-#[derive(Debug)]
 pub(super) enum Place {
     /// A window.
     Window { windows: Arc<Windows>, window: usize, unit: usize, order: u32 },
@@ -57,6 +56,15 @@ pub(super) enum Place {
     Declared { windows: Arc<Windows>, unit: usize, order: u32 },
     /// Nothing else. It is boxed so that the others are few words, which are moved about more often.
     Own(Box<Buffer>),
+}
+
+impl fmt::Debug for Block {
+    /// Of the block alone, and not of all the windows that it holds on to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut block = f.debug_struct("Block");
+        block.field("start", &self.start).field("iova", &self.iova).field("bytes", &self.bytes);
+        block.finish_non_exhaustive()
+    }
 }
 
 // SAFETY: the memory is a mapping of the process, tied to no thread, and the block's alone.

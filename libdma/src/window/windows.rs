@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::mem;
 
 use dma_types::{CacheType, Iova, PAGE_SIZE};
@@ -28,7 +29,6 @@ pub(crate) const LONGEST_BLOCK: usize = LONGEST_WINDOW / 2;
 
 /// All windows of a device. Its blocks hold on to it, and it to the session, so that a [`Device`](crate::Device) can be
 /// dropped before its blocks.
-#[derive(Debug)]
 pub(crate) struct Windows {
     session: Arc<Session>,
     /// Never held over a request: who asks iommud for a window keeps nobody else from blocks.
@@ -38,7 +38,7 @@ pub(crate) struct Windows {
 }
 
 /// The windows that there are.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
     /// With gaps where windows were given back: blocks know theirs by its place.
     windows: Vec<Option<Window>>,
@@ -48,6 +48,12 @@ struct Table {
     idle: [usize; Kind::COUNT],
     /// The device's own memory, if some was declared.
     declared: Option<Span>,
+}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Windows").field("usage", &self.usage()).finish_non_exhaustive()
+    }
 }
 
 impl Windows {
