@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use dma_types::{Access, CacheType, CpuAddr, Iova};
 
 use crate::check::{self, Kind, Mark, Note};
-use crate::copy;
+use crate::extent::Extent;
 use crate::handle::Handle;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
@@ -117,11 +117,7 @@ impl Buffer {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        let start = self.range(offset, out.len())?;
-        // SAFETY: `range` checked that the whole of it lies in the buffer's memory, which is valid for reads while
-        // `self` lives.
-        unsafe { copy::copy_out(start, out) };
-        Ok(())
+        self.extent().read(offset, out)
     }
 
     /// Copies bytes in, from `offset` on.
@@ -130,19 +126,12 @@ impl Buffer {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
-        let start = self.range(offset, data.len())?;
-        // SAFETY: as in `read`, and the memory was mapped writable.
-        unsafe { copy::copy_in(start, data) };
-        Ok(())
+        self.extent().write(offset, data)
     }
 
-    /// The place of a range that lies in the buffer whole.
-    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
-        match offset.checked_add(length) {
-            // SAFETY: `offset` is at most the length of the mapping.
-            Some(end) if end <= self.bytes => Ok(unsafe { self.memory.memory.add(offset) }),
-            _ => Err(Error::OutOfBuffer),
-        }
+    fn extent(&self) -> Extent<'_> {
+        // SAFETY: it is this buffer's mapping, which lives as long as it does and is writable.
+        unsafe { Extent::new(self.memory.memory, self.bytes) }
     }
 }
 

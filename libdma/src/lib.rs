@@ -61,6 +61,7 @@ pub mod direction;
 ))]
 pub mod dma;
 pub mod domain;
+mod extent;
 pub mod fault;
 pub mod handle;
 pub mod io_address;

@@ -52,6 +52,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::extent::Extent;
 use crate::handle::Handle;
 use crate::io_address::IoAddress;
 use crate::limits::Limits;
@@ -296,13 +297,7 @@ impl SharedBuffer {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        let start = self.range(offset, out.len())?;
-        for (index, byte) in out.iter_mut().enumerate() {
-            // SAFETY: `range` checked that the whole of it lies in the memory, which is valid for reads while `self`
-            // lives.
-            *byte = unsafe { start.add(index).read_volatile() };
-        }
-        Ok(())
+        self.extent().read(offset, out)
     }
 
     /// Copies bytes in, from `offset` on.
@@ -311,24 +306,18 @@ impl SharedBuffer {
     ///
     /// [`Error::OutOfBuffer`], [`Error::NotPermitted`] without [`Rights::WRITE`]; with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
-        let start = self.range(offset, data.len())?;
+        let extent = self.extent();
+        let part = extent.part(offset, data.len()).ok_or(Error::OutOfBuffer)?;
         if !self.rights().contains(Rights::WRITE) {
             return Err(Error::NotPermitted);
         }
-        for (index, byte) in data.iter().enumerate() {
-            // SAFETY: as in `read`, and with the right to write the memory was mapped writable.
-            unsafe { start.add(index).write_volatile(*byte) };
-        }
-        Ok(())
+        part.write(0, data)
     }
 
-    /// The place of a range that lies in the buffer whole.
-    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
-        match offset.checked_add(length) {
-            // SAFETY: `offset` is at most the length of the mapping.
-            Some(end) if end <= self.bytes => Ok(unsafe { self.memory.memory.add(offset) }),
-            _ => Err(Error::OutOfBuffer),
-        }
+    fn extent(&self) -> Extent<'_> {
+        // SAFETY: it is this buffer's mapping, which lives as long as it does, and is writable with the right to write,
+        // without which `write` writes nothing.
+        unsafe { Extent::new(self.memory.memory, self.bytes) }
     }
 }
 

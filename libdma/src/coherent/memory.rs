@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::Word;
 use crate::buffer::Buffer;
 use crate::check::Mark;
-use crate::copy;
+use crate::extent::Extent;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
 use crate::window::Block;
@@ -155,7 +155,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
     ///
     /// [`Error::OutOfBuffer`] if there is none of this index.
     pub fn read(&self, index: usize) -> Result<T, Error> {
-        let place = self.place(index, 1)?;
+        let place = self.place(index)?;
         // SAFETY: `place` checked the index; any bytes are a `T`.
         Ok(unsafe { place.read_volatile() })
     }
@@ -166,7 +166,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
     ///
     /// [`Error::OutOfBuffer`] if there is none of this index.
     pub fn write(&self, index: usize, value: T) -> Result<(), Error> {
-        let place = self.place(index, 1)?;
+        let place = self.place(index)?;
         // SAFETY: `place` checked the index, and the memory is mapped writable.
         unsafe { place.write_volatile(value) };
         Ok(())
@@ -178,10 +178,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
     ///
     /// [`Error::OutOfBuffer`] if there are not as many, with nothing copied.
     pub fn copy_from(&self, index: usize, values: &[T]) -> Result<(), Error> {
-        let place = self.place(index, values.len())?;
-        // SAFETY: `place` checked that there are as many values.
-        unsafe { copy::copy_in(place.cast(), values.as_bytes()) };
-        Ok(())
+        self.extent().write(index, values)
     }
 
     /// Copies values out, from `index` on, into all of `values`.
@@ -190,10 +187,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
     ///
     /// As [`copy_from`](Self::copy_from).
     pub fn copy_to(&self, index: usize, values: &mut [T]) -> Result<(), Error> {
-        let place = self.place(index, values.len())?;
-        // SAFETY: `place` checked that there are as many values, any bytes of which are `T`s.
-        unsafe { copy::copy_out(place.cast(), values.as_mut_bytes()) };
-        Ok(())
+        self.extent().read(index, values)
     }
 
     /// Reads an integer in one piece, `offset` bytes into the value of this index.
@@ -242,13 +236,14 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
         self.iova().checked_add((index * size_of::<T>()) as u64)
     }
 
-    /// The place of so many values from `index` on.
-    fn place(&self, index: usize, count: usize) -> Result<NonNull<T>, Error> {
-        match index.checked_add(count) {
-            // SAFETY: the block holds `len` values, and the index is no more.
-            Some(end) if end <= self.len => Ok(unsafe { self.as_ptr().add(index) }),
-            _ => Err(Error::OutOfBuffer),
-        }
+    fn extent(&self) -> Extent<'_, T> {
+        // SAFETY: the block holds `len` values, is this one's alone while it lives, and is mapped writable.
+        unsafe { Extent::new(self.as_ptr(), self.len) }
+    }
+
+    /// The place of the value of this index.
+    fn place(&self, index: usize) -> Result<NonNull<T>, Error> {
+        self.extent().place(index, 1).ok_or(Error::OutOfBuffer)
     }
 }
 

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::slots::Slot;
 use super::supply::Supply;
-use crate::copy;
+use crate::extent::Extent;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
 
@@ -153,10 +153,7 @@ impl PoolBlock<[u8]> {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        let start = self.range(offset, out.len())?;
-        // SAFETY: `range` checked that all of it lies in the block.
-        unsafe { copy::copy_out(start, out) };
-        Ok(())
+        self.extent().read(offset, out)
     }
 
     /// Copies bytes in, from `offset` on.
@@ -165,19 +162,12 @@ impl PoolBlock<[u8]> {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
-        let start = self.range(offset, data.len())?;
-        // SAFETY: as in `read`, and the memory is mapped writable.
-        unsafe { copy::copy_in(start, data) };
-        Ok(())
+        self.extent().write(offset, data)
     }
 
-    /// The place of a range that lies in the block whole.
-    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
-        match offset.checked_add(length) {
-            // SAFETY: `offset` is at most the length of the block.
-            Some(end) if end <= self.bytes() => Ok(unsafe { self.slot.memory.add(offset) }),
-            _ => Err(Error::OutOfBuffer),
-        }
+    fn extent(&self) -> Extent<'_> {
+        // SAFETY: the block is this one's alone while it lives, and mapped writable.
+        unsafe { Extent::new(self.slot.memory, self.bytes()) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use dma_types::{CpuAddr, PAGE_SIZE};
 
+use crate::extent::Extent;
 use crate::protocol::Error;
 use crate::transport::{Mapping, Supply};
 
@@ -89,13 +90,7 @@ impl ForeignMemory {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        let start = self.range(offset, out.len())?;
-        for (index, byte) in out.iter_mut().enumerate() {
-            // SAFETY: `range` checked that the whole of it lies in the memory, which is valid for reads while `self`
-            // lives.
-            *byte = unsafe { start.add(index).read_volatile() };
-        }
-        Ok(())
+        self.extent().read(offset, out)
     }
 
     /// Copies bytes in, from `offset` on.
@@ -104,21 +99,12 @@ impl ForeignMemory {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
-        let start = self.range(offset, data.len())?;
-        for (index, byte) in data.iter().enumerate() {
-            // SAFETY: as in `read`, and the memory is writable.
-            unsafe { start.add(index).write_volatile(*byte) };
-        }
-        Ok(())
+        self.extent().write(offset, data)
     }
 
-    /// The place of a range that lies in the memory whole.
-    fn range(&self, offset: usize, length: usize) -> Result<NonNull<u8>, Error> {
-        match offset.checked_add(length) {
-            // SAFETY: `offset` is at most the length of the mapping.
-            Some(end) if end <= self.bytes => Ok(unsafe { self.mapping.memory.add(offset) }),
-            _ => Err(Error::OutOfBuffer),
-        }
+    fn extent(&self) -> Extent<'_> {
+        // SAFETY: it is this value's mapping, or was given for good; either way it is readable and writable.
+        unsafe { Extent::new(self.mapping.memory, self.bytes) }
     }
 
     /// The memory as a transport is told of it.

@@ -18,6 +18,7 @@ use super::{
 use crate::check::{Kind, Mark};
 use crate::copy;
 use crate::direction::Direction;
+use crate::extent::Extent;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
 
@@ -215,10 +216,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        let place = self.place(offset, out.len())?;
-        // SAFETY: `place` checked the range.
-        unsafe { copy::copy_out(place, out) };
-        Ok(())
+        self.extent().read(offset, out)
     }
 
     /// Copies bytes in, from `offset` on.
@@ -227,10 +225,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), Error> {
-        let place = self.place(offset, data.len())?;
-        // SAFETY: `place` checked the range.
-        unsafe { copy::copy_in(place, data) };
-        Ok(())
+        self.extent().write(offset, data)
     }
 
     /// Makes all of it zeroes.
@@ -285,13 +280,9 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
         }
     }
 
-    /// The place of a range that lies in the buffer whole.
-    pub(super) fn place(&self, offset: usize, bytes: usize) -> Result<NonNull<u8>, Error> {
-        match offset.checked_add(bytes) {
-            // SAFETY: the offset is at most the length of the memory.
-            Some(end) if end <= self.len => Ok(unsafe { self.memory.as_ptr().add(offset) }),
-            _ => Err(Error::OutOfBuffer),
-        }
+    pub(super) fn extent(&self) -> Extent<'_> {
+        // SAFETY: the memory is this one's while it lives, mapped writable, and no shorter.
+        unsafe { Extent::new(self.memory.as_ptr(), self.len) }
     }
 
     /// What the CPU wrote is seen by the device before what it is told of it.

@@ -5,8 +5,8 @@ use core::sync::atomic::{Ordering, fence};
 
 use super::memory::Memory;
 use super::{DeviceOwned, StreamBuffer};
-use crate::copy;
 use crate::direction::{DeviceReads, Direction};
+use crate::extent::Extent;
 use crate::protocol::Error;
 
 /// The CPU's turn with a part of a buffer, of which the rest stays the device's. When it is dropped, it is the device's
@@ -30,17 +30,12 @@ impl<'b, D: Direction> SyncedRange<'b, D> {
     ///
     /// [`Error::OutOfBuffer`] beyond the range, with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        let place = self.buffer.place(self.within(offset, out.len())?, out.len())?;
-        // SAFETY: `place` checked the range.
-        unsafe { copy::copy_out(place, out) };
-        Ok(())
+        self.extent()?.read(offset, out)
     }
 
-    fn within(&self, offset: usize, bytes: usize) -> Result<usize, Error> {
-        match offset.checked_add(bytes) {
-            Some(end) if end <= self.range.len() => Ok(self.range.start + offset),
-            _ => Err(Error::OutOfBuffer),
-        }
+    fn extent(&self) -> Result<Extent<'_>, Error> {
+        let whole = self.buffer.extent();
+        whole.part(self.range.start, self.range.len()).ok_or(Error::OutOfBuffer)
     }
 }
 
@@ -51,10 +46,8 @@ impl<D: DeviceReads> SyncedRange<'_, D> {
     ///
     /// [`Error::OutOfBuffer`] beyond the range, with nothing copied.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), Error> {
-        let place = self.buffer.place(self.within(offset, data.len())?, data.len())?;
+        self.extent()?.write(offset, data)?;
         self.changed = true;
-        // SAFETY: `place` checked the range.
-        unsafe { copy::copy_in(place, data) };
         Ok(())
     }
 }

@@ -11,7 +11,6 @@ use super::memory::{Memory, Pages};
 use super::{CpuOwned, DeviceOwned, Gather, Refused, Step, StreamBuffer, Terms};
 use crate::attributes::Attributes;
 use crate::buffer::Buffer;
-use crate::copy;
 use crate::device::Device;
 use crate::direction::{DeviceWrites, Direction, ToDevice};
 use crate::protocol::Error;
@@ -87,9 +86,8 @@ impl<D: Direction> Stream<D> {
     ///
     /// As [`buffer`](Self::buffer).
     pub fn copy_of(&self, data: &[u8]) -> Result<StreamBuffer<D>, Error> {
-        let buffer = self.unfilled(data.len())?;
-        // SAFETY: the buffer is as long as the data.
-        unsafe { copy::copy_in(buffer.as_ptr(), data) };
+        let mut buffer = self.unfilled(data.len())?;
+        buffer.write(0, data)?;
         Ok(buffer)
     }
 

@@ -4,6 +4,8 @@ use core::ptr::NonNull;
 
 use virtio_drivers::PhysAddr;
 
+use crate::extent::Extent;
+
 /// A range of device registers that is mapped in this process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registers {
@@ -22,11 +24,8 @@ impl Registers {
     /// The place of a piece, if the whole of it is in here.
     pub(super) fn find(&self, physical: PhysAddr, bytes: usize) -> Option<NonNull<u8>> {
         let offset = usize::try_from(physical.checked_sub(self.physical)?).ok()?;
-        if offset.checked_add(bytes)? > self.bytes {
-            return None;
-        }
-        // SAFETY: the piece ends within the range, which is one mapping.
-        Some(unsafe { self.memory.add(offset) })
+        // SAFETY: it is one mapping, of that length.
+        unsafe { Extent::new(self.memory, self.bytes) }.place(offset, bytes)
     }
 }
 
