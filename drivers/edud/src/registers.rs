@@ -9,6 +9,11 @@ use bitfield_struct::bitfield;
 pub const VENDOR: u16 = 0x1234;
 /// The device in the device's PCI identity.
 pub const DEVICE: u16 = 0x11e8;
+
+/// Whether a function is one, by the first word of its configuration space.
+pub const fn is_edu(identity: u32) -> bool {
+    identity == (DEVICE as u32) << 16 | VENDOR as u32
+}
 /// The number of the BAR that holds the registers.
 pub const BAR: u32 = 0;
 

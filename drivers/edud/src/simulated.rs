@@ -11,7 +11,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use crate::bar::Bar;
 use crate::pci::{COMMAND, Command, IDENTITY};
-use crate::registers::{BAR, DEVICE, VENDOR};
+use crate::registers::{BAR, is_edu};
 
 /// The registers of a simulated `edu`: each access is a call to iommud.
 ///
@@ -33,7 +33,7 @@ impl SimulatedBar {
     ) -> Result<Option<Self>, libdma::Error> {
         let bar = Self { function: Handle::open(transport, &sim::path(address))? };
         let identity = bar.config_read(IDENTITY)?;
-        if identity != u32::from(DEVICE) << 16 | u32::from(VENDOR) {
+        if !is_edu(identity) {
             return Ok(None);
         }
         let command = Command::from_bits_retain(bar.config_read(COMMAND)? as u16) | Command::DRIVEN;

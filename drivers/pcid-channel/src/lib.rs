@@ -30,3 +30,6 @@ pub use inherited::Inherited;
 
 /// The environment variable in which pcid-spawner gives a driver the number of its channel.
 pub const CHANNEL_VARIABLE: &str = "PCID_CLIENT_CHANNEL";
+
+/// The environment variable in which pcid-spawner and init name the pipe on which they wait for a driver.
+pub const READY_VARIABLE: &str = "INIT_NOTIFY";

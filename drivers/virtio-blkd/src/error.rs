@@ -1,6 +1,5 @@
 //! Why a job failed.
 
-use std::io;
 use std::time::Duration;
 
 use dma_types::PciAddress;
@@ -16,25 +15,9 @@ pub(crate) enum Error {
     /// The device of this address is another one.
     #[error("{0} is no virtio disk")]
     NotADisk(PciAddress),
-    /// The handle or the channel that was passed to this process is not for the device to be driven.
-    #[error("what was passed to this process is for {passed}, not for {wanted}")]
-    OtherDevice {
-        /// Which device was passed.
-        passed: PciAddress,
-        /// Which device was to be driven.
-        wanted: PciAddress,
-    },
-    /// `IOMMU_DEVICE` is not the number of an open descriptor.
-    #[error("IOMMU_DEVICE is not the number of an open descriptor")]
-    NoPassedHandle,
-    /// iommud did not give the device.
-    #[error("cannot open {address} at iommud: {error}")]
-    Open {
-        /// Which device.
-        address: PciAddress,
-        /// Why not.
-        error: libdma::Error,
-    },
+    /// The device could not be had, or the system did not do something.
+    #[error(transparent)]
+    Platform(#[from] driver_platform::Error),
     /// iommud refused something.
     #[error("iommud: {0}")]
     Iommud(#[from] libdma::Error),
@@ -69,24 +52,4 @@ pub(crate) enum Error {
     /// The disk cannot be written to.
     #[error("the disk is read-only")]
     ReadOnly,
-    /// pcid does not say what the function is.
-    #[cfg(target_os = "redox")]
-    #[error(transparent)]
-    Pcid(#[from] pcid_channel::Error),
-    /// The operating system refused something.
-    #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        error: io::Error,
-    },
-}
-
-impl Error {
-    /// For `map_err`: what was tried when the operating system refused.
-    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |error| Self::System { what, error }
-    }
 }

@@ -13,8 +13,9 @@
 //! | `hal` | whose memory the disk is given: the driver's, or (on purpose) somebody else's |
 //! | `disk` | requests, each with a deadline |
 //! | `jobs` | what the program does with a disk |
-//! | `platform` | what differs between Linux and Redox |
 //! | `error` | why a job failed |
+//!
+//! What differs between Linux and Redox is in the crate `driver-platform`.
 //!
 //! The disk is polled: it is told to raise no interrupts.
 
@@ -24,7 +25,6 @@ mod error;
 mod hal;
 mod jobs;
 mod options;
-mod platform;
 mod run;
 mod space;
 

@@ -49,17 +49,9 @@ pub(crate) enum Job {
         /// Which sector
         sector: u64,
         /// The I/O address: hexadecimal behind 0x
-        #[arg(value_parser = address)]
+        #[arg(value_parser = driver_platform::number)]
         address: u64,
     },
-}
-
-/// A number in C's notation: hexadecimal behind 0x.
-fn address(text: &str) -> Result<u64, core::num::ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 
+use driver_platform::report_ready;
+
 use super::claim::Claim;
 use super::error::Error;
 use super::hal::{Astray, DiskHal};
 use super::jobs;
 use super::options::{Job, Options};
-use super::platform;
 
 /// Does what the command line says.
 pub(crate) fn run(
@@ -20,11 +21,11 @@ pub(crate) fn run(
     if let Job::Rogue { sector, address } = options.job {
         Astray::lead_to(address);
         let disk = claim.drive::<Astray>()?;
-        platform::report_ready()?;
+        report_ready()?;
         return jobs::rogue(disk, &device, sector, address, out);
     }
     let mut disk = claim.drive::<DiskHal>()?;
-    platform::report_ready()?;
+    report_ready()?;
     match options.job {
         Job::Info => jobs::info(&disk, &device, out),
         Job::Read { sector, count } => jobs::read(&mut disk, sector, count, out),

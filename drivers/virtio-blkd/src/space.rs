@@ -1,10 +1,8 @@
 //! A function's configuration space as virtio-drivers wants it.
 
 use dma_types::PciAddress;
+use driver_platform::{BARS, WORDS};
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
-
-/// How many BARs a function has.
-pub(crate) const BARS: usize = 6;
 
 /// Where the first BAR is among the words of configuration space (PCI 3.0, 6.1).
 const FIRST_BAR: usize = 0x10 / size_of::<u32>();
@@ -25,7 +23,7 @@ const BAR_64: u32 = 0b100;
 /// answers as the BAR would, and the function itself stays as it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
-    words: [u32; 64],
+    words: [u32; WORDS],
     /// How long each BAR is, if it is there.
     bytes: [Option<u64>; BARS],
     /// Which BARs have been written ones to.
@@ -42,7 +40,7 @@ pub(crate) struct Bar {
 
 impl Space {
     /// Of these words, and with BARs of these lengths.
-    pub(crate) fn new(words: [u32; 64], bytes: [Option<u64>; BARS]) -> Self {
+    pub(crate) fn new(words: [u32; WORDS], bytes: [Option<u64>; BARS]) -> Self {
         Self { words, bytes, asked: [false; BARS] }
     }
 
@@ -119,7 +117,7 @@ mod tests {
     use virtio_drivers::transport::pci::bus::{BarInfo, MemoryBarType, PciRoot};
 
     fn space() -> Space {
-        let mut words = [0; 64];
+        let mut words = [0; WORDS];
         // 4 KiB of 32 bits, ports, and 16 KiB of 64 bits that can be prefetched.
         words[FIRST_BAR..][..6].copy_from_slice(&[0xfebf_0000, 0xc001, 0, 0, 0x1000_000c, 0x38]);
         Space::new(words, [Some(0x1000), Some(0x80), None, None, Some(0x4000), None])

@@ -3,8 +3,9 @@
 use agent::bench::Bench;
 use agent::failure::{Failure, Outcome, require};
 use dma_types::Iova;
+use driver_platform::connect;
 use edud::Direction;
-use edud::daemon::{Driver, platform};
+use edud::daemon::{Driver, function};
 use edud::registers::ADDRESS_BITS;
 use libdma::{Coherent, Device};
 
@@ -20,10 +21,10 @@ pub(crate) fn drive(bench: &Bench) -> Outcome<Driver> {
 pub(crate) fn drive_with(bench: &Bench, address_bits: u32) -> Outcome<Driver> {
     let name = &bench.device;
     let address = name.parse().map_err(|_| Failure(format!("{name} is no PCI address")))?;
-    let function = platform::Function::find(Some(address))?;
-    let mut device = Device::open(platform::connect()?, address)?;
+    let function = function::find(Some(address))?;
+    let mut device = Device::open(connect()?, address)?;
     device.set_dma_mask(address_bits)?;
-    Ok(Driver::new(device, Box::new(function.switch_on()?))?)
+    Ok(Driver::new(device, Box::new(function::switch_on(function)?))?)
 }
 
 /// A driver, with memory by which bytes come into its device.

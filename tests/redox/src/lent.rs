@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agent::failure::{Failure, Outcome, require};
 use agent::programs::PATIENCE;
-use edud::daemon::platform;
+use driver_platform::adopt;
 use libdma::protocol::Rights;
 use libdma::{Error, SharedBuffer};
 
@@ -40,7 +40,7 @@ pub(crate) fn look(number: &str) -> ExitCode {
 }
 
 fn try_look(number: &str) -> Outcome {
-    let handle = platform::adopt(number)?;
+    let handle = adopt(number)?;
     let writable = handle.transport().map(handle.raw(), BYTES, true).map(drop);
     require!(writable == Err(Error::NotPermitted), "mapping it for writing: {writable:?}");
     let shared = SharedBuffer::from_handle(handle)?;

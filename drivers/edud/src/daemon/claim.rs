@@ -1,15 +1,13 @@
 //! The device found and opened at iommud.
 
-use std::env;
-
 use dma_types::PciAddress;
+use driver_platform::{Function, connect};
 use libdma::Device;
-use libdma::handle::DEVICE_VARIABLE;
 
 use super::driver::Driver;
 use super::error::Error;
+use super::function;
 use super::options::Options;
-use super::platform::{self, Function};
 use crate::bar::Bar;
 use crate::simulated::SimulatedBar;
 
@@ -33,31 +31,19 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::NoDevice`], [`Error::NotEdu`], [`Error::OtherDevice`], [`Error::NoPassedHandle`],
-    /// [`Error::Open`], [`Error::System`].
+    /// [`Error::NoDevice`], [`Error::NotEdu`], [`Error::Platform`]; [`Error::Iommud`] if the DMA mask is refused.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        let passed = match env::var(DEVICE_VARIABLE) {
-            Ok(number) => Some(Device::from_handle(platform::adopt(&number)?)?),
-            Err(_) => None,
-        };
+        let passed = driver_platform::passed()?;
         let wanted = options.device.or(passed.as_ref().map(Device::address));
         let (address, place) = if options.sim {
             // Where the simulated machine has its edu, and QEMU too behind AMD-Vi.
             let address = wanted.or(PciAddress::new(0, 0, 2, 0)).ok_or(Error::NoDevice)?;
             (address, Place::Simulated(address))
         } else {
-            let function = Function::find(wanted)?;
+            let function = function::find(wanted)?;
             (function.address(), Place::Machine(function))
         };
-        let mut device = match passed {
-            Some(device) if device.address() == address => device,
-            Some(device) => {
-                return Err(Error::OtherDevice { passed: device.address(), wanted: address });
-            }
-            None => platform::connect()
-                .and_then(|transport| Device::open(transport, address))
-                .map_err(|error| Error::Open { address, error })?,
-        };
+        let mut device = driver_platform::open(address, passed)?;
         device.set_dma_mask(options.dma_mask)?;
         Ok(Self { device, place })
     }
@@ -72,11 +58,11 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::System`].
+    /// [`Error::Platform`].
     pub fn let_inherit(&self) -> Result<Option<(&'static str, String)>, Error> {
         match &self.place {
             Place::Simulated(_) => Ok(None),
-            Place::Machine(function) => function.let_inherit(),
+            Place::Machine(function) => Ok(function.let_inherit()?),
         }
     }
 
@@ -84,13 +70,13 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::NotEdu`], [`Error::Device`], [`Error::System`].
+    /// [`Error::NotEdu`], [`Error::Device`], [`Error::Platform`].
     pub fn drive(self) -> Result<Driver, Error> {
         let bar: Box<dyn Bar> = match self.place {
-            Place::Machine(function) => Box::new(function.switch_on()?),
-            Place::Simulated(address) => Box::new(
-                SimulatedBar::open(platform::connect()?, address)?.ok_or(Error::NotEdu(address))?,
-            ),
+            Place::Machine(function) => Box::new(function::switch_on(function)?),
+            Place::Simulated(address) => {
+                Box::new(SimulatedBar::open(connect()?, address)?.ok_or(Error::NotEdu(address))?)
+            }
         };
         Driver::new(self.device, bar)
     }

@@ -15,10 +15,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// [`Error::Iommud`], [`Error::System`] by what `wait_readable` fails with, [`Error::Report`].
+/// [`Error::Iommud`], [`Error::Platform`] by what `wait_readable` fails with, [`Error::Report`].
 pub fn report(
     device: &Device,
-    wait_readable: impl Fn(&Handle, Duration) -> Result<bool, Error>,
+    wait_readable: impl Fn(&Handle, Duration) -> Result<bool, driver_platform::Error>,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     if !wait_readable(device.handle(), PATIENCE)? {

@@ -14,28 +14,12 @@ pub enum Error {
     /// The device of this address is another one.
     #[error("{0} is no edu (1234:11e8)")]
     NotEdu(PciAddress),
-    /// The handle or the channel that was passed to this process is not for the device to be driven.
-    #[error("what was passed to this process is for {passed}, not for {wanted}")]
-    OtherDevice {
-        /// Which device was passed.
-        passed: PciAddress,
-        /// Which device was to be driven.
-        wanted: PciAddress,
-    },
-    /// `IOMMU_DEVICE` is not the number of an open descriptor.
-    #[error("IOMMU_DEVICE is not the number of an open descriptor")]
-    NoPassedHandle,
+    /// The device could not be had, or the system did not do something.
+    #[error(transparent)]
+    Platform(#[from] driver_platform::Error),
     /// An address was given for a misbehaviour that has its own.
     #[error("--address is only for --rogue read and --rogue physical")]
     NeedlessAddress,
-    /// iommud did not give the device.
-    #[error("cannot open {address} at iommud: {error}")]
-    Open {
-        /// Which device.
-        address: PciAddress,
-        /// Why not.
-        error: libdma::Error,
-    },
     /// iommud refused something.
     #[error("iommud: {0}")]
     Iommud(#[from] libdma::Error),
@@ -72,27 +56,7 @@ pub enum Error {
         /// The answer.
         error: libdma::Error,
     },
-    /// pcid does not say what the function is.
-    #[cfg(target_os = "redox")]
-    #[error(transparent)]
-    Pcid(#[from] pcid_channel::Error),
-    /// The operating system refused something.
-    #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        error: io::Error,
-    },
     /// The report could not be written.
     #[error("cannot write the report: {0}")]
     Report(#[from] io::Error),
-}
-
-impl Error {
-    /// For `map_err`: what was tried when the operating system refused.
-    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |error| Self::System { what, error }
-    }
 }

@@ -5,6 +5,7 @@
 //! | [`options`] | [`Options`]: the command line |
 //! | [`run`] | [`run()`](run::run): from the command line to the exit code |
 //! | [`claim`] | [`Claim`]: the device found and opened at iommud |
+//! | [`function`] | the device found among PCI functions, and switched on |
 //! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
 //! | [`copy`] | the main job: data to the device and back |
 //! | [`buffers`] | every kind of buffer: data to the device and back |
@@ -15,8 +16,9 @@
 //! | [`hold`] | transfers without end |
 //! | [`over_map`] | asking for more than one's own |
 //! | [`pass`] | passing the device on to another process |
-//! | [`platform`] | what differs between Linux and Redox |
 //! | [`error`] | [`Error`]: why a job failed |
+//!
+//! What differs between Linux and Redox is in the crate `driver-platform`.
 
 pub mod buffers;
 pub mod claim;
@@ -24,11 +26,11 @@ pub mod copy;
 pub mod denied;
 pub mod driver;
 pub mod error;
+pub mod function;
 pub mod hold;
 pub mod options;
 pub mod over_map;
 pub mod pass;
-pub mod platform;
 pub mod registered;
 pub mod rogue;
 pub mod run;

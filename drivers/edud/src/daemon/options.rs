@@ -41,7 +41,7 @@ pub struct Options {
     pub rogue: Option<Kind>,
 
     /// With --rogue read or physical: the address that the device is made to read from
-    #[arg(long, value_name = "ADDRESS", requires = "rogue", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", requires = "rogue", value_parser = driver_platform::number)]
     pub address: Option<u64>,
 
     /// Say "holding" once a transfer runs, then go on with transfers until killed
@@ -63,14 +63,6 @@ pub struct Options {
     /// Open the device, then run a command that has it as $IOMMU_DEVICE, and give its exit code
     #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true, group = "job")]
     pub pass_to: Vec<OsString>,
-}
-
-/// A number in C's notation: hexadecimal behind 0x.
-fn address(text: &str) -> Result<u64, core::num::ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
-    }
 }
 
 #[cfg(test)]

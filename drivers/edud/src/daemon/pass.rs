@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::process::Command;
 
+use driver_platform::{Error as PlatformError, let_inherit};
 use libdma::handle::DEVICE_VARIABLE;
 
 use super::claim::Claim;
 use super::error::Error;
-use super::platform;
 use super::run::Outcome;
 
 /// Runs a command that inherits the device's handle, and finds its number in [`DEVICE_VARIABLE`], and on Redox pcid's
@@ -15,13 +15,13 @@ use super::run::Outcome;
 ///
 /// # Errors
 ///
-/// [`Error::System`] if the command cannot be run.
+/// [`Error::Platform`] if the command cannot be run.
 pub fn pass_to(claim: Claim, command: &[OsString]) -> Result<Outcome, Error> {
     let Some((program, arguments)) = command.split_first() else { return Ok(Outcome::Well) };
     let handle = claim.device().handle();
-    platform::let_inherit(handle)?;
+    let_inherit(handle)?;
     let channel = claim.let_inherit()?;
-    let failed = || Error::system(format!("cannot run {}", program.display()));
+    let failed = || PlatformError::system(format!("cannot run {}", program.display()));
     let mut child = Command::new(program)
         .args(arguments)
         .env(DEVICE_VARIABLE, handle.raw().number().to_string())

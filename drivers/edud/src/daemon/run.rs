@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use driver_platform::{report_ready, wait_readable};
+
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
-use super::{buffers, copy, denied, hold, over_map, pass, platform, registered, rogue};
+use super::{buffers, copy, denied, hold, over_map, pass, registered, rogue};
 
 /// How a job that could be done went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
         return pass::pass_to(claim, &options.pass_to);
     }
     let mut driver = claim.drive()?;
-    platform::report_ready()?;
+    report_ready()?;
     let device = driver.device();
     writeln!(
         out,
@@ -57,7 +59,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
         if verdict.went_through {
             return Ok(Outcome::WentThrough);
         }
-        denied::report(driver.device(), platform::wait_readable, out)?;
+        denied::report(driver.device(), wait_readable, out)?;
         return Ok(Outcome::Well);
     }
     if options.over_map {

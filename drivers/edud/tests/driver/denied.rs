@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use edud::daemon::{Error, denied};
+use driver_platform::Error;
+use edud::daemon::denied;
 use libdma::Handle;
 
 use crate::stand_in::{Guard, driver};

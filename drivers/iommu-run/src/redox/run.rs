@@ -7,7 +7,7 @@ use std::path::Path;
 
 use libdma::Device;
 use libdma::handle::DEVICE_VARIABLE;
-use pcid_channel::{Inherited, ask};
+use pcid_channel::{Inherited, READY_VARIABLE, ask};
 
 use super::{broker, descriptors, device, exec, namespace};
 use crate::allowed::Allowed;
@@ -16,9 +16,6 @@ use crate::options::Options;
 
 /// The value of [`DEVICE_VARIABLE`] for a device that is not confined.
 const UNCONFINED: &str = "none";
-
-/// The environment variable in which pcid-spawner and init name the pipe on which they wait for a daemon.
-const READY_VARIABLE: &str = "INIT_NOTIFY";
 
 /// Starts the driver in this process's place; or serves its namespace, if this process is there for that.
 ///

@@ -3,6 +3,7 @@
 use core::convert::Infallible;
 use std::io::Write;
 
+use driver_platform as platform;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 
 use crate::disk::{Disk, REQUEST};
@@ -21,8 +22,8 @@ pub(crate) fn hold(disk: &mut Disk<DiskHal>, out: &mut dyn Write) -> Result<Infa
             let now = sectors.min(disk.capacity() - sector);
             disk.read(sector, &mut piece[..now as usize * SECTOR_SIZE])?;
             if !has_said {
-                writeln!(out, "holding").map_err(Error::system("standard output"))?;
-                out.flush().map_err(Error::system("standard output"))?;
+                writeln!(out, "holding").map_err(platform::Error::system("standard output"))?;
+                out.flush().map_err(platform::Error::system("standard output"))?;
                 has_said = true;
             }
             sector += now;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use driver_platform as platform;
 use libdma::Device;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 
@@ -25,5 +26,6 @@ pub(crate) fn info(
         if device.is_confined() { "" } else { ": NOT CONFINED, this machine has no IOMMU" },
         if disk.is_read_only() { ", read-only" } else { "" },
     )
-    .map_err(Error::system("standard output"))
+    .map_err(platform::Error::system("standard output"))?;
+    Ok(())
 }

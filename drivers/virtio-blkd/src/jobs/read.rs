@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use driver_platform as platform;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 
 use crate::disk::{Disk, REQUEST};
@@ -23,8 +24,8 @@ pub(crate) fn read(
         let now = sectors.min(count - done);
         let piece = &mut piece[..now as usize * SECTOR_SIZE];
         disk.read(sector + done, piece)?;
-        out.write_all(piece).map_err(Error::system("standard output"))?;
+        out.write_all(piece).map_err(platform::Error::system("standard output"))?;
         done += now;
     }
-    out.flush().map_err(Error::system("standard output"))
+    Ok(out.flush().map_err(platform::Error::system("standard output"))?)
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use driver_platform as platform;
 use libdma::Device;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 
@@ -31,7 +32,7 @@ pub(crate) fn rogue(
         Err(error @ (Error::Disk(_) | Error::Silent(_))) => error.to_string(),
         Err(error) => return Err(error),
     };
-    let failed = Error::system("standard output");
+    let failed = platform::Error::system("standard output");
     let told =
         writeln!(out, "sector {sector} was to go to I/O {address:#x}; the disk says: {answer}");
     told.map_err(failed)?;
@@ -43,11 +44,11 @@ pub(crate) fn rogue(
     }
     if blocked.is_empty() {
         let none = "the device's handle tells of no fault: no IOMMU has recorded one";
-        writeln!(out, "{none}").map_err(Error::system("standard output"))?;
+        writeln!(out, "{none}").map_err(platform::Error::system("standard output"))?;
     }
     for fault in blocked {
         let told = writeln!(out, "the device's handle tells: {fault}");
-        told.map_err(Error::system("standard output"))?;
+        told.map_err(platform::Error::system("standard output"))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use driver_platform as platform;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 
 use crate::disk::Disk;
@@ -22,7 +23,7 @@ pub(crate) fn write(
     let mut data = Vec::new();
     // One byte more than fits is enough to know that it does not.
     let read = input.take(room.saturating_add(1)).read_to_end(&mut data);
-    let bytes = read.map_err(Error::system("standard input"))? as u64;
+    let bytes = read.map_err(platform::Error::system("standard input"))? as u64;
     if bytes <= room && !bytes.is_multiple_of(SECTOR_SIZE as u64) {
         return Err(Error::NotWhole(bytes));
     }

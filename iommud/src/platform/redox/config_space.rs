@@ -40,7 +40,7 @@ impl MappedConfigSpace {
         function: PciAddress,
         offset: u16,
     ) -> Option<(RegisterWindow, usize)> {
-        if offset % 4 != 0 || offset >= 0x1000 {
+        if !offset.is_multiple_of(4) || offset >= 0x1000 {
             return None;
         }
         let (bus, within) = place(&self.ranges, function)?;

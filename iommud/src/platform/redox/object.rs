@@ -150,7 +150,7 @@ pub struct Extents<'a> {
 impl Extents<'_> {
     /// Why it has ended before its time, if it has.
     pub fn failure(&self) -> Option<Error> {
-        self.failure.clone()
+        self.failure
     }
 
     fn ask(&mut self) -> Result<Vec<Extent>> {

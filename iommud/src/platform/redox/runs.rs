@@ -162,7 +162,7 @@ fn shared(pages: Pages, bytes: u64) -> Run {
 
 impl BufferRuns for RunArena {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
-        if bytes == 0 || bytes % PAGE_SIZE != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
             return None;
         }
         let shared = self.share(bytes);

@@ -5,7 +5,7 @@ use std::process::Command;
 use agent::failure::{Failure, Outcome, require};
 use agent::programs::Program;
 use agent::traces::Traces;
-use edud::daemon::platform;
+use driver_platform::let_inherit;
 use libdma::Access;
 use libdma::protocol::Rights;
 
@@ -29,7 +29,7 @@ pub(super) fn is_read_and_not_written() -> Outcome {
     let place = place.ok_or(Failure("it is not mapped".into()))?;
 
     let handle = buffer.share(Rights::READ | Rights::INSPECT)?;
-    platform::let_inherit(&handle)?;
+    let_inherit(&handle)?;
     let mut command = Command::new("iommu-selftest");
     command.args([LENT, &handle.raw().number().to_string()]);
     let mut other = Program::from_command(command)?;

@@ -28,13 +28,14 @@ const NEEDS: [Need; 3] = [
 ];
 
 /// Every package that is part of the product, lowest first, and the self-test.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "dma-types",
     "libdma",
     "iommu-engine",
     "iommu-service",
     "iommud",
     "pcid-channel",
+    "driver-platform",
     "iommu-run",
     "edud",
     "virtio-blkd",

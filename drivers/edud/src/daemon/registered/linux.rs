@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use dma_types::PAGE_SIZE;
+use driver_platform::Error as PlatformError;
 use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::protocol::derive::{Allocate, Kind, Register};
 use libdma::transport::Supply;
@@ -26,7 +27,7 @@ const LENGTH: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 /// What is sent, what iommud is to answer, and what it does.
 pub(super) fn refusals(device: &Device, buffer: &Buffer) -> Result<Vec<Refusal>, Error> {
     let mut refusals = all(device, buffer)
-        .map_err(|errno| Error::system("cannot make memory to register")(errno.into()))?;
+        .map_err(|errno| PlatformError::system("cannot make memory to register")(errno.into()))?;
     refusals.extend(holes(device)?);
     Ok(refusals)
 }
@@ -70,10 +71,11 @@ fn all(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {
 
 /// Takes pages away from memory that the device reaches: it is Linux that refuses that.
 fn holes(device: &Device) -> Result<Vec<Refusal>, Error> {
-    let system = |errno: Errno| Error::system("cannot make memory to register")(errno.into());
+    let system =
+        |errno: Errno| PlatformError::system("cannot make memory to register")(errno.into());
     let own =
         memfd(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, HUGE_PAGE, LENGTH).map_err(system)?;
-    let clone = own.try_clone().map_err(Error::system("cannot make memory to register"))?;
+    let clone = own.try_clone().map_err(PlatformError::system("cannot make memory to register"))?;
     // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
     let mapped = unsafe {
         let access = ProtFlags::READ | ProtFlags::WRITE;

@@ -38,7 +38,7 @@ type Refusal = (&'static str, libdma::Error, Result<(), libdma::Error>);
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`], [`Error::OtherRefusal`]; [`Error::Iommud`], [`Error::Device`], [`Error::System`].
+/// [`Error::Corrupt`], [`Error::OtherRefusal`]; [`Error::Iommud`], [`Error::Device`], [`Error::Platform`].
 pub fn run(driver: &mut Driver, out: &mut dyn Write) -> Result<Outcome, Error> {
     let memory = ForeignMemory::new(BYTES)?;
     let bytes: Vec<_> = (0..BYTES).map(pattern).collect();

@@ -3,6 +3,7 @@
 use core::ptr::{NonNull, null_mut};
 
 use dma_types::PAGE_SIZE;
+use driver_platform::Error as PlatformError;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::protocol::derive::{Allocate, Copy, Kind, Register};
@@ -31,8 +32,9 @@ unsafe extern "C" {
 
 /// What is sent, what iommud is to answer, and what it does.
 pub(super) fn refusals(device: &Device, buffer: &Buffer) -> Result<Vec<Refusal>, Error> {
-    all(device, buffer)
-        .map_err(|error| Error::system("cannot make memory to register")(error.into()))
+    let refusals = all(device, buffer)
+        .map_err(|error| PlatformError::system("cannot make memory to register")(error.into()))?;
+    Ok(refusals)
 }
 
 fn all(device: &Device, buffer: &Buffer) -> SystemResult<Vec<Refusal>> {

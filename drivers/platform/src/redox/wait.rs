@@ -11,7 +11,7 @@ use libredox::Fd;
 use libredox::call::clock_gettime;
 use libredox::flag::{CLOCK_MONOTONIC, O_CLOEXEC, O_RDWR};
 
-use crate::daemon::error::Error;
+use crate::error::Error;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -23,6 +23,10 @@ enum Wake {
 }
 
 /// Waits until a handle has something to be read; whether it has.
+///
+/// # Errors
+///
+/// [`Error::System`].
 pub fn wait_readable(handle: &Handle, patience: Duration) -> Result<bool, Error> {
     let wait = || {
         let queue = RawEventQueue::new()?;
