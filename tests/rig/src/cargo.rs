@@ -33,6 +33,26 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// A program that is not to see which toolchain runs the rig: a rustup toolchain describes itself to the programs it
+/// starts, and this one uses another.
+pub fn elsewhere(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let inherited = env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.to_str().is_some_and(is_toolchains)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether an environment variable tells of the toolchain, or the package, that runs this program.
+fn is_toolchains(name: &str) -> bool {
+    let exact = ["CARGO", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN", "RUSTC", "RUSTDOC"];
+    exact.contains(&name)
+        || ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
+            .iter()
+            .any(|start| name.starts_with(start))
+}
+
 /// The executables that a build with `--message-format=json-render-diagnostics` made, from its output.
 pub fn executables(lines: &[String]) -> Vec<PathBuf> {
     let messages = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
@@ -70,5 +90,11 @@ mod tests {
         let lines = lines.map(String::from);
         assert_eq!(executables(&lines), [PathBuf::from("/t/release/guest")]);
         assert_eq!(diagnostics(lines.into()), ["   Compiling guest v0.1.0"]);
+    }
+
+    #[test]
+    fn another_toolchains_variables_are_kept_out() {
+        assert!(is_toolchains("RUSTUP_TOOLCHAIN") && is_toolchains("CARGO_PKG_NAME"));
+        assert!(!is_toolchains("CARGO_HOME") && !is_toolchains("PATH"));
     }
 }

@@ -201,7 +201,8 @@ fn kernel_package(depends: &str) -> Option<String> {
     })
 }
 
-fn is_root() -> bool {
+/// Whether we may install things.
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

@@ -7,7 +7,7 @@ use crate::cargo::{cargo, root};
 use crate::debian::{Need, install, on_path};
 use crate::libtest;
 use crate::report::Report;
-use agent::process::run as run_process;
+use agent::process::{Finished, ProcessError, run as run_process};
 use agent::tally::Tally;
 
 /// A cold build of everything and all the tests take some minutes on two cores.
@@ -60,7 +60,12 @@ fn tests(report: &mut Report) {
     command.args(["test", "--workspace", "--no-fail-fast"]);
     // What must not compile is to fail for the reason that it names.
     command.env("RUSTDOC", root().join("tests/rig/rustdoc"));
-    let (lines, ended) = match run_process(command, LIMIT) {
+    count(report, run_process(command, LIMIT));
+}
+
+/// Counts what `cargo test` says of each program, and fails if it ended otherwise than they did.
+pub(super) fn count(report: &mut Report, ended: Result<Finished, ProcessError>) {
+    let (lines, ended) = match ended {
         Ok(end) if end.status.success() => (end.lines, None),
         Ok(end) => (end.lines, Some(end.status.to_string())),
         Err(error) => (error.lines().to_vec(), Some(error.to_string())),

@@ -4,6 +4,7 @@ mod guest;
 mod host;
 mod image;
 mod metal;
+mod miri;
 mod redox;
 
 pub use guest::shell;
@@ -27,8 +28,9 @@ impl Suite {
 }
 
 /// All suites, in the order in which they run.
-pub const SUITES: [Suite; 5] = [
+pub const SUITES: [Suite; 6] = [
     Suite { name: "t0", about: "tests on the host, and what the compiler thinks", run: host::run },
+    Suite { name: "miri", about: "what safe code can do, watched by Miri", run: miri::run },
     Suite { name: "t1", about: "the engine in a bare guest on QEMU's IOMMUs", run: metal::run },
     Suite { name: "t2", about: "the daemons as processes in a Linux guest", run: guest::run },
     Suite { name: "t3", about: "everything compiled for Redox", run: redox::run },
