@@ -232,7 +232,7 @@ impl Device {
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate) and, for memory in one piece,
-    /// [`allocate_contiguous`](Self::allocate_contiguous). [`Error::BadValue`] for
+    /// [`allocate_contiguous`](Self::allocate_contiguous). [`Error::NoCpuMapping`] for
     /// [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
     /// [`allocate_unmapped`](Self::allocate_unmapped).
     #[track_caller]
@@ -244,7 +244,7 @@ impl Device {
         label: &str,
     ) -> Result<Buffer, Error> {
         if attributes.contains(Attributes::NO_CPU_MAPPING) {
-            return Err(Error::BadValue);
+            return Err(Error::NoCpuMapping);
         }
         let request = self.request(bytes, access, attributes, label)?;
         let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
@@ -292,8 +292,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::BatchTooLarge`] for more than [`MAX_BATCH`] pieces or none; else why the first piece that
-    /// cannot be mapped cannot.
+    /// [`Error::BatchTooLarge`] for more than [`MAX_BATCH`] pieces, [`Error::EmptyBatch`] for none; else why the first piece
+    /// that cannot be mapped cannot.
     #[track_caller]
     pub fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
         let mapped = self.windows.after_trimming(|| self.session.map(requests, self.limit()))?;
@@ -308,7 +308,8 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::NotMapped`] for a range that is not exactly one mapping, [`Error::TimedOut`] if the hardware
-    /// did not confirm; the unit is then given up and its devices are cut off.
+    /// did not confirm; the unit is then given up and its devices are cut off. [`Error::BatchTooLarge`] for more than
+    /// [`MAX_BATCH`] mappings, [`Error::EmptyBatch`] for none.
     #[track_caller]
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
         let unmapped = self.session.unmap(mappings);

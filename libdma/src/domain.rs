@@ -203,7 +203,8 @@ impl Domain {
     }
 
     /// Maps pieces of buffers from an address on, each directly behind the one before, all of them or none (rule R7): Linux's
-    /// `iommu_map` and `iommu_map_sg`. Each is a mapping of its own. The page behind the last may be mapped, too.
+    /// `iommu_map` and `iommu_map_sg`. Each is a mapping of its own. The page behind the last may be mapped, too. Each call
+    /// counts for 12 KiB beside what it maps: see [`Device::map_at`].
     ///
     /// # Errors
     ///
@@ -383,6 +384,9 @@ impl Device {
     ///
     /// An address that iommud has not chosen can be taken: [`Error::AlreadyMapped`]. In a [`Domain`] with a window it is the
     /// driver alone who decides.
+    ///
+    /// For the quota of what may be mapped at once (`mapped_bytes` in iommud's policy) it counts as what it maps and 12 KiB more:
+    /// the page tables that an address takes which lies by itself.
     ///
     /// # Errors
     ///

@@ -158,7 +158,10 @@ impl Handle {
         Entry: FromBytes + IntoBytes + zerocopy::Immutable,
     {
         let count = entries.len();
-        if count == 0 || count > MAX_BATCH {
+        if count == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        if count > MAX_BATCH {
             return Err(Error::BatchTooLarge);
         }
         let header = BatchHeader {

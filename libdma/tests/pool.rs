@@ -131,8 +131,8 @@ fn a_pool_that_no_block_can_be_of_is_an_error() {
     assert_eq!(pool().bytes(usize::MAX).err(), Some(Error::TooLarge));
     assert_eq!(pool().align(0).of::<u64>().err(), Some(Error::BadAlignment));
     assert_eq!(pool().align(24).bytes(8).err(), Some(Error::BadAlignment));
-    assert_eq!(pool().boundary(96).bytes(8).err(), Some(Error::BadAlignment));
-    assert_eq!(pool().boundary(64).bytes(65).err(), Some(Error::BadAlignment));
+    assert_eq!(pool().boundary(96).bytes(8).err(), Some(Error::BadBoundary));
+    assert_eq!(pool().boundary(64).bytes(65).err(), Some(Error::BadBoundary));
 }
 
 #[test]

@@ -161,7 +161,10 @@ where
         let (header, rest) =
             BatchHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let count = header.count.get() as usize;
-        if count == 0 || count > MAX_BATCH {
+        if count == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        if count > MAX_BATCH {
             return Err(Error::BatchTooLarge);
         }
         if (header.failed.get(), header.errno.get(), header.flags.get() & !known) != (0, 0, 0) {

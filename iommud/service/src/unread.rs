@@ -112,7 +112,10 @@ impl<P: Platform> Service<P> {
         let (header, rest) =
             FaultsHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let room = header.count.get() as usize;
-        if room == 0 || room > MAX_BATCH {
+        if room == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        if room > MAX_BATCH {
             return Err(Error::BatchTooLarge);
         }
         if (header.left.get(), header.dropped.get()) != (0, 0) {

@@ -32,7 +32,7 @@ fn a_buffer_that_is_not_mapped_is_a_handle_and_can_be_mapped_later(vendor: Vendo
     let rig = Rig::new(vendor);
     let device = rig.open();
     let refused = device.allocate_attrs(4096, None, Attributes::NO_CPU_MAPPING, "mapped not");
-    assert_eq!(refused.err(), Some(Error::BadValue));
+    assert_eq!(refused.err(), Some(Error::NoCpuMapping));
     assert_eq!(rig.usage().live_runs, 0);
     let access = Some(Access::ReadWrite);
     let buffer = device.allocate_unmapped(5000, access, Attributes::empty(), "passed on").unwrap();

@@ -83,7 +83,8 @@ fn a_full_batch_fits_and_a_fuller_does_not(vendor: Vendor) {
     assert_eq!(mapped.len(), MAX_BATCH);
     device.unmap(&mapped).unwrap();
     assert_eq!(device.map(&[piece; MAX_BATCH + 1]), Err(Error::BatchTooLarge));
-    assert_eq!(device.map(&[]), Err(Error::BatchTooLarge));
+    assert_eq!(device.map(&[]), Err(Error::EmptyBatch));
+    assert_eq!(device.unmap(&[]), Err(Error::EmptyBatch));
     rig.check();
 }
 

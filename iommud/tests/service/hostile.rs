@@ -180,7 +180,7 @@ fn batches_that_lie_about_themselves_are_refused(vendor: Vendor) {
         flags: 0.into(),
     };
     for (count, room, error) in [
-        (0, 1, Error::BatchTooLarge),
+        (0, 1, Error::EmptyBatch),
         (2, 1, Error::BatchTooLarge),
         (129, 129, Error::BatchTooLarge),
         (u32::MAX, 1, Error::BatchTooLarge),

@@ -76,7 +76,7 @@ impl<'a> Builder<'a> {
     /// As [`Device::allocate`]; [`Error::ZeroSize`] for no values, or values of no size, and [`Error::BadAlignment`] for a
     /// type that must be aligned to more than a page or an alignment that is no power of two; [`Error::NotContiguous`]
     /// with [`FORCE_CONTIGUOUS`](Attributes::FORCE_CONTIGUOUS) for more than there ever is in one piece, and
-    /// [`Error::BadValue`] with [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
+    /// [`Error::NoCpuMapping`] with [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
     /// [`Device::allocate_unmapped`].
     #[track_caller]
     pub fn slice<T: FromBytes + IntoBytes + Immutable>(
@@ -113,7 +113,7 @@ impl<'a> Builder<'a> {
     fn zeroes(&self, bytes: usize, align: usize) -> Result<Block, Error> {
         let Self { device, label, access, attributes, .. } = *self;
         if attributes.contains(Attributes::NO_CPU_MAPPING) {
-            return Err(Error::BadValue);
+            return Err(Error::NoCpuMapping);
         }
         if align > PAGE_SIZE as usize {
             return Err(Error::BadAlignment);

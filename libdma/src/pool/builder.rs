@@ -54,9 +54,9 @@ impl PoolBuilder<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] for a type of no size, [`Error::BadAlignment`] for an alignment or a boundary that is no power
-    /// of two, a boundary less than a block, or a type that must be aligned to more than a page;
-    /// [`Error::TooLarge`] for more than 1 GiB.
+    /// [`Error::ZeroSize`] for a type of no size, [`Error::BadAlignment`] for an alignment that is no power of two or a type
+    /// that must be aligned to more than a page, [`Error::BadBoundary`] for a boundary that is no power of two or less than a
+    /// block, [`Error::TooLarge`] for more than 1 GiB.
     pub fn of<T: FromBytes + IntoBytes + Immutable>(self) -> Result<Pool<T>, Error> {
         if align_of::<T>() > PAGE_SIZE as usize {
             return Err(Error::BadAlignment);

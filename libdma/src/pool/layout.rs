@@ -26,8 +26,8 @@ pub(super) struct Shape {
 impl Shape {
     /// # Errors
     ///
-    /// [`Error::ZeroSize`], [`Error::TooLarge`]; [`Error::BadAlignment`] for an alignment or a boundary that is no power
-    /// of two, or a boundary that a block cannot but cross.
+    /// [`Error::ZeroSize`], [`Error::TooLarge`]; [`Error::BadAlignment`] for an alignment that is no power of two;
+    /// [`Error::BadBoundary`] for a boundary that is none, or that a block cannot but cross.
     pub(super) fn new(bytes: usize, align: usize, boundary: Option<usize>) -> Result<Self, Error> {
         if bytes == 0 {
             return Err(Error::ZeroSize);
@@ -36,8 +36,11 @@ impl Shape {
             return Err(Error::TooLarge);
         }
         let boundary = boundary.unwrap_or(1 << (usize::BITS - 1));
-        if !align.is_power_of_two() || !boundary.is_power_of_two() || boundary < bytes {
+        if !align.is_power_of_two() {
             return Err(Error::BadAlignment);
+        }
+        if !boundary.is_power_of_two() || boundary < bytes {
+            return Err(Error::BadBoundary);
         }
         // A block that is aligned to more than the boundary crosses none either.
         let boundary = boundary.max(align);
@@ -153,9 +156,11 @@ mod tests {
         assert_eq!(Shape::new(0, 1, None), Err(Error::ZeroSize));
         assert_eq!(Shape::new(usize::MAX, 1, None), Err(Error::TooLarge));
         assert_eq!(Shape::new(1, 1 << 40, None), Err(Error::TooLarge));
-        for (align, boundary) in [(0, None), (24, None), (1, Some(0)), (1, Some(96)), (1, Some(32))]
-        {
-            assert_eq!(Shape::new(64, align, boundary), Err(Error::BadAlignment));
+        for align in [0, 24] {
+            assert_eq!(Shape::new(64, align, None), Err(Error::BadAlignment));
+        }
+        for boundary in [0, 96, 32] {
+            assert_eq!(Shape::new(64, 1, Some(boundary)), Err(Error::BadBoundary));
         }
     }
 

@@ -51,7 +51,9 @@ errors! {
     /// There is no such device, or no unit covers it.
     NoSuchDevice = 6 ENXIO, "there is no such device, or no IOMMU covers it: see `iommuctl devices`";
     /// More entries in a batch than [`MAX_BATCH`](super::MAX_BATCH), or a count that the payload contradicts.
-    BatchTooLarge = 7 E2BIG, "the batch has more entries than allowed or than its payload holds";
+    BatchTooLarge = 7 E2BIG, "the batch has more than 128 entries, or more than its payload holds";
+    /// A batch of nothing.
+    EmptyBatch = 42 ENOMSG, "the batch has no entries";
     /// The handle is not one, or not one any more.
     BadHandle = 9 EBADF, "the handle is not open";
     /// The IOMMU in front of the device does not translate yet, or has not yet forgotten what was mapped at a chosen
@@ -65,12 +67,19 @@ errors! {
     DeviceBusy = 16 EBUSY, "another driver holds this device";
     /// The name of a handle's child already exists, or the address is mapped already.
     AlreadyMapped = 17 EEXIST, "something is mapped at this I/O address already";
+    /// A strict mapping was to be made of memory that is mapped already, for whichever device, or another mapping of
+    /// memory that has a strict one.
+    MappedElsewhere = 76 ENOTUNIQ, "this memory is mapped elsewhere already, and a strict mapping is the only one of its memory";
     /// The kind of handle is wrong for the call.
     WrongHandleKind = 25 ENOTTY, "this kind of handle does not understand the call";
     /// Address, size or offset is not a multiple of what it must be.
     BadAlignment = 22 EINVAL, "an address, size or offset is not aligned as it must be";
     /// Larger than anything that could be granted.
     TooLarge = 27 EFBIG, "the size is larger than anything that can be granted";
+    /// Longer than one segment of the device may be; a [`ScatterList`](crate::ScatterList) takes it in several.
+    SegmentTooLong = 36 ENAMETOOLONG, "this is longer than one segment of the device may be: a `ScatterList` takes it in several";
+    /// A pool's boundary is no power of two, or less than a block, which cannot but cross it.
+    BadBoundary = 57 EBADSLT, "a boundary must be a power of two, and no less than a block";
     /// One physical piece is needed: it would be longer than any that the system ever gives, or the memory is in
     /// several.
     NotContiguous = 34 ERANGE, "this must be one piece of physical memory, and is in several or longer than any";
@@ -96,6 +105,16 @@ errors! {
     NotMapped = 99 EADDRNOTAVAIL, "the range is not exactly one that was mapped";
     /// The buffer belongs to another device.
     WrongOwner = 130 EOWNERDEAD, "the buffer belongs to another device's session";
+    /// The streaming buffer is of the same device, but of a stream with other [`Limits`](crate::Limits) or other attributes,
+    /// or one of the two is strict.
+    OtherTerms = 18 EXDEV, "the buffer is of a stream on other terms: other limits or attributes, or only one of the two is strict";
+    /// The streaming buffer was lent to a [`ScatterList`](crate::ScatterList) that was forgotten while it was mapped, so that
+    /// it is the device's still.
+    OfDevice = 26 ETXTBSY, "the buffer is the device's still, by a scatter list that was forgotten: `reclaim` takes it back";
+    /// The streaming buffer lies in a window that others share, and is no [`Buffer`](crate::Buffer).
+    SharesWindow = 60 ENOSTR, "the memory is a piece of a window, and no buffer of its own";
+    /// Memory that this process does not map was asked for where there is to be a CPU address.
+    NoCpuMapping = 79 ELIBACC, "this memory is for the CPU too: what it does not map comes from `Device::allocate_unmapped`";
     /// The hardware did not confirm in time.
     TimedOut = 110 ETIMEDOUT, "the IOMMU did not confirm in time";
     /// The device's session has ended; the handle is what is left of it.
@@ -140,6 +159,12 @@ mod tests {
             assert_eq!(Error::from_errno(error.errno()), *error);
             assert!(Error::ALL[..index].iter().all(|other| other.errno() != error.errno()));
         }
+    }
+
+    #[test]
+    fn the_sentence_of_a_batch_that_is_too_large_says_how_large_it_may_be() {
+        let most = alloc::format!(" {} ", crate::protocol::MAX_BATCH);
+        assert!(alloc::format!("{}", Error::BatchTooLarge).contains(&most));
     }
 
     #[test]

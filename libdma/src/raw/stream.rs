@@ -85,7 +85,7 @@ impl RawStream {
             return Err(Error::ZeroSize.into());
         }
         if bytes as u64 > self.terms.longest() {
-            return Err(Error::TooLarge.into());
+            return Err(Error::SegmentTooLong.into());
         }
         let mut memory = self.terms.memory(bytes, access)?;
         fill(memory.as_ptr());

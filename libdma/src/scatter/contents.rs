@@ -64,6 +64,7 @@ impl<'a, D: Direction> Contents<'a, D> {
             return result;
         }
         self.mapped = true;
+        self.pieces.iter_mut().for_each(|piece| piece.set_away(true));
         if !self.terms.skip_cpu_sync() {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             self.bring();
@@ -86,6 +87,7 @@ impl<'a, D: Direction> Contents<'a, D> {
         batch::unmap(terms, &mut pages)?;
         drop(pages);
         fence(Ordering::Acquire);
+        self.pieces.iter_mut().for_each(|piece| piece.set_away(false));
         if self.brings_back {
             self.bring_back();
         }

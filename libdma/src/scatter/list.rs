@@ -32,8 +32,8 @@ use crate::stream::{
 /// In windows, all of that is no request to iommud, and a list that is [cleared](Self::clear) and used again
 /// allocates nothing. What is in no window is mapped by one request, and unmapped by one.
 ///
-/// Dropped while it is the device's, it is unmapped; forgotten, what was lent to it is the CPU's again by its type while the
-/// device may reach it still, which is a mistake but unsound for nobody.
+/// Dropped while it is the device's, it is unmapped. Forgotten, what was lent to it is the device's still: nobody can read,
+/// write or map it before it is [taken back](StreamBuffer::reclaim).
 ///
 /// ```
 /// use libdma::{Limits, ScatterList, ToDevice};
@@ -71,8 +71,9 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
     ///
     /// # Errors
     ///
-    /// With the buffer: [`Error::WrongOwner`] if it is of another device, or of a stream with other limits, or strict where
-    /// this one is not, or the other way round.
+    /// With the buffer: [`Error::WrongOwner`] if it is of another device; [`Error::OtherTerms`] if it is of a stream with a
+    /// higher limit, or strict where this one is not, or the other way round; [`Error::OfDevice`] if it is [the device's
+    /// still](StreamBuffer::reclaim).
     pub fn push(&mut self, buffer: StreamBuffer<D>) -> Step<(), StreamBuffer<D>> {
         let all = 0..buffer.len();
         self.push_range(buffer, all)
@@ -117,7 +118,8 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
         if range.is_empty() {
             return Err(Error::ZeroSize);
         }
-        if self.contents.terms.suit(buffer.terms()) { Ok(()) } else { Err(Error::WrongOwner) }
+        buffer.check_turn()?;
+        self.contents.terms.check_suit(buffer.terms())
     }
 
     fn push_origin(&mut self, origin: Origin<'a>) -> Result<(), Error> {

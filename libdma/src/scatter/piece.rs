@@ -40,13 +40,21 @@ impl<D: Direction> Piece<'_, D> {
             return Ok(());
         }
         match self {
-            Self::Given(buffer, range) => buffer.read(range.start + offset, out),
-            Self::Lent(buffer, range) => buffer.read(range.start + offset, out),
+            // By the list's turn and not by their own.
+            Self::Given(buffer, range) => buffer.extent().read(range.start + offset, out),
+            Self::Lent(buffer, range) => buffer.extent().read(range.start + offset, out),
             Self::Slice(slice) => {
                 let bytes = slice.origin.bytes().get(offset..offset + out.len());
                 out.copy_from_slice(bytes.ok_or(Error::OutOfBuffer)?);
                 Ok(())
             }
+        }
+    }
+
+    /// Says whether the device has it, to what outlives the list if that is forgotten.
+    pub(super) fn set_away(&mut self, is_away: bool) {
+        if let Self::Lent(buffer, _) = self {
+            buffer.set_away(is_away);
         }
     }
 

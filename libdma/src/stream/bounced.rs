@@ -134,7 +134,7 @@ impl<'a, D: Direction> Bounced<'a, D> {
             return Err(Error::ZeroSize);
         }
         if bytes as u64 > terms.longest() {
-            return Err(Error::TooLarge);
+            return Err(Error::SegmentTooLong);
         }
         let mut memory = terms.memory(bytes, D::ACCESS)?;
         if let Memory::Pages(pages) = &mut memory {

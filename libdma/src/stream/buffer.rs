@@ -56,6 +56,10 @@ use crate::protocol::Error;
 /// # }
 /// ```
 ///
+/// What was lent to a [`ScatterList`](crate::ScatterList) that was forgotten while it was mapped is the device's, but the
+/// CPU's by its type. All that would touch it is refused then with [`Error::OfDevice`], until it is
+/// [taken back](Self::reclaim).
+///
 /// The memory stays the device's in hardware for as long as its window, when it is dropped or forgotten too; see
 /// [`Stream`](super::Stream).
 #[derive(Debug)]
@@ -64,6 +68,9 @@ pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     /// Where the device sees it; no more than a number while it is the CPU's.
     iova: Iova,
     len: usize,
+    /// Whether a list that it is lent to has given it to the device. While that list is there nobody sees it; afterwards it
+    /// is only where the list was forgotten.
+    is_away: bool,
     pub(super) terms: Arc<Terms>,
     /// From when it becomes the device's until it is the CPU's again.
     mark: Mark,
@@ -72,7 +79,8 @@ pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
 
 impl<D: Direction> StreamBuffer<D, CpuOwned> {
     pub(super) fn new(memory: Memory, len: usize, terms: Arc<Terms>) -> Self {
-        Self { iova: memory.iova(), memory, len, terms, mark: Mark::default(), of: PhantomData }
+        let (iova, mark) = (memory.iova(), Mark::default());
+        Self { iova, memory, len, is_away: false, terms, mark, of: PhantomData }
     }
 
     /// Makes it the device's: Linux's `dma_map_single`. In a window that is a matter of types; else it is a request to
@@ -80,14 +88,14 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     ///
     /// # Errors
     ///
-    /// With the buffer as it was: [`Error::TooLarge`] if it is longer than one segment may be (a
-    /// [`ScatterList`](crate::ScatterList) takes it in several); and, if it is not in a window, as
-    /// [`Device::map`](crate::Device::map).
+    /// With the buffer as it was: [`Error::SegmentTooLong`] if it is longer than one segment may be (a
+    /// [`ScatterList`](crate::ScatterList) takes it in several); [`Error::OfDevice`] if it is [the device's
+    /// still](Self::reclaim); and, if it is not in a window, as [`Device::map`](crate::Device::map).
     #[track_caller]
     #[inline]
     pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
-        if self.len as u64 > self.terms.longest() {
-            return Err(Refused::new(Error::TooLarge, self));
+        if let Err(error) = self.check_single() {
+            return Err(Refused::new(error, self));
         }
         if let Memory::Pages(pages) = &mut self.memory {
             let piece = Piece { pages, bytes: self.len, single: true };
@@ -96,6 +104,70 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
             }
         }
         Ok(self.into_mapped())
+    }
+
+    /// Takes it back from the device that has it by a [`ScatterList`](crate::ScatterList) which it was
+    /// [lent](crate::ScatterList::lend) to and which was forgotten while it was mapped. What else the list had is lost, and
+    /// this is as after the list's [`unmap`](crate::ScatterList::unmap). Any other buffer stays as it is.
+    ///
+    /// ```
+    /// use libdma::{Error, FromDevice, ScatterList};
+    ///
+    /// # let machine = simulated::Machine::vtd();
+    /// # let device = machine.open();
+    /// let stream = device.stream::<FromDevice>("rx").strict();
+    /// let mut buffer = stream.buffer(64)?;
+    /// let mut list = ScatterList::new(&stream);
+    /// list.lend(&mut buffer, 0..64)?;
+    /// let list = list.map()?;
+    /// # let segment = list.segments()[0].iova;
+    /// core::mem::forget(list);
+    /// # machine.device_writes(segment, &[1; 4]).unwrap();
+    /// assert_eq!(buffer.read(0, &mut [0; 4]), Err(Error::OfDevice));
+    /// buffer.reclaim()?;
+    /// assert_eq!(buffer.read(0, &mut [0; 4]), Ok(()));
+    /// # assert!(machine.device_writes(segment, &[1; 4]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap`](Self::unmap), with the buffer as it was.
+    pub fn reclaim(&mut self) -> Result<(), Error> {
+        if !self.is_away {
+            return Ok(());
+        }
+        if let Memory::Pages(pages) = &mut self.memory {
+            batch::unmap(&self.terms, &mut [Piece { pages, bytes: self.len, single: false }])?;
+        }
+        fence(Ordering::Acquire);
+        self.is_away = false;
+        Ok(())
+    }
+
+    /// Says whether a list that it is lent to has given it to the device.
+    pub(crate) fn set_away(&mut self, is_away: bool) {
+        self.is_away = is_away;
+    }
+
+    /// Refuses what cannot be one mapping, or is mapped by another.
+    #[inline]
+    pub(super) fn check_single(&self) -> Result<(), Error> {
+        if self.len as u64 > self.terms.longest() {
+            return Err(Error::SegmentTooLong);
+        }
+        self.check_turn()
+    }
+
+    /// The pages beneath; or, if it is in a window or the device's, why not and this.
+    pub(super) fn into_pages(self) -> Result<Box<Pages>, (Error, Self)> {
+        if let Err(error) = self.check_turn() {
+            return Err((error, self));
+        }
+        match self.memory {
+            Memory::Pages(pages) => Ok(pages),
+            memory => Err((Error::SharesWindow, Self { memory, ..self })),
+        }
     }
 
     /// It is mapped now: by itself, or with others.
@@ -214,8 +286,9 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBuffer`], with nothing copied.
+    /// [`Error::OutOfBuffer`], and [`Error::OfDevice`] if it is [the device's still](Self::reclaim); with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
+        self.check_turn()?;
         self.extent().read(offset, out)
     }
 
@@ -223,21 +296,33 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBuffer`], with nothing copied.
+    /// As [`read`](Self::read).
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), Error> {
+        self.check_turn()?;
         self.extent().write(offset, data)
     }
 
     /// Makes all of it zeroes.
-    pub fn clear(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OfDevice`] if it is [the device's still](Self::reclaim), with nothing written.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        self.check_turn()?;
         // SAFETY: that is its length.
         unsafe { copy::zero(self.memory.as_ptr(), self.len) };
+        Ok(())
     }
 
     /// Its first byte's place, for access by raw pointers: volatile or atomic only, for a device that misbehaves may
     /// write at any time.
-    pub fn as_ptr(&self) -> NonNull<u8> {
-        self.memory.as_ptr()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OfDevice`] if it is [the device's still](Self::reclaim).
+    pub fn as_ptr(&self) -> Result<NonNull<u8>, Error> {
+        self.check_turn()?;
+        Ok(self.memory.as_ptr())
     }
 }
 
@@ -272,15 +357,14 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
         self.memory.pages().map(|pages| Piece { pages, bytes, single })
     }
 
-    /// The pages beneath, or this, if it is in a window.
-    pub(super) fn into_pages(self) -> Result<Box<Pages>, Box<Self>> {
-        match self.memory {
-            Memory::Pages(pages) => Ok(pages),
-            memory => Err(Box::new(Self { memory, ..self })),
-        }
+    /// Refuses what is the device's by a list that was forgotten.
+    #[inline]
+    pub(crate) fn check_turn(&self) -> Result<(), Error> {
+        if self.is_away { Err(Error::OfDevice) } else { Ok(()) }
     }
 
-    pub(super) fn extent(&self) -> Extent<'_> {
+    /// Its memory, whoever's turn it is.
+    pub(crate) fn extent(&self) -> Extent<'_> {
         // SAFETY: the memory is this one's while it lives, mapped writable, and no shorter.
         unsafe { Extent::new(self.memory.as_ptr(), self.len) }
     }
@@ -292,7 +376,7 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
     }
 
     fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
-        let Self { memory, iova, len, terms, mark, of: _ } = self;
-        StreamBuffer { memory, iova, len, terms, mark, of: PhantomData }
+        let Self { memory, iova, len, is_away, terms, mark, of: _ } = self;
+        StreamBuffer { memory, iova, len, is_away, terms, mark, of: PhantomData }
     }
 }

@@ -48,15 +48,13 @@ impl<D: Direction> Gather<D> {
     /// # Errors
     ///
     /// Of the flush; the buffer is gathered, and its turn comes with the next. [`Error::WrongOwner`] for a buffer of another
-    /// device, which is unmapped at once and dropped.
+    /// device, which is dropped, and unmapped by that.
     #[track_caller]
     pub fn unmap_later(&mut self, buffer: StreamBuffer<D, DeviceOwned>) -> Result<(), Error> {
+        self.terms.check_device(&buffer.terms)?;
         if buffer.is_in_window() {
             self.unmapped.push(buffer.into_unmapped());
             return Ok(());
-        }
-        if !Arc::ptr_eq(buffer.terms.session(), self.terms.session()) {
-            return Err(Error::WrongOwner);
         }
         self.waiting.push(buffer);
         if self.waiting.len() >= self.count { self.flush() } else { Ok(()) }

@@ -1,6 +1,5 @@
 //! Where streaming buffers come from.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
@@ -75,7 +74,7 @@ impl<D: Direction> Stream<D> {
     pub fn buffer(&self, bytes: usize) -> Result<StreamBuffer<D>, Error> {
         let mut buffer = self.unfilled(bytes)?;
         if buffer.is_in_window() {
-            buffer.clear();
+            buffer.clear()?;
         }
         Ok(buffer)
     }
@@ -113,7 +112,9 @@ impl<D: Direction> Stream<D> {
     /// # Errors
     ///
     /// With the buffers as they were: as [`StreamBuffer::map`], and [`Error::BatchTooLarge`] if more than
-    /// [`MAX_BATCH`](crate::protocol::MAX_BATCH) are in no window. [`Error::WrongOwner`] if one is of another stream.
+    /// [`MAX_BATCH`](crate::protocol::MAX_BATCH) are in no window; [`Error::WrongOwner`] if one is of another device, and
+    /// [`Error::OtherTerms`] if one is of a stream with other limits or attributes, or strict where this one is not, or the
+    /// other way round.
     #[track_caller]
     pub fn map_all(
         &self,
@@ -131,11 +132,9 @@ impl<D: Direction> Stream<D> {
     }
 
     fn try_map_all(&self, buffers: &mut [StreamBuffer<D>]) -> Result<(), Error> {
-        if buffers.iter().any(|it| !Arc::ptr_eq(&it.terms, &self.terms)) {
-            return Err(Error::WrongOwner);
-        }
-        if buffers.iter().any(|it| it.len() as u64 > self.terms.longest()) {
-            return Err(Error::TooLarge);
+        for buffer in &*buffers {
+            self.terms.check_same(&buffer.terms)?;
+            buffer.check_single()?;
         }
         let mut pieces: Vec<_> = buffers.iter_mut().filter_map(|it| it.piece(true)).collect();
         batch::map(&self.terms, D::ACCESS, &mut pieces)
@@ -157,7 +156,7 @@ impl Stream<ToDevice> {
     ///
     /// # Errors
     ///
-    /// As [`buffer`](Self::buffer); [`Error::TooLarge`] if it is longer than one segment may be.
+    /// As [`buffer`](Self::buffer); [`Error::SegmentTooLong`] if it is longer than one segment may be.
     #[track_caller]
     pub fn map_slice<'a>(&self, slice: &'a [u8]) -> Result<Bounced<'a, ToDevice>, Error> {
         Bounced::new(&self.terms, Origin::Shared(slice))
@@ -177,12 +176,16 @@ impl<D: DeviceWrites> Stream<D> {
 }
 
 impl<D: Direction> StreamBuffer<D, CpuOwned> {
-    /// The buffer that was [adopted](Stream::adopt), or this one, if it was not.
+    /// The buffer beneath, if it is not in a window: the one that was [adopted](Stream::adopt), say.
     ///
     /// # Errors
     ///
-    /// This one.
-    pub fn into_buffer(self) -> Result<Buffer, Box<Self>> {
-        self.into_pages().map(|pages| pages.into_buffer())
+    /// With this one: [`Error::SharesWindow`], and [`Error::OfDevice`] if it is [the device's
+    /// still](StreamBuffer::reclaim).
+    pub fn into_buffer(self) -> Step<Buffer, Self> {
+        match self.into_pages() {
+            Ok(pages) => Ok(pages.into_buffer()),
+            Err((error, this)) => Err(Refused::new(error, this)),
+        }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Terms {
     limits: Limits,
     /// The highest I/O address.
     limit: Iova,
+    /// As its function says.
+    longest: u64,
     label: Box<str>,
     /// Whether the device is to lose its access before an unmap returns.
     pub(crate) strict: bool,
@@ -37,8 +39,8 @@ pub(crate) struct Terms {
 
 impl Terms {
     pub(crate) fn new(windows: Arc<Windows>, limits: Limits, limit: Iova, label: &str) -> Self {
-        let label = label.into();
-        Self { windows, limits, limit, label, strict: false, skip_cpu_sync: false }
+        let (label, longest) = (label.into(), limits.longest_single());
+        Self { windows, limits, limit, longest, label, strict: false, skip_cpu_sync: false }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -54,12 +56,30 @@ impl Terms {
         self.skip_cpu_sync
     }
 
-    /// Whether memory of these other terms can be mapped on these.
-    pub(crate) fn suit(&self, other: &Arc<Self>) -> bool {
-        core::ptr::eq(self, &**other)
-            || Arc::ptr_eq(self.session(), other.session())
-                && other.limit <= self.limit
-                && other.strict == self.strict
+    /// Refuses memory of these other terms that cannot be mapped on these.
+    pub(crate) fn check_suit(&self, other: &Self) -> Result<(), Error> {
+        if core::ptr::eq(self, other) {
+            return Ok(());
+        }
+        let suits = other.limit <= self.limit && other.strict == self.strict;
+        self.check_device(other)?;
+        if suits { Ok(()) } else { Err(Error::OtherTerms) }
+    }
+
+    /// Refuses memory of other terms than these.
+    pub(super) fn check_same(&self, other: &Self) -> Result<(), Error> {
+        if core::ptr::eq(self, other) {
+            return Ok(());
+        }
+        let same = (self.limits, self.limit, self.strict, self.skip_cpu_sync)
+            == (other.limits, other.limit, other.strict, other.skip_cpu_sync);
+        self.check_device(other)?;
+        if same { Ok(()) } else { Err(Error::OtherTerms) }
+    }
+
+    /// Refuses what is another device's.
+    pub(super) fn check_device(&self, other: &Self) -> Result<(), Error> {
+        if Arc::ptr_eq(self.session(), other.session()) { Ok(()) } else { Err(Error::WrongOwner) }
     }
 
     /// What reports call its memory.
@@ -72,8 +92,9 @@ impl Terms {
     }
 
     /// The longest piece of memory that is one segment wherever it lies.
+    #[inline]
     pub(crate) fn longest(&self) -> u64 {
-        self.limits.longest_single()
+        self.longest
     }
 
     /// By what the checker knows memory that is the device's from now on.

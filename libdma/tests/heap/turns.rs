@@ -68,17 +68,30 @@ fn what_is_forgotten_is_lost_and_nobody_elses() {
     mem::forget(list);
     assert!(iommud.device_writes(segment.iova, &[3; 32]));
     let mut out = [0; 40];
+    assert_eq!(lent.read(0, &mut out), Err(Error::OfDevice));
+    lent.reclaim().unwrap();
     lent.read(0, &mut out).unwrap();
     assert_eq!(out[8..], [3; 32]);
-    // What was lent to a list that was forgotten can be mapped again, and is unmapped when it ends.
+    // What was lent to a list that was forgotten is unmapped when it is taken back, or ends.
     let strict = stream.clone().strict();
+    let forgotten = |lent: &mut StreamBuffer<FromDevice>| {
+        let mut list = ScatterList::new(&strict);
+        list.lend(lent, 0..64).unwrap();
+        let list = list.map().unwrap();
+        let at = list.segments()[0].iova;
+        mem::forget(list);
+        assert!(iommud.device_writes(at, &[4; 64]));
+        at
+    };
     let mut lent = strict.buffer(64).unwrap();
-    let mut list = ScatterList::new(&strict);
-    list.lend(&mut lent, 0..64).unwrap();
-    mem::forget(list.map().unwrap());
-    let mapped = lent.map().unwrap();
-    assert!(iommud.device_writes(mapped.iova(), &[4; 64]));
-    drop(mapped.unmap().unwrap());
+    let at = forgotten(&mut lent);
+    lent.reclaim().unwrap();
+    assert!(!iommud.device_writes(at, &[5; 64]));
+    lent.read(0, &mut out).unwrap();
+    assert_eq!(out, [4; 40]);
+    let at = forgotten(&mut lent);
+    drop(lent);
+    assert!(!iommud.device_writes(at, &[5; 64]));
     mem::forget(stream.buffer(64).unwrap().map().unwrap());
     drop((stream, strict, device));
 }
@@ -417,6 +430,9 @@ fn a_gather_takes_what_is_of_its_own_device() {
     let at = strange.iova();
     assert_eq!(gather.unmap_later(strange), Err(Error::WrongOwner));
     assert_eq!((gather.waiting(), iommud.device_reads(at, 1)), (0, None));
+    let strange = other.stream::<ToDevice>("tx").buffer(10).unwrap().map().unwrap();
+    assert_eq!(gather.unmap_later(strange), Err(Error::WrongOwner));
+    assert!(gather.take().is_none());
 }
 
 #[test]
@@ -433,5 +449,5 @@ fn pages_of_a_list_lie_one_behind_the_other_and_one_mapping_is_no_longer_than_a_
     drop(list);
     device.set_limits(Limits::NONE.boundary(4096).max_segment(8192));
     let long = device.stream::<ToDevice>("tx").buffer(4097).unwrap();
-    assert_eq!(long.map().unwrap_err().error, Error::TooLarge);
+    assert_eq!(long.map().unwrap_err().error, Error::SegmentTooLong);
 }

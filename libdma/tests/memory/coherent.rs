@@ -111,7 +111,7 @@ fn what_cannot_be_is_a_typed_error_and_leaves_nothing() {
             assert_eq!(begin().align(align).bytes(64).err(), Some(Error::BadAlignment), "{align}");
         }
         let unmapped = begin().attributes(Attributes::NO_CPU_MAPPING).bytes(64);
-        assert_eq!(unmapped.err(), Some(Error::BadValue));
+        assert_eq!(unmapped.err(), Some(Error::NoCpuMapping));
         let whole = begin().attributes(Attributes::FORCE_CONTIGUOUS).bytes((4 << 20) + 1);
         assert_eq!(whole.err(), Some(Error::NotContiguous));
         #[derive(FromBytes, IntoBytes, Immutable)]

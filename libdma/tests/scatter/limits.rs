@@ -98,7 +98,7 @@ fn what_cannot_be_in_a_list_is_refused_and_comes_back() {
     assert_eq!((refused.error, refused.kept.len()), (Error::WrongOwner, 64));
     assert_eq!(
         list.push(stream.clone().strict().buffer(64).unwrap()).unwrap_err().error,
-        Error::WrongOwner
+        Error::OtherTerms
     );
     for (range, error) in [(0..65, Error::OutOfBuffer), (5..5, Error::ZeroSize)] {
         assert_eq!(list.push_range(stream.buffer(64).unwrap(), range).unwrap_err().error, error);
@@ -109,7 +109,7 @@ fn what_cannot_be_in_a_list_is_refused_and_comes_back() {
     let wide = stream.buffer(64).unwrap();
     device.set_dma_mask(20).unwrap();
     let mut list = ScatterList::new(&device.stream::<ToDevice>("narrow"));
-    assert_eq!(list.push(wide).unwrap_err().error, Error::WrongOwner);
+    assert_eq!(list.push(wide).unwrap_err().error, Error::OtherTerms);
     drop(list);
     let strict = device.stream::<ToDevice>("strict").strict();
     let mut list = ScatterList::new(&strict);

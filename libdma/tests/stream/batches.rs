@@ -1,7 +1,7 @@
 //! Many maps, and many unmaps, by one request.
 
 use libdma::protocol::MAX_BATCH;
-use libdma::{Error, FromDevice, ToDevice};
+use libdma::{Attributes, Error, FromDevice, Limits, Stream, ToDevice};
 use simulated::Machine;
 
 #[test]
@@ -115,7 +115,50 @@ fn a_batch_has_an_end_and_streams_are_not_mixed() {
     let refused = stream.map_all(buffers).unwrap_err();
     assert_eq!((refused.error, refused.kept.len()), (Error::BatchTooLarge, MAX_BATCH + 1));
     let other = device.stream::<ToDevice>("other").map_all(*refused.kept).unwrap_err();
-    assert_eq!(other.error, Error::WrongOwner);
+    assert_eq!(other.error, Error::OtherTerms);
     assert!(stream.map_all(Vec::new()).unwrap().is_empty());
     machine.check();
+}
+
+#[test]
+fn many_are_of_one_device_and_on_the_same_terms() {
+    for machine in Machine::each() {
+        let mut device = machine.open();
+        let stream = device.stream::<ToDevice>("tx");
+        let map = |of: &Stream<ToDevice>| {
+            let buffers = vec![stream.buffer(64).unwrap(), of.buffer(64).unwrap()];
+            let mapped = stream.map_all(buffers);
+            mapped.map(drop).map_err(|refused| (refused.error, refused.kept.len()))
+        };
+        assert_eq!(map(&device.stream("also")), Ok(()));
+        let without = stream.clone().attributes(Attributes::SKIP_CPU_SYNC);
+        for other in [stream.clone().strict(), without] {
+            assert_eq!(map(&other), Err((Error::OtherTerms, 2)));
+        }
+        device.set_limits(Limits::NONE.mask_bits(40));
+        assert_eq!(map(&device.stream("narrower")), Err((Error::OtherTerms, 2)));
+        device.set_limits(Limits::NONE.boundary(4096));
+        assert_eq!(map(&device.stream("shorter")), Err((Error::OtherTerms, 2)));
+        let strange = machine.open_at(simulated::second_edu()).unwrap();
+        assert_eq!(map(&strange.stream("strange")), Err((Error::WrongOwner, 2)));
+        machine.check();
+    }
+}
+
+#[test]
+fn what_is_gathered_is_of_one_device() {
+    for machine in Machine::each() {
+        let device = machine.open();
+        let strange = machine.open_at(simulated::second_edu()).unwrap();
+        let mut gather = device.stream::<ToDevice>("tx").gather(8);
+        let before = machine.usage();
+        for stream in [strange.stream("rx"), strange.stream("rx").strict()] {
+            let mapped = stream.buffer(64).unwrap().map().unwrap();
+            assert_eq!(gather.unmap_later(mapped), Err(Error::WrongOwner));
+            assert_eq!((gather.waiting(), gather.take().is_none()), (0, true));
+        }
+        // It was unmapped as what is dropped is; a window stays.
+        assert_eq!(machine.usage().live_runs, before.live_runs + 1);
+        machine.check();
+    }
 }

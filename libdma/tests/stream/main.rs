@@ -4,6 +4,7 @@
 mod batches;
 mod bouncing;
 mod failing;
+mod lent;
 mod moving;
 mod revoking;
 mod slices;

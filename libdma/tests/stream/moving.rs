@@ -1,7 +1,10 @@
 //! What one side wrote, the other reads.
 
+use libdma::raw::RawError;
 use libdma::stream::{DeviceOwned, SyncedRange};
-use libdma::{Bidirectional, Error, FromDevice, Iova, Limits, Stream, StreamBuffer, ToDevice};
+use libdma::{
+    Access, Bidirectional, Error, FromDevice, Iova, Limits, Stream, StreamBuffer, ToDevice,
+};
 use simulated::Machine;
 
 #[test]
@@ -94,7 +97,8 @@ fn what_was_allocated_otherwise_can_be_streamed_and_comes_back() {
         assert_eq!((buffer.id(), &out), (id, b"after\0\0\0before"));
         drop(buffer);
         let own = stream.buffer(64).unwrap();
-        assert!(own.is_in_window() && own.into_buffer().is_err());
+        assert!(own.is_in_window());
+        assert_eq!(own.into_buffer().unwrap_err().error, Error::SharesWindow);
         machine.check();
     }
 }
@@ -141,8 +145,16 @@ fn limits_are_kept() {
                 assert_eq!(start / 8192, last / 8192, "{start:#x}..={last:#x}");
             }
             let refused = stream.buffer(6001).unwrap().map().unwrap_err();
-            assert_eq!((refused.error, refused.kept.len()), (Error::TooLarge, 6001));
-            assert_eq!(stream.map_slice(&[0; 6001]).err(), Some(Error::TooLarge));
+            assert_eq!((refused.error, refused.kept.len()), (Error::SegmentTooLong, 6001));
+            assert_eq!(stream.map_slice(&[0; 6001]).err(), Some(Error::SegmentTooLong));
+            let refused = stream.map_all(vec![stream.buffer(6001).unwrap()]).unwrap_err();
+            assert_eq!(refused.error, Error::SegmentTooLong);
+            let mut raw = device.raw_stream("raw");
+            if strict {
+                raw = raw.strict();
+            }
+            let refused = raw.map_single(&[0; 6001], Access::Read).err();
+            assert_eq!(refused, Some(RawError::Failed(Error::SegmentTooLong)));
         }
         assert_eq!(device.stream::<ToDevice>("none").buffer(0).err(), Some(Error::ZeroSize));
         device.set_limits(Limits::NONE);

@@ -128,7 +128,7 @@ pub(super) fn r2_a_strict_unmap_takes_the_memory_from_the_device(context: &mut C
         let mut found = [0; 8];
         buffer.read(0, &mut found)?;
         require!(found == *b"in time.", "nothing came while it was mapped");
-        buffer.clear();
+        buffer.clear()?;
         copy(rig, sent.iova(), iova, 8)?;
         rig.expect_fault(iova.get(), Tried::Write)?;
         buffer.read(0, &mut found)?;
