@@ -11,6 +11,7 @@
 //! | [`retired`] | what is out of use but may not be used again yet |
 //! | [`error`] | why the engine could not do what it was asked |
 //! | [`platform`] | what the engine needs from the world, and all of it |
+//! | [`delegate!`] | a platform made of parts that are each some of it |
 //! | [`policy`] | what the administrator decides |
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
@@ -36,6 +37,7 @@ pub mod acpi;
 pub mod amdvi;
 pub mod blocks;
 pub mod completion;
+mod delegate;
 pub mod domain;
 pub mod engine;
 pub mod error;

@@ -7,6 +7,7 @@
 //! | [`sim`] | Linux | a laptop: the machine is simulated |
 //! | [`sealed`] | Linux | memory that clients supply |
 //! | [`frame_book`] | all | which frames of an arena are given out |
+//! | [`windows`] | all | register windows |
 //! | [`pieces`] | all | of what a buffer is made |
 //! | [`cache_lines`] | x86-64 | writing cache lines back, for units that do not snoop |
 
@@ -20,3 +21,4 @@ pub mod redox;
 pub mod sealed;
 #[cfg(target_os = "linux")]
 pub mod sim;
+pub mod windows;

@@ -1,16 +1,13 @@
 //! The whole platform.
 
-use core::ops::Range;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time;
 
-use dma_types::{PciAddress, PhysAddr};
-use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, Platform, PlatformError, RegisterWindow,
-    Registers, RunId, Segment, TableFrame, TableFrames,
-};
+use dma_types::PciAddress;
+use iommu_engine::delegate;
+use iommu_engine::platform::{Instant, Platform, PlatformError, RunId, Segment};
 use libdma::Error;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -19,17 +16,18 @@ use super::config_space::SysfsConfigSpace;
 use super::huge_pages::HUGE_PAGE;
 use super::iomem::system_ram;
 use super::pagemap::PageMap;
-use super::registers::RegisterWindows;
+use super::registers::DeviceMemory;
 use super::resource;
 use super::runs::Runs;
 use super::tables::TableArena;
+use crate::platform::windows::RegisterWindows;
 
 /// A guest that runs Linux.
 #[derive(Debug)]
 pub struct Linux {
     tables: TableArena,
     runs: Runs,
-    registers: RegisterWindows,
+    registers: RegisterWindows<DeviceMemory>,
     config: SysfsConfigSpace,
     /// When the clock (`CLOCK_MONOTONIC`) began.
     start: time::Instant,
@@ -56,12 +54,12 @@ impl Linux {
     ///
     /// [`OpenError`].
     pub fn open() -> Result<Self, OpenError> {
-        let registers = RegisterWindows::open().map_err(OpenError::Memory)?;
+        let memory = DeviceMemory::open().map_err(OpenError::Memory)?;
         let map = Rc::new(PageMap::open().map_err(OpenError::PageMap)?);
         Ok(Self {
             tables: TableArena::new(map.clone()).map_err(OpenError::HugePages)?,
             runs: Runs::new(map),
-            registers,
+            registers: RegisterWindows::new(memory),
             config: SysfsConfigSpace::new(),
             start: time::Instant::now(),
         })
@@ -82,101 +80,10 @@ impl Linux {
     }
 }
 
-impl TableFrames for Linux {
-    fn header_frame(&self) -> PhysAddr {
-        self.tables.header_frame()
-    }
-
-    fn alloc_frame(&mut self) -> Option<PhysAddr> {
-        self.tables.alloc_frame()
-    }
-
-    fn free_frame(&mut self, frame: PhysAddr) {
-        self.tables.free_frame(frame);
-    }
-
-    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
-        self.tables.alloc_table(frames)
-    }
-
-    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
-        self.tables.table(frame)
-    }
-
-    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
-        self.tables.flush_entries(frame, entries);
-    }
-}
-
-impl BufferRuns for Linux {
-    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.runs.alloc_run(bytes)
-    }
-
-    fn alloc_contiguous_run(
-        &mut self,
-        bytes: u64,
-        limit: PhysAddr,
-    ) -> Result<RunId, ContiguityError> {
-        self.runs.alloc_contiguous_run(bytes, limit)
-    }
-
-    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.runs.alloc_divisible_run(bytes)
-    }
-
-    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
-        self.runs.part_run(whole, offset, bytes)
-    }
-
-    fn part_step(&self) -> u64 {
-        self.runs.part_step()
-    }
-
-    fn free_run(&mut self, run: RunId) {
-        self.runs.free_run(run);
-    }
-
-    fn segments(&self, run: RunId) -> &[Segment] {
-        self.runs.segments(run)
-    }
-}
-
-impl Registers for Linux {
-    fn map_registers(
-        &mut self,
-        base: PhysAddr,
-        bytes: usize,
-    ) -> Result<RegisterWindow, PlatformError> {
-        self.registers.map_registers(base, bytes)
-    }
-
-    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
-        self.registers.read32(window, offset)
-    }
-
-    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
-        self.registers.write32(window, offset, value);
-    }
-
-    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
-        self.registers.read64(window, offset)
-    }
-
-    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
-        self.registers.write64(window, offset, value);
-    }
-}
-
-impl ConfigSpace for Linux {
-    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
-        self.config.config_read(function, offset)
-    }
-
-    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
-        self.config.config_write(function, offset, value);
-    }
-}
+delegate!(Linux, TableFrames, tables);
+delegate!(Linux, BufferRuns, runs);
+delegate!(Linux, Registers, registers);
+delegate!(Linux, ConfigSpace, config);
 
 impl Platform for Linux {
     fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {

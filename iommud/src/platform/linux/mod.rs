@@ -7,7 +7,7 @@
 //! | [`pagemap`] | where a page of this process is in physical memory |
 //! | [`tables`] | the arena of table frames |
 //! | [`runs`] | clients' buffers |
-//! | [`registers`] | register windows, by `/dev/mem` |
+//! | [`registers`] | device memory, by `/dev/mem` |
 //! | [`config_space`] | PCI configuration space, by sysfs |
 //! | `resource` | where the registers of PCI functions are |
 //! | [`iomem`] | which physical memory is RAM |

@@ -1,13 +1,12 @@
 //! The whole platform.
 
-use core::ops::Range;
 use std::rc::Rc;
 use std::time;
 
 use dma_types::{CpuAddr, PciAddress, PhysAddr};
+use iommu_engine::delegate;
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
-    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
+    ConfigSpace, Instant, MsiMessage, Platform, PlatformError, Registers, RunId, Segment,
 };
 use libredox::Fd;
 use thiserror::Error;
@@ -115,87 +114,9 @@ impl Redox {
     }
 }
 
-impl TableFrames for Redox {
-    fn header_frame(&self) -> PhysAddr {
-        self.tables.header_frame()
-    }
-
-    fn alloc_frame(&mut self) -> Option<PhysAddr> {
-        self.tables.alloc_frame()
-    }
-
-    fn free_frame(&mut self, frame: PhysAddr) {
-        self.tables.free_frame(frame);
-    }
-
-    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
-        self.tables.alloc_table(frames)
-    }
-
-    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
-        self.tables.table(frame)
-    }
-
-    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
-        self.tables.flush_entries(frame, entries);
-    }
-}
-
-impl BufferRuns for Redox {
-    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.runs.alloc_run(bytes)
-    }
-
-    fn alloc_contiguous_run(
-        &mut self,
-        bytes: u64,
-        limit: PhysAddr,
-    ) -> Result<RunId, ContiguityError> {
-        self.runs.alloc_contiguous_run(bytes, limit)
-    }
-
-    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.runs.alloc_divisible_run(bytes)
-    }
-
-    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
-        self.runs.part_run(whole, offset, bytes)
-    }
-
-    fn free_run(&mut self, run: RunId) {
-        self.runs.free_run(run);
-    }
-
-    fn segments(&self, run: RunId) -> &[Segment] {
-        self.runs.segments(run)
-    }
-}
-
-impl Registers for Redox {
-    fn map_registers(
-        &mut self,
-        base: PhysAddr,
-        bytes: usize,
-    ) -> Result<RegisterWindow, PlatformError> {
-        self.registers.map_registers(base, bytes)
-    }
-
-    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
-        self.registers.read32(window, offset)
-    }
-
-    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
-        self.registers.write32(window, offset, value);
-    }
-
-    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
-        self.registers.read64(window, offset)
-    }
-
-    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
-        self.registers.write64(window, offset, value);
-    }
-}
+delegate!(Redox, TableFrames, tables);
+delegate!(Redox, BufferRuns, runs);
+delegate!(Redox, Registers, registers);
 
 impl ConfigSpace for Redox {
     fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {

@@ -11,7 +11,7 @@
 //! | `foreign` | memory that clients supply |
 //! | `plain` | whether that is all there, and all plain memory |
 //! | `closing` | giving up descriptors without waiting for it |
-//! | `registers` | register windows, uncached |
+//! | `registers` | device memory, uncached |
 //! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
 //! | `irq` | the vector by which units say that they have faults |
 //! | `functions` | PCI functions that are the daemon's own: AMD's units |

@@ -1,101 +1,26 @@
-//! Register windows: device memory, mapped uncached until the process ends.
+//! Device memory by the memory scheme, mapped uncached.
 
 use core::ptr::NonNull;
 use std::rc::Rc;
 
-use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::{PlatformError, RegisterWindow, Registers};
+use dma_types::PhysAddr;
 
 use super::memory::{Memory, Place};
+use crate::platform::windows::{self, MapRegisters};
 
 /// All the windows that were asked for.
-pub struct RegisterWindows {
-    memory: Rc<Memory>,
-    windows: Vec<Window>,
-}
+pub type RegisterWindows = windows::RegisterWindows<Rc<Memory>>;
 
-struct Window {
-    base: PhysAddr,
-    bytes: usize,
-    /// The pages that hold the window.
-    place: Place,
-    /// Where in them the window starts.
-    lead: usize,
-}
+// SAFETY: a place is a mapping of that length for reading and writing, which ends when it is dropped; the kernel refuses
+// what is RAM.
+unsafe impl MapRegisters for Rc<Memory> {
+    type Pages = Place;
 
-impl RegisterWindows {
-    /// No windows yet.
-    pub fn new(memory: Rc<Memory>) -> Self {
-        Self { memory, windows: Vec::new() }
+    fn map(&self, base: PhysAddr, bytes: usize) -> Option<Place> {
+        self.registers(base, bytes).ok()
     }
 
-    fn map(&self, base: PhysAddr, bytes: usize) -> Option<Window> {
-        let lead = base.page_offset() as usize;
-        let length = lead.checked_add(bytes)?.checked_next_multiple_of(PAGE_SIZE as usize)?;
-        base.page().checked_add(length as u64)?;
-        let place = self.memory.registers(base.page(), length).ok()?;
-        Some(Window { base, bytes, place, lead })
-    }
-
-    /// Where a register of type `T` is: `None` past the end of the window, and where it would not be
-    /// aligned.
-    fn register<T>(&self, window: RegisterWindow, offset: usize) -> Option<NonNull<T>> {
-        let window = self.windows.get(window.0 as usize)?;
-        if offset.checked_add(size_of::<T>())? > window.bytes {
-            return None;
-        }
-        // SAFETY: lead + bytes is at most the length of the place, which is one mapping.
-        let register = unsafe { window.place.start().add(window.lead + offset) }.cast();
-        register.is_aligned().then_some(register)
-    }
-
-    fn read<T>(&self, window: RegisterWindow, offset: usize) -> Option<T> {
-        let register = self.register::<T>(window, offset)?;
-        // SAFETY: aligned, and in memory that is mapped as long as `self` lives; u32 and u64, the only
-        // types that this is called with, have no invalid values.
-        Some(unsafe { register.read_volatile() })
-    }
-
-    fn write<T>(&self, window: RegisterWindow, offset: usize, value: T) {
-        if let Some(register) = self.register::<T>(window, offset) {
-            // SAFETY: aligned, and in memory that is mapped for writing as long as `self` lives; device
-            // memory is no part of any Rust object.
-            unsafe { register.write_volatile(value) };
-        }
-    }
-}
-
-impl Registers for RegisterWindows {
-    fn map_registers(
-        &mut self,
-        base: PhysAddr,
-        bytes: usize,
-    ) -> Result<RegisterWindow, PlatformError> {
-        let same = |window: &Window| window.base == base && window.bytes == bytes;
-        let number = match self.windows.iter().position(same) {
-            Some(known) => known,
-            None => {
-                let window = self.map(base, bytes).ok_or(PlatformError::Registers(base))?;
-                self.windows.push(window);
-                self.windows.len() - 1
-            }
-        };
-        u32::try_from(number).map(RegisterWindow).map_err(|_| PlatformError::Registers(base))
-    }
-
-    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
-        self.read(window, offset).unwrap_or(u32::MAX)
-    }
-
-    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
-        self.write(window, offset, value);
-    }
-
-    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
-        self.read(window, offset).unwrap_or(u64::MAX)
-    }
-
-    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
-        self.write(window, offset, value);
+    fn start(pages: &Place) -> NonNull<u8> {
+        pages.start()
     }
 }

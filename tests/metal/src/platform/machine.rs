@@ -2,14 +2,11 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Range;
 use core::ptr::NonNull;
 
-use dma_types::{CacheType, PciAddress, PhysAddr};
-use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
-    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
-};
+use dma_types::PciAddress;
+use iommu_engine::delegate;
+use iommu_engine::platform::{Instant, MsiMessage, Platform, PlatformError, RunId, Segment};
 use iommu_service::in_process::RunMemory;
 use libdma::Error;
 use x86_64::instructions::random::RdRand;
@@ -118,101 +115,10 @@ impl Metal {
     }
 }
 
-impl TableFrames for Metal {
-    fn header_frame(&self) -> PhysAddr {
-        self.frames.header_frame()
-    }
-
-    fn alloc_frame(&mut self) -> Option<PhysAddr> {
-        self.frames.alloc_frame()
-    }
-
-    fn free_frame(&mut self, frame: PhysAddr) {
-        self.frames.free_frame(frame);
-    }
-
-    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
-        self.frames.alloc_table(frames)
-    }
-
-    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
-        self.frames.table(frame)
-    }
-
-    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
-        self.frames.flush_entries(frame, entries);
-    }
-}
-
-impl BufferRuns for Metal {
-    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.runs.alloc_run(bytes)
-    }
-
-    fn alloc_contiguous_run(
-        &mut self,
-        bytes: u64,
-        limit: PhysAddr,
-    ) -> Result<RunId, ContiguityError> {
-        self.runs.alloc_contiguous_run(bytes, limit)
-    }
-
-    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.runs.alloc_divisible_run(bytes)
-    }
-
-    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
-        self.runs.part_run(whole, offset, bytes)
-    }
-
-    fn set_cache_type(&mut self, run: RunId, cache: CacheType) -> CacheType {
-        self.runs.set_cache_type(run, cache)
-    }
-
-    fn free_run(&mut self, run: RunId) {
-        self.runs.free_run(run);
-    }
-
-    fn segments(&self, run: RunId) -> &[Segment] {
-        self.runs.segments(run)
-    }
-}
-
-impl Registers for Metal {
-    fn map_registers(
-        &mut self,
-        base: PhysAddr,
-        bytes: usize,
-    ) -> Result<RegisterWindow, PlatformError> {
-        self.windows.map_registers(base, bytes)
-    }
-
-    fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
-        self.windows.read32(window, offset)
-    }
-
-    fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
-        self.windows.write32(window, offset, value);
-    }
-
-    fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
-        self.windows.read64(window, offset)
-    }
-
-    fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
-        self.windows.write64(window, offset, value);
-    }
-}
-
-impl ConfigSpace for Metal {
-    fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
-        self.config.config_read(function, offset)
-    }
-
-    fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
-        self.config.config_write(function, offset, value);
-    }
-}
+delegate!(Metal, TableFrames, frames);
+delegate!(Metal, BufferRuns, runs);
+delegate!(Metal, Registers, windows);
+delegate!(Metal, ConfigSpace, config);
 
 impl Platform for Metal {
     fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
