@@ -5,11 +5,20 @@ use iommu_engine::platform::Platform;
 use super::engine::caching::buffers_are_cached_as_they_were_asked_for;
 use super::engine::checking::the_checker_names_what_is_wrong;
 use super::engine::domains::there_are_no_domains_and_no_other_addresses;
+use super::engine::limits::{
+    a_device_is_told_how_much_is_one_mapping, each_mask_is_for_its_own_kind_of_memory,
+    memory_beyond_the_mask_is_bounced,
+};
+use super::engine::lists::{a_scatter_list_is_synced, many_buffers_are_one_request};
 use super::engine::moving::a_drivers_own_memory_is_registered;
-use super::engine::pools::a_device_follows_descriptors_of_a_pool;
+use super::engine::pools::{
+    a_device_follows_descriptors_of_a_pool, blocks_of_a_pool_cross_no_boundary,
+};
 use super::engine::reserve::memory_is_set_aside_and_given_out_in_one_piece;
 use super::engine::sharing::{
-    a_buffer_is_shared_at_its_one_address, registers_that_are_offered_are_at_their_one_address,
+    a_buffer_is_shared_at_its_one_address,
+    a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
+    registers_that_are_offered_are_at_their_one_address,
 };
 use super::engine::streaming::{
     a_scatter_list_is_one_transfer, slices_are_bounced, streaming_buffers_carry_data_both_ways,
@@ -27,9 +36,15 @@ pub const SUITE: Suite = Suite {
     cases: cases![
         firmware_tells_of_no_iommu,
         a_device_follows_descriptors_of_a_pool,
+        blocks_of_a_pool_cross_no_boundary,
         streaming_buffers_carry_data_both_ways,
         slices_are_bounced,
         a_scatter_list_is_one_transfer,
+        a_scatter_list_is_synced,
+        many_buffers_are_one_request,
+        each_mask_is_for_its_own_kind_of_memory,
+        a_device_is_told_how_much_is_one_mapping,
+        memory_beyond_the_mask_is_bounced,
         buffers_are_cached_as_they_were_asked_for,
         memory_is_set_aside_and_given_out_in_one_piece,
         a_drivers_own_memory_is_registered,
@@ -46,6 +61,7 @@ pub const SHARED: Suite = Suite {
     name: "none-shared",
     cases: cases![
         a_buffer_is_shared_at_its_one_address,
+        a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
         registers_that_are_offered_are_at_their_one_address,
     ],
 };

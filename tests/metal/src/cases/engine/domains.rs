@@ -2,7 +2,7 @@
 
 use dma_types::{Access, Iova};
 use iommu_engine::fault::Tried;
-use libdma::{Error, MapRequest};
+use libdma::{Error, MapRequest, Mapped};
 
 use super::blocking::{MARK, OTHER, expect};
 use super::group::{open, second_transfer};
@@ -88,6 +88,58 @@ pub(super) fn r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else(
     })
 }
 
+pub(super) fn a_domain_maps_in_its_window_and_says_what_is_where(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let (first, second) =
+            (device.allocate(8192, None, "first")?, device.allocate(4096, None, "second")?);
+        let domain = device.new_domain("fixed").window(FIXED, 64 << 10).create()?;
+        let access = Access::ReadWrite;
+        let half = |offset| MapRequest { buffer: &first, offset, bytes: 4096, access };
+        let whole = MapRequest { buffer: &second, offset: 0, bytes: 4096, access };
+        let beyond = FIXED.checked_add(64 << 10).unwrap_or_default();
+        for outside in [Iova::new(FIXED.get() - 4096), beyond] {
+            let refused = domain.map_at(outside, &[whole]).err();
+            require!(refused == Some(Error::OutsideWindow), "{outside} is answered by {refused:?}");
+        }
+        let apart = domain.map(&[whole])?;
+        // The second half before the first.
+        let together = domain.map_together(&[half(4096), half(0)])?;
+        let found = |iova: Iova| domain.lookup(iova)?.ok_or(Error::NotMapped);
+        let [apart_at, one, other] =
+            [&apart[0], &together[0], &together[1]].map(|it| start(it).get());
+        require!(other == one + 4096, "they are at {one:#x} and at {other:#x}");
+        for (place, buffer, offset) in
+            [(apart_at, &second, 0), (one, &first, 4096), (other, &first, 0)]
+        {
+            require!((FIXED.get()..beyond.get()).contains(&place), "{place:#x} is outside");
+            let at = found(Iova::new(place + 5))?;
+            require!((at.buffer, at.offset) == (buffer.id(), offset + 5), "it is {at:?}");
+        }
+        require!(device.lookup(Iova::new(one))?.is_none(), "it is in the device's own domain");
+        let refused = domain.map_at(Iova::new(one), &[whole]).err();
+        require!(refused == Some(Error::AlreadyMapped), "over it is answered by {refused:?}");
+
+        let _inside = domain.attach(&device)?;
+        // Out of the end of the second half and the start of the first.
+        first.write(8192 - 8, &MARK[..8])?;
+        first.write(0, &MARK[8..])?;
+        rig.transfer(Direction::ToDevice, other - 8, 16)?;
+        rig.transfer(Direction::FromDevice, apart_at, 16)?;
+        expect(&second, &MARK, "what went from two halves to one buffer")?;
+        rig.expect_no_fault()?;
+        domain.unmap(&together)?;
+        require!(domain.lookup(Iova::new(one))?.is_none(), "it is there after it was unmapped");
+        rig.transfer(Direction::ToDevice, one, 16)?;
+        rig.expect_fault(one, Tried::Read)
+    })
+}
+
+/// Where something is mapped.
+fn start(mapped: &Mapped) -> Iova {
+    mapped.iova
+}
+
 /// On a machine without an IOMMU: the one address there is can be chosen, and nothing is an address space of its own.
 pub(in crate::cases) fn there_are_no_domains_and_no_other_addresses(
     context: &mut Context,
@@ -107,7 +159,25 @@ pub(in crate::cases) fn there_are_no_domains_and_no_other_addresses(
         rig.load(&buffer, iova, &MARK)?;
         buffer.write(0, &OTHER)?;
         rig.transfer(Direction::FromDevice, iova.get(), 16)?;
-        expect(&buffer, &MARK, "the buffer")
+        expect(&buffer, &MARK, "the buffer")?;
+        // The address that it has can be chosen.
+        let later = device.allocate(4096, None, "mapped later")?;
+        let piece =
+            MapRequest { buffer: &later, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let mapped = device.map(&[piece])?;
+        let address = start(&mapped[0]);
+        device.unmap(&mapped)?;
+        require!(device.lookup(address)?.is_none(), "it is there after it was unmapped");
+        let mapped = device.map_at(address, &[piece])?;
+        require!(start(&mapped[0]) == address, "it is at {}", start(&mapped[0]));
+        let found = device.lookup(address)?.ok_or(Error::NotMapped)?;
+        require!(found.buffer == later.id(), "it is {found:?}");
+        rig.load(&later, address, &OTHER)?;
+        later.write(0, &MARK)?;
+        rig.transfer(Direction::FromDevice, address.get(), 16)?;
+        expect(&later, &OTHER, "the buffer that was mapped later")?;
+        device.unmap(&mapped)?;
+        Ok(())
     })
 }
 

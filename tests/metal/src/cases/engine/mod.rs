@@ -9,6 +9,8 @@
 //! | [`reserve`] | memory that the policy sets aside, and memory below a mask |
 //! | [`moving`] | what is mapped arrives, at an address that is not the physical one |
 //! | [`streaming`] | CPU and device take turns with memory, in windows and strictly |
+//! | [`lists`] | scatter lists that both take turns with, and many buffers that are one request |
+//! | [`limits`] | masks, segments, and memory beyond them |
 //! | [`windows`] | small coherent memory, which shares windows, and a device's own |
 //! | [`pools`] | a device follows descriptors of a pool |
 //! | [`domains`] | addresses that a driver chooses, and domains that devices are moved into |
@@ -28,6 +30,8 @@ pub mod domains;
 pub mod ending;
 pub mod group;
 pub mod hardware;
+pub mod limits;
+pub mod lists;
 pub mod moving;
 pub mod pools;
 pub mod reserve;
@@ -47,6 +51,7 @@ use self::blocking::{
 use self::caching::buffers_are_cached_as_they_were_asked_for;
 use self::checking::the_checker_names_what_is_wrong;
 use self::domains::{
+    a_domain_maps_in_its_window_and_says_what_is_where,
     pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
     r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
     two_devices_reach_one_buffer_at_one_address,
@@ -59,14 +64,20 @@ use self::group::{
     devices_behind_ports_with_acs_are_kept_apart,
     devices_that_cannot_be_kept_apart_are_confined_as_one,
 };
+use self::limits::{
+    a_device_is_told_how_much_is_one_mapping, each_mask_is_for_its_own_kind_of_memory,
+    memory_beyond_the_mask_is_bounced,
+};
+use self::lists::{a_scatter_list_is_synced, many_buffers_are_one_request};
 use self::moving::{
     a_drivers_own_memory_is_registered, a_large_page_is_walked,
     data_moves_both_ways_through_an_io_address, interrupts_of_a_device_that_is_held_arrive,
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
-use self::pools::a_device_follows_descriptors_of_a_pool;
+use self::pools::{a_device_follows_descriptors_of_a_pool, blocks_of_a_pool_cross_no_boundary};
 use self::reserve::memory_is_set_aside_and_given_out_in_one_piece;
 use self::sharing::{
+    a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
     r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
     r4_registers_that_are_offered_are_reached_until_their_driver_goes,
 };
@@ -98,6 +109,7 @@ pub const SHARED: Suite = Suite {
     name: "shared",
     cases: cases![
         r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
+        a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
         r4_registers_that_are_offered_are_reached_until_their_driver_goes,
         two_devices_reach_one_buffer_at_one_address,
     ],
@@ -118,10 +130,17 @@ pub const SUITE: Suite = Suite {
         streaming_buffers_carry_data_both_ways,
         slices_are_bounced,
         a_scatter_list_is_one_transfer,
+        a_scatter_list_is_synced,
+        many_buffers_are_one_request,
+        each_mask_is_for_its_own_kind_of_memory,
+        a_device_is_told_how_much_is_one_mapping,
+        memory_beyond_the_mask_is_bounced,
         r2_a_strict_unmap_takes_the_memory_from_the_device,
         a_device_follows_descriptors_of_a_pool,
+        blocks_of_a_pool_cross_no_boundary,
         pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
         r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
+        a_domain_maps_in_its_window_and_says_what_is_where,
         the_checker_names_what_is_wrong,
         small_coherent_memory_shares_windows,
         coherent_memory_comes_from_the_devices_own,

@@ -1,5 +1,7 @@
 //! Descriptors of a pool, which the device reads and writes by the addresses that are left to it.
 
+use alloc::vec::Vec;
+
 use dma_types::{Access, Iova};
 use iommu_engine::fault::Tried;
 use libdma::pool::NotTaken;
@@ -48,4 +50,38 @@ fn follow(rig: &Rig) -> Outcome {
         require!(block.get() == [7; 8], "the device wrote what it may only read");
     }
     Ok(())
+}
+
+/// What no block crosses a multiple of.
+const BOUNDARY: u64 = 256;
+/// Of these, two and a half would lie between two multiples.
+const ODD: u64 = 96;
+
+pub(in crate::cases) fn blocks_of_a_pool_cross_no_boundary(context: &mut Context) -> Outcome {
+    with_service(context, |rig| {
+        let device = rig.open()?;
+        let pool = device.pool("odd").align(32).boundary(BOUNDARY as usize).bytes(ODD as usize)?;
+        // More than are in one chunk.
+        let blocks = (0..100).map(|_| pool.alloc_zeroed()).collect::<Result<Vec<_>, _>>()?;
+        for block in &blocks {
+            let (start, last) = (block.iova().get(), block.iova().get() + ODD - 1);
+            require!(start % 32 == 0, "{start:#x} is not aligned");
+            require!(start / BOUNDARY == last / BOUNDARY, "{start:#x} crosses {BOUNDARY} bytes");
+        }
+        // The device fills some, each up to its end and not beyond.
+        let source = device.coherent("source").access(Access::Read).bytes(ODD as usize)?;
+        source.copy_from(0, &[0x77; ODD as usize])?;
+        rig.transfer(Direction::ToDevice, source.iova().get(), ODD)?;
+        let filled = |number: usize| number % 25 == 1;
+        for (_, block) in blocks.iter().enumerate().filter(|(number, _)| filled(*number)) {
+            rig.transfer(Direction::FromDevice, block.iova().get(), ODD)?;
+        }
+        for (number, block) in blocks.iter().enumerate() {
+            let mut found = [0; ODD as usize];
+            block.read(0, &mut found)?;
+            let expected = if filled(number) { 0x77 } else { 0 };
+            require!(found == [expected; ODD as usize], "{found:x?} is in block {number}");
+        }
+        rig.expect_no_fault()
+    })
 }

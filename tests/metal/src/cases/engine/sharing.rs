@@ -2,7 +2,7 @@
 
 use dma_types::{Access, Iova};
 use iommu_engine::fault::Tried;
-use libdma::{Attachment, Buffer, Device};
+use libdma::{Attachment, Buffer, Device, Limits};
 
 use super::blocking::{MARK, OTHER, expect};
 use super::rig::{Rig, with_service};
@@ -82,6 +82,40 @@ pub(super) fn r4_registers_that_are_offered_are_reached_until_their_driver_goes(
         require!(found == VALUE, "the register holds {found:#x}, and held {VALUE:#x}");
         drop((window, own, second_device));
         Ok(())
+    })
+}
+
+/// The driver that a buffer is shared with tells its device of pieces that this device takes.
+pub(in crate::cases) fn a_shared_buffer_is_reached_in_segments_of_its_devices_limits(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        let (first_device, second, mut second_device) = both(rig)?;
+        second_device.set_limits(Limits::NONE.max_segment(3000).boundary(4096));
+        let own = second_device.allocate(4096, Some(Access::ReadWrite), "the second one's")?;
+        // Without an IOMMU it has the one address that it has.
+        let shared = first_device.allocate(8192, Some(Access::ReadWrite), "shared")?;
+        let attached = shared.attach(&second_device, Access::Read, "shared with the second")?;
+        let mut done = 0;
+        for segment in attached.segments() {
+            let (start, bytes) = (segment.for_device(&second_device)?, segment.bytes());
+            require!(bytes <= 3000, "a segment has {bytes} bytes");
+            let last = start.get() + bytes - 1;
+            require!(start.get() / 4096 == last / 4096, "{start} + {bytes} crosses a boundary");
+            require!(segment.for_device(&first_device).is_err(), "it is of both");
+            // The device reads the first and the last of it.
+            for (offset, mark) in [(0, &MARK), (bytes - 16, &OTHER)] {
+                shared.write((done + offset) as usize, mark)?;
+                let from = start.checked_add(offset).unwrap_or_default();
+                own.write(0, &[0; 16])?;
+                move_bytes(rig, &second, Direction::ToDevice, from)?;
+                move_bytes(rig, &second, Direction::FromDevice, place(&own))?;
+                expect(&own, mark, "what the second device read")?;
+            }
+            done += bytes;
+        }
+        require!(done == 8192, "the segments are {done} bytes");
+        rig.expect_no_fault()
     })
 }
 
@@ -167,6 +201,10 @@ fn expect_read(rig: &Rig, edu: &Edu, from: Iova, own: &Buffer, expected: &[u8; 1
     let own_place = place(own).get();
     edu.transfer(rig.service.lock().platform_mut(), Direction::FromDevice, own_place, 16)?;
     expect(own, expected, "what the second device read")
+}
+
+fn move_bytes(rig: &Rig, edu: &Edu, direction: Direction, at: Iova) -> Outcome {
+    Ok(edu.transfer(rig.service.lock().platform_mut(), direction, at.get(), 16)?)
 }
 
 fn move_word(rig: &Rig, edu: &Edu, direction: Direction, at: Iova) -> Outcome {

@@ -11,12 +11,12 @@ use crate::edu::Direction;
 use crate::harness::{Context, Outcome};
 use crate::require;
 
-fn pattern(bytes: usize) -> Vec<u8> {
+pub(super) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|n| (n * 11 + 5) as u8).collect()
 }
 
 /// The device reads what is at one address and writes it at another.
-fn copy(rig: &Rig, from: Iova, to: Iova, bytes: usize) -> Outcome {
+pub(super) fn copy(rig: &Rig, from: Iova, to: Iova, bytes: usize) -> Outcome {
     rig.transfer(Direction::ToDevice, from.get(), bytes as u64)?;
     rig.transfer(Direction::FromDevice, to.get(), bytes as u64)
 }
