@@ -150,8 +150,8 @@ fn in_segments(rig: &Rig, device: &Device) -> Outcome {
         require!(fits(each.iova(), SEGMENT), "{} is not one segment", each.iova());
     }
     let long = pattern(3 * SEGMENT as usize);
-    let refused = tx.copy_of(&long)?.map().err().ok_or(Error::TooLarge)?;
-    require!(refused.error == Error::TooLarge, "it is refused for {:?}", refused.error);
+    let refused = tx.copy_of(&long)?.map().err().ok_or(Error::SegmentTooLong)?;
+    require!(refused.error == Error::SegmentTooLong, "it is refused for {:?}", refused.error);
     let mut list = ScatterList::new(&tx);
     list.push(refused.into_kept())?;
     let list = list.map()?;
