@@ -5,7 +5,9 @@ use core::ptr::NonNull;
 
 use dma_types::{Access, CacheType, CpuAddr, Iova};
 
-use crate::check::{self, Kind, Mark, Note};
+#[cfg(feature = "virtio")]
+use crate::check::Place;
+use crate::check::{self, Kind, Mark};
 use crate::extent::Extent;
 use crate::handle::Handle;
 use crate::io_address::IoAddress;
@@ -25,7 +27,6 @@ pub struct Buffer {
     bytes: usize,
     /// What it is beside its memory here. Dropped after that is unmapped.
     buffer: UnmappedBuffer,
-    mark: Mark,
 }
 
 // SAFETY: the memory is not tied to a thread; it is a mapping of the process. It is not `Sync`: that a device
@@ -39,21 +40,34 @@ impl Buffer {
     /// The mapping is of this buffer's memory, from its start on, and nobody else's to unmap.
     pub(crate) unsafe fn from_parts(buffer: UnmappedBuffer, memory: Mapping) -> Self {
         let bytes = usize::try_from(buffer.bytes()).unwrap_or(memory.length).min(memory.length);
-        Self { memory, bytes, buffer, mark: Mark::default() }
+        Self { memory, bytes, buffer }
     }
 
     /// With a mark by which the checker knows it: it is the driver's own.
     #[track_caller]
-    pub(crate) fn marked(mut self, access: Option<Access>, label: &str) -> Self {
-        let (kind, space, iova) = (Kind::Buffer, self.session().space(), self.iova());
-        let bytes = self.bytes as u64;
-        self.mark = check::made(|| Note { kind, label, space, iova, bytes, access });
+    pub(crate) fn marked(self, access: Option<Access>, label: &str) -> Self {
+        let mark = check::made(|| self.buffer.note(Kind::Buffer, access, label));
+        self.with_mark(mark)
+    }
+
+    /// The same where the caller is not the driver: from there.
+    #[cfg(feature = "virtio")]
+    pub(crate) fn marked_at(self, at: Place, access: Option<Access>, label: &str) -> Self {
+        let mark = check::made_at(at, &[], || self.buffer.note(Kind::Buffer, access, label));
+        self.with_mark(mark)
+    }
+
+    /// With this mark, unless it has one.
+    pub(crate) fn with_mark(mut self, mark: Mark) -> Self {
+        if self.mark().is_none() {
+            self.buffer.set_mark(mark);
+        }
         self
     }
 
     /// By what the checker knows it.
     pub(crate) fn mark(&self) -> &Mark {
-        &self.mark
+        self.buffer.mark()
     }
 
     /// Its number, by which iommud and its reports know it.

@@ -10,6 +10,8 @@ use zerocopy::little_endian::U32;
 use crate::attributes::Attributes;
 use crate::buffer::Buffer;
 use crate::check;
+#[cfg(feature = "virtio")]
+use crate::check::Place;
 use crate::coherent;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
@@ -257,6 +259,7 @@ impl Device {
     ///
     /// As [`allocate`](Self::allocate) and, for memory in one piece,
     /// [`allocate_contiguous`](Self::allocate_contiguous).
+    #[track_caller]
     pub fn allocate_unmapped(
         &self,
         bytes: u64,
@@ -265,7 +268,23 @@ impl Device {
         label: &str,
     ) -> Result<UnmappedBuffer, Error> {
         let request = self.request(bytes, access, attributes, label)?;
-        self.windows.after_trimming(|| self.session.allocate_unmapped(&request))
+        let allocate = || self.session.allocate_unmapped(&request);
+        let buffer = self.windows.after_trimming(allocate)?;
+        Ok(buffer.marked(check::Kind::Buffer, access, label))
+    }
+
+    /// As [`allocate`](Self::allocate), for a driver that is there in the code.
+    #[cfg(feature = "virtio")]
+    pub(crate) fn allocate_at(
+        &self,
+        driver: Place,
+        bytes: u64,
+        access: Access,
+        label: &str,
+    ) -> Result<Buffer, Error> {
+        let request = self.request(bytes, Some(access), Attributes::empty(), label)?;
+        let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
+        Ok(buffer.marked_at(driver, Some(access), label))
     }
 
     /// A request for a buffer that is as aligned as any.

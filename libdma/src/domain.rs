@@ -28,14 +28,16 @@
 //! address at which the memory is not by itself. Pieces of a buffer can be mapped by [`Device::map_at`] at just that
 //! address, which [`Device::map`] gives them too.
 
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
 use dma_types::Iova;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::check::{self, Space};
+use crate::check::{self, Mark, Note, Space};
 use crate::device::Device;
 use crate::handle::Handle;
 use crate::mapping::{Found, MapRequest, Mapped, Places};
@@ -73,6 +75,7 @@ impl NewDomain<'_> {
     /// [`Error::NoIommu`]; for a window [`Error::ZeroSize`], [`Error::BadAlignment`], and [`Error::Overflow`] if the
     /// device's IOMMU does not translate all of it; [`Error::QuotaExceeded`], for which a domain counts as a buffer;
     /// [`Error::OutOfMemory`], [`Error::NotPermitted`], [`Error::UnitFailed`].
+    #[track_caller]
     pub fn create(self) -> Result<Domain, Error> {
         let session = self.device.session();
         let (base, bytes) = match self.window {
@@ -93,8 +96,10 @@ impl NewDomain<'_> {
         let handle = windows.after_trimming(|| session.handle().derive(&request))?;
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
-        let space = Space::new(session.address());
-        Ok(Domain { handle, info, space, windows: windows.clone() })
+        let (space, label) = (session.space().new_domain(), self.label);
+        let kind = check::Kind::Domain;
+        let mark = check::made(|| Note { kind, label, space, iova: None, bytes: 0, access: None });
+        Ok(Domain { handle, info, space, windows: windows.clone(), mark })
     }
 }
 
@@ -134,6 +139,7 @@ pub struct Domain {
     space: Space,
     /// Of the device that it was made from, whose session is kept alive by them: with that it would end.
     windows: Arc<Windows>,
+    mark: Mark,
 }
 
 impl Drop for Domain {
@@ -181,6 +187,7 @@ impl Domain {
     /// driver, [`Error::AlreadyEntered`], [`Error::QuotaExceeded`] if its IOMMU tells no more domains apart than it has to for
     /// the devices behind it. It is where it was then, and has been all the time.
     /// [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is given up then.
+    #[track_caller]
     pub fn attach(&self, device: &Device) -> Result<Entered, Error> {
         if device.limit() < self.last().min(device.session().last_address()) {
             return Err(Error::NoAddressSpace);
@@ -190,7 +197,7 @@ impl Domain {
             kind: U32::new(Kind::Copy as u32),
             rights: U32::new(Rights::SHARE.bits()),
         })?;
-        device.enter(&ticket_of(&handle)?)
+        device.enter_one(&ticket_of(&handle)?, Some(&self.mark))
     }
 
     /// What lets the driver of another device, in another process, say, [enter](Device::enter) once.
@@ -297,6 +304,7 @@ pub struct Entered {
     /// Until it is moved back.
     session: Option<Arc<Session>>,
     domain: u64,
+    mark: Mark,
 }
 
 impl Entered {
@@ -313,8 +321,15 @@ impl Entered {
     /// With what it was, so that it can be tried again: [`Error::NotEntered`] if it is not in the domain any more, because
     /// that has ended or the device has entered another. [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is
     /// given up then.
+    #[track_caller]
     pub fn leave(mut self) -> Step<(), Self> {
-        self.move_back().map_err(|error| Refused::new(error, self))
+        match self.move_back() {
+            Ok(()) => {
+                mem::take(&mut self.mark).given_back();
+                Ok(())
+            }
+            Err(error) => Err(Refused::new(error, self)),
+        }
     }
 
     /// Moves it back, if it has not been moved back.
@@ -371,12 +386,29 @@ impl Device {
     ///
     /// [`Error::BadTicket`] if it was used or its domain has ended, and those of [`Domain::attach`] but for the mask, which
     /// the makers of the domain and of the device have to see to.
+    #[track_caller]
     pub fn enter(&self, ticket: &Ticket) -> Result<Entered, Error> {
+        self.enter_one(ticket, None)
+    }
+
+    /// The same; if it is a domain of this process's, by what the checker knows it.
+    #[track_caller]
+    fn enter_one(&self, ticket: &Ticket, of: Option<&Mark>) -> Result<Entered, Error> {
         let mut payload = Enter { ticket: ticket.0 };
         self.handle().call_bytes(Opcode::Enter, payload.as_mut_bytes())?;
         let domain = payload.as_bytes().first_chunk().ok_or(Error::ShortPayload)?;
         let (session, domain) = (Some(self.session().clone()), u64::from_le_bytes(*domain));
-        Ok(Entered { session, domain })
+        let mark = if check::is_on() { self.note_entered(domain, of) } else { Mark::default() };
+        Ok(Entered { session, domain, mark })
+    }
+
+    /// Tells the checker that this device is in a domain, which it knows by its number if it is another process's.
+    #[track_caller]
+    #[cold]
+    fn note_entered(&self, domain: u64, of: Option<&Mark>) -> Mark {
+        let (kind, label, space) = (check::Kind::Stay, format!("{domain}"), self.session().space());
+        let note = Note { kind, label: &label, space, iova: None, bytes: 0, access: None };
+        check::made_of(of.as_slice(), || note)
     }
 
     /// Maps pieces of this device's buffers in its own domain from an address on, each directly behind the one before, all

@@ -53,7 +53,8 @@ impl Session {
         }
         let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
         let source = SourceId::new(info.source.get());
-        let space = Space::new(PciAddress::from_source(info.segment.get(), source));
+        let address = PciAddress::from_source(info.segment.get(), source);
+        let space = Space::new(address, info.generation.get());
         Ok(Self { handle, info, space })
     }
 

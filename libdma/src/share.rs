@@ -44,6 +44,7 @@
 //! (rule R2). So a driver whose counterpart dies keeps what it has attached and mapped, as with dma-buf; what ends with the
 //! other's session is the other device's access, and the right to attach it to more devices.
 
+use alloc::format;
 use core::ptr::NonNull;
 
 use dma_types::{Access, CpuAddr, Iova, PAGE_SIZE};
@@ -51,6 +52,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::Buffer;
+use crate::check::{self, Kind, Mark, Note, Space};
 use crate::device::Device;
 use crate::extent::Extent;
 use crate::handle::Handle;
@@ -82,6 +84,7 @@ impl Buffer {
     /// # Errors
     ///
     /// As [`SharedBuffer::attach`].
+    #[track_caller]
     pub fn attach(
         &self,
         device: &Device,
@@ -107,6 +110,7 @@ impl UnmappedBuffer {
     /// # Errors
     ///
     /// As [`SharedBuffer::attach`].
+    #[track_caller]
     pub fn attach(
         &self,
         device: &Device,
@@ -168,6 +172,7 @@ impl Device {
     /// [`Error::BadTicket`] if it was used or its maker is gone, [`Error::NotPermitted`] if it does not allow `access`,
     /// [`Error::QuotaExceeded`], [`Error::NoAddressSpace`] under the DMA mask: the ticket is good still. It is used if iommud
     /// is gone before it has told what it mapped.
+    #[track_caller]
     pub fn attach(
         &self,
         ticket: &Ticket,
@@ -188,6 +193,7 @@ impl Device {
         let handle = self.windows().after_trimming(|| self.handle().derive(&request))?;
         let buffer = UnmappedBuffer::from_handle(handle, self.session().clone())?;
         let iova = buffer.iova().ok_or(Error::BadValue)?;
+        let buffer = buffer.marked(Kind::Attachment, Some(access), label);
         Ok(Attachment { buffer, iova, access, limits: self.limits() })
     }
 }
@@ -207,6 +213,8 @@ pub struct SharedBuffer {
     bytes: usize,
     info: BufferInfo,
     handle: Handle,
+    #[allow(dead_code, reason = "it is dropped with the memory")]
+    mark: Mark,
 }
 
 // SAFETY: as a `Buffer`'s, the memory is a mapping of the process and tied to no thread. It is not `Sync`, so that two
@@ -220,13 +228,27 @@ impl SharedBuffer {
     ///
     /// [`Error::NotPermitted`] if the handle does not carry [`Rights::INSPECT`] and [`Rights::READ`],
     /// [`Error::WrongHandleKind`] if it is a handle to something else, [`Error::VersionMismatch`].
+    #[track_caller]
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
         let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;
         let writable = rights(&info).contains(Rights::WRITE);
         let memory = handle.transport().map(handle.raw(), bytes, writable)?;
-        Ok(Self { memory, bytes, info, handle })
+        let mut shared = Self { memory, bytes, info, handle, mark: Mark::default() };
+        if check::is_on() {
+            shared.mark = shared.noted();
+        }
+        Ok(shared)
+    }
+
+    /// Tells the checker of it, which knows it by the number of the buffer: its label is in the other process.
+    #[track_caller]
+    #[cold]
+    fn noted(&self) -> Mark {
+        let label = format!("buffer {}", self.id());
+        let (kind, space, bytes) = (Kind::Shared, Space::of_nobody(), self.bytes as u64);
+        check::made(|| Note { kind, label: &label, space, iova: None, bytes, access: None })
     }
 
     /// The number of the buffer, by which iommud and its reports know it.
@@ -282,6 +304,7 @@ impl SharedBuffer {
     /// the device is to read or write; [`Error::SessionEnded`] if the session that allocated it is over;
     /// [`Error::QuotaExceeded`], [`Error::OutOfMemory`], [`Error::NoAddressSpace`] under the DMA mask. Without an IOMMU the
     /// memory must be below the DMA mask as it is, and in one piece ([`Error::NotContiguous`]).
+    #[track_caller]
     pub fn attach(
         &self,
         device: &Device,
@@ -387,6 +410,7 @@ fn copy(handle: &Handle, rights: Rights) -> Result<Handle, Error> {
 }
 
 /// Maps for a device the buffer that a handle is to.
+#[track_caller]
 fn attach(
     handle: &Handle,
     device: &Device,

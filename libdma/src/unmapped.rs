@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use dma_types::{Access, CacheType, Iova};
 
 use crate::buffer::Buffer;
+use crate::check::{self, Kind, Mark, Note};
 use crate::handle::Handle;
 use crate::io_address::IoAddress;
 use crate::mapping::Mapped;
@@ -43,6 +44,7 @@ pub struct UnmappedBuffer {
     handle: Handle,
     /// Kept alive for as long as the device may use the buffer.
     session: Arc<Session>,
+    mark: Mark,
 }
 
 impl UnmappedBuffer {
@@ -55,7 +57,30 @@ impl UnmappedBuffer {
     /// Takes over a buffer's handle that has said hello.
     pub(crate) fn greeted(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
         let info = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
-        Ok(Self { info, handle, session })
+        Ok(Self { info, handle, session, mark: Mark::default() })
+    }
+
+    /// With a mark by which the checker knows it: it is the driver's own.
+    #[track_caller]
+    pub(crate) fn marked(mut self, kind: Kind, access: Option<Access>, label: &str) -> Self {
+        self.mark = check::made(|| self.note(kind, access, label));
+        self
+    }
+
+    /// Has the checker know it by this mark.
+    pub(crate) fn set_mark(&mut self, mark: Mark) {
+        self.mark = mark;
+    }
+
+    /// What the checker is told of it.
+    pub(crate) fn note<'a>(&self, kind: Kind, access: Option<Access>, label: &'a str) -> Note<'a> {
+        let (space, iova, bytes) = (self.session.space(), self.iova(), self.bytes());
+        Note { kind, label, space, iova, bytes, access }
+    }
+
+    /// By what the checker knows it.
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
     }
 
     /// Maps it into this process.

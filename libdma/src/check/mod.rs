@@ -19,8 +19,8 @@
 //! let address = pool.alloc()?.into_iova();
 //! pool.free(address)?;
 //! assert!(pool.free(address).is_err());
-//! // double free on 0000:00:02.0: the block of pool "descriptors" (64 bytes at 0x100000000, rw, from
-//! // src/ring.rs:10) was given back at src/ring.rs:11, and again at src/ring.rs:12
+//! // double free on 0000:00:02.0: the block of pool "descriptors" (64 bytes at 0x100000000 that the device may read and
+//! // write, allocated at src/ring.rs:10) was given back at src/ring.rs:11, and was to be again at src/ring.rs:12
 //! assert!(SENTENCES.lock().unwrap()[0].starts_with("double free on 0000:00:02.0: the block of pool \"descriptors\""));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -34,10 +34,36 @@
 //! | --- | --- |
 //! | [`Report::Leak`] | [`leaks`], asked at a driver's end: guards that were forgotten ([`core::mem::forget`], a cycle of `Arc`s), and blocks that were left to the device. A [`Pool`](crate::Pool) that is dropped while blocks of it are out. A [`RawStream`](crate::RawStream) that is dropped while something is mapped |
 //! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Held`] | [`Pool::take`](crate::Pool::take) and [`Pool::free`](crate::Pool::free), which take an address, and return an error as well; the raw layer |
-//! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::WrongSize`] | [`Device::unmap`](crate::Device::unmap) and [`Domain::unmap`](crate::domain::Domain::unmap), which take addresses, and return an error as well |
-//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`], [`Report::UseAfterFree`] | the raw layer |
+//! | [`Report::DoubleFree`], [`Report::NamedTwice`], [`Report::Unknown`], [`Report::WrongSize`] | [`Device::unmap`](crate::Device::unmap) and [`Domain::unmap`](crate::domain::Domain::unmap), which take addresses, and return an error as well |
+//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`], [`Report::UseAfterFree`] | the raw layer, which returns an error as well |
 //! | [`Report::WriteAfterFree`] | a device, or a pointer that was kept, that writes to a free block of a pool. It is found when the block is given out again, by the pattern that is put into free blocks |
-//! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given: what is there and allows no such access, or what was there and is gone |
+//! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given in this session: what is there and allows no such access, what was there and is gone, which is how a use of a strict stream after its unmap shows, and what is out of reach because the device is, or was, in a [`Domain`](crate::Domain) |
+//!
+//! # What is told as a leak
+//!
+//! Each with its label, and the place where it was made:
+//!
+//! | what | as | label |
+//! | --- | --- | --- |
+//! | [`Buffer`](crate::Buffer), [registered](crate::ForeignMemory) too, [`UnmappedBuffer`](crate::UnmappedBuffer) | [`Kind::Buffer`] | its own |
+//! | [`Coherent`](crate::Coherent) | [`Kind::Coherent`] | its own |
+//! | [`Pool`](crate::Pool), [`PoolBlock`](crate::PoolBlock) and what was left of them to the device | [`Kind::Pool`], [`Kind::Block`] | the pool's |
+//! | [`StreamBuffer`](crate::StreamBuffer), in a [`Gather`](crate::stream::Gather) or a list too | [`Kind::Stream`] while it is mapped, else [`Kind::StreamMemory`], or as the buffer that was adopted | the stream's |
+//! | [`Bounced`](crate::stream::Bounced) | [`Kind::Stream`] | the stream's |
+//! | [`ScatterList`](crate::ScatterList), mapped | [`Kind::Scatter`], for each segment, and none of the buffers in it | the stream's |
+//! | what is mapped in a [`RawStream`](crate::RawStream) | [`Kind::Raw`] | the stream's |
+//! | [declared memory](crate::declared) | [`Kind::Declared`], and not the buffer | the buffer's |
+//! | [`Attachment`](crate::Attachment) | [`Kind::Attachment`] | its own |
+//! | [`SharedBuffer`](crate::SharedBuffer) | [`Kind::Shared`] | the number of the buffer, by which iommud's reports know it: the label is the other process's |
+//! | [`Domain`](crate::Domain) | [`Kind::Domain`] | its own |
+//! | [`Entered`](crate::Entered) | [`Kind::Stay`] | the domain's; its number, if it is another process's |
+//! | `Dma` (feature `port`) | [`Kind::Buffer`] | `Dma` |
+//! | what the crate `virtio-drivers` holds of a bound device (feature `virtio`) | [`Kind::Buffer`], [`Kind::Stream`] | `virtio queue`, `virtio in`, ...; the place is where the device was bound |
+//!
+//! Not told are: a mapping by [`Device::map`](crate::Device::map), which ends with its buffer, and that is told; a
+//! [`Device`](crate::Device) and its windows, which are there to be kept; a [`Ticket`](crate::protocol::Ticket) and a
+//! [`Handle`](crate::Handle), which are for other processes; [`ForeignMemory`](crate::ForeignMemory) before it is registered, which is the
+//! process's own.
 //!
 //! A guard that is dropped cannot say where: `drop` has no caller that the language tells of. Reports say "when it was
 //! dropped" then, and name the line where something was given back by a call.
@@ -69,6 +95,9 @@
 //! - A second free of an address that was given out anew in between: it frees what is somebody else's now. For a block of
 //!   a pool that is [`Report::Held`], unless that too was left to the device.
 //! - More than the last 1024 things that were given back are not remembered.
+//! - Which of several things a fault was about that were at one address one after the other: faults are read later than
+//!   they happen. What lives and does not allow it comes first, then what was given back last. One that the IOMMU does not
+//!   record is not told at all, and without an IOMMU there is none.
 //! - A driver that is killed leaves no report: iommud takes everything back (rule R4).
 //!
 //! | module | what is in it |
@@ -79,8 +108,10 @@
 //! | `switch` | whether the checker is on |
 //! | `sink` | where reports go |
 //! | `registry` | what lives, and what lived lately |
+//! | `explain` | what is behind a fault |
 //! | `note` | what those who make and give back tell the checker |
 
+mod explain;
 mod note;
 mod place;
 mod registry;
@@ -92,9 +123,11 @@ mod tests;
 mod thing;
 
 pub use note::leaks;
-pub(crate) use note::{Mark, Note, Space, blocks, denied, domain_dropped, made, mappings, raw};
+pub(crate) use note::{
+    Mark, Note, Space, blocks, denied, domain_dropped, made, made_at, made_of, mappings, raw,
+};
 pub use place::Place;
-pub use report::{Act, Found, Life, Report};
+pub use report::{Act, Found, Life, Report, Stay};
 pub use sink::on_report;
 pub(crate) use switch::run;
 pub use switch::{is_on, turn_off, turn_on};

@@ -4,6 +4,7 @@
 //! for, so that nothing is computed for it otherwise.
 
 use alloc::format;
+use alloc::vec::Vec;
 use core::num::NonZero;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,14 +25,36 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {
     pub(super) number: u64,
-    pub(super) device: PciAddress,
+    /// Nobody's, for memory of other processes.
+    pub(super) device: Option<PciAddress>,
+    /// Which session of the device's it is of.
+    generation: u64,
+    /// Whether it is an explicit domain's, and not the device's own.
+    is_domain: bool,
 }
 
 impl Space {
-    /// A new one, of this device.
-    pub(crate) fn new(device: PciAddress) -> Self {
+    /// A new one: a session's own, of this device.
+    pub(crate) fn new(device: PciAddress, generation: u64) -> Self {
+        Self { device: Some(device), generation, ..Self::of_nobody() }
+    }
+
+    /// A new one: of a domain that was made in this session.
+    pub(crate) fn new_domain(self) -> Self {
+        Self { number: Self::of_nobody().number, is_domain: true, ..self }
+    }
+
+    /// A new one, which no device has.
+    pub(crate) fn of_nobody() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
-        Self { number: LAST.fetch_add(1, Ordering::Relaxed), device }
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        Self { number, device: None, generation: 0, is_domain: false }
+    }
+
+    /// Whether both are a device's own in one session, though it may be by two handles.
+    pub(super) fn is_own_of(self, other: Self) -> bool {
+        let session = |of: Self| (of.device, of.generation, of.is_domain);
+        session(self) == session(other)
     }
 }
 
@@ -63,6 +86,15 @@ pub(super) struct Tag(pub(super) u64);
 pub(crate) struct Mark(Option<NonZero<u64>>);
 
 impl Mark {
+    fn tag(&self) -> Option<Tag> {
+        self.0.map(|number| Tag(number.get()))
+    }
+
+    /// Whether there is nothing behind it.
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// What it marks was given back by a call, whose place the report shall tell.
     #[track_caller]
     #[inline]
@@ -91,11 +123,26 @@ fn gone(number: NonZero<u64>, at: Option<Place>) {
 #[track_caller]
 #[inline]
 pub(crate) fn made<'a>(note: impl FnOnce() -> Note<'a>) -> Mark {
-    if !is_on() {
-        return Mark(None);
-    }
-    let (here, note) = (Place::here(), note());
-    Mark(NonZero::new(REGISTRY.lock().made(&note, here, false).0))
+    if is_on() { enter(&note(), Place::here(), &[]) } else { Mark(None) }
+}
+
+/// The same, made of what has these marks. What ends them, ends it; and of a stream and its memory only the stream is told.
+#[track_caller]
+#[inline]
+pub(crate) fn made_of<'a>(of: &[&Mark], note: impl FnOnce() -> Note<'a>) -> Mark {
+    if is_on() { enter(&note(), Place::here(), of) } else { Mark(None) }
+}
+
+/// The same at another place than where the caller is, who may not be the driver.
+#[inline]
+pub(crate) fn made_at<'a>(at: Place, of: &[&Mark], note: impl FnOnce() -> Note<'a>) -> Mark {
+    if is_on() { enter(&note(), at, of) } else { Mark(None) }
+}
+
+#[cold]
+fn enter(note: &Note<'_>, at: Place, of: &[&Mark]) -> Mark {
+    let of = of.iter().filter_map(|mark| mark.tag()).collect();
+    Mark(NonZero::new(REGISTRY.lock().made_of(note, at, of).0))
 }
 
 /// The device was denied this: reports what was there, if anything.
@@ -111,10 +158,10 @@ pub(super) fn forget() {
 }
 
 /// Reports everything that lives, of every device; how many there are. At a driver's end, when it believes that it has
-/// given everything back, this finds what it forgot ([`core::mem::forget`]) or left to the device. Mappings are not among
-/// them: they end with their buffer.
+/// given everything back, this finds what it forgot ([`core::mem::forget`]) or left to the device. The
+/// [module](super) has a table of what is among them.
 pub fn leaks() -> usize {
-    tell(|registry| registry.leaks(Found::Asked, |live| live.kind() != Kind::Mapping))
+    tell(|registry| registry.held())
 }
 
 /// What pools tell, which ask first whether the checker is on. Blocks are known by their I/O addresses.
@@ -175,8 +222,8 @@ pub(crate) mod mappings {
             let (kind, label, iova) = (Kind::Mapping, &*label, Some(mapped.iova));
             let (bytes, access) = (mapped.bytes, Some(piece.access));
             let note = Note { kind, label, space, iova, bytes, access };
-            let buffer = piece.buffer.mark().0.map(|number| Tag(number.get()));
-            REGISTRY.lock().mapped(&note, here, buffer);
+            let buffer = piece.buffer.mark().tag().into_iter().collect();
+            REGISTRY.lock().made_of(&note, here, buffer);
         }
     }
 
@@ -191,6 +238,10 @@ pub(crate) mod mappings {
 
     #[cold]
     fn end(space: Space, mappings: &[Mapped], are_gone: bool, here: Place) {
+        if !are_gone {
+            let named: Vec<_> = mappings.iter().map(|it| (it.iova, it.bytes)).collect();
+            tell(|registry| registry.named_twice(space, &named, here));
+        }
         for &Mapped { iova, bytes } in mappings {
             let bytes = Some(bytes);
             if are_gone {
@@ -258,14 +309,14 @@ pub(crate) mod raw {
         }
     }
 
-    /// The CPU is about to read ([`Act::Read`]) or write ([`Act::Write`]) at this address. Reports it where it is the
-    /// device's, or not mapped.
+    /// The CPU is about to read ([`Act::Read`]) or write ([`Act::Write`]) so many bytes from this address on. Reports it
+    /// where they are the device's, not mapped, or not mapped to the end.
     #[track_caller]
     #[inline]
-    pub(crate) fn touched(space: Space, iova: Iova, act: Act) {
+    pub(crate) fn touched(space: Space, iova: Iova, bytes: u64, act: Act) {
         if is_on() {
             let here = Place::here();
-            tell(|registry| registry.touched(space, iova, act, here));
+            tell(|registry| registry.touched(space, iova, bytes, act, here));
         }
     }
 }

@@ -7,42 +7,38 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova};
 
 use super::note::Tag;
-use super::report::{Act, Found, Life, Report};
+use super::report::{Act, Found, Report};
 use super::{Kind, Note, Place, Space, Thing};
-use crate::fault::{Fault, Tried};
 
 /// How many things that are gone are remembered.
 const REMEMBERED: usize = 1024;
 
 /// What lives, and what lived lately.
 pub(super) struct Registry {
-    live: BTreeMap<u64, Live>,
+    pub(super) live: BTreeMap<u64, Live>,
     /// The same, by address space and I/O address: there may be several at one address.
     by_address: BTreeSet<(u64, u64, u64)>,
     /// Oldest first.
-    gone: VecDeque<Gone>,
+    pub(super) gone: VecDeque<Gone>,
     last: u64,
 }
 
 pub(super) struct Live {
-    thing: Thing,
-    space: Space,
+    pub(super) thing: Thing,
+    pub(super) space: Space,
     /// Since where it is the device's; nothing while it is the CPU's, and for what both see at once.
     of_device: Option<Place>,
-    /// Of which buffer it is a piece, and ends with: a mapping.
-    inside: Option<Tag>,
+    /// What it is made of, and ends with: a mapping's buffer, a stream's memory, the domain of a stay.
+    of: Vec<Tag>,
+    /// The address space of that domain, if it is a stay.
+    pub(super) within: Option<Space>,
 }
 
-impl Live {
-    pub(super) fn kind(&self) -> Kind {
-        self.thing.kind
-    }
-}
-
-struct Gone {
-    thing: Thing,
-    space: Space,
-    at: Option<Place>,
+pub(super) struct Gone {
+    pub(super) thing: Thing,
+    pub(super) space: Space,
+    pub(super) within: Option<Space>,
+    pub(super) at: Option<Place>,
 }
 
 impl Registry {
@@ -61,33 +57,42 @@ impl Registry {
         let label: Arc<str> = Arc::from(label);
         let thing = Thing { kind, label, device: space.device, iova, bytes, access, made };
         let of_device = of_device.then_some(made);
-        self.live.insert(number, Live { thing, space, of_device, inside: None });
+        self.live.insert(number, Live { thing, space, of_device, of: Vec::new(), within: None });
         Tag(number)
     }
 
-    /// A piece of a buffer was mapped, which ends with the buffer.
-    pub(super) fn mapped(&mut self, note: &Note<'_>, made: Place, buffer: Option<Tag>) {
-        let label = buffer.and_then(|tag| self.thing(tag)).map(|thing| thing.label.clone());
+    /// Something was made of what has these tags, and ends with the first of them that ends.
+    pub(super) fn made_of(&mut self, note: &Note<'_>, made: Place, of: Vec<Tag>) -> Tag {
         let tag = self.made(note, made, false);
+        let first = of.first().and_then(|first| self.live.get(&first.0));
+        // What has no name of its own has that of what it is made of.
+        let label = first.map(|live| live.thing.label.clone());
+        let within = first.map(|live| live.space).filter(|_| note.kind == Kind::Stay);
         if let Some(live) = self.live.get_mut(&tag.0) {
-            live.inside = buffer;
-            live.thing.label = label.unwrap_or(live.thing.label.clone());
+            (live.of, live.within) = (of, within);
+            if matches!(note.kind, Kind::Mapping | Kind::Stay | Kind::Declared) {
+                live.thing.label = label.unwrap_or(live.thing.label.clone());
+            }
         }
+        tag
     }
 
     /// It was given back.
     pub(super) fn gone(&mut self, tag: Tag, at: Option<Place>) {
-        let Some(Live { thing, space, .. }) = self.live.remove(&tag.0) else { return };
+        let Some(Live { thing, space, within, .. }) = self.live.remove(&tag.0) else { return };
         if let Some(iova) = thing.iova {
             self.by_address.remove(&(space.number, iova.get(), tag.0));
         }
-        if self.gone.len() >= REMEMBERED {
-            self.gone.pop_front();
+        let is_made_of = matches!(thing.kind, Kind::Buffer | Kind::StreamMemory | Kind::Domain);
+        // Nobody asks for what had no address, but for where the device was.
+        if thing.iova.is_some() || within.is_some() {
+            if self.gone.len() >= REMEMBERED {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(Gone { thing, space, within, at });
         }
-        let is_buffer = thing.kind == Kind::Buffer;
-        self.gone.push_back(Gone { thing, space, at });
-        if is_buffer {
-            self.end_all(|live| live.inside == Some(tag));
+        if is_made_of {
+            self.end_all(|live| live.of.contains(&tag));
         }
     }
 
@@ -175,6 +180,24 @@ impl Registry {
             reports.push(Report::WrongDirection { thing, access, act: Act::GiveBack, at });
         }
         reports
+    }
+
+    /// What of these mappings, which one call was to unmap, it named more than once.
+    pub(super) fn named_twice(
+        &self,
+        space: Space,
+        mappings: &[(Iova, u64)],
+        at: Place,
+    ) -> Vec<Report> {
+        let again = mappings.iter().enumerate().filter(|&(index, mapping)| {
+            mappings.iter().take(index).filter(|it| *it == mapping).count() == 1
+        });
+        let thing = |&(iova, bytes): &(Iova, u64)| {
+            let tag = self.find(space, Kind::Mapping, iova, |_| true)?;
+            let thing = self.thing(tag).filter(|thing| thing.bytes == bytes)?.clone();
+            Some(Report::NamedTwice { thing, at })
+        };
+        again.filter_map(|(_, mapping)| thing(mapping)).collect()
     }
 
     /// Something is not at the address where it should be: because it was given back, or because it never was.
@@ -289,14 +312,40 @@ impl Registry {
         reports
     }
 
-    /// The CPU read or wrote at this address. What is wrong about it.
-    pub(super) fn touched(&self, space: Space, iova: Iova, act: Act, at: Place) -> Vec<Report> {
+    /// The CPU read or wrote so many bytes from this address on. What is wrong about it.
+    pub(super) fn touched(
+        &self,
+        space: Space,
+        iova: Iova,
+        bytes: u64,
+        act: Act,
+        at: Place,
+    ) -> Vec<Report> {
         let found = self.around(space, Kind::Raw, iova);
         let Some(live) = found.and_then(|number| self.live.get(&number)) else {
             return self.not_there(space, Kind::Raw, iova, act, at);
         };
-        let missing = |since| Report::MissingSync { thing: live.thing.clone(), since, act, at };
-        live.of_device.map(missing).into_iter().collect()
+        let (thing, mut reports) = (&live.thing, Vec::new());
+        if bytes > thing.bytes - thing.offset_of(iova).unwrap_or_default() {
+            let (thing, address) = (thing.clone(), iova);
+            reports.push(Report::WrongSize { thing, address, bytes, act, at });
+        }
+        if let Some(since) = live.of_device {
+            reports.push(Report::MissingSync { thing: thing.clone(), since, act, at });
+        }
+        reports
+    }
+
+    /// What lives and has to be given back by itself, oldest first: not what ends with its buffer, and memory not
+    /// beside what stands for it.
+    pub(super) fn held(&self) -> Vec<Report> {
+        let stands = self.live.values().filter(|live| live.thing.kind.stands_for_its_memory());
+        let stood_for: BTreeSet<u64> = stands.flat_map(|live| &live.of).map(|tag| tag.0).collect();
+        let of = |(number, live): (&u64, &Live)| {
+            let is_held = live.thing.kind != Kind::Mapping && !stood_for.contains(number);
+            is_held.then(|| Report::Leak { thing: live.thing.clone(), found: Found::Asked })
+        };
+        self.live.iter().filter_map(of).collect()
     }
 
     /// What lives and is `wanted`, oldest first.
@@ -328,37 +377,6 @@ impl Registry {
     /// The thing with this tag, while it lives.
     pub(super) fn thing(&self, tag: Tag) -> Option<&Thing> {
         self.live.get(&tag.0).map(|live| &live.thing)
-    }
-
-    /// What is behind a fault: what lives there and does not allow it, or else what was given back there last.
-    pub(super) fn explain(&self, space: Space, fault: &Fault) -> Option<Report> {
-        let denied = |thing: &Thing| match fault.tried {
-            Tried::Read => thing.access.is_some_and(|access| !access.may_read()),
-            Tried::Write => thing.access.is_some_and(|access| !access.may_write()),
-            _ => true,
-        };
-        let exact = |thing: &Thing| thing.offset_of(fault.address).is_some();
-        let near =
-            |thing: &Thing| fault.address.page_offset() == 0 && thing.is_in_page_of(fault.address);
-        let life = |is_there: &dyn Fn(&Thing) -> bool, is_its: &dyn Fn(Space) -> bool| {
-            let mut lives = self.live.values().rev().filter(|live| is_its(live.space));
-            let mut lived = self.gone.iter().rev().filter(|gone| is_its(gone.space));
-            lives
-                .find(|live| is_there(&live.thing) && denied(&live.thing))
-                .map(|live| (live.thing.clone(), Life::Mapped))
-                .or_else(|| {
-                    let gone = lived.find(|gone| is_there(&gone.thing))?;
-                    Some((gone.thing.clone(), Life::Gone(gone.at)))
-                })
-        };
-        // First what is in the device's own address space; it may be in a domain of its driver's.
-        let (own, others) = (|of| of == space, |of: Space| of.device == space.device);
-        let (thing, life) = life(&exact, &own)
-            .or_else(|| life(&near, &own))
-            .or_else(|| life(&exact, &others))
-            .or_else(|| life(&near, &others))?;
-        let offset = thing.offset_of(fault.address);
-        Some(Report::Fault { fault: *fault, thing, offset, life })
     }
 }
 

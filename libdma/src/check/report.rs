@@ -4,8 +4,9 @@ use core::fmt;
 
 use dma_types::{Access, Iova, PciAddress};
 
+use super::thing::{Bytes, Words};
 use super::{Place, Thing};
-use crate::fault::Fault;
+use crate::fault::{Fault, Tried};
 
 /// What the checker found: something that the driver did and should not have.
 ///
@@ -29,10 +30,17 @@ pub enum Report {
         /// Where it was given back again.
         again: Place,
     },
+    /// One call was to unmap it twice, and unmapped nothing.
+    NamedTwice {
+        /// What it is.
+        thing: Thing,
+        /// Where.
+        at: Place,
+    },
     /// Something was given back, synced, read or written that the checker never heard of.
     Unknown {
         /// Whose it should have been.
-        device: PciAddress,
+        device: Option<PciAddress>,
         /// The I/O address that was named.
         address: Iova,
         /// What was to happen to it.
@@ -40,7 +48,7 @@ pub enum Report {
         /// Where.
         at: Place,
     },
-    /// It was unmapped with another length than it was mapped with, or synced beyond its end.
+    /// It was unmapped with another length than it was mapped with, or synced, read or written beyond its end.
     WrongSize {
         /// What it is.
         thing: Thing,
@@ -144,21 +152,35 @@ pub enum Act {
 }
 
 /// Whether something is there still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// It is.
+    /// It is, but not for such an access.
     Mapped,
+    /// It is, but the device was in a domain, where it reaches nothing of its own.
+    Away(Stay),
+    /// It is, in a domain which the device had left.
+    Left(Stay),
     /// It was given back: where, if not by a guard that was dropped.
     Gone(Option<Place>),
 }
 
+/// The time that a device was in a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// The stay itself, which is called as its domain is.
+    pub thing: Thing,
+    /// If it is over: where it ended, if not when it was dropped.
+    pub left: Option<Option<Place>>,
+}
+
 impl Report {
-    /// The device that it is about.
-    pub fn device(&self) -> PciAddress {
+    /// The device that it is about, if it is about one.
+    pub fn device(&self) -> Option<PciAddress> {
         match self {
             Self::Unknown { device, .. } => *device,
             Self::Leak { thing, .. }
             | Self::DoubleFree { thing, .. }
+            | Self::NamedTwice { thing, .. }
             | Self::WrongSize { thing, .. }
             | Self::WrongDirection { thing, .. }
             | Self::Held { thing, .. }
@@ -175,6 +197,7 @@ impl Report {
             Self::Unknown { .. } => None,
             Self::Leak { thing, .. }
             | Self::DoubleFree { thing, .. }
+            | Self::NamedTwice { thing, .. }
             | Self::WrongSize { thing, .. }
             | Self::WrongDirection { thing, .. }
             | Self::Held { thing, .. }
@@ -186,14 +209,15 @@ impl Report {
     }
 }
 
-impl fmt::Display for Act {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GiveBack => "given back",
+impl Act {
+    /// What was to be done with it, in a word.
+    fn of(self, kind: super::Kind) -> &'static str {
+        match self {
+            Self::GiveBack => kind.ended(),
             Self::Sync => "synced",
             Self::Read => "read by the CPU",
             Self::Write => "written by the CPU",
-        })
+        }
     }
 }
 
@@ -209,77 +233,140 @@ impl fmt::Display for At {
     }
 }
 
+impl Report {
+    /// What is wrong, in a few words.
+    fn title(&self) -> &'static str {
+        let is_unmapped = self.thing().is_some_and(|thing| thing.kind.ended() == "unmapped");
+        match self {
+            Self::Leak { .. } => "leak",
+            Self::DoubleFree { .. } if is_unmapped => "double unmap",
+            Self::DoubleFree { .. } => "double free",
+            Self::NamedTwice { .. } => "double unmap",
+            Self::Unknown { .. } => "unknown address",
+            Self::WrongSize { .. } => "wrong size",
+            Self::WrongDirection { .. } => "wrong direction",
+            Self::Held { .. } => "not the device's",
+            Self::MissingSync { .. } => "missing sync",
+            Self::UseAfterFree { .. } if is_unmapped => "use after unmap",
+            Self::UseAfterFree { .. } => "use after free",
+            Self::WriteAfterFree { .. } => "write after free",
+            Self::Fault { .. } => "fault explained",
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let device = self.device();
+        f.write_str(self.title())?;
+        match (self, self.device()) {
+            // A fault says itself whose it is, unless a bridge signed for the device.
+            (Self::Fault { fault, .. }, Some(device)) if fault.requester == device => {}
+            (_, None) => {}
+            (_, Some(device)) => write!(f, " on {device}")?,
+        }
+        f.write_str(": ")?;
         match self {
             Self::Leak { thing, found } => {
-                write!(f, "leak on {device}: {thing} ")?;
-                f.write_str(match found {
-                    Found::Asked => "has not been given back",
-                    Found::PoolDropped => "was not given back before its pool was dropped",
-                    Found::StreamDropped => "was not unmapped before its stream was dropped",
-                })
+                let ended = thing.kind.ended();
+                match found {
+                    Found::Asked if ended == "ended" => write!(f, "{thing} has not ended"),
+                    Found::Asked => write!(f, "{thing} has not been {ended}"),
+                    Found::PoolDropped => {
+                        write!(f, "{thing} was not {ended} before its pool was dropped")
+                    }
+                    Found::StreamDropped => {
+                        write!(f, "{thing} was not {ended} before its stream was dropped")
+                    }
+                }
             }
             Self::DoubleFree { thing, first, again } => {
-                let first = At(*first);
-                write!(
-                    f,
-                    "double free on {device}: {thing} was given back {first}, and again at {again}"
-                )
+                let (ended, first) = (thing.kind.ended(), At(*first));
+                write!(f, "{thing} was {ended} {first}, and was to be again at {again}")
+            }
+            Self::NamedTwice { thing, at } => {
+                write!(f, "{thing} was to be unmapped twice by the one call at {at}")
             }
             Self::Unknown { address, act, at, .. } => {
+                let act = act.of(super::Kind::Buffer);
                 write!(
                     f,
-                    "unknown address on {device}: {address} was {act} at {at}, and is nothing that was mapped"
+                    "{address} was to be {act} at {at}, but nothing of this driver's is or was there"
                 )
             }
+            Self::WrongSize { thing, bytes, act: Act::GiveBack, at, .. } => {
+                let (ended, bytes) = (thing.kind.ended(), Bytes(*bytes));
+                write!(f, "{thing} was to be {ended} as {bytes} at {at}")
+            }
             Self::WrongSize { thing, address, bytes, act, at } => {
+                let (act, bytes) = (act.of(thing.kind), Bytes(*bytes));
                 write!(
                     f,
-                    "wrong size on {device}: {thing} was {act} as {bytes} bytes at {address}, at {at}"
+                    "of {thing}, {bytes} from {address} on were to be {act} at {at}, which is beyond its end"
                 )
             }
             Self::WrongDirection { thing, access, act, at } => {
-                write!(f, "wrong direction on {device}: {thing} was {act} as {access} at {at}")
+                let (act, access) = (act.of(thing.kind), Words(*access));
+                write!(f, "{thing} was to be {act} at {at} as memory that the device may {access}")
             }
             Self::Held { thing, at } => {
                 write!(
                     f,
-                    "not the device's on {device}: {thing} was to be taken back at {at}, but the driver holds it"
+                    "{thing} was to be taken back from the device at {at}, but the driver holds it"
                 )
             }
             Self::MissingSync { thing, since, act, at } => {
+                let act = act.of(thing.kind);
                 write!(
                     f,
-                    "missing sync on {device}: {thing} was {act} at {at}, but is the device's since {since}"
+                    "{thing} was to be {act} at {at}, but has been the device's since {since} and was not synced for \
+                     the CPU"
                 )
             }
             Self::UseAfterFree { thing, freed, act, at } => {
-                let freed = At(*freed);
-                write!(
-                    f,
-                    "use after free on {device}: {thing} was {act} at {at}, but was given back {freed}"
-                )
+                let (act, ended, freed) = (act.of(thing.kind), thing.kind.ended(), At(*freed));
+                write!(f, "{thing} was to be {act} at {at}, but was {ended} {freed}")
             }
             Self::WriteAfterFree { thing, freed, offset, value, again } => {
                 let freed = At(*freed);
                 write!(
                     f,
-                    "write after free on {device}: {thing} was given back {freed} and written since: byte {offset} \
-                     is {value:#04x}, found when it was given out again at {again}"
+                    "{thing} was given back {freed} and has been written to since: byte {offset} is {value:#04x}, as \
+                     was found when it was given out again at {again}"
                 )
             }
             Self::Fault { fault, thing, offset, life } => {
-                write!(f, "fault explained: {fault}; ")?;
+                write!(f, "{fault}; ")?;
                 match offset {
-                    Some(offset) => write!(f, "it is byte {offset} of {thing}, ")?,
+                    Some(offset) => write!(f, "that is byte {offset} of {thing}, ")?,
                     None => write!(f, "in that page is {thing}, ")?,
                 }
                 match life {
-                    Life::Mapped => f.write_str("which is mapped, but not for that"),
-                    Life::Gone(at) => write!(f, "which was given back {}", At(*at)),
+                    Life::Mapped => f.write_str(match fault.tried {
+                        Tried::Read => "which is mapped, but not for reading",
+                        Tried::Write => "which is mapped, but not for writing",
+                        _ => "which is mapped, but not for that",
+                    }),
+                    Life::Away(stay) => {
+                        write!(f, "which is out of the device's reach while it is in {stay}")
+                    }
+                    Life::Left(stay) => {
+                        write!(f, "which the device reaches only while it is in {stay}")
+                    }
+                    Life::Gone(at) => write!(f, "which was {} {}", thing.kind.ended(), At(*at)),
                 }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Stay {
+    /// `domain "fixed", which it entered at src/main.rs:17 and left at src/main.rs:40`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Thing { label, made, .. } = &self.thing;
+        match self.left {
+            None => write!(f, "domain {label:?}, which it entered at {made}"),
+            Some(left) => {
+                write!(f, "domain {label:?}, which it entered at {made} and left {}", At(left))
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::fault::{Fault, Reason, Tried};
 const AT: Iova = Iova::new(0x800_2000);
 
 fn space() -> Space {
-    Space::new("0000:00:02.0".parse::<PciAddress>().unwrap())
+    Space::new("0000:00:02.0".parse::<PciAddress>().unwrap(), 1)
 }
 
 /// Another place.
@@ -42,8 +42,8 @@ fn a_leak_says_what_it_is_and_where_it_is_from() {
     registry.made(&packet(space, Kind::Coherent), a, false);
     assert_eq!(
         sentence(registry.leaks(Found::Asked, |_| true), a, b),
-        "leak on 0000:00:02.0: the coherent memory \"packet\" (1500 bytes at 0x8002000, -w, from A) has not been \
-         given back"
+        "leak on 0000:00:02.0: the coherent memory \"packet\" (1500 bytes at 0x8002000 that the device may write, \
+         allocated at A) has not been given back"
     );
     let dropped = |registry: &mut Registry| {
         registry.dropped(space, Kind::Raw, Found::StreamDropped, |at| at == AT)
@@ -52,8 +52,8 @@ fn a_leak_says_what_it_is_and_where_it_is_from() {
     registry.made(&packet(space, Kind::Raw), a, true);
     assert_eq!(
         sentence(dropped(&mut registry), a, b),
-        "leak on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was not unmapped \
-         before its stream was dropped"
+        "leak on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, mapped \
+         at A) was not unmapped before its stream was dropped"
     );
     assert_eq!(dropped(&mut registry), [], "it is told once");
 }
@@ -70,8 +70,8 @@ fn what_was_given_back_is_no_leak_and_giving_it_back_again_names_both_places() {
     assert_eq!(unmap(a), []);
     assert_eq!(
         sentence(unmap(b), a, b),
-        "double free on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was given \
-         back at A, and again at B"
+        "double unmap on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, \
+         mapped at A) was unmapped at A, and was to be again at B"
     );
     assert_eq!(registry.leaks(Found::Asked, |_| true), []);
 }
@@ -82,14 +82,15 @@ fn an_address_that_never_was_mapped_is_named() {
     let (a, b) = (Place::here(), there());
     assert_eq!(
         sentence(registry.given_back(space, Kind::Raw, AT, None, None, a), a, b),
-        "unknown address on 0000:00:02.0: 0x8002000 was given back at A, and is nothing that was mapped"
+        "unknown address on 0000:00:02.0: 0x8002000 was to be given back at A, but nothing of this driver's is or was \
+         there"
     );
     let other = self::space();
     registry.made(&packet(other, Kind::Raw), a, true);
     let reports = registry.synced(space, AT, 1, Access::Write, false, a);
     assert_eq!(
         sentence(reports, a, b),
-        "unknown address on 0000:00:02.0: 0x8002000 was synced at A, and is nothing that was mapped"
+        "unknown address on 0000:00:02.0: 0x8002000 was to be synced at A, but nothing of this driver's is or was there"
     );
 }
 
@@ -104,13 +105,13 @@ fn a_wrong_size_and_a_wrong_direction_are_named_and_unmap_nothing() {
     };
     assert_eq!(
         sentence(unmap_as(2048, Access::Write), a, b),
-        "wrong size on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was given \
-         back as 2048 bytes at 0x8002000, at A"
+        "wrong size on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, \
+         mapped at A) was to be unmapped as 2048 bytes at A"
     );
     assert_eq!(
         sentence(unmap_as(1500, Access::Read), a, b),
-        "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was \
-         given back as r- at A"
+        "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may \
+         write, mapped at A) was to be unmapped at A as memory that the device may read"
     );
     assert_eq!(unmap_as(1, Access::ReadWrite).len(), 2);
     assert_eq!(registry.leaks(Found::Asked, |_| true).len(), 3, "r7");
@@ -135,19 +136,19 @@ fn the_cpu_reading_what_is_the_devices_is_a_missing_sync() {
     let (a, b) = (Place::here(), there());
     registry.made(&packet(space, Kind::Raw), a, true);
     let inside = Iova::new(AT.get() + 100);
-    let touched = registry.touched(space, inside, Act::Read, b);
+    let touched = registry.touched(space, inside, 1, Act::Read, b);
     assert_eq!(
         sentence(touched, a, b),
-        "missing sync on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was read \
-         by the CPU at B, but is the device's since A"
+        "missing sync on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, \
+         mapped at A) was to be read by the CPU at B, but has been the device's since A and was not synced for the CPU"
     );
     assert_eq!(registry.synced(space, AT, 1500, Access::Write, false, a), []);
-    assert_eq!(registry.touched(space, inside, Act::Write, a), []);
+    assert_eq!(registry.touched(space, inside, 1, Act::Write, a), []);
     assert_eq!(registry.synced(space, inside, 100, Access::Write, true, a), []);
-    assert_eq!(registry.touched(space, inside, Act::Write, a).len(), 1);
+    assert_eq!(registry.touched(space, inside, 1, Act::Write, a).len(), 1);
     // A sync that is refused changes nothing.
     assert_eq!(registry.synced(space, inside, 1401, Access::Write, false, a).len(), 1);
-    assert_eq!(registry.touched(space, inside, Act::Write, a).len(), 1);
+    assert_eq!(registry.touched(space, inside, 1, Act::Write, a).len(), 1);
 }
 
 #[test]
@@ -157,23 +158,24 @@ fn what_is_used_after_it_was_given_back_is_named_with_where_that_was() {
     let tag = registry.made(&packet(space, Kind::Raw), a, true);
     registry.gone(tag, Some(b));
     let inside = Iova::new(AT.get() + 1499);
-    let thing = "the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A)";
+    let thing = "the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, mapped at A)";
     for (reports, act) in [
         (registry.synced(space, inside, 1, Access::Write, false, a), "synced"),
-        (registry.touched(space, inside, Act::Read, a), "read by the CPU"),
-        (registry.touched(space, inside, Act::Write, a), "written by the CPU"),
+        (registry.touched(space, inside, 1, Act::Read, a), "read by the CPU"),
+        (registry.touched(space, inside, 1, Act::Write, a), "written by the CPU"),
     ] {
         assert_eq!(
             sentence(reports, a, b),
             format!(
-                "use after free on 0000:00:02.0: {thing} was {act} at A, but was given back at B"
+                "use after unmap on 0000:00:02.0: {thing} was to be {act} at A, but was unmapped at B"
             )
         );
     }
     let beside = Iova::new(AT.get() + 1500);
     assert_eq!(
-        sentence(registry.touched(space, beside, Act::Read, a), a, b),
-        "unknown address on 0000:00:02.0: 0x80025dc was read by the CPU at A, and is nothing that was mapped"
+        sentence(registry.touched(space, beside, 1, Act::Read, a), a, b),
+        "unknown address on 0000:00:02.0: 0x80025dc was to be read by the CPU at A, but nothing of this driver's is \
+         or was there"
     );
 }
 
@@ -185,13 +187,13 @@ fn a_sync_beyond_the_end_or_with_another_direction_is_named() {
     let inside = Iova::new(AT.get() + 1000);
     assert_eq!(
         sentence(registry.synced(space, inside, 501, Access::Write, false, a), a, b),
-        "wrong size on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was synced \
-         as 501 bytes at 0x80023e8, at A"
+        "wrong size on 0000:00:02.0: of the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may \
+         write, mapped at A), 501 bytes from 0x80023e8 on were to be synced at A, which is beyond its end"
     );
     assert_eq!(
         sentence(registry.synced(space, inside, 500, Access::Read, false, a), a, b),
-        "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000, -w, from A) was \
-         synced as r- at A"
+        "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may \
+         write, mapped at A) was to be synced at A as memory that the device may read"
     );
 }
 
@@ -220,12 +222,22 @@ fn a_fault_where_something_was_unmapped_is_explained() {
     registry.gone(tag, Some(b));
     assert_eq!(
         sentence(registry.explain(space, &write), a, b),
-        "fault explained: 0000:00:02.0 was denied a write to 0x8002010: the page is not mapped for writing; it is byte \
-         16 of the stream \"packet\" (1500 bytes at 0x8002000, -w, from A), which was given back at B"
+        "fault explained: 0000:00:02.0 was denied a write to 0x8002010: the page is not mapped for writing; that is \
+         byte 16 of the stream \"packet\" (1500 bytes at 0x8002000 that the device may write, mapped at A), which was \
+         unmapped at B"
     );
-    let elsewhere = Space::new("0000:01:00.0".parse().unwrap());
+    let bridged = Fault { requester: "0000:00:01.0".parse().unwrap(), ..write };
+    let said = sentence(registry.explain(space, &bridged), a, b);
+    assert!(
+        said.starts_with("fault explained on 0000:00:02.0: 0000:00:01.0 was denied a write"),
+        "{said}"
+    );
+    let elsewhere = Space::new("0000:01:00.0".parse().unwrap(), 1);
     assert_eq!(registry.explain(elsewhere, &write), None, "of another device");
-    assert!(registry.explain(self::space(), &write).is_some(), "in a domain of the same driver's");
+    assert!(registry.explain(self::space(), &write).is_some(), "by another handle");
+    let later = Space::new("0000:00:02.0".parse().unwrap(), 2);
+    assert_eq!(registry.explain(later, &write), None, "of a session that ended");
+    assert_eq!(registry.explain(space.new_domain(), &write), None, "of a domain");
     assert_eq!(registry.explain(space, &denied(0x800_3000, Tried::Write)), None, "beside it");
 }
 
@@ -238,8 +250,8 @@ fn a_fault_where_something_is_mapped_otherwise_is_explained_by_its_page_too() {
     assert_eq!(
         sentence(registry.explain(space, &denied(0x800_2000, Tried::Read)), a, b),
         "fault explained: 0000:00:02.0 was denied a read of 0x8002000: the page is not mapped for writing; in that \
-         page is the coherent memory \"packet\" (1500 bytes at 0x8002040, -w, from A), which is mapped, but not \
-         for that"
+         page is the coherent memory \"packet\" (1500 bytes at 0x8002040 that the device may write, allocated at A), \
+         which is mapped, but not for reading"
     );
 }
 

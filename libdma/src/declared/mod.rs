@@ -71,9 +71,13 @@ impl Device {
     /// [`NotDeclared`], which has the memory: [`DeclareError::AlreadyDeclared`], [`DeclareError::NotMapped`] for a
     /// buffer that the device does not see, [`DeclareError::WrongDevice`] for another device's,
     /// [`DeclareError::BadAlignment`].
+    #[track_caller]
     pub fn declare_memory(&self, memory: DeviceMemory, mode: Mode) -> Result<(), NotDeclared> {
         match Span::check(&memory, self.session()) {
-            Ok(geometry) => self.windows().declare(Span::new(memory, geometry, mode)),
+            Ok(geometry) => {
+                let span = Span::new(memory, geometry, mode, self.session());
+                self.windows().declare(span)
+            }
             Err(error) => Err(NotDeclared { error, memory }),
         }
     }

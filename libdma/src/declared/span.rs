@@ -6,6 +6,8 @@ use core::ptr::NonNull;
 use dma_types::Iova;
 
 use super::{DeclareError, DeviceMemory, Mode, PAGE};
+use crate::buffer::Buffer;
+use crate::check::{self, Kind, Mark, Note};
 use crate::session::Session;
 use crate::window::{BlockRequest, Buddy};
 
@@ -34,6 +36,8 @@ pub(crate) struct Span {
     geometry: Geometry,
     buddy: Buddy,
     usage: DeclaredUsage,
+    #[allow(dead_code, reason = "it is dropped with the span")]
+    mark: Mark,
 }
 
 /// How memory lies in a span of units that starts at a multiple of its length.
@@ -71,12 +75,19 @@ impl Span {
         Geometry::new(address.get(), memory.start().as_ptr().addr(), memory.len())
     }
 
-    pub(super) fn new(memory: DeviceMemory, geometry: Geometry, mode: Mode) -> Self {
+    #[track_caller]
+    pub(super) fn new(
+        memory: DeviceMemory,
+        geometry: Geometry,
+        mode: Mode,
+        session: &Session,
+    ) -> Self {
         let bytes = memory.len();
         let mut buddy = Buddy::taken(geometry.units);
         buddy.free_range(geometry.whole_units(bytes));
         let usage = DeclaredUsage { mode, bytes, occupied: 0, used: 0, blocks: 0 };
-        Self { memory, geometry, buddy, usage }
+        let mark = if check::is_on() { noted(&memory, geometry, session) } else { Mark::default() };
+        Self { memory, geometry, buddy, usage, mark }
     }
 
     /// Whether coherent memory may come from nowhere else.
@@ -147,6 +158,22 @@ impl Span {
     pub(crate) fn into_memory(self) -> DeviceMemory {
         self.memory
     }
+}
+
+/// Tells the checker of the memory, which it calls as the buffer that it is, if it is one.
+#[track_caller]
+#[cold]
+fn noted(memory: &DeviceMemory, geometry: Geometry, session: &Session) -> Mark {
+    let buffer = memory.buffer();
+    let note = Note {
+        kind: Kind::Declared,
+        label: "the device's own",
+        space: session.space(),
+        iova: Some(Iova::new(geometry.address)),
+        bytes: memory.len() as u64,
+        access: buffer.and_then(Buffer::access),
+    };
+    check::made_of(buffer.map(Buffer::mark).as_slice(), || note)
 }
 
 impl Geometry {

@@ -30,6 +30,7 @@ pub struct Dma<T: ?Sized> {
 
 impl<T> Dma<T> {
     /// Memory that holds this value.
+    #[track_caller]
     pub fn new(value: T) -> Result<Self> {
         let mut memory = Self::zeroed()?;
         memory.write(value);
@@ -38,6 +39,7 @@ impl<T> Dma<T> {
     }
 
     /// Memory of zeroes for one value.
+    #[track_caller]
     pub fn zeroed() -> Result<Dma<MaybeUninit<T>>> {
         let (memory, start, device_address) = allocate::<T>(1)?;
         Ok(Dma { value: start.cast(), device_address, memory })
@@ -46,6 +48,7 @@ impl<T> Dma<T> {
 
 impl<T> Dma<[T]> {
     /// Memory of zeroes for `count` values.
+    #[track_caller]
     pub fn zeroed_slice(count: usize) -> Result<Dma<[MaybeUninit<T>]>> {
         let (memory, start, device_address) = allocate::<T>(count)?;
         let value = ptr::slice_from_raw_parts_mut(start.cast(), count);
@@ -126,6 +129,7 @@ impl<T: ?Sized> Drop for Dma<T> {
 }
 
 /// Zeroes for this many values: the memory, where it starts, and where it does for the device.
+#[track_caller]
 fn allocate<T>(count: usize) -> core::result::Result<(Memory, *mut u8, usize), DmaError> {
     let bytes = size_of::<T>();
     let whole = count.checked_mul(bytes).ok_or(DmaError::Overflow { count, bytes })?;

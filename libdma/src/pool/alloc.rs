@@ -8,7 +8,7 @@ use dma_types::Iova;
 
 use super::supply::Supply;
 use super::{NotTaken, PoolBlock, PoolStats};
-use crate::check::Place;
+use crate::check::{Mark, Place};
 use crate::copy;
 use crate::protocol::Error;
 
@@ -24,13 +24,17 @@ use crate::protocol::Error;
 /// device is closed. The [checker](crate::check) reports both.
 pub struct Pool<T: ?Sized> {
     supply: Arc<Supply>,
+    #[allow(dead_code, reason = "it is dropped with the pool")]
+    mark: Mark,
     of: PhantomData<fn() -> *const T>,
 }
 
 impl<T: ?Sized> Pool<T> {
     /// A pool whose blocks are long enough for a `T`, and aligned for it; and any bytes are one.
+    #[track_caller]
     pub(super) fn new(supply: Supply) -> Self {
-        Self { supply: Arc::new(supply), of: PhantomData }
+        let mark = supply.mark();
+        Self { supply: Arc::new(supply), mark, of: PhantomData }
     }
 
     /// Gives a block out: Linux's `dma_pool_alloc`. What is in it is what was in it before, if the

@@ -57,6 +57,7 @@ impl PoolBuilder<'_> {
     /// [`Error::ZeroSize`] for a type of no size, [`Error::BadAlignment`] for an alignment that is no power of two or a type
     /// that must be aligned to more than a page, [`Error::BadBoundary`] for a boundary that is no power of two or less than a
     /// block, [`Error::TooLarge`] for more than 1 GiB.
+    #[track_caller]
     pub fn of<T: FromBytes + IntoBytes + Immutable>(self) -> Result<Pool<T>, Error> {
         if align_of::<T>() > PAGE_SIZE as usize {
             return Err(Error::BadAlignment);
@@ -71,6 +72,7 @@ impl PoolBuilder<'_> {
     /// # Errors
     ///
     /// As [`of`](Self::of).
+    #[track_caller]
     pub fn bytes(self, bytes: usize) -> Result<Pool<[u8]>, Error> {
         Ok(Pool::new(self.supply(bytes, self.align)?))
     }

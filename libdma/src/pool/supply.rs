@@ -13,7 +13,7 @@ use super::layout::Shape;
 use super::poison::Poison;
 use super::slots::{Slot, Slots};
 use super::{NotTaken, PoolStats};
-use crate::check::{self, Kind, Note, Place};
+use crate::check::{self, Kind, Mark, Note, Place};
 use crate::protocol::Error;
 use crate::session::Session;
 use crate::window::{Block, BlockRequest, Windows};
@@ -49,6 +49,13 @@ impl Supply {
             poison: Poison::new(),
             windows,
         }
+    }
+
+    /// By what the checker knows the pool.
+    #[track_caller]
+    pub(super) fn mark(&self) -> Mark {
+        let (kind, label, space) = (Kind::Pool, &*self.label, self.session().space());
+        check::made(|| Note { kind, label, space, iova: None, bytes: 0, access: None })
     }
 
     pub(super) fn shape(&self) -> Shape {

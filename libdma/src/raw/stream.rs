@@ -225,7 +225,7 @@ impl RawStream {
 
     #[track_caller]
     fn touch(&mut self, iova: Iova, bytes: usize, act: Act) -> Result<NonNull<u8>, RawError> {
-        raw::touched(self.terms.session().space(), iova, act);
+        raw::touched(self.terms.session().space(), iova, bytes as u64, act);
         let (entry, offset) = self.around(iova, bytes as u64)?;
         if entry.of_device {
             return Err(RawError::OfDevice);

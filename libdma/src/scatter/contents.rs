@@ -72,8 +72,9 @@ impl<'a, D: Direction> Contents<'a, D> {
         }
         self.merge();
         if check::is_on() {
+            let of: Vec<&Mark> = self.pieces.iter().filter_map(Piece::memory_mark).collect();
             for &Segment { iova, bytes } in &self.segments {
-                self.marks.push(self.terms.mark(Kind::Scatter, iova, bytes, D::ACCESS));
+                self.marks.push(self.terms.mark(Kind::Scatter, &of, iova, bytes, D::ACCESS));
             }
         }
         fence(Ordering::Release);

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use crate::check::Mark;
 use crate::direction::Direction;
 use crate::protocol::Error;
 use crate::stream::{Memory, Origin, StreamBuffer, batch};
@@ -55,6 +56,15 @@ impl<D: Direction> Piece<'_, D> {
     pub(super) fn set_away(&mut self, is_away: bool) {
         if let Self::Lent(buffer, _) = self {
             buffer.set_away(is_away);
+        }
+    }
+
+    /// By what the checker knows its memory, if it is a buffer's.
+    pub(super) fn memory_mark(&self) -> Option<&Mark> {
+        match self {
+            Self::Given(buffer, _) => Some(buffer.memory_mark()),
+            Self::Lent(buffer, _) => Some(buffer.memory_mark()),
+            Self::Slice(_) => None,
         }
     }
 

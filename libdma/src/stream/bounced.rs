@@ -142,7 +142,7 @@ impl<'a, D: Direction> Bounced<'a, D> {
         }
         let skip_cpu_sync = terms.skip_cpu_sync();
         let brings_back = D::ACCESS.may_write() && !skip_cpu_sync;
-        let mark = terms.mark(Kind::Stream, memory.iova(), bytes as u64, D::ACCESS);
+        let mark = terms.mark(Kind::Stream, &[], memory.iova(), bytes as u64, D::ACCESS);
         let copy = Copied { memory, origin, brings_back, skip_cpu_sync, mark };
         if !skip_cpu_sync {
             // Where data only comes from the device, too: what it does not write is to stay as it was.

@@ -15,7 +15,7 @@ use super::memory::{Memory, Pages};
 use super::{
     CpuMay, CpuOwned, DeviceOwned, HasAddress, Owner, Refused, Step, Synced, SyncedRange, Terms,
 };
-use crate::check::{Kind, Mark};
+use crate::check::{self, Kind, Mark};
 use crate::copy;
 use crate::direction::Direction;
 use crate::extent::Extent;
@@ -74,13 +74,15 @@ pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     pub(super) terms: Arc<Terms>,
     /// From when it becomes the device's until it is the CPU's again.
     mark: Mark,
+    /// As long as there is memory, if that has no mark itself.
+    memory_mark: Mark,
     of: PhantomData<fn() -> (D, O)>,
 }
 
 impl<D: Direction> StreamBuffer<D, CpuOwned> {
-    pub(super) fn new(memory: Memory, len: usize, terms: Arc<Terms>) -> Self {
+    pub(super) fn new(memory: Memory, memory_mark: Mark, len: usize, terms: Arc<Terms>) -> Self {
         let (iova, mark) = (memory.iova(), Mark::default());
-        Self { iova, memory, len, is_away: false, terms, mark, of: PhantomData }
+        Self { iova, memory, len, is_away: false, terms, mark, memory_mark, of: PhantomData }
     }
 
     /// Makes it the device's: Linux's `dma_map_single`. In a window that is a matter of types; else it is a request to
@@ -159,13 +161,13 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
         self.check_turn()
     }
 
-    /// The pages beneath; or, if it is in a window or the device's, why not and this.
-    pub(super) fn into_pages(self) -> Result<Box<Pages>, (Error, Self)> {
+    /// The pages beneath and their mark; or, if it is in a window or the device's, why not and this.
+    pub(super) fn into_pages(self) -> Result<(Box<Pages>, Mark), (Error, Self)> {
         if let Err(error) = self.check_turn() {
             return Err((error, self));
         }
         match self.memory {
-            Memory::Pages(pages) => Ok(pages),
+            Memory::Pages(pages) => Ok((pages, self.memory_mark)),
             memory => Err((Error::SharesWindow, Self { memory, ..self })),
         }
     }
@@ -175,7 +177,10 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     #[inline]
     pub(crate) fn into_mapped(mut self) -> StreamBuffer<D, DeviceOwned> {
         self.iova = self.memory.iova();
-        self.mark = self.terms.mark(Kind::Stream, self.iova, self.len as u64, D::ACCESS);
+        if check::is_on() {
+            let (of, bytes) = (&[self.memory_mark()], self.len as u64);
+            self.mark = self.terms.mark(Kind::Stream, of, self.iova, bytes, D::ACCESS);
+        }
         self.hand_over()
     }
 }
@@ -347,6 +352,15 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
         &self.memory
     }
 
+    /// By what the checker knows its memory.
+    #[inline]
+    pub(crate) fn memory_mark(&self) -> &Mark {
+        match &self.memory {
+            Memory::Pages(pages) if self.memory_mark.is_none() => pages.mark(),
+            _ => &self.memory_mark,
+        }
+    }
+
     pub(crate) fn terms(&self) -> &Arc<Terms> {
         &self.terms
     }
@@ -376,7 +390,7 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
     }
 
     fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
-        let Self { memory, iova, len, is_away, terms, mark, of: _ } = self;
-        StreamBuffer { memory, iova, len, is_away, terms, mark, of: PhantomData }
+        let Self { memory, iova, len, is_away, terms, mark, memory_mark, of: _ } = self;
+        StreamBuffer { memory, iova, len, is_away, terms, mark, memory_mark, of: PhantomData }
     }
 }

@@ -8,6 +8,7 @@ use dma_types::{Access, Iova};
 
 use super::Terms;
 use crate::buffer::Buffer;
+use crate::check::Mark;
 use crate::copy;
 use crate::mapping::{MapRequest, Mapped};
 use crate::protocol::Error;
@@ -192,6 +193,11 @@ impl Pages {
             self.set_unmapped();
         }
         Ok(())
+    }
+
+    /// By what the checker knows the buffer, if it was adopted.
+    pub(super) fn mark(&self) -> &Mark {
+        self.buffer.mark()
     }
 
     /// The buffer, when the device does not reach it any more.

@@ -10,6 +10,9 @@ use super::memory::{Memory, Pages};
 use super::{CpuOwned, DeviceOwned, Gather, Refused, Step, StreamBuffer, Terms};
 use crate::attributes::Attributes;
 use crate::buffer::Buffer;
+use crate::check::Mark;
+#[cfg(feature = "virtio")]
+use crate::check::Place;
 use crate::device::Device;
 use crate::direction::{DeviceWrites, Direction, ToDevice};
 use crate::protocol::Error;
@@ -60,6 +63,12 @@ impl<D: Direction> Stream<D> {
         self.with(|terms| terms.skip_cpu_sync = skip)
     }
 
+    /// The same for who maps on behalf of a driver that is there in the code.
+    #[cfg(feature = "virtio")]
+    pub(crate) fn on_behalf_of(self, driver: Place) -> Self {
+        self.with(|terms| terms.driver = Some(driver))
+    }
+
     fn with(self, change: impl FnOnce(&mut Terms)) -> Self {
         let mut terms = Arc::unwrap_or_clone(self.terms);
         change(&mut terms);
@@ -71,6 +80,7 @@ impl<D: Direction> Stream<D> {
     /// # Errors
     ///
     /// As [`Device::allocate`].
+    #[track_caller]
     pub fn buffer(&self, bytes: usize) -> Result<StreamBuffer<D>, Error> {
         let mut buffer = self.unfilled(bytes)?;
         if buffer.is_in_window() {
@@ -84,18 +94,21 @@ impl<D: Direction> Stream<D> {
     /// # Errors
     ///
     /// As [`buffer`](Self::buffer).
+    #[track_caller]
     pub fn copy_of(&self, data: &[u8]) -> Result<StreamBuffer<D>, Error> {
         let mut buffer = self.unfilled(data.len())?;
         buffer.write(0, data)?;
         Ok(buffer)
     }
 
+    #[track_caller]
     fn unfilled(&self, bytes: usize) -> Result<StreamBuffer<D>, Error> {
         if bytes == 0 {
             return Err(Error::ZeroSize);
         }
         let memory = self.terms.memory(bytes, D::ACCESS)?;
-        Ok(StreamBuffer::new(memory, bytes, self.terms.clone()))
+        let mark = self.terms.mark_memory(bytes);
+        Ok(StreamBuffer::new(memory, mark, bytes, self.terms.clone()))
     }
 
     /// Takes a buffer over that was allocated or registered otherwise. It is mapped while it is the device's; or always,
@@ -104,7 +117,9 @@ impl<D: Direction> Stream<D> {
     /// already it refuses to map with [`Error::AlreadyMapped`].
     pub fn adopt(&self, buffer: Buffer) -> StreamBuffer<D> {
         let bytes = buffer.len();
-        StreamBuffer::new(Memory::Pages(Pages::new(buffer)), bytes, self.terms.clone())
+        let memory = Memory::Pages(Pages::new(buffer));
+        // The buffer has one of its own.
+        StreamBuffer::new(memory, Mark::default(), bytes, self.terms.clone())
     }
 
     /// Maps all of these or none (rule R7), by one request for those that are in no window.
@@ -184,7 +199,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// still](StreamBuffer::reclaim).
     pub fn into_buffer(self) -> Step<Buffer, Self> {
         match self.into_pages() {
-            Ok(pages) => Ok(pages.into_buffer()),
+            Ok((pages, mark)) => Ok(pages.into_buffer().with_mark(mark)),
             Err((error, this)) => Err(Refused::new(error, this)),
         }
     }

@@ -8,7 +8,7 @@ use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 
 use super::memory::{Memory, Pages};
 use crate::buffer::Buffer;
-use crate::check::{self, Mark, Note};
+use crate::check::{self, Mark, Note, Place};
 use crate::limits::Limits;
 use crate::mapping::{MapRequest, Mapped, Places};
 use crate::protocol::Error;
@@ -35,12 +35,15 @@ pub(crate) struct Terms {
     pub(crate) strict: bool,
     /// As its function says.
     pub(super) skip_cpu_sync: bool,
+    /// Where in the code the driver is, if it is not who maps.
+    pub(super) driver: Option<Place>,
 }
 
 impl Terms {
     pub(crate) fn new(windows: Arc<Windows>, limits: Limits, limit: Iova, label: &str) -> Self {
         let (label, longest) = (label.into(), limits.longest_single());
-        Self { windows, limits, limit, longest, label, strict: false, skip_cpu_sync: false }
+        let (strict, skip_cpu_sync, driver) = (false, false, None);
+        Self { windows, limits, limit, longest, label, strict, skip_cpu_sync, driver }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -100,15 +103,43 @@ impl Terms {
     /// By what the checker knows memory that is the device's from now on.
     #[track_caller]
     #[inline]
-    pub(crate) fn mark(&self, kind: check::Kind, iova: Iova, bytes: u64, access: Access) -> Mark {
-        check::made(|| Note {
-            kind,
-            label: &self.label,
-            space: self.session().space(),
-            iova: Some(iova),
-            bytes,
-            access: Some(access),
-        })
+    pub(crate) fn mark(
+        &self,
+        kind: check::Kind,
+        of: &[&Mark],
+        iova: Iova,
+        bytes: u64,
+        access: Access,
+    ) -> Mark {
+        match check::is_on() {
+            true => self.note(kind, of, Some(iova), bytes, Some(access)),
+            false => Mark::default(),
+        }
+    }
+
+    /// By what the checker knows memory that is the CPU's.
+    #[track_caller]
+    #[inline]
+    pub(super) fn mark_memory(&self, bytes: usize) -> Mark {
+        match check::is_on() {
+            true => self.note(check::Kind::StreamMemory, &[], None, bytes as u64, None),
+            false => Mark::default(),
+        }
+    }
+
+    #[track_caller]
+    #[cold]
+    fn note(
+        &self,
+        kind: check::Kind,
+        of: &[&Mark],
+        iova: Option<Iova>,
+        bytes: u64,
+        access: Option<Access>,
+    ) -> Mark {
+        let (label, space) = (&*self.label, self.session().space());
+        let at = self.driver.unwrap_or(Place::here());
+        check::made_at(at, of, || Note { kind, label, space, iova, bytes, access })
     }
 
     /// Whether a piece of memory is one segment for the device.

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::registers::Registers;
 use super::shared::{Shared, Streams};
 use crate::buffer::Buffer;
+use crate::check::Place;
 use crate::device::Device;
 use crate::protocol;
 
@@ -34,7 +35,7 @@ impl Binding {
 /// A device and all that it was given.
 #[derive(Debug)]
 pub(super) struct Bound {
-    device: Option<(Device, Arc<Streams>)>,
+    device: Option<Driver>,
     pub(super) registers: Vec<Registers>,
     /// What `dma_alloc` gave, by I/O address.
     coherent: BTreeMap<PhysAddr, Buffer>,
@@ -42,6 +43,14 @@ pub(super) struct Bound {
     shared: BTreeMap<PhysAddr, Shared>,
     /// Why memory was last refused.
     pub(super) error: Option<Error>,
+}
+
+/// A device, and where in the code it was bound: whatever the crate asks for, reports tell as from there.
+#[derive(Debug)]
+struct Driver {
+    device: Device,
+    streams: Arc<Streams>,
+    at: Place,
 }
 
 impl Default for Bound {
@@ -60,22 +69,29 @@ impl Bound {
     };
 
     /// Takes a device, if there is none.
+    #[track_caller]
     pub(super) fn bind(&mut self, device: &Device) -> Result<(), Error> {
         if self.device.is_some() {
             return Err(Error::AlreadyBound);
         }
-        self.device = Some((device.clone(), Arc::new(Streams::new(device))));
+        let at = Place::here();
+        let (device, streams) = (device.clone(), Arc::new(Streams::new(device, at)));
+        self.device = Some(Driver { device, streams, at });
         Ok(())
     }
 
     /// The device.
     pub(super) fn device(&self) -> Result<&Device, Error> {
-        self.device.as_ref().map(|(device, _)| device).ok_or(Error::NotBound)
+        self.driver().map(|driver| &driver.device)
     }
 
     /// Where what is shared with the device comes from.
     pub(super) fn streams(&self) -> Result<Arc<Streams>, Error> {
-        self.device.as_ref().map(|(_, streams)| streams.clone()).ok_or(Error::NotBound)
+        self.driver().map(|driver| driver.streams.clone())
+    }
+
+    fn driver(&self) -> Result<&Driver, Error> {
+        self.device.as_ref().ok_or(Error::NotBound)
     }
 
     /// Whether all memory has been given back.
@@ -95,7 +111,8 @@ impl Bound {
             // Devices read back what they wrote.
             BufferDirection::DeviceToDriver | BufferDirection::Both => Access::ReadWrite,
         };
-        let buffer = self.device()?.allocate(bytes, Some(access), "virtio queue")?;
+        let Driver { device, at, .. } = self.driver()?;
+        let buffer = device.allocate_at(*at, bytes, access, "virtio queue")?;
         let Some(iova) = buffer.iova() else { return Err(protocol::Error::BadValue.into()) };
         let memory = buffer.as_ptr();
         self.coherent.insert(iova.get(), buffer);

@@ -35,6 +35,7 @@ impl<T: Tag> DeviceHal<T> {
     /// # Errors
     ///
     /// [`Error::AlreadyBound`].
+    #[track_caller]
     pub fn bind(device: &Device) -> Result<(), Error> {
         T::binding().lock().bind(device)
     }

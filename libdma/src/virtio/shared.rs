@@ -2,6 +2,7 @@
 
 use virtio_drivers::{BufferDirection, PhysAddr};
 
+use crate::check::Place;
 use crate::device::Device;
 use crate::direction::{Bidirectional, FromDevice, ToDevice};
 use crate::protocol::Error;
@@ -16,12 +17,12 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Those of a device, within its limits as they are now.
-    pub(super) fn new(device: &Device) -> Self {
+    /// Those of a device that was bound there, within its limits as they are now.
+    pub(super) fn new(device: &Device, driver: Place) -> Self {
         Self {
-            to_device: device.stream("virtio out"),
-            from_device: device.stream("virtio in"),
-            both: device.stream("virtio both"),
+            to_device: device.stream("virtio out").on_behalf_of(driver),
+            from_device: device.stream("virtio in").on_behalf_of(driver),
+            both: device.stream("virtio both").on_behalf_of(driver),
         }
     }
 }

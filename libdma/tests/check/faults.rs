@@ -1,0 +1,164 @@
+//! Faults, and what is behind them.
+
+use libdma::{Access, Device, FromDevice, Iova, MapRequest, check};
+use simulated::Machine;
+
+use crate::{Checked, line};
+
+#[test]
+fn a_fault_in_a_block_is_explained() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let pool = device.pool("commands").access(Access::Read).bytes(64).unwrap();
+        let (block, made) = (pool.alloc().unwrap(), line());
+        let address = block.iova();
+        assert!(machine.device_writes(address, &[1; 4]).is_err());
+        machine.service.lock().poll();
+        let faults = device.faults().unwrap().faults;
+        let [fault] = faults[..] else { panic!("{faults:?}") };
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "fault explained: {fault}; that is byte 0 of the block of pool \"commands\" (64 bytes at {address} \
+                 that the device may read, allocated at line {made}), which is mapped, but not for writing"
+            )]
+        );
+    }
+}
+
+#[test]
+fn use_after_unmap_of_a_strict_stream_is_explained_with_both_places() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let stream = device.stream::<FromDevice>("rx").strict();
+        let (buffer, mapped) = (stream.buffer(1500).unwrap().map().unwrap(), line());
+        let address = buffer.iova();
+        machine.device_writes(address, &[1; 4]).unwrap();
+        let (_buffer, unmapped) = (buffer.unmap().unwrap(), line());
+        checked.said_nothing();
+        assert!(machine.device_writes(Iova::new(address.get() + 16), &[1; 4]).is_err());
+        machine.service.lock().poll();
+        let faults = device.faults().unwrap().faults;
+        let [fault] = faults[..] else { panic!("{faults:?}") };
+        // VT-d tells no more of an address than its page.
+        let offset = fault.address.get() - address.get();
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "fault explained: {fault}; that is byte {offset} of the stream \"rx\" (1500 bytes at {address} that \
+                 the device may write, mapped at line {mapped}), which was unmapped at line {unmapped}"
+            )]
+        );
+        // What was dropped while it was the device's has no line.
+        let dropped = stream.buffer(1500).unwrap().map().unwrap();
+        let address = dropped.iova();
+        drop(dropped);
+        assert!(machine.device_writes(address, &[1]).is_err());
+        machine.service.lock().poll();
+        device.faults().unwrap();
+        let said = checked.said();
+        assert!(said[0].ends_with("which was unmapped when it was dropped"), "{said:?}");
+    }
+}
+
+#[test]
+fn use_after_unmap_in_a_domain_is_explained_too() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let domain = device.new_domain("fixed").create().unwrap();
+        let _inside = domain.attach(&device).unwrap();
+        let buffer = device.allocate(4096, None, "firmware").unwrap();
+        let piece =
+            MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let (place, made) = (domain.map_at(Iova::new(0x40_0000), &[piece]).unwrap(), line());
+        machine.device_writes(Iova::new(0x40_0010), &[1]).unwrap();
+        let (_, unmapped) = (domain.unmap(&place).unwrap(), line());
+        assert!(machine.device_writes(Iova::new(0x40_0000), &[1]).is_err());
+        machine.service.lock().poll();
+        let fault = device.faults().unwrap().faults[0];
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "fault explained: {fault}; that is byte 0 of the mapping of \"firmware\" (4096 bytes at 0x400000 that \
+                 the device may read and write, mapped at line {made}), which was unmapped at line {unmapped}"
+            )]
+        );
+    }
+}
+
+/// What is said when the device is denied a write there.
+#[track_caller]
+fn said_of_write(checked: &Checked, machine: &Machine, device: &Device, address: Iova) -> String {
+    checked.said_nothing();
+    assert!(machine.device_writes(address, &[1]).is_err());
+    machine.service.lock().poll();
+    assert_eq!(device.faults().unwrap().faults.len(), 1);
+    checked.said().pop().unwrap_or_default()
+}
+
+#[test]
+fn a_fault_is_not_explained_by_what_an_earlier_session_had_there() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let buffer = device.allocate(4096, Some(Access::Write), "of before").unwrap();
+        let address = buffer.iova().unwrap();
+        drop(buffer);
+        let said = said_of_write(&checked, &machine, &device, address);
+        assert!(said.contains("the buffer \"of before\""), "{said}");
+        drop(device);
+        let device = machine.open();
+        assert_eq!(said_of_write(&checked, &machine, &device, address), "");
+    }
+}
+
+#[test]
+fn a_buffer_of_a_device_that_is_in_a_domain_is_explained_as_just_that() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        // What the machine before had at the same addresses.
+        check::turn_off();
+        check::turn_on();
+        let device = machine.open();
+        let (buffer, made) =
+            (device.allocate(4096, Some(Access::ReadWrite), "table").unwrap(), line());
+        let address = buffer.iova().unwrap();
+        let domain = device.new_domain("fixed").window(Iova::new(0x40_0000), 1 << 20).create();
+        let domain = domain.unwrap();
+        let (stay, entered) = (domain.attach(&device).unwrap(), line());
+        let thing = format!(
+            "that is byte 0 of the buffer \"table\" (4096 bytes at {address} that the device may read and write, \
+             allocated at line {made})"
+        );
+        let said = said_of_write(&checked, &machine, &device, address);
+        let end = format!(
+            "{thing}, which is out of the device's reach while it is in domain \"fixed\", which it entered at line \
+             {entered}"
+        );
+        assert!(said.ends_with(&end), "{said}");
+
+        // Told only when it has left, it is explained all the same.
+        assert!(machine.device_writes(address, &[1]).is_err());
+        let (_, left) = (stay.leave().unwrap(), line());
+        machine.service.lock().poll();
+        assert_eq!(device.faults().unwrap().faults.len(), 1);
+        let said = checked.said().remove(0);
+        assert!(said.ends_with(&format!("{end} and left at line {left}")), "{said}");
+
+        // And what is mapped in the domain is out of reach since.
+        let piece =
+            MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let (mapped, made) = (domain.map(&[piece]).unwrap()[0], line());
+        let said = said_of_write(&checked, &machine, &device, mapped.iova);
+        let end = format!(
+            "that is byte 0 of the mapping of \"table\" (4096 bytes at {} that the device may read and write, mapped \
+             at line {made}), which the device reaches only while it is in domain \"fixed\", which it entered at line \
+             {entered} and left at line {left}",
+            mapped.iova
+        );
+        assert!(said.ends_with(&end), "{said}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What is mapped by hand.
+
+use libdma::{Access, Error, MapRequest, Mapped, check};
+use simulated::Machine;
+
+use crate::{Checked, line};
+
+#[test]
+fn a_mapping_is_unmapped_once_and_as_it_is() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let buffer = device.allocate(8192, None, "blocks").unwrap();
+        let request = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+        let (mapped, made) = (device.map(&[request]).unwrap()[0], line());
+        let address = mapped.iova;
+        let wrong = Mapped { bytes: 8192, ..mapped };
+        let (unmapped, at) = (device.unmap(&[wrong]), line());
+        assert_eq!(unmapped, Err(Error::NotMapped));
+        let thing = format!(
+            "the mapping of \"blocks\" (4096 bytes at {address} that the device may read, mapped at line \
+                {made})"
+        );
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "wrong size on 0000:00:02.0: {thing} was to be unmapped as 8192 bytes at line {at}"
+            )]
+        );
+        let (unmapped, first) = (device.unmap(&[mapped]), line());
+        assert_eq!(unmapped, Ok(()));
+        checked.said_nothing();
+        let (unmapped, again) = (device.unmap(&[mapped]), line());
+        assert_eq!(unmapped, Err(Error::NotMapped));
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "double unmap on 0000:00:02.0: {thing} was unmapped at line {first}, and was to be again at line \
+                 {again}"
+            )]
+        );
+        device.map(&[request]).unwrap();
+        drop((buffer, device));
+        assert_eq!(check::leaks(), 0, "it ended with its buffer");
+    }
+}
+
+#[test]
+fn a_mapping_that_one_call_is_to_unmap_twice_is_named_and_stays() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let buffer = device.allocate(8192, None, "blocks").unwrap();
+        let piece =
+            |offset| MapRequest { buffer: &buffer, offset, bytes: 4096, access: Access::Read };
+        let (mapped, made) = (device.map(&[piece(0), piece(4096)]).unwrap(), line());
+        let (twice, other) = (mapped[0], mapped[1]);
+        let (unmapped, at) = (device.unmap(&[twice, other, twice, twice]), line());
+        assert_eq!(unmapped, Err(Error::NotMapped));
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "double unmap on 0000:00:02.0: the mapping of \"blocks\" (4096 bytes at {} that the device may read, \
+                 mapped at line {made}) was to be unmapped twice by the one call at line {at}",
+                twice.iova
+            )]
+        );
+        device.unmap(&[twice, other]).unwrap();
+        checked.said_nothing();
+        // What is not mapped at all is named as that, however often.
+        assert_eq!(device.unmap(&[twice, twice]), Err(Error::NotMapped));
+        let said = checked.said();
+        assert!(said.iter().all(|it| it.contains("was to be again at")), "{said:?}");
+        assert_eq!(said.len(), 2);
+    }
+}

@@ -1,0 +1,95 @@
+//! What the raw layer is told.
+
+use libdma::{Access, check};
+use simulated::Machine;
+
+use crate::{Checked, line};
+
+#[test]
+fn what_the_raw_layer_is_told_wrong_is_named_and_no_more() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let (mut stream, mut other) = (device.raw_stream("rx"), device.raw_stream("other"));
+        let access = Access::Write;
+        let (address, made) = (stream.map_zeroes(1500, access).unwrap(), line());
+        // Of another stream it is nothing; and it stays what it is.
+        assert!(other.unmap_single(address, 1500, access).is_err());
+        let (_, at) = (stream.sync_single_for_cpu(address, 1501, access).unwrap_err(), line());
+        let (_, read) = (stream.cpu_read(address, &mut [0; 4]).unwrap_err(), line());
+        let thing = format!(
+            "the raw mapping \"rx\" (1500 bytes at {address} that the device may write, mapped at line \
+                {made})"
+        );
+        assert_eq!(
+            checked.said(),
+            [
+                format!(
+                    "wrong size on 0000:00:02.0: of {thing}, 1501 bytes from {address} on were to be synced at line \
+                     {at}, which is beyond its end"
+                ),
+                format!(
+                    "missing sync on 0000:00:02.0: {thing} was to be read by the CPU at line {read}, but has been the \
+                     device's since line {made} and was not synced for the CPU"
+                ),
+            ]
+        );
+        let (_, first) = (stream.unmap_single(address, 1500, access).unwrap(), line());
+        checked.said_nothing();
+        let (_, again) = (stream.unmap_single(address, 1500, access).unwrap_err(), line());
+        let (_, used) = (stream.sync_single_for_cpu(address, 1, access).unwrap_err(), line());
+        assert_eq!(
+            checked.said(),
+            [
+                format!(
+                    "double unmap on 0000:00:02.0: {thing} was unmapped at line {first}, and was to be again at line \
+                     {again}"
+                ),
+                format!(
+                    "use after unmap on 0000:00:02.0: {thing} was to be synced at line {used}, but was unmapped at \
+                     line {first}"
+                ),
+            ]
+        );
+        // A stream may outlive its device; what is mapped in it at its own end is a leak.
+        let (address, made) = (stream.map_zeroes(64, access).unwrap(), line());
+        drop(device);
+        checked.said_nothing();
+        drop(stream);
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "leak on 0000:00:02.0: the raw mapping \"rx\" (64 bytes at {address} that the device may write, \
+                 mapped at line {made}) was not unmapped before its stream was dropped"
+            )]
+        );
+        assert_eq!(check::leaks(), 0);
+    }
+}
+
+#[test]
+fn the_cpu_beyond_the_end_is_named() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let mut stream = device.raw_stream("rx");
+        let (address, made) = (stream.map_zeroes(64, Access::ReadWrite).unwrap(), line());
+        let thing = format!(
+            "the raw mapping \"rx\" (64 bytes at {address} that the device may read and write, mapped at line {made})"
+        );
+        stream.sync_single_for_cpu(address, 64, Access::ReadWrite).unwrap();
+        stream.cpu_read(address, &mut [0; 64]).unwrap();
+        checked.said_nothing();
+        let (_, read) = (stream.cpu_read(address, &mut [0; 65]).unwrap_err(), line());
+        let (_, written) = (stream.cpu_write(address, &[0; 100]).unwrap_err(), line());
+        assert_eq!(
+            checked.said(),
+            [("65", "read", read), ("100", "written", written)].map(|(bytes, act, at)| format!(
+                "wrong size on 0000:00:02.0: of {thing}, {bytes} bytes from {address} on were to be {act} by the CPU \
+                 at \
+                 line {at}, which is beyond its end"
+            ))
+        );
+        stream.unmap_single(address, 64, Access::ReadWrite).unwrap();
+    }
+}
