@@ -2,9 +2,11 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`service`] | [`Service`]: open, derive, call, read, close, poll |
+//! | [`service`] | [`Service`]: open, call, read, close, poll |
 //! | [`attach`] | buffers of memory that another handle offers |
 //! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
+//! | `devices` | devices: opened, which begins a session, and closed |
+//! | `deriving` | new handles from old ones |
 //! | [`handle`] | handles: what each is of, and what it allows |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`session`] | sessions: an open device, its domain and its buffers |
@@ -33,6 +35,8 @@ extern crate alloc;
 pub mod attach;
 pub mod buffers;
 pub mod calls;
+mod deriving;
+mod devices;
 pub mod domains;
 pub mod error;
 pub mod faults;

@@ -31,7 +31,7 @@ pub use features::{ExtendedFeatures, HostTables};
 pub use file::{REGISTER_BYTES, RegisterFile};
 pub use rings::{
     CommandBufferBase, CommandBufferHead, CommandBufferTail, EventLogBase, EventLogHead,
-    EventLogTail, RING_ENTRY_BYTES, RingBase, RingPlace,
+    EventLogTail, RingBase, RingPlace,
 };
 pub use status::Status;
 pub use tables::{DeviceTableBase, SegmentBase};

@@ -6,9 +6,6 @@ use dma_types::PhysAddr;
 use super::file::register;
 use crate::field::{frame, from_frame};
 
-/// A command and an event have 128 bits (2.4, 2.5).
-pub const RING_ENTRY_BYTES: usize = 16;
-
 /// The logarithm of the fewest entries that a ring may have: one frame of them.
 const LEAST_ORDER: u8 = 8;
 

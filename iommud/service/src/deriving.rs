@@ -1,0 +1,105 @@
+//! New handles from old ones: see [`derive`].
+
+use iommu_engine::platform::Platform;
+use libdma::Error;
+use libdma::protocol::domain::Create;
+use libdma::protocol::{Rights, derive};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use crate::handle::{Handle, HandleId, Object, Watch};
+use crate::pending::Outcome;
+use crate::service::Service;
+use crate::session::SessionId;
+
+impl<P: Platform> Service<P> {
+    /// Makes a new handle from one; see [`derive`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownCall`] for bytes that are no request, [`Error::ShortPayload`], and what the request
+    /// itself can fail with.
+    pub fn derive(&mut self, from: HandleId, request: &[u8]) -> Result<Outcome<HandleId>, Error> {
+        let parent = self.handles.get(from)?;
+        let kind: U32 = parse(request)?;
+        match derive::Kind::try_from(kind.get())? {
+            derive::Kind::Copy => {
+                let request: derive::Copy = parse(request)?;
+                let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
+                parent.require(rights)?;
+                // Its memory comes to that one handle.
+                if let Object::Registration(..) = parent.object {
+                    return Err(Error::WrongHandleKind);
+                }
+                let copy = Handle { rights, watch: Watch::Off, ..parent.clone() };
+                self.count_handle(&copy.object);
+                Ok(Outcome::Done(self.handles.insert(copy)))
+            }
+            kind @ (derive::Kind::Allocate | derive::Kind::AllocateContiguous) => {
+                let request: derive::Allocate = parse(request)?;
+                let session = allocator(parent)?;
+                let rights = parent.rights & Rights::BUFFER;
+                let contiguous = kind == derive::Kind::AllocateContiguous;
+                self.allocate(session, &request, contiguous, rights)
+            }
+            derive::Kind::Register => {
+                let request: derive::Register = parse(request)?;
+                let session = allocator(parent)?;
+                let rights = parent.rights & Rights::BUFFER;
+                self.register(session, &request, rights).map(Outcome::Done)
+            }
+            derive::Kind::Attach => {
+                let request: derive::Attach = parse(request)?;
+                let session = allocator(parent)?;
+                self.attach_offered(session, &request, parent.rights)
+            }
+            derive::Kind::Domain => {
+                let request: Create = parse(request)?;
+                let session = allocator(parent)?;
+                let rights = parent.rights & Rights::DOMAIN;
+                self.create_domain(session, &request, rights).map(Outcome::Done)
+            }
+        }
+    }
+
+    /// Counts another handle to an object.
+    fn count_handle(&mut self, object: &Object) {
+        match object {
+            Object::Device(id) => {
+                if let Some(session) = self.sessions.sessions.get_mut(id) {
+                    session.handles += 1;
+                }
+            }
+            Object::Domain(key) => {
+                if let Some(domain) = self.domains.get_mut(key) {
+                    domain.handles += 1;
+                }
+            }
+            Object::Buffer(id) => {
+                if let Some(buffer) = self.sessions.buffers.get_mut(id) {
+                    buffer.handles += 1;
+                }
+            }
+            Object::Window(id) => {
+                if let Some(window) = self.windows.get_mut(id) {
+                    window.handles += 1;
+                }
+            }
+            Object::Root | Object::Text(_) | Object::Registration(..) => {}
+        }
+    }
+}
+
+/// The request that the bytes begin with.
+fn parse<T: FromBytes>(request: &[u8]) -> Result<T, Error> {
+    T::read_from_prefix(request).map(|(request, _)| request).map_err(|_| Error::ShortPayload)
+}
+
+/// The session of a device's handle by which memory may be had.
+fn allocator(handle: &Handle) -> Result<SessionId, Error> {
+    handle.require(Rights::ALLOCATE)?;
+    match handle.object {
+        Object::Device(session) => Ok(session),
+        _ => Err(Error::WrongHandleKind),
+    }
+}

@@ -1,0 +1,152 @@
+//! Devices: opened, which begins a session, and closed, which ends it.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use dma_types::PciAddress;
+use iommu_engine::completion::Completion;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::platform::Platform;
+use iommu_engine::retired::RetiredRun;
+use libdma::Error;
+use libdma::protocol::{Rights, Secret};
+
+use crate::buffers::{quotas_of, unmap_everywhere};
+use crate::error::to_client;
+use crate::faults::{self, FaultLog};
+use crate::handle::{Handle, HandleId, Object};
+use crate::pending::Outcome;
+use crate::records::SessionRecord;
+use crate::service::{Caller, Service};
+use crate::session::{Session, SessionId};
+
+impl<P: Platform> Service<P> {
+    /// Begins a session: a domain for the device's group, and the device in it. When another member of the group
+    /// is held, the two share its domain: no unit could keep them apart.
+    pub(crate) fn open_device(
+        &mut self,
+        address: PciAddress,
+        caller: Caller,
+    ) -> Result<Outcome<HandleId>, Error> {
+        if self.sessions.of_device(address).is_some() {
+            return Err(Error::DeviceBusy);
+        }
+        // What was blocked before is not this session's.
+        self.log_faults();
+        let Self { engine, platform, sessions, .. } = self;
+        if !engine.is_known(platform, address) {
+            // It may have been plugged in since.
+            engine.rescan(platform);
+        }
+        let shared = engine.group(address).filter(|group| group.is_held());
+        let shared = shared.and_then(|group| group.attached);
+        if shared.is_some_and(|domain| self.domains.contains_key(&domain)) {
+            // What is mapped where its group is now is no business of this session's.
+            return Err(Error::DeviceBusy);
+        }
+        let domain = match shared {
+            Some(domain) => domain,
+            None => engine.create_domain(platform, &[address]).map_err(to_client)?,
+        };
+        let session = sessions.next_session();
+        let generation = sessions.next_generation(address);
+        let (uid, secret) = (caller.uid, Secret(platform.entropy()));
+        let record =
+            SessionRecord { session, device: address, domain: domain.0, generation, uid, secret };
+        let opened = engine.write_record(platform, &record).and_then(|slot| {
+            let completion = engine.attach(platform, address, domain);
+            let completion = completion.inspect_err(|_| engine.strike_record(platform, slot))?;
+            Ok((slot, completion))
+        });
+        let (slot, completion) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // If it was just made, nothing is attached to it; a shared one is in use, and stays.
+                let _ = engine.destroy_domain(platform, domain);
+                return Err(to_client(error));
+            }
+        };
+        let quotas = quotas_of(engine, address);
+        let state = Session {
+            device: address,
+            domain,
+            entered: None,
+            uid,
+            generation,
+            secret,
+            quotas,
+            handles: 1,
+            domains: BTreeSet::new(),
+            buffers: BTreeSet::new(),
+            windows: BTreeSet::new(),
+            buffer_bytes: 0,
+            mapped_bytes: 0,
+            unread: FaultLog::new(faults::UNREAD),
+            slot,
+        };
+        self.sessions.sessions.insert(session, state);
+        let handle = Handle::new(Object::Device(session), Rights::DEVICE);
+        let handle = self.handles.insert(handle);
+        let mut completion = completion;
+        completion.join(&self.still_reached(address));
+        Ok(self.answer_handle(handle, completion))
+    }
+
+    /// One handle less; with the last the session ends (rule R4).
+    pub(crate) fn close_device(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.sessions.get_mut(&id) else { return };
+        session.handles -= 1;
+        if session.handles > 0 {
+            return;
+        }
+        self.tickets.session_ended(id);
+        self.end_windows_of(id);
+        let Some(session) = self.sessions.sessions.remove(&id) else { return };
+        self.engine.strike_record(&self.platform, session.slot);
+        // The device is cut off first; only then is anything of it on its way to being free.
+        let unmapped = match self.engine.detach(&mut self.platform, session.device) {
+            Ok(completion) => completion,
+            // It was attached when the session began, and only its end detaches it. Were it not so, nobody
+            // could say what the device still reaches.
+            Err(_) => Completion::never(),
+        };
+        if let Some(domain) = session.entered.and_then(|key| self.domains.get_mut(&key)) {
+            domain.inside.remove(&id);
+        }
+        // Other sessions' devices leave those that it has made.
+        let mut gone: BTreeMap<DomainKey, Completion> = BTreeMap::new();
+        for key in &session.domains {
+            gone.insert(*key, self.end_domain(*key));
+        }
+        let Self { engine, platform, sessions, runs, .. } = self;
+        // In use it still is where another member of the device's group is held.
+        if engine.destroy_domain(platform, session.domain).is_ok() {
+            gone.insert(session.domain, Completion::none());
+        }
+        for id in session.buffers {
+            let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+            buffer.session = None;
+            // The address may be another's next.
+            buffer.first = None;
+            buffer.unmapped.join(&unmapped);
+            let mut mappings = core::mem::take(&mut buffer.mappings);
+            mappings.retain(|(key, _), _| match gone.get(key) {
+                Some(gone) => {
+                    buffer.unmapped.join(gone);
+                    false
+                }
+                None => true,
+            });
+            buffer.unmapped.join(&unmap_everywhere(engine, platform, &mappings));
+            let (bytes, run, device) = (buffer.bytes, buffer.run, session.device);
+            if buffer.handles > 0 {
+                sessions.outlives(device, bytes);
+            } else {
+                // It was closed before, and has waited for this.
+                let unmapped = core::mem::take(&mut buffer.unmapped);
+                let run = RetiredRun { run, bytes, device, record: Some(buffer.slot) };
+                sessions.buffers.remove(&id);
+                runs.retire(engine, platform, run, &unmapped);
+            }
+        }
+    }
+}
