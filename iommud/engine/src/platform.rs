@@ -240,7 +240,8 @@ pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
         None
     }
 
-    /// Where the arenas are now: all memory that table frames and runs are given out of, free or not.
+    /// Where the arenas are now: all memory that table frames and runs are given out of, free or not. None of these pieces is
+    /// of both.
     fn arenas(&self) -> Vec<Segment>;
 
     /// How often [`arenas`](Self::arenas) has changed.

@@ -68,6 +68,17 @@ pub fn without(segments: &[Segment], holes: &[Segment]) -> Vec<Segment> {
     left
 }
 
+/// What of `segments` is in `others`, too, each piece a part of one of `segments`.
+pub fn common(segments: &[Segment], others: &[Segment]) -> Vec<Segment> {
+    without(segments, &without(segments, others))
+}
+
+/// Whether some of these have an address in common with some of those.
+pub fn overlap(these: &[Segment], those: &[Segment]) -> bool {
+    let those = |first, last| those.iter().filter_map(ends).any(|it| first <= it.1 && it.0 <= last);
+    these.iter().filter_map(ends).any(|(first, last)| those(first, last))
+}
+
 /// A segment's first and last address; `None` if it is empty. One that goes round the end stops there.
 fn ends(segment: &Segment) -> Option<(u64, u64)> {
     let start = segment.start.get();
@@ -128,6 +139,24 @@ mod tests {
         assert_eq!(without(&all, &[segment(0x3000, 0)]), all);
     }
 
+    #[test]
+    fn neighbours_do_not_overlap_and_what_reaches_in_does() {
+        let one = [segment(0x8000, 0), segment(0x2000, 0x1000)];
+        for (start, bytes, expected) in [
+            (0x1000, 0x1000, false),
+            (0x3000, 0x1000, false),
+            (0x2800, 0, false),
+            (0x1000, 0x1001, true),
+            (0x2fff, 1, true),
+            (0, u64::MAX, true),
+        ] {
+            let other = [segment(0x9000, 0x1000), segment(start, bytes)];
+            assert_eq!(overlap(&one, &other), expected, "{start:#x} {bytes:#x}");
+            assert_eq!(overlap(&other, &one), expected, "{start:#x} {bytes:#x}");
+            assert_eq!(common(&one, &other).is_empty(), !expected, "{start:#x} {bytes:#x}");
+        }
+    }
+
     proptest! {
         #[test]
         fn r8_what_is_left_is_what_is_in_no_hole(
@@ -138,12 +167,15 @@ mod tests {
                 of.iter().map(|&(start, bytes)| segment(start, bytes)).collect()
             };
             let left = without(&list(&segments), &list(&holes));
+            let shared = common(&list(&segments), &list(&holes));
             let count = |of: &[Segment], at: u64| {
                 of.iter().filter(|it| it.start.get() <= at && at - it.start.get() < it.bytes).count()
             };
             for at in 0..100 {
                 let expected = if count(&list(&holes), at) > 0 { 0 } else { count(&list(&segments), at) };
                 prop_assert_eq!(count(&left, at), expected, "{}", at);
+                let both = count(&list(&segments), at) - expected;
+                prop_assert_eq!(count(&shared, at), both, "{}", at);
             }
             prop_assert!(left.iter().all(|piece| piece.bytes > 0));
         }

@@ -232,7 +232,8 @@ impl<P: Platform> Service<P> {
         let holder = sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
         let (device, domain) = (holder.device, holder.domain);
         // Before a client has it, what is not confined must not reach it.
-        let kept = engine.follow_arenas(platform);
+        engine.follow_arenas(platform);
+        let kept = engine.kept_from_unconfined(platform, run);
         let id = sessions.next_buffer();
         let mapped = access.map(|access| {
             let spec = MapSpec { run, offset: 0, bytes, access, align, limit, owner: id.0 };

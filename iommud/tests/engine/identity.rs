@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use dma_types::{Access, PciAddress};
+use dma_types::{Access, Iova, PciAddress, PhysAddr};
 use iommu_engine::completion::Progress;
-use iommu_engine::domain::Owner;
+use iommu_engine::domain::{Owner, Place};
+use iommu_engine::engine::MapSpec;
+use iommu_engine::engine::chain::ChainPiece;
+use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::platform::{BufferRuns, TableFrames};
 use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
-use iommu_sim::pace::Completion as Takes;
+use iommu_engine::unit::{UnitFailure, UnitState};
+use iommu_sim::pace::{Completion as Takes, Health};
 
 use iommud::platform::sim::SimPlatform;
 
 use crate::rig::{Rig, blocked, edu, other, whole};
-use crate::vendor::{Vendor, slow};
+use crate::vendor::{Vendor, slow, slow_at_all, slow_down};
 
 both! {
     what_is_not_confined_reaches_memory_at_its_own_addresses,
@@ -22,6 +26,8 @@ both! {
     r1_firmwares_ranges_stay_where_they_are_in_what_is_not_confined,
     r2_no_map_is_done_while_the_unconfined_may_still_reach_its_memory,
     r1_memory_that_cannot_be_kept_from_the_unconfined_is_not_said_to_be,
+    r2_what_a_failed_unit_never_forgot_is_not_given_out_and_all_else_is,
+    a_unit_that_fails_as_it_starts_takes_nothing_from_others,
 }
 
 /// One device that the policy leaves unconfined.
@@ -60,7 +66,7 @@ fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers(vendor: Vendo
     let slot = &rig.engine.units()[0];
     let (base, bytes) = (slot.base.get(), slot.register_bytes);
     let home = rig.engine.domain(rig.engine.group(edu()).unwrap().home.unwrap()).unwrap();
-    let reached = |at| home.translate(&rig.platform, dma_types::Iova::new(at)).is_some();
+    let reached = |at| home.translate(&rig.platform, Iova::new(at)).is_some();
     assert!(!reached(base) && !reached(base + bytes - 1));
     assert!(reached(base - 1) && reached(base + bytes));
     assert!(blocked(&rig.write(base, &[1; 8])));
@@ -69,13 +75,14 @@ fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers(vendor: Vendo
     let place = rig.platform.segments(run)[0].start.get();
     rig.write(place, &[1; 8]).unwrap();
     let Rig { platform, engine } = &mut rig;
-    let kept = engine.follow_arenas(platform);
+    engine.follow_arenas(platform);
+    let kept = engine.kept_from_unconfined(platform, run);
     rig.finish(&kept);
     assert!(blocked(&rig.write(place, &[2; 8])));
     // Its neighbours are as they were.
     let home = rig.engine.group(edu()).unwrap().home.unwrap();
     let domain = rig.engine.domain(home).unwrap();
-    let reached = |address| domain.translate(&rig.platform, dma_types::Iova::new(address));
+    let reached = |address| domain.translate(&rig.platform, Iova::new(address));
     assert_eq!(reached(place), None);
     for neighbour in [place - 4096, place + 4096] {
         assert_eq!(reached(neighbour).unwrap().phys.get(), neighbour);
@@ -84,7 +91,7 @@ fn r8_what_is_not_confined_reaches_no_arena_and_no_units_registers(vendor: Vendo
     let Rig { platform, engine } = &mut rig;
     engine.poll(platform);
     let domain = rig.engine.domain(home).unwrap();
-    assert!(domain.translate(&rig.platform, dma_types::Iova::new(place)).is_some());
+    assert!(domain.translate(&rig.platform, Iova::new(place)).is_some());
     rig.check();
 }
 
@@ -163,19 +170,82 @@ fn r1_memory_that_cannot_be_kept_from_the_unconfined_is_not_said_to_be(vendor: V
     let place = rig.platform.segments(run)[0].start.get();
     let reach = |rig: &Rig| rig.reaches(other(), place);
     let Rig { platform, engine } = &mut rig;
-    let kept = engine.follow_arenas(platform);
+    engine.follow_arenas(platform);
+    let kept = engine.kept_from_unconfined(platform, run);
     assert!(reach(&rig));
     assert_ne!(rig.engine.progress(&kept), Progress::Done);
     let Rig { platform, engine } = &mut rig;
-    let kept = engine.follow_arenas(platform);
+    engine.follow_arenas(platform);
+    let kept = engine.kept_from_unconfined(platform, run);
     assert_ne!(rig.engine.progress(&kept), Progress::Done);
     let remarks = rig.engine.remarks().len();
     rig.pass(Duration::from_millis(1));
     assert_eq!(rig.engine.remarks().len(), remarks, "once is enough");
     rig.platform.limit_frames(4096);
     let Rig { platform, engine } = &mut rig;
-    let kept = engine.follow_arenas(platform);
+    engine.follow_arenas(platform);
+    let kept = engine.kept_from_unconfined(platform, run);
     rig.finish(&kept);
     assert!(!reach(&rig));
+    rig.check();
+}
+
+fn r2_what_a_failed_unit_never_forgot_is_not_given_out_and_all_else_is(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.two_units(), unconfined(other()));
+    let domain = rig.attach(edu());
+    let before = rig.run(8192);
+    rig.map(domain, before, 8192, Access::ReadWrite);
+    slow_down(&mut rig.platform.machine_mut(), Takes::After(50_000_000));
+    let outstanding = rig.run(4096);
+    let place = rig.platform.segments(outstanding)[0].start.get();
+    rig.write_from(other(), place).unwrap();
+    let Rig { platform, engine } = &mut rig;
+    let (_, never) = engine.map(platform, domain, &whole(outstanding, 4096)).unwrap();
+    platform.machine_mut().set_health(0, Health::AllOnes);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.unit_state(0), UnitState::Failed(UnitFailure::Vanished));
+    assert_eq!(rig.engine.progress(&never), Progress::Failed);
+    slow_down(&mut rig.platform.machine_mut(), Takes::Immediate);
+    // Of what it did confirm, each part can be mapped as often as one likes.
+    for offset in [0, 4096] {
+        let Rig { platform, engine } = &mut rig;
+        let spec = MapSpec { offset, ..whole(before, 4096) };
+        let (iova, mapped) = engine.map(platform, domain, &spec).unwrap();
+        rig.finish(&mapped);
+        rig.write(iova.get(), &[1; 8]).unwrap();
+    }
+    let Rig { platform, engine } = &mut rig;
+    let piece = |run| ChainPiece { run, offset: 0, bytes: 4096, access: Access::Read, owner: 1 };
+    let place = Place::Anywhere { align: 4096, limit: Iova::new(u64::MAX) };
+    let (_, mapped) = engine.map_chain(platform, domain, place, &[piece(before)]).unwrap();
+    rig.finish(&mapped);
+    // What it did not, and what came later, can not.
+    let later = rig.run(4096);
+    for run in [outstanding, later] {
+        let Rig { platform, engine } = &mut rig;
+        let (_, mapped) = engine.map(platform, domain, &whole(run, 4096)).unwrap();
+        assert_eq!(engine.progress(&mapped), Progress::Failed);
+        let chain = [piece(before), piece(run)];
+        let (_, mapped) = engine.map_chain(platform, domain, place, &chain).unwrap();
+        assert_eq!(engine.progress(&mapped), Progress::Failed);
+    }
+    rig.check();
+}
+
+fn a_unit_that_fails_as_it_starts_takes_nothing_from_others(vendor: Vendor) {
+    let config = slow_at_all(vendor.two_units(), Takes::After(50_000_000));
+    let policy = Policy { reserve: 1 << 20, ..unconfined(other()) };
+    let mut rig = Rig::start_with(SimPlatform::with_manual_clock(config).unwrap(), policy);
+    rig.platform.machine_mut().set_health(0, Health::AllOnes);
+    rig.settle();
+    assert_eq!(rig.unit_state(0), UnitState::Failed(UnitFailure::Vanished));
+    let domain = rig.attach(edu());
+    // What was set aside before it started its devices were never to reach.
+    let limit = PhysAddr::new(u64::MAX);
+    let piece = PieceSpec { device: edu(), bytes: 8192, limit, reserve_first: true };
+    let Rig { platform, engine } = &mut rig;
+    let run = engine.alloc_contiguous_run(platform, &piece).unwrap();
+    let iova = rig.map(domain, run, 8192, Access::ReadWrite);
+    rig.write(iova.get(), &[1; 8]).unwrap();
     rig.check();
 }

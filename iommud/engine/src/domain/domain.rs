@@ -219,7 +219,7 @@ impl Domain {
         let mut kept: Vec<Segment> = self.pieces_of(Owner::Firmware).collect();
         kept.extend(beyond);
         let wanted = segments::without(wanted, &kept);
-        let mapped: Vec<Segment> = self.pieces_of(Owner::Identity).collect();
+        let mapped: Vec<Segment> = self.identity().collect();
         for piece in segments::without(&mapped, &wanted) {
             let iova = Iova::new(piece.start.get());
             let Unmapped { start, bytes, touched } =
@@ -235,6 +235,11 @@ impl Domain {
             changed.push(Changed { start: iova, bytes: piece.bytes, touched });
         }
         Ok(())
+    }
+
+    /// What is mapped where it is in memory, for devices that are not confined.
+    pub fn identity(&self) -> impl Iterator<Item = Segment> {
+        self.pieces_of(Owner::Identity)
     }
 
     /// What of an owner's is mapped where it is in memory.

@@ -63,9 +63,10 @@ impl Engine {
         memory.clear();
         let mapped = self.enter_chain(platform, key, place, chain, &mut memory);
         self.pieces = memory;
-        // Of the runs' memory, and of the tables that it may have taken.
-        let kept = self.follow_arenas(platform);
+        self.follow_arenas(platform);
         let range = mapped?;
+        // Of the memory, and of the tables that it may have taken.
+        let kept = self.keeping.completion(&self.pieces, range.touched == Touched::Tables);
         Ok((range.start, self.mapped(platform, key, root, range, kept)?))
     }
 

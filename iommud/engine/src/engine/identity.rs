@@ -6,12 +6,12 @@
 
 use alloc::vec::Vec;
 
-use super::{Engine, unit_mut};
-use crate::completion::{Completion, Progress};
-use crate::domain::DomainKey;
+use super::{Engine, progress, unit_mut};
+use crate::completion::Completion;
+use crate::domain::{Domain, DomainKey};
 use crate::error::EngineError;
 use crate::machine::{GroupId, Remark};
-use crate::platform::{Platform, Segment};
+use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Unclaimed;
 use crate::retired::Retired;
 use crate::segments;
@@ -42,38 +42,44 @@ impl Engine {
         self.remarks.extend(new);
     }
 
-    /// Lets what is not confined reach all memory that is not to be kept from it, and nothing else. From the
-    /// completion on, it does not reach what has been kept from it lately. If something cannot be kept from it, for want
-    /// of frames or because its unit has failed, that is never.
-    pub fn follow_arenas(&mut self, platform: &mut impl Platform) -> Completion {
-        if self.unconfined.is_empty() {
-            return Completion::none();
+    /// Lets what is not confined reach all memory that is not to be kept from it, and nothing else. When it does not reach
+    /// what has been kept from it lately tells [`kept_from_unconfined`](Self::kept_from_unconfined).
+    pub fn follow_arenas(&mut self, platform: &mut impl Platform) {
+        let followed = self.arenas_followed == Some(platform.arena_changes());
+        if followed || self.unconfined.is_empty() && self.keeping.is_empty() {
+            return;
         }
         // Taking pages apart takes frames, for which an arena may grow: once more then, and not forever.
         for _ in 0..4 {
             let changes = platform.arena_changes();
-            if self.arenas_followed == Some(changes) {
-                break;
-            }
-            let reached = self.unconfined_memory(platform);
+            let arenas = platform.arenas();
+            let reached = self.unconfined_memory(platform, &arenas);
             let mut kept = true;
             for key in self.unconfined.clone() {
-                kept &= self.let_reach(platform, key, &reached);
+                kept &= self.let_reach(platform, key, &reached, &arenas);
             }
             self.arenas_followed = kept.then_some(changes);
-            if !kept {
-                return Completion::never();
+            if !kept || changes == platform.arena_changes() {
+                break;
             }
         }
-        if self.progress(&self.keeping) == Progress::Done {
-            self.keeping = Completion::none();
-        }
-        self.keeping.clone()
+        let arenas = platform.arenas();
+        let reached = self.unconfined.iter().filter_map(|key| self.domains.get(key));
+        let reached: Vec<Segment> = reached.flat_map(Domain::identity).collect();
+        self.keeping.set_unkept(platform, &arenas, segments::common(&arenas, &reached));
+        let Self { keeping, units, deferred, .. } = self;
+        keeping.forget(platform, &arenas, |it| progress(units, deferred, it));
+    }
+
+    /// From when on a run of memory is out of reach of what is not confined. If its unit has failed before it confirmed that,
+    /// or the run cannot be kept from it for want of frames, that is never.
+    pub fn kept_from_unconfined(&self, platform: &impl Platform, run: RunId) -> Completion {
+        self.keeping.completion(platform.segments(run), false)
     }
 
     /// All memory that a device may reach that is not confined.
-    fn unconfined_memory(&self, platform: &mut impl Platform) -> Vec<Segment> {
-        let mut kept = platform.arenas();
+    fn unconfined_memory(&self, platform: &mut impl Platform, arenas: &[Segment]) -> Vec<Segment> {
+        let mut kept = arenas.to_vec();
         kept.extend(
             self.units
                 .iter()
@@ -88,10 +94,12 @@ impl Engine {
         platform: &mut impl Platform,
         key: DomainKey,
         reached: &[Segment],
+        arenas: &[Segment],
     ) -> bool {
         let mut completion = Completion::none();
         let Some(domain) = self.domains.get_mut(&key) else { return true };
         let root = domain.root();
+        let before: Vec<Segment> = domain.identity().collect();
         let (mut frames, mut changed) = (Vec::new(), Vec::new());
         let result = domain.map_identity(platform, reached, &mut changed, &mut frames);
         for (unit, id) in domain.memberships() {
@@ -101,10 +109,12 @@ impl Engine {
             }
         }
         domain.tables_unlinked(&completion);
+        let after: Vec<Segment> = domain.identity().collect();
         if domain.root() != root {
             completion.join(&self.follow_root(platform, key));
         }
-        self.keeping.join(&completion);
+        let taken = segments::without(&before, &after);
+        self.keeping.add(platform, arenas, taken, completion.clone());
         self.retire(platform, Retired { completion, frames, ..Retired::default() });
         match result {
             Ok(()) => true,

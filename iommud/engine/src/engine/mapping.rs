@@ -57,9 +57,10 @@ impl Engine {
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset };
         let root = domain.root();
         let mapped = domain.map(platform, pieces, request, mapping);
-        // Of the run's memory, and of the tables that it may have taken.
-        let kept = self.follow_arenas(platform);
+        self.follow_arenas(platform);
         let (iova, touched) = mapped?;
+        // Of the memory, and of the tables that it may have taken.
+        let kept = self.keeping.completion(&self.pieces, touched == Touched::Tables);
         let range = Changed { start: iova, bytes: spec.bytes, touched };
         Ok((iova, self.mapped(platform, key, root, range, kept)?))
     }

@@ -8,6 +8,7 @@
 //! | [`chain`] | mappings at chosen addresses, and one behind the other |
 //! | [`deferred`] | unmaps that units are told of together |
 //! | `identity` | devices that the policy leaves unconfined |
+//! | `keeping` | from when on they do not reach what is kept from them |
 //! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
 //! | `peer` | registers of one device in the address space of another |
 //! | [`runs`] | memory for clients' buffers, and what is set aside for it |
@@ -25,6 +26,7 @@ pub mod chain;
 pub mod deferred;
 mod domains;
 mod identity;
+mod keeping;
 mod mapping;
 mod peer;
 mod rescan;
@@ -37,6 +39,7 @@ use dma_types::{Iova, PciAddress};
 use thiserror::Error;
 
 use self::deferred::Deferred;
+use self::keeping::Keeping;
 pub use self::mapping::MapSpec;
 pub use self::peer::WindowSpec;
 use crate::completion::{Completion, Progress, UnitId};
@@ -115,7 +118,7 @@ pub struct Engine {
     /// The state of the arenas that they have followed.
     arenas_followed: Option<u64>,
     /// What units have yet to confirm before they reach nothing of what was kept from them.
-    keeping: Completion,
+    keeping: Keeping,
     ledger: Ledger,
     /// What is set aside for runs in one piece.
     reserves: Vec<Reserve>,
@@ -150,7 +153,7 @@ impl Engine {
             policy,
             unconfined: Vec::new(),
             arenas_followed: None,
-            keeping: Completion::none(),
+            keeping: Keeping::default(),
             ledger,
             reserves: Vec::new(),
             pieces: Vec::new(),

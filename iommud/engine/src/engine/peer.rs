@@ -9,7 +9,8 @@ use crate::error::EngineError;
 use crate::iova::{INTERRUPT_RANGE, IovaRequest};
 use crate::pci::{self, bar};
 use crate::platform::{Platform, Segment};
-use crate::unit::Changed;
+use crate::segments;
+use crate::unit::{Changed, Touched};
 
 /// A window of registers that a client wants mapped.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +73,7 @@ impl Engine {
             let bars = (0..bar::BARS).filter(|bar| (*function, *bar) != (device, number));
             others.extend(bars.filter_map(|bar| platform.bar(*function, bar)));
         }
-        if others.iter().any(|other| overlap(*other, whole)) {
+        if segments::overlap(&others, &[whole]) {
             return Err(no);
         }
         let start = whole.start.checked_add(offset).ok_or(no)?;
@@ -101,9 +102,10 @@ impl Engine {
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset: 0 };
         let root = domain.root();
         let mapped = domain.map(platform, &[window], request, mapping);
-        // Of the tables that it may have taken.
-        let kept = self.follow_arenas(platform);
+        self.follow_arenas(platform);
         let (iova, touched) = mapped?;
+        // Of the tables that it may have taken.
+        let kept = self.keeping.completion(&[], touched == Touched::Tables);
         let range = Changed { start: iova, bytes, touched };
         Ok((iova, self.mapped(platform, key, root, range, kept)?))
     }
@@ -116,12 +118,6 @@ fn is_window(bar: Segment) -> bool {
         && page(bar.bytes)
         && page(bar.start.get())
         && bar.start.get().checked_add(bar.bytes).is_some()
-}
-
-/// Whether two pieces of the address space have an address in common.
-fn overlap(one: Segment, other: Segment) -> bool {
-    let last = |it: Segment| it.start.get().saturating_add(it.bytes.saturating_sub(1));
-    one.start.get() <= last(other) && other.start.get() <= last(one)
 }
 
 #[cfg(test)]
@@ -139,20 +135,6 @@ mod tests {
             [(0xfea0_0000, 0), (0xfea0_0000, 256), (0xfea0_0080, 0x1000), (!0xfff, 0x1000)]
         {
             assert!(!is_window(segment(start, bytes)), "{start:#x} {bytes:#x}");
-        }
-    }
-
-    #[test]
-    fn neighbours_do_not_overlap_and_what_reaches_in_does() {
-        let bar = segment(0x2000, 0x1000);
-        for (start, bytes, expected) in [
-            (0x1000, 0x1000, false),
-            (0x3000, 0x1000, false),
-            (0x1000, 0x1001, true),
-            (0x2fff, 1, true),
-            (0, u64::MAX, true),
-        ] {
-            assert_eq!(overlap(segment(start, bytes), bar), expected, "{start:#x} {bytes:#x}");
         }
     }
 }
