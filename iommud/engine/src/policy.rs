@@ -102,7 +102,9 @@ pub struct Quotas {
     /// How much memory in those buffers, in bytes. One buffer alone has a limit of its own, which is not a
     /// matter of policy.
     pub buffer_bytes: u64,
-    /// How many bytes of I/O addresses that memory is mapped at. Memory that is mapped twice counts twice.
+    /// How many bytes of I/O addresses that memory is mapped at. Memory that is mapped twice counts twice. So does memory that
+    /// iommud needs itself for tables which one mapping has to itself: 4096 bytes for each, three where the driver chooses the
+    /// address, and as many as three where it asks for an alignment of 2 MiB or more.
     pub mapped_bytes: u64,
 }
 

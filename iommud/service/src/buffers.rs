@@ -17,7 +17,7 @@ use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
 
 use crate::error::to_client;
 use crate::handle::{Handle, HandleId, Object};
-use crate::mappings::{BufferMapping, MappedAt};
+use crate::mappings::{BufferMapping, MappedAt, aligned_charge};
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
 use crate::service::Service;
@@ -111,9 +111,9 @@ impl BufferSpec {
         self.access.is_none_or(within)
     }
 
-    /// How many bytes of I/O addresses it takes at once.
-    fn mapped_bytes(&self) -> u64 {
-        if self.access.is_some() { self.bytes } else { 0 }
+    /// What its mapping counts, if it is mapped at once.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.access.map_or(0, |_| aligned_charge(self.bytes, self.align))
     }
 }
 
@@ -275,7 +275,7 @@ impl<P: Platform> Service<P> {
             }
         };
         let mapped_bytes = spec.mapped_bytes();
-        let mapping = |iova: Iova| ((domain, iova), BufferMapping::anywhere(bytes));
+        let mapping = |iova| ((domain, iova), BufferMapping { bytes, charge: mapped_bytes });
         let mappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
         let buffer = Buffer {
             session: Some(session),

@@ -27,9 +27,20 @@ use crate::pending::Undo;
 use crate::service::Service;
 use crate::session::{BufferId, SessionId};
 
+/// How much a table below the root spans, level by level. All of a mapping's tables may be its own where its address is
+/// chosen, and those that it is aligned to; wherever else they lie side by side, and tables are few.
+const TABLE_SPANS: [u64; 3] = [2 << 20, 1 << 30, 512 << 30];
+
 /// What a chosen address is charged besides what is mapped there: as many tables as it may take, so that memory for
-/// tables is within what the quota says. Where addresses are not chosen they lie side by side, and tables are few.
-const CHOSEN_CHARGE: u64 = 3 * PAGE_SIZE;
+/// tables is within what the quota says.
+const CHOSEN_CHARGE: u64 = TABLE_SPANS.len() as u64 * PAGE_SIZE;
+
+/// What a mapping at a multiple of `align` is charged: its length, and the tables that it may have for itself without
+/// filling them.
+pub(crate) fn aligned_charge(bytes: u64, align: u64) -> u64 {
+    let own = TABLE_SPANS.iter().filter(|span| bytes < **span && **span <= align);
+    bytes.saturating_add(own.count() as u64 * PAGE_SIZE)
+}
 
 /// An address space, and whose buffers are mapped in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +61,6 @@ pub struct BufferMapping {
     pub bytes: u64,
     /// What it counts for its session's quota.
     pub charge: u64,
-}
-
-impl BufferMapping {
-    /// A mapping of this length at an address that was not chosen.
-    pub const fn anywhere(bytes: u64) -> Self {
-        Self { bytes, charge: bytes }
-    }
 }
 
 impl<P: Platform> Service<P> {

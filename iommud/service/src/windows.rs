@@ -58,6 +58,8 @@ pub struct Window {
     pub iova: Iova,
     /// What the device may do.
     pub access: Access,
+    /// What it counts for its session's quota.
+    pub charge: u64,
     /// What reports call it.
     pub label: String,
     /// How many handles there are to it.
@@ -111,7 +113,8 @@ impl<P: Platform> Service<P> {
         let spec = wanted(request, registers.place.bytes, allowed)?;
         // Registers that nothing reaches are of no use to anybody.
         let access = spec.access.ok_or(Error::BadValue)?;
-        self.claim(session, 0, spec.bytes)?;
+        let charge = spec.mapped_bytes();
+        self.claim(session, 0, charge)?;
         let domain = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
         let Self { engine, platform, sessions, .. } = self;
         // Its driver may have moved them since.
@@ -144,11 +147,12 @@ impl<P: Platform> Service<P> {
             }
         };
         let label = spec.label;
-        let window = Window { registers, session, domain, iova, access, label, handles: 1, slot };
+        let window =
+            Window { registers, session, domain, iova, access, charge, label, handles: 1, slot };
         self.windows.insert(id, window);
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.windows.insert(id);
-            session.mapped_bytes += place.bytes;
+            session.mapped_bytes += charge;
         }
         let handle = self.handles.insert(Handle::new(Object::Window(id), rights));
         Ok(self.answer_handle(handle, completion))
@@ -179,7 +183,7 @@ impl<P: Platform> Service<P> {
         let bytes = window.registers.place.bytes;
         if let Some(session) = sessions.sessions.get_mut(&window.session) {
             session.windows.remove(&id);
-            session.mapped_bytes -= bytes;
+            session.mapped_bytes -= window.charge;
         }
         engine.strike_record(platform, window.slot);
         // What cannot be unmapped may be reached for good.

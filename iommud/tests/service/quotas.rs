@@ -18,6 +18,7 @@ both! {
     memory_that_is_mapped_twice_counts_twice,
     a_rule_for_the_device_goes_before_the_quota_for_all,
     what_outlives_a_session_counts_for_the_devices_next,
+    tables_that_a_mapping_has_to_itself_count,
 }
 
 const PAGE: usize = 4096;
@@ -112,6 +113,41 @@ fn what_outlives_a_session_counts_for_the_devices_next(vendor: Vendor) {
             one(service, device).unwrap();
         }
         assert_eq!(one(service, device), Err(Error::QuotaExceeded));
+    }
+}
+
+fn tables_that_a_mapping_has_to_itself_count(vendor: Vendor) {
+    let page = PAGE as u64;
+    for (align, bytes, counted) in [
+        (page, page, page),
+        (1 << 20, page, page),
+        (2 << 20, page, 2 * page),
+        (1 << 30, page, 3 * page),
+        (1 << 39, page, 4 * page),
+        (2 << 20, 2 << 20, 2 << 20),
+        (1 << 30, 2 << 20, (2 << 20) + page),
+    ] {
+        let most = counted + page;
+        let quotas = Quotas { mapped_bytes: most, ..Quotas::default() };
+        let rig = Rig::with(vendor.machine(), policy(quotas));
+        let service = &mut *rig.service.lock();
+        let device = device(service);
+        let aligned = Allocate { align: align.into(), ..allocate(bytes) };
+        let buffer = allocated(service, device, &aligned).unwrap();
+        let what = format!("{bytes:#x} at {align:#x}");
+        let rest = allocated(service, device, &allocate(page)).expect(&what);
+        assert_eq!(
+            allocated(service, device, &allocate(page)),
+            Err(Error::QuotaExceeded),
+            "{what}"
+        );
+        // What is given back counts no more, and what is not mapped does not.
+        service.close(rest);
+        service.close(buffer);
+        let unmapped = Allocate { access: 0.into(), ..aligned };
+        allocated(service, device, &unmapped).unwrap();
+        let all = allocate(most);
+        assert!(allocated(service, device, &all).is_ok(), "{what}");
     }
 }
 

@@ -203,7 +203,7 @@ pub struct MapEntry {
 }
 
 /// Set in [`MapEntry::flags`]: the piece is mapped at [`MapEntry::iova`] and nowhere else, a multiple of 4096. What is
-/// mapped behind it needs no gap.
+/// mapped behind it needs no gap. For the tables that it may take, 12 KiB more count as mapped than it is long.
 pub const MAP_FLAG_AT: u32 = 1 << 0;
 
 /// Set in [`MapEntry::flags`]: the piece is mapped directly behind that of the entry before. Such a chain is put where
