@@ -326,14 +326,13 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::NotMapped`] for a range that is not exactly one mapping, [`Error::TimedOut`] if the hardware
-    /// did not confirm; the unit is then given up and its devices are cut off. [`Error::BatchTooLarge`] for more than
-    /// [`MAX_BATCH`] mappings, [`Error::EmptyBatch`] for none.
+    /// [`Error::NotMapped`] for a range that is not exactly one mapping, [`Error::WrongOwner`] for what was mapped for
+    /// another device or session or in a domain, [`Error::TimedOut`] if the hardware did not confirm; the unit is then
+    /// given up and its devices are cut off. [`Error::BatchTooLarge`] for more than [`MAX_BATCH`] mappings,
+    /// [`Error::EmptyBatch`] for none.
     #[track_caller]
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        let unmapped = self.session.unmap(mappings);
-        check::mappings::unmapped(self.session.space(), mappings, unmapped);
-        unmapped
+        self.handle().unmap_checked(self.session.addresses(), self.session.space(), mappings)
     }
 
     /// Another handle to the same device with fewer rights, to pass to another process.

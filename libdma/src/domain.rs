@@ -40,6 +40,7 @@ use zerocopy::little_endian::{U32, U64};
 use crate::check::{self, Mark, Note, Space};
 use crate::device::Device;
 use crate::handle::Handle;
+use crate::io_address::AddressSpace;
 use crate::mapping::{Found, MapRequest, Mapped, Places};
 use crate::protocol::call::{DEVICE_FLAG_WRITE_IMPLIES_READ, Hello, Opcode, Welcome};
 use crate::protocol::derive::{self, Allocate, Kind};
@@ -95,9 +96,10 @@ impl NewDomain<'_> {
         let windows = self.device.windows();
         let handle = windows.after_trimming(|| session.handle().derive(&request))?;
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        let info = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
-        let (space, label) = (session.space().new_domain(), self.label);
-        let kind = check::Kind::Domain;
+        let info: DomainInfo = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
+        let domain = Some(info.domain.get());
+        let space = Space::new(AddressSpace { domain, ..session.addresses() });
+        let (kind, label) = (check::Kind::Domain, self.label);
         let mark = check::made(|| Note { kind, label, space, iova: None, bytes: 0, access: None });
         Ok(Domain { handle, info, space, windows: windows.clone(), mark })
     }
@@ -248,8 +250,9 @@ impl Domain {
     /// Maps pieces; idle windows are given back for them if they must.
     #[track_caller]
     fn map_places(&self, places: Places, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped =
-            self.windows.after_trimming(|| self.handle.map(pieces, places, self.last()))?;
+        let mapped = self
+            .windows
+            .after_trimming(|| self.handle.map(self.addresses(), pieces, places, self.last()))?;
         check::mappings::mapped(self.space, pieces, &mapped);
         Ok(mapped)
     }
@@ -259,12 +262,10 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// As [`Device::unmap`].
+    /// As [`Device::unmap`]; [`Error::WrongOwner`] also for what is mapped in the device's own domain.
     #[track_caller]
     pub fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        let unmapped = self.handle.unmap(mappings, 0);
-        check::mappings::unmapped(self.space, mappings, unmapped);
-        unmapped
+        self.handle.unmap_checked(self.addresses(), self.space, mappings)
     }
 
     /// What is mapped at an address, if anything: Linux's `iommu_iova_to_phys`, with the buffer for an answer.
@@ -273,7 +274,7 @@ impl Domain {
     ///
     /// [`Error::DaemonGone`].
     pub fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
-        self.handle.lookup(iova)
+        self.handle.lookup(self.addresses(), iova)
     }
 
     /// The device that it was made from, whose buffers are mapped in it.
@@ -284,6 +285,11 @@ impl Domain {
     /// Its handle.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The addresses of what is mapped in it.
+    pub(crate) fn addresses(&self) -> AddressSpace {
+        AddressSpace { domain: Some(self.id()), ..self.windows.session().addresses() }
     }
 }
 
@@ -368,7 +374,7 @@ impl Device {
     /// let frames = camera.allocate(1 << 16, None, "frames")?;
     /// let domain = camera.new_domain("frames").create()?;
     /// let all = MapRequest { buffer: &frames, offset: 0, bytes: 1 << 16, access: Access::ReadWrite };
-    /// let place = domain.map(&[all])?[0].iova;
+    /// let place = domain.map(&[all])?[0].iova();
     /// let with_camera = domain.attach(&camera)?;
     /// let ticket = domain.ticket()?;
     ///
@@ -427,8 +433,8 @@ impl Device {
     /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
     #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let (handle, limit) = (self.handle(), self.limit());
-        let map = || handle.map(pieces, Places::From(iova), limit);
+        let (handle, limit, own) = (self.handle(), self.limit(), self.session().addresses());
+        let map = || handle.map(own, pieces, Places::From(iova), limit);
         let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
         Ok(mapped)
@@ -442,8 +448,8 @@ impl Device {
     /// As [`map`](Self::map).
     #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let (handle, limit) = (self.handle(), self.limit());
-        let map = || handle.map(pieces, Places::Together, limit);
+        let (handle, limit, own) = (self.handle(), self.limit(), self.session().addresses());
+        let map = || handle.map(own, pieces, Places::Together, limit);
         let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
         Ok(mapped)
@@ -456,6 +462,6 @@ impl Device {
     ///
     /// [`Error::NotPermitted`] if the handle may not inspect.
     pub fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
-        self.handle().lookup(iova)
+        self.handle().lookup(self.session().addresses(), iova)
     }
 }

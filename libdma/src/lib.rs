@@ -14,7 +14,7 @@
 //! | [`domain`] | [`Domain`]: an address space with addresses that the driver chooses, and devices in it |
 //! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
-//! | [`io_address`] | [`IoAddress`]: an I/O address that knows which device it is of |
+//! | [`io_address`] | [`IoAddress`], [`BusAddress`]: I/O addresses that know which device they are of |
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
 //! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
@@ -98,7 +98,7 @@ pub use dma_types::{Access, CacheType, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use domain::{Domain, Entered};
 pub use fault::{Fault, Faults};
 pub use handle::Handle;
-pub use io_address::{IoAddress, WrongDevice};
+pub use io_address::{AddressSpace, BusAddress, IoAddress, WrongDevice};
 pub use limits::Limits;
 pub use mapping::{Found, MapRequest, Mapped};
 pub use pool::{Pool, PoolBlock};

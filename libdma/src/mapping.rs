@@ -7,7 +7,9 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::Buffer;
+use crate::check::{self, Act, Space};
 use crate::handle::Handle;
+use crate::io_address::{AddressSpace, BusAddress};
 use crate::protocol::call::{
     self, BATCH_FLAG_STRICT, BatchHeader, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, Opcode,
     UnmapEntry,
@@ -32,12 +34,55 @@ pub struct MapRequest<'a> {
 /// A mapping that [`Device::map`](crate::Device::map) made: what [`Device::unmap`](crate::Device::unmap) takes back.
 ///
 /// It is a plain value. The mapping ends with [`Device::unmap`](crate::Device::unmap), with its buffer, or with the device.
+///
+/// It knows whose it is: given to another device or domain it is [`Error::WrongOwner`], and nothing is unmapped.
+///
+/// ```
+/// use libdma::{Access, Error, MapRequest, Mapped};
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let disk = machine.open();
+/// # let card = machine.open_at(simulated::second_edu())?;
+/// let sectors = disk.allocate(4096, None, "sectors")?;
+/// let all = MapRequest { buffer: &sectors, offset: 0, bytes: 4096, access: Access::Write };
+/// let mapped = disk.map(&[all])?[0];
+/// let number = mapped.iova();             // for the disk's registers
+/// assert_eq!(card.unmap(&[mapped]), Err(Error::WrongOwner));
+/// disk.unmap(&[mapped])?;
+///
+/// // A driver that keeps no more than the number and the length says whose they are:
+/// # let number = disk.map(&[all])?[0].iova();
+/// disk.unmap(&[Mapped::new(disk.bus_address(number), 4096)])?;
+/// # drop((sectors, disk, card));
+/// # machine.check();
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapped {
-    /// Where the device sees it.
-    pub iova: Iova,
+    address: BusAddress,
+    bytes: u64,
+}
+
+impl Mapped {
+    /// The mapping of so many bytes at this address, if it is one: that is found when it is unmapped.
+    pub const fn new(address: BusAddress, bytes: u64) -> Self {
+        Self { address, bytes }
+    }
+
+    /// Where the device sees it: the number for its registers and descriptors.
+    pub const fn iova(self) -> Iova {
+        self.address.iova()
+    }
+
+    /// The same with whose it is.
+    pub const fn address(self) -> BusAddress {
+        self.address
+    }
+
     /// How long it is.
-    pub bytes: u64,
+    pub const fn bytes(self) -> u64 {
+        self.bytes
+    }
 }
 
 /// What is mapped at an I/O address: Linux's `iommu_iova_to_phys`, but for a physical address, which no driver is told
@@ -84,7 +129,7 @@ impl Session {
         requests: &[MapRequest<'_>],
         limit: Iova,
     ) -> Result<Vec<Mapped>, Error> {
-        self.handle().map(requests, Places::Anywhere, limit)
+        self.handle().map(self.addresses(), requests, Places::Anywhere, limit)
     }
 
     /// As [`Device::unmap`](crate::Device::unmap).
@@ -102,6 +147,7 @@ impl Handle {
     /// Maps pieces of buffers in the address space of this handle, which is a device's or a domain's.
     pub(crate) fn map(
         &self,
+        space: AddressSpace,
         requests: &[MapRequest<'_>],
         places: Places,
         limit: Iova,
@@ -121,27 +167,51 @@ impl Handle {
         let answers = self.batch(Opcode::Map, 0, entries)?;
         Ok(answers
             .iter()
-            .map(|entry| Mapped { iova: Iova::new(entry.iova.get()), bytes: entry.bytes.get() })
+            .map(|entry| {
+                let address = BusAddress::new(space, Iova::new(entry.iova.get()));
+                Mapped::new(address, entry.bytes.get())
+            })
             .collect())
     }
 
     /// Unmaps what was so mapped, with these flags in the batch's header.
     pub(crate) fn unmap(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
         let entries = mappings.iter().map(|mapping| UnmapEntry {
-            iova: U64::new(mapping.iova.get()),
+            iova: U64::new(mapping.iova().get()),
             bytes: U64::new(mapping.bytes),
         });
         self.batch(Opcode::Unmap, flags, entries).map(drop)
     }
 
-    /// What of this session's is mapped at an address.
-    pub(crate) fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
+    /// Unmaps what a driver says was mapped in this address space, which is this handle's. What is another's is told the
+    /// checker, and not iommud, to which it would be a number like any.
+    #[track_caller]
+    pub(crate) fn unmap_checked(
+        &self,
+        addresses: AddressSpace,
+        space: Space,
+        mappings: &[Mapped],
+    ) -> Result<(), Error> {
+        for mapping in mappings {
+            if let Err(wrong) = mapping.address.within(addresses) {
+                check::wrong_device(mapping.iova(), wrong, Act::GiveBack);
+                return Err(wrong.into());
+            }
+        }
+        let unmapped = self.unmap(mappings, 0);
+        check::mappings::unmapped(space, mappings, unmapped);
+        unmapped
+    }
+
+    /// What of this session's is mapped at an address of this handle's address space.
+    pub(crate) fn lookup(&self, space: AddressSpace, iova: Iova) -> Result<Option<Found>, Error> {
         let request = Lookup { iova: U64::new(iova.get()) };
         let found: domain::Found = self.call(Opcode::Lookup, &request)?;
         if found.access.get() == 0 {
             return Ok(None);
         }
-        let mapping = Mapped { iova: Iova::new(found.start.get()), bytes: found.bytes.get() };
+        let address = BusAddress::new(space, Iova::new(found.start.get()));
+        let mapping = Mapped::new(address, found.bytes.get());
         let (buffer, offset) = (found.buffer.get(), found.offset.get());
         let access = call::access_from_code(found.access.get())?;
         Ok(Some(Found { mapping, buffer, offset, access }))

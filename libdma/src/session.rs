@@ -8,6 +8,7 @@ use zerocopy::little_endian::{U32, U64};
 use crate::buffer::Buffer;
 use crate::check::Space;
 use crate::handle::Handle;
+use crate::io_address::AddressSpace;
 use crate::protocol::call::{
     self, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, Opcode,
     Welcome,
@@ -22,6 +23,7 @@ use crate::unmapped::UnmappedBuffer;
 pub(crate) struct Session {
     handle: Handle,
     info: DeviceInfo,
+    addresses: AddressSpace,
     space: Space,
 }
 
@@ -53,9 +55,9 @@ impl Session {
         }
         let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
         let source = SourceId::new(info.source.get());
-        let address = PciAddress::from_source(info.segment.get(), source);
-        let space = Space::new(address, info.generation.get());
-        Ok(Self { handle, info, space })
+        let device = PciAddress::from_source(info.segment.get(), source);
+        let addresses = AddressSpace { device, session: info.generation.get(), domain: None };
+        Ok(Self { handle, info, addresses, space: Space::new(addresses) })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -67,9 +69,13 @@ impl Session {
         self.space
     }
 
+    /// The addresses of what is mapped for the device in its own domain.
+    pub(crate) fn addresses(&self) -> AddressSpace {
+        self.addresses
+    }
+
     pub(crate) fn address(&self) -> PciAddress {
-        let DeviceInfo { segment, source, .. } = self.info;
-        PciAddress::from_source(segment.get(), SourceId::new(source.get()))
+        self.addresses().device
     }
 
     pub(crate) fn segment(&self) -> u16 {
@@ -77,12 +83,12 @@ impl Session {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.info.generation.get()
+        self.addresses().session
     }
 
     /// Whether both are the same session of the same device, by whichever handle.
     pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
-        (self.address(), self.generation()) == (other.address(), other.generation())
+        self.addresses() == other.addresses()
     }
 
     pub(crate) fn domain(&self) -> u64 {

@@ -7,7 +7,7 @@ use dma_types::{Access, CacheType, Iova};
 use crate::buffer::Buffer;
 use crate::check::{self, Kind, Mark, Note};
 use crate::handle::Handle;
-use crate::io_address::IoAddress;
+use crate::io_address::{BusAddress, IoAddress};
 use crate::mapping::Mapped;
 use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
@@ -148,7 +148,8 @@ impl Drop for UnmappedBuffer {
         if let (false, Some(iova)) = (self.session.is_confined(), self.iova()) {
             // Told so, iommud gives the memory back at once; else it would wait for the end of the session, for the
             // driver may have died with its device at work.
-            let _ = self.session.unmap(&[Mapped { iova, bytes: self.bytes() }]);
+            let address = BusAddress::new(self.session.addresses(), iova);
+            let _ = self.session.unmap(&[Mapped::new(address, self.bytes())]);
         }
     }
 }

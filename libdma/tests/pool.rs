@@ -142,15 +142,17 @@ fn a_block_is_taken_back_once_and_only_if_it_was_left_to_the_device() {
     let pool = device.pool("descriptors").of::<Descriptor>().unwrap();
     let block = pool.alloc().unwrap();
     block.set(descriptor(5));
-    let held = block.iova();
+    let held = block.io_address().bus_address();
     assert_eq!(pool.take(held).err(), Some(NotTaken::Held));
-    let left = block.into_iova();
+    let left = block.into_address();
     assert_eq!(left, held);
     let in_use = |pool: &Pool<Descriptor>| pool.stats().in_use;
     assert_eq!(in_use(&pool), 1);
-    for beside in [left.get() + 1, left.get() - 1, 0, u64::MAX] {
-        assert_eq!(pool.take(Iova::new(beside)).err(), Some(NotTaken::NoBlock));
-        assert_eq!(pool.free(Iova::new(beside)), Err(NotTaken::NoBlock));
+    let number = left.iova().get();
+    for beside in [number + 1, number - 1, 0, u64::MAX] {
+        let beside = device.bus_address(Iova::new(beside));
+        assert_eq!(pool.take(beside).err(), Some(NotTaken::NoBlock));
+        assert_eq!(pool.free(beside), Err(NotTaken::NoBlock));
     }
     let other = device.pool("others").of::<Descriptor>().unwrap();
     let _there = other.alloc().unwrap();
@@ -158,7 +160,7 @@ fn a_block_is_taken_back_once_and_only_if_it_was_left_to_the_device() {
     let block = pool.take(left).unwrap();
     assert_eq!(block.get(), descriptor(5));
     assert_eq!(pool.take(left).err(), Some(NotTaken::Held), "one has it");
-    let left = block.into_iova();
+    let left = block.into_address();
     assert_eq!((pool.free(left), in_use(&pool)), (Ok(()), 0));
     assert_eq!((pool.free(left), in_use(&pool)), (Err(NotTaken::Free), 0));
     assert_eq!(pool.take(left).err(), Some(NotTaken::Free));
@@ -173,7 +175,7 @@ fn blocks_are_given_out_and_back_without_a_word_to_iommud() {
     let asked = machine.client.requests();
     for _ in 0..100 {
         let blocks: Vec<_> = (0..10).map(|_| pool.alloc().unwrap()).collect();
-        let left: Vec<_> = blocks.into_iter().map(PoolBlock::into_iova).collect();
+        let left: Vec<_> = blocks.into_iter().map(PoolBlock::into_address).collect();
         left.into_iter().for_each(|iova| pool.free(iova).unwrap());
     }
     assert_eq!(machine.client.requests(), asked);
@@ -302,12 +304,12 @@ fn what_a_device_was_left_is_nobody_elses_when_the_pool_is_gone() {
     for machine in Machine::each() {
         let device = machine.open();
         let pool = device.pool("blocks").bytes(64).unwrap();
-        let address = pool.alloc().unwrap().into_iova();
+        let address = pool.alloc().unwrap().into_address();
         drop(pool);
         let other = device.pool("others").bytes(64).unwrap();
         let blocks: Vec<_> = (0..1000).map(|_| other.alloc_zeroed().unwrap()).collect();
         // The device may be at work still.
-        let _ = machine.device_writes(address, &[0xee; 64]);
+        let _ = machine.device_writes(address.iova(), &[0xee; 64]);
         for block in &blocks {
             let mut found = [1; 64];
             block.read(0, &mut found).unwrap();
@@ -323,9 +325,9 @@ fn a_large_block_that_a_device_was_left_stays_its_own_until_the_device_is_closed
     for machine in Machine::each() {
         let device = machine.open();
         let pool = device.pool("large").bytes(2 << 20).unwrap();
-        let address = pool.alloc().unwrap().into_iova();
+        let address = pool.alloc().unwrap().into_address();
         drop(pool);
-        machine.device_writes(address, &[1; 64]).unwrap();
+        machine.device_writes(address.iova(), &[1; 64]).unwrap();
         assert_eq!(machine.usage().live_runs, 1);
         drop(device);
         assert_eq!(machine.usage().live_runs, 0);
@@ -339,11 +341,11 @@ fn a_block_that_is_forgotten_harms_nobody() {
     let device = machine.open();
     let pool = device.pool("blocks").bytes(64).unwrap();
     let forgotten = pool.alloc().unwrap();
-    let address = forgotten.iova();
+    let address = forgotten.io_address().bus_address();
     core::mem::forget(forgotten);
     assert_eq!(pool.take(address).err(), Some(NotTaken::Held));
     drop(pool);
-    machine.device_writes(address, &[1; 64]).unwrap();
+    machine.device_writes(address.iova(), &[1; 64]).unwrap();
     machine.check();
 }
 
@@ -366,7 +368,7 @@ fn blocks_of_one_address_are_never_two() {
     let pool = device.pool("blocks").bytes(256).unwrap();
     let (mut blocks, refused) = exhaust(&pool);
     assert_eq!((refused, blocks.len(), blocks[0].iova()), (Error::NoAddressSpace, 16, address));
-    let left = blocks.swap_remove(0).into_iova();
+    let left = blocks.swap_remove(0).into_address();
     blocks[0].write(0, b"mine").unwrap();
     assert_eq!(pool.free(left), Ok(()));
 }
@@ -390,7 +392,7 @@ fn threads_share_a_pool_and_pass_blocks_on() {
             if round % 3 == 0 {
                 let (round, block) = held.swap_remove(held.len() / 2);
                 assert_eq!(block.get(), thread << 32 | round, "it is another thread's, too");
-                let iova = block.into_iova();
+                let iova = block.into_address();
                 pool.free(iova).unwrap();
             }
             if round % 7 == 0 {

@@ -71,7 +71,7 @@ fn a_driver_chooses_the_address_of_its_buffer(vendor: Vendor) {
     let buffer = device.allocate(2 * PAGE, None, "fixed").unwrap();
     buffer.write(4096, b"second").unwrap();
     let mapped = device.map_at(FIXED, &[piece(&buffer, 0, 2 * PAGE)]).unwrap();
-    assert_eq!(mapped, [Mapped { iova: FIXED, bytes: 2 * PAGE }]);
+    assert_eq!(mapped, [Mapped::new(device.bus_address(FIXED), 2 * PAGE)]);
     assert_eq!(rig.device_reads(after(PAGE).get(), 6).unwrap(), b"second");
     assert!(rig.device_reads(after(2 * PAGE).get(), 1).is_err());
     let found = device.lookup(after(PAGE + 5)).unwrap().unwrap();
@@ -89,7 +89,7 @@ fn r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason(vendor: Vendor)
     let buffer = device.allocate(2 * PAGE, None, "fixed").unwrap();
     let whole = [piece(&buffer, 0, 2 * PAGE)];
     let kept = device.map_at(FIXED, &whole).unwrap();
-    let auto = device.map(&whole).unwrap()[0].iova.get();
+    let auto = device.map(&whole).unwrap()[0].iova().get();
     let before = (rig.usage(), rig.text("mappings"));
     device.set_dma_mask(33).unwrap();
     for (iova, error) in [
@@ -121,8 +121,9 @@ fn pieces_of_several_buffers_lie_one_behind_the_other(vendor: Vendor) {
     let two = device.allocate(PAGE, None, "two").unwrap();
     let chain = [piece(&one, 2 * PAGE, 2 * PAGE), piece(&two, 0, PAGE), piece(&one, 0, PAGE)];
     for mapped in [device.map_together(&chain).unwrap(), device.map_at(FIXED, &chain).unwrap()] {
-        let start = mapped[0].iova.get();
-        let places: Vec<_> = mapped.iter().map(|it| (it.iova.get() - start, it.bytes)).collect();
+        let start = mapped[0].iova().get();
+        let places: Vec<_> =
+            mapped.iter().map(|it| (it.iova().get() - start, it.bytes())).collect();
         assert_eq!(places, [(0, 2 * PAGE), (2 * PAGE, PAGE), (3 * PAGE, PAGE)]);
         let data: Vec<u8> = (0..4 * PAGE).map(|index| (index / 64) as u8).collect();
         rig.device_writes(start, &data).unwrap();
@@ -206,7 +207,7 @@ fn r7_a_batch_of_chains_is_mapped_whole_or_not_at_all(vendor: Vendor) {
     rig.device_writes(last, &[1; 4096]).unwrap();
     let all: Vec<_> = answers
         .iter()
-        .map(|it| Mapped { iova: Iova::new(it.iova.get()), bytes: it.bytes.get() })
+        .map(|it| Mapped::new(device.bus_address(Iova::new(it.iova.get())), it.bytes.get()))
         .collect();
     device.unmap(&all).unwrap();
 
@@ -255,14 +256,14 @@ fn r2_a_batch_of_unmaps_is_one_request_to_forget(vendor: Vendor) {
     };
     let mapped = device.map(&[piece(&buffer, 0, PAGE); 16]).unwrap();
     for one in &mapped {
-        rig.device_writes(one.iova.get(), &[1]).unwrap();
+        rig.device_writes(one.iova().get(), &[1]).unwrap();
     }
     let before = count(&rig);
     device.unmap(&mapped).unwrap();
     let (requests, waited) = count(&rig);
     assert!(requests - before.0 <= 2, "{requests}");
     assert_eq!(waited - before.1, 1);
-    assert!(mapped.iter().all(|one| rig.device_writes(one.iova.get(), &[1]).is_err()));
+    assert!(mapped.iter().all(|one| rig.device_writes(one.iova().get(), &[1]).is_err()));
     // So is the end of a buffer that is mapped in many places.
     let before = count(&rig).1;
     device.map(&[piece(&buffer, 0, PAGE); 100]).unwrap();

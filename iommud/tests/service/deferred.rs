@@ -37,9 +37,9 @@ fn r2_what_a_strict_stream_unmaps_is_out_of_reach_when_that_returns(vendor: Vend
     // What is mapped by hand is not strict: it is what this policy is for.
     let buffer = device.allocate(PAGE, None, "by hand").unwrap();
     let mapped = device.map(&[piece(&buffer, 0, PAGE)]).unwrap();
-    assert!(writes(&rig, mapped[0].iova));
+    assert!(writes(&rig, mapped[0].iova()));
     device.unmap(&mapped).unwrap();
-    assert!(writes(&rig, mapped[0].iova));
+    assert!(writes(&rig, mapped[0].iova()));
 
     let stream = device.stream::<FromDevice>("rx").strict();
     let one = stream.buffer(PAGE as usize).unwrap().map().unwrap();
@@ -67,10 +67,10 @@ fn r2_what_a_strict_stream_unmaps_is_out_of_reach_when_that_returns(vendor: Vend
     assert!(!writes(&rig, iova) && data[0] == 7);
 
     let mut raw = device.raw_stream("raw").strict();
-    let iova = raw.map_zeroes(64, Access::Write).unwrap();
-    assert!(writes(&rig, iova));
-    raw.unmap_single(iova, 64, Access::Write).unwrap();
-    assert!(!writes(&rig, iova));
+    let address = raw.map_zeroes(64, Access::Write).unwrap();
+    assert!(writes(&rig, address.iova()));
+    raw.unmap_single(address, 64, Access::Write).unwrap();
+    assert!(!writes(&rig, address.iova()));
     drop((buffer, stream, raw, device));
     assert_eq!(rig.usage().live_runs, 0);
     rig.check();
@@ -83,7 +83,7 @@ fn unmap_of(mapped: Mapped, flags: u32) -> Vec<u8> {
         errno: U32::ZERO,
         flags: U32::new(flags),
     };
-    let entry = UnmapEntry { iova: U64::new(mapped.iova.get()), bytes: U64::new(mapped.bytes) };
+    let entry = UnmapEntry { iova: U64::new(mapped.iova().get()), bytes: U64::new(mapped.bytes()) };
     [header.as_bytes(), entry.as_bytes()].concat()
 }
 

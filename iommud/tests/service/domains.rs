@@ -106,7 +106,7 @@ fn a_domain_has_a_window_and_maps_nothing_beyond(vendor: Vendor) {
     );
     let two = [piece(&buffer, 0, 2 * PAGE)];
     let first = domain.map(&two).unwrap();
-    assert_eq!(first[0].iova, FIXED);
+    assert_eq!(first[0].iova(), FIXED);
     assert_eq!(domain.map(&two), Err(Error::NoAddressSpace));
     for outside in [FIXED.get() - PAGE, FIXED.get() + 3 * PAGE, 0, 1 << 33] {
         let refused = domain.map_at(Iova::new(outside), &two);
@@ -114,7 +114,7 @@ fn a_domain_has_a_window_and_maps_nothing_beyond(vendor: Vendor) {
     }
     domain.unmap(&first).unwrap();
     let all = domain.map_together(&[two[0], two[0]]).unwrap();
-    assert_eq!(all[1].iova.get(), FIXED.get() + 2 * PAGE, "to its last page");
+    assert_eq!(all[1].iova().get(), FIXED.get() + 2 * PAGE, "to its last page");
     for (base, bytes, error) in [
         (0x1000, 0, Error::ZeroSize),
         (0x1001, PAGE, Error::BadAlignment),
@@ -170,7 +170,7 @@ fn a_device_of_another_process_enters_by_a_ticket(vendor: Vendor) {
     assert_eq!(maker.enter(&ticket).err(), Some(Error::BadTicket), "R3: good once");
     // The guest has no handle to it: it maps nothing there, and learns of nothing.
     assert_eq!(guest.lookup(FIXED), Ok(None));
-    assert_eq!(guest.unmap(&[Mapped { iova: FIXED, bytes: PAGE }]), Err(Error::NotMapped));
+    assert_eq!(guest.unmap(&[Mapped::new(guest.bus_address(FIXED), PAGE)]), Err(Error::NotMapped));
     let late = domain.ticket().unwrap();
     drop(domain);
     assert_eq!(guest.enter(&late).err(), Some(Error::BadTicket), "R4: it ends with its domain");

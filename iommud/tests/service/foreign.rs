@@ -86,10 +86,10 @@ fn as_many_pieces_as_a_batch_holds_are_mapped_in_one_call(vendor: Vendor) {
     assert_eq!(buffer.iova(), None);
     let mapped = page_by_page(&device, &buffer);
     for (page, mapping) in mapped.iter().enumerate() {
-        assert_eq!(rig.device_reads(mapping.iova.get(), 1).unwrap(), [page as u8]);
+        assert_eq!(rig.device_reads(mapping.iova().get(), 1).unwrap(), [page as u8]);
     }
     device.unmap(&mapped).unwrap();
-    assert!(mapped.iter().all(|mapping| rig.device_reads(mapping.iova.get(), 1).is_err()));
+    assert!(mapped.iter().all(|mapping| rig.device_reads(mapping.iova().get(), 1).is_err()));
     rig.check();
 }
 
@@ -148,8 +148,8 @@ fn without_an_iommu_registered_memory_in_pieces_is_mapped_page_by_page_and_not_a
     let buffer = device.register(whole.memory.unwrap(), None, "pages").unwrap();
     buffer.write(2 * PAGE, b"third page").unwrap();
     let mapped = page_by_page(&device, &buffer);
-    assert_eq!(rig.device_reads(mapped[2].iova.get(), 10).unwrap(), b"third page");
-    rig.device_writes(mapped[0].iova.get(), b"first page").unwrap();
+    assert_eq!(rig.device_reads(mapped[2].iova().get(), 10).unwrap(), b"third page");
+    rig.device_writes(mapped[0].iova().get(), b"first page").unwrap();
     let mut found = [0; 10];
     buffer.read(0, &mut found).unwrap();
     assert_eq!(&found, b"first page");

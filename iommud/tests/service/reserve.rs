@@ -191,7 +191,7 @@ fn without_an_iommu_memory_is_below_the_mask() {
     let request =
         libdma::MapRequest { buffer: &whole, offset: 0, bytes: 4 * MIB, access: Access::Read };
     let mapped = device.map(&[request]).unwrap();
-    assert!(mapped[0].iova.get() + 4 * MIB <= 1 << 32);
+    assert!(mapped[0].iova().get() + 4 * MIB <= 1 << 32);
     device.unmap(&mapped).unwrap();
     drop((high, low, whole, device));
     assert_eq!(rig.usage().live_runs, 0);

@@ -8,7 +8,9 @@ use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{MapEntry, Opcode};
-use libdma::{Access, Buffer, Device, Error, Handle, Mapped, SharedBuffer, WrongDevice};
+use libdma::{
+    Access, AddressSpace, Buffer, Device, Error, Handle, Mapped, SharedBuffer, WrongDevice,
+};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -93,7 +95,8 @@ fn r3_an_address_is_of_one_device(vendor: Vendor) {
     let buffer = buffer(&one);
     let address = buffer.io_address().unwrap();
     let wrong = address.for_device(&two).unwrap_err();
-    assert_eq!(wrong, WrongDevice { of: edu(), of_session: 1, given_to: other(), to_session: 1 });
+    let own = |device| AddressSpace { device, session: 1, domain: None };
+    assert_eq!(wrong, WrongDevice { of: own(edu()), given_to: own(other()) });
     assert_eq!(
         wrong.to_string(),
         "this I/O address is of 0000:00:02.0 (session 1) and means nothing to 0000:01:00.0 (session 1): \
@@ -115,7 +118,8 @@ fn r3_an_address_is_of_one_device(vendor: Vendor) {
     drop((buffer, one));
     let again = rig.open();
     let refused = attached.io_address().for_device(&again).unwrap_err();
-    assert_eq!((refused.of, refused.to_session), (other(), 2));
+    let next = AddressSpace { session: 2, ..own(edu()) };
+    assert_eq!(refused, WrongDevice { of: own(other()), given_to: next });
     rig.check();
 }
 
@@ -137,7 +141,7 @@ pub(crate) fn map_by(device: &Device, buffer: &Handle, access: u32) -> Result<Ma
         0 => {
             let entry = MapEntry::read_from_bytes(&payload[16..]).unwrap();
             let iova = libdma::Iova::new(entry.iova.get());
-            Ok(Mapped { iova, bytes: entry.bytes.get() })
+            Ok(Mapped::new(device.bus_address(iova), entry.bytes.get()))
         }
         errno => Err(Error::from_errno(errno as u16)),
     }
@@ -155,8 +159,8 @@ fn r3_what_is_attached_cannot_be_mapped_for_more_than_was_offered(vendor: Vendor
         assert_eq!(map_by(&two, &readable, access), Err(Error::NotPermitted));
     }
     let mapped = map_by(&two, &readable, 1).unwrap();
-    assert!(reads(&rig, other(), mapped.iova.get()).is_some());
-    assert!(!writes(&rig, other(), mapped.iova.get()));
+    assert!(reads(&rig, other(), mapped.iova().get()).is_some());
+    assert!(!writes(&rig, other(), mapped.iova().get()));
     two.unmap(&[mapped]).unwrap();
     let idle = to_read(None);
     assert_eq!(map_by(&two, &idle, 1), Err(Error::NotPermitted));
@@ -191,11 +195,9 @@ fn r3_neither_session_maps_or_unmaps_the_others_buffer(vendor: Vendor) {
     assert_eq!(map_by(&one, &attached, 3), Err(Error::WrongOwner));
     assert_eq!(map_by(&two, buffer.handle(), 3), Err(Error::WrongOwner));
     let iova = libdma::Iova::new(info(&attached).iova.get());
-    assert_eq!(
-        one.unmap(&[Mapped { iova: iova.checked_add(1 << 30).unwrap(), bytes: 8192 }]),
-        Err(Error::NotMapped)
-    );
-    two.unmap(&[Mapped { iova, bytes: 8192 }]).unwrap();
+    let beyond = one.bus_address(iova).plus(1 << 30).unwrap();
+    assert_eq!(one.unmap(&[Mapped::new(beyond, 8192)]), Err(Error::NotMapped));
+    two.unmap(&[Mapped::new(two.bus_address(iova), 8192)]).unwrap();
     assert!(!writes(&rig, other(), iova.get()));
     assert!(writes(&rig, edu(), buffer.iova().unwrap().get()), "the first is untouched");
     rig.check();

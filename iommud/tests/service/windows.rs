@@ -271,7 +271,7 @@ fn r3_no_batch_names_a_window(vendor: Vendor) {
     let (rig, one, two) = rig(vendor);
     let attached = attach(&one, &two, Access::ReadWrite);
     let iova = attached.io_address().for_device(&two).unwrap();
-    assert_eq!(two.unmap(&[Mapped { iova, bytes: PAGE }]), Err(Error::NotMapped));
+    assert_eq!(two.unmap(&[Mapped::new(two.bus_address(iova), PAGE)]), Err(Error::NotMapped));
     let again = crate::sharing::map_by(&two, attached.handle(), 3);
     assert_eq!(again, Err(Error::WrongOwner));
     let seen = rig.transport().map(attached.handle().raw(), 4096, false);

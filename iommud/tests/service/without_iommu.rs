@@ -62,7 +62,7 @@ fn what_a_device_cannot_reach_as_it_is_is_a_typed_error_and_leaves_nothing() {
     assert_eq!(map(0, longer), Err(Error::NotContiguous));
     let page = map(4096 * 3, 4096).unwrap();
     assert_eq!(map(4096 * 3, 4096), Err(Error::AlreadyMapped), "R7: there it is already");
-    let part = Mapped { bytes: 2048, ..page[0] };
+    let part = Mapped::new(page[0].address(), 2048);
     assert_eq!(device.unmap(&[part]), Err(Error::NotMapped), "R7: not exactly one mapping");
     device.unmap(&page).unwrap();
     assert_eq!(device.unmap(&page), Err(Error::NotMapped));
@@ -184,19 +184,19 @@ fn an_address_can_be_chosen_that_the_memory_has_and_no_other() {
         access: Access::Read,
     };
     let found = device.map(&[piece(0)]).unwrap();
-    let start = found[0].iova;
+    let start = found[0].iova();
     let at = |page: u64| Iova::new(start.get() + page * 4096);
     device.unmap(&found).unwrap();
     // As a whole or in pieces, at its own address.
     let mapped = device.map_at(at(1), &[piece(1), piece(2), piece(3)]).unwrap();
-    assert_eq!(mapped.iter().map(|it| it.iova).collect::<Vec<_>>(), [at(1), at(2), at(3)]);
+    assert_eq!(mapped.iter().map(|it| it.iova()).collect::<Vec<_>>(), [at(1), at(2), at(3)]);
     let there = device.lookup(Iova::new(at(2).get() + 7)).unwrap().unwrap();
     assert_eq!((there.buffer, there.offset), (buffer.id(), 2 * 4096 + 7));
     assert_eq!(device.lookup(start), Ok(None));
     assert_eq!(device.map_at(at(3), &[piece(3)]), Err(Error::AlreadyMapped));
     device.unmap(&mapped[1..]).unwrap();
     let together = device.map_together(&[piece(2), piece(3)]).unwrap();
-    assert_eq!(together[0].iova, at(2));
+    assert_eq!(together[0].iova(), at(2));
     device.unmap(&[together[1], mapped[0], together[0]]).unwrap();
     let before = (rig.usage(), rig.text("mappings"));
     for (place, pieces, error) in [

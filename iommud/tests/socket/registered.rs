@@ -134,13 +134,13 @@ fn pieces_of_registered_memory_are_mapped_in_one_call(vendor: Vendor) {
         })
         .collect();
     let mapped = device.map(&pieces).unwrap();
-    registers.read(mapped[0].iova, 14);
-    registers.write(mapped[63].iova, 14);
+    registers.read(mapped[0].iova(), 14);
+    registers.write(mapped[63].iova(), 14);
     let mut found = [0; 14];
     buffer.read(63 * PAGE, &mut found).unwrap();
     assert_eq!(&found, b"page of a list");
     device.unmap(&mapped).unwrap();
-    registers.write(mapped[62].iova, 14);
+    registers.write(mapped[62].iova(), 14);
     buffer.read(62 * PAGE, &mut found).unwrap();
     assert_eq!(found, [0; 14], "unmapped is unmapped");
 }

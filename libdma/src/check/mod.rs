@@ -16,7 +16,7 @@
 //! # let machine = simulated::Machine::vtd();
 //! # let device = machine.open();
 //! let pool = device.pool("descriptors").bytes(64)?;
-//! let address = pool.alloc()?.into_iova();
+//! let address = pool.alloc()?.into_address();
 //! pool.free(address)?;
 //! assert!(pool.free(address).is_err());
 //! // double free on 0000:00:02.0: the block of pool "descriptors" (64 bytes at 0x100000000 that the device may read and
@@ -35,6 +35,7 @@
 //! | [`Report::Leak`] | [`leaks`], asked at a driver's end: guards that were forgotten ([`core::mem::forget`], a cycle of `Arc`s), and blocks that were left to the device. A [`Pool`](crate::Pool) that is dropped while blocks of it are out. A [`RawStream`](crate::RawStream) that is dropped while something is mapped |
 //! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Held`] | [`Pool::take`](crate::Pool::take) and [`Pool::free`](crate::Pool::free), which take an address, and return an error as well; the raw layer |
 //! | [`Report::DoubleFree`], [`Report::NamedTwice`], [`Report::Unknown`], [`Report::WrongSize`] | [`Device::unmap`](crate::Device::unmap) and [`Domain::unmap`](crate::domain::Domain::unmap), which take addresses, and return an error as well |
+//! | [`Report::WrongDevice`] | all of these and the raw layer: an address of another device, or of another domain |
 //! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`], [`Report::UseAfterFree`] | the raw layer, which returns an error as well |
 //! | [`Report::WriteAfterFree`] | a device, or a pointer that was kept, that writes to a free block of a pool. It is found when the block is given out again, by the pattern that is put into free blocks |
 //! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given in this session: what is there and allows no such access, what was there and is gone, which is how a use of a strict stream after its unmap shows, and what is out of reach because the device is, or was, in a [`Domain`](crate::Domain) |
@@ -125,6 +126,7 @@ mod thing;
 pub use note::leaks;
 pub(crate) use note::{
     Mark, Note, Space, blocks, denied, domain_dropped, made, made_at, made_of, mappings, raw,
+    wrong_device,
 };
 pub use place::Place;
 pub use report::{Act, Found, Life, Report, Stay};

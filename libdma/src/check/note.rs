@@ -16,45 +16,40 @@ use super::report::{Act, Found, Report};
 use super::sink::report;
 use super::{Kind, Place, is_on};
 use crate::fault::Fault;
+use crate::io_address::{AddressSpace, WrongDevice};
 use crate::mapping::{MapRequest, Mapped};
 use crate::protocol::Error;
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 
-/// An address space, by a number that is no other's in this process, and whose it is.
+/// An address space, by a number that is no other's in this process, and which it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {
     pub(super) number: u64,
-    /// Nobody's, for memory of other processes.
-    pub(super) device: Option<PciAddress>,
-    /// Which session of the device's it is of.
-    generation: u64,
-    /// Whether it is an explicit domain's, and not the device's own.
-    is_domain: bool,
+    /// Which it is; nobody's, for memory of other processes.
+    pub(super) addresses: Option<AddressSpace>,
 }
 
 impl Space {
-    /// A new one: a session's own, of this device.
-    pub(crate) fn new(device: PciAddress, generation: u64) -> Self {
-        Self { device: Some(device), generation, ..Self::of_nobody() }
-    }
-
-    /// A new one: of a domain that was made in this session.
-    pub(crate) fn new_domain(self) -> Self {
-        Self { number: Self::of_nobody().number, is_domain: true, ..self }
+    /// A new number for it.
+    pub(crate) fn new(addresses: AddressSpace) -> Self {
+        Self { addresses: Some(addresses), ..Self::of_nobody() }
     }
 
     /// A new one, which no device has.
     pub(crate) fn of_nobody() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed);
-        Self { number, device: None, generation: 0, is_domain: false }
+        Self { number: LAST.fetch_add(1, Ordering::Relaxed), addresses: None }
+    }
+
+    /// Whose it is, if anybody's.
+    pub(super) fn device(self) -> Option<PciAddress> {
+        self.addresses.map(|it| it.device)
     }
 
     /// Whether both are a device's own in one session, though it may be by two handles.
     pub(super) fn is_own_of(self, other: Self) -> bool {
-        let session = |of: Self| (of.device, of.generation, of.is_domain);
-        session(self) == session(other)
+        self.addresses == other.addresses
     }
 }
 
@@ -152,6 +147,16 @@ pub(crate) fn denied(space: Space, fault: &Fault) {
     }
 }
 
+/// An address was refused, for it is another device's or of another domain. What it names here is left as it is.
+#[track_caller]
+#[inline]
+pub(crate) fn wrong_device(address: Iova, wrong: WrongDevice, act: Act) {
+    if is_on() {
+        let at = Place::here();
+        tell(|registry| Some(registry.wrong_device(address, wrong, act, at)));
+    }
+}
+
 /// Forgets everything.
 pub(super) fn forget() {
     REGISTRY.lock().forget();
@@ -219,8 +224,8 @@ pub(crate) mod mappings {
     fn note(space: Space, pieces: &[MapRequest<'_>], mapped: &[Mapped], here: Place) {
         for (piece, mapped) in pieces.iter().zip(mapped) {
             let label = format!("buffer {}", piece.buffer.id());
-            let (kind, label, iova) = (Kind::Mapping, &*label, Some(mapped.iova));
-            let (bytes, access) = (mapped.bytes, Some(piece.access));
+            let (kind, label, iova) = (Kind::Mapping, &*label, Some(mapped.iova()));
+            let (bytes, access) = (mapped.bytes(), Some(piece.access));
             let note = Note { kind, label, space, iova, bytes, access };
             let buffer = piece.buffer.mark().tag().into_iter().collect();
             REGISTRY.lock().made_of(&note, here, buffer);
@@ -239,11 +244,11 @@ pub(crate) mod mappings {
     #[cold]
     fn end(space: Space, mappings: &[Mapped], are_gone: bool, here: Place) {
         if !are_gone {
-            let named: Vec<_> = mappings.iter().map(|it| (it.iova, it.bytes)).collect();
+            let named: Vec<_> = mappings.iter().map(|it| (it.iova(), it.bytes())).collect();
             tell(|registry| registry.named_twice(space, &named, here));
         }
-        for &Mapped { iova, bytes } in mappings {
-            let bytes = Some(bytes);
+        for mapping in mappings {
+            let (iova, bytes) = (mapping.iova(), Some(mapping.bytes()));
             if are_gone {
                 // What the checker does not know of was mapped while it was off.
                 let _ = REGISTRY.lock().given_back(space, Kind::Mapping, iova, bytes, None, here);

@@ -9,6 +9,7 @@ use dma_types::{Access, Iova};
 use super::note::Tag;
 use super::report::{Act, Found, Report};
 use super::{Kind, Note, Place, Space, Thing};
+use crate::io_address::WrongDevice;
 
 /// How many things that are gone are remembered.
 const REMEMBERED: usize = 1024;
@@ -55,7 +56,7 @@ impl Registry {
             self.by_address.insert((space.number, iova.get(), number));
         }
         let label: Arc<str> = Arc::from(label);
-        let thing = Thing { kind, label, device: space.device, iova, bytes, access, made };
+        let thing = Thing { kind, label, device: space.device(), iova, bytes, access, made };
         let of_device = of_device.then_some(made);
         self.live.insert(number, Live { thing, space, of_device, of: Vec::new(), within: None });
         Tag(number)
@@ -220,7 +221,7 @@ impl Registry {
                 Report::DoubleFree { thing: thing.clone(), first, again: at }
             }
             Some((thing, freed)) => Report::UseAfterFree { thing: thing.clone(), freed, act, at },
-            None => Report::Unknown { device: space.device, address: iova, act, at },
+            None => Report::Unknown { device: space.device(), address: iova, act, at },
         }]
     }
 
@@ -233,6 +234,21 @@ impl Registry {
             }
             None => self.not_there(space, kind, iova, Act::GiveBack, at),
         }
+    }
+
+    /// An address was refused as another device's: what is there for that device.
+    pub(super) fn wrong_device(
+        &self,
+        address: Iova,
+        wrong: WrongDevice,
+        act: Act,
+        at: Place,
+    ) -> Report {
+        let is_it = |live: &&Live| {
+            live.space.addresses == Some(wrong.of) && live.thing.offset_of(address).is_some()
+        };
+        let thing = self.live.values().rev().find(is_it).map(|live| live.thing.clone());
+        Report::WrongDevice { thing, address, wrong, act, at }
     }
 
     /// A free block was written: what it was before.

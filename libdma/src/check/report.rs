@@ -7,6 +7,7 @@ use dma_types::{Access, Iova, PciAddress};
 use super::thing::{Bytes, Words};
 use super::{Place, Thing};
 use crate::fault::{Fault, Tried};
+use crate::io_address::WrongDevice;
 
 /// What the checker found: something that the driver did and should not have.
 ///
@@ -43,6 +44,19 @@ pub enum Report {
         device: Option<PciAddress>,
         /// The I/O address that was named.
         address: Iova,
+        /// What was to happen to it.
+        act: Act,
+        /// Where.
+        at: Place,
+    },
+    /// An address was used with another device than the one that it is of, or in another domain.
+    WrongDevice {
+        /// What is at that address for the device that it is of, if the checker knows.
+        thing: Option<Thing>,
+        /// The I/O address that was named.
+        address: Iova,
+        /// Whose it is, and with what it was used.
+        wrong: WrongDevice,
         /// What was to happen to it.
         act: Act,
         /// Where.
@@ -178,6 +192,7 @@ impl Report {
     pub fn device(&self) -> Option<PciAddress> {
         match self {
             Self::Unknown { device, .. } => *device,
+            Self::WrongDevice { wrong, .. } => Some(wrong.given_to.device),
             Self::Leak { thing, .. }
             | Self::DoubleFree { thing, .. }
             | Self::NamedTwice { thing, .. }
@@ -195,6 +210,7 @@ impl Report {
     pub fn thing(&self) -> Option<&Thing> {
         match self {
             Self::Unknown { .. } => None,
+            Self::WrongDevice { thing, .. } => thing.as_ref(),
             Self::Leak { thing, .. }
             | Self::DoubleFree { thing, .. }
             | Self::NamedTwice { thing, .. }
@@ -243,6 +259,7 @@ impl Report {
             Self::DoubleFree { .. } => "double free",
             Self::NamedTwice { .. } => "double unmap",
             Self::Unknown { .. } => "unknown address",
+            Self::WrongDevice { .. } => "wrong device",
             Self::WrongSize { .. } => "wrong size",
             Self::WrongDirection { .. } => "wrong direction",
             Self::Held { .. } => "not the device's",
@@ -292,6 +309,14 @@ impl fmt::Display for Report {
                     f,
                     "{address} was to be {act} at {at}, but nothing of this driver's is or was there"
                 )
+            }
+            Self::WrongDevice { thing, address, wrong, act, at } => {
+                match thing {
+                    Some(thing) => write!(f, "{thing} of {}", wrong.of)?,
+                    None => write!(f, "{address} of {}", wrong.of)?,
+                }
+                let act = act.of(thing.as_ref().map_or(super::Kind::Buffer, |thing| thing.kind));
+                write!(f, " was to be {act} at {at} as an address of {}", wrong.given_to)
             }
             Self::WrongSize { thing, bytes, act: Act::GiveBack, at, .. } => {
                 let (ended, bytes) = (thing.kind.ended(), Bytes(*bytes));

@@ -10,11 +10,17 @@ use dma_types::{Access, Iova, PciAddress};
 use super::registry::Registry;
 use super::{Act, Found, Kind, Note, Place, Report, Space};
 use crate::fault::{Fault, Reason, Tried};
+use crate::io_address::AddressSpace;
 
 const AT: Iova = Iova::new(0x800_2000);
 
+fn space_of(device: &str, session: u64) -> Space {
+    let device = device.parse::<PciAddress>().unwrap();
+    Space::new(AddressSpace { device, session, domain: None })
+}
+
 fn space() -> Space {
-    Space::new("0000:00:02.0".parse::<PciAddress>().unwrap(), 1)
+    space_of("0000:00:02.0", 1)
 }
 
 /// Another place.
@@ -232,12 +238,14 @@ fn a_fault_where_something_was_unmapped_is_explained() {
         said.starts_with("fault explained on 0000:00:02.0: 0000:00:01.0 was denied a write"),
         "{said}"
     );
-    let elsewhere = Space::new("0000:01:00.0".parse().unwrap(), 1);
+    let elsewhere = space_of("0000:01:00.0", 1);
     assert_eq!(registry.explain(elsewhere, &write), None, "of another device");
     assert!(registry.explain(self::space(), &write).is_some(), "by another handle");
-    let later = Space::new("0000:00:02.0".parse().unwrap(), 2);
+    let later = space_of("0000:00:02.0", 2);
+    let own = space.addresses.unwrap();
+    let domain = Space::new(AddressSpace { domain: Some(7), ..own });
     assert_eq!(registry.explain(later, &write), None, "of a session that ended");
-    assert_eq!(registry.explain(space.new_domain(), &write), None, "of a domain");
+    assert_eq!(registry.explain(domain, &write), None, "of a domain");
     assert_eq!(registry.explain(space, &denied(0x800_3000, Tried::Write)), None, "beside it");
 }
 

@@ -4,12 +4,11 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::marker::PhantomData;
 
-use dma_types::Iova;
-
 use super::supply::Supply;
 use super::{NotTaken, PoolBlock, PoolStats};
 use crate::check::{Mark, Place};
 use crate::copy;
+use crate::io_address::BusAddress;
 use crate::protocol::Error;
 
 /// Blocks of one size, in memory that is mapped for a device all the time: Linux's `struct dma_pool`.
@@ -20,7 +19,7 @@ use crate::protocol::Error;
 /// out, the pool asks the device's windows for a chunk more. Threads may share a pool by reference.
 ///
 /// Dropping it (Linux's `dma_pool_destroy`) is sound while blocks are given out: they keep the memory. One that was left
-/// to the device ([`PoolBlock::into_iova`]) can then be got back by nobody; its memory stays the device's until the
+/// to the device ([`PoolBlock::into_address`]) can then be got back by nobody; its memory stays the device's until the
 /// device is closed. The [checker](crate::check) reports both.
 pub struct Pool<T: ?Sized> {
     supply: Arc<Supply>,
@@ -64,14 +63,17 @@ impl<T: ?Sized> Pool<T> {
         Ok(PoolBlock::new(slot, &self.supply))
     }
 
-    /// Gets back a block that was left to the device, by its I/O address.
+    /// Gets back a block that was left to the device, by its I/O address. Where the device itself has named the block,
+    /// as in a ring of what it has done, [`Device::bus_address`](crate::Device::bus_address) makes that an address of this
+    /// device.
     ///
     /// # Errors
     ///
-    /// [`NotTaken`] says why not; the pool is as it was.
+    /// [`NotTaken`] says why not, [`NotTaken::WrongDevice`] for an address of another device or domain; the pool is as it
+    /// was.
     #[track_caller]
-    pub fn take(&self, iova: Iova) -> Result<PoolBlock<T>, NotTaken> {
-        Ok(PoolBlock::new(self.supply.take(iova)?, &self.supply))
+    pub fn take(&self, address: BusAddress) -> Result<PoolBlock<T>, NotTaken> {
+        Ok(PoolBlock::new(self.supply.take(address)?, &self.supply))
     }
 
     /// Gives back a block that was left to the device: Linux's `dma_pool_free`, which asks for both addresses.
@@ -80,8 +82,8 @@ impl<T: ?Sized> Pool<T> {
     ///
     /// As [`take`](Self::take).
     #[track_caller]
-    pub fn free(&self, iova: Iova) -> Result<(), NotTaken> {
-        let slot = self.supply.take(iova)?;
+    pub fn free(&self, address: BusAddress) -> Result<(), NotTaken> {
+        let slot = self.supply.take(address)?;
         self.supply.give_back(slot, Some(Place::here()));
         Ok(())
     }

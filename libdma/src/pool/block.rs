@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::slots::Slot;
 use super::supply::Supply;
 use crate::extent::Extent;
-use crate::io_address::IoAddress;
+use crate::io_address::{BusAddress, IoAddress};
 use crate::protocol::Error;
 
 /// A block of a [`Pool`](super::Pool): a `T`, or untyped bytes. Dropped, it is given back: Linux's `dma_pool_free`.
@@ -33,7 +33,7 @@ use crate::protocol::Error;
 ///
 /// ```compile_fail,E0382
 /// # fn f(block: libdma::PoolBlock<u64>) {
-/// let address = block.into_iova();
+/// let address = block.into_address();
 /// block.set(1);
 /// # }
 /// ```
@@ -107,10 +107,10 @@ impl<T: ?Sized> PoolBlock<T> {
         self.supply.shape().bytes
     }
 
-    /// Leaves it to the device: what stays is its address, in a descriptor or a register, by which
-    /// [`Pool::take`](super::Pool::take) gets it back.
+    /// Leaves it to the device: what stays is its address, whose [number](BusAddress::iova) goes into a descriptor or a
+    /// register, and by which [`Pool::take`](super::Pool::take) gets it back.
     #[must_use = "the block can only be got back by its address"]
-    pub fn into_iova(self) -> Iova {
+    pub fn into_address(self) -> BusAddress {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, and neither field is used again.
         let (slot, supply) = unsafe { (ptr::read(&this.slot), ptr::read(&this.supply)) };

@@ -2,6 +2,8 @@
 
 use thiserror::Error as ThisError;
 
+use crate::io_address::WrongDevice;
+
 /// Why a block is not taken back by its address. The pool is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
 pub enum NotTaken {
@@ -14,4 +16,7 @@ pub enum NotTaken {
     /// The block was not left to the device: a [`PoolBlock`](super::PoolBlock) stands for it.
     #[error("the block at this address was not left to the device: somebody holds it")]
     Held,
+    /// The address is of another device than the pool, or of a domain.
+    #[error(transparent)]
+    WrongDevice(#[from] WrongDevice),
 }

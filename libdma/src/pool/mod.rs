@@ -33,9 +33,9 @@
 //!
 //! let block = pool.alloc_zeroed()?;
 //! block.set(Descriptor { buffer: U64::new(0x1000), length: U32::new(512), flags: U32::new(1) });
-//! // All that the driver keeps is what it writes into a register:
-//! let address = block.into_iova();
-//! # machine.device_writes(libdma::Iova::new(address.get() + 12), &[3]).unwrap();
+//! // All that the driver keeps is the address; its number, address.iova(), it writes into a register:
+//! let address = block.into_address();
+//! # machine.device_writes(address.plus(12).unwrap().iova(), &[3]).unwrap();
 //!
 //! // The device says that it has finished with the descriptor there:
 //! let block = pool.take(address)?;

@@ -13,7 +13,8 @@ use super::layout::Shape;
 use super::poison::Poison;
 use super::slots::{Slot, Slots};
 use super::{NotTaken, PoolStats};
-use crate::check::{self, Kind, Mark, Note, Place};
+use crate::check::{self, Act, Kind, Mark, Note, Place};
+use crate::io_address::BusAddress;
 use crate::protocol::Error;
 use crate::session::Session;
 use crate::window::{Block, BlockRequest, Windows};
@@ -95,13 +96,18 @@ impl Supply {
     }
 
     /// Leaves a block to the device.
-    pub(super) fn leave(&self, slot: Slot) -> Iova {
-        self.slots.lock().leave(slot)
+    pub(super) fn leave(&self, slot: Slot) -> BusAddress {
+        BusAddress::new(self.session().addresses(), self.slots.lock().leave(slot))
     }
 
     /// Takes a block from the device, to which it was left.
     #[track_caller]
-    pub(super) fn take(&self, iova: Iova) -> Result<Slot, NotTaken> {
+    pub(super) fn take(&self, address: BusAddress) -> Result<Slot, NotTaken> {
+        if let Err(wrong) = address.within(self.session().addresses()) {
+            check::wrong_device(address.iova(), wrong, Act::GiveBack);
+            return Err(wrong.into());
+        }
+        let iova = address.iova();
         let taken = self.slots.lock().take(iova);
         if taken.is_err() && check::is_on() {
             check::blocks::refused(self.windows.session().space(), iova, Place::here());

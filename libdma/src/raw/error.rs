@@ -3,6 +3,7 @@
 use dma_types::Access;
 use thiserror::Error as ThisError;
 
+use crate::io_address::WrongDevice;
 use crate::protocol::Error;
 
 /// Why something was not done with an address. Nothing has changed (rule R7).
@@ -28,6 +29,9 @@ pub enum RawError {
     /// It is the device's: it has to be synced for the CPU first.
     #[error("what is mapped at this I/O address is the device's: sync it for the CPU first")]
     OfDevice,
+    /// The address is of another device than the stream, or of a domain.
+    #[error(transparent)]
+    WrongDevice(#[from] WrongDevice),
     /// Memory could not be had, or mapped, or unmapped.
     #[error(transparent)]
     Failed(#[from] Error),

@@ -1,6 +1,6 @@
 //! Streaming memory by its I/O addresses, for drivers that keep nothing else.
 //!
-//! A driver in the shape of one in C keeps an address in a descriptor and a length beside it, and has no place for a
+//! A driver in the shape of one in C keeps an address beside a descriptor and a length with it, and has no place for a
 //! guard. [`RawStream`] holds the memory for it, and finds it by the address. What the types of [`stream`](crate::stream)
 //! make impossible is found at run time here: each call checks what it is told, and refuses with a [`RawError`] what is
 //! not so. With the [checker](crate::check) on, each such mistake is told with both places in the code, and so is what is
@@ -24,7 +24,7 @@
 //! # let device = machine.open();
 //! let mut stream = device.raw_stream("rx");
 //! let address = stream.map_zeroes(2048, Access::Write)?;
-//! machine.device_writes(address, b"packet").unwrap();
+//! machine.device_writes(address.iova(), b"packet").unwrap();
 //!
 //! let mut packet = [0; 6];
 //! assert_eq!(stream.cpu_read(address, &mut packet), Err(RawError::OfDevice));

@@ -8,9 +8,10 @@ use core::sync::atomic::{Ordering, fence};
 use dma_types::{Access, Iova};
 
 use super::RawError;
-use crate::check::{Act, Kind, Note, raw};
+use crate::check::{self, Act, Kind, Note, raw};
 use crate::copy;
 use crate::device::Device;
+use crate::io_address::{BusAddress, WrongDevice};
 use crate::protocol::Error;
 use crate::stream::batch::{self, Piece};
 use crate::stream::{Memory, Terms};
@@ -54,7 +55,7 @@ impl RawStream {
     ///
     /// [`RawError::Failed`]: as [`Stream::map_slice`](crate::Stream::map_slice).
     #[track_caller]
-    pub fn map_single(&mut self, data: &[u8], access: Access) -> Result<Iova, RawError> {
+    pub fn map_single(&mut self, data: &[u8], access: Access) -> Result<BusAddress, RawError> {
         self.map(data.len(), access, |place| {
             // SAFETY: the memory is as long as the data.
             unsafe { copy::copy_in(place, data) };
@@ -67,7 +68,7 @@ impl RawStream {
     ///
     /// As [`map_single`](Self::map_single).
     #[track_caller]
-    pub fn map_zeroes(&mut self, bytes: usize, access: Access) -> Result<Iova, RawError> {
+    pub fn map_zeroes(&mut self, bytes: usize, access: Access) -> Result<BusAddress, RawError> {
         self.map(bytes, access, |place| {
             // SAFETY: the memory is as long.
             unsafe { copy::zero(place, bytes) };
@@ -80,7 +81,7 @@ impl RawStream {
         bytes: usize,
         access: Access,
         fill: impl FnOnce(NonNull<u8>),
-    ) -> Result<Iova, RawError> {
+    ) -> Result<BusAddress, RawError> {
         if bytes == 0 {
             return Err(Error::ZeroSize.into());
         }
@@ -103,7 +104,7 @@ impl RawStream {
             bytes: bytes as u64,
             access: Some(access),
         });
-        Ok(iova)
+        Ok(BusAddress::new(self.terms.session().addresses(), iova))
     }
 
     /// Unmaps it and gives its memory back: Linux's `dma_unmap_single`. Length and direction must be those that it was
@@ -111,10 +112,17 @@ impl RawStream {
     ///
     /// # Errors
     ///
-    /// [`RawError::NotMapped`], [`RawError::WrongSize`], [`RawError::WrongDirection`]; [`RawError::Failed`] as
+    /// [`RawError::WrongDevice`], [`RawError::NotMapped`], [`RawError::WrongSize`], [`RawError::WrongDirection`];
+    /// [`RawError::Failed`] as
     /// [`StreamBuffer::unmap`](crate::StreamBuffer::unmap).
     #[track_caller]
-    pub fn unmap_single(&mut self, iova: Iova, bytes: u64, access: Access) -> Result<(), RawError> {
+    pub fn unmap_single(
+        &mut self,
+        address: BusAddress,
+        bytes: u64,
+        access: Access,
+    ) -> Result<(), RawError> {
+        let iova = self.own(address, Act::GiveBack)?;
         let checked = self.exactly(iova, bytes, access);
         let unmapped = checked.and_then(|()| Ok(self.take_back(iova)?));
         if !matches!(unmapped, Err(RawError::Failed(_))) {
@@ -148,16 +156,16 @@ impl RawStream {
     ///
     /// # Errors
     ///
-    /// [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::WrongDirection`] if it
+    /// [`RawError::WrongDevice`], [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::WrongDirection`] if it
     /// was mapped for less. What is mapped for both directions may be synced for one of them.
     #[track_caller]
     pub fn sync_single_for_cpu(
         &mut self,
-        iova: Iova,
+        address: BusAddress,
         bytes: u64,
         access: Access,
     ) -> Result<(), RawError> {
-        self.sync(iova, bytes, access, false)?;
+        self.sync(address, bytes, access, false)?;
         fence(Ordering::Acquire);
         Ok(())
     }
@@ -170,11 +178,11 @@ impl RawStream {
     #[track_caller]
     pub fn sync_single_for_device(
         &mut self,
-        iova: Iova,
+        address: BusAddress,
         bytes: u64,
         access: Access,
     ) -> Result<(), RawError> {
-        self.sync(iova, bytes, access, true)?;
+        self.sync(address, bytes, access, true)?;
         fence(Ordering::Release);
         Ok(())
     }
@@ -182,11 +190,12 @@ impl RawStream {
     #[track_caller]
     fn sync(
         &mut self,
-        iova: Iova,
+        address: BusAddress,
         bytes: u64,
         access: Access,
         to_device: bool,
     ) -> Result<(), RawError> {
+        let iova = self.own(address, Act::Sync)?;
         raw::synced(self.terms.session().space(), iova, bytes, access, to_device);
         let (entry, _) = self.around(iova, bytes)?;
         if !access.is_within(entry.access) {
@@ -200,11 +209,11 @@ impl RawStream {
     ///
     /// # Errors
     ///
-    /// [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::OfDevice`] while it is
+    /// [`RawError::WrongDevice`], [`RawError::NotMapped`], [`RawError::WrongSize`] beyond the end of what is mapped, [`RawError::OfDevice`] while it is
     /// the device's; nothing is copied then.
     #[track_caller]
-    pub fn cpu_read(&mut self, iova: Iova, out: &mut [u8]) -> Result<(), RawError> {
-        let place = self.touch(iova, out.len(), Act::Read)?;
+    pub fn cpu_read(&mut self, address: BusAddress, out: &mut [u8]) -> Result<(), RawError> {
+        let place = self.touch(address, out.len(), Act::Read)?;
         // SAFETY: `touch` checked that all of it lies in memory that this holds.
         unsafe { copy::copy_out(place, out) };
         Ok(())
@@ -216,15 +225,21 @@ impl RawStream {
     ///
     /// As [`cpu_read`](Self::cpu_read).
     #[track_caller]
-    pub fn cpu_write(&mut self, iova: Iova, data: &[u8]) -> Result<(), RawError> {
-        let place = self.touch(iova, data.len(), Act::Write)?;
+    pub fn cpu_write(&mut self, address: BusAddress, data: &[u8]) -> Result<(), RawError> {
+        let place = self.touch(address, data.len(), Act::Write)?;
         // SAFETY: as in `cpu_read`.
         unsafe { copy::copy_in(place, data) };
         Ok(())
     }
 
     #[track_caller]
-    fn touch(&mut self, iova: Iova, bytes: usize, act: Act) -> Result<NonNull<u8>, RawError> {
+    fn touch(
+        &mut self,
+        address: BusAddress,
+        bytes: usize,
+        act: Act,
+    ) -> Result<NonNull<u8>, RawError> {
+        let iova = self.own(address, act)?;
         raw::touched(self.terms.session().space(), iova, bytes as u64, act);
         let (entry, offset) = self.around(iova, bytes as u64)?;
         if entry.of_device {
@@ -242,6 +257,16 @@ impl RawStream {
     /// Whether nothing is mapped.
     pub fn is_empty(&self) -> bool {
         self.mapped.is_empty()
+    }
+
+    /// The number of an address that something is to be done with, if it is one of this stream's device.
+    #[track_caller]
+    fn own(&self, address: BusAddress, act: Act) -> Result<Iova, WrongDevice> {
+        let own = address.within(self.terms.session().addresses());
+        if let Err(wrong) = own {
+            check::wrong_device(address.iova(), wrong, act);
+        }
+        own
     }
 
     /// What is mapped around a range, and where in it that starts.

@@ -53,10 +53,10 @@
 //!     access: Access::Read,
 //! };
 //! let mapped = device.map(&[page(3), page(0)])?;
-//! # assert_eq!(machine.device_reads(mapped[0].iova, 16).unwrap(), b"in the last page");
+//! # assert_eq!(machine.device_reads(mapped[0].iova(), 16).unwrap(), b"in the last page");
 //! // The device reads both pages, and then:
 //! device.unmap(&mapped)?;
-//! # assert!(machine.device_reads(mapped[0].iova, 1).is_err());
+//! # assert!(machine.device_reads(mapped[0].iova(), 1).is_err());
 //! # drop((buffer, device));
 //! # machine.check();
 //! # Ok::<(), Box<dyn std::error::Error>>(())

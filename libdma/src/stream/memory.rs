@@ -121,7 +121,7 @@ impl Pages {
         match &self.reach {
             Reach::Not => Iova::default(),
             Reach::Always => self.buffer.iova().unwrap_or_default(),
-            Reach::Mapped(held) => held.mapped.iova,
+            Reach::Mapped(held) => held.mapped.iova(),
             Reach::Through(copy) => copy.block.iova(),
         }
     }

@@ -195,13 +195,14 @@ impl Terms {
         single: bool,
     ) -> Result<Vec<Mapped>, Error> {
         let (handle, limit) = (self.session().handle(), self.limit);
+        let map = |places| handle.map(self.session().addresses(), requests, places, limit);
         if !single && requests.len() > 1 && self.session().is_confined() {
-            match handle.map(requests, Places::Together, limit) {
+            match map(Places::Together) {
                 Err(Error::NoAddressSpace) => {}
                 other => return other,
             }
         }
-        self.windows.after_trimming(|| handle.map(requests, Places::Anywhere, limit))
+        self.windows.after_trimming(|| map(Places::Anywhere))
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.

@@ -6,6 +6,7 @@ use dma_types::{Access, CacheType, Iova};
 
 use super::Buddy;
 use crate::buffer::Buffer;
+use crate::io_address::BusAddress;
 use crate::mapping::Mapped;
 use crate::protocol::Error;
 
@@ -98,7 +99,8 @@ impl Window {
 
     /// Its mapping, as iommud knows it.
     pub(super) fn mapped(&self) -> Mapped {
-        Mapped { iova: self.iova, bytes: self.buffer.len() as u64 }
+        let address = BusAddress::new(self.buffer.session().addresses(), self.iova);
+        Mapped::new(address, self.buffer.len() as u64)
     }
 
     /// Takes a block of an order, in units.

@@ -152,12 +152,12 @@ fn a_buffer_of_a_device_that_is_in_a_domain_is_explained_as_just_that() {
         let piece =
             MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
         let (mapped, made) = (domain.map(&[piece]).unwrap()[0], line());
-        let said = said_of_write(&checked, &machine, &device, mapped.iova);
+        let said = said_of_write(&checked, &machine, &device, mapped.iova());
         let end = format!(
             "that is byte 0 of the mapping of \"table\" (4096 bytes at {} that the device may read and write, mapped \
              at line {made}), which the device reaches only while it is in domain \"fixed\", which it entered at line \
              {entered} and left at line {left}",
-            mapped.iova
+            mapped.iova()
         );
         assert!(said.ends_with(&end), "{said}");
     }

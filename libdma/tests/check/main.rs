@@ -3,6 +3,7 @@
 //! There is one checker in a process, so that the tests take turns.
 #![cfg(target_os = "linux")]
 
+mod devices;
 mod faults;
 mod leaks;
 mod mappings;

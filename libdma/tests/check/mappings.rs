@@ -13,8 +13,8 @@ fn a_mapping_is_unmapped_once_and_as_it_is() {
         let buffer = device.allocate(8192, None, "blocks").unwrap();
         let request = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
         let (mapped, made) = (device.map(&[request]).unwrap()[0], line());
-        let address = mapped.iova;
-        let wrong = Mapped { bytes: 8192, ..mapped };
+        let address = mapped.iova();
+        let wrong = Mapped::new(mapped.address(), 8192);
         let (unmapped, at) = (device.unmap(&[wrong]), line());
         assert_eq!(unmapped, Err(Error::NotMapped));
         let thing = format!(
@@ -62,7 +62,7 @@ fn a_mapping_that_one_call_is_to_unmap_twice_is_named_and_stays() {
             [format!(
                 "double unmap on 0000:00:02.0: the mapping of \"blocks\" (4096 bytes at {} that the device may read, \
                  mapped at line {made}) was to be unmapped twice by the one call at line {at}",
-                twice.iova
+                twice.iova()
             )]
         );
         device.unmap(&[twice, other]).unwrap();

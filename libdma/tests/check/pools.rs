@@ -14,12 +14,12 @@ fn a_driver_that_gives_everything_back_is_not_mentioned() {
     for machine in Machine::each() {
         let device = machine.open();
         let pool = device.pool("descriptors").bytes(64).unwrap();
-        let (held, left) = (pool.alloc().unwrap(), pool.alloc_zeroed().unwrap().into_iova());
+        let (held, left) = (pool.alloc().unwrap(), pool.alloc_zeroed().unwrap().into_address());
         drop(held);
         pool.free(left).unwrap();
         let again = pool.alloc().unwrap();
         again.write(0, &[1; 64]).unwrap();
-        drop(pool.take(again.into_iova()));
+        drop(pool.take(again.into_address()));
         drop((pool, device));
     }
     assert_eq!(check::leaks(), 0);
@@ -50,7 +50,7 @@ fn blocks_that_are_out_when_their_pool_is_dropped_are_leaks() {
     let machine = Machine::vtd();
     let device = machine.open();
     let pool = device.pool("descriptors").bytes(64).unwrap();
-    let (left, first) = (pool.alloc().unwrap().into_iova(), line());
+    let (left, first) = (pool.alloc().unwrap().into_address(), line());
     let (forgotten, second) = (pool.alloc().unwrap(), line());
     let address = forgotten.iova();
     mem::forget(forgotten);
@@ -61,7 +61,7 @@ fn blocks_that_are_out_when_their_pool_is_dropped_are_leaks() {
              and write, allocated at line {line}) was not given back before its pool was dropped"
         )
     };
-    assert_eq!(checked.said(), [leak(left, first), leak(address, second)]);
+    assert_eq!(checked.said(), [leak(left.iova(), first), leak(address, second)]);
     assert_eq!(check::leaks(), 0, "they were told");
 }
 
@@ -71,12 +71,13 @@ fn a_double_free_names_where_it_was_freed_first() {
     let machine = Machine::vtd();
     let device = machine.open();
     let pool = device.pool("descriptors").bytes(64).unwrap();
-    let (address, made) = (pool.alloc().unwrap().into_iova(), line());
+    let (address, made) = (pool.alloc().unwrap().into_address(), line());
     let (freed, first) = (pool.free(address), line());
     assert_eq!(freed, Ok(()));
     checked.said_nothing();
     let (freed, again) = (pool.free(address), line());
     assert_eq!(freed, Err(NotTaken::Free));
+    let address = address.iova();
     assert_eq!(
         checked.said(),
         [format!(
@@ -94,7 +95,7 @@ fn addresses_that_are_no_blocks_and_blocks_that_the_driver_holds_are_named() {
     let device = machine.open();
     let pool = device.pool("descriptors").bytes(64).unwrap();
     let (block, made) = (pool.alloc().unwrap(), line());
-    let (taken, at) = (pool.take(Iova::new(0x5000)), line());
+    let (taken, at) = (pool.take(device.bus_address(Iova::new(0x5000))), line());
     assert_eq!(taken.err(), Some(NotTaken::NoBlock));
     assert_eq!(
         checked.said(),
@@ -104,7 +105,7 @@ fn addresses_that_are_no_blocks_and_blocks_that_the_driver_holds_are_named() {
         )]
     );
     let address = block.iova();
-    let (taken, at) = (pool.take(address), line());
+    let (taken, at) = (pool.take(block.io_address().bus_address()), line());
     assert_eq!(taken.err(), Some(NotTaken::Held));
     assert_eq!(
         checked.said(),
@@ -122,11 +123,12 @@ fn a_device_that_writes_to_a_free_block_is_found_when_the_block_is_given_out() {
     for machine in Machine::each() {
         let device = machine.open();
         let pool = device.pool("descriptors").bytes(64).unwrap();
-        let (address, made) = (pool.alloc().unwrap().into_iova(), line());
+        let (address, made) = (pool.alloc().unwrap().into_address(), line());
         let (_, freed) = (pool.free(address).unwrap(), line());
-        machine.device_writes(Iova::new(address.get() + 17), &[0x41, 0x42]).unwrap();
+        machine.device_writes(address.plus(17).unwrap().iova(), &[0x41, 0x42]).unwrap();
         checked.said_nothing();
         let (block, again) = (pool.alloc().unwrap(), line());
+        let address = address.iova();
         assert_eq!(block.iova(), address);
         assert_eq!(
             checked.said(),

@@ -17,15 +17,16 @@ fn what_the_raw_layer_is_told_wrong_is_named_and_no_more() {
         assert!(other.unmap_single(address, 1500, access).is_err());
         let (_, at) = (stream.sync_single_for_cpu(address, 1501, access).unwrap_err(), line());
         let (_, read) = (stream.cpu_read(address, &mut [0; 4]).unwrap_err(), line());
+        let iova = address.iova();
         let thing = format!(
-            "the raw mapping \"rx\" (1500 bytes at {address} that the device may write, mapped at line \
+            "the raw mapping \"rx\" (1500 bytes at {iova} that the device may write, mapped at line \
                 {made})"
         );
         assert_eq!(
             checked.said(),
             [
                 format!(
-                    "wrong size on 0000:00:02.0: of {thing}, 1501 bytes from {address} on were to be synced at line \
+                    "wrong size on 0000:00:02.0: of {thing}, 1501 bytes from {iova} on were to be synced at line \
                      {at}, which is beyond its end"
                 ),
                 format!(
@@ -52,7 +53,7 @@ fn what_the_raw_layer_is_told_wrong_is_named_and_no_more() {
             ]
         );
         // A stream may outlive its device; what is mapped in it at its own end is a leak.
-        let (address, made) = (stream.map_zeroes(64, access).unwrap(), line());
+        let (address, made) = (stream.map_zeroes(64, access).unwrap().iova(), line());
         drop(device);
         checked.said_nothing();
         drop(stream);
@@ -74,8 +75,9 @@ fn the_cpu_beyond_the_end_is_named() {
         let device = machine.open();
         let mut stream = device.raw_stream("rx");
         let (address, made) = (stream.map_zeroes(64, Access::ReadWrite).unwrap(), line());
+        let iova = address.iova();
         let thing = format!(
-            "the raw mapping \"rx\" (64 bytes at {address} that the device may read and write, mapped at line {made})"
+            "the raw mapping \"rx\" (64 bytes at {iova} that the device may read and write, mapped at line {made})"
         );
         stream.sync_single_for_cpu(address, 64, Access::ReadWrite).unwrap();
         stream.cpu_read(address, &mut [0; 64]).unwrap();
@@ -85,7 +87,7 @@ fn the_cpu_beyond_the_end_is_named() {
         assert_eq!(
             checked.said(),
             [("65", "read", read), ("100", "written", written)].map(|(bytes, act, at)| format!(
-                "wrong size on 0000:00:02.0: of {thing}, {bytes} bytes from {address} on were to be {act} by the CPU \
+                "wrong size on 0000:00:02.0: of {thing}, {bytes} bytes from {iova} on were to be {act} by the CPU \
                  at \
                  line {at}, which is beyond its end"
             ))

@@ -22,7 +22,7 @@ fn nothing_is_said_and_nothing_known_while_it_is_off() {
     assert!(!check::is_on());
     let block = pool.alloc().unwrap();
     block.write(0, &[0x5a; 64]).unwrap();
-    let address = block.into_iova();
+    let address = block.into_address();
     pool.free(address).unwrap();
     assert_eq!(pool.free(address), Err(NotTaken::Free));
     let mut found = [0; 64];
@@ -31,7 +31,7 @@ fn nothing_is_said_and_nothing_known_while_it_is_off() {
     assert!(machine.device_writes(Iova::new(0x5000), &[1]).is_err());
     machine.service.lock().poll();
     assert_eq!(device.faults().unwrap().faults.len(), 1);
-    let _left = pool.alloc().unwrap().into_iova();
+    let _left = pool.alloc().unwrap().into_address();
     drop(pool);
     assert_eq!(check::leaks(), 0, "what was known before is forgotten");
     checked.said_nothing();
@@ -50,7 +50,7 @@ fn what_is_told_may_ask() {
         let pool = POOL.lock().unwrap().clone();
         if let Some(pool) = pool {
             drop(pool.alloc().unwrap());
-            assert!(pool.free(pool.alloc().unwrap().into_iova()).is_ok());
+            assert!(pool.free(pool.alloc().unwrap().into_address()).is_ok());
         }
         check::on_report(collect);
     }
@@ -65,11 +65,11 @@ fn what_is_told_may_ask() {
         wrong();
         assert_eq!(checked.said().len(), 1);
     };
-    tell(&mut || assert!(pool.take(Iova::new(1)).is_err()));
-    tell(&mut || assert!(stream.cpu_read(Iova::new(1), &mut [0]).is_err()));
-    let left = pool.alloc().unwrap().into_iova();
+    tell(&mut || assert!(pool.take(device.bus_address(Iova::new(1))).is_err()));
+    tell(&mut || assert!(stream.cpu_read(device.bus_address(Iova::new(1)), &mut [0]).is_err()));
+    let left = pool.alloc().unwrap().into_address();
     pool.free(left).unwrap();
-    machine.device_writes(left, &[1]).unwrap();
+    machine.device_writes(left.iova(), &[1]).unwrap();
     tell(&mut || drop(pool.alloc().unwrap()));
     // The pool.
     tell(&mut || assert_eq!(check::leaks(), 1));

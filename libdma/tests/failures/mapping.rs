@@ -78,7 +78,7 @@ fn r7_what_cannot_be_unmapped_stays_mapped() {
         },
         with(|(mapped, _, device): &mut (Vec<Mapped>, Buffer, Device)| device.unmap(mapped)),
         |machine, (mapped, _, _)| {
-            assert_eq!(machine.device_reads(mapped[1].iova, 10).unwrap(), b"third page");
+            assert_eq!(machine.device_reads(mapped[1].iova(), 10).unwrap(), b"third page");
         },
     );
 }
@@ -132,7 +132,7 @@ fn r7_what_of_a_domain_fails_leaves_it_as_it_was() {
             domain.unmap(mapped)
         }),
         |machine, (_, mapped, ..)| {
-            assert_eq!(machine.device_reads(mapped[1].iova, 10).unwrap(), b"third page");
+            assert_eq!(machine.device_reads(mapped[1].iova(), 10).unwrap(), b"third page");
         },
     );
     trials.confined(

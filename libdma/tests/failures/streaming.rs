@@ -3,7 +3,8 @@
 use libdma::raw::RawError;
 use libdma::stream::{DeviceOwned, Gather, Refused};
 use libdma::{
-    Access, Device, Error, FromDevice, Iova, RawStream, ScatterList, Stream, StreamBuffer, ToDevice,
+    Access, BusAddress, Device, Error, FromDevice, RawStream, ScatterList, Stream, StreamBuffer,
+    ToDevice,
 };
 use simulated::Machine;
 
@@ -214,7 +215,7 @@ fn cause(error: RawError) -> Error {
 /// Four bytes for the device to read, unmapped when this is dropped.
 struct ByAddress {
     stream: RawStream,
-    at: Iova,
+    at: BusAddress,
 }
 
 impl Drop for ByAddress {
@@ -259,12 +260,12 @@ fn r7_a_raw_stream_holds_what_it_held() {
             let at = stream.map_single(b"data", Access::Read).unwrap();
             (stream, at)
         },
-        with(|(stream, at): &mut (RawStream, Iova)| {
+        with(|(stream, at): &mut (RawStream, BusAddress)| {
             stream.unmap_single(*at, 4, Access::Read).map_err(cause)
         }),
         |machine, (stream, at)| {
             assert_eq!(stream.len(), 1);
-            assert_eq!(machine.device_reads(*at, 4).unwrap(), b"data");
+            assert_eq!(machine.device_reads(at.iova(), 4).unwrap(), b"data");
         },
     );
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use libdma::declared::{DeviceMemory, Mode};
-use libdma::{Access, Error, Iova};
+use libdma::{Access, Error};
 
 use crate::iommud::Iommud;
 
@@ -52,10 +52,10 @@ fn memory_outlives_the_device_and_the_pool_that_it_is_of() {
     for iommud in Iommud::each() {
         let device = iommud.open();
         let pool = device.pool("descriptors").of::<u64>().unwrap();
-        let (block, left) = (pool.alloc().unwrap(), pool.alloc().unwrap().into_iova());
+        let (block, left) = (pool.alloc().unwrap(), pool.alloc().unwrap().into_address());
         let ring = device.coherent("ring").slice::<u64>(4).unwrap();
         drop((device, pool));
-        assert!(iommud.device_writes(left, &[7; 8]));
+        assert!(iommud.device_writes(left.iova(), &[7; 8]));
         block.set(3);
         ring.write(3, block.get()).unwrap();
         assert_eq!(iommud.device_reads(block.iova(), 1).unwrap(), [3]);
@@ -84,9 +84,10 @@ fn blocks_of_pools_do_not_overlap_and_go_between_threads() {
         thread::scope(|scope| {
             scope.spawn(|| drop(half));
             scope.spawn(|| {
-                let left = pool.alloc_zeroed().unwrap().into_iova();
+                let left = pool.alloc_zeroed().unwrap().into_address();
                 pool.free(left).unwrap();
-                assert!(pool.take(left).is_err() && pool.take(Iova::new(1)).is_err());
+                let nothing = left.plus(1).unwrap();
+                assert!(pool.take(left).is_err() && pool.take(nothing).is_err());
             });
             drop(blocks);
         });

@@ -151,12 +151,12 @@ fn raw_streams_reach_what_is_theirs() {
         for mut stream in [device.raw_stream("raw"), device.raw_stream("raw").strict()] {
             let one = stream.map_single(&[1; 100], Access::ReadWrite).unwrap();
             let two = stream.map_zeroes(5000, Access::Write).unwrap();
-            assert!(iommud.device_writes(Iova::new(two.get() + 4990), &[2; 10]));
+            assert!(iommud.device_writes(two.plus(4990).unwrap().iova(), &[2; 10]));
             stream.sync_single_for_cpu(two, 5000, Access::Write).unwrap();
             let mut out = [0; 10];
-            stream.cpu_read(Iova::new(two.get() + 4990), &mut out).unwrap();
+            stream.cpu_read(two.plus(4990).unwrap(), &mut out).unwrap();
             assert_eq!(out, [2; 10]);
-            assert!(stream.cpu_write(Iova::new(two.get() + 4991), &out).is_err());
+            assert!(stream.cpu_write(two.plus(4991).unwrap(), &out).is_err());
             assert!(stream.cpu_read(one, &mut out).is_err());
             assert!(stream.unmap_single(one, 99, Access::ReadWrite).is_err());
             stream.unmap_single(one, 100, Access::ReadWrite).unwrap();
@@ -322,7 +322,7 @@ fn r2_what_is_unmapped_the_device_reaches_no_more() {
     let mut raw = device.raw_stream("raw").strict();
     let at = raw.map_single(b"raw", Access::ReadWrite).unwrap();
     raw.unmap_single(at, 3, Access::ReadWrite).unwrap();
-    gone(at);
+    gone(at.iova());
     let mut gather = stream.gather(2);
     let [first, second] = [0; 2].map(|_| stream.buffer(10).unwrap().map().unwrap());
     let (at, last) = (first.iova(), second.iova());

@@ -4,7 +4,7 @@ use std::mem;
 
 use libdma::stream::DeviceOwned;
 use libdma::{
-    Access, Bidirectional, Coherent, Device, Iova, Pool, PoolBlock, Stream, StreamBuffer,
+    Access, Bidirectional, BusAddress, Coherent, Device, Pool, PoolBlock, Stream, StreamBuffer,
 };
 
 use crate::iommud::Iommud;
@@ -23,7 +23,7 @@ impl Numbers {
 enum Held {
     Coherent(Coherent<[u8]>, u8),
     Block(PoolBlock<[u8]>, u8),
-    Left(Iova, u8),
+    Left(BusAddress, u8),
     Stream(StreamBuffer<Bidirectional, DeviceOwned>, u8),
 }
 
@@ -49,7 +49,7 @@ impl Walk {
                 if which == 1 {
                     Held::Block(block, with)
                 } else {
-                    Held::Left(block.into_iova(), with)
+                    Held::Left(block.into_address(), with)
                 }
             }
             3 => {
@@ -79,9 +79,9 @@ impl Walk {
                 block.read(0, &mut out).unwrap();
                 same(&out, with);
             }
-            Held::Left(iova, with) => {
-                same(&iommud.device_reads(iova, BLOCK).unwrap(), with);
-                let block = self.pool.take(iova).unwrap();
+            Held::Left(address, with) => {
+                same(&iommud.device_reads(address.iova(), BLOCK).unwrap(), with);
+                let block = self.pool.take(address).unwrap();
                 let mut out = [0; BLOCK];
                 block.read(0, &mut out).unwrap();
                 same(&out, with);

@@ -130,7 +130,7 @@ fn beyond(machine: &Machine) -> (Device, Buffer) {
     let buffer = device.allocate(4096, None, "high").unwrap();
     let request = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
     let mapped = device.map(&[request]).unwrap();
-    assert!(mapped[0].iova.get() >= 1 << 32);
+    assert!(mapped[0].iova().get() >= 1 << 32);
     device.unmap(&mapped).unwrap();
     buffer.write(0, b"from the cpu").unwrap();
     device.set_dma_mask(32).unwrap();

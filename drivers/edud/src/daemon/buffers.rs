@@ -80,13 +80,13 @@ fn pool(driver: &mut Driver, data: &[u8]) -> Result<(), Error> {
     let pool = driver.device().pool("edud blocks").align(64).boundary(4096).bytes(data.len())?;
     let block = pool.alloc()?;
     block.write(0, data)?;
-    let (there, back) = (block.into_iova(), pool.alloc_zeroed()?.into_iova());
-    echo(driver, there, back, data.len())?;
+    let (there, back) = (block.into_address(), pool.alloc_zeroed()?.into_address());
+    echo(driver, there.iova(), back.iova(), data.len())?;
     let lost = |_| libdma::Error::NotMapped;
     pool.free(there).map_err(lost)?;
     let mut found = vec![0; data.len()];
     pool.take(back).map_err(lost)?.read(0, &mut found)?;
-    check(back, data, &found)
+    check(back.iova(), data, &found)
 }
 
 fn streaming(driver: &mut Driver, data: &[u8], strict: bool) -> Result<(), Error> {

@@ -90,18 +90,18 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
             let buffer = device.allocate(PAGE_SIZE, None, "edud rogue")?;
             let mapped = map_first_page(&device, &buffer, Access::ReadWrite)?;
             // While it may: a unit that keeps the translation would let it write again.
-            let before = wrote(&mut witness, kind, mapped.iova, &buffer, 0)?;
+            let before = wrote(&mut witness, kind, mapped.iova(), &buffer, 0)?;
             if !before.went_through {
-                return Err(Error::Inert { iova: mapped.iova, index: 0 });
+                return Err(Error::Inert { iova: mapped.iova(), index: 0 });
             }
             device.unmap(&[mapped])?;
-            wrote(&mut witness, kind, mapped.iova, &buffer, 0)
+            wrote(&mut witness, kind, mapped.iova(), &buffer, 0)
         }
         Kind::PastTheEnd => {
             let buffer = device.allocate(2 * PAGE_SIZE, None, "edud rogue")?;
             let mapped = map_first_page(&device, &buffer, Access::Write)?;
             let lead = PAGE_SIZE - PROBE_BYTES as u64 / 2;
-            let start = mapped.iova.checked_add(lead).ok_or(libdma::Error::Overflow)?;
+            let start = mapped.iova().checked_add(lead).ok_or(libdma::Error::Overflow)?;
             wrote(&mut witness, kind, start, &buffer, PAGE_SIZE as usize)
         }
         Kind::ReadOnly => {

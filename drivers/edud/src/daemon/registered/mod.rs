@@ -86,8 +86,8 @@ fn pieces(driver: &mut Driver, out: &mut dyn Write) -> Result<(), Error> {
     };
     let mapped = device.map(&[piece(0, Access::Write), piece(1, Access::Read)])?;
     let [first, second] = mapped[..] else { return Err(libdma::Error::NotMapped.into()) };
-    driver.transfer(Direction::ToDevice, second.iova, MOVED)?;
-    driver.transfer(Direction::FromDevice, first.iova, MOVED)?;
+    driver.transfer(Direction::ToDevice, second.iova(), MOVED)?;
+    driver.transfer(Direction::FromDevice, first.iova(), MOVED)?;
     check(&buffer, 0, 0)?;
     device.unmap(&mapped)?;
     writeln!(out, "pieces of registered memory, mapped in one call: read and written")?;

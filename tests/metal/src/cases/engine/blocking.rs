@@ -48,8 +48,8 @@ pub(super) fn r1_a_write_outside_is_blocked_and_reported(context: &mut Context) 
         let mapped = map(&device, &canary, Access::Write)?;
         device.unmap(&[mapped])?;
         rig.load(&buffer, buffer.iova().unwrap_or_default(), &OTHER)?;
-        rig.transfer(Direction::FromDevice, mapped.iova.get(), 16)?;
-        rig.expect_fault(mapped.iova.get(), Tried::Write)?;
+        rig.transfer(Direction::FromDevice, mapped.iova().get(), 16)?;
+        rig.expect_fault(mapped.iova().get(), Tried::Write)?;
         expect(&canary, &MARK, "a buffer that is not mapped any more")
     })
 }
@@ -72,7 +72,7 @@ pub(super) fn r6_a_read_only_mapping_is_enforced(context: &mut Context) -> Outco
     with_service(context, |rig| {
         let device = rig.open()?;
         let buffer = device.allocate(4096, None, "read only")?;
-        let iova = map(&device, &buffer, Access::Read)?.iova;
+        let iova = map(&device, &buffer, Access::Read)?.iova();
         buffer.write(0, &MARK)?;
         // The wrong way first: QEMU 7.2 reports a fault only when it walks the tables. Once it has cached the
         // translation for the other direction it blocks, and says nothing.
@@ -94,7 +94,7 @@ pub(super) fn r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible(
     with_service(context, |rig| {
         let device = rig.open()?;
         let buffer = device.allocate(4096, None, "write only")?;
-        let iova = map(&device, &buffer, Access::Write)?.iova;
+        let iova = map(&device, &buffer, Access::Write)?.iova();
         let can = rig.hardware().can_map_write_only();
         require!(can != device.write_implies_read(), "what the driver is told is not what is");
         buffer.write(0, &MARK)?;

@@ -64,16 +64,16 @@ fn blocks(rig: &Rig, device: &Device) -> Outcome {
     let pool = device.pool("descriptors").bytes(64)?;
     let (block, made) = (pool.alloc_zeroed()?, Place::here());
     rig.transfer(Direction::ToDevice, block.iova().get(), 64)?;
-    let address = block.into_iova();
+    let address = block.into_address();
     let (freed, first) = (pool.free(address), Place::here());
     require!(freed.is_ok(), "it cannot be freed: {freed:?}");
     let (freed, again) = (pool.free(address), Place::here());
     require!(freed == Err(NotTaken::Free), "freed twice: {freed:?}");
     said("double free on", rig, "descriptors", &[made, first, again])?;
 
-    rig.transfer(Direction::FromDevice, address.get(), 16)?;
+    rig.transfer(Direction::FromDevice, address.iova().get(), 16)?;
     let (block, again) = (pool.alloc()?, Place::here());
-    require!(block.iova() == address, "it is another block");
+    require!(block.iova() == address.iova(), "it is another block");
     said("write after free on", rig, "descriptors", &[made, first, again])
 }
 
@@ -112,8 +112,8 @@ fn raw(rig: &Rig, device: &Device) -> Outcome {
     let mut stream = device.raw_stream("raw");
     let there = stream.map_single(b"sixteen bytes ..", Access::Read)?;
     let (back, made) = (stream.map_zeroes(16, Access::Write)?, Place::here());
-    rig.transfer(Direction::ToDevice, there.get(), 16)?;
-    rig.transfer(Direction::FromDevice, back.get(), 16)?;
+    rig.transfer(Direction::ToDevice, there.iova().get(), 16)?;
+    rig.transfer(Direction::FromDevice, back.iova().get(), 16)?;
 
     let mut found = [0; 16];
     let (refused, at) = (stream.cpu_read(back, &mut found), Place::here());

@@ -137,7 +137,7 @@ pub(super) fn a_domain_maps_in_its_window_and_says_what_is_where(context: &mut C
 
 /// Where something is mapped.
 fn start(mapped: &Mapped) -> Iova {
-    mapped.iova
+    mapped.iova()
 }
 
 /// On a machine without an IOMMU: the one address there is can be chosen, and nothing is an address space of its own.

@@ -45,14 +45,14 @@ pub(super) fn r2_after_an_unmap_the_translation_is_gone(context: &mut Context) -
             let buffer = device.allocate(bytes, None, "unmapped")?;
             let mapped = map(&device, &buffer, Access::ReadWrite)?;
             // Cached by use, at both ends.
-            rig.load(&buffer, mapped.iova, &OTHER)?;
-            let end = mapped.iova.get() + bytes - 16;
+            rig.load(&buffer, mapped.iova(), &OTHER)?;
+            let end = mapped.iova().get() + bytes - 16;
             rig.transfer(Direction::FromDevice, end, 16)?;
             rig.expect_no_fault()?;
             buffer.write(0, &MARK)?;
             device.unmap(&[mapped])?;
-            rig.transfer(Direction::FromDevice, mapped.iova.get(), 16)?;
-            rig.expect_fault(mapped.iova.get(), Tried::Write)?;
+            rig.transfer(Direction::FromDevice, mapped.iova().get(), 16)?;
+            rig.expect_fault(mapped.iova().get(), Tried::Write)?;
             expect(&buffer, &MARK, "an unmapped buffer")?;
             rig.expect_blocked_read(end, &own)?;
         }

@@ -80,8 +80,8 @@ pub(in crate::cases) fn a_drivers_own_memory_is_registered(context: &mut Context
         };
         let mapped = device.map(&[piece(1, Access::Read), piece(0, Access::Write)])?;
         pieces.write(4096, b"of the second page")?;
-        rig.transfer(Direction::ToDevice, mapped[0].iova.get(), 18)?;
-        rig.transfer(Direction::FromDevice, mapped[1].iova.get(), 18)?;
+        rig.transfer(Direction::ToDevice, mapped[0].iova().get(), 18)?;
+        rig.transfer(Direction::FromDevice, mapped[1].iova().get(), 18)?;
         let mut found = [0; 18];
         pieces.read(0, &mut found)?;
         require!(&found == b"of the second page", "the first page has {found:?}");

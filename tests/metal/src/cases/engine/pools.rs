@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova};
+use dma_types::Access;
 use iommu_engine::fault::Tried;
 use libdma::pool::NotTaken;
 
@@ -23,16 +23,15 @@ pub(in crate::cases) fn a_device_follows_descriptors_of_a_pool(context: &mut Con
 fn follow(rig: &Rig) -> Outcome {
     let device = rig.open()?;
     let pool = device.pool("descriptors").align(64).boundary(4096).of::<Descriptor>()?;
-    let mut given = [Iova::default(); 3];
-    for (number, place) in given.iter_mut().enumerate() {
+    let left = |number: u64| {
         let block = pool.alloc_zeroed()?;
-        block.set([number as u64 + 1; 8]);
-        *place = block.into_iova();
-    }
-    let [first, second, third] = given;
+        block.set([number; 8]);
+        Ok::<_, Failure>(block.into_address())
+    };
+    let (first, second, third) = (left(1)?, left(2)?, left(3)?);
     // The device copies the first over the third.
-    rig.transfer(Direction::ToDevice, first.get(), BYTES)?;
-    rig.transfer(Direction::FromDevice, third.get(), BYTES)?;
+    rig.transfer(Direction::ToDevice, first.iova().get(), BYTES)?;
+    rig.transfer(Direction::FromDevice, third.iova().get(), BYTES)?;
     rig.expect_no_fault()?;
     for (address, expected) in [(first, 1), (second, 2), (third, 1)] {
         let block = pool.take(address).map_err(|error| Failure(alloc::format!("{error}")))?;
