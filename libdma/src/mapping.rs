@@ -129,7 +129,7 @@ impl Session {
         requests: &[MapRequest<'_>],
         limit: Iova,
     ) -> Result<Vec<Mapped>, Error> {
-        self.handle().map(self.addresses(), requests, Places::Anywhere, limit, 0)
+        self.handle().map(self.addresses(), requests, Places::Anywhere, limit)
     }
 
     /// As [`Device::unmap`](crate::Device::unmap).
@@ -144,18 +144,16 @@ impl Session {
 }
 
 impl Handle {
-    /// Maps pieces of buffers in the address space of this handle, which is a device's or a domain's, with these flags in the
-    /// batch's header.
+    /// Maps pieces of buffers in the address space of this handle, which is a device's or a domain's.
     pub(crate) fn map(
         &self,
         space: AddressSpace,
         requests: &[MapRequest<'_>],
         places: Places,
         limit: Iova,
-        flags: u32,
     ) -> Result<Vec<Mapped>, Error> {
         let entries = requests.iter().enumerate().map(|(index, request)| {
-            let (place, iova) = places.of_entry(index);
+            let (flags, iova) = places.of_entry(index);
             MapEntry {
                 buffer: U64::new(request.buffer.id()),
                 offset: U64::new(request.offset),
@@ -163,10 +161,10 @@ impl Handle {
                 limit: U64::new(limit.get()),
                 iova: U64::new(iova),
                 access: U32::new(call::access_code(request.access)),
-                flags: U32::new(place),
+                flags: U32::new(flags),
             }
         });
-        let answers = self.batch(Opcode::Map, flags, entries)?;
+        let answers = self.batch(Opcode::Map, 0, entries)?;
         Ok(answers
             .iter()
             .map(|entry| {

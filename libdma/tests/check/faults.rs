@@ -1,6 +1,6 @@
 //! Faults, and what is behind them.
 
-use libdma::{Access, Device, FromDevice, Iova, MapRequest, check};
+use libdma::{Access, Device, FromDevice, Iova, MapRequest, ScatterList, check};
 use simulated::Machine;
 
 use crate::{Checked, line};
@@ -160,5 +160,60 @@ fn a_buffer_of_a_device_that_is_in_a_domain_is_explained_as_just_that() {
             mapped.iova()
         );
         assert!(said.ends_with(&end), "{said}");
+    }
+}
+
+/// However strict memory is unmapped, both places are known.
+#[test]
+fn use_after_each_kind_of_unmap_is_explained_with_both_places() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        let device = machine.open();
+        let stream = device.stream::<FromDevice>("rx").strict();
+        let explained = |address, made: u32, ended: u32| {
+            let said = said_of_write(&checked, &machine, &device, address);
+            assert!(said.contains(&format!("mapped at line {made})")), "{said}");
+            assert!(said.ends_with(&format!("which was unmapped at line {ended}")), "{said}");
+        };
+        // The memory of each is kept, so that no other lies at its address.
+        let (mapped, made) = (stream.map_all(vec![stream.buffer(64).unwrap()]).unwrap(), line());
+        let address = mapped[0].iova();
+        let mut gather = stream.gather(8);
+        mapped.into_iter().for_each(|it| gather.unmap_later(it).unwrap());
+        let (_, ended) = (gather.flush().unwrap(), line());
+        explained(address, made, ended);
+
+        let mut slice = [0; 64];
+        let (mapped, made) = (stream.map_slice_mut(&mut slice).unwrap(), line());
+        let address = mapped.iova();
+        let (_, ended) = (mapped.unmap().unwrap(), line());
+        explained(address, made, ended);
+
+        let mut list = ScatterList::new(&stream);
+        list.push(stream.buffer(64).unwrap()).unwrap();
+        let (mapped, made) = (list.map().unwrap(), line());
+        let address = mapped.segments()[0].iova;
+        let (_list, ended) = (mapped.unmap().unwrap(), line());
+        explained(address, made, ended);
+    }
+}
+
+#[test]
+fn what_was_mapped_in_a_domain_is_gone_with_it() {
+    let checked = Checked::begin();
+    for machine in [Machine::vtd(), Machine::amdvi()] {
+        check::turn_off();
+        check::turn_on();
+        let device = machine.open();
+        let buffer = device.allocate(4096, None, "firmware").unwrap();
+        let domain = device.new_domain("fixed").create().unwrap();
+        let stay = domain.attach(&device).unwrap();
+        let all = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+        let (_, made) = (domain.map_at(Iova::new(0x40_0000), &[all]).unwrap(), line());
+        drop(domain);
+        let said = said_of_write(&checked, &machine, &device, Iova::new(0x40_0000));
+        assert!(said.contains(&format!("mapped at line {made})")), "{said}");
+        assert!(said.ends_with("which was unmapped when it was dropped"), "{said}");
+        drop(stay);
     }
 }

@@ -416,3 +416,22 @@ fn what_is_mapped_by_hand_is_told_as_its_buffer_and_a_raw_stream_that_is_forgott
         assert!(checked.said()[0].contains("the raw mapping \"raw\""));
     });
 }
+
+#[test]
+fn a_buffer_is_told_however_it_was_allocated() {
+    each(|checked, _, device| {
+        let access = Some(Access::Read);
+        let allocated = [
+            (device.allocate(4096, access, "table").unwrap(), line()),
+            (device.allocate_aligned(4096, 8192, access, "table").unwrap(), line()),
+            (device.allocate_contiguous(4096, access, "table").unwrap(), line()),
+        ];
+        for (buffer, at) in allocated {
+            let told = format!("allocated at line {at})");
+            check::leaks();
+            assert!(checked.said()[0].contains(&told));
+            drop(buffer);
+        }
+        assert_eq!(check::leaks(), 0);
+    });
+}

@@ -74,3 +74,26 @@ fn a_mapping_that_one_call_is_to_unmap_twice_is_named_and_stays() {
         assert_eq!(said.len(), 2);
     }
 }
+
+#[test]
+fn however_it_was_mapped_it_is_known_where() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let buffer = device.allocate_aligned(8192, 8192, None, "pieces").unwrap();
+        let all = MapRequest { buffer: &buffer, offset: 0, bytes: 8192, access: Access::ReadWrite };
+        let unmap_twice = |mapped: &[Mapped], made| {
+            device.unmap(mapped).unwrap();
+            assert_eq!(device.unmap(mapped), Err(Error::NotMapped));
+            let said = checked.said().remove(0);
+            assert!(said.contains(&format!("mapped at line {made})")), "{said}");
+        };
+        let (anywhere, made) = (device.map(&[all]).unwrap(), line());
+        unmap_twice(&anywhere, made);
+        // Where the memory is by itself, without an IOMMU.
+        let (fixed, made) = (device.map_at(anywhere[0].iova(), &[all]).unwrap(), line());
+        unmap_twice(&fixed, made);
+        let (together, made) = (device.map_together(&[all]).unwrap(), line());
+        unmap_twice(&together, made);
+    }
+}
