@@ -275,9 +275,7 @@ impl<P: Platform> Service<P> {
             }
         };
         let mapped_bytes = spec.mapped_bytes();
-        let mapping = |iova| {
-            ((domain, iova), BufferMapping { bytes, charge: mapped_bytes, is_strict: false })
-        };
+        let mapping = |iova| ((domain, iova), BufferMapping { bytes, charge: mapped_bytes });
         let mappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
         let buffer = Buffer {
             session: Some(session),

@@ -23,7 +23,6 @@ mod rig;
 mod sessions;
 mod sharing;
 mod stateful;
-mod strict;
 mod tickets;
 mod virtio;
 mod waiting;

@@ -11,6 +11,7 @@
 //! | [`buffers`] | every kind of buffer: data to the device and back |
 //! | [`registered`] | memory that edud has already, made a buffer |
 //! | [`rogue`] | misbehaving on purpose |
+//! | [`misuse`] | mistakes with DMA memory, which libdma's checker names |
 //! | [`denied`] | what the device's own handle tells of blocked accesses |
 //! | `witness` | seeing by the device's own buffer what a transfer has moved |
 //! | [`hold`] | transfers without end |
@@ -28,6 +29,7 @@ pub mod driver;
 pub mod error;
 pub mod function;
 pub mod hold;
+pub mod misuse;
 pub mod options;
 pub mod over_map;
 pub mod pass;

@@ -56,6 +56,10 @@ pub struct Options {
     #[arg(long, group = "job")]
     pub buffers: bool,
 
+    /// Make each mistake that libdma's checker knows ($LIBDMA_CHECK=1 turns it on), and say where in the code
+    #[arg(long, group = "job")]
+    pub misuse: bool,
+
     /// Have the device use memory that edud had before, and send iommud what is none
     #[arg(long, group = "job")]
     pub registered: bool,

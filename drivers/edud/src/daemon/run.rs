@@ -8,7 +8,7 @@ use driver_platform::{report_ready, wait_readable};
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
-use super::{buffers, copy, denied, hold, over_map, pass, registered, rogue};
+use super::{buffers, copy, denied, hold, misuse, over_map, pass, registered, rogue};
 
 /// How a job that could be done went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     }
     if options.buffers {
         buffers::run(&mut driver, out)?;
+        return Ok(Outcome::Well);
+    }
+    if options.misuse {
+        misuse::run(&mut driver, wait_readable, out)?;
         return Ok(Outcome::Well);
     }
     if options.registered {

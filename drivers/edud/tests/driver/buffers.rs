@@ -56,7 +56,7 @@ impl Bar for Registers {
 }
 
 /// A driver of the first device, with these registers.
-fn driver(machine: &Machine, registers: PciAddress) -> Driver {
+pub(crate) fn driver(machine: &Machine, registers: PciAddress) -> Driver {
     let registers = Registers::of(machine, registers);
     Driver::new(machine.open(), Box::new(registers)).unwrap()
 }

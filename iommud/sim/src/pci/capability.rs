@@ -34,11 +34,7 @@ pub mod acs {
     /// Upstream forwarding.
     pub const UPSTREAM_FORWARDING: u16 = 1 << 4;
     /// All that keeps functions apart: the five above.
-    pub const ISOLATING: u16 = SOURCE_VALIDATION
-        | TRANSLATION_BLOCKING
-        | REQUEST_REDIRECT
-        | COMPLETION_REDIRECT
-        | UPSTREAM_FORWARDING;
+    pub const ISOLATING: u16 = 0x1f;
 }
 
 /// MSI: the first dword of the capability, with 64-bit addresses.

@@ -5,7 +5,6 @@
 //! | [`machine`] | [`SimPlatform`]: the whole platform |
 //! | [`memory`] | [`SimMemory`]: what is at each simulated physical address |
 //! | [`frames`] | which table frames are given out |
-//! | `runs` | buffer runs, each in a memfd |
 //! | [`pages`] | at which physical addresses a buffer run is put |
 //! | `reserved` | the memory of regions that firmware reserves |
 //! | [`shared`] | a memfd, mapped: the only `unsafe` here |
@@ -52,7 +51,6 @@ pub mod machine;
 pub mod memory;
 pub mod pages;
 mod reserved;
-mod runs;
 pub mod shared;
 
 pub use machine::{SimPlatform, Usage};

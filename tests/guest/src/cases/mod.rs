@@ -1,6 +1,7 @@
 //! The cases, one file for each part of the house.
 
 mod blocked;
+mod checked;
 mod ctl;
 mod daemon;
 mod disk;
@@ -35,6 +36,8 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("two_drivers_work_at_once_and_apart", drivers::both_at_once),
     Spec::new("data_goes_and_comes_by_every_kind_of_buffer", drivers::every_buffer),
     Spec::new("a_driver_registers_memory_of_its_own", drivers::registered),
+    Spec::new("the_checker_names_each_mistake_with_its_places", checked::each_mistake),
+    Spec::new("the_checker_is_off_unless_it_is_asked_for", checked::off_by_default),
     Spec::new("r1_a_device_nobody_holds_reaches_nothing", blocked::r1_without_a_domain),
     Spec::new("r1_a_device_set_free_reaches_nothing", blocked::r1_after_its_driver),
     Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read),
@@ -70,7 +73,8 @@ pub(crate) const WITHOUT_IOMMU: &[Spec] = &[
     Spec::new("r1_iommud_refuses_by_default", without_iommu::refuses_by_default),
     Spec::new("where_the_policy_allows_it_drivers_work", without_iommu::drivers_work),
     Spec::new("every_kind_of_buffer_works_without_an_iommu", without_iommu::every_buffer),
-    Spec::new("a_buffer_is_shared_without_an_iommu", sessions::a_shared_buffer),
+    Spec::new("a_buffer_is_shared_without_an_iommu", without_iommu::a_shared_buffer),
+    Spec::new("the_checker_names_mistakes_without_an_iommu", without_iommu::each_mistake),
     Spec::new("a_rogue_is_not_blocked", without_iommu::a_rogue_is_not_blocked),
     Spec::new("iommuctl_says_that_nothing_is_confined", without_iommu::iommuctl_shows_it),
     Spec::new("memory_beyond_the_dma_mask_is_an_error", without_iommu::beyond_the_mask),
