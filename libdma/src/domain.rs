@@ -252,7 +252,7 @@ impl Domain {
     fn map_places(&self, places: Places, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
         let mapped = self
             .windows
-            .after_trimming(|| self.handle.map(self.addresses(), pieces, places, self.last()))?;
+            .after_trimming(|| self.handle.map(self.addresses(), pieces, places, self.last(), 0))?;
         check::mappings::mapped(self.space, pieces, &mapped);
         Ok(mapped)
     }
@@ -434,7 +434,7 @@ impl Device {
     #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
         let (handle, limit, own) = (self.handle(), self.limit(), self.session().addresses());
-        let map = || handle.map(own, pieces, Places::From(iova), limit);
+        let map = || handle.map(own, pieces, Places::From(iova), limit, 0);
         let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
         Ok(mapped)
@@ -449,7 +449,7 @@ impl Device {
     #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
         let (handle, limit, own) = (self.handle(), self.limit(), self.session().addresses());
-        let map = || handle.map(own, pieces, Places::Together, limit);
+        let map = || handle.map(own, pieces, Places::Together, limit, 0);
         let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
         Ok(mapped)

@@ -129,7 +129,7 @@ impl Session {
         requests: &[MapRequest<'_>],
         limit: Iova,
     ) -> Result<Vec<Mapped>, Error> {
-        self.handle().map(self.addresses(), requests, Places::Anywhere, limit)
+        self.handle().map(self.addresses(), requests, Places::Anywhere, limit, 0)
     }
 
     /// As [`Device::unmap`](crate::Device::unmap).
@@ -144,16 +144,18 @@ impl Session {
 }
 
 impl Handle {
-    /// Maps pieces of buffers in the address space of this handle, which is a device's or a domain's.
+    /// Maps pieces of buffers in the address space of this handle, which is a device's or a domain's, with these flags in the
+    /// batch's header.
     pub(crate) fn map(
         &self,
         space: AddressSpace,
         requests: &[MapRequest<'_>],
         places: Places,
         limit: Iova,
+        flags: u32,
     ) -> Result<Vec<Mapped>, Error> {
         let entries = requests.iter().enumerate().map(|(index, request)| {
-            let (flags, iova) = places.of_entry(index);
+            let (place, iova) = places.of_entry(index);
             MapEntry {
                 buffer: U64::new(request.buffer.id()),
                 offset: U64::new(request.offset),
@@ -161,10 +163,10 @@ impl Handle {
                 limit: U64::new(limit.get()),
                 iova: U64::new(iova),
                 access: U32::new(call::access_code(request.access)),
-                flags: U32::new(flags),
+                flags: U32::new(place),
             }
         });
-        let answers = self.batch(Opcode::Map, 0, entries)?;
+        let answers = self.batch(Opcode::Map, flags, entries)?;
         Ok(answers
             .iter()
             .map(|entry| {

@@ -294,6 +294,8 @@ impl SharedBuffer {
     /// Maps it for a device of this process: Linux's `dma_buf_attach` and `dma_buf_map_attachment`. It counts in that
     /// device's quota, is bounded by its DMA mask, and reports know it by `label`.
     ///
+    /// While it is the device's by a [strict stream](crate::Stream::strict), it is [`Error::MappedElsewhere`].
+    ///
     /// It may be attached to several devices, to the device that it was allocated for, and several times to each; each
     /// attachment is at an address of its own. Without an IOMMU there is only the one address, so a second attachment to
     /// one device is [`Error::AlreadyMapped`].

@@ -61,6 +61,9 @@ impl<P: Platform> Service<P> {
         let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadTicket)?;
         let spec = wanted(request, offered.bytes, allowed)?;
         let (run, spec) = (offered.run, BufferSpec { cache: offered.cache, ..spec });
+        if spec.access.is_some() {
+            self.check_only(run, buffer, false)?;
+        }
         self.claim_quota(session, &spec)?;
         let (id, completion) = self.install(session, spec, run).map_err(|refused| refused.error)?;
         let handle = self.handles.insert(Handle::new(Object::Buffer(id), rights));

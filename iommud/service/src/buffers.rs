@@ -275,7 +275,9 @@ impl<P: Platform> Service<P> {
             }
         };
         let mapped_bytes = spec.mapped_bytes();
-        let mapping = |iova| ((domain, iova), BufferMapping { bytes, charge: mapped_bytes });
+        let mapping = |iova| {
+            ((domain, iova), BufferMapping { bytes, charge: mapped_bytes, is_strict: false })
+        };
         let mappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
         let buffer = Buffer {
             session: Some(session),

@@ -10,6 +10,7 @@
 //! | [`handle`] | handles: what each is of, and what it allows |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`session`] | sessions: an open device, its domain and its buffers |
+//! | `strict` | mappings each of which is the only one of its memory |
 //! | [`domains`] | explicit domains, and the devices in them |
 //! | [`mappings`] | buffers in domains: mapped, unmapped and looked up |
 //! | [`calls`] | the calls on handles, and batches of them |
@@ -52,6 +53,7 @@ pub mod report;
 pub mod runs;
 pub mod service;
 pub mod session;
+mod strict;
 pub mod tickets;
 pub mod unread;
 pub mod windows;

@@ -61,6 +61,8 @@ pub struct BufferMapping {
     pub bytes: u64,
     /// What it counts for its session's quota.
     pub charge: u64,
+    /// Whether it is the only one of its memory.
+    pub is_strict: bool,
 }
 
 impl<P: Platform> Service<P> {
@@ -82,26 +84,30 @@ impl<P: Platform> Service<P> {
         space.ok_or(Error::SessionEnded)
     }
 
-    /// Maps every entry of a batch or none (rule R7).
+    /// Maps every entry of a batch or none (rule R7), strictly if it says so.
     pub(crate) fn map_batch(
         &mut self,
         handle: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
         let space = self.space_of(handle, Rights::MAP)?;
-        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload, 0)?;
+        let mut batch: Batch<'_, MapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
+        let is_strict = batch.flags() & BATCH_FLAG_STRICT != 0;
         let mut all = Completion::none();
         let mut first = 0;
         while first < batch.entries.len() {
             let behind = batch.entries[first + 1..].iter();
             let behind = behind.take_while(|entry| entry.flags.get() & MAP_FLAG_BEHIND != 0);
             let next = first + 1 + behind.count();
-            match self.map_chain(space, &batch.entries[first..next]) {
+            match self.map_chain(space, &batch.entries[first..next], is_strict) {
                 Ok((iova, completion)) => {
                     let mut address = iova.get();
                     for entry in &mut batch.entries[first..next] {
                         entry.iova = U64::new(address);
                         address += entry.bytes.get();
+                        if is_strict {
+                            all.join(&self.lasting(BufferId(entry.buffer.get())));
+                        }
                     }
                     all.join(&completion);
                 }
@@ -125,8 +131,9 @@ impl<P: Platform> Service<P> {
         &mut self,
         space: Space,
         entries: &[MapEntry],
+        is_strict: bool,
     ) -> Result<(Iova, Completion), (usize, Error)> {
-        let mut pieces = Vec::with_capacity(entries.len());
+        let mut pieces: Vec<ChainPiece> = Vec::with_capacity(entries.len());
         let mut limit = u64::MAX;
         let flags = entries.first().map_or(0, |entry| entry.flags.get());
         let chosen = flags & MAP_FLAG_AT != 0;
@@ -134,6 +141,11 @@ impl<P: Platform> Service<P> {
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
             let piece = self.piece_of(space, entry, allowed).map_err(|error| (index, error))?;
+            self.check_only(piece.run, BufferId(piece.owner), is_strict)
+                .map_err(|error| (index, error))?;
+            if is_strict && pieces.iter().any(|other| other.run == piece.run) {
+                return Err((index, Error::MappedElsewhere));
+            }
             limit = limit.min(entry.limit.get());
             charge += piece.bytes;
             pieces.push(piece);
@@ -173,7 +185,7 @@ impl<P: Platform> Service<P> {
             let bytes = piece.bytes;
             let charge = if chosen && index == 0 { bytes + CHOSEN_CHARGE } else { bytes };
             if let Some(buffer) = sessions.buffers.get_mut(&BufferId(piece.owner)) {
-                let mapping = BufferMapping { bytes, charge };
+                let mapping = BufferMapping { bytes, charge, is_strict };
                 buffer.mappings.insert((space.domain, address), mapping);
             }
             address = Iova::new(address.get() + bytes);

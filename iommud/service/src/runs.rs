@@ -61,6 +61,11 @@ impl Runs {
         }
     }
 
+    /// What units have yet to confirm of the buffers of a run that have gone.
+    pub fn gone(&self, run: RunId) -> Completion {
+        self.held.get(&run).map_or_else(Completion::none, |held| held.gone.clone())
+    }
+
     /// How many buffers of a run there are.
     pub fn buffers(&self, run: RunId) -> usize {
         self.held.get(&run).map_or(0, |held| held.buffers)

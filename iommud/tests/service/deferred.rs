@@ -113,7 +113,7 @@ fn r5_flags_of_batches_that_mean_nothing_are_refused(vendor: Vendor) {
     let buffer = device.allocate(PAGE, None, "buffer").unwrap();
     let mapped = device.map(&[piece(&buffer, 0, PAGE)]).unwrap()[0];
     for (opcode, flags) in
-        [(Opcode::Map, BATCH_FLAG_STRICT), (Opcode::Unmap, 2), (Opcode::Unmap, 3)]
+        [(Opcode::Map, 2), (Opcode::Map, 3), (Opcode::Unmap, 2), (Opcode::Unmap, 3)]
     {
         let mut request = unmap_of(mapped, flags);
         request.resize(16 + 48, 0);

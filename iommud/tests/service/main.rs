@@ -23,6 +23,7 @@ mod rig;
 mod sessions;
 mod sharing;
 mod stateful;
+mod strict;
 mod tickets;
 mod virtio;
 mod waiting;

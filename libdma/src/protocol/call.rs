@@ -20,7 +20,8 @@ pub enum Opcode {
     /// Nothing → [`BufferInfo`]; a buffer, with [`Rights::INSPECT`](super::Rights::INSPECT).
     BufferInfo = 3,
     /// [`BatchHeader`] and [`MapEntry`]s → the same, filled in; a device or a domain, with
-    /// [`Rights::MAP`](super::Rights::MAP).
+    /// [`Rights::MAP`](super::Rights::MAP). Mappings are made without regard to others of the same memory, or strictly if
+    /// [`BATCH_FLAG_STRICT`] is set.
     Map = 4,
     /// [`BatchHeader`] and [`UnmapEntry`]s → the same; a device or a domain, with [`Rights::MAP`](super::Rights::MAP).
     /// Each unit is asked once to forget all of a batch. Done means that no unit holds any of the translations any more
@@ -174,10 +175,15 @@ pub struct BatchHeader {
     /// In the request zero. In the answer, zero if all was done; else why the entry `failed` was
     /// refused, and nothing of the batch was done (rule R7).
     pub errno: U32,
-    /// Of an unmap [`BATCH_FLAG_STRICT`] or zero, else zero.
+    /// [`BATCH_FLAG_STRICT`] or zero.
     pub flags: U32,
 }
 
+/// Set in [`BatchHeader::flags`] of a map: each mapping is the only one of its memory, as long as it is there. Memory that is
+/// mapped already is refused with [`Error::MappedElsewhere`], be it at another address, in another domain, or for another
+/// device; and so is what would map it besides. It is answered when the units have confirmed what was unmapped of the memory
+/// before.
+///
 /// Set in [`BatchHeader::flags`] of an unmap: it is answered when the units have confirmed it, and not before, whatever the
 /// policy says. The units are told at once and of just this batch.
 pub const BATCH_FLAG_STRICT: u32 = 1 << 0;

@@ -21,11 +21,8 @@ pub(crate) struct Piece<'a> {
 ///
 /// # Errors
 ///
-/// As [`Device::map`](crate::Device::map).
+/// As [`Device::map`](crate::Device::map); on strict terms [`Error::MappedElsewhere`].
 pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    if pieces.iter().any(|it| it.pages.is_exposed(terms)) {
-        return Err(Error::AlreadyMapped);
-    }
     let mut waiting: Vec<&mut Piece<'_>> = pieces
         .iter_mut()
         .filter_map(|it| {

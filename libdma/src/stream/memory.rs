@@ -126,11 +126,6 @@ impl Pages {
         }
     }
 
-    /// Whether the device reaches them whatever a strict stream takes from it: they were mapped when they were allocated.
-    pub(super) fn is_exposed(&self, terms: &Terms) -> bool {
-        terms.strict && self.buffer.iova().is_some()
-    }
-
     /// Whether the device has no way to them yet. What is mapped already as it should be, in one segment if it must be one
     /// (`single` bytes long), counts from now on.
     pub(super) fn must_be_mapped(

@@ -48,10 +48,42 @@ impl Device {
 }
 
 impl<D: Direction> Stream<D> {
-    /// The same, strict: what is unmapped the device can reach no more when the unmap returns (rule R2), and what is not
-    /// mapped yet it cannot reach either. Each map and each unmap is a request to iommud; [`map_all`](Self::map_all) and
-    /// [`Gather`] make one of many. Where the administrator's policy has unmaps answered before the hardware has confirmed
-    /// them, those of a strict stream are waited for all the same. Without an IOMMU nothing can promise that.
+    /// The same, strict: what is unmapped no device can reach any more when the unmap returns (rule R2), and what is not
+    /// mapped yet of the stream's own memory it cannot reach either. Each map and each unmap is a request to iommud;
+    /// [`map_all`](Self::map_all) and [`Gather`] make one of many. Where the administrator's policy has unmaps answered before
+    /// the hardware has confirmed them, those of a strict stream are waited for all the same.
+    ///
+    /// That is promised of the memory, and not just of the one mapping: a strict mapping is the only one of its memory.
+    /// iommud refuses it with [`Error::MappedElsewhere`] if the memory is mapped otherwise, by whichever process and for
+    /// whichever device: from its allocation on, by [`Device::map`] or [`Device::map_at`], in a
+    /// [`Domain`](crate::Domain), or by an [`Attachment`](crate::Attachment). While it is mapped strictly, all of those are
+    /// refused so.
+    ///
+    /// Not promised is anything about CPUs: another process that was [passed](Buffer::share) a handle to the memory sees it as
+    /// before. Devices that no IOMMU can keep apart from this one reach what it does, while it does. And where there is no
+    /// IOMMU nothing keeps a device from any memory; strict mappings exclude others there too.
+    ///
+    /// ```
+    /// use libdma::{Access, Error, FromDevice, MapRequest};
+    ///
+    /// # let machine = simulated::Machine::vtd();
+    /// # let device = machine.open();
+    /// let buffer = device.allocate(4096, None, "verdict")?;
+    /// let all = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Write };
+    /// let elsewhere = device.map(&[all])?;
+    ///
+    /// let stream = device.stream::<FromDevice>("rx").strict();
+    /// let refused = stream.adopt(buffer).map().unwrap_err();
+    /// assert_eq!(refused.error, Error::MappedElsewhere);
+    ///
+    /// device.unmap(&elsewhere)?;
+    /// let mapped = refused.into_kept().map()?;
+    /// let address = mapped.iova();
+    /// # machine.device_writes(address, b"in time").unwrap();
+    /// let verdict = mapped.unmap()?;      // From here on nobody but the CPU changes it.
+    /// # assert!(machine.device_writes(address, b"late").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn strict(self) -> Self {
         self.with(|terms| terms.strict = true)
     }
@@ -114,7 +146,7 @@ impl<D: Direction> Stream<D> {
     /// Takes a buffer over that was allocated or registered otherwise. It is mapped while it is the device's; or always,
     /// if it was allocated so, with an address that the stream's limits allow. Where it cannot be mapped below the limits, or
     /// lies beyond them without an IOMMU, the device reaches a copy in a window. A strict stream does neither: what is mapped
-    /// already it refuses to map with [`Error::AlreadyMapped`].
+    /// already it refuses to map with [`Error::MappedElsewhere`].
     pub fn adopt(&self, buffer: Buffer) -> StreamBuffer<D> {
         let bytes = buffer.len();
         let memory = Memory::Pages(Pages::new(buffer));

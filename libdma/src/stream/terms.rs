@@ -12,6 +12,7 @@ use crate::check::{self, Mark, Note, Place};
 use crate::limits::Limits;
 use crate::mapping::{MapRequest, Mapped, Places};
 use crate::protocol::Error;
+use crate::protocol::call::BATCH_FLAG_STRICT;
 use crate::protocol::derive::Kind;
 use crate::session::{BufferRequest, Session};
 use crate::window::{Block, BlockRequest, Windows};
@@ -195,7 +196,8 @@ impl Terms {
         single: bool,
     ) -> Result<Vec<Mapped>, Error> {
         let (handle, limit) = (self.session().handle(), self.limit);
-        let map = |places| handle.map(self.session().addresses(), requests, places, limit);
+        let flags = if self.strict { BATCH_FLAG_STRICT } else { 0 };
+        let map = |places| handle.map(self.session().addresses(), requests, places, limit, flags);
         if !single && requests.len() > 1 && self.session().is_confined() {
             match map(Places::Together) {
                 Err(Error::NoAddressSpace) => {}

@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use libdma::protocol::call::{
-    self, BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DeviceInfo, MAP_FLAG_BEHIND, MapEntry,
-    Opcode, UNMAPPED, UnmapEntry, Welcome,
+    self, BATCH_FLAG_STRICT, BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DeviceInfo,
+    MAP_FLAG_BEHIND, MapEntry, Opcode, UNMAPPED, UnmapEntry, Welcome,
 };
 use libdma::protocol::derive::Allocate;
 use libdma::protocol::{MAX_BATCH, Secret, VERSION};
@@ -90,8 +90,13 @@ impl State {
         Ok(iova)
     }
 
-    fn map(&mut self, entries: &mut [MapEntry]) -> Result<(), Error> {
+    fn map(&mut self, entries: &mut [MapEntry], flags: u32) -> Result<(), Error> {
         let mut made = Vec::new();
+        let is_mapped =
+            |it: &MapEntry| self.mappings.values().any(|at| at.buffer == it.buffer.get());
+        if flags == BATCH_FLAG_STRICT && entries.iter().any(is_mapped) {
+            return Err(Error::MappedElsewhere);
+        }
         for entry in entries {
             let access = call::access_from_code(entry.access.get())?;
             let (buffer, offset) = (entry.buffer.get(), entry.offset.get() as usize);
@@ -280,7 +285,8 @@ unsafe impl Transport for Iommud {
             }
             Opcode::Map => {
                 let mut entries: Vec<MapEntry> = entries(payload);
-                state.map(&mut entries)?;
+                let (header, _) = BatchHeader::read_from_prefix(payload).unwrap();
+                state.map(&mut entries, header.flags.get())?;
                 payload[size_of::<BatchHeader>()..].copy_from_slice(entries.as_bytes());
                 Ok(payload.len())
             }

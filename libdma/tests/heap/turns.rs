@@ -384,7 +384,7 @@ fn what_is_mapped_already_is_mapped_anew_where_that_will_not_do() {
     // Strict: what it reached before it was mapped it would reach afterwards.
     let strict = device.stream::<ToDevice>("tx").strict();
     let refused = strict.adopt(high).map().unwrap_err();
-    assert_eq!(refused.error, Error::AlreadyMapped);
+    assert_eq!(refused.error, Error::MappedElsewhere);
     let high = refused.into_kept().into_buffer().unwrap();
     high.write(0, b"low").unwrap();
     device.set_dma_mask(21).unwrap();

@@ -118,7 +118,7 @@ fn what_is_mapped_already_as_it_should_be_costs_no_request() {
         let buffer = buffer.into_buffer().unwrap();
         // To be strict it would have to lose its address, which somebody may have.
         let refused = device.stream::<ToDevice>("tx").strict().adopt(buffer).map().unwrap_err();
-        assert_eq!(refused.error, Error::AlreadyMapped);
+        assert_eq!(refused.error, Error::MappedElsewhere);
     }
 }
 

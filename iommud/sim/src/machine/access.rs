@@ -89,11 +89,6 @@ impl<M: Memory> Machine<M> {
         &self.memory
     }
 
-    /// The memory, to change what there is of it.
-    pub fn memory_mut(&mut self) -> &mut M {
-        &mut self.memory
-    }
-
     /// The `edu` device at this address.
     pub fn edu(&self, address: PciAddress) -> Option<&Edu> {
         self.edus.iter().find(|slot| slot.address == address).map(|slot| &slot.edu)

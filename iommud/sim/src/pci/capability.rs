@@ -34,7 +34,11 @@ pub mod acs {
     /// Upstream forwarding.
     pub const UPSTREAM_FORWARDING: u16 = 1 << 4;
     /// All that keeps functions apart: the five above.
-    pub const ISOLATING: u16 = 0x1f;
+    pub const ISOLATING: u16 = SOURCE_VALIDATION
+        | TRANSLATION_BLOCKING
+        | REQUEST_REDIRECT
+        | COMPLETION_REDIRECT
+        | UPSTREAM_FORWARDING;
 }
 
 /// MSI: the first dword of the capability, with 64-bit addresses.

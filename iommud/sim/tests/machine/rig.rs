@@ -28,6 +28,8 @@ pub(crate) struct Rig {
     pub(crate) edu: PciAddress,
 }
 
+by_hand!(UNIT);
+
 impl Rig {
     /// The default machine with this unit, over 1 MiB of memory at 0 and 4 MiB at 0x40000000.
     pub(crate) fn new(unit: VtdConfig) -> Self {
@@ -90,51 +92,11 @@ impl Rig {
 
     /// Puts descriptors into the queue from the tail on, and moves the tail.
     pub(crate) fn submit(&mut self, descriptors: &[(u64, u64)]) {
-        let mut tail = self.read64(0x88);
-        for &(low, high) in descriptors {
-            self.put(QUEUE + tail, low);
-            self.put(QUEUE + tail + 8, high);
-            tail = (tail + 16) % 4096;
-        }
-        self.write64(0x88, tail);
-    }
-
-    pub(crate) fn put(&self, address: u64, word: u64) {
-        assert!(self.machine.memory().write64(address, word));
-    }
-
-    pub(crate) fn get(&self, address: u64) -> u64 {
-        self.machine.memory().read64(address).unwrap()
-    }
-
-    pub(crate) fn read32(&mut self, at: u64) -> u32 {
-        self.machine.mmio_read(UNIT + at, 4) as u32
-    }
-
-    pub(crate) fn write32(&mut self, at: u64, value: u32) {
-        self.machine.mmio_write(UNIT + at, 4, value.into());
-    }
-
-    pub(crate) fn read64(&mut self, at: u64) -> u64 {
-        self.machine.mmio_read(UNIT + at, 8)
-    }
-
-    pub(crate) fn write64(&mut self, at: u64, value: u64) {
-        self.machine.mmio_write(UNIT + at, 8, value);
+        self.submit_to(QUEUE, 0x88, descriptors);
     }
 
     pub(crate) fn unit(&mut self) -> &mut VtdUnit {
         self.machine.unit_mut(0).unwrap()
-    }
-
-    pub(crate) fn dma_read(&mut self, address: u64) -> Result<u64, Blocked> {
-        let mut word = [0; 8];
-        self.machine.dma_read(self.edu, address, &mut word)?;
-        Ok(u64::from_le_bytes(word))
-    }
-
-    pub(crate) fn dma_write(&mut self, address: u64, word: u64) -> Result<(), Blocked> {
-        self.machine.dma_write(self.edu, address, &word.to_le_bytes())
     }
 
     /// The reason of a fault on reading, which must be recorded with page, source-id and direction, and is

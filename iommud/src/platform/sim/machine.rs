@@ -1,34 +1,31 @@
 //! The whole platform.
 
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
+use iommu_engine::delegate;
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, ContiguityError, Instant, MsiMessage, Platform, PlatformError,
-    RegisterWindow, Registers, RunId, Segment, TableFrame, TableFrames,
+    ConfigSpace, Instant, MsiMessage, Platform, PlatformError, RegisterWindow, Registers, RunId,
+    Segment, TableFrame, TableFrames,
 };
-use iommu_engine::segments::cut;
 use iommu_sim::{Machine, MachineConfig};
 
 use super::clock::Clock;
-use super::memory::{ARENA, ARENA_BYTES, POISON, SimMemory};
-use super::pages::{LONGEST_PIECE, PageBook};
+use super::memory::{ARENA, ARENA_BYTES, POISON, SimMemory, fill};
 use super::reserved;
+use super::runs::Runs;
 use super::shared::SharedMemory;
 
 /// Where the machine says that it has memory, by start and length: below the devices of the first 4 GiB, and
 /// above. There is less, and devices that are let reach for the rest find nothing.
 const MEMORY: [(u64, u64); 2] = [(0x1000, 0x7fff_f000), (0x1_0000_0000, 0x1f_0000_0000)];
-
-/// How many bytes of runs there may be at a time, unless a test says otherwise.
-const RUN_BYTES: u64 = 256 << 20;
 
 /// What is given out, and what went wrong with it: for leak checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,26 +42,6 @@ pub struct Usage {
     pub bad_frees: u64,
 }
 
-/// A run: its memory, and where that is.
-#[derive(Debug)]
-struct Run {
-    memory: Arc<SharedMemory>,
-    segments: Vec<Segment>,
-    bytes: u64,
-    kind: Kind,
-}
-
-/// What a run's memory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Its own.
-    Plain,
-    /// Its own, to be given out in parts.
-    Whole,
-    /// A part of another's.
-    Part,
-}
-
 /// A window of registers.
 #[derive(Clone, Copy, Debug)]
 struct Window {
@@ -78,14 +55,11 @@ pub struct SimPlatform {
     memory: Arc<SimMemory>,
     /// In a cell, so that asking for the time lets it pass.
     machine: RefCell<Machine<Arc<SimMemory>>>,
-    runs: BTreeMap<RunId, Run>,
-    next_run: u64,
-    run_bytes_limit: u64,
-    pages: PageBook,
+    runs: Runs,
     windows: Vec<Window>,
     clock: Clock,
+    /// How often a frame was freed that was not given out.
     bad_frees: u64,
-    arena_changes: u64,
     /// The memory that it says there is.
     told: Vec<(u64, u64)>,
     /// The firmware's table, where it is not what the machine is.
@@ -111,15 +85,11 @@ impl SimPlatform {
         let memory = Arc::new(SimMemory::new(&reserved)?);
         Ok(Self {
             machine: RefCell::new(Machine::new(config, memory.clone())),
+            runs: Runs::new(memory.clone()),
             memory,
-            runs: BTreeMap::new(),
-            next_run: 1,
-            run_bytes_limit: RUN_BYTES,
-            pages: PageBook::default(),
             windows: Vec::new(),
             clock,
             bad_frees: 0,
-            arena_changes: 0,
             told: MEMORY.to_vec(),
             table: None,
             fault_message: None,
@@ -145,22 +115,22 @@ impl SimPlatform {
     /// The descriptor of a run's memory: what a client is given. It is exactly as long as the run and
     /// sealed to stay so.
     pub fn run_fd(&self, run: RunId) -> Option<BorrowedFd<'_>> {
-        self.runs.get(&run).and_then(|run| run.memory.fd())
+        self.runs.fd(run)
     }
 
     /// A run's memory, in its order, as a client sees it that has mapped it.
     pub fn run_words(&self, run: RunId) -> Option<&[AtomicU64]> {
-        self.runs.get(&run).map(|run| run.memory.words())
+        self.runs.words(run)
     }
 
     /// What is given out, and what went wrong with it.
     pub fn usage(&self) -> Usage {
         Usage {
             live_frames: self.memory.frames().count(),
-            live_runs: self.runs.values().filter(|run| run.kind != Kind::Whole).count(),
-            live_run_bytes: self.run_bytes(Kind::Plain) + self.run_bytes(Kind::Part),
+            live_runs: self.runs.live(),
+            live_run_bytes: self.runs.live_bytes(),
             freed_accesses: self.memory.freed_accesses(),
-            bad_frees: self.bad_frees,
+            bad_frees: self.bad_frees + self.runs.bad_frees(),
         }
     }
 
@@ -204,16 +174,17 @@ impl SimPlatform {
 
     /// From now on there is this many times 4 MiB below 4 GiB.
     pub fn limit_low_pieces(&mut self, pieces: u64) {
-        self.pages.limit_low(pieces);
+        self.runs.limit_low_pieces(pieces);
     }
 
-    fn run_bytes(&self, kind: Kind) -> u64 {
-        self.runs.values().filter(|run| run.kind == kind).map(|run| run.bytes).sum()
+    /// Makes a run of memory that a client or a driver supplies, in pages of its own.
+    pub fn supplied_run(&mut self, memory: SharedMemory) -> RunId {
+        self.runs.supplied(memory)
     }
 
     /// From now on there is memory for no more than this many bytes of runs at a time.
     pub fn limit_run_bytes(&mut self, bytes: u64) {
-        self.run_bytes_limit = bytes;
+        self.runs.limit_bytes(bytes);
     }
 
     /// Moves the clock forward, and lets everything happen whose time has come.
@@ -291,102 +262,7 @@ impl TableFrames for SimPlatform {
     }
 }
 
-impl SimPlatform {
-    fn alloc(
-        &mut self,
-        bytes: u64,
-        kind: Kind,
-        take: impl FnOnce(&mut PageBook) -> Option<Vec<Segment>>,
-    ) -> Result<RunId, ContiguityError> {
-        let used = self.run_bytes(Kind::Plain) + self.run_bytes(Kind::Whole);
-        let room = self.run_bytes_limit.saturating_sub(used);
-        if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) || bytes > room {
-            return Err(ContiguityError::OutOfMemory);
-        }
-        let memory = SharedMemory::new("iommud-run", bytes);
-        let memory = memory.map_err(|_| ContiguityError::OutOfMemory)?;
-        let segments = take(&mut self.pages).ok_or(ContiguityError::AboveLimit)?;
-        Ok(self.add(memory, segments, bytes, kind))
-    }
-
-    /// Makes a run of memory that a client or a driver supplies, in pages of its own.
-    pub fn supplied_run(&mut self, memory: SharedMemory) -> RunId {
-        let bytes = (memory.words().len() * size_of::<u64>()) as u64;
-        let segments = self.pages.take(bytes);
-        self.add(memory, segments, bytes, Kind::Plain)
-    }
-
-    fn add(
-        &mut self,
-        memory: SharedMemory,
-        segments: Vec<Segment>,
-        bytes: u64,
-        kind: Kind,
-    ) -> RunId {
-        let memory = Arc::new(memory);
-        self.memory.insert(&segments, &memory);
-        let id = RunId(self.next_run);
-        self.next_run += 1;
-        self.runs.insert(id, Run { memory, segments, bytes, kind });
-        self.arena_changes += u64::from(kind != Kind::Part);
-        id
-    }
-}
-
-impl BufferRuns for SimPlatform {
-    fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.alloc(bytes, Kind::Plain, |pages| Some(pages.take(bytes))).ok()
-    }
-
-    fn alloc_contiguous_run(
-        &mut self,
-        bytes: u64,
-        limit: PhysAddr,
-    ) -> Result<RunId, ContiguityError> {
-        if bytes > LONGEST_PIECE {
-            return Err(ContiguityError::TooLong);
-        }
-        self.alloc(bytes, Kind::Plain, |pages| pages.take_piece(bytes, limit))
-    }
-
-    fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
-        self.alloc(bytes, Kind::Whole, |pages| Some(pages.take_divisible(bytes))).ok()
-    }
-
-    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
-        let whole = self.runs.get(&whole).filter(|run| run.kind == Kind::Whole)?;
-        let mut segments = Vec::new();
-        cut(&whole.segments, offset, bytes, &mut segments)?;
-        let memory = SharedMemory::new("iommud-run", bytes).ok()?;
-        Some(self.add(memory, segments, bytes, Kind::Part))
-    }
-
-    fn free_run(&mut self, run: RunId) {
-        let Some(run) = self.runs.remove(&run) else {
-            self.bad_frees += 1;
-            return;
-        };
-        self.memory.remove(&run.segments);
-        if run.kind != Kind::Part {
-            self.arena_changes += 1;
-            self.pages.put_back(&run.segments);
-        }
-        if run.memory.is_own() {
-            // A client that has kept the descriptor sees this.
-            fill(run.memory.words(), POISON);
-        }
-    }
-
-    fn segments(&self, run: RunId) -> &[Segment] {
-        self.runs.get(&run).map_or(&[], |run| &run.segments)
-    }
-}
-
-fn fill(words: &[AtomicU64], value: u64) {
-    for word in words {
-        word.store(value, Ordering::Relaxed);
-    }
-}
+delegate!(SimPlatform, BufferRuns, runs);
 
 impl Registers for SimPlatform {
     fn map_registers(
@@ -476,13 +352,10 @@ impl Platform for SimPlatform {
 
     fn arenas(&self) -> Vec<Segment> {
         let tables = Segment { start: PhysAddr::new(ARENA), bytes: ARENA_BYTES };
-        // Parts are in their wholes.
-        let runs = self.runs.values().filter(|run| run.kind != Kind::Part);
-        let places = runs.flat_map(|run| run.segments.iter().copied());
-        core::iter::once(tables).chain(places).collect()
+        core::iter::once(tables).chain(self.runs.places()).collect()
     }
 
     fn arena_changes(&self) -> u64 {
-        self.arena_changes
+        self.runs.changes()
     }
 }

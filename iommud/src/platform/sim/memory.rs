@@ -185,3 +185,10 @@ impl Memory for SimMemory {
 fn in_page(address: u64, length: usize) -> usize {
     length.min((PAGE_SIZE - address % PAGE_SIZE) as usize)
 }
+
+/// Makes each of these words this one.
+pub(super) fn fill(words: &[AtomicU64], value: u64) {
+    for word in words {
+        word.store(value, Relaxed);
+    }
+}

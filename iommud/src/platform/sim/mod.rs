@@ -5,6 +5,7 @@
 //! | [`machine`] | [`SimPlatform`]: the whole platform |
 //! | [`memory`] | [`SimMemory`]: what is at each simulated physical address |
 //! | [`frames`] | which table frames are given out |
+//! | `runs` | buffer runs, each in a memfd |
 //! | [`pages`] | at which physical addresses a buffer run is put |
 //! | `reserved` | the memory of regions that firmware reserves |
 //! | [`shared`] | a memfd, mapped: the only `unsafe` here |
@@ -51,6 +52,7 @@ pub mod machine;
 pub mod memory;
 pub mod pages;
 mod reserved;
+mod runs;
 pub mod shared;
 
 pub use machine::{SimPlatform, Usage};

@@ -73,7 +73,7 @@ pub(crate) const WITHOUT_IOMMU: &[Spec] = &[
     Spec::new("r1_iommud_refuses_by_default", without_iommu::refuses_by_default),
     Spec::new("where_the_policy_allows_it_drivers_work", without_iommu::drivers_work),
     Spec::new("every_kind_of_buffer_works_without_an_iommu", without_iommu::every_buffer),
-    Spec::new("a_buffer_is_shared_without_an_iommu", without_iommu::a_shared_buffer),
+    Spec::new("a_buffer_is_shared_without_an_iommu", sessions::a_shared_buffer),
     Spec::new("the_checker_names_mistakes_without_an_iommu", without_iommu::each_mistake),
     Spec::new("a_rogue_is_not_blocked", without_iommu::a_rogue_is_not_blocked),
     Spec::new("iommuctl_says_that_nothing_is_confined", without_iommu::iommuctl_shows_it),

@@ -10,7 +10,6 @@ use crate::failure::{Outcome, require};
 use crate::huge_pages::{self, HugePages};
 use crate::programs::{Program, run, start_iommud_with};
 use crate::reports::{self, Device};
-use crate::sharing;
 use crate::traces::Traces;
 
 /// More than a transfer takes.
@@ -52,13 +51,6 @@ pub(super) fn every_buffer() -> Outcome {
     for edu in devices::both_edus()? {
         drivers::buffers(&edu, &["--dma-mask", "64"])?;
     }
-    before.wait_for_return()
-}
-
-pub(super) fn a_shared_buffer() -> Outcome {
-    let _iommud = start_iommud()?;
-    let before = Traces::now()?;
-    sharing::first()?;
     before.wait_for_return()
 }
 

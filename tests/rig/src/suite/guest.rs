@@ -13,6 +13,7 @@ use crate::debian::{busybox, install, kernel};
 use crate::disk;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
+use crate::suite::emulator;
 use agent::process::run as run_process;
 
 /// The packages whose programs are put on the guest's path. The first is its init.
@@ -62,14 +63,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
 pub(super) fn run(report: &mut Report) {
-    if let Err(error) = install(&[qemu::NEED]) {
-        return report.failed("packages", &error.to_string());
-    }
-    let qemu = match Qemu::find() {
-        Ok(qemu) => qemu,
-        Err(why) => return report.failed("qemu", &why),
-    };
-    report.note(&qemu.line);
+    let Some(qemu) = emulator(report) else { return };
     let contents = match Contents::build() {
         Ok(contents) => contents,
         Err(failure) => {

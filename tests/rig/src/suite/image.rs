@@ -13,10 +13,10 @@ use agent::process::Process;
 
 use crate::cargo::{root, scratch_dir};
 use crate::console::Console;
-use crate::debian::install;
 use crate::disk;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
+use crate::suite::emulator;
 
 /// The environment variable that names the image: a raw disk that a BIOS boots.
 const VARIABLE: &str = "REDOX_IMAGE";
@@ -60,14 +60,7 @@ pub(super) fn run(report: &mut Report) {
         Ok(_) => {}
         Err(error) => return report.failed("image", &format!("{}: {error}", image.display())),
     }
-    if let Err(error) = install(&[qemu::NEED]) {
-        return report.failed("packages", &error.to_string());
-    }
-    let qemu = match Qemu::find() {
-        Ok(qemu) => qemu,
-        Err(why) => return report.failed("qemu", &why),
-    };
-    report.note(&qemu.line);
+    let Some(qemu) = emulator(report) else { return };
     if let Err(error) = fs::create_dir_all(scratch_dir()) {
         return report.failed("scratch folder", &error.to_string());
     }

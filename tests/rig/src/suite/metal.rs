@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::boot::boot;
 use crate::cargo::{cargo, diagnostics, executables, scratch_dir};
-use crate::debian::install;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
+use crate::suite::emulator;
 use agent::case::{Case, Verdict};
 use agent::process::run as run_process;
 
@@ -142,14 +142,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(600);
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn run(report: &mut Report) {
-    if let Err(error) = install(&[qemu::NEED]) {
-        return report.failed("packages", &error.to_string());
-    }
-    let qemu = match Qemu::find() {
-        Ok(qemu) => qemu,
-        Err(why) => return report.failed("qemu", &why),
-    };
-    report.note(&qemu.line);
+    let Some(qemu) = emulator(report) else { return };
     if let Err(error) = fs::create_dir_all(scratch_dir()) {
         return report.failed("scratch folder", &error.to_string());
     }

@@ -9,6 +9,8 @@ mod redox;
 
 pub use guest::shell;
 
+use crate::debian::install;
+use crate::qemu::{self, Qemu};
 use crate::report::Report;
 
 /// A suite: what it is called, what it is, and how it runs.
@@ -36,3 +38,21 @@ pub const SUITES: [Suite; 6] = [
     Suite { name: "t3", about: "everything compiled for Redox", run: redox::run },
     Suite { name: "t4", about: "the daemons in a booted Redox", run: image::run },
 ];
+
+/// The QEMU of suites that boot something, installed if there is none. Without one they have failed.
+fn emulator(report: &mut Report) -> Option<Qemu> {
+    if let Err(error) = install(&[qemu::NEED]) {
+        report.failed("packages", &error.to_string());
+        return None;
+    }
+    match Qemu::find() {
+        Ok(qemu) => {
+            report.note(&qemu.line);
+            Some(qemu)
+        }
+        Err(why) => {
+            report.failed("qemu", &why);
+            None
+        }
+    }
+}

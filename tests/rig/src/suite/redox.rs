@@ -1,5 +1,5 @@
-//! t3: what runs on Redox, type-checked for it with Debian's compiler, which is allowed to build the
-//! standard library from source. (Linking would need relibc, which no registry has.)
+//! t3: what runs on Redox, type-checked for it and looked at by clippy, with Debian's compiler, which is allowed to
+//! build the standard library from source. (Linking would need relibc, which no registry has.)
 
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +13,9 @@ use agent::process::run as run_process;
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
+/// What `cargo clippy` has cargo run in the compiler's place for packages of the workspace. It is given to cargo itself,
+/// for another toolchain's `cargo-clippy` may come first in the path.
+const CLIPPY: &str = "/usr/bin/clippy-driver";
 
 /// Below the compiler's sysroot, where cargo looks for the standard library's source.
 const SOURCE: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
@@ -20,8 +23,9 @@ const SOURCE: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 /// What the workspace is written for; the older compiler in Debian 12's main archive will not do.
 const OLDEST_MINOR: u32 = 95;
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need { package: "rustc-web", present: compiler_is_new_enough },
+    Need { package: "rust-web-clippy", present: || Path::new(CLIPPY).is_file() },
     Need { package: "cargo-web", present: || Path::new(CARGO).is_file() },
     Need { package: "rust-web-src", present: || Path::new(SOURCE).is_file() },
 ];
@@ -65,6 +69,7 @@ fn debian_cargo() -> Command {
     command
         .current_dir(root())
         .env("RUSTC", RUSTC)
+        .env("RUSTC_WORKSPACE_WRAPPER", CLIPPY)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-D warnings")
         .env("CARGO_TARGET_DIR", target_dir().join("redox"))
