@@ -265,6 +265,29 @@ fn r7_whatever_step_of_growing_fails_the_pool_is_as_it_was() {
 }
 
 #[test]
+fn what_comes_back_while_a_pool_fails_to_grow_is_given_out() {
+    for machine in Machine::each() {
+        let device = machine.open();
+        let pool = device.pool("blocks").bytes(1024).unwrap();
+        let mut held = vec![pool.alloc().unwrap()];
+        machine.client.refuse(0, u64::MAX, Error::OutOfMemory);
+        while let Ok(block) = pool.alloc() {
+            held.push(block);
+        }
+        assert_eq!(pool.stats().failures, 1);
+        // It is free neither before the pool asks for more, nor when the answer is there.
+        let back = held.pop().unwrap();
+        let address = back.iova();
+        machine.client.meanwhile(move || drop(back));
+        let block = pool.alloc().unwrap();
+        assert_eq!((block.iova(), pool.stats().failures), (address, 1));
+        assert_eq!(pool.alloc().err(), Some(Error::OutOfMemory));
+        assert_eq!(pool.stats().failures, 2);
+        machine.check();
+    }
+}
+
+#[test]
 fn idle_chunks_go_back_to_the_windows_and_to_iommud_with_the_device() {
     for machine in Machine::each() {
         let device = machine.open();

@@ -11,7 +11,11 @@ use spin::Mutex;
 pub struct Tap {
     inner: InProcess<SimPlatform>,
     refusal: Mutex<Option<Refusal>>,
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+/// What happens while a request is refused.
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// Which requests fail, and how.
 #[derive(Clone, Copy)]
@@ -37,7 +41,7 @@ enum Fate {
 
 impl Tap {
     pub(crate) fn new(inner: InProcess<SimPlatform>) -> Self {
-        Self { inner, refusal: Mutex::new(None) }
+        Self { inner, refusal: Mutex::new(None), meanwhile: Mutex::new(None) }
     }
 
     /// How many requests have been made that the service was told of: opens, derivations, calls, reads and maps of
@@ -57,6 +61,11 @@ impl Tap {
     pub fn lose(&self, after: u64) {
         let error = Error::DaemonGone;
         *self.refusal.lock() = Some(Refusal { after, loses: true, times: u64::MAX, error });
+    }
+
+    /// Does this while the next request is refused, as another thread might: once.
+    pub fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock() = Some(Box::new(act));
     }
 
     /// Lets all requests pass.
@@ -90,7 +99,11 @@ impl Tap {
                 let _ = make().map(close);
                 Err(error)
             }
-            Fate::Refused(error) => Err(error),
+            Fate::Refused(error) => {
+                let meanwhile = self.meanwhile.lock().take();
+                meanwhile.into_iter().for_each(|act| act());
+                Err(error)
+            }
         }
     }
 
