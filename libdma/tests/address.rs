@@ -187,6 +187,8 @@ fn r3_a_block_is_taken_from_its_own_device_and_no_other() {
         let wrong = WrongDevice { of: own(&disk), given_to: own(&card) };
         assert_eq!(frames.take(command).err(), Some(NotTaken::WrongDevice(wrong)));
         assert_eq!(frames.free(command), Err(NotTaken::WrongDevice(wrong)));
+        assert_eq!(Error::from(NotTaken::WrongDevice(wrong)), Error::WrongOwner);
+        assert_eq!(Error::from(RawError::WrongDevice(wrong)), Error::WrongOwner);
         assert!(matches!(commands.free(frame), Err(NotTaken::WrongDevice(_))));
         let (used, free) = (commands.stats(), frames.stats());
         assert_eq!((used.in_use, free.in_use), (1, 1), "as before");

@@ -5,6 +5,7 @@ use core::fmt;
 use thiserror::Error as ThisError;
 
 use super::DeviceMemory;
+use crate::protocol::Error;
 
 /// Why a device's own memory is not declared, occupied or released. Nothing has changed (rule R7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
@@ -44,6 +45,35 @@ pub enum DeclareError {
     BadLength,
 }
 
+/// For functions that fail with an [`Error`]: [`Error::AlreadyMapped`] where there is memory already, or blocks of it or
+/// occupied parts are in the way; [`Error::NotMapped`] where there is none, or the device does not see the buffer;
+/// [`Error::OutOfBuffer`], [`Error::WrongOwner`], [`Error::BadAlignment`] and [`Error::Overflow`].
+///
+/// ```
+/// use libdma::{Device, Error};
+///
+/// fn restart(device: &Device) -> Result<(), Error> {
+///     device.release_declared_memory()?;
+///     Ok(())
+/// }
+/// # let machine = simulated::Machine::vtd();
+/// assert_eq!(restart(&machine.open()), Err(Error::NotMapped));
+/// ```
+impl From<DeclareError> for Error {
+    fn from(why: DeclareError) -> Self {
+        match why {
+            DeclareError::AlreadyDeclared | DeclareError::InUse { .. } | DeclareError::Occupied => {
+                Self::AlreadyMapped
+            }
+            DeclareError::NothingDeclared | DeclareError::NotMapped => Self::NotMapped,
+            DeclareError::OutOfRange => Self::OutOfBuffer,
+            DeclareError::WrongDevice => Self::WrongOwner,
+            DeclareError::BadAlignment => Self::BadAlignment,
+            DeclareError::BadLength => Self::Overflow,
+        }
+    }
+}
+
 /// Memory was not declared, and here it is again.
 #[derive(Debug)]
 pub struct NotDeclared {
@@ -62,5 +92,34 @@ impl fmt::Display for NotDeclared {
 impl core::error::Error for NotDeclared {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         Some(&self.error)
+    }
+}
+
+/// The memory is dropped.
+impl From<NotDeclared> for Error {
+    fn from(refused: NotDeclared) -> Self {
+        refused.error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_the_error_that_says_most_of_it() {
+        for (why, error) in [
+            (DeclareError::AlreadyDeclared, Error::AlreadyMapped),
+            (DeclareError::InUse { blocks: 1 }, Error::AlreadyMapped),
+            (DeclareError::Occupied, Error::AlreadyMapped),
+            (DeclareError::NothingDeclared, Error::NotMapped),
+            (DeclareError::NotMapped, Error::NotMapped),
+            (DeclareError::OutOfRange, Error::OutOfBuffer),
+            (DeclareError::WrongDevice, Error::WrongOwner),
+            (DeclareError::BadAlignment, Error::BadAlignment),
+            (DeclareError::BadLength, Error::Overflow),
+        ] {
+            assert_eq!(Error::from(why), error, "{why}");
+        }
     }
 }

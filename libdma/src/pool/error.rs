@@ -3,6 +3,7 @@
 use thiserror::Error as ThisError;
 
 use crate::io_address::WrongDevice;
+use crate::protocol::Error;
 
 /// Why a block is not taken back by its address. The pool is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
@@ -19,4 +20,47 @@ pub enum NotTaken {
     /// The address is of another device than the pool, or of a domain.
     #[error(transparent)]
     WrongDevice(#[from] WrongDevice),
+}
+
+/// For functions that fail with an [`Error`]: [`Error::NotMapped`] where no block is, or a free one; [`Error::NotPermitted`]
+/// where it is somebody else's to give back; and [`Error::WrongOwner`].
+///
+/// ```
+/// use libdma::{Device, Error};
+///
+/// fn complete(device: &Device) -> Result<(), Error> {
+///     let pool = device.pool("commands").bytes(64)?;
+///     let address = pool.alloc()?.into_address();
+///     pool.free(address)?;
+///     // Twice is once too often.
+///     pool.free(address)?;
+///     Ok(())
+/// }
+/// # let machine = simulated::Machine::vtd();
+/// assert_eq!(complete(&machine.open()), Err(Error::NotMapped));
+/// ```
+impl From<NotTaken> for Error {
+    fn from(why: NotTaken) -> Self {
+        match why {
+            NotTaken::NoBlock | NotTaken::Free => Self::NotMapped,
+            NotTaken::Held => Self::NotPermitted,
+            NotTaken::WrongDevice(why) => why.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_the_error_that_says_most_of_it() {
+        for (why, error) in [
+            (NotTaken::NoBlock, Error::NotMapped),
+            (NotTaken::Free, Error::NotMapped),
+            (NotTaken::Held, Error::NotPermitted),
+        ] {
+            assert_eq!(Error::from(why), error, "{why}");
+        }
+    }
 }

@@ -36,3 +36,49 @@ pub enum RawError {
     #[error(transparent)]
     Failed(#[from] Error),
 }
+
+/// For functions that fail with an [`Error`]: [`Error::NotMapped`] where nothing is mapped, or not exactly that range;
+/// [`Error::NotPermitted`] for another direction, or where it is not the CPU's turn; [`Error::WrongOwner`]; and what iommud
+/// answered.
+///
+/// ```
+/// use libdma::{Access, Device, Error};
+///
+/// fn receive(device: &Device, packet: &mut [u8]) -> Result<(), Error> {
+///     let mut stream = device.raw_stream("rx");
+///     let address = stream.map_zeroes(2048, Access::Write)?;
+///     // It was not synced for the CPU, nor unmapped.
+///     stream.cpu_read(address, packet)?;
+///     Ok(())
+/// }
+/// # let machine = simulated::Machine::vtd();
+/// assert_eq!(receive(&machine.open(), &mut [0; 64]), Err(Error::NotPermitted));
+/// ```
+impl From<RawError> for Error {
+    fn from(why: RawError) -> Self {
+        match why {
+            RawError::NotMapped | RawError::WrongSize { .. } => Self::NotMapped,
+            RawError::WrongDirection { .. } | RawError::OfDevice => Self::NotPermitted,
+            RawError::WrongDevice(why) => why.into(),
+            RawError::Failed(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_the_error_that_says_most_of_it() {
+        for (why, error) in [
+            (RawError::NotMapped, Error::NotMapped),
+            (RawError::WrongSize { mapped: 64 }, Error::NotMapped),
+            (RawError::WrongDirection { mapped: Access::Read }, Error::NotPermitted),
+            (RawError::OfDevice, Error::NotPermitted),
+            (RawError::Failed(Error::QuotaExceeded), Error::QuotaExceeded),
+        ] {
+            assert_eq!(Error::from(why), error, "{why}");
+        }
+    }
+}

@@ -26,6 +26,25 @@ use crate::protocol::Error;
 /// assert_eq!(machine.device_reads(mapped.iova(), 6), Ok(b"packet".to_vec()));
 /// # Ok::<(), Error>(())
 /// ```
+///
+/// A `Box<dyn core::error::Error>` outlives whatever is borrowed where it is made. A step about something that borrows, as a
+/// list to which buffers were lent, fails there with its [`Error`] alone: `.map_err(Error::from)?`.
+///
+/// ```
+/// use libdma::{Device, Error, ScatterList, ToDevice};
+///
+/// fn send(device: &Device) -> Result<(), Box<dyn core::error::Error>> {
+///     let stream = device.stream::<ToDevice>("tx");
+///     let mut header = stream.copy_of(b"header")?;
+///     let mut list = ScatterList::new(&stream);
+///     list.lend(&mut header, 0..6)?;
+///     let mapped = list.map().map_err(Error::from)?;
+///     mapped.unmap().map_err(Error::from)?;
+///     Ok(())
+/// }
+/// # let machine = simulated::Machine::vtd();
+/// # send(&machine.open()).unwrap();
+/// ```
 pub struct Refused<T> {
     /// Why.
     pub error: Error,
