@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
+use libdma::check::{self, Place};
 use libdma::{Dma, Iova};
 
 use crate::driver::{as_driver, as_driver_without_iommu, connect, report};
@@ -23,6 +24,7 @@ both! {
     a_value_is_dropped_once_and_an_uninitialized_one_never,
     r4_what_is_dropped_the_device_reaches_no_more,
     what_cannot_be_had_is_an_errno,
+    what_is_forgotten_is_told_as_from_where_it_was_asked_for,
 }
 
 /// The device sees `bytes` at its address, and nothing of them is at the same physical address.
@@ -223,5 +225,24 @@ fn without_an_iommu_addresses_are_physical_and_the_device_is_served_all_the_same
         assert_eq!(unsafe { (&raw const *back).read_volatile() }, *out);
         // More than the kernel ever has in one piece.
         assert!(Dma::<[u8]>::zeroed_slice(1025 * 4096).is_err());
+    });
+}
+
+fn what_is_forgotten_is_told_as_from_where_it_was_asked_for(vendor: Vendor) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    as_driver(vendor, || {
+        check::turn_on();
+        check::on_report(|report| SAID.lock().unwrap().push(report.to_string()));
+        let (value, first) = (Dma::new(7u32).unwrap(), Place::here());
+        let (zeroes, second) = (Dma::<u32>::zeroed().unwrap(), Place::here());
+        let (many, third) = (Dma::<[u32]>::zeroed_slice(9).unwrap(), Place::here());
+        assert_eq!(check::leaks(), 3);
+        let said = SAID.lock().unwrap().clone();
+        for (sentence, place) in said.iter().zip([first, second, third]) {
+            assert!(sentence.contains(&format!("allocated at {place})")), "{sentence}");
+            assert!(sentence.contains("the buffer \"Dma\""), "{sentence}");
+        }
+        drop((value, zeroes, many));
+        assert_eq!(check::leaks(), 0);
     });
 }
