@@ -193,16 +193,7 @@ impl Report {
         match self {
             Self::Unknown { device, .. } => *device,
             Self::WrongDevice { wrong, .. } => Some(wrong.given_to.device),
-            Self::Leak { thing, .. }
-            | Self::DoubleFree { thing, .. }
-            | Self::NamedTwice { thing, .. }
-            | Self::WrongSize { thing, .. }
-            | Self::WrongDirection { thing, .. }
-            | Self::Held { thing, .. }
-            | Self::MissingSync { thing, .. }
-            | Self::UseAfterFree { thing, .. }
-            | Self::WriteAfterFree { thing, .. }
-            | Self::Fault { thing, .. } => thing.device,
+            _ => self.thing()?.device,
         }
     }
 

@@ -8,7 +8,7 @@ use libdma::{Device, Handle};
 use super::error::Error;
 
 /// How long after a blocked access to wait for its fault: iommud looks for faults many times in it.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Waits until the device's handle is readable, as a driver would in its event loop, and prints what the device
 /// was denied. Some IOMMUs record nothing (QEMU 7.2's AMD-Vi), and then it says so.

@@ -7,12 +7,10 @@ use std::time::Duration;
 use libdma::check::{self, Place};
 use libdma::{Access, FromDevice, Handle, MapRequest, RawError};
 
+use super::denied::PATIENCE;
 use super::driver::Driver;
 use super::error::Error;
 use crate::edu::Direction;
-
-/// How long after a blocked access to wait for its fault: iommud looks for faults many times in it.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the checker calls a mistake, and the one who makes it: at these places.
 type Mistake = (&'static str, fn(&Driver) -> Result<Vec<Place>, Error>);
