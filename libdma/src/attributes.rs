@@ -26,7 +26,7 @@ bitflags! {
     ///
     /// // The builders of coherent memory and of streams take them, too.
     /// let ring = device.coherent("ring").attributes(Attributes::UNCACHED).slice::<u64>(512)?;
-    /// let stream = device.stream::<libdma::ToDevice>("tx").attributes(Attributes::SKIP_CPU_SYNC);
+    /// let stream = device.stream::<libdma::ToDevice>("tx").attributes(Attributes::SKIP_CPU_SYNC)?;
     /// # drop((frame, ring, stream, device));
     /// # machine.check();
     /// # Ok::<(), Error>(())

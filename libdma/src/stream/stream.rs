@@ -88,11 +88,28 @@ impl<D: Direction> Stream<D> {
         self.with(|terms| terms.strict = true)
     }
 
-    /// The same with these attributes, of which [`Attributes::SKIP_CPU_SYNC`] means something here: mapping and unmapping
-    /// copies nothing, and only what is synced by name is.
-    pub fn attributes(self, attributes: Attributes) -> Self {
-        let skip = attributes.contains(Attributes::SKIP_CPU_SYNC);
-        self.with(|terms| terms.skip_cpu_sync = skip)
+    /// The same with these attributes: what Linux's `dma_map_single_attrs` and its like take, and `dma_alloc_attrs`.
+    ///
+    /// | attribute | what it does here |
+    /// | --- | --- |
+    /// | [`SKIP_CPU_SYNC`](Attributes::SKIP_CPU_SYNC) | mapping and unmapping copies nothing, and only what is synced by name is |
+    /// | [`FORCE_CONTIGUOUS`](Attributes::FORCE_CONTIGUOUS) | memory of the stream's is in one physical piece, and so in no window: each map and each unmap of it is a request to iommud, and nothing is copied through a window |
+    /// | [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING) | refused: the CPU could not take its turn |
+    /// | [`WRITE_COMBINE`](Attributes::WRITE_COMBINE), [`UNCACHED`](Attributes::UNCACHED) | nothing: in its turn the CPU reads and writes memory that it caches, as Linux's `dma_alloc_noncoherent` gives it. A [`Buffer`] that was allocated so can be [adopted](Self::adopt) |
+    /// | [`NON_CONSISTENT`](Attributes::NON_CONSISTENT) | nothing: a stream is that |
+    /// | [`WEAK_ORDERING`](Attributes::WEAK_ORDERING), [`WRITE_BARRIER`](Attributes::WRITE_BARRIER) | nothing on x86, as they say |
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCpuMapping`].
+    pub fn attributes(self, attributes: Attributes) -> Result<Self, Error> {
+        if attributes.contains(Attributes::NO_CPU_MAPPING) {
+            return Err(Error::NoCpuMapping);
+        }
+        Ok(self.with(|terms| {
+            terms.skip_cpu_sync = attributes.contains(Attributes::SKIP_CPU_SYNC);
+            terms.contiguous = attributes.contains(Attributes::FORCE_CONTIGUOUS);
+        }))
     }
 
     /// The same for who maps on behalf of a driver that is there in the code.
@@ -111,7 +128,8 @@ impl<D: Direction> Stream<D> {
     ///
     /// # Errors
     ///
-    /// As [`Device::allocate`].
+    /// As [`Device::allocate`]; [`Error::NotContiguous`] with
+    /// [`FORCE_CONTIGUOUS`](Attributes::FORCE_CONTIGUOUS) for more than there ever is in one piece.
     #[track_caller]
     pub fn buffer(&self, bytes: usize) -> Result<StreamBuffer<D>, Error> {
         let mut buffer = self.unfilled(bytes)?;

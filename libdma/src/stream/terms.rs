@@ -36,6 +36,8 @@ pub(crate) struct Terms {
     pub(crate) strict: bool,
     /// As its function says.
     pub(super) skip_cpu_sync: bool,
+    /// Whether memory of the stream's is to be in one physical piece.
+    pub(super) contiguous: bool,
     /// Where in the code the driver is, if it is not who maps.
     pub(super) driver: Option<Place>,
 }
@@ -43,8 +45,8 @@ pub(crate) struct Terms {
 impl Terms {
     pub(crate) fn new(windows: Arc<Windows>, limits: Limits, limit: Iova, label: &str) -> Self {
         let (label, longest) = (label.into(), limits.longest_single());
-        let (strict, skip_cpu_sync, driver) = (false, false, None);
-        Self { windows, limits, limit, longest, label, strict, skip_cpu_sync, driver }
+        let (strict, skip_cpu_sync, contiguous, driver) = (false, false, false, None);
+        Self { windows, limits, limit, longest, label, strict, skip_cpu_sync, contiguous, driver }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -75,8 +77,8 @@ impl Terms {
         if core::ptr::eq(self, other) {
             return Ok(());
         }
-        let same = (self.limits, self.limit, self.strict, self.skip_cpu_sync)
-            == (other.limits, other.limit, other.strict, other.skip_cpu_sync);
+        let terms = |it: &Self| (it.limits, it.limit, it.strict, it.skip_cpu_sync, it.contiguous);
+        let same = terms(self) == terms(other);
         self.check_device(other)?;
         if same { Ok(()) } else { Err(Error::OtherTerms) }
     }
@@ -166,9 +168,10 @@ impl Terms {
         self.windows.alloc(&BlockRequest { bytes, align, access, limit, label })
     }
 
-    /// Memory of the stream's: a piece of a window, or of a strict stream pages of their own that are not mapped.
+    /// Memory of the stream's: a piece of a window; or, of a strict stream or one of contiguous memory, pages of their own that
+    /// are not mapped.
     pub(crate) fn memory(&self, bytes: usize, access: Access) -> Result<Memory, Error> {
-        if self.strict {
+        if self.strict || self.contiguous {
             return Ok(Memory::Pages(Pages::new(self.pages(bytes)?)));
         }
         Ok(Memory::Window(self.block(bytes, access)?))
@@ -177,7 +180,7 @@ impl Terms {
     fn pages(&self, bytes: usize) -> Result<Buffer, Error> {
         let bytes = (bytes as u64).checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
         let request = BufferRequest {
-            kind: Kind::Allocate,
+            kind: if self.contiguous { Kind::AllocateContiguous } else { Kind::Allocate },
             bytes,
             align: PAGE_SIZE,
             access: None,
@@ -209,6 +212,8 @@ impl Terms {
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.
     pub(super) fn may_bounce(&self, error: Error) -> bool {
-        !self.strict && matches!(error, Error::NoAddressSpace | Error::NotContiguous)
+        !self.strict
+            && !self.contiguous
+            && matches!(error, Error::NoAddressSpace | Error::NotContiguous)
     }
 }

@@ -104,7 +104,7 @@ fn lists_of_everything_are_the_same_bytes_for_both() {
         for skip in [false, true] {
             let mut stream = device.stream::<Bidirectional>("both");
             if skip {
-                stream = stream.attributes(Attributes::SKIP_CPU_SYNC);
+                stream = stream.attributes(Attributes::SKIP_CPU_SYNC).unwrap();
             }
             let (mut first, mut second, mut third) = ([1; 700], [2; 7], [3; 1500]);
             let mut lent = stream.copy_of(&[4; 300]).unwrap();
@@ -266,7 +266,7 @@ fn by_whichever_gather_a_buffer_is_unmapped_its_own_stream_says_what_is_copied()
     let iommud = Iommud::new(true);
     let (device, _taken) = full::<FromDevice>(&iommud);
     let stream = device.stream::<FromDevice>("rx");
-    let skips = stream.clone().attributes(Attributes::SKIP_CPU_SYNC);
+    let skips = stream.clone().attributes(Attributes::SKIP_CPU_SYNC).unwrap();
     for (from, through, comes_back) in [(&stream, &skips, true), (&skips, &stream, false)] {
         let mapped = from.adopt(device.allocate(4096, None, "high").unwrap()).map().unwrap();
         assert!(iommud.device_writes(mapped.iova(), b"written"));
@@ -283,7 +283,7 @@ fn by_whichever_gather_a_buffer_is_unmapped_its_own_stream_says_what_is_copied()
 fn what_is_synced_by_name_is_copied_whatever_is_not() {
     for iommud in Iommud::each() {
         let device = iommud.open();
-        let stream = device.stream::<ToDevice>("tx").attributes(Attributes::SKIP_CPU_SYNC);
+        let stream = device.stream::<ToDevice>("tx").attributes(Attributes::SKIP_CPU_SYNC).unwrap();
         let mapped = stream.map_slice(b"sent").unwrap();
         assert_eq!(iommud.device_reads(mapped.iova(), 4).unwrap(), [0; 4]);
         let mapped = mapped.sync_for_cpu().sync_for_device();

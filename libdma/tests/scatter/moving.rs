@@ -133,7 +133,7 @@ fn what_the_device_did_not_write_is_as_it_was() {
             machine.device_writes(iova, b"!!").unwrap();
             mapped.unmap().unwrap();
             assert_eq!((&first, &second), (b"firs!", b"!econd"));
-            let skipping = stream.attributes(Attributes::SKIP_CPU_SYNC);
+            let skipping = stream.attributes(Attributes::SKIP_CPU_SYNC).unwrap();
             let mut list = ScatterList::new(&skipping);
             list.push_slice_mut(&mut first).unwrap();
             let mapped = list.map().unwrap();

@@ -131,7 +131,7 @@ fn many_are_of_one_device_and_on_the_same_terms() {
             mapped.map(drop).map_err(|refused| (refused.error, refused.kept.len()))
         };
         assert_eq!(map(&device.stream("also")), Ok(()));
-        let without = stream.clone().attributes(Attributes::SKIP_CPU_SYNC);
+        let without = stream.clone().attributes(Attributes::SKIP_CPU_SYNC).unwrap();
         for other in [stream.clone().strict(), without] {
             assert_eq!(map(&other), Err((Error::OtherTerms, 2)));
         }

@@ -75,8 +75,11 @@ fn turns_are_taken_with_a_slice() {
 #[test]
 fn nothing_is_copied_where_it_is_not_wanted() {
     for machine in Machine::each() {
-        let stream =
-            machine.open().stream::<Bidirectional>("both").attributes(Attributes::SKIP_CPU_SYNC);
+        let stream = machine
+            .open()
+            .stream::<Bidirectional>("both")
+            .attributes(Attributes::SKIP_CPU_SYNC)
+            .unwrap();
         let mut data = *b"mine";
         let mapped = stream.map_slice_mut(&mut data).unwrap();
         assert_ne!(machine.device_reads(mapped.iova(), 4).unwrap(), b"mine");

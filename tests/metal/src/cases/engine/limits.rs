@@ -215,7 +215,7 @@ pub(in crate::cases) fn memory_beyond_the_mask_is_bounced(context: &mut Context)
         require!(found[8..18] == *b"by the CPU", "what the CPU wrote is lost: {:x?}", &found[..18]);
 
         // What is not to be synced is copied where it is synced by name, and nowhere else.
-        let rx = rx.attributes(Attributes::SKIP_CPU_SYNC);
+        let rx = rx.attributes(Attributes::SKIP_CPU_SYNC)?;
         for by_name in [false, true] {
             let to = outside(None)?;
             to.write(0, &[0xee; 16])?;

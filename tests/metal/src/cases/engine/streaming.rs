@@ -72,7 +72,7 @@ pub(in crate::cases) fn slices_are_bounced(context: &mut Context) -> Outcome {
         }
         // What is not to be synced is copied where it is synced by name, and nowhere else.
         let tx = device.stream::<ToDevice>("tx").copy_of(b"news")?.map()?;
-        let stream = device.stream::<FromDevice>("rx").attributes(Attributes::SKIP_CPU_SYNC);
+        let stream = device.stream::<FromDevice>("rx").attributes(Attributes::SKIP_CPU_SYNC)?;
         let mut slice = *b"olds";
         let mapped = stream.map_slice_mut(&mut slice)?;
         copy(rig, tx.iova(), mapped.iova(), 4)?;
