@@ -21,6 +21,13 @@ use crate::unmapped::UnmappedBuffer;
 /// The device may change it at any time, so there is no `&[u8]` of it: bytes are copied in and out by
 /// volatile access. [`Coherent`](crate::Coherent) puts a type on it. Dropping it ends the device's
 /// access to it and gives the memory back.
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::Buffer>();
+/// ```
 #[derive(Debug)]
 pub struct Buffer {
     memory: Mapping,

@@ -52,6 +52,8 @@ use crate::window::{WindowUsage, Windows};
 /// # machine.check();
 /// # Ok::<(), libdma::Error>(())
 /// ```
+///
+/// It is [`Send` and `Sync`](crate#threads).
 #[derive(Clone, Debug)]
 pub struct Device {
     session: Arc<Session>,

@@ -133,6 +133,8 @@ impl NewDomain<'_> {
 /// # machine.check();
 /// # Ok::<(), Error>(())
 /// ```
+///
+/// It is [`Send` and `Sync`](crate#threads).
 #[derive(Debug)]
 pub struct Domain {
     handle: Handle,
@@ -304,6 +306,8 @@ fn ticket_of(handle: &Handle) -> Result<Ticket, Error> {
 /// before: Linux's `iommu_detach_device`.
 ///
 /// If it is forgotten, the device stays there until the domain ends or the device's last handle is closed.
+///
+/// It is [`Send` and `Sync`](crate#threads).
 #[derive(Debug)]
 #[must_use = "dropping it moves the device back"]
 pub struct Entered {

@@ -29,6 +29,51 @@
 //! | `virtio` | the crate `virtio-drivers` over a confined device (feature `virtio`) |
 //! | [`protocol`] | what drivers and `iommud` say to each other |
 //!
+//! # Threads
+//!
+//! Everything that holds memory can go to another thread. What the CPU reads and writes through `&self` is one thread's at a
+//! time: two that touched the same bytes at once would race. The compiler sees to it.
+//!
+//! | | `Send` | `Sync` |
+//! | --- | --- | --- |
+//! | [`Device`], [`Stream`], [`Pool`], [`Domain`], [`Entered`]: where memory comes from and goes to | yes | yes |
+//! | [`UnmappedBuffer`], [`Attachment`]: memory that this process does not see by them | yes | yes |
+//! | [`Buffer`], [`SharedBuffer`], [`ForeignMemory`], [`DeviceMemory`](declared::DeviceMemory) | yes | no |
+//! | [`Coherent`], [`PoolBlock`] | if their type is | no |
+//! | [`StreamBuffer`], whoever's turn it is, [`SyncedRange`](stream::SyncedRange), [`Bounced`](stream::Bounced), [`ScatterList`], [`Gather`](stream::Gather), [`RawStream`] | yes | no |
+//!
+//! ```
+//! use libdma::declared::DeviceMemory;
+//! use libdma::stream::{Bounced, DeviceOwned, Gather, Synced, SyncedRange};
+//! use libdma::*;
+//!
+//! fn both<T: Send + Sync>() {}
+//! both::<Device>();
+//! both::<Stream<ToDevice>>();
+//! both::<Pool<[u8]>>();
+//! both::<Domain>();
+//! both::<Entered>();
+//! both::<UnmappedBuffer>();
+//! both::<Attachment>();
+//!
+//! fn one<T: Send>() {}
+//! one::<Buffer>();
+//! one::<SharedBuffer>();
+//! one::<ForeignMemory>();
+//! one::<DeviceMemory>();
+//! one::<Coherent<[u64]>>();
+//! one::<PoolBlock<[u64]>>();
+//! one::<StreamBuffer<ToDevice>>();
+//! one::<StreamBuffer<ToDevice, DeviceOwned>>();
+//! one::<StreamBuffer<ToDevice, Synced>>();
+//! one::<SyncedRange<'_, ToDevice>>();
+//! one::<Bounced<'_, ToDevice>>();
+//! one::<ScatterList<'_, ToDevice>>();
+//! one::<ScatterList<'_, ToDevice, DeviceOwned>>();
+//! one::<Gather<ToDevice>>();
+//! one::<RawStream>();
+//! ```
+//!
 //! # Three kinds of address
 //!
 //! A driver reads and writes memory at a [`CpuAddr`], hands its device an [`Iova`], and never learns a

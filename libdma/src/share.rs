@@ -207,6 +207,13 @@ impl Device {
 ///
 /// It goes on being valid when the process that allocated it dies; then no device writes to it any more, except those
 /// that it was attached to.
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::SharedBuffer>();
+/// ```
 #[derive(Debug)]
 pub struct SharedBuffer {
     memory: Mapping,
@@ -356,6 +363,8 @@ impl Drop for SharedBuffer {
 /// What is mapped for a device of another's: a shared buffer, or a window of another device's registers.
 ///
 /// Dropping it ends the device's access. The memory goes on being its other holders'.
+///
+/// It is [`Send` and `Sync`](crate#threads).
 #[derive(Debug)]
 pub struct Attachment {
     buffer: UnmappedBuffer,

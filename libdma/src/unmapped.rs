@@ -38,6 +38,8 @@ use crate::session::Session;
 /// # machine.check();
 /// # Ok::<(), libdma::Error>(())
 /// ```
+///
+/// It is [`Send` and `Sync`](crate#threads).
 #[derive(Debug)]
 pub struct UnmappedBuffer {
     info: BufferInfo,

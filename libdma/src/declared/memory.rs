@@ -7,6 +7,13 @@ use dma_types::{Access, Iova};
 use crate::buffer::Buffer;
 
 /// Memory to be a device's own: a buffer, or memory that the device brings along.
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::declared::DeviceMemory>();
+/// ```
 #[derive(Debug)]
 pub struct DeviceMemory(Kind);
 

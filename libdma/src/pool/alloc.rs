@@ -21,6 +21,8 @@ use crate::protocol::Error;
 /// Dropping it (Linux's `dma_pool_destroy`) is sound while blocks are given out: they keep the memory. One that was left
 /// to the device ([`PoolBlock::into_address`]) can then be got back by nobody; its memory stays the device's until the
 /// device is closed. The [checker](crate::check) reports both.
+///
+/// It is [`Send` and `Sync`](crate#threads).
 pub struct Pool<T: ?Sized> {
     supply: Arc<Supply>,
     #[allow(dead_code, reason = "it is dropped with the pool")]

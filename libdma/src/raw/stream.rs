@@ -17,6 +17,13 @@ use crate::stream::batch::{self, Piece};
 use crate::stream::{Memory, Terms};
 
 /// Streaming memory by its I/O addresses; see the [module](super).
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::RawStream>();
+/// ```
 #[derive(Debug)]
 pub struct RawStream {
     terms: Arc<Terms>,

@@ -14,6 +14,13 @@ use crate::transport::{Mapping, Supply};
 /// Memory that is the driver's own, to be filled and then [registered](crate::Device::register).
 ///
 /// It is read and written by copies, as a [`Buffer`](crate::Buffer) is, for other processes may see it, too.
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::ForeignMemory>();
+/// ```
 #[derive(Debug)]
 pub struct ForeignMemory {
     /// All that is mapped, which may be longer.

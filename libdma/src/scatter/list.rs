@@ -55,6 +55,13 @@ use crate::stream::{
 /// list.unmap()?;
 /// # Ok::<(), libdma::Error>(())
 /// ```
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::ScatterList<libdma::ToDevice>>();
+/// ```
 #[derive(Debug)]
 pub struct ScatterList<'a, D: Direction, O: Owner = CpuOwned> {
     contents: Contents<'a, D>,
@@ -184,7 +191,34 @@ impl<'a, D: DeviceWrites> ScatterList<'a, D, CpuOwned> {
 }
 
 impl<'a, D: Direction> ScatterList<'a, D, DeviceOwned> {
-    /// The CPU's turn: Linux's `dma_sync_sg_for_cpu`.
+    /// The CPU's turn: Linux's `dma_sync_sg_for_cpu`. What the device wrote is in the buffers and slices then, and can be
+    /// [read](Self::read).
+    ///
+    /// ```
+    /// use libdma::{FromDevice, ScatterList};
+    ///
+    /// # let machine = simulated::Machine::amdvi();
+    /// # let device = machine.open();
+    /// let stream = device.stream::<FromDevice>("rx");
+    /// let mut header = [0; 14];
+    /// let mut list = ScatterList::new(&stream);
+    /// list.push_slice_mut(&mut header)?;
+    /// list.push(stream.buffer(1500)?)?;
+    /// let list = list.map()?;
+    /// // The device fills it in ...
+    /// # machine.device_writes(list.segments()[0].iova, b"to: us, first ").unwrap();
+    /// let list = list.sync_for_cpu();
+    /// let mut first = [0; 13];
+    /// list.read(0, &mut first)?;
+    /// assert_eq!(&first, b"to: us, first");
+    ///
+    /// // ... and once more, at the same addresses.
+    /// let list = list.sync_for_device();
+    /// # machine.device_writes(list.segments()[0].iova, b"to: us, second").unwrap();
+    /// list.unmap()?;
+    /// assert_eq!(&header, b"to: us, second");
+    /// # Ok::<(), libdma::Error>(())
+    /// ```
     pub fn sync_for_cpu(mut self) -> ScatterList<'a, D, Synced> {
         self.contents.sync_for_cpu();
         self.turn()

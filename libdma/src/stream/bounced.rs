@@ -49,6 +49,13 @@ use crate::protocol::Error;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::stream::Bounced<libdma::ToDevice>>();
+/// ```
 #[derive(Debug)]
 pub struct Bounced<'a, D: Direction, O: Owner = DeviceOwned> {
     copy: Copied<'a>,

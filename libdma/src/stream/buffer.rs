@@ -62,6 +62,13 @@ use crate::protocol::Error;
 ///
 /// The memory stays the device's in hardware for as long as its window, when it is dropped or forgotten too; see
 /// [`Stream`](super::Stream).
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::StreamBuffer<libdma::ToDevice>>();
+/// ```
 #[derive(Debug)]
 pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     pub(super) memory: Memory,

@@ -27,6 +27,13 @@ use crate::protocol::{Error, MAX_BATCH};
 /// }
 /// # Ok::<(), libdma::Error>(())
 /// ```
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::stream::Gather<libdma::ToDevice>>();
+/// ```
 #[derive(Debug)]
 pub struct Gather<D: Direction> {
     terms: Arc<Terms>,

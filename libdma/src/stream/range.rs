@@ -11,6 +11,13 @@ use crate::protocol::Error;
 
 /// The CPU's turn with a part of a buffer, of which the rest stays the device's. When it is dropped, it is the device's
 /// turn again; forgotten, only that is forgotten.
+///
+/// It is `Send` and [not `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<libdma::stream::SyncedRange<libdma::ToDevice>>();
+/// ```
 #[derive(Debug)]
 pub struct SyncedRange<'b, D: Direction> {
     buffer: &'b mut StreamBuffer<D, DeviceOwned>,

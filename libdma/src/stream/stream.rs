@@ -26,6 +26,8 @@ use crate::protocol::Error;
 /// they are mapped.
 ///
 /// Cloning it is cheap.
+///
+/// It is [`Send` and `Sync`](crate#threads).
 #[derive(Debug)]
 pub struct Stream<D: Direction> {
     terms: Arc<Terms>,
@@ -173,6 +175,30 @@ impl<D: Direction> Stream<D> {
     }
 
     /// Maps all of these or none (rule R7), by one request for those that are in no window.
+    ///
+    /// ```
+    /// use libdma::ToDevice;
+    ///
+    /// # let machine = simulated::Machine::vtd();
+    /// # let device = machine.open();
+    /// let stream = device.stream::<ToDevice>("tx").strict();
+    /// let packets = [b"one", b"two", b"six"].map(|it| stream.copy_of(it)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    /// # let before = machine.client.requests();
+    /// let mapped = stream.map_all(packets)?;      // one request
+    /// # assert_eq!(machine.client.requests(), before + 1);
+    /// for packet in &mapped {
+    ///     // packet.iova() and packet.len() into the device's ring ...
+    /// #   assert_eq!(machine.device_reads(packet.iova(), 3).unwrap().len(), 3);
+    /// }
+    ///
+    /// let mut done = stream.gather(mapped.len());
+    /// for packet in mapped {
+    ///     done.unmap_later(packet)?;              // one request for all
+    /// }
+    /// # assert_eq!(machine.client.requests(), before + 2);
+    /// assert_eq!(std::iter::from_fn(|| done.take()).count(), 3);
+    /// # Ok::<(), libdma::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
