@@ -5,7 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use libdma::check::{self, Place};
-use libdma::{Access, FromDevice, Handle, MapRequest, RawError};
+use libdma::{Access, FromDevice, Handle, MapRequest};
 
 use super::denied::PATIENCE;
 use super::driver::Driver;
@@ -58,14 +58,6 @@ fn tell(out: &mut dyn Write, name: &str, places: &[Place]) -> Result<(), Error> 
     Ok(writeln!(out, "mistake: {name}: {}", places.join(", "))?)
 }
 
-/// What is no mistake must go well.
-fn well<T>(done: Result<T, RawError>) -> Result<T, libdma::Error> {
-    done.map_err(|error| match error {
-        RawError::Failed(error) => error,
-        _ => libdma::Error::BadValue,
-    })
-}
-
 fn leak(driver: &Driver) -> Result<Vec<Place>, Error> {
     let (ring, made) = (driver.device().coherent("edud leak").bytes(64), Place::here());
     mem::forget(ring?);
@@ -85,7 +77,7 @@ fn double_free(driver: &Driver) -> Result<Vec<Place>, Error> {
 fn double_unmap(driver: &Driver) -> Result<Vec<Place>, Error> {
     let mut stream = driver.device().raw_stream("edud raw");
     let (mapped, made) = (stream.map_zeroes(64, Access::Write), Place::here());
-    let address = well(mapped)?;
+    let address = mapped.map_err(libdma::Error::from)?;
     let (_, first) = (stream.unmap_single(address, 64, Access::Write), Place::here());
     let (_, again) = (stream.unmap_single(address, 64, Access::Write), Place::here());
     Ok(vec![made, first, again])
@@ -106,34 +98,34 @@ fn unmap_twice_at_once(driver: &Driver) -> Result<Vec<Place>, Error> {
 fn wrong_size(driver: &Driver) -> Result<Vec<Place>, Error> {
     let mut stream = driver.device().raw_stream("edud raw");
     let (mapped, made) = (stream.map_zeroes(64, Access::Write), Place::here());
-    let address = well(mapped)?;
+    let address = mapped.map_err(libdma::Error::from)?;
     let (_, at) = (stream.unmap_single(address, 65, Access::Write), Place::here());
-    well(stream.unmap_single(address, 64, Access::Write))?;
+    stream.unmap_single(address, 64, Access::Write).map_err(libdma::Error::from)?;
     Ok(vec![made, at])
 }
 
 fn wrong_direction(driver: &Driver) -> Result<Vec<Place>, Error> {
     let mut stream = driver.device().raw_stream("edud raw");
     let (mapped, made) = (stream.map_zeroes(64, Access::Write), Place::here());
-    let address = well(mapped)?;
+    let address = mapped.map_err(libdma::Error::from)?;
     let (_, at) = (stream.unmap_single(address, 64, Access::Read), Place::here());
-    well(stream.unmap_single(address, 64, Access::Write))?;
+    stream.unmap_single(address, 64, Access::Write).map_err(libdma::Error::from)?;
     Ok(vec![made, at])
 }
 
 fn missing_sync(driver: &Driver) -> Result<Vec<Place>, Error> {
     let mut stream = driver.device().raw_stream("edud raw");
     let (mapped, made) = (stream.map_zeroes(64, Access::Write), Place::here());
-    let address = well(mapped)?;
+    let address = mapped.map_err(libdma::Error::from)?;
     let (_, at) = (stream.cpu_read(address, &mut [0; 64]), Place::here());
-    well(stream.unmap_single(address, 64, Access::Write))?;
+    stream.unmap_single(address, 64, Access::Write).map_err(libdma::Error::from)?;
     Ok(vec![made, at])
 }
 
 fn use_after_unmap(driver: &Driver) -> Result<Vec<Place>, Error> {
     let mut stream = driver.device().raw_stream("edud raw");
     let (mapped, made) = (stream.map_zeroes(64, Access::Write), Place::here());
-    let address = well(mapped)?;
+    let address = mapped.map_err(libdma::Error::from)?;
     let (_, ended) = (stream.unmap_single(address, 64, Access::Write), Place::here());
     let (_, at) = (stream.cpu_read(address, &mut [0; 64]), Place::here());
     Ok(vec![made, ended, at])
