@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
-use dma_types::{Access, PAGE_SIZE};
+use dma_types::{Access, CpuAddr, PAGE_SIZE};
 use spin::{Mutex, MutexGuard};
 use virtio_drivers::{BufferDirection, PhysAddr};
 
@@ -39,8 +39,8 @@ pub(super) struct Bound {
     pub(super) registers: Vec<Registers>,
     /// What `dma_alloc` gave, by I/O address.
     coherent: BTreeMap<PhysAddr, Buffer>,
-    /// What is shared, by I/O address.
-    shared: BTreeMap<PhysAddr, Shared>,
+    /// What is shared, by I/O address, and of which buffer it is a copy.
+    shared: BTreeMap<PhysAddr, (CpuAddr, Shared)>,
     /// Why memory was last refused.
     pub(super) error: Option<Error>,
 }
@@ -130,24 +130,26 @@ impl Bound {
         self.coherent.remove(&address).is_some()
     }
 
-    /// Keeps what is shared. Its address.
-    pub(super) fn keep(&mut self, shared: Shared) -> PhysAddr {
+    /// Keeps a copy of this buffer, which is shared. Its address.
+    pub(super) fn keep(&mut self, shared: Shared, buffer: NonNull<[u8]>) -> PhysAddr {
         let address = shared.address();
-        self.shared.insert(address, shared);
+        self.shared.insert(address, (buffer.cast::<u8>().into(), shared));
         address
     }
 
-    /// Takes what was shared: `None` if nothing was, of this length and direction, at this address.
+    /// Takes what was shared: `None` if nothing of this buffer was, of its length and in this direction, at this address.
+    /// The address alone would not do: each device has its own, and their numbers are the same.
     pub(super) fn take(
         &mut self,
         address: PhysAddr,
-        bytes: usize,
+        buffer: NonNull<[u8]>,
         direction: BufferDirection,
     ) -> Option<Shared> {
-        let shared = self.shared.get(&address)?;
-        if (shared.len(), shared.direction()) != (bytes, direction) {
+        let (of, shared) = self.shared.get(&address)?;
+        let is_it = *of == buffer.cast::<u8>().into() && shared.len() == buffer.len();
+        if !is_it || shared.direction() != direction {
             return None;
         }
-        self.shared.remove(&address)
+        self.shared.remove(&address).map(|(_, shared)| shared)
     }
 }

@@ -119,13 +119,13 @@ unsafe impl<T: Tag> Hal for DeviceHal<T> {
         let shared = streams
             .and_then(|streams| Shared::new(&streams, bytes, direction).map_err(Error::Iommud));
         match shared {
-            Ok(shared) => T::binding().lock().keep(shared),
+            Ok(shared) => T::binding().lock().keep(shared, buffer),
             Err(error) => panic!("cannot show {} bytes to the virtio device: {error}", bytes.len()),
         }
     }
 
     unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
-        let shared = T::binding().lock().take(paddr, buffer.len(), direction);
+        let shared = T::binding().lock().take(paddr, buffer, direction);
         let Some(shared) = shared else {
             panic!("{} bytes at I/O {paddr:#x} are not shared so ({direction:?})", buffer.len());
         };

@@ -73,6 +73,15 @@
 //! where it mapped its BARs, puts its transport through [`translate`](DeviceHal::translate), and lets its function be a
 //! bus master only after that: what rings a driver before it left in the device is forgotten then. `drivers/virtio-blkd` is a whole one.
 //!
+//! # One device's address given to another
+//!
+//! The crate's addresses are numbers, and those of two devices are the same. What keeps them apart is the type: the crate
+//! gives back by the type by which it was given, so that a driver of the one device never asks the other's `Hal`. Who calls
+//! the functions by hand, which are unsafe, is checked all the same: memory is taken back only at the number *and* the place
+//! in this process that it was given out with, and a buffer only if it is the one that was shared. What is left is one
+//! buffer that is shared with two devices at once, whose numbers happen to be the same: there is nothing then by which to
+//! tell whose is given back, and each gives its own back once.
+//!
 //! # What the trait does not let it say
 //!
 //! `dma_alloc` can fail, and the crate says `Error::DmaError`; [`DeviceHal::take_error`] says why.

@@ -1,6 +1,7 @@
 //! The agent in the Linux guest: init, which prepares the machine and starts each case as a process of
 //! its own, so that a case may panic, hang or leave processes behind without harm to the next.
 
+mod addresses;
 mod cases;
 mod devices;
 mod dma;

@@ -22,6 +22,7 @@ both! {
     a_wrong_unshare_ends_the_driver_and_changes_nothing,
     r7_where_there_is_no_memory_pages_are_an_error_with_a_cause,
     a_tag_has_one_device_and_two_tags_have_two,
+    r3_a_number_of_one_device_is_not_taken_for_the_others,
 }
 
 /// A rig whose edu is bound to the tag of this test.
@@ -184,6 +185,39 @@ fn a_tag_has_one_device_and_two_tags_have_two(vendor: Vendor) {
     // The session was the tag's, and has ended with it.
     first.open_again().unwrap();
     assert!(second.open_again().is_err());
+}
+
+/// Each device's numbers are the other's, too.
+fn r3_a_number_of_one_device_is_not_taken_for_the_others(vendor: Vendor) {
+    type OtherHal = DeviceHal<Other>;
+    let [first, second] = [Rig::new(vendor), Rig::new(vendor)];
+    OurHal::bind(&first.open()).unwrap();
+    OtherHal::bind(&second.open()).unwrap();
+    for direction in [DriverToDevice, DeviceToDriver, Both] {
+        let (mut mine, mut its) = (*b"mine", *b"its.");
+        let number = share(&mut mine, direction);
+        // SAFETY: the buffer is nobody else's.
+        assert_eq!(unsafe { OtherHal::share(NonNull::from(&mut its), direction) }, number);
+        assert!(ends(number, &mut its, direction), "it is the other's");
+        assert!(mine == *b"mine" && its == *b"its.");
+        unshare(number, &mut mine, direction);
+        // SAFETY: as above, and it was shared so.
+        unsafe { OtherHal::unshare(number, NonNull::from(&mut its), direction) };
+    }
+    let (number, memory) = OurHal::dma_alloc(1, Both);
+    let (same, its_memory) = OtherHal::dma_alloc(1, Both);
+    assert_eq!(number, same);
+    // SAFETY: that neither is the other's is what is tested; then they are not used any more.
+    unsafe {
+        assert_eq!(OtherHal::dma_dealloc(number, memory, 1), -1);
+        assert_eq!(OurHal::dma_dealloc(same, its_memory, 1), -1);
+        assert_eq!(OurHal::dma_dealloc(number, memory, 1), 0);
+        assert_eq!(OtherHal::dma_dealloc(same, its_memory, 1), 0);
+    }
+    OurHal::unbind().unwrap();
+    OtherHal::unbind().unwrap();
+    first.check();
+    second.check();
 }
 
 /// On a machine without an IOMMU the device is given physical addresses, and reaches the copy all the same.

@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::addresses;
 use crate::devices;
 use crate::domains;
 use crate::failure::{Failure, Outcome, require};
@@ -71,6 +72,13 @@ pub(super) fn a_shared_buffer() -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
     sharing::first()?;
+    before.wait_for_return()
+}
+
+pub(super) fn r3_addresses() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    addresses::are_refused_by_another_device()?;
     before.wait_for_return()
 }
 

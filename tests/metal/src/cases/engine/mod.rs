@@ -19,9 +19,11 @@
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
 //! | [`group`] | two devices that a unit can keep apart, or cannot |
+//! | [`addresses`] | one device's address, given to another |
 //! | [`sharing`] | two devices and what they share |
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
+pub mod addresses;
 pub mod blocking;
 pub mod caching;
 pub mod canary;
@@ -42,6 +44,7 @@ pub mod streaming;
 pub mod telling;
 pub mod windows;
 
+use self::addresses::r3_an_address_is_given_back_to_its_own_device_and_no_other;
 use self::blocking::{
     r1_a_device_that_nobody_holds_reaches_nothing, r1_a_read_outside_is_blocked_and_reported,
     r1_a_write_outside_is_blocked_and_reported, r1_the_physical_address_is_no_way_round,
@@ -112,6 +115,7 @@ pub const SHARED: Suite = Suite {
         a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
         r4_registers_that_are_offered_are_reached_until_their_driver_goes,
         two_devices_reach_one_buffer_at_one_address,
+        r3_an_address_is_given_back_to_its_own_device_and_no_other,
     ],
 };
 
