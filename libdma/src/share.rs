@@ -142,7 +142,8 @@ impl Device {
     /// ```
     ///
     /// Whether a request of one device reaches another is the machine's root complex's affair. Where the platform has no
-    /// record of how long BARs are, as on Redox, none can be offered: [`Error::NotRegisters`].
+    /// record of how long BARs are, none can be offered: [`Error::NotRegisters`]. On Redox that is so where iommud was not
+    /// started by init, or was started again: it asks pcid before there are drivers, and not again.
     ///
     /// Only whole pages can be offered, for a page of registers may not be shared with anything (rule R8): `offset` and
     /// `bytes` are multiples of 4096, and a BAR of less than a page cannot be offered.

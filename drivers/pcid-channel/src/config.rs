@@ -3,7 +3,7 @@
 //! A request is one write. An answer is its length as 8 bytes, then as many bytes. Both are bincode 1's
 //! default encoding: little-endian, integers in their full width, a 4-byte number for which variant it is.
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, PhysAddr};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -32,8 +32,18 @@ struct ConfigStart {
 pub struct Config {
     /// Which function it is.
     pub address: PciAddress,
-    /// The bytes of each BAR that is memory.
-    pub bar_bytes: [Option<u64>; BARS],
+    /// Each BAR that is memory, as it was when pcid started (base 9e128703, `drivers/pcid/src/main.rs`:
+    /// `handle_parsed_header`), before there was any driver. A BAR of 64 bits is the first of its two.
+    pub bars: [Option<Bar>; BARS],
+}
+
+/// A BAR that is memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Where it starts.
+    pub start: PhysAddr,
+    /// How long it is.
+    pub bytes: u64,
 }
 
 impl Config {
@@ -45,27 +55,34 @@ impl Config {
         }
         let address =
             PciAddress::new(start.segment.get(), start.bus, start.device, start.function)?;
-        let mut bar_bytes = [None; BARS];
+        let mut bars = [None; BARS];
         let mut rest = rest;
-        for bytes in &mut bar_bytes {
-            (*bytes, rest) = bar(rest)?;
+        for found in &mut bars {
+            (*found, rest) = bar(rest)?;
         }
-        Some(Self { address, bar_bytes })
+        Some(Self { address, bars })
+    }
+
+    /// The bytes of each BAR that is memory.
+    pub fn bar_bytes(&self) -> [Option<u64>; BARS] {
+        self.bars.map(|bar| bar.map(|bar| bar.bytes))
     }
 }
 
-/// The length of one BAR, if it is memory, and what follows it.
-fn bar(answer: &[u8]) -> Option<(Option<u64>, &[u8])> {
+/// One BAR, if it is memory, and what follows it.
+fn bar(answer: &[u8]) -> Option<(Option<Bar>, &[u8])> {
     let (kind, rest) = U32::read_from_prefix(answer).ok()?;
     match kind.get() {
         NO_BAR => Some((None, rest)),
         MEMORY_32 => {
-            let ([_address, bytes], rest) = <[U32; 2]>::read_from_prefix(rest).ok()?;
-            Some((Some(bytes.get().into()), rest))
+            let ([start, bytes], rest) = <[U32; 2]>::read_from_prefix(rest).ok()?;
+            let start = PhysAddr::new(start.get().into());
+            Some((Some(Bar { start, bytes: bytes.get().into() }), rest))
         }
         MEMORY_64 => {
-            let ([_address, bytes], rest) = <[U64; 2]>::read_from_prefix(rest).ok()?;
-            Some((Some(bytes.get()), rest))
+            let ([start, bytes], rest) = <[U64; 2]>::read_from_prefix(rest).ok()?;
+            let start = PhysAddr::new(start.get());
+            Some((Some(Bar { start, bytes: bytes.get() }), rest))
         }
         PORTS => Some((None, U16::read_from_prefix(rest).ok()?.1)),
         _ => None,
@@ -134,9 +151,13 @@ mod tests {
         bars.extend([0; 4]);
         bars.extend([2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0]);
         bars.extend([0; 8]);
-        let bar_bytes = [Some(1 << 20), None, None, Some(4096), None, None];
-        assert_eq!(Config::parse(&answer(&bars)), Some(Config { address, bar_bytes }));
-        let expected = Config { address, bar_bytes: [None; 6] };
+        let found = Config::parse(&answer(&bars)).unwrap();
+        let bar = |start, bytes| Some(Bar { start: PhysAddr::new(start), bytes });
+        let first = bar(0xfea0_0000, 1 << 20);
+        let expected = [first, None, None, bar(1 << 32, 4096), None, None];
+        assert_eq!(found, Config { address, bars: expected });
+        assert_eq!(found.bar_bytes(), [Some(1 << 20), None, None, Some(4096), None, None]);
+        let expected = Config { address, bars: [None; 6] };
         assert_eq!(Config::parse(&answer(&[0; 24])), Some(expected));
     }
 

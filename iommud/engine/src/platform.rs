@@ -18,6 +18,8 @@ use core::time::Duration;
 use dma_types::{CacheType, PAGE_SIZE, PciAddress, PhysAddr};
 use thiserror::Error;
 
+use crate::segments;
+
 /// One 4 KiB hardware table as the CPU sees it: 512 words that hardware may read at any time.
 ///
 /// Words are atomic because the IOMMU walks them while the engine writes. x86 is little-endian and so
@@ -232,6 +234,11 @@ pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
     /// The machine's memory, whole pages, in pieces ordered by where they start: what a device reaches that the
     /// policy leaves unconfined. Empty where the platform cannot tell.
     fn memory(&mut self) -> Vec<Segment>;
+
+    /// Whether some of a place, whole pages, is memory.
+    fn is_memory(&mut self, place: Segment) -> bool {
+        segments::overlap(&self.memory(), &[place])
+    }
 
     /// Where the memory BAR of this number is, and how long it is, as the operating system or the firmware has it in its
     /// records. Nothing is written to the function to find out: its driver may be at work. `None` where there is no such

@@ -19,7 +19,11 @@ pub(crate) fn drive(bench: &Bench) -> Outcome<Driver> {
 
 /// The same, with a device of so many address bits.
 pub(crate) fn drive_with(bench: &Bench, address_bits: u32) -> Outcome<Driver> {
-    let name = &bench.device;
+    drive_device(&bench.device, address_bits)
+}
+
+/// The same by the device's name.
+pub(crate) fn drive_device(name: &str, address_bits: u32) -> Outcome<Driver> {
     let address = name.parse().map_err(|_| Failure(format!("{name} is no PCI address")))?;
     let function = function::find(Some(address))?;
     let mut device = Device::open(connect()?, address)?;
@@ -42,9 +46,23 @@ impl Courier {
 
     /// Lets the device write these bytes to an address, whether it may or not.
     pub(crate) fn carry(&mut self, bytes: &[u8; LENGTH], to: Iova) -> Outcome {
-        self.out.copy_from(0, bytes)?;
-        self.driver.transfer(Direction::ToDevice, self.out.iova(), LENGTH)?;
+        self.load(bytes)?;
         self.put(to)
+    }
+
+    /// Lets the device have these bytes.
+    pub(crate) fn load(&mut self, bytes: &[u8; LENGTH]) -> Outcome {
+        self.out.copy_from(0, bytes)?;
+        Ok(self.driver.transfer(Direction::ToDevice, self.out.iova(), LENGTH)?)
+    }
+
+    /// What the device reads at an address.
+    pub(crate) fn fetch<const N: usize>(&mut self, from: Iova) -> Outcome<[u8; N]> {
+        self.driver.transfer(Direction::ToDevice, from, N)?;
+        self.driver.transfer(Direction::FromDevice, self.out.iova(), N)?;
+        let mut found = [0; LENGTH];
+        self.out.copy_to(0, &mut found)?;
+        found.first_chunk().copied().ok_or_else(|| Failure(format!("{N} bytes are too many")))
     }
 
     /// Lets it write what it has.

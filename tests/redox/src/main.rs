@@ -14,9 +14,11 @@ mod driving;
 mod lent;
 mod machine;
 mod needs;
+mod passing;
 mod prisoner;
 mod processes;
 mod run;
+mod second;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,7 @@ use agent::run::CASE;
 
 use crate::lent::LENT;
 use crate::prisoner::PRISONER;
+use crate::second::{ENTERS, SENT};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
         [] => run::all(),
         [CASE, name] => run::one(name),
         [LENT, number] => lent::look(number),
+        [SENT, pipe, device, bits] => second::run(second::sent(pipe, device, bits)),
+        [ENTERS, ticket, device] => second::run(second::enters(ticket, device)),
         [PRISONER, ref paths @ ..] => prisoner::open(paths),
         _ => {
             eprintln!("usage: iommu-selftest            runs all cases, one after the other");

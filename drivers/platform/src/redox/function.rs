@@ -110,7 +110,7 @@ impl Function {
 
     /// How long each BAR is, if it is there.
     pub fn bar_bytes(&self) -> [Option<u64>; BARS] {
-        self.config.bar_bytes
+        self.config.bar_bytes()
     }
 
     /// Maps a BAR whole, uncached, until the process ends.
@@ -119,7 +119,7 @@ impl Function {
     ///
     /// [`Error::NoBar`], [`Error::System`].
     pub fn map(&mut self, bar: u32) -> Result<NonNull<[u8]>, Error> {
-        let bytes = self.config.bar_bytes.get(bar as usize).copied().flatten();
+        let bytes = self.config.bar_bytes().get(bar as usize).copied().flatten();
         let bytes = bytes.ok_or(Error::NoBar(self.config.address, bar))?;
         // pcid does not check the length, so that it must be exactly the BAR's.
         let length = usize::try_from(bytes).map_err(|_| pcid_channel::Error::Meaningless)?;

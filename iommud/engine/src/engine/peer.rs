@@ -59,7 +59,6 @@ impl Engine {
             return Err(EngineError::OutOfRun);
         }
         let mut others = platform.arenas();
-        others.extend(platform.memory());
         others.extend(
             self.units
                 .iter()
@@ -73,11 +72,11 @@ impl Engine {
             let bars = (0..bar::BARS).filter(|bar| (*function, *bar) != (device, number));
             others.extend(bars.filter_map(|bar| platform.bar(*function, bar)));
         }
-        if segments::overlap(&others, &[whole]) {
+        let part = Segment { start: whole.start.checked_add(offset).ok_or(no)?, bytes };
+        if segments::overlap(&others, &[whole]) || platform.is_memory(part) {
             return Err(no);
         }
-        let start = whole.start.checked_add(offset).ok_or(no)?;
-        Ok(Segment { start, bytes })
+        Ok(part)
     }
 
     /// Maps a window of registers in a domain, at a free I/O address. From the completion on at the latest, its devices

@@ -48,6 +48,11 @@ pub fn serve(options: &Options, left: HandOver) -> Result<(), Error> {
     told.warn(&service);
     bring_up::settle(&mut service);
     bring_up::report(&service);
+    if left.start == Start::Init {
+        let functions: Vec<_> =
+            service.engine().devices().map(|device| device.function.address).collect();
+        service.platform_mut().learn_bars(functions.into_iter());
+    }
     // A keeper that is gone is not waited for.
     let _ = keeper.write_all(&[report(&service) as u8]);
     if let Some(pipe) = init {

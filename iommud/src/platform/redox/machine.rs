@@ -1,5 +1,6 @@
 //! The whole platform.
 
+use std::fs::File;
 use std::rc::Rc;
 use std::time;
 
@@ -9,9 +10,11 @@ use iommu_engine::platform::{
     ConfigSpace, Instant, MsiMessage, Platform, PlatformError, Registers, RunId, Segment,
 };
 use libredox::Fd;
+use libredox::errno::{ENOENT, ENOLCK};
 use thiserror::Error;
 
 use super::acpi::read_table;
+use super::bars::Bars;
 use super::config_space::MappedConfigSpace;
 use super::foreign::ForeignError;
 use super::frames::TableArena;
@@ -27,6 +30,11 @@ use crate::daemon::log;
 /// Where a PC's memory goes on above the addresses of its devices.
 const LOW_MEMORY: u64 = 4 << 30;
 
+/// The word of a function's configuration space with its command register, and that register's bits in it. The others are
+/// the status register's, of which zeroes change nothing (PCI Local Bus 3.0, 6.2.3).
+const COMMAND: u16 = 0x04;
+const COMMAND_BITS: u32 = 0xffff;
+
 /// A page of 1 GiB: few entries map a memory of whole ones.
 const LARGEST_PAGE: u64 = 1 << 30;
 
@@ -40,6 +48,7 @@ pub struct Redox {
     random: Random,
     fault_interrupt: Option<FaultInterrupt>,
     functions: OwnFunctions,
+    bars: Bars,
     start: time::Instant,
 }
 
@@ -74,8 +83,34 @@ impl Redox {
             random: Random::open().map_err(OpenError::Random)?,
             fault_interrupt: None,
             functions: OwnFunctions::default(),
+            bars: Bars::default(),
             start: time::Instant::now(),
         })
+    }
+
+    /// Asks pcid where the registers of these functions are, and how far they go: see [`bars`](super::bars). Only before
+    /// any of them has a driver. Of those that somebody has, and of bridges, nothing is learnt.
+    pub fn learn_bars(&mut self, functions: impl Iterator<Item = PciAddress>) {
+        for function in functions {
+            if let Err(error) = self.learn_bars_of(function) {
+                log::line(format_args!("the registers of {function} are unknown: {error}"));
+            }
+        }
+    }
+
+    fn learn_bars_of(&mut self, function: PciAddress) -> Result<(), pcid_channel::Error> {
+        let path = format!("/scheme/pci/{}/channel", function.path_name());
+        let command = self.config_read(function, COMMAND) & COMMAND_BITS;
+        let mut channel = match File::options().read(true).write(true).open(path) {
+            Ok(channel) => channel,
+            // No function with BARs, or somebody's, as iommud's own are.
+            Err(error) if matches!(error.raw_os_error(), Some(ENOENT | ENOLCK)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let learnt = self.bars.learn(function, &mut channel);
+        // While the channel is open, nobody else changes it.
+        self.config_write(function, COMMAND, command);
+        learnt
     }
 
     /// The interrupt by which units say that they have faults, if they were given one.
@@ -171,6 +206,16 @@ impl Platform for Redox {
             log::line(format_args!("{function} is somebody else's: {error}"));
         }
         claimed.is_ok()
+    }
+
+    fn bar(&mut self, function: PciAddress, number: u8) -> Option<Segment> {
+        self.bars.get(function, number)
+    }
+
+    /// The kernel knows: it maps no memory as registers.
+    fn is_memory(&mut self, place: Segment) -> bool {
+        let bytes = usize::try_from(place.bytes);
+        bytes.map_or(true, |bytes| self.memory.registers(place.start, bytes).is_err())
     }
 
     fn arenas(&self) -> Vec<Segment> {

@@ -14,6 +14,7 @@
 //! | `registers` | device memory, uncached |
 //! | `config_space` | PCI configuration space, memory-mapped; `mcfg` says where it lies |
 //! | `irq` | the vector by which units say that they have faults |
+//! | `bars` | where functions' registers are, and how long: what pcid found before there were drivers |
 //! | `functions` | PCI functions that are the daemon's own: AMD's units |
 //! | `acpi` | the firmware's tables |
 //! | `random` | entropy |
@@ -21,6 +22,7 @@
 //! What runs on any system is compiled for tests on the host as well; the rest is for Redox alone.
 
 pub mod acpi;
+pub mod bars;
 pub mod irq;
 pub mod mcfg;
 pub mod plain;

@@ -9,6 +9,7 @@ use agent::signal::{Signal, send};
 use libdma::{Access, Error};
 
 use super::drivers::{BACK, KINDS};
+use super::{domain, registers, shared};
 use crate::driving::{Courier, LENGTH, drive_with, expect};
 use crate::machine::Machine;
 use crate::processes::Processes;
@@ -47,6 +48,19 @@ pub(super) fn nobody_is_served() -> Outcome {
 
 pub(super) fn unprotected_where_the_policy_says_so() -> Outcome {
     with_policy(UNPROTECTED, served_unprotected)
+}
+
+pub(super) fn shared_where_the_policy_says_so() -> Outcome {
+    with_policy(UNPROTECTED, shared::is_sent_and_attached_to_a_second_device)
+}
+
+/// No address space but the machine's, and no registers that an iommud knows of that is started late.
+pub(super) fn neither_domains_nor_registers() -> Outcome {
+    with_policy(UNPROTECTED, || {
+        let driver = drive_with(&Machine::bench()?, u64::BITS)?;
+        domain::is_none(driver.device())?;
+        registers::are_unknown(driver.device())
+    })
 }
 
 /// What one driver may hold is bounded, and what is set aside is given out, and comes back.

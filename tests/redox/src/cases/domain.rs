@@ -1,12 +1,14 @@
 //! A domain whose driver chooses the addresses in it.
 
 use agent::failure::{Outcome, require};
+use agent::programs::run;
 use agent::reports::wait_for_fault;
 use agent::traces::Traces;
-use libdma::{Access, Error, Iova, MapRequest};
+use libdma::{Access, Device, Error, Iova, MapRequest};
 
 use crate::driving::{Courier, LENGTH, drive, expect};
 use crate::machine::Machine;
+use crate::second::{ENTERS, HALF, HAS_ENTERED, SHARED_AT};
 
 /// The chosen address: `edu` reaches it with the address bits that it has unless QEMU is told otherwise.
 const FIXED: Iova = Iova::new(0x0500_0000);
@@ -14,6 +16,44 @@ const WINDOW: u64 = 1 << 20;
 
 const MARK: [u8; LENGTH] = *b"where it was put";
 const OTHER: [u8; LENGTH] = *b"what was here...";
+
+/// Another process enters it with its own device, by a ticket, and both devices reach one buffer at one address.
+pub(super) fn is_entered_by_another_process() -> Outcome {
+    let (one, other) = (Machine::bench()?, Machine::second_bench()?);
+    let before = Traces::now()?;
+    let mut courier = Courier::new(drive(&one)?)?;
+    let device = courier.driver.device().clone();
+    let buffer = device.allocate(4096, None, "of two drivers")?;
+    let domain = device.new_domain("of two drivers").window(SHARED_AT, WINDOW).create()?;
+    let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+    domain.map_at(SHARED_AT, &[piece])?;
+    courier.load(&MARK)?;
+    let inside = domain.attach(&device)?;
+    courier.put(SHARED_AT)?;
+    let ticket = format!("{:032x}", u128::from_be_bytes(domain.ticket()?.0));
+    let end = run("iommu-selftest", &[ENTERS, &ticket, &other.device])?.expect(0)?;
+    end.line(HAS_ENTERED)?;
+    let mut found = [0; LENGTH];
+    buffer.read(HALF as usize, &mut found)?;
+    expect(found, &MARK, "where the second device writes")?;
+    // That one has left, and this one is there still.
+    buffer.write(0, &OTHER)?;
+    courier.put(SHARED_AT)?;
+    buffer.read(0, &mut found)?;
+    expect(found, &MARK, "where the first device writes")?;
+    let refused = run("iommu-selftest", &[ENTERS, &ticket, &other.device])?;
+    require!(refused.code != Some(0), "the ticket is good twice");
+    inside.leave()?;
+    drop((domain, buffer, device, courier));
+    before.wait_for_return()
+}
+
+/// Without an IOMMU there are none.
+pub(super) fn is_none(device: &Device) -> Outcome {
+    let refused = device.new_domain("none").create().map(drop);
+    require!(refused == Err(Error::NoIommu), "a domain: {refused:?}");
+    Ok(())
+}
 
 /// The device reaches what is in the domain while it is in it, and then not any more.
 pub(super) fn at_a_chosen_address() -> Outcome {

@@ -10,6 +10,7 @@ mod domain;
 mod drivers;
 mod killed;
 mod nodes;
+mod registers;
 mod restart;
 mod sessions;
 mod shared;
@@ -65,6 +66,24 @@ pub(crate) const CONFINED: &[Check] = &[
     Check::new(
         &[Edus(1)],
         Spec::new("r1_a_domain_has_the_address_that_was_chosen", domain::at_a_chosen_address),
+    ),
+    Check::new(
+        &[Edus(2)],
+        Spec::new(
+            "a_buffer_is_sent_and_attached_to_a_second_device",
+            shared::is_sent_and_attached_to_a_second_device,
+        ),
+    ),
+    Check::new(
+        &[Edus(2)],
+        Spec::new(
+            "a_domain_is_entered_by_another_process_with_a_ticket",
+            domain::is_entered_by_another_process,
+        ),
+    ),
+    Check::new(
+        &[Edus(2)],
+        Spec::new("r4_registers_are_reached_until_their_driver_goes", registers::are_reached),
     ),
     Check::new(&[Edus(2)], Spec::new("two_drivers_work_at_once_and_apart", drivers::two_at_once)),
     Check::new(&[Edus(1)], Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read)),
@@ -136,6 +155,17 @@ pub(crate) const ABSENT: &[Check] = &[
     ),
     Check::new(
         &[],
+        Spec::new(
+            "without_an_iommu_a_buffer_is_sent_where_the_policy_says_so",
+            absent::shared_where_the_policy_says_so,
+        ),
+    ),
+    Check::new(
+        &[],
+        Spec::new("without_an_iommu_there_are_no_domains", absent::neither_domains_nor_registers),
+    ),
+    Check::new(
+        &[],
         Spec::new("quotas_and_a_reserve_are_as_the_policy_says", absent::quotas_and_a_reserve),
     ),
 ];
@@ -148,6 +178,17 @@ pub(crate) const UNPROTECTED: &[Check] = &[
             "without_an_iommu_drivers_are_served_unprotected_and_told",
             absent::served_unprotected,
         ),
+    ),
+    Check::new(
+        &[Edus(2)],
+        Spec::new(
+            "without_an_iommu_a_buffer_is_sent_and_attached_to_a_second_device",
+            shared::is_sent_and_attached_to_a_second_device,
+        ),
+    ),
+    Check::new(
+        &[Edus(2)],
+        Spec::new("without_an_iommu_registers_are_reached", registers::are_reached),
     ),
     Check::new(
         &[Nvme],
