@@ -33,10 +33,10 @@
 //! | report | from where |
 //! | --- | --- |
 //! | [`Report::Leak`] | [`leaks`], asked at a driver's end: guards that were forgotten ([`core::mem::forget`], a cycle of `Arc`s), and blocks that were left to the device. A [`Pool`](crate::Pool) that is dropped while blocks of it are out. A [`RawStream`](crate::RawStream) that is dropped while something is mapped |
-//! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Held`] | [`Pool::take`](crate::Pool::take) and [`Pool::free`](crate::Pool::free), which take an address, and return an error as well; the raw layer |
+//! | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Held`], [`Report::Inside`], [`Report::WrongOwner`] | [`Pool::take`](crate::Pool::take) and [`Pool::free`](crate::Pool::free), which take an address, and return an error as well |
 //! | [`Report::DoubleFree`], [`Report::NamedTwice`], [`Report::Unknown`], [`Report::WrongSize`] | [`Device::unmap`](crate::Device::unmap) and [`Domain::unmap`](crate::domain::Domain::unmap), which take addresses, and return an error as well |
 //! | [`Report::WrongDevice`] | all of these and the raw layer: an address of another device, or of another domain |
-//! | [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`], [`Report::UseAfterFree`] | the raw layer, which returns an error as well |
+//! | [`Report::DoubleFree`], [`Report::UseAfterFree`], [`Report::Unknown`], [`Report::Inside`], [`Report::WrongOwner`], [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`] | the raw layer, which returns an error as well |
 //! | [`Report::WriteAfterFree`] | a device, or a pointer that was kept, that writes to a free block of a pool. It is found when the block is given out again, by the pattern that is put into free blocks |
 //! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given in this session: what is there and allows no such access, what was there and is gone, which is how a use of a strict stream after its unmap shows, and what is out of reach because the device is, or was, in a [`Domain`](crate::Domain) |
 //!
@@ -75,7 +75,7 @@
 //!
 //! | Linux: "device driver ..." | here |
 //! | --- | --- |
-//! | tries to free DMA memory it has not allocated | [`Report::DoubleFree`], [`Report::Unknown`] |
+//! | tries to free DMA memory it has not allocated | [`Report::DoubleFree`], [`Report::Unknown`], [`Report::Inside`] |
 //! | frees DMA memory with different size; syncs DMA memory outside allocated range | [`Report::WrongSize`] |
 //! | frees DMA memory with different direction; syncs DMA memory with different direction | [`Report::WrongDirection`]; the direction of a stream is a type |
 //! | frees DMA memory with wrong function, with different CPU address, DMA sg list with different entry count | cannot be written: a guard is given back by itself |

@@ -9,7 +9,7 @@ use core::num::NonZero;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_types::{Access, Iova, PciAddress};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 use super::registry::Registry;
 use super::report::{Act, Found, Report};
@@ -18,7 +18,9 @@ use super::{Kind, Place, is_on};
 use crate::fault::Fault;
 use crate::io_address::{AddressSpace, WrongDevice};
 use crate::mapping::{MapRequest, Mapped};
+use crate::pool::NotTaken;
 use crate::protocol::Error;
+use crate::raw::RawError;
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 
@@ -90,6 +92,15 @@ impl Mark {
         self.0.is_none()
     }
 
+    /// The lists that what it marks is in were taken back by a call, whose place the report shall tell.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn lists_given_back(&self) {
+        if let Some(tag) = self.tag() {
+            REGISTRY.lock().lists_gone(tag, Place::here());
+        }
+    }
+
     /// What it marks was given back by a call, whose place the report shall tell.
     #[track_caller]
     #[inline]
@@ -137,7 +148,13 @@ pub(crate) fn made_at<'a>(at: Place, of: &[&Mark], note: impl FnOnce() -> Note<'
 #[cold]
 fn enter(note: &Note<'_>, at: Place, of: &[&Mark]) -> Mark {
     let of = of.iter().filter_map(|mark| mark.tag()).collect();
-    Mark(NonZero::new(REGISTRY.lock().made_of(note, at, of).0))
+    Mark(locked().and_then(|mut registry| NonZero::new(registry.made_of(note, at, of).0)))
+}
+
+/// The registry, for what is made; nothing if the checker was turned off since it was asked, and forgot everything.
+fn locked() -> Option<MutexGuard<'static, Registry>> {
+    let registry = REGISTRY.lock();
+    is_on().then_some(registry)
 }
 
 /// The device was denied this: reports what was there, if anything.
@@ -176,7 +193,9 @@ pub(crate) mod blocks {
     /// A block was given out.
     #[cold]
     pub(crate) fn given_out(note: &Note<'_>, at: Place) {
-        REGISTRY.lock().made(note, at, false);
+        if let Some(mut registry) = locked() {
+            registry.made(note, at, false);
+        }
     }
 
     /// A block was given back: where, if anybody said so.
@@ -188,10 +207,17 @@ pub(crate) mod blocks {
         }
     }
 
-    /// A block was not taken back, because it was no block, or free, or somebody's.
+    /// A block was not taken back by the pool of this name, for the reason that the pool has.
     #[cold]
-    pub(crate) fn refused(space: Space, iova: Iova, at: Place) {
-        tell(|registry| registry.refused(space, Kind::Block, iova, at));
+    pub(crate) fn refused(space: Space, pool: &str, iova: Iova, why: NotTaken, at: Place) {
+        let (kind, act) = (Kind::Block, Act::GiveBack);
+        tell(|registry| match why {
+            // That is told where the two devices are known.
+            NotTaken::WrongDevice(_) => Vec::new(),
+            NotTaken::NoBlock => registry.not_of(space, kind, pool, iova, act, at),
+            NotTaken::Free => registry.not_there(space, kind, iova, act, at),
+            NotTaken::Held => registry.held_by_driver(space, kind, iova, at),
+        });
     }
 
     /// A block was written between being given back and being given out again: at this offset is this.
@@ -227,8 +253,12 @@ pub(crate) mod mappings {
             let (kind, label, iova) = (Kind::Mapping, &*label, Some(mapped.iova()));
             let (bytes, access) = (mapped.bytes(), Some(piece.access));
             let note = Note { kind, label, space, iova, bytes, access };
-            let buffer = piece.buffer.mark().tag().into_iter().collect();
-            REGISTRY.lock().made_of(&note, here, buffer);
+            // It ends with its buffer, which the checker does not know of if it was off then.
+            if let Some(buffer) = piece.buffer.mark().tag()
+                && let Some(mut registry) = locked()
+            {
+                registry.made_of(&note, here, [buffer].into());
+            }
         }
     }
 
@@ -276,23 +306,32 @@ pub(crate) mod raw {
     pub(crate) fn mapped<'a>(note: impl FnOnce() -> Note<'a>) {
         if is_on() {
             let (here, note) = (Place::here(), note());
-            REGISTRY.lock().made(&note, here, true);
+            if let Some(mut registry) = locked() {
+                registry.made(&note, here, true);
+            }
         }
     }
 
-    /// A range was unmapped, or was to be. Reports a double unmap, what never was mapped, a wrong length, a wrong direction.
+    /// A range, as a call names it.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Named<'a> {
+        /// What the stream is called that was called.
+        pub(crate) stream: &'a str,
+        pub(crate) space: Space,
+        pub(crate) iova: Iova,
+        pub(crate) bytes: u64,
+        /// Nothing for what the CPU touches, which names none.
+        pub(crate) access: Option<Access>,
+    }
+
+    /// A range was unmapped.
     #[track_caller]
     #[inline]
-    pub(crate) fn unmapped(space: Space, iova: Iova, bytes: u64, access: Access, is_gone: bool) {
+    pub(crate) fn unmapped<'a>(named: impl FnOnce() -> Named<'a>) {
         if is_on() {
-            let here = Place::here();
-            let (bytes, access) = (Some(bytes), Some(access));
-            if is_gone {
-                // What the checker does not know of was mapped while it was off.
-                let _ = REGISTRY.lock().given_back(space, Kind::Raw, iova, bytes, access, here);
-            } else {
-                tell(|registry| registry.wrong(space, Kind::Raw, iova, bytes, access, here));
-            }
+            let (Named { space, iova, bytes, access, .. }, here) = (named(), Place::here());
+            // What the checker does not know of was mapped while it was off.
+            let _ = REGISTRY.lock().given_back(space, Kind::Raw, iova, Some(bytes), access, here);
         }
     }
 
@@ -303,26 +342,37 @@ pub(crate) mod raw {
         }
     }
 
-    /// A range was synced for the device (`to_device`) or for the CPU. Reports what is not mapped, a range beyond the
-    /// end of what is, a direction that it was not mapped with.
+    /// A range was synced for the device (`to_device`) or for the CPU.
     #[track_caller]
     #[inline]
-    pub(crate) fn synced(space: Space, iova: Iova, bytes: u64, access: Access, to_device: bool) {
+    pub(crate) fn synced<'a>(named: impl FnOnce() -> Named<'a>, to_device: bool) {
         if is_on() {
-            let here = Place::here();
-            tell(|registry| registry.synced(space, iova, bytes, access, to_device, here));
+            // As with what was unmapped.
+            let _ = REGISTRY.lock().synced(&named(), to_device, Place::here());
         }
     }
 
-    /// The CPU is about to read ([`Act::Read`]) or write ([`Act::Write`]) so many bytes from this address on. Reports it
-    /// where they are the device's, not mapped, or not mapped to the end.
+    /// A range was refused, for the reason that the stream has. Reports a double unmap, what never was mapped or is another
+    /// stream's, what is the device's, a wrong length, a wrong direction.
     #[track_caller]
     #[inline]
-    pub(crate) fn touched(space: Space, iova: Iova, bytes: u64, act: Act) {
+    pub(crate) fn refused<'a>(named: impl FnOnce() -> Named<'a>, act: Act, why: RawError) {
         if is_on() {
-            let here = Place::here();
-            tell(|registry| registry.touched(space, iova, bytes, act, here));
+            tell_refused(&named(), act, why, Place::here());
         }
+    }
+
+    #[cold]
+    fn tell_refused(named: &Named<'_>, act: Act, why: RawError, here: Place) {
+        let Named { stream, space, iova, bytes, access } = *named;
+        tell(|registry| match (why, act) {
+            // That the IOMMU or iommud failed is no mistake, and the other is told where the two devices are known.
+            (RawError::Failed(_) | RawError::WrongDevice(_), _) => Vec::new(),
+            (RawError::NotMapped, _) => registry.not_of(space, Kind::Raw, stream, iova, act, here),
+            (_, Act::GiveBack) => registry.wrong(space, Kind::Raw, iova, Some(bytes), access, here),
+            (_, Act::Sync) => registry.synced(named, false, here),
+            (_, Act::Read | Act::Write) => registry.touched(named, act, here),
+        });
     }
 }
 

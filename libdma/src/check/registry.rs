@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova};
 
 use super::note::Tag;
+use super::note::raw::Named;
 use super::report::{Act, Found, Report};
 use super::{Kind, Note, Place, Space, Thing};
 use crate::io_address::WrongDevice;
@@ -93,7 +94,7 @@ impl Registry {
             self.gone.push_back(Gone { thing, space, within, at });
         }
         if is_made_of {
-            self.end_all(|live| live.of.contains(&tag));
+            self.end_all(None, |live| live.of.contains(&tag));
         }
     }
 
@@ -112,8 +113,18 @@ impl Registry {
                 (thing.kind == kind).then_some((number, thing))
             })
         };
-        let found = of_kind().find(|(_, thing)| fits(thing)).or_else(|| of_kind().next())?;
-        Some(Tag(found.0))
+        let found = of_kind().find(|(_, thing)| fits(thing)).or_else(|| of_kind().next());
+        found.or_else(|| self.by_another_handle(space, kind, iova)).map(|(number, _)| Tag(number))
+    }
+
+    /// What lives at this address in this session, and was made by another handle of the device's.
+    fn by_another_handle(&self, space: Space, kind: Kind, iova: Iova) -> Option<(u64, &Thing)> {
+        let is_it = |live: &Live| {
+            let Live { thing, .. } = live;
+            thing.iova == Some(iova) && thing.kind == kind && live.space.is_own_of(space)
+        };
+        let found = self.live.iter().rev().find(|(_, live)| is_it(live));
+        found.map(|(&number, live)| (number, &live.thing))
     }
 
     /// What was given back last, of what was at this address.
@@ -133,9 +144,12 @@ impl Registry {
         kind: Kind,
         is_it: impl Fn(&Thing) -> bool,
     ) -> Option<(&Thing, Option<Place>)> {
-        let was =
-            |gone: &&Gone| gone.space == space && gone.thing.kind == kind && is_it(&gone.thing);
-        self.gone.iter().rev().find(was).map(|gone| (&gone.thing, gone.at))
+        let last = |is_in: &dyn Fn(Space) -> bool| {
+            let was = |it: &&Gone| is_in(it.space) && it.thing.kind == kind && is_it(&it.thing);
+            self.gone.iter().rev().find(was).map(|gone| (&gone.thing, gone.at))
+        };
+        // Or by another handle of the session's.
+        last(&|it| it == space).or_else(|| last(&|it| it.is_own_of(space)))
     }
 
     /// Something of this kind was given back by its address. What is wrong about it, and it stays then.
@@ -225,15 +239,38 @@ impl Registry {
         }]
     }
 
-    /// Something was not taken back by its address, where it cannot be: what is wrong about it.
-    pub(super) fn refused(&self, space: Space, kind: Kind, iova: Iova, at: Place) -> Vec<Report> {
-        match self.find(space, kind, iova, |_| true) {
-            Some(tag) => {
-                let held = |thing: &Thing| Report::Held { thing: thing.clone(), at };
-                self.thing(tag).map(held).into_iter().collect()
-            }
-            None => self.not_there(space, kind, iova, Act::GiveBack, at),
-        }
+    /// Something was to be taken from the device that the driver itself holds.
+    pub(super) fn held_by_driver(
+        &self,
+        space: Space,
+        kind: Kind,
+        iova: Iova,
+        at: Place,
+    ) -> Vec<Report> {
+        let found = self.find(space, kind, iova, |_| true).and_then(|tag| self.thing(tag));
+        let held = |thing: &Thing| Report::Held { thing: thing.clone(), at };
+        found.map(held).into_iter().collect()
+    }
+
+    /// The pool or stream of this name has nothing at an address that was named to it: what has, or had.
+    pub(super) fn not_of(
+        &self,
+        space: Space,
+        kind: Kind,
+        name: &str,
+        iova: Iova,
+        act: Act,
+        at: Place,
+    ) -> Vec<Report> {
+        let found = self.around(space, kind, iova).and_then(|number| self.thing(Tag(number)));
+        let Some(thing) = found.cloned() else {
+            return self.not_there(space, kind, iova, act, at);
+        };
+        alloc::vec![if act == Act::GiveBack && thing.iova != Some(iova) {
+            Report::Inside { thing, address: iova, at }
+        } else {
+            Report::WrongOwner { thing, given_to: Arc::from(name), act, at }
+        }]
     }
 
     /// An address was refused as another device's: what is there for that device.
@@ -276,7 +313,7 @@ impl Registry {
             live.space == space && live.thing.kind == kind && live.thing.iova.is_some_and(&is_its)
         };
         let leaks = self.leaks(found, is_out);
-        self.end_all(is_out);
+        self.end_all(None, is_out);
         leaks
     }
 
@@ -298,16 +335,8 @@ impl Registry {
     }
 
     /// A range was synced: it is the device's from now on, or not any more. What is wrong about it.
-    pub(super) fn synced(
-        &mut self,
-        space: Space,
-        iova: Iova,
-        bytes: u64,
-        access: Access,
-        to_device: bool,
-        at: Place,
-    ) -> Vec<Report> {
-        let act = Act::Sync;
+    pub(super) fn synced(&mut self, named: &Named<'_>, to_device: bool, at: Place) -> Vec<Report> {
+        let (Named { space, iova, bytes, access, .. }, act) = (*named, Act::Sync);
         let found = self.around(space, Kind::Raw, iova);
         let Some(live) = found.and_then(|number| self.live.get_mut(&number)) else {
             return self.not_there(space, Kind::Raw, iova, act, at);
@@ -318,7 +347,9 @@ impl Registry {
             let (thing, address) = (thing.clone(), iova);
             reports.push(Report::WrongSize { thing, address, bytes, act, at });
         }
-        if !access.is_within(thing.access.unwrap_or(access)) {
+        if let (Some(access), Some(mapped)) = (access, thing.access)
+            && !access.is_within(mapped)
+        {
             reports.push(Report::WrongDirection { thing: thing.clone(), access, act, at });
         }
         // What was refused changes nothing (rule R7).
@@ -329,14 +360,8 @@ impl Registry {
     }
 
     /// The CPU read or wrote so many bytes from this address on. What is wrong about it.
-    pub(super) fn touched(
-        &self,
-        space: Space,
-        iova: Iova,
-        bytes: u64,
-        act: Act,
-        at: Place,
-    ) -> Vec<Report> {
+    pub(super) fn touched(&self, named: &Named<'_>, act: Act, at: Place) -> Vec<Report> {
+        let Named { space, iova, bytes, .. } = *named;
         let found = self.around(space, Kind::Raw, iova);
         let Some(live) = found.and_then(|number| self.live.get(&number)) else {
             return self.not_there(space, Kind::Raw, iova, act, at);
@@ -371,17 +396,23 @@ impl Registry {
     }
 
     /// What lives and is `wanted` is gone.
-    fn end_all(&mut self, wanted: impl Fn(&Live) -> bool) {
+    fn end_all(&mut self, at: Option<Place>, wanted: impl Fn(&Live) -> bool) {
         let of = |(&number, live): (&u64, &Live)| wanted(live).then_some(number);
         let ended: Vec<u64> = self.live.iter().filter_map(of).collect();
         for number in ended {
-            self.gone(Tag(number), None);
+            self.gone(Tag(number), at);
         }
+    }
+
+    /// The lists that this memory was in are not mapped any more.
+    pub(super) fn lists_gone(&mut self, memory: Tag, at: Place) {
+        let is_list = |it: &Live| it.thing.kind == Kind::Scatter && it.of.contains(&memory);
+        self.end_all(Some(at), is_list);
     }
 
     /// An address space is gone, and what is mapped in it.
     pub(super) fn space_dropped(&mut self, space: Space) {
-        self.end_all(|live| live.space == space);
+        self.end_all(None, |live| live.space == space);
     }
 
     /// How many things that are gone are remembered.

@@ -1,11 +1,12 @@
 //! What the checker found.
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use dma_types::{Access, Iova, PciAddress};
 
 use super::thing::{Bytes, Words};
-use super::{Place, Thing};
+use super::{Kind, Place, Thing};
 use crate::fault::{Fault, Tried};
 use crate::io_address::WrongDevice;
 
@@ -44,6 +45,26 @@ pub enum Report {
         device: Option<PciAddress>,
         /// The I/O address that was named.
         address: Iova,
+        /// What was to happen to it.
+        act: Act,
+        /// Where.
+        at: Place,
+    },
+    /// What was to be given back is none by itself: the address is one in the middle of what is.
+    Inside {
+        /// What has the address in it.
+        thing: Thing,
+        /// The I/O address that was named.
+        address: Iova,
+        /// Where.
+        at: Place,
+    },
+    /// It was named to another pool, or another raw stream, of its device than it is of.
+    WrongOwner {
+        /// What it is.
+        thing: Thing,
+        /// What that pool or stream is called.
+        given_to: Arc<str>,
         /// What was to happen to it.
         act: Act,
         /// Where.
@@ -205,6 +226,8 @@ impl Report {
             Self::Leak { thing, .. }
             | Self::DoubleFree { thing, .. }
             | Self::NamedTwice { thing, .. }
+            | Self::Inside { thing, .. }
+            | Self::WrongOwner { thing, .. }
             | Self::WrongSize { thing, .. }
             | Self::WrongDirection { thing, .. }
             | Self::Held { thing, .. }
@@ -218,7 +241,7 @@ impl Report {
 
 impl Act {
     /// What was to be done with it, in a word.
-    fn of(self, kind: super::Kind) -> &'static str {
+    fn of(self, kind: Kind) -> &'static str {
         match self {
             Self::GiveBack => kind.ended(),
             Self::Sync => "synced",
@@ -250,6 +273,9 @@ impl Report {
             Self::DoubleFree { .. } => "double free",
             Self::NamedTwice { .. } => "double unmap",
             Self::Unknown { .. } => "unknown address",
+            Self::Inside { .. } => "wrong address",
+            Self::WrongOwner { thing, .. } if thing.kind == Kind::Block => "wrong pool",
+            Self::WrongOwner { .. } => "wrong stream",
             Self::WrongDevice { .. } => "wrong device",
             Self::WrongSize { .. } => "wrong size",
             Self::WrongDirection { .. } => "wrong direction",
@@ -295,18 +321,33 @@ impl fmt::Display for Report {
                 write!(f, "{thing} was to be unmapped twice by the one call at {at}")
             }
             Self::Unknown { address, act, at, .. } => {
-                let act = act.of(super::Kind::Buffer);
+                let act = act.of(Kind::Buffer);
                 write!(
                     f,
-                    "{address} was to be {act} at {at}, but nothing of this driver's is or was there"
+                    "{address} was to be {act} at {at}, but nothing that the checker knows of is or was there"
                 )
+            }
+            Self::Inside { thing, address, at } => {
+                let (act, offset) = (thing.kind.ended(), thing.offset_of(*address));
+                let offset = offset.unwrap_or_default();
+                write!(
+                    f,
+                    "{address} was to be {act} at {at}, but is byte {offset} of {thing}, which is {act} by the address \
+                     of its first"
+                )
+            }
+            Self::WrongOwner { thing, given_to, act, at } => {
+                let to =
+                    if thing.kind == Kind::Block { "to another pool" } else { "by another stream" };
+                let act = act.of(thing.kind);
+                write!(f, "{thing} was to be {act} at {at} {to}, {given_to:?}")
             }
             Self::WrongDevice { thing, address, wrong, act, at } => {
                 match thing {
                     Some(thing) => write!(f, "{thing} of {}", wrong.of)?,
                     None => write!(f, "{address} of {}", wrong.of)?,
                 }
-                let act = act.of(thing.as_ref().map_or(super::Kind::Buffer, |thing| thing.kind));
+                let act = act.of(thing.as_ref().map_or(Kind::Buffer, |thing| thing.kind));
                 write!(f, " was to be {act} at {at} as an address of {}", wrong.given_to)
             }
             Self::WrongSize { thing, bytes, act: Act::GiveBack, at, .. } => {

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use dma_types::{Access, Iova, PciAddress};
 
+use super::note::raw::Named;
 use super::registry::Registry;
 use super::{Act, Found, Kind, Note, Place, Report, Space};
 use crate::fault::{Fault, Reason, Tried};
@@ -32,6 +33,11 @@ fn there() -> Place {
 fn packet(space: Space, kind: Kind) -> Note<'static> {
     let (label, access) = ("packet", Some(Access::Write));
     Note { kind, label, space, iova: Some(AT), bytes: 1500, access }
+}
+
+/// A range, as a call to the stream "packet" names it.
+fn named(space: Space, iova: Iova, bytes: u64, access: Access) -> Named<'static> {
+    Named { stream: "packet", space, iova, bytes, access: Some(access) }
 }
 
 /// The one sentence of these reports, with `A` and `B` for these places.
@@ -88,15 +94,15 @@ fn an_address_that_never_was_mapped_is_named() {
     let (a, b) = (Place::here(), there());
     assert_eq!(
         sentence(registry.given_back(space, Kind::Raw, AT, None, None, a), a, b),
-        "unknown address on 0000:00:02.0: 0x8002000 was to be given back at A, but nothing of this driver's is or was \
-         there"
+        "unknown address on 0000:00:02.0: 0x8002000 was to be given back at A, but nothing that the checker knows \
+         of is or was there"
     );
     let other = self::space();
     registry.made(&packet(other, Kind::Raw), a, true);
-    let reports = registry.synced(space, AT, 1, Access::Write, false, a);
+    let reports = registry.synced(&named(space, AT, 1, Access::Write), false, a);
     assert_eq!(
         sentence(reports, a, b),
-        "unknown address on 0000:00:02.0: 0x8002000 was to be synced at A, but nothing of this driver's is or was there"
+        "unknown address on 0000:00:02.0: 0x8002000 was to be synced at A, but nothing that the checker knows of is or was there"
     );
 }
 
@@ -142,19 +148,19 @@ fn the_cpu_reading_what_is_the_devices_is_a_missing_sync() {
     let (a, b) = (Place::here(), there());
     registry.made(&packet(space, Kind::Raw), a, true);
     let inside = Iova::new(AT.get() + 100);
-    let touched = registry.touched(space, inside, 1, Act::Read, b);
+    let touched = registry.touched(&named(space, inside, 1, Access::Write), Act::Read, b);
     assert_eq!(
         sentence(touched, a, b),
         "missing sync on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, \
          mapped at A) was to be read by the CPU at B, but has been the device's since A and was not synced for the CPU"
     );
-    assert_eq!(registry.synced(space, AT, 1500, Access::Write, false, a), []);
-    assert_eq!(registry.touched(space, inside, 1, Act::Write, a), []);
-    assert_eq!(registry.synced(space, inside, 100, Access::Write, true, a), []);
-    assert_eq!(registry.touched(space, inside, 1, Act::Write, a).len(), 1);
+    assert_eq!(registry.synced(&named(space, AT, 1500, Access::Write), false, a), []);
+    assert_eq!(registry.touched(&named(space, inside, 1, Access::Write), Act::Write, a), []);
+    assert_eq!(registry.synced(&named(space, inside, 100, Access::Write), true, a), []);
+    assert_eq!(registry.touched(&named(space, inside, 1, Access::Write), Act::Write, a).len(), 1);
     // A sync that is refused changes nothing.
-    assert_eq!(registry.synced(space, inside, 1401, Access::Write, false, a).len(), 1);
-    assert_eq!(registry.touched(space, inside, 1, Act::Write, a).len(), 1);
+    assert_eq!(registry.synced(&named(space, inside, 1401, Access::Write), false, a).len(), 1);
+    assert_eq!(registry.touched(&named(space, inside, 1, Access::Write), Act::Write, a).len(), 1);
 }
 
 #[test]
@@ -166,9 +172,15 @@ fn what_is_used_after_it_was_given_back_is_named_with_where_that_was() {
     let inside = Iova::new(AT.get() + 1499);
     let thing = "the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may write, mapped at A)";
     for (reports, act) in [
-        (registry.synced(space, inside, 1, Access::Write, false, a), "synced"),
-        (registry.touched(space, inside, 1, Act::Read, a), "read by the CPU"),
-        (registry.touched(space, inside, 1, Act::Write, a), "written by the CPU"),
+        (registry.synced(&named(space, inside, 1, Access::Write), false, a), "synced"),
+        (
+            registry.touched(&named(space, inside, 1, Access::Write), Act::Read, a),
+            "read by the CPU",
+        ),
+        (
+            registry.touched(&named(space, inside, 1, Access::Write), Act::Write, a),
+            "written by the CPU",
+        ),
     ] {
         assert_eq!(
             sentence(reports, a, b),
@@ -179,9 +191,9 @@ fn what_is_used_after_it_was_given_back_is_named_with_where_that_was() {
     }
     let beside = Iova::new(AT.get() + 1500);
     assert_eq!(
-        sentence(registry.touched(space, beside, 1, Act::Read, a), a, b),
-        "unknown address on 0000:00:02.0: 0x80025dc was to be read by the CPU at A, but nothing of this driver's is \
-         or was there"
+        sentence(registry.touched(&named(space, beside, 1, Access::Write), Act::Read, a), a, b),
+        "unknown address on 0000:00:02.0: 0x80025dc was to be read by the CPU at A, but nothing that the checker \
+         knows of is or was there"
     );
 }
 
@@ -192,12 +204,12 @@ fn a_sync_beyond_the_end_or_with_another_direction_is_named() {
     registry.made(&packet(space, Kind::Raw), a, true);
     let inside = Iova::new(AT.get() + 1000);
     assert_eq!(
-        sentence(registry.synced(space, inside, 501, Access::Write, false, a), a, b),
+        sentence(registry.synced(&named(space, inside, 501, Access::Write), false, a), a, b),
         "wrong size on 0000:00:02.0: of the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may \
          write, mapped at A), 501 bytes from 0x80023e8 on were to be synced at A, which is beyond its end"
     );
     assert_eq!(
-        sentence(registry.synced(space, inside, 500, Access::Read, false, a), a, b),
+        sentence(registry.synced(&named(space, inside, 500, Access::Read), false, a), a, b),
         "wrong direction on 0000:00:02.0: the raw mapping \"packet\" (1500 bytes at 0x8002000 that the device may \
          write, mapped at A) was to be synced at A as memory that the device may read"
     );

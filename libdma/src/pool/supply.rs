@@ -109,8 +109,10 @@ impl Supply {
         }
         let iova = address.iova();
         let taken = self.slots.lock().take(iova);
-        if taken.is_err() && check::is_on() {
-            check::blocks::refused(self.windows.session().space(), iova, Place::here());
+        if let Err(why) = taken
+            && check::is_on()
+        {
+            check::blocks::refused(self.session().space(), &self.label, iova, why, Place::here());
         }
         taken
     }

@@ -8,7 +8,8 @@ use core::sync::atomic::{Ordering, fence};
 use dma_types::{Access, Iova};
 
 use super::RawError;
-use crate::check::{self, Act, Kind, Note, raw};
+use crate::check::raw::{self, Named};
+use crate::check::{self, Act, Kind, Note};
 use crate::copy;
 use crate::device::Device;
 use crate::io_address::{BusAddress, WrongDevice};
@@ -132,8 +133,10 @@ impl RawStream {
         let iova = self.own(address, Act::GiveBack)?;
         let checked = self.exactly(iova, bytes, access);
         let unmapped = checked.and_then(|()| Ok(self.take_back(iova)?));
-        if !matches!(unmapped, Err(RawError::Failed(_))) {
-            raw::unmapped(self.terms.session().space(), iova, bytes, access, unmapped.is_ok());
+        let named = || self.named(iova, bytes, Some(access));
+        match unmapped {
+            Ok(()) => raw::unmapped(named),
+            Err(why) => raw::refused(named, Act::GiveBack, why),
         }
         unmapped
     }
@@ -203,7 +206,22 @@ impl RawStream {
         to_device: bool,
     ) -> Result<(), RawError> {
         let iova = self.own(address, Act::Sync)?;
-        raw::synced(self.terms.session().space(), iova, bytes, access, to_device);
+        let synced = self.turn(iova, bytes, access, to_device);
+        let named = || self.named(iova, bytes, Some(access));
+        match synced {
+            Ok(()) => raw::synced(named, to_device),
+            Err(why) => raw::refused(named, Act::Sync, why),
+        }
+        synced
+    }
+
+    fn turn(
+        &mut self,
+        iova: Iova,
+        bytes: u64,
+        access: Access,
+        to_device: bool,
+    ) -> Result<(), RawError> {
         let (entry, _) = self.around(iova, bytes)?;
         if !access.is_within(entry.access) {
             return Err(RawError::WrongDirection { mapped: entry.access });
@@ -247,8 +265,16 @@ impl RawStream {
         act: Act,
     ) -> Result<NonNull<u8>, RawError> {
         let iova = self.own(address, act)?;
-        raw::touched(self.terms.session().space(), iova, bytes as u64, act);
-        let (entry, offset) = self.around(iova, bytes as u64)?;
+        let place = self.of_cpu(iova, bytes as u64);
+        if let Err(why) = place {
+            raw::refused(|| self.named(iova, bytes as u64, None), act, why);
+        }
+        place
+    }
+
+    /// Where the CPU sees a range, in its turn.
+    fn of_cpu(&mut self, iova: Iova, bytes: u64) -> Result<NonNull<u8>, RawError> {
+        let (entry, offset) = self.around(iova, bytes)?;
         if entry.of_device {
             return Err(RawError::OfDevice);
         }
@@ -274,6 +300,12 @@ impl RawStream {
             check::wrong_device(address.iova(), wrong, act);
         }
         own
+    }
+
+    /// A range, as a call names it.
+    fn named(&self, iova: Iova, bytes: u64, access: Option<Access>) -> Named<'_> {
+        let (stream, space) = (self.terms.label(), self.terms.session().space());
+        Named { stream, space, iova, bytes, access }
     }
 
     /// What is mapped around a range, and where in it that starts.

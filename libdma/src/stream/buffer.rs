@@ -142,6 +142,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// # Errors
     ///
     /// As [`unmap`](Self::unmap), with the buffer as it was.
+    #[track_caller]
     pub fn reclaim(&mut self) -> Result<(), Error> {
         if !self.is_away {
             return Ok(());
@@ -151,6 +152,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
         }
         fence(Ordering::Acquire);
         self.is_away = false;
+        self.memory_mark().lists_given_back();
         Ok(())
     }
 

@@ -435,3 +435,34 @@ fn a_buffer_is_told_however_it_was_allocated() {
         assert_eq!(check::leaks(), 0);
     });
 }
+
+#[test]
+fn what_a_forgotten_list_had_is_no_leak_of_the_lists_when_it_was_taken_back() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let stream = device.stream::<FromDevice>("rx").strict();
+        let mut buffer = stream.buffer(64).unwrap();
+        let mut list = ScatterList::new(&stream);
+        list.lend(&mut buffer, 0..64).unwrap();
+        let list = list.map().unwrap();
+        let address = list.segments()[0].iova;
+        mem::forget(list);
+        assert_eq!(check::leaks(), 1);
+        let said = checked.said().remove(0);
+        assert!(said.contains("the scatter list \"rx\""), "{said}");
+        let (_, taken) = (buffer.reclaim().unwrap(), line());
+        assert_eq!(check::leaks(), 1);
+        let said = checked.said().remove(0);
+        assert!(said.contains("the streaming memory \"rx\""), "{said}");
+        if device.is_confined() {
+            assert!(machine.device_writes(address, &[1]).is_err());
+            machine.service.lock().poll();
+            device.faults().unwrap();
+            let said = checked.said().remove(0);
+            assert!(said.ends_with(&format!("which was unmapped at line {taken}")), "{said}");
+        }
+        drop(buffer);
+        assert_eq!(check::leaks(), 0);
+    }
+}

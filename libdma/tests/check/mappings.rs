@@ -1,6 +1,7 @@
 //! What is mapped by hand.
 
-use libdma::{Access, Error, MapRequest, Mapped, check};
+use libdma::protocol::Rights;
+use libdma::{Access, Device, Error, MapRequest, Mapped, check};
 use simulated::Machine;
 
 use crate::{Checked, line};
@@ -95,5 +96,52 @@ fn however_it_was_mapped_it_is_known_where() {
         unmap_twice(&fixed, made);
         let (together, made) = (device.map_together(&[all]).unwrap(), line());
         unmap_twice(&together, made);
+    }
+}
+
+#[test]
+fn what_one_handle_mapped_and_another_of_the_session_unmapped_is_known_to_both() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let handle = device.derive(Rights::DEVICE).unwrap();
+        let other = Device::from_handle(handle).unwrap();
+        let buffer = device.allocate(4096, None, "blocks").unwrap();
+        let request = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+        let (mapped, made) = (device.map(&[request]).unwrap(), line());
+        let (unmapped, first) = (other.unmap(&mapped), line());
+        assert_eq!(unmapped, Ok(()));
+        checked.said_nothing();
+        for device in [&device, &other] {
+            let (unmapped, again) = (device.unmap(&mapped), line());
+            assert_eq!(unmapped, Err(Error::NotMapped));
+            assert_eq!(
+                checked.said(),
+                [format!(
+                    "double unmap on 0000:00:02.0: the mapping of \"blocks\" (4096 bytes at {} that the device may \
+                     read, mapped at line {made}) was unmapped at line {first}, and was to be again at line {again}",
+                    mapped[0].iova()
+                )]
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_mapped_while_the_checker_was_off_is_unmapped_without_a_word() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        check::turn_off();
+        let buffer = device.allocate(8192, None, "blocks").unwrap();
+        let piece =
+            |offset| MapRequest { buffer: &buffer, offset, bytes: 4096, access: Access::Read };
+        let before = device.map(&[piece(0)]).unwrap();
+        check::turn_on();
+        let after = device.map(&[piece(4096)]).unwrap();
+        device.unmap(&[before, after].concat()).unwrap();
+        drop(buffer);
+        assert_eq!(check::leaks(), 0);
+        checked.said_nothing();
     }
 }

@@ -100,8 +100,8 @@ fn addresses_that_are_no_blocks_and_blocks_that_the_driver_holds_are_named() {
     assert_eq!(
         checked.said(),
         [format!(
-            "unknown address on 0000:00:02.0: 0x5000 was to be given back at line {at}, but nothing of this driver's \
-             is or was there"
+            "unknown address on 0000:00:02.0: 0x5000 was to be given back at line {at}, but nothing that the \
+             checker knows of is or was there"
         )]
     );
     let address = block.iova();
@@ -160,4 +160,44 @@ fn chunks_that_were_given_up_and_come_back_are_not_mistaken_for_written() {
         other.shrink();
     }
     checked.said_nothing();
+}
+
+#[test]
+fn a_block_of_another_pool_is_named_and_so_is_the_middle_of_one() {
+    let checked = Checked::begin();
+    for machine in Machine::each() {
+        let device = machine.open();
+        let (commands, frames) =
+            (device.pool("commands").bytes(64).unwrap(), device.pool("frames").bytes(64).unwrap());
+        let (address, made) = (commands.alloc().unwrap().into_address(), line());
+        // So that the other has a chunk too.
+        let held = frames.alloc().unwrap();
+        let (freed, at) = (frames.free(address), line());
+        assert_eq!(freed, Err(NotTaken::NoBlock));
+        let thing = format!(
+            "the block of pool \"commands\" (64 bytes at {} that the device may read and write, allocated at line \
+             {made})",
+            address.iova()
+        );
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "wrong pool on 0000:00:02.0: {thing} was to be given back at line {at} to another pool, \"frames\""
+            )]
+        );
+        let inside = address.plus(8).unwrap();
+        let (taken, at) = (commands.take(inside), line());
+        assert_eq!(taken.err(), Some(NotTaken::NoBlock));
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "wrong address on 0000:00:02.0: {} was to be given back at line {at}, but is byte 8 of {thing}, which \
+                 is given back by the address of its first",
+                inside.iova()
+            )]
+        );
+        commands.free(address).unwrap();
+        drop(held);
+        checked.said_nothing();
+    }
 }
