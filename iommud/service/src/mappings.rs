@@ -6,7 +6,7 @@ use dma_types::{Iova, PAGE_SIZE};
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::{DomainKey, Place};
 use iommu_engine::engine::MapSpec;
-use iommu_engine::engine::chain::ChainPiece;
+use iommu_engine::engine::chain::{ChainPiece, NotMapped};
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Invalidation;
 use libdma::Error;
@@ -150,7 +150,6 @@ impl<P: Platform> Service<P> {
             charge += piece.bytes;
             pieces.push(piece);
         }
-        let refused = |error| (0, error);
         let holder = self.sessions.sessions.get(&space.session);
         if !holder.ok_or((0, Error::SessionEnded))?.may_map(charge) {
             return Err((0, Error::QuotaExceeded));
@@ -163,12 +162,13 @@ impl<P: Platform> Service<P> {
                 // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
                 // want it; Linux's addresses are such. Where there is no room for that, any page will do.
                 let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
-                engine.map(platform, space.domain, &natural).or_else(|error| {
+                let mapped = engine.map(platform, space.domain, &natural).or_else(|error| {
                     match to_client(error) {
                         Error::NoAddressSpace => engine.map(platform, space.domain, &spec),
                         _ => Err(error),
                     }
-                })
+                });
+                mapped.map_err(NotMapped::from)
             }
             (pieces, _) => {
                 let iova = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
@@ -179,7 +179,15 @@ impl<P: Platform> Service<P> {
                 engine.map_chain(platform, space.domain, place, pieces)
             }
         };
-        let (iova, completion) = mapped.map_err(to_client).map_err(refused)?;
+        let (iova, completion) = mapped.map_err(|NotMapped { error, lasting }| {
+            for piece in &pieces {
+                // Its memory must outlast what units may hold of the attempt.
+                if let Some(buffer) = sessions.buffers.get_mut(&BufferId(piece.owner)) {
+                    buffer.unmapped.join(&lasting);
+                }
+            }
+            (0, to_client(error))
+        })?;
         let mut address = iova;
         for (index, piece) in pieces.iter().enumerate() {
             let bytes = piece.bytes;

@@ -59,7 +59,7 @@ impl Rig {
         chain: &[ChainPiece],
     ) -> Result<u64, EngineError> {
         let mapped = self.engine.map_chain(&mut self.platform, domain, place, chain);
-        let (iova, completion) = mapped?;
+        let (iova, completion) = mapped.map_err(|refused| refused.error)?;
         self.finish(&completion);
         Ok(iova.get())
     }
@@ -205,14 +205,15 @@ fn r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_aga
     rig.platform.limit_frames(0);
     let Rig { platform, engine } = &mut rig;
     let refused = engine.map_chain(platform, domain, at(0x7fff_f000), &chain);
-    assert!(refused.is_err(), "{refused:?}");
+    let lasting = refused.unwrap_err().lasting;
+    assert_eq!(engine.progress(&lasting), Progress::Pending);
     rig.platform.limit_frames(usize::MAX);
     assert_eq!(rig.engine.retired(), 1);
     let Rig { platform, engine } = &mut rig;
     let again = engine.map_chain(platform, domain, at(0x7fff_f000), &chain[..1]);
-    assert_eq!(again.map(drop), Err(EngineError::NotForgotten));
+    assert_eq!(again.map(drop), Err(EngineError::NotForgotten.into()));
     rig.pass(std::time::Duration::from_millis(2));
-    assert_eq!(rig.engine.retired(), 0);
+    assert_eq!((rig.engine.retired(), rig.engine.progress(&lasting)), (0, Progress::Done));
     rig.chain(domain, at(0x7fff_f000), &chain).unwrap();
     rig.check();
 }
@@ -273,7 +274,7 @@ fn r2_a_chosen_address_is_not_used_again_before_units_have_forgotten_it(vendor: 
     let Rig { platform, engine } = &mut rig;
     let unmapped = engine.unmap(platform, domain, Iova::new(0x5000_0000), PAGE).unwrap();
     let early = engine.map_chain(platform, domain, at(0x5000_0000), &[piece(other, 0, PAGE)]);
-    assert_eq!(early.map(drop), Err(EngineError::NotForgotten));
+    assert_eq!(early.map(drop), Err(EngineError::NotForgotten.into()));
     rig.finish(&unmapped);
     rig.chain(domain, at(0x5000_0000), &[piece(other, 0, PAGE)]).unwrap();
     rig.check();

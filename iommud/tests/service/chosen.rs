@@ -25,6 +25,7 @@ both! {
     r7_a_chosen_address_counts_for_the_tables_that_it_may_take,
     r2_an_address_can_be_chosen_again_when_its_unmap_was_answered,
     r7_a_chain_that_hardware_never_confirms_is_taken_back,
+    r2_what_a_failed_chain_entered_is_not_free_before_units_have_forgotten_it,
 }
 
 const PAGE: u64 = 4096;
@@ -316,4 +317,28 @@ fn r7_a_chain_that_hardware_never_confirms_is_taken_back(vendor: Vendor) {
     let service = rig.service.lock();
     let mapped: usize = service.engine().domains().map(|(_, it)| it.mappings().count()).sum();
     assert_eq!(mapped, 0);
+}
+
+fn r2_what_a_failed_chain_entered_is_not_free_before_units_have_forgotten_it(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let [low, high, below] =
+        ["low", "high", "below"].map(|label| device.allocate(PAGE, None, label).unwrap());
+    // The tables for the first piece are there, those for the second are not.
+    let edge = 0x8000_0000;
+    device.map_at(Iova::new(edge - 2 * PAGE), &[piece(&below, 0, PAGE)]).unwrap();
+    slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::After(50_000_000));
+    let frames = rig.service.lock().platform().usage().live_frames;
+    rig.service.lock().platform_mut().limit_frames(frames);
+    let chain = [entry(&low, MAP_FLAG_AT, edge - PAGE), entry(&high, MAP_FLAG_BEHIND, 0)];
+    let (failed, error, _) = send(device.handle(), &chain);
+    assert_eq!((failed, Error::from_errno(error as u16)), (0, Error::OutOfMemory));
+    rig.service.lock().platform_mut().limit_frames(usize::MAX);
+    let usage = || rig.service.lock().platform().usage().live_runs;
+    drop((low, high));
+    assert!(usage() > 1, "the unit may hold the first");
+    // That waits for hardware.
+    assert_eq!(rig.usage().live_runs, 1);
+    drop((below, device));
+    rig.check();
 }

@@ -29,6 +29,22 @@ pub struct ChainPiece {
     pub owner: u64,
 }
 
+/// Why a chain was not mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotMapped {
+    /// Why.
+    pub error: EngineError,
+    /// Pieces before the one that failed were in the table for a moment, and units may hold them until this is done: none
+    /// of the chain's memory is to be free before (rule R2).
+    pub lasting: Completion,
+}
+
+impl From<EngineError> for NotMapped {
+    fn from(error: EngineError) -> Self {
+        Self { error, lasting: Completion::none() }
+    }
+}
+
 impl ChainPiece {
     const fn mapping(&self) -> Mapping {
         let Self { bytes, access, owner, offset, .. } = *self;
@@ -46,17 +62,18 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::OutsideWindow`], [`EngineError::BeyondLimit`], [`EngineError::Elsewhere`],
-    /// [`EngineError::NotForgotten`] and [`EngineError::Iova`] of a place, and all that [`Engine::map`] fails with.
+    /// [`EngineError::NotForgotten`] and [`EngineError::Iova`] of a place, and all that [`Engine::map`] fails with; and what
+    /// lasts of the attempt.
     pub fn map_chain(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
         place: Place,
         chain: &[ChainPiece],
-    ) -> Result<(Iova, Completion), EngineError> {
+    ) -> Result<(Iova, Completion), NotMapped> {
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
-            return Err(EngineError::UnitFailed);
+            return Err(EngineError::UnitFailed.into());
         }
         let root = domain.root();
         let mut memory = core::mem::take(&mut self.pieces);
@@ -78,7 +95,7 @@ impl Engine {
         place: Place,
         chain: &[ChainPiece],
         memory: &mut Vec<Segment>,
-    ) -> Result<Changed, EngineError> {
+    ) -> Result<Changed, NotMapped> {
         let root = self.domains.get(&key).map(Domain::root);
         // Where the memory of each ends among the segments of all.
         let mut ends = Vec::with_capacity(chain.len());
@@ -108,8 +125,10 @@ impl Engine {
                         self.tables_changed(platform, key, root);
                     }
                     let entered = with_addresses(start, entered);
-                    let _ = self.unmap_all(platform, key, entered, Invalidation::Deferred);
-                    return Err(error);
+                    let unmapped = self.unmap_all(platform, key, entered, Invalidation::Deferred);
+                    // What cannot be unmapped may be reached for good.
+                    let lasting = unmapped.unwrap_or_else(|_| Completion::never());
+                    return Err(NotMapped { error, lasting });
                 }
             }
             range.bytes += piece.bytes;
