@@ -11,11 +11,13 @@ use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::platform::{BufferRuns, TableFrames};
 use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
 use iommu_engine::unit::{UnitFailure, UnitState};
+use iommu_sim::machine::EduConfig;
 use iommu_sim::pace::{Completion as Takes, Health};
 
 use iommud::platform::sim::SimPlatform;
 
 use crate::rig::{Rig, blocked, edu, other, whole};
+use crate::topology::traffic::at;
 use crate::vendor::{Vendor, slow, slow_at_all, slow_down};
 
 both! {
@@ -28,6 +30,7 @@ both! {
     r1_memory_that_cannot_be_kept_from_the_unconfined_is_not_said_to_be,
     r2_what_a_failed_unit_never_forgot_is_not_given_out_and_all_else_is,
     a_unit_that_fails_as_it_starts_takes_nothing_from_others,
+    r2_what_a_group_reached_until_it_lost_the_trust_is_waited_for,
 }
 
 /// One device that the policy leaves unconfined.
@@ -248,4 +251,49 @@ fn a_unit_that_fails_as_it_starts_takes_nothing_from_others(vendor: Vendor) {
     let iova = rig.map(domain, run, 8192, Access::ReadWrite);
     rig.write(iova.get(), &[1; 8]).unwrap();
     rig.check();
+}
+
+fn r2_what_a_group_reached_until_it_lost_the_trust_is_waited_for(vendor: Vendor) {
+    let (trusted, newcomer) = (at("21:01.0"), at("21:05.0"));
+    let rules = [trusted, at("21:02.0"), at("22:00.0")].map(|device| Rule {
+        unclaimed: Some(Unclaimed::Identity),
+        ..Rule::new(Devices::At(device))
+    });
+    let policy = Policy { rules: rules.to_vec(), ..Policy::default() };
+    for fails in [false, true] {
+        let mut rig = Rig::with_policy(vendor.machine().with_pci_bridge(), policy.clone());
+        rig.drive(trusted);
+        let domain = rig.attach(edu());
+        let run = rig.run(4096);
+        rig.map(domain, run, 4096, Access::ReadWrite);
+        slow_down(&mut rig.platform.machine_mut(), Takes::After(50_000_000));
+        let outstanding = rig.run(4096);
+        let place = rig.platform.segments(outstanding)[0].start.get();
+        rig.write_from(trusted, place).unwrap();
+        // One that is to be confined joins the group.
+        rig.platform.machine_mut().plug_edu(EduConfig::new(newcomer, 0xfec0_0000));
+        let Rig { platform, engine } = &mut rig;
+        engine.rescan(platform);
+        let kept = engine.kept_from_unconfined(platform, outstanding);
+        assert!(rig.reaches(trusted, place));
+        assert_eq!(rig.engine.progress(&kept), Progress::Pending);
+        let Rig { platform, engine } = &mut rig;
+        let (_, mapped) = engine.map(platform, domain, &whole(outstanding, 4096)).unwrap();
+        assert_eq!(engine.progress(&mapped), Progress::Pending);
+        if fails {
+            rig.platform.machine_mut().set_health(0, Health::AllOnes);
+            rig.pass(Duration::from_millis(1));
+            assert_eq!(rig.engine.progress(&mapped), Progress::Failed);
+            // Nor is what it reached as well, and what is taken for buffers only now.
+            let later = rig.run(4096);
+            let Rig { platform, engine } = &mut rig;
+            engine.follow_arenas(platform);
+            let kept = engine.kept_from_unconfined(platform, later);
+            assert_eq!(rig.engine.progress(&kept), Progress::Failed);
+        } else {
+            rig.finish(&mapped);
+            assert!(!rig.reaches(trusted, place));
+        }
+        rig.check();
+    }
 }

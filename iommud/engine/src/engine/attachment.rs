@@ -318,6 +318,10 @@ impl Engine {
             let _ = self.leave(platform, id);
         }
         self.unconfined.retain(|unconfined| *unconfined != key);
+        if let Some(domain) = self.domains.get(&key) {
+            // What it reached of memory may be taken for an arena before its unit has forgotten the domain.
+            self.keeping.add(domain.identity().collect(), domain.detached().clone());
+        }
         // It was for this one group.
         let _ = self.destroy_domain(platform, key);
     }

@@ -56,7 +56,7 @@ impl Engine {
             let reached = self.unconfined_memory(platform, &arenas);
             let mut kept = true;
             for key in self.unconfined.clone() {
-                kept &= self.let_reach(platform, key, &reached, &arenas);
+                kept &= self.let_reach(platform, key, &reached);
             }
             self.arenas_followed = kept.then_some(changes);
             if !kept || changes == platform.arena_changes() {
@@ -66,9 +66,9 @@ impl Engine {
         let arenas = platform.arenas();
         let reached = self.unconfined.iter().filter_map(|key| self.domains.get(key));
         let reached: Vec<Segment> = reached.flat_map(Domain::identity).collect();
-        self.keeping.set_unkept(platform, &arenas, segments::common(&arenas, &reached));
         let Self { keeping, units, deferred, .. } = self;
-        keeping.forget(platform, &arenas, |it| progress(units, deferred, it));
+        keeping.set_unkept(segments::common(&arenas, &reached));
+        keeping.settle(platform, &arenas, |it| progress(units, deferred, it));
     }
 
     /// From when on a run of memory is out of reach of what is not confined. If its unit has failed before it confirmed that,
@@ -94,7 +94,6 @@ impl Engine {
         platform: &mut impl Platform,
         key: DomainKey,
         reached: &[Segment],
-        arenas: &[Segment],
     ) -> bool {
         let mut completion = Completion::none();
         let Some(domain) = self.domains.get_mut(&key) else { return true };
@@ -114,7 +113,7 @@ impl Engine {
             completion.join(&self.follow_root(platform, key));
         }
         let taken = segments::without(&before, &after);
-        self.keeping.add(platform, arenas, taken, completion.clone());
+        self.keeping.add(taken, completion.clone());
         self.retire(platform, Retired { completion, frames, ..Retired::default() });
         match result {
             Ok(()) => true,

@@ -2,7 +2,7 @@
 //!
 //! Memory that goes into an arena was within reach of devices that the policy leaves unconfined, until their units
 //! have confirmed that they have forgotten it (rule R2). A unit that fails before never will: that memory is not
-//! mapped for anybody as long as it is in an arena. All other memory is as before.
+//! mapped for anybody any more. All other memory is as before.
 
 use alloc::vec::Vec;
 
@@ -13,8 +13,9 @@ use crate::segments;
 /// Memory that unconfined devices may reach until units have confirmed that they do not.
 #[derive(Debug)]
 struct Kept {
+    /// It may be in an arena, or come into one.
     memory: Vec<Segment>,
-    /// Whether tables are in it.
+    /// Whether tables are in it, once it is [settled](Keeping::settle).
     has_tables: bool,
     completion: Completion,
 }
@@ -36,40 +37,29 @@ impl Keeping {
         self.waiting.is_empty() && self.lost.is_none() && self.unkept.is_none()
     }
 
-    /// Notes memory that has been taken out of a table of the unconfined just now.
-    pub(super) fn add(
-        &mut self,
-        frames: &impl TableFrames,
-        arenas: &[Segment],
-        memory: Vec<Segment>,
-        completion: Completion,
-    ) {
+    /// Notes memory that unconfined devices reach until `completion`, and no longer: it has been taken out of their table, or
+    /// they out of their domain.
+    pub(super) fn add(&mut self, memory: Vec<Segment>, completion: Completion) {
         if !memory.is_empty() && completion != Completion::none() {
-            self.waiting.push(Kept::new(frames, arenas, memory, completion));
+            self.waiting.push(Kept { memory, has_tables: false, completion });
         }
     }
 
     /// Notes all the memory of arenas that is in a table of the unconfined still.
-    pub(super) fn set_unkept(
-        &mut self,
-        frames: &impl TableFrames,
-        arenas: &[Segment],
-        memory: Vec<Segment>,
-    ) {
-        let unkept = Kept::new(frames, arenas, memory, Completion::never());
+    pub(super) fn set_unkept(&mut self, memory: Vec<Segment>) {
+        let completion = Completion::never();
+        let unkept = Kept { memory, has_tables: false, completion };
         self.unkept = (!unkept.memory.is_empty()).then_some(unkept);
     }
 
-    /// Forgets what is confirmed, and of what never will be what is in no arena any more: when it comes back, it is as
-    /// any other memory.
-    pub(super) fn forget(
+    /// Forgets what is confirmed, and looks where tables are now.
+    pub(super) fn settle(
         &mut self,
         frames: &impl TableFrames,
         arenas: &[Segment],
         progress: impl Fn(&Completion) -> Progress,
     ) {
-        let mut lost: Vec<Segment> =
-            self.lost.iter().flat_map(|lost| &lost.memory).copied().collect();
+        let mut lost = self.lost.take().map_or_else(Vec::new, |lost| lost.memory);
         self.waiting.retain(|kept| match progress(&kept.completion) {
             Progress::Done => false,
             Progress::Pending => true,
@@ -79,9 +69,14 @@ impl Keeping {
                 false
             }
         });
-        let lost = segments::common(&lost, arenas);
-        let lost = Kept::new(frames, arenas, lost, Completion::never());
-        self.lost = (!lost.memory.is_empty()).then_some(lost);
+        let (has_tables, completion) = (false, Completion::never());
+        self.lost = (!lost.is_empty()).then_some(Kept { memory: lost, has_tables, completion });
+        // An arena is of tables or of runs.
+        let tables = arenas.iter().filter(|arena| frames.table(arena.start).is_some());
+        let tables: Vec<Segment> = tables.copied().collect();
+        for kept in self.waiting.iter_mut().chain(&mut self.lost).chain(&mut self.unkept) {
+            kept.has_tables = segments::overlap(&tables, &kept.memory);
+        }
     }
 
     /// From when on the unconfined do not reach this memory; nor any tables, if they are of interest.
@@ -93,20 +88,6 @@ impl Keeping {
             }
         }
         completion
-    }
-}
-
-impl Kept {
-    fn new(
-        frames: &impl TableFrames,
-        arenas: &[Segment],
-        memory: Vec<Segment>,
-        completion: Completion,
-    ) -> Self {
-        // An arena is of tables or of runs.
-        let mut tables = arenas.iter().filter(|arena| frames.table(arena.start).is_some());
-        let has_tables = tables.any(|arena| segments::overlap(&[*arena], &memory));
-        Self { memory, has_tables, completion }
     }
 }
 
@@ -137,21 +118,20 @@ mod tests {
         let frames = FakeFrames::new(2);
         let [tables, runs] = arenas(&frames);
         let mut keeping = Keeping::default();
-        keeping.add(&frames, &[tables, runs], vec![segment(0x8000, 0x2000)], FIRST);
-        keeping.add(&frames, &[tables, runs], vec![segment(0xa000, 0x1000)], SECOND);
+        keeping.add(vec![segment(0x8000, 0x2000)], FIRST);
+        keeping.add(vec![segment(0xa000, 0x1000)], SECOND);
+        keeping.settle(&frames, &[tables, runs], |_| Progress::Pending);
         assert_eq!(keeping.completion(&[segment(0x9000, 0x1000)], true), FIRST);
         assert_eq!(keeping.completion(&[segment(0xa000, 0x1000)], true), SECOND);
         assert_eq!(keeping.completion(&[segment(0xb000, 0x1000)], true), Completion::none());
         // Which frames a table is made of is not told: none of the arena's are to be within reach.
-        keeping.add(
-            &frames,
-            &[tables, runs],
-            vec![segment(tables.start.get() + 0x2000, 0x1000)],
-            FIRST,
-        );
+        keeping.add(vec![segment(tables.start.get() + 0x2000, 0x1000)], FIRST);
+        keeping.settle(&frames, &[runs], |_| Progress::Pending);
+        assert_eq!(keeping.completion(&[], true), Completion::none(), "there are none yet");
+        keeping.settle(&frames, &[tables, runs], |_| Progress::Pending);
         assert_eq!(keeping.completion(&[], false), Completion::none());
         assert_eq!(keeping.completion(&[], true), FIRST);
-        keeping.forget(&frames, &[tables, runs], |it| match *it == FIRST {
+        keeping.settle(&frames, &[tables, runs], |it| match *it == FIRST {
             true => Progress::Done,
             false => Progress::Pending,
         });
@@ -159,39 +139,37 @@ mod tests {
     }
 
     #[test]
-    fn r2_what_is_never_confirmed_is_lost_as_long_as_it_is_in_an_arena() {
+    fn r2_what_is_never_confirmed_is_lost_wherever_it_is() {
         let frames = FakeFrames::new(2);
         let [tables, runs] = arenas(&frames);
         let mut keeping = Keeping::default();
         for _ in 0..3 {
-            keeping.add(&frames, &[tables, runs], vec![segment(0x8000, 0x2000)], FIRST);
-            keeping.forget(&frames, &[tables, runs], |_| Progress::Failed);
+            keeping.add(vec![segment(0x8000, 0x2000)], FIRST);
+            keeping.settle(&frames, &[tables, runs], |_| Progress::Failed);
         }
         let never = Completion::never();
-        assert_eq!(keeping.completion(&[segment(0x8000, 0x1000)], true), never);
         assert_eq!(keeping.completion(&[segment(0xa000, 0x1000)], true), Completion::none());
         assert_eq!(keeping.lost.as_ref().map(|lost| lost.memory.len()), Some(1));
-        // A part of it goes, and later the rest.
-        keeping.forget(&frames, &[tables, segment(0x9000, 0x7000)], |_| Progress::Done);
-        assert_eq!(keeping.completion(&[segment(0x8000, 0x1000)], true), Completion::none());
-        assert_eq!(keeping.completion(&[segment(0x9000, 0x1000)], true), never);
-        keeping.forget(&frames, &[tables], |_| Progress::Done);
-        assert!(keeping.is_empty());
-        keeping.add(&frames, &[tables, runs], vec![tables], FIRST);
-        keeping.forget(&frames, &[tables, runs], |_| Progress::Failed);
+        // It goes, and may come back.
+        keeping.settle(&frames, &[tables], |_| Progress::Done);
+        assert_eq!(keeping.completion(&[segment(0x8000, 0x1000)], true), never);
+        assert!(!keeping.is_empty());
+        keeping.add(vec![tables], FIRST);
+        keeping.settle(&frames, &[tables, runs], |_| Progress::Failed);
         assert_eq!(keeping.completion(&[], true), never, "no more tables can be made");
     }
 
     #[test]
     fn r1_what_is_within_reach_still_is_never_out_of_it() {
         let frames = FakeFrames::new(2);
-        let [tables, runs] = arenas(&frames);
+        let arenas = arenas(&frames);
         let mut keeping = Keeping::default();
-        keeping.set_unkept(&frames, &[tables, runs], vec![segment(0x8000, 0x1000)]);
+        keeping.set_unkept(vec![segment(0x8000, 0x1000), arenas[0]]);
         assert!(!keeping.is_empty());
-        keeping.forget(&frames, &[tables, runs], |_| Progress::Done);
+        keeping.settle(&frames, &arenas, |_| Progress::Done);
         assert_eq!(keeping.completion(&[segment(0x8000, 0x1000)], false), Completion::never());
-        keeping.set_unkept(&frames, &[tables, runs], vec![]);
+        assert_eq!(keeping.completion(&[], true), Completion::never());
+        keeping.set_unkept(vec![]);
         assert!(keeping.is_empty());
     }
 }
