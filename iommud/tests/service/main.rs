@@ -25,6 +25,7 @@ mod sharing;
 mod stateful;
 mod strict;
 mod tickets;
+mod unconfined;
 mod virtio;
 mod waiting;
 mod windows;
