@@ -3,7 +3,7 @@
 //! It starts the real `iommud` and `edud`, each as a process of its own, lets the driver work and then
 //! misbehave, and shows what `iommuctl` says. Whatever it claims it has checked: it exits with 0 only if data
 //! moved, through an I/O address that is not the physical one, and the transfer outside was blocked and
-//! reported with device, address and direction.
+//! reported with device, address and direction, and libdma's checker named each mistake that a driver made.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -49,7 +49,10 @@ fn main() -> ExitCode {
             println!(
                 "\nAll of this was checked: data moved, the addresses differ, the stray write was"
             );
-            println!("blocked, and the report names the device, the address and the direction.");
+            println!(
+                "blocked, and the report names the device, the address and the direction. Each"
+            );
+            println!("mistake with memory was named, with the lines that made it.");
             println!("The machine was simulated. `tests/run` shows the same on QEMU's IOMMU.");
             ExitCode::SUCCESS
         }
@@ -167,7 +170,12 @@ fn demo(unit: &str) -> Outcome {
     let address = verdict.split([' ', ':']).find(|word| word.starts_with("0x"));
     let address = address.ok_or(Failure("the rogue driver names no address".into()))?;
     stage.show("iommuctl", &["faults"])?;
-    check_fault(&stage, address)
+    check_fault(&stage, address)?;
+
+    heading(
+        "A driver that makes mistakes with its memory is told of each, with the places in its code",
+    );
+    show_mistakes(&stage)
 }
 
 /// Shows the reports while a driver works, and checks that its addresses are not physical ones.
@@ -182,6 +190,28 @@ fn show_mappings(stage: &Stage) -> Outcome {
     let same = mappings.iter().any(|mapping| mapping["iova"] == mapping["physical"]);
     check(!same, "an I/O address is the physical one")
     // The driver is killed here, in the middle of its work: what it held ends with it.
+}
+
+/// Shows what libdma's checker says of a driver that makes mistakes on purpose, and checks that it names each.
+fn show_mistakes(stage: &Stage) -> Outcome {
+    println!("  $ LIBDMA_CHECK=1 edud --sim --misuse");
+    let mut edud = stage.command("edud", &["--sim", "--misuse"])?;
+    edud.env("LIBDMA_CHECK", "1");
+    let clumsy = Process::start(edud)?.finish(LIMIT, |line| {
+        if line.starts_with("libdma: ") {
+            say(line);
+        }
+    })?;
+    let all = |of| clumsy.lines.iter().filter_map(|it| it.strip_prefix(of)).collect::<Vec<_>>();
+    let (made, named) = (all("mistake: "), all("libdma: "));
+    check(clumsy.status.success() && made.len() > 1, "the clumsy driver made no mistakes")?;
+    let is_named = |(made, said): (&&str, &&str)| {
+        made.split_once(": ").is_some_and(|(name, places)| {
+            said.starts_with(name) && places.split(", ").all(|place| said.contains(place))
+        })
+    };
+    let each = made.len() == named.len() && made.iter().zip(&named).all(is_named);
+    check(each, "a mistake was not named, or with other places")
 }
 
 /// Checks that the fault is reported with device, address and direction.
