@@ -42,7 +42,7 @@ pub(crate) fn receive(pipe: &str) -> Outcome<Handle> {
     require!(count > 0, "nothing was sent");
     // That number is among those that are for whole programs' own use. An ordinary one is a duplicate's.
     let received = usize::from_ne_bytes(number);
-    let ordinary = libredox::call::dup(received, &[]);
+    let ordinary = libredox::call::dup(received, []);
     libredox::call::close(received)?;
     Ok(driver_platform::adopt(&ordinary?.to_string())?)
 }

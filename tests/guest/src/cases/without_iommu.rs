@@ -5,11 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::{checked, drivers};
+use crate::addresses;
 use crate::devices;
 use crate::failure::{Outcome, require};
 use crate::huge_pages::{self, HugePages};
 use crate::programs::{Program, run, start_iommud_with};
 use crate::reports::{self, Device};
+use crate::sharing;
 use crate::traces::Traces;
 
 /// More than a transfer takes.
@@ -46,18 +48,31 @@ pub(super) fn drivers_work() -> Outcome {
 }
 
 pub(super) fn every_buffer() -> Outcome {
-    let _iommud = start_iommud()?;
-    let before = Traces::now()?;
-    for edu in devices::both_edus()? {
-        drivers::buffers(&edu, &["--dma-mask", "64"])?;
-    }
-    before.wait_for_return()
+    served(|| {
+        for edu in devices::both_edus()? {
+            drivers::buffers(&edu, &["--dma-mask", "64"])?;
+        }
+        Ok(())
+    })
 }
 
 pub(super) fn each_mistake() -> Outcome {
+    served(|| checked::mistakes(&["--dma-mask", "64"], false))
+}
+
+pub(super) fn a_shared_buffer() -> Outcome {
+    served(sharing::first)
+}
+
+pub(super) fn r3_addresses() -> Outcome {
+    served(addresses::are_refused_by_another_device)
+}
+
+/// What an iommud serves here, which has everything back afterwards.
+fn served(work: impl FnOnce() -> Outcome) -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
-    checked::mistakes(&["--dma-mask", "64"], false)?;
+    work()?;
     before.wait_for_return()
 }
 
