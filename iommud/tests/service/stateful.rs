@@ -1,12 +1,13 @@
 //! Random drivers: whatever they ask for in whatever order, and however their sessions end, devices reach what is mapped
 //! for them and nothing that is free (R1 to R7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dma_types::{Iova, PciAddress};
 use iommu_engine::policy::{Invalidation, Policy, Quotas};
 use iommu_service::{Answer, Completed, HandleId, Outcome, RequestId, Service};
+use iommu_sim::Memory;
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
@@ -47,7 +48,8 @@ enum Step {
     NewDomain(Index, bool),
     Enter(Index, Index),
     Leave(Index, Index),
-    Map(Index, Vec<(Index, u64, u32, u8, u64)>),
+    /// With entries, strictly or not.
+    Map(Index, Vec<(Index, u64, u32, u8, u64)>, bool),
     Unmap(Index, Vec<Index>, bool),
     Lookup(Index, Index),
     Close(Index),
@@ -76,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (one(), any::<bool>()).prop_map(|(of, window)| Step::NewDomain(of, window)),
         5 => (one(), one()).prop_map(|(of, by)| Step::Enter(of, by)),
         2 => (one(), one()).prop_map(|(of, domain)| Step::Leave(of, domain)),
-        6 => (one(), entries).prop_map(|(of, entries)| Step::Map(of, entries)),
+        6 => (one(), entries, prop::bool::weighted(0.3)).prop_map(|(of, entries, strict)| Step::Map(of, entries, strict)),
         4 => (one(), prop::collection::vec(one(), 1..4), any::<bool>()).prop_map(|(of, which, strict)| Step::Unmap(of, which, strict)),
         1 => (one(), one()).prop_map(|(of, at)| Step::Lookup(of, at)),
         5 => one().prop_map(Step::Close),
@@ -117,6 +119,28 @@ struct World {
     domains: Vec<u64>,
     /// Addresses that a driver once had something mapped at, with the length.
     known: Vec<(usize, u64, u64)>,
+    /// Buffers by their numbers and addresses at which they were last mapped strictly.
+    strict: BTreeSet<(u64, u64)>,
+}
+
+/// A mapping that a client has, and where in memory its pages are.
+struct InMemory {
+    key: (u64, u64),
+    pages: Vec<u64>,
+}
+
+/// All of clients' mappings.
+fn in_memory(service: &Service<SimPlatform>) -> Vec<InMemory> {
+    let mut all = Vec::new();
+    for (_, domain) in service.engine().domains() {
+        for (iova, mapping) in domain.mappings() {
+            let Some(owner) = mapping.owner.buffer() else { continue };
+            let at = (0..mapping.bytes / PAGE).map(|page| Iova::new(iova.get() + page * PAGE));
+            let pages = at.map(|at| domain.translate(service.platform(), at).unwrap().phys.get());
+            all.push(InMemory { key: (owner, iova.get()), pages: pages.collect() });
+        }
+    }
+    all
 }
 
 /// One of the latest that suit, or now and then, or if there is none, any.
@@ -190,6 +214,7 @@ impl World {
         service: &mut Service<SimPlatform>,
         of: Held,
         entries: &[(Index, u64, u32, u8, u64)],
+        strict: bool,
     ) {
         let entries: Vec<_> = entries
             .iter()
@@ -213,7 +238,8 @@ impl World {
                 }),
             })
             .collect();
-        let mut payload = [header(entries.len(), 0).as_bytes(), entries.as_bytes()].concat();
+        let flags = if strict { BATCH_FLAG_STRICT } else { 0 };
+        let mut payload = [header(entries.len(), flags).as_bytes(), entries.as_bytes()].concat();
         // The first of a chain lies behind nothing.
         if let Ok((_, rest)) = BatchHeader::mut_from_prefix(&mut payload)
             && let Ok((first, _)) = MapEntry::mut_from_prefix(rest)
@@ -222,11 +248,20 @@ impl World {
             first.flags = U32::ZERO;
         }
         if self.called(service, of, Opcode::Map, &mut payload) {
-            let Ok((_, rest)) = BatchHeader::read_from_prefix(&payload) else { return };
+            let Ok((header, rest)) = BatchHeader::read_from_prefix(&payload) else { return };
             let answers = rest.chunks_exact(size_of::<MapEntry>());
             let answers = answers.filter_map(|bytes| MapEntry::read_from_bytes(bytes).ok());
-            let of = of.driver;
-            self.known.extend(answers.map(|entry| (of, entry.iova.get(), entry.bytes.get())));
+            for entry in answers {
+                let (buffer, iova) = (entry.buffer.get(), entry.iova.get());
+                self.known.push((of.driver, iova, entry.bytes.get()));
+                if header.errno.get() == 0 {
+                    // One that pends is there.
+                    match strict {
+                        true => self.strict.insert((buffer, iova)),
+                        false => self.strict.remove(&(buffer, iova)),
+                    };
+                }
+            }
         }
     }
 
@@ -315,9 +350,9 @@ impl World {
                 let domain = U64::new(pick(&self.domains, *domain, |_| true)?);
                 self.called(service, of, Opcode::Leave, Leave { domain }.as_mut_bytes());
             }
-            Step::Map(of, entries) => {
+            Step::Map(of, entries, strict) => {
                 let of = self.held(*of, SPACE)?;
-                self.map(service, of, entries);
+                self.map(service, of, entries, *strict);
             }
             Step::Unmap(of, which, strict) => {
                 let of = self.held(*of, SPACE)?;
@@ -330,7 +365,14 @@ impl World {
                 let flags = if *strict { BATCH_FLAG_STRICT } else { 0 };
                 let header = header(entries.len(), flags);
                 let mut payload = [header.as_bytes(), entries.as_bytes()].concat();
+                let alone =
+                    in_memory(service).into_iter().filter(|it| self.strict.contains(&it.key));
+                let alone: Vec<InMemory> = alone.collect();
+                let pending = self.pending.len();
                 self.called(service, of, Opcode::Unmap, &mut payload);
+                if *strict && self.pending.len() == pending {
+                    self.look_at_unmapped(service, alone);
+                }
             }
             Step::Lookup(of, at) => {
                 let of = self.held(*of, SPACE)?;
@@ -372,9 +414,39 @@ impl World {
         Some(())
     }
 
+    /// Whether no device reaches the memory of what was mapped strictly and is no more.
+    fn look_at_unmapped(&self, service: &mut Service<SimPlatform>, before: Vec<InMemory>) {
+        let still = in_memory(service);
+        let gone = before.into_iter().filter(|it| still.iter().all(|other| other.key != it.key));
+        let pages: Vec<u64> = gone.flat_map(|it| it.pages).collect();
+        let machine = &mut service.platform().machine_mut();
+        pages.iter().for_each(|page| assert!(machine.memory().write64(*page, 0)));
+        for device in devices() {
+            machine.config_write(device, 4, 6);
+            for &(_, iova, bytes) in &self.known {
+                for at in (iova..iova + bytes).step_by(PAGE as usize) {
+                    let _ = machine.dma_write(device, at, &[1; 8]);
+                }
+            }
+        }
+        for page in pages {
+            assert_eq!(machine.memory().read64(page), Some(0), "reached at {page:#x}");
+        }
+    }
+
+    /// Whether what is mapped strictly is mapped once.
+    fn look_at_strict(&self, service: &Service<SimPlatform>) {
+        let all = in_memory(service);
+        for one in all.iter().filter(|one| self.strict.contains(&one.key)) {
+            let also = |other: &&InMemory| other.pages.iter().any(|page| one.pages.contains(page));
+            assert_eq!(all.iter().filter(also).count(), 1, "{:?}", one.key);
+        }
+    }
+
     /// Whether devices reach what is mapped where they are, nothing else, and nothing that is free.
     fn look(&self, rig: &Rig) {
         let service = &mut *rig.service.lock();
+        self.look_at_strict(service);
         for device in devices() {
             let mut reached = Vec::new();
             for &(_, iova, bytes) in self.known.iter().rev().take(40) {
