@@ -14,6 +14,7 @@
 //! | `linux` | a process in a Linux guest: sysfs, and handles that are sockets |
 //! | `redox` | a process on Redox: pcid's channel, and handles of the `iommu` scheme |
 //! | `session` | what is the same on both |
+//! | `variable` | variables that name descriptors, each taken once |
 //!
 //! Either system's module has the same names, re-exported here.
 
@@ -24,6 +25,7 @@ mod number;
 #[cfg(target_os = "redox")]
 mod redox;
 mod session;
+mod variable;
 
 pub use error::Error;
 #[cfg(target_os = "linux")]

@@ -1,23 +1,21 @@
 //! The device at iommud.
 
-use std::env;
-
 use dma_types::PciAddress;
 use libdma::Device;
 use libdma::handle::DEVICE_VARIABLE;
 
 use crate::error::Error;
-use crate::{adopt, connect};
+use crate::{adopt, connect, variable};
 
-/// The device whose handle was passed to this process, if one was.
+/// The device whose handle was passed to this process, if one was; for whoever asks first.
 ///
 /// # Errors
 ///
 /// [`Error::NoPassedHandle`]; [`Error::Iommud`] if it is no device's handle.
 pub fn passed() -> Result<Option<Device>, Error> {
-    match env::var(DEVICE_VARIABLE) {
-        Ok(number) => Ok(Some(Device::from_handle(adopt(&number)?)?)),
-        Err(_) => Ok(None),
+    match variable::take(DEVICE_VARIABLE) {
+        Some(number) => Ok(Some(Device::from_handle(adopt(&number)?)?)),
+        None => Ok(None),
     }
 }
 
