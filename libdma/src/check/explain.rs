@@ -1,6 +1,6 @@
 //! What is behind a fault.
 
-use dma_types::Iova;
+use dma_types::{Access, Iova};
 
 use super::registry::{Gone, Live, Registry};
 use super::report::{Life, Report, Stay};
@@ -27,7 +27,8 @@ impl At<'_> {
         match self.fault.tried {
             Tried::Read => thing.access.is_some_and(|access| !access.may_read()),
             Tried::Write => thing.access.is_some_and(|access| !access.may_write()),
-            _ => true,
+            // Of a read or a write, or both; whoever may do both is denied none.
+            _ => thing.access.is_some_and(|access| access != Access::ReadWrite),
         }
     }
 }
@@ -36,6 +37,10 @@ impl Registry {
     /// What is behind a fault: what lives there and does not allow it or is out of reach, or else what was given back there
     /// last. Only what is of the same session counts: its own address space, and the domains that the device is or was in.
     pub(super) fn explain(&self, space: Space, fault: &Fault) -> Option<Report> {
+        // No matter of memory: the address is none, or not the device's.
+        if matches!(fault.tried, Tried::Interrupt | Tried::Internal) {
+            return None;
+        }
         let at = At { fault };
         let own = |of: Space| of.is_own_of(space);
         let denied = |live: &Live| at.is_denied_by(&live.thing).then_some(Life::Mapped);

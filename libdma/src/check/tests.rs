@@ -276,6 +276,99 @@ fn a_fault_where_something_is_mapped_otherwise_is_explained_by_its_page_too() {
 }
 
 #[test]
+fn what_allows_the_access_or_lies_elsewhere_in_the_page_does_not_explain_a_fault() {
+    let (mut registry, space) = (Registry::new(), space());
+    let note = Note { iova: Some(Iova::new(0x800_2040)), ..packet(space, Kind::Coherent) };
+    registry.made(&note, Place::here(), false);
+    let beside = denied(0x800_2010, Tried::Read);
+    assert_eq!(registry.explain(space, &beside), None, "the address is known to the byte");
+    let write = denied(0x800_2000, Tried::Write);
+    assert_eq!(registry.explain(space, &write), None, "it may be written");
+    let note = Note { access: Some(Access::Read), iova: Some(AT), bytes: 16, ..note };
+    registry.made(&note, Place::here(), false);
+    let thing = |report: Report| report.thing().map(|thing| (thing.iova, thing.access));
+    let read = denied(0x800_2000, Tried::Read);
+    // Only the one that may not be read, though the other is at that very byte.
+    let write_only = Some((Some(Iova::new(0x800_2040)), Some(Access::Write)));
+    assert_eq!(registry.explain(space, &read).and_then(thing), write_only);
+    assert_eq!(registry.explain(space, &beside), None);
+    let read_only = Some((Some(AT), Some(Access::Read)));
+    for tried in [Tried::Access, Tried::Atomic, Tried::Translation, Tried::Page] {
+        let explained = registry.explain(space, &denied(0x800_200f, tried));
+        assert_eq!(explained.and_then(thing), read_only, "{tried:?}");
+    }
+    for tried in [Tried::Interrupt, Tried::Internal] {
+        let fault = denied(0x800_200f, tried);
+        assert_eq!(
+            registry.explain(space, &fault),
+            None,
+            "{tried:?} has nothing to do with memory"
+        );
+    }
+    let note = Note { access: Some(Access::ReadWrite), iova: Some(Iova::new(0x900_0000)), ..note };
+    registry.made(&note, Place::here(), false);
+    for tried in [Tried::Read, Tried::Write, Tried::Access, Tried::Atomic] {
+        let fault = denied(0x900_0008, tried);
+        assert_eq!(registry.explain(space, &fault), None, "it may be read and written");
+    }
+}
+
+#[test]
+fn of_several_things_the_one_at_the_very_address_and_then_the_newest_explains_a_fault() {
+    let (mut registry, space) = (Registry::new(), space());
+    let write = denied(AT.get(), Tried::Write);
+    let note = Note { access: Some(Access::Read), bytes: 16, ..packet(space, Kind::Coherent) };
+    let label = |registry: &Registry| {
+        registry.explain(space, &write).and_then(|it| Some(it.thing()?.label.to_string()))
+    };
+    registry.made(&Note { label: "old", ..note }, Place::here(), false);
+    registry.made(&Note { label: "new", ..note }, Place::here(), false);
+    let elsewhere = Some(Iova::new(0x800_2040));
+    registry.made(&Note { label: "in the page", iova: elsewhere, ..note }, Place::here(), false);
+    assert_eq!(label(&registry).as_deref(), Some("new"));
+}
+
+#[test]
+fn a_fault_has_nothing_to_do_with_the_domains_of_other_devices() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    registry.made(&packet(space, Kind::Buffer), a, false);
+    let other = space_of("0000:01:00.0", 1);
+    let domain = Space::new(AddressSpace { domain: Some(7), ..other.addresses.unwrap() });
+    let note =
+        Note { label: "fixed", iova: None, bytes: 0, access: None, ..packet(domain, Kind::Domain) };
+    let fixed = registry.made(&note, a, false);
+    let there = Some(Iova::new(0x40_0000));
+    registry.made(&Note { iova: there, ..packet(domain, Kind::Mapping) }, a, false);
+    let stay =
+        registry.made_of(&Note { space: other, kind: Kind::Stay, ..note }, a, [fixed].into());
+    let (own, of_domain) = (denied(AT.get(), Tried::Read), denied(0x40_0000, Tried::Write));
+    for _ in 0..2 {
+        let said = sentence(registry.explain(space, &own), a, b);
+        assert!(said.ends_with("which is mapped, but not for reading"), "{said}");
+        assert_eq!(registry.explain(space, &of_domain), None);
+        let own = denied(AT.get(), Tried::Write);
+        assert_eq!(registry.explain(space, &own), None, "the device is not away");
+        // And when that device has left it.
+        registry.gone(stay, Some(b));
+    }
+}
+
+#[test]
+fn what_is_named_twice_and_as_what_it_is_not_is_no_double_unmap() {
+    let (mut registry, space) = (Registry::new(), space());
+    let (a, b) = (Place::here(), there());
+    registry.made(&packet(space, Kind::Mapping), a, false);
+    let twice = |bytes| registry.named_twice(space, &[(AT, bytes), (AT, bytes)], b);
+    assert_eq!(twice(2048), []);
+    assert_eq!(
+        sentence(twice(1500), a, b),
+        "double unmap on 0000:00:02.0: the mapping of \"packet\" (1500 bytes at 0x8002000 that the device may write, \
+         mapped at A) was to be unmapped twice by the one call at B"
+    );
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "it would take minutes")]
 fn no_more_is_remembered_than_a_fixed_number_of_things() {
     let (mut registry, space) = (Registry::new(), space());
