@@ -1,6 +1,24 @@
 //! DMA buffers for user-space drivers. The guide, [`README.md`](https://gitlab.redox-os.org/redox-os/iommud/-/blob/main/libdma/README.md),
 //! says which buffer is for which job, and what stands for which call of Linux.
 //!
+//! ```
+//! use libdma::{Access, FromDevice};
+//!
+//! # let machine = simulated::Machine::vtd();
+//! # let device = machine.open();
+//! // device: Device::open(transport, address)
+//! let ring = device.coherent("ring").access(Access::Read).slice::<u64>(256)?;
+//! let packet = device.stream::<FromDevice>("packets").buffer(1500)?.map()?;
+//! ring.write(0, packet.iova().get())?;
+//! # machine.device_writes(packet.iova(), b"hello").unwrap();
+//! // ... tell the device where the ring is, and wait for its interrupt. Then:
+//! let packet = packet.unmap()?;
+//! let mut start = [0; 5];
+//! packet.read(0, &mut start)?;
+//! # assert_eq!(&start, b"hello");
+//! # Ok::<(), libdma::Error>(())
+//! ```
+//!
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`attributes`] | [`Attributes`]: what is wanted of memory beside its size |
@@ -78,7 +96,8 @@
 //!
 //! A driver reads and writes memory at a [`CpuAddr`], hands its device an [`Iova`], and never learns a
 //! [`PhysAddr`]: the IOMMU translates, and what was not mapped cannot be reached. The types do not convert
-//! into each other.
+//! into each other. Only where the machine has no IOMMU ([`Device::is_confined`]) is the number of an I/O address where the
+//! memory is, and nothing keeps the device from other memory.
 #![no_std]
 
 extern crate alloc;
