@@ -33,7 +33,7 @@ pub enum DeclareError {
     #[error("the device does not see the buffer: allocate it with an access")]
     NotMapped,
     /// The buffer is another device's, or of another session.
-    #[error("the buffer belongs to another device's session")]
+    #[error("the buffer is of another device, or of another session of this one")]
     WrongDevice,
     /// Start or length is no multiple of 64, or both addresses of the memory are not the same modulo 4096.
     #[error(

@@ -103,14 +103,14 @@ errors! {
     NoHandshake = 91 EPROTOTYPE, "the first call on a device handle must be Hello";
     /// An unmap named a range that is not exactly one mapping.
     NotMapped = 99 EADDRNOTAVAIL, "the range is not exactly one that was mapped";
-    /// The buffer belongs to another device.
-    WrongOwner = 130 EOWNERDEAD, "the buffer belongs to another device's session";
+    /// The buffer or address is of another device, of another session of this one, or of another domain.
+    WrongOwner = 130 EOWNERDEAD, "the buffer or address is of another device, session or domain";
     /// The streaming buffer is of the same device, but of a stream with other [`Limits`](crate::Limits) or other attributes,
     /// or one of the two is strict.
     OtherTerms = 18 EXDEV, "the buffer is of a stream on other terms: other limits or attributes, or only one of the two is strict";
-    /// The streaming buffer was lent to a [`ScatterList`](crate::ScatterList) that was forgotten while it was mapped, so that
-    /// it is the device's still.
-    OfDevice = 26 ETXTBSY, "the buffer is the device's still, by a scatter list that was forgotten: `reclaim` takes it back";
+    /// It is the device's turn with streaming memory: with what a [`RawStream`](crate::RawStream) mapped and has not synced for
+    /// the CPU, or with a buffer that was lent to a [`ScatterList`](crate::ScatterList) which was forgotten while it was mapped.
+    OfDevice = 26 ETXTBSY, "it is the device's turn: sync for the CPU first, or `reclaim` what was lent to a scatter list that was forgotten";
     /// The streaming buffer lies in a window that others share, and is no [`Buffer`](crate::Buffer).
     SharesWindow = 60 ENOSTR, "the memory is a piece of a window, and no buffer of its own";
     /// Memory that this process does not map was asked for where there is to be a CPU address.

@@ -38,8 +38,7 @@ pub enum RawError {
 }
 
 /// For functions that fail with an [`Error`]: [`Error::NotMapped`] where nothing is mapped, or not exactly that range;
-/// [`Error::NotPermitted`] for another direction, or where it is not the CPU's turn; [`Error::WrongOwner`]; and what iommud
-/// answered.
+/// [`Error::NotPermitted`] for another direction; [`Error::OfDevice`], [`Error::WrongOwner`]; and what iommud answered.
 ///
 /// ```
 /// use libdma::{Access, Device, Error};
@@ -52,13 +51,14 @@ pub enum RawError {
 ///     Ok(())
 /// }
 /// # let machine = simulated::Machine::vtd();
-/// assert_eq!(receive(&machine.open(), &mut [0; 64]), Err(Error::NotPermitted));
+/// assert_eq!(receive(&machine.open(), &mut [0; 64]), Err(Error::OfDevice));
 /// ```
 impl From<RawError> for Error {
     fn from(why: RawError) -> Self {
         match why {
             RawError::NotMapped | RawError::WrongSize { .. } => Self::NotMapped,
-            RawError::WrongDirection { .. } | RawError::OfDevice => Self::NotPermitted,
+            RawError::WrongDirection { .. } => Self::NotPermitted,
+            RawError::OfDevice => Self::OfDevice,
             RawError::WrongDevice(why) => why.into(),
             RawError::Failed(error) => error,
         }
@@ -75,7 +75,7 @@ mod tests {
             (RawError::NotMapped, Error::NotMapped),
             (RawError::WrongSize { mapped: 64 }, Error::NotMapped),
             (RawError::WrongDirection { mapped: Access::Read }, Error::NotPermitted),
-            (RawError::OfDevice, Error::NotPermitted),
+            (RawError::OfDevice, Error::OfDevice),
             (RawError::Failed(Error::QuotaExceeded), Error::QuotaExceeded),
         ] {
             assert_eq!(Error::from(why), error, "{why}");

@@ -72,8 +72,6 @@ use crate::protocol::Error;
 #[derive(Debug)]
 pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     pub(super) memory: Memory,
-    /// Where the device sees it; no more than a number while it is the CPU's.
-    iova: Iova,
     len: usize,
     /// Whether a list that it is lent to has given it to the device. While that list is there nobody sees it; afterwards it
     /// is only where the list was forgotten.
@@ -88,8 +86,8 @@ pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
 
 impl<D: Direction> StreamBuffer<D, CpuOwned> {
     pub(super) fn new(memory: Memory, memory_mark: Mark, len: usize, terms: Arc<Terms>) -> Self {
-        let (iova, mark) = (memory.iova(), Mark::default());
-        Self { iova, memory, len, is_away: false, terms, mark, memory_mark, of: PhantomData }
+        let mark = Mark::default();
+        Self { memory, len, is_away: false, terms, mark, memory_mark, of: PhantomData }
     }
 
     /// Makes it the device's: Linux's `dma_map_single`. In a window that is a matter of types; else it is a request to
@@ -185,10 +183,9 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     #[track_caller]
     #[inline]
     pub(crate) fn into_mapped(mut self) -> StreamBuffer<D, DeviceOwned> {
-        self.iova = self.memory.iova();
         if check::is_on() {
-            let (of, bytes) = (&[self.memory_mark()], self.len as u64);
-            self.mark = self.terms.mark(Kind::Stream, of, self.iova, bytes, D::ACCESS);
+            let (of, iova, bytes) = (&[self.memory_mark()], self.memory.iova(), self.len as u64);
+            self.mark = self.terms.mark(Kind::Stream, of, iova, bytes, D::ACCESS);
         }
         self.hand_over()
     }
@@ -266,12 +263,12 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     /// Where the device sees it: what to write into its registers.
     #[inline]
     pub fn iova(&self) -> Iova {
-        self.iova
+        self.memory.iova()
     }
 
     /// The same as an address that knows which device it is of.
     pub fn io_address(&self) -> IoAddress<'_> {
-        IoAddress::new(self.terms.session(), self.iova, self.len as u64)
+        IoAddress::new(self.terms.session(), self.iova(), self.len as u64)
     }
 
     /// Makes it the CPU's: Linux's `dma_unmap_single`. In a window that ends the driver's claim and not the device's
@@ -399,7 +396,7 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
     }
 
     fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
-        let Self { memory, iova, len, is_away, terms, mark, memory_mark, of: _ } = self;
-        StreamBuffer { memory, iova, len, is_away, terms, mark, memory_mark, of: PhantomData }
+        let Self { memory, len, is_away, terms, mark, memory_mark, of: _ } = self;
+        StreamBuffer { memory, len, is_away, terms, mark, memory_mark, of: PhantomData }
     }
 }
