@@ -70,6 +70,17 @@ use crate::window::Block;
 /// }
 /// ```
 ///
+/// Where its values may not be sent to another thread, it may not either:
+///
+/// ```compile_fail,E0277
+/// # use zerocopy::{FromBytes, Immutable, IntoBytes};
+/// #[derive(FromBytes, IntoBytes, Immutable)]
+/// #[repr(C)]
+/// struct Local(u64, core::marker::PhantomData<*const u8>);
+/// fn sent<T: Send>() {}
+/// sent::<libdma::Coherent<Local>>();
+/// ```
+///
 /// What is not valid for any bytes is no type for it:
 ///
 /// ```compile_fail,E0277

@@ -48,6 +48,17 @@ use crate::protocol::Error;
 /// # }
 /// ```
 ///
+/// Where what is in it may not be sent to another thread, it may not either:
+///
+/// ```compile_fail,E0277
+/// # use zerocopy::{FromBytes, Immutable, IntoBytes};
+/// #[derive(FromBytes, IntoBytes, Immutable)]
+/// #[repr(C)]
+/// struct Local(u64, core::marker::PhantomData<*const u8>);
+/// fn sent<T: Send>() {}
+/// sent::<libdma::PoolBlock<Local>>();
+/// ```
+///
 /// ```
 /// fn sent(_: impl Send) {}
 /// fn shared(_: impl Send + Sync) {}
@@ -73,7 +84,7 @@ use crate::protocol::Error;
 pub struct PoolBlock<T: ?Sized> {
     slot: ManuallyDrop<Slot>,
     supply: Arc<Supply>,
-    of: PhantomData<fn() -> *const T>,
+    of: PhantomData<T>,
     /// Two threads that reach the same memory by volatile access race. It may move between threads.
     not_sync: PhantomData<core::cell::Cell<u8>>,
 }

@@ -1,6 +1,6 @@
 //! Failure is ordinary: each request fails once, and nothing is left of it.
 
-use libdma::{Error, FromDevice, ToDevice};
+use libdma::{Access, Attributes, Error, FromDevice, Limits, ToDevice};
 use simulated::Machine;
 
 use crate::moving::bytes;
@@ -85,6 +85,35 @@ fn r7_of_many_none_is_mapped() {
             buffers = *refused.kept;
         }
         stream.map_all(buffers).unwrap();
+        machine.check();
+    }
+}
+
+#[test]
+fn r5_lengths_that_nothing_has_are_refused() {
+    for machine in Machine::each() {
+        let mut device = machine.open();
+        for limits in [Limits::NONE, Limits::NONE.boundary(1 << 63), Limits::NONE.boundary(4096)] {
+            device.set_limits(limits);
+            let windowed = device.stream::<FromDevice>("rx");
+            let whole = windowed.clone().attributes(Attributes::FORCE_CONTIGUOUS).unwrap();
+            for stream in [windowed.clone().strict(), windowed, whole] {
+                for bytes in [usize::MAX, usize::MAX - 4095, isize::MAX as usize, 1 << 63, 1 << 40]
+                {
+                    let refused = stream.buffer(bytes).err();
+                    assert_eq!(refused, Some(Error::TooLarge), "{bytes:#x}");
+                }
+            }
+            let raw = device.raw_stream("raw");
+            for mut raw in [device.raw_stream("raw").strict(), raw] {
+                for bytes in [usize::MAX, 1 << 63, 1 << 40] {
+                    let refused = raw.map_zeroes(bytes, Access::Write).map_err(Error::from);
+                    let (long, all) = (Err(Error::SegmentTooLong), Err(Error::TooLarge));
+                    let is_long = bytes as u64 > limits.segment_boundary();
+                    assert_eq!(refused, if is_long { long } else { all }, "{bytes:#x}");
+                }
+            }
+        }
         machine.check();
     }
 }
