@@ -145,6 +145,25 @@ fn a_device_that_writes_to_a_free_block_is_found_when_the_block_is_given_out() {
 }
 
 #[test]
+fn what_the_driver_itself_wrote_while_the_checker_was_off_is_not_mentioned() {
+    let checked = Checked::begin();
+    let machine = Machine::vtd();
+    let device = machine.open();
+    let pool = device.pool("descriptors").bytes(64).unwrap();
+    // With the pattern in it from now on.
+    drop(pool.alloc().unwrap());
+    check::turn_off();
+    // And written, by somebody whom the checker does not hear of.
+    let block = pool.alloc().unwrap();
+    block.write(0, &[1; 64]).unwrap();
+    let address = block.iova();
+    drop(block);
+    check::turn_on();
+    assert_eq!(pool.alloc().unwrap().iova(), address);
+    checked.said_nothing();
+}
+
+#[test]
 fn chunks_that_were_given_up_and_come_back_are_not_mistaken_for_written() {
     let checked = Checked::begin();
     let machine = Machine::vtd();

@@ -50,6 +50,21 @@ fn what_the_raw_layer_is_told_wrong_is_named_and_no_more() {
                 ),
             ]
         );
+        // Synced back, it is the device's since then.
+        let (address, made) = (stream.map_zeroes(64, access).unwrap(), line());
+        stream.sync_single_for_cpu(address, 64, access).unwrap();
+        let (_, since) = (stream.sync_single_for_device(address, 64, access).unwrap(), line());
+        let (_, read) = (stream.cpu_read(address, &mut [0; 4]).unwrap_err(), line());
+        assert_eq!(
+            checked.said(),
+            [format!(
+                "missing sync on 0000:00:02.0: the raw mapping \"rx\" (64 bytes at {} that the device may write, mapped \
+                 at line {made}) was to be read by the CPU at line {read}, but has been the device's since line \
+                 {since} and was not synced for the CPU",
+                address.iova()
+            )]
+        );
+        stream.unmap_single(address, 64, access).unwrap();
         // A stream may outlive its device; what is mapped in it at its own end is a leak.
         let (address, made) = (stream.map_zeroes(64, access).unwrap().iova(), line());
         drop(device);
