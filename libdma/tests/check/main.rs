@@ -10,6 +10,7 @@ mod mappings;
 mod pools;
 mod raw;
 mod switch;
+mod threads;
 #[cfg(feature = "virtio")]
 mod virtio;
 
