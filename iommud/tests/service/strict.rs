@@ -165,18 +165,22 @@ fn r2_a_strict_map_waits_until_what_was_unmapped_before_is_forgotten(vendor: Ven
     assert!(matches!(outcome, Outcome::Done(_)));
 
     // They may take long.
-    let fresh = device.allocate(PAGE, None, "fresh").unwrap();
-    let buffer = device.allocate(PAGE, None, "by hand").unwrap();
-    let mapped = device.map(&[piece(&buffer, 0, PAGE)]).unwrap();
-    device.unmap(&mapped).unwrap();
+    let [fresh, first] = [0; 2].map(|_| device.allocate(PAGE, None, "fresh").unwrap());
+    let [buffer, behind] = [0; 2].map(|_| device.allocate(PAGE, None, "by hand").unwrap());
+    for buffer in [&buffer, &behind] {
+        let mapped = device.map(&[piece(buffer, 0, PAGE)]).unwrap();
+        device.unmap(&mapped).unwrap();
+    }
     let service = &mut *rig.service.lock();
     slow_down(&mut service.platform().machine_mut(), Takes::After(50_000_000));
-    let mut map = |buffer| {
-        let mut request = batch(&[entry(buffer, 0, 0)]);
+    let mut map = |entries: &[MapEntry]| {
+        let mut request = batch(entries);
         service.call(handle, Opcode::Map as u64, &mut request).unwrap()
     };
-    assert!(matches!(map(&fresh), Outcome::Done(_)));
-    assert!(matches!(map(&buffer), Outcome::Pending(_)));
+    assert!(matches!(map(&[entry(&fresh, 0, 0)]), Outcome::Done(_)));
+    assert!(matches!(map(&[entry(&buffer, 0, 0)]), Outcome::Pending(_)));
+    let chain = [entry(&first, 0, 0), entry(&behind, MAP_FLAG_BEHIND, 0)];
+    assert!(matches!(map(&chain), Outcome::Pending(_)));
 }
 
 fn r2_what_another_device_let_go_is_forgotten_before_a_strict_map_is_answered(vendor: Vendor) {
