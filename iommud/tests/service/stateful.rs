@@ -51,6 +51,8 @@ enum Step {
     /// With entries, strictly or not.
     Map(Index, Vec<(Index, u64, u32, u8, u64)>, bool),
     Unmap(Index, Vec<Index>, bool),
+    /// A buffer of this many pages strictly mapped, and strictly unmapped.
+    Turn(Index, Index, u64),
     Lookup(Index, Index),
     Close(Index),
     Noise(Index, u64, Vec<u8>),
@@ -60,9 +62,20 @@ enum Step {
     Frames(u8),
 }
 
+/// What drivers do, who begin with both devices and some buffers.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let buffer = (any::<Index>(), 2..5u64, prop_oneof![Just(0), Just(3)]);
+    let buffer = buffer.prop_map(|(of, pages, access)| Step::Allocate(of, pages, access));
+    let buffers = prop::collection::vec(buffer, 0..6);
+    (buffers, prop::collection::vec(step(), 1..120))
+        .prop_map(|(buffers, steps)| [vec![Step::Open(0), Step::Open(1)], buffers, steps].concat())
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let one = any::<Index>;
     let access = || prop_oneof![1 => 0..4u32, 4 => Just(3)];
+    // What is mapped at once is not mapped strictly.
+    let at_once = prop_oneof![1 => 0..4u32, 3 => Just(0), 3 => Just(3)];
     let rights = || prop_oneof![1 => 0..64u32, 4 => Just(Rights::BUFFER.bits())];
     let entry = (one(), 1..3u64, access(), 0..8u8, 0..6u64);
     let entries = prop_oneof![
@@ -72,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..2usize).prop_map(Step::Open),
         2 => (one(), rights()).prop_map(|(of, rights)| Step::Copy(of, rights)),
-        4 => (one(), 2..5u64, access()).prop_map(|(of, pages, access)| Step::Allocate(of, pages, access)),
+        4 => (one(), 2..5u64, at_once).prop_map(|(of, pages, access)| Step::Allocate(of, pages, access)),
         5 => (one(), rights(), access(), any::<bool>()).prop_map(|(of, rights, access, all)| Step::Offer(of, rights, access, all)),
         4 => (one(), one(), rights(), access()).prop_map(|(of, by, rights, access)| Step::Attach(of, by, rights, access)),
         3 => (one(), any::<bool>()).prop_map(|(of, window)| Step::NewDomain(of, window)),
@@ -80,6 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (one(), one()).prop_map(|(of, domain)| Step::Leave(of, domain)),
         6 => (one(), entries, prop::bool::weighted(0.3)).prop_map(|(of, entries, strict)| Step::Map(of, entries, strict)),
         4 => (one(), prop::collection::vec(one(), 1..4), any::<bool>()).prop_map(|(of, which, strict)| Step::Unmap(of, which, strict)),
+        6 => (one(), one(), 1..3u64).prop_map(|(buffer, by, pages)| Step::Turn(buffer, by, pages)),
         1 => (one(), one()).prop_map(|(of, at)| Step::Lookup(of, at)),
         5 => one().prop_map(Step::Close),
         2 => (one(), 0..16u64, prop::collection::vec(any::<u8>(), 0..120)).prop_map(|(of, opcode, bytes)| Step::Noise(of, opcode, bytes)),
@@ -238,6 +252,17 @@ impl World {
                 }),
             })
             .collect();
+        self.send_map(service, of, &entries, strict);
+    }
+
+    /// Asks for these mappings.
+    fn send_map(
+        &mut self,
+        service: &mut Service<SimPlatform>,
+        of: Held,
+        entries: &[MapEntry],
+        strict: bool,
+    ) {
         let flags = if strict { BATCH_FLAG_STRICT } else { 0 };
         let mut payload = [header(entries.len(), flags).as_bytes(), entries.as_bytes()].concat();
         // The first of a chain lies behind nothing.
@@ -260,6 +285,39 @@ impl World {
                         true => self.strict.insert((buffer, iova)),
                         false => self.strict.remove(&(buffer, iova)),
                     };
+                }
+            }
+        }
+    }
+
+    /// Asks for these to be unmapped, and looks whether they are.
+    fn unmap(
+        &mut self,
+        service: &mut Service<SimPlatform>,
+        of: Held,
+        entries: &[UnmapEntry],
+        strict: bool,
+    ) {
+        let flags = if strict { BATCH_FLAG_STRICT } else { 0 };
+        let mut payload = [header(entries.len(), flags).as_bytes(), entries.as_bytes()].concat();
+        let alone = in_memory(service).into_iter().filter(|it| self.strict.contains(&it.key));
+        let alone: Vec<InMemory> = alone.collect();
+        self.write_everywhere(service);
+        let pending = self.pending.len();
+        self.called(service, of, Opcode::Unmap, &mut payload);
+        if strict && self.pending.len() == pending {
+            self.look_at_unmapped(service, alone);
+        }
+    }
+
+    /// Lets devices write wherever something was mapped once.
+    fn write_everywhere(&self, service: &Service<SimPlatform>) {
+        let machine = &mut service.platform().machine_mut();
+        for device in devices() {
+            machine.config_write(device, 4, 6);
+            for &(_, iova, bytes) in &self.known {
+                for at in (iova..iova + bytes).step_by(PAGE as usize) {
+                    let _ = machine.dma_write(device, at, &[1; 8]);
                 }
             }
         }
@@ -362,17 +420,22 @@ impl World {
                     .map(|(_, iova, bytes)| (U64::new(iova), U64::new(bytes)))
                     .map(|(iova, bytes)| UnmapEntry { iova, bytes })
                     .collect();
-                let flags = if *strict { BATCH_FLAG_STRICT } else { 0 };
-                let header = header(entries.len(), flags);
-                let mut payload = [header.as_bytes(), entries.as_bytes()].concat();
-                let alone =
-                    in_memory(service).into_iter().filter(|it| self.strict.contains(&it.key));
-                let alone: Vec<InMemory> = alone.collect();
-                let pending = self.pending.len();
-                self.called(service, of, Opcode::Unmap, &mut payload);
-                if *strict && self.pending.len() == pending {
-                    self.look_at_unmapped(service, alone);
-                }
+                self.unmap(service, of, &entries, *strict);
+            }
+            Step::Turn(buffer, by, pages) => {
+                let (driver, number, _) = pick(&self.buffers, *buffer, |_| true)?;
+                let suits = |it: &Held| it.driver == driver && SPACE.contains(&it.of);
+                let of = pick(&self.handles, *by, suits)?;
+                let mut entry = MapEntry::new_zeroed();
+                entry.buffer = U64::new(number);
+                entry.bytes = U64::new(pages * PAGE);
+                entry.limit = U64::new(u64::MAX);
+                entry.access = U32::new(3);
+                let known = self.known.len();
+                self.send_map(service, of, &[entry], true);
+                let &(_, iova, bytes) = self.known.get(known)?;
+                let (iova, bytes) = (U64::new(iova), U64::new(bytes));
+                self.unmap(service, of, &[UnmapEntry { iova, bytes }], true);
             }
             Step::Lookup(of, at) => {
                 let of = self.held(*of, SPACE)?;
@@ -415,22 +478,16 @@ impl World {
     }
 
     /// Whether no device reaches the memory of what was mapped strictly and is no more.
-    fn look_at_unmapped(&self, service: &mut Service<SimPlatform>, before: Vec<InMemory>) {
+    fn look_at_unmapped(&self, service: &Service<SimPlatform>, before: Vec<InMemory>) {
         let still = in_memory(service);
         let gone = before.into_iter().filter(|it| still.iter().all(|other| other.key != it.key));
         let pages: Vec<u64> = gone.flat_map(|it| it.pages).collect();
-        let machine = &mut service.platform().machine_mut();
-        pages.iter().for_each(|page| assert!(machine.memory().write64(*page, 0)));
-        for device in devices() {
-            machine.config_write(device, 4, 6);
-            for &(_, iova, bytes) in &self.known {
-                for at in (iova..iova + bytes).step_by(PAGE as usize) {
-                    let _ = machine.dma_write(device, at, &[1; 8]);
-                }
-            }
-        }
+        let write = |page: &u64| service.platform().machine().memory().write64(*page, 0);
+        assert!(pages.iter().all(write));
+        self.write_everywhere(service);
         for page in pages {
-            assert_eq!(machine.memory().read64(page), Some(0), "reached at {page:#x}");
+            let found = service.platform().machine().memory().read64(page);
+            assert_eq!(found, Some(0), "reached at {page:#x}");
         }
     }
 
@@ -526,7 +583,7 @@ fn run(vendor: Vendor, policy: &Policy, steps: &[Step]) {
 fn random(vendor: Vendor, policy: &Policy) {
     // An AMD unit's device table takes a while to fill.
     let cases = ProptestConfig::with_cases(if vendor == Vendor::Vtd { 100 } else { 40 });
-    proptest!(cases, |(steps in prop::collection::vec(step(), 1..120))| run(vendor, policy, &steps));
+    proptest!(cases, |(steps in steps())| run(vendor, policy, &steps));
 }
 
 /// Little enough that they are reached now and then.
