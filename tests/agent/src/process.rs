@@ -217,6 +217,17 @@ impl Process {
         }
     }
 
+    /// Says that it has ended by itself, if it has and nobody saw it: whoever still holds it does not expect that, and what
+    /// fails without it would not tell.
+    fn tell_of_its_end(&mut self) {
+        if let (None, Ok(Some(status))) = (&self.ended, self.child.try_wait()) {
+            self.ended = Some(Ended::now(status));
+            while matches!(self.next(Instant::now()), Ok(Next::Line(_))) {}
+            eprintln!("{} has ended by itself ({status}) and wrote:", self.name);
+            self.seen.iter().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+
     /// Kills it and all that descends from it, unless it has ended by itself.
     fn kill(&mut self) {
         if self.ended.is_none() {
@@ -239,6 +250,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.tell_of_its_end();
         self.kill();
     }
 }
