@@ -1,7 +1,7 @@
 //! Failure is ordinary: each request fails once, and nothing is left of it.
 
-use libdma::{Access, Attributes, Error, FromDevice, Limits, ToDevice};
-use simulated::Machine;
+use libdma::{Access, Attributes, Error, FromDevice, Limits, ScatterList, ToDevice};
+use simulated::{Machine, second_edu};
 
 use crate::moving::bytes;
 
@@ -112,6 +112,28 @@ fn r5_lengths_that_nothing_has_are_refused() {
                     let is_long = bytes as u64 > limits.segment_boundary();
                     assert_eq!(refused, if is_long { long } else { all }, "{bytes:#x}");
                 }
+            }
+        }
+        machine.check();
+    }
+}
+
+#[test]
+fn r3_another_devices_buffer_is_not_taken_for_the_streams_own() {
+    for machine in Machine::each() {
+        let (disk, card) = (machine.open(), machine.open_at(second_edu()).unwrap());
+        let windowed = disk.stream::<FromDevice>("rx");
+        for access in [None, Some(Access::ReadWrite)] {
+            let mut foreign = card.allocate(4096, access, "the card's").unwrap();
+            for stream in [windowed.clone().strict(), windowed.clone()] {
+                let refused = stream.adopt(foreign).map().unwrap_err();
+                assert_eq!(refused.error, Error::WrongOwner);
+                let mut list = ScatterList::new(&stream);
+                list.push(refused.into_kept()).unwrap();
+                let refused = list.map().unwrap_err();
+                assert_eq!(refused.error, Error::WrongOwner);
+                let kept = refused.into_kept().clear().next().unwrap();
+                foreign = kept.into_buffer().unwrap();
             }
         }
         machine.check();
