@@ -242,7 +242,7 @@ impl SharedBuffer {
         let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
         let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;
         let writable = rights(&info).contains(Rights::WRITE);
-        let memory = handle.transport().map(handle.raw(), bytes, writable)?;
+        let memory = handle.map_buffer(bytes, writable)?;
         let mut shared = Self { memory, bytes, info, handle, mark: Mark::default() };
         if check::is_on() {
             shared.mark = shared.noted();

@@ -91,7 +91,7 @@ impl UnmappedBuffer {
     ///
     /// [`Error::NotPermitted`] if its handle may not both read and write, [`Error::OutOfMemory`]. It is gone then.
     pub fn map(self) -> Result<Buffer, Error> {
-        let memory = self.handle.transport().map(self.handle.raw(), self.len()?, true)?;
+        let memory = self.handle.map_buffer(self.len()?, true)?;
         // SAFETY: it is the memory of this buffer, mapped for it alone.
         Ok(unsafe { Buffer::from_parts(self, memory) })
     }

@@ -1,8 +1,8 @@
 //! The device at iommud.
 
 use dma_types::PciAddress;
-use libdma::Device;
 use libdma::handle::DEVICE_VARIABLE;
+use libdma::{Device, Handle};
 
 use crate::error::Error;
 use crate::{adopt, connect, variable};
@@ -13,10 +13,17 @@ use crate::{adopt, connect, variable};
 ///
 /// [`Error::NoPassedHandle`]; [`Error::Iommud`] if it is no device's handle.
 pub fn passed() -> Result<Option<Device>, Error> {
-    match variable::take(DEVICE_VARIABLE) {
-        Some(number) => Ok(Some(Device::from_handle(adopt(&number)?)?)),
-        None => Ok(None),
-    }
+    passed_as(DEVICE_VARIABLE)?.map(|handle| Ok(Device::from_handle(handle)?)).transpose()
+}
+
+/// The handle that was passed to this process as the descriptor that this variable names, if one was; for whoever asks first.
+///
+/// # Errors
+///
+/// [`Error::NoPassedHandle`].
+pub fn passed_as(variable: &str) -> Result<Option<Handle>, Error> {
+    // SAFETY: whoever set the variable made the descriptor over to this process, and it is taken once.
+    variable::take(variable).map(|number| unsafe { adopt(&number) }).transpose()
 }
 
 /// The device at this address: the one that was [`passed`], or else opened at iommud.

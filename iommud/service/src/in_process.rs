@@ -98,12 +98,11 @@ impl<P: Platform> InProcess<P> {
                 Answer::Payload(_) => return Err(Error::BadValue),
             },
         };
-        // SAFETY: the service has just opened it, and looks its number up at each use.
-        Ok(unsafe { RawHandle::from_number(handle.0) })
+        Ok(RawHandle::from_number(handle.0))
     }
 }
 
-// SAFETY: `map` gives out a run's own memory, which `RunMemory` vouches for. The service keeps a run until
+// SAFETY: the service has just opened a handle, and nobody else was told of it. `map` gives out a run's own memory, which `RunMemory` vouches for. The service keeps a run until
 // the buffer's last handle is closed and hardware has confirmed; libdma closes a buffer's handle only after
 // `unmap`.
 unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
@@ -113,13 +112,18 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
         Self::handle(service, outcome)
     }
 
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
         let service = &mut *self.request();
         let outcome = service.derive(HandleId(handle.number()), request)?;
         Self::handle(service, outcome)
     }
 
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
         let service = &mut *self.request();
         match service.call(HandleId(handle.number()), opcode as u64, payload)? {
             Outcome::Done(length) => Ok(length),
@@ -137,11 +141,16 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
         }
     }
 
-    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
         self.request().read(HandleId(handle.number()), offset, out)
     }
 
-    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
+    unsafe fn map(
+        &self,
+        handle: RawHandle,
+        bytes: usize,
+        writable: bool,
+    ) -> Result<Mapping, Error> {
         let service = self.request();
         let grant = service.grant(HandleId(handle.number()), 0, bytes as u64, writable)?;
         let memory = service.platform().run_memory(grant.run).ok_or(Error::BadAddress)?;

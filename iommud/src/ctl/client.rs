@@ -72,8 +72,7 @@ impl Client {
         let mut text = Vec::new();
         loop {
             let mut chunk = [0; CHUNK];
-            let length =
-                self.transport.read(node.raw(), text.len() as u64, &mut chunk).map_err(refused)?;
+            let length = node.read(text.len() as u64, &mut chunk).map_err(refused)?;
             match chunk.get(..length) {
                 Some([]) | None => break,
                 Some(bytes) => text.extend_from_slice(bytes),

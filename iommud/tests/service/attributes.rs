@@ -2,7 +2,6 @@
 
 use libdma::protocol::derive::Allocate;
 use libdma::{Access, Attributes, CacheType, Error};
-use zerocopy::IntoBytes;
 
 use crate::hostile::allocate;
 use crate::rig::Rig;
@@ -63,7 +62,7 @@ fn r7_attributes_that_mean_nothing_are_refused(vendor: Vendor) {
     for mistake in mistakes {
         let mut request = allocate(4096);
         mistake(&mut request);
-        let refused = device.handle().transport().derive(device.handle().raw(), request.as_bytes());
+        let refused = device.handle().derive(&request);
         assert_eq!(refused.err(), Some(Error::BadValue));
     }
     assert_eq!(rig.usage().live_runs, 0);

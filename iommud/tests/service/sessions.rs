@@ -5,9 +5,9 @@ use iommu_service::in_process::InProcess;
 use iommu_service::records::{BufferRecord, SessionRecord};
 use iommu_service::{Caller, Outcome};
 use iommu_sim::pace::Completion as Takes;
-use libdma::protocol::call::{DeviceInfo, Opcode};
+use libdma::protocol::call::{DeviceInfo, Hello, Opcode, Welcome};
 use libdma::protocol::{Rights, Secret};
-use libdma::{Access, Device, Error};
+use libdma::{Access, Device, Error, Handle};
 use std::sync::Arc;
 
 use crate::rig::{ROOT, Rig, edu, read};
@@ -86,11 +86,9 @@ fn r4_the_end_of_the_last_handle_is_the_end_of_everything_held(vendor: Vendor) {
 fn r4_a_buffer_that_outlives_its_device_keeps_its_memory_and_no_access(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let transport = rig.transport();
-    let device = transport.open(&libdma::protocol::path::device(edu())).unwrap();
+    let device = Handle::open(transport, &libdma::protocol::path::device(edu())).unwrap();
     rig.service.lock().platform_mut().machine_mut().config_write(edu(), 4, 6);
-    let hello = libdma::protocol::call::Hello::new();
-    let mut payload = *zerocopy::IntoBytes::as_bytes(&hello).first_chunk::<8>().unwrap();
-    transport.call(device, Opcode::Hello, &mut payload).unwrap();
+    let _: Welcome = device.call(Opcode::Hello, &Hello::new()).unwrap();
     let request = libdma::protocol::derive::Allocate {
         kind: 2.into(),
         access: 3.into(),
@@ -101,14 +99,12 @@ fn r4_a_buffer_that_outlives_its_device_keeps_its_memory_and_no_access(vendor: V
         reserved: 0.into(),
         label: libdma::protocol::derive::Allocate::label("orphan"),
     };
-    let buffer = transport.derive(device, zerocopy::IntoBytes::as_bytes(&request)).unwrap();
-    // SAFETY: neither handle is used any more, and nothing was mapped.
-    unsafe { transport.close(device) };
+    let buffer = device.derive(&request).unwrap();
+    drop(device);
     assert_eq!(rig.usage().live_runs, 1);
     rig.service.lock().platform_mut().machine_mut().config_write(edu(), 4, 6);
     assert!(rig.device_writes(0x1_0000_0000, &[1; 8]).is_err());
-    // SAFETY: as above.
-    unsafe { transport.close(buffer) };
+    drop(buffer);
     assert_eq!(rig.usage().live_runs, 0);
     rig.check();
 }

@@ -274,7 +274,7 @@ fn r3_no_batch_names_a_window(vendor: Vendor) {
     assert_eq!(two.unmap(&[Mapped::new(two.bus_address(iova), PAGE)]), Err(Error::NotMapped));
     let again = crate::sharing::map_by(&two, attached.handle(), 3);
     assert_eq!(again, Err(Error::WrongOwner));
-    let seen = rig.transport().map(attached.handle().raw(), 4096, false);
+    let seen = attached.handle().map_buffer(4096, false);
     assert_eq!(seen.err(), Some(Error::WrongHandleKind), "no process sees registers by it");
     assert_eq!(
         crate::tickets::offer(attached.handle(), Rights::INSPECT, Some(Access::Read)),

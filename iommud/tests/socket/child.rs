@@ -9,7 +9,7 @@ use std::thread;
 
 use libdma::transport::packet::{self, ReplyHeader};
 use libdma::transport::socket::Socket;
-use libdma::{Access, Device, ForeignMemory, Handle};
+use libdma::{Access, Device, ForeignMemory};
 use rustix::net::RecvFlags;
 
 use crate::rig::edu;
@@ -78,8 +78,8 @@ fn job() {
         Ok("open") => Device::open(Socket::connect().unwrap(), edu()).unwrap(),
         Ok(_) => {
             let passed = packet::receive::<ReplyHeader>(io::stdin().as_fd(), RecvFlags::empty());
-            let handle = Socket::adopt(passed.unwrap().descriptor.unwrap());
-            Device::from_handle(Handle::new(Socket::unconnected(), handle)).unwrap()
+            let handle = Socket::handle(passed.unwrap().descriptor.unwrap());
+            Device::from_handle(handle).unwrap()
         }
     };
     let ring = device.coherent("of a child").alone().slice::<u64>(8).unwrap();

@@ -53,15 +53,14 @@ fn r3_no_more_than_the_buffer_is_shared(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let device = Device::open(daemon.connect(), edu()).unwrap();
     let buffer = device.allocate(8192, None, "small").unwrap();
-    let (transport, handle) = (buffer.handle().transport(), buffer.handle().raw());
-    assert_eq!(transport.map(handle, 8193, true).unwrap_err(), Error::OutOfBuffer);
-    assert_eq!(transport.map(handle, 1 << 40, true).unwrap_err(), Error::OutOfBuffer);
-    assert_eq!(transport.map(handle, 0, true).unwrap_err(), Error::ZeroSize);
-    let device = device.handle().raw();
-    assert_eq!(transport.map(device, 4096, true).unwrap_err(), Error::WrongHandleKind);
-    let whole = transport.map(handle, 8192, true).unwrap();
+    let handle = buffer.handle();
+    assert_eq!(handle.map_buffer(8193, true).unwrap_err(), Error::OutOfBuffer);
+    assert_eq!(handle.map_buffer(1 << 40, true).unwrap_err(), Error::OutOfBuffer);
+    assert_eq!(handle.map_buffer(0, true).unwrap_err(), Error::ZeroSize);
+    assert_eq!(device.handle().map_buffer(4096, true).unwrap_err(), Error::WrongHandleKind);
+    let whole = handle.map_buffer(8192, true).unwrap();
     // SAFETY: it was mapped just now, and nobody has used it.
-    unsafe { transport.unmap(whole) };
+    unsafe { handle.transport().unmap(whole) };
 }
 
 fn r4_closing_the_device_ends_what_its_buffers_reach(vendor: Vendor) {

@@ -36,14 +36,10 @@ fn duplicate(handle: &Handle) -> OwnedFd {
     fcntl_dupfd_cloexec(socket(handle), 3).unwrap()
 }
 
-fn adopt(descriptor: OwnedFd) -> Handle {
-    Handle::new(Socket::unconnected(), Socket::adopt(descriptor))
-}
-
 fn a_duplicate_keeps_the_session_and_the_last_one_ends_it(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let first = Device::open(daemon.connect(), edu()).unwrap();
-    let second = Device::from_handle(adopt(duplicate(first.handle()))).unwrap();
+    let second = Device::from_handle(Socket::handle(duplicate(first.handle()))).unwrap();
     let generation = first.generation();
     drop(first);
     assert_eq!(Device::open(daemon.connect(), edu()).unwrap_err(), Error::DeviceBusy);

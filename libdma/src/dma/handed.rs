@@ -17,9 +17,8 @@ pub(super) fn adopt(descriptor: usize) -> Option<Handle> {
     path.strip_prefix("/scheme/")?.strip_prefix(SCHEME)?.strip_prefix('/')?;
     // The flag has the same value among a descriptor's flags as among those of open.
     call::fcntl(descriptor, F_SETFD as usize, O_CLOEXEC as usize).ok()?;
-    // SAFETY: it is open and of the scheme, as its path shows, and whoever set the variable made it over to this
-    // process. It is adopted once, for the answer is kept.
-    Some(Handle::new(Scheme::new(), unsafe { Scheme::adopt(descriptor) }))
+    // Whoever set the variable made it over to this process. It is adopted once, for the answer is kept.
+    Some(Scheme::handle(libredox::Fd::new(descriptor)))
 }
 
 /// The same on Linux, where a handle is a socket.
@@ -42,5 +41,5 @@ pub(super) fn adopt(descriptor: usize) -> Option<Handle> {
     // SAFETY: it is open, and whoever set the variable made it over to this process. It is adopted once, for the
     // answer is kept.
     let owned = unsafe { OwnedFd::from_raw_fd(number) };
-    Some(Handle::new(Socket::unconnected(), Socket::adopt(owned)))
+    Some(Socket::handle(owned))
 }

@@ -101,7 +101,7 @@ impl Device {
         };
         let handle = self.windows().after_trimming(|| self.handle().derive(&request))?;
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        // SAFETY: the memory is as whoever made the `ForeignMemory` promised, and is used from now on only through the
+        // SAFETY: the handle is open and of this transport. The memory is as whoever made the `ForeignMemory` promised, and is used from now on only through the
         // buffer.
         unsafe { transport.supply(handle.raw(), &supply) }?;
         Ok(handle)

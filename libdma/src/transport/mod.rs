@@ -3,6 +3,7 @@
 //! | module | where | what it is |
 //! | --- | --- | --- |
 //! | `socket` | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
+//! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
 //!
 //! A service in the same process, as in the bare guest and in tests, is a transport too; that one lives
@@ -21,16 +22,15 @@ pub mod scheme;
 pub mod socket;
 
 /// A handle as its transport numbers it: a file descriptor where there are such.
+///
+/// It is a number and owns nothing, as a `RawFd`: whoever uses it with a transport promises that it is open. What owns a
+/// handle is a [`Handle`](crate::Handle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RawHandle(u64);
 
 impl RawHandle {
-    /// The handle that a transport knows by this number.
-    ///
-    /// # Safety
-    ///
-    /// It is an open handle of the transport that it will be used with, and is not used after it was closed.
-    pub const unsafe fn from_number(number: u64) -> Self {
+    /// The handle that a transport knows by this number, if it knows one.
+    pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
 
@@ -78,29 +78,79 @@ impl From<Error> for NotSupplied {
 
 /// A way to reach `iommud`.
 ///
+/// Drivers use it through a [`Handle`](crate::Handle), which owns what its requests are made on, so that nothing there is
+/// unsafe. Here a handle is a number, and might be one that was closed, is of another transport, or is somebody else's.
+///
 /// # Safety
 ///
-/// What the implementor owes: [`map`](Self::map) returns memory that is valid for reads (and for writes, if
+/// What the implementor owes: [`open`](Self::open) and [`derive`](Self::derive) return a handle that is open, and that
+/// nobody else closes. [`map`](Self::map) returns memory that is valid for reads (and for writes, if
 /// `writable`) of `length` bytes, which is at least `bytes`, aligned to 4096, not part of any Rust object;
-/// it stays so until [`unmap`](Self::unmap) is called for it, also when the daemon dies.
+/// it stays so until [`unmap`](Self::unmap) is called for it or the handle is closed, also when the daemon dies.
 ///
 /// What the caller owes: that memory may change under it at any time, for a device and other processes
 /// write to it. It must be reached only by volatile or atomic access or by copies, never through `&T`.
 pub unsafe trait Transport: Send + Sync {
-    /// Opens a node by its path (see [`crate::protocol::path`]).
+    /// Opens a node by its path (see [`crate::protocol::path`]). The handle is the caller's to close.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchPath`], and of a device what [`Device::open`](crate::Device::open) says; [`Error::DaemonGone`].
     fn open(&self, path: &str) -> Result<RawHandle, Error>;
 
-    /// Makes a new handle from one (see [`crate::protocol::derive`]).
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error>;
+    /// Makes a new handle from one (see [`crate::protocol::derive`]). It is the caller's to close.
+    ///
+    /// # Errors
+    ///
+    /// Those of what is asked for; [`Error::ShortPayload`], [`Error::BadValue`] for a request that is none;
+    /// [`Error::DaemonGone`].
+    ///
+    /// # Safety
+    ///
+    /// The handle is of this transport and open.
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error>;
 
     /// Makes a call on a handle. The answer overwrites the payload; its length is returned.
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error>;
+    ///
+    /// # Errors
+    ///
+    /// Those of the call; [`Error::ShortPayload`] if the payload has no room for its struct, [`Error::UnknownCall`],
+    /// [`Error::WrongHandleKind`], [`Error::NoHandshake`]; [`Error::DaemonGone`].
+    ///
+    /// # Safety
+    ///
+    /// The handle is of this transport and open.
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error>;
 
-    /// Reads a text node from `offset` on. Zero at its end.
-    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error>;
+    /// Reads a text node from `offset` on; how much was read, which is zero at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongHandleKind`] for what is no text; [`Error::DaemonGone`].
+    ///
+    /// # Safety
+    ///
+    /// The handle is of this transport and open.
+    unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error>;
 
     /// Maps the first `bytes` bytes of a buffer.
-    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error>;
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`] if it has not as many, [`Error::ZeroSize`], [`Error::NotPermitted`] if the handle may not read
+    /// or, if `writable`, write; [`Error::WrongHandleKind`] for what is no buffer, [`Error::NotMemory`] if what came is no
+    /// memory that stays; [`Error::OutOfMemory`], [`Error::DaemonGone`].
+    ///
+    /// # Safety
+    ///
+    /// The handle is of this transport and open.
+    unsafe fn map(&self, handle: RawHandle, bytes: usize, writable: bool)
+    -> Result<Mapping, Error>;
 
     /// At which address the memory object has this memory that [`supply`](Self::supply) will send: what
     /// [`Register`](crate::protocol::derive::Register) is to say.
@@ -114,9 +164,13 @@ pub unsafe trait Transport: Send + Sync {
     /// process, all that was mapped for it, as if by [`map`](Self::map). Returns when the device can reach it, if it
     /// was to be mapped.
     ///
+    /// # Errors
+    ///
+    /// [`NotSupplied`], with the errors of [`Device::register`](crate::Device::register).
+    ///
     /// # Safety
     ///
-    /// The memory is valid for reads and writes and the caller's own, of a private anonymous mapping where it is in no
+    /// The handle is of this transport and open. The memory is valid for reads and writes and the caller's own, of a private anonymous mapping where it is in no
     /// object, and given for good if this succeeds; no Rust object is in it, nothing uses it while this runs, and
     /// afterwards it is used as what `map` returned. On Redox no other thread maps anything while this runs. The
     /// object is an open descriptor.
@@ -134,7 +188,6 @@ pub unsafe trait Transport: Send + Sync {
     ///
     /// # Safety
     ///
-    /// The handle is the caller's own, neither it nor a copy of it is used afterwards, and what was mapped by
-    /// it has been unmapped.
+    /// The handle is of this transport, open and the caller's own. Neither its number is used afterwards, nor what was mapped by it.
     unsafe fn close(&self, handle: RawHandle);
 }

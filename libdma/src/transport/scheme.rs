@@ -4,11 +4,13 @@ use core::ptr::NonNull;
 use std::string::String;
 use std::sync::Arc;
 
+use libredox::Fd;
 use libredox::call::{self, MmapArgs};
 use libredox::flag::{MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
 use syscall::{CallFlags, F_GETFL};
 
 use super::{Mapping, NotSupplied, RawHandle, Supply, Transport};
+use crate::handle::Handle;
 use crate::protocol::call::Opcode;
 use crate::protocol::{Error, path};
 use crate::register::moved;
@@ -23,14 +25,13 @@ impl Scheme {
         Arc::new(Self)
     }
 
-    /// The number by which this transport knows a descriptor that another process passed on.
+    /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
     ///
-    /// # Safety
-    ///
-    /// The descriptor is open and of the `iommu` scheme, and its ownership goes over to the handle.
-    pub const unsafe fn adopt(descriptor: usize) -> RawHandle {
-        // SAFETY: as the caller promises.
-        unsafe { RawHandle::from_number(descriptor as u64) }
+    /// It owns the descriptor, and nobody else does.
+    pub fn handle(descriptor: Fd) -> Handle {
+        let raw = owned(descriptor.into_raw());
+        // SAFETY: it is open, and was its owner's alone. A handle of this transport is a descriptor, whichever.
+        unsafe { Handle::from_raw(Self::new(), raw) }
     }
 }
 
@@ -39,45 +40,55 @@ fn error(error: libredox::error::Error) -> Error {
     Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
 }
 
-/// The handle of a descriptor that the kernel has just given.
-fn opened(descriptor: usize) -> RawHandle {
-    // SAFETY: it is this process's and open, and nobody else knows it.
-    unsafe { Scheme::adopt(descriptor) }
+/// The number of a descriptor that is the caller's to close from now on.
+fn owned(descriptor: usize) -> RawHandle {
+    RawHandle::from_number(descriptor as u64)
 }
 
 fn descriptor(handle: RawHandle) -> usize {
     handle.number() as usize
 }
 
-// SAFETY: `map` returns a fresh shared mapping by the kernel of pages that the daemon lent for this buffer;
+// SAFETY: a handle is a descriptor that the kernel has just given to this process, and that nobody else was told of. `map`
+// returns a fresh shared mapping by the kernel of pages that the daemon lent for this buffer;
 // they stay mapped until `unmap`, whatever becomes of the descriptor or of the daemon.
 unsafe impl Transport for Scheme {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let path: String = format!("/scheme/{}/{path}", path::SCHEME);
-        call::open(path, O_RDWR | O_CLOEXEC, 0).map(opened).map_err(error)
+        call::open(path, O_RDWR | O_CLOEXEC, 0).map(owned).map_err(error)
     }
 
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
         let derived = call::dup(descriptor(handle), request).map_err(error)?;
         // iommud takes a handle for lost that was never used when its process has ended, and this one may be
         // meant for another process. Any request is a use.
         let _ = call::fcntl(derived, F_GETFL, 0);
-        Ok(opened(derived))
+        Ok(owned(derived))
     }
 
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
         call::call_rw(descriptor(handle), payload, CallFlags::empty(), &[opcode as u64])
             .map_err(error)
     }
 
-    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
         // The kernel counts the offset itself, and there is no other way to say it through relibc: text nodes
         // are only ever read from start to end.
         let _ = offset;
         call::read(descriptor(handle), out).map_err(error)
     }
 
-    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
+    unsafe fn map(
+        &self,
+        handle: RawHandle,
+        bytes: usize,
+        writable: bool,
+    ) -> Result<Mapping, Error> {
         let arguments = MmapArgs {
             addr: core::ptr::null_mut(),
             length: bytes,

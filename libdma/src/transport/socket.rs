@@ -18,6 +18,7 @@ use super::packet::{
     self, FAULTS_EVENT, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader,
 };
 use super::{Mapping, NotSupplied, RawHandle, Supply, Transport};
+use crate::handle::Handle;
 use crate::protocol::Error;
 use crate::protocol::call::Opcode;
 
@@ -69,10 +70,23 @@ impl Socket {
         Arc::new(Self { root: None })
     }
 
-    /// The number by which this transport knows a descriptor that another process passed on.
-    pub fn adopt(descriptor: OwnedFd) -> RawHandle {
-        // SAFETY: the descriptor is open, and its ownership goes over to the handle.
-        unsafe { RawHandle::from_number(descriptor.into_raw_fd() as u64) }
+    /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
+    ///
+    /// It owns the descriptor, and nobody else does:
+    ///
+    /// ```compile_fail,E0382
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use libdma::transport::socket::Socket;
+    ///
+    /// let descriptor: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    /// let one = Socket::handle(descriptor);
+    /// let two = Socket::handle(descriptor);
+    /// ```
+    pub fn handle(descriptor: OwnedFd) -> Handle {
+        let raw = owned(descriptor);
+        // SAFETY: it is open, and was its owner's alone. A handle of this transport is a descriptor, whichever.
+        unsafe { Handle::from_raw(Self::unconnected(), raw) }
     }
 
     fn request(
@@ -135,15 +149,23 @@ fn other(errno: Errno) -> Error {
 }
 
 /// The socket behind a handle, for the length of a call.
-fn borrow(handle: &RawHandle) -> Result<BorrowedFd<'_>, Error> {
+///
+/// # Safety
+///
+/// The handle is open and of this transport, for as long as this borrows from it.
+unsafe fn borrow(handle: &RawHandle) -> Result<BorrowedFd<'_>, Error> {
     let descriptor = RawFd::try_from(handle.number()).map_err(|_| Error::BadHandle)?;
-    // SAFETY: handles of this transport are descriptors that it gave out and that their owner closes
-    // only through `close`, which takes the handle; the borrow does not outlive the handle's.
+    // SAFETY: handles of this transport are descriptors, and this one is open, by the caller's promise.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
 }
 
+/// The number of a descriptor that is the caller's to close from now on.
+fn owned(descriptor: OwnedFd) -> RawHandle {
+    RawHandle::from_number(descriptor.into_raw_fd() as u64)
+}
+
 fn handle_from(reply: Packet<ReplyHeader>) -> Result<RawHandle, Error> {
-    reply.descriptor.map(Socket::adopt).ok_or(Error::BadValue)
+    reply.descriptor.map(owned).ok_or(Error::BadValue)
 }
 
 /// Takes what has made a device's handle readable from it, if anything has.
@@ -160,7 +182,8 @@ fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error>
     Ok(length)
 }
 
-// SAFETY: `map` returns a fresh mapping by the kernel of a sealed memory object, whose size cannot shrink
+// SAFETY: a handle is a descriptor that the kernel has just made for this process, and that nobody else was told of. `map`
+// returns a fresh mapping by the kernel of a sealed memory object, whose size cannot shrink
 // beneath it; it stays until `unmap`, whatever becomes of the socket.
 unsafe impl Transport for Socket {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
@@ -168,12 +191,20 @@ unsafe impl Transport for Socket {
         handle_from(self.request(root.as_fd(), Kind::Open, 0, path.as_bytes())?)
     }
 
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
-        handle_from(self.request(borrow(&handle)?, Kind::Derive, 0, request)?)
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+        // SAFETY: the caller's promise; the borrow ends with this call.
+        let socket = unsafe { borrow(&handle) }?;
+        handle_from(self.request(socket, Kind::Derive, 0, request)?)
     }
 
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
-        let socket = borrow(&handle)?;
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
+        // SAFETY: the caller's promise; the borrow ends with this call.
+        let socket = unsafe { borrow(&handle) }?;
         if opcode == Opcode::Faults {
             // Before they are read: a fault that comes later makes the socket readable anew.
             take_event(socket);
@@ -182,16 +213,24 @@ unsafe impl Transport for Socket {
         copy_out(&reply, payload)
     }
 
-    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        let reply = self.request(borrow(&handle)?, Kind::Read, offset, &[])?;
+    unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+        // SAFETY: the caller's promise; the borrow ends with this call.
+        let socket = unsafe { borrow(&handle) }?;
+        let reply = self.request(socket, Kind::Read, offset, &[])?;
         let length = reply.payload.len().min(out.len());
         out[..length].copy_from_slice(&reply.payload[..length]);
         Ok(length)
     }
 
-    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
-        let reply =
-            self.request(borrow(&handle)?, Kind::Map, bytes as u64, &[u8::from(writable)])?;
+    unsafe fn map(
+        &self,
+        handle: RawHandle,
+        bytes: usize,
+        writable: bool,
+    ) -> Result<Mapping, Error> {
+        // SAFETY: the caller's promise; the borrow ends with this call.
+        let socket = unsafe { borrow(&handle) }?;
+        let reply = self.request(socket, Kind::Map, bytes as u64, &[u8::from(writable)])?;
         let object = reply.descriptor.ok_or(Error::BadValue)?;
         let mut protection = ProtFlags::READ;
         protection.set(ProtFlags::WRITE, writable);
@@ -217,8 +256,10 @@ unsafe impl Transport for Socket {
         let number = RawFd::try_from(number).map_err(|_| Error::NotMemory)?;
         // SAFETY: by the caller's promise it is open, and stays so for the length of this call.
         let memfd = unsafe { BorrowedFd::borrow_raw(number) };
+        // SAFETY: the caller's promise; the borrow ends with this call.
+        let socket = unsafe { borrow(&handle) }?;
         // Whatever the answer, the memory is mapped here as it was.
-        self.request_with(borrow(&handle)?, Kind::Supply, 0, &[], Some(memfd))?;
+        self.request_with(socket, Kind::Supply, 0, &[], Some(memfd))?;
         Ok(())
     }
 

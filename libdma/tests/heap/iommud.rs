@@ -215,16 +215,16 @@ fn entries<Entry: FromBytes>(payload: &[u8]) -> Vec<Entry> {
     rest.chunks_exact(size_of::<Entry>()).map(|it| Entry::read_from_bytes(it).unwrap()).collect()
 }
 
-// SAFETY: `map` returns heap memory that is aligned to a page and no Rust object's; it is freed when its handle is
+// SAFETY: each handle is open until it is closed. `map` returns heap memory that is aligned to a page and no Rust object's; it is freed when its handle is
 // closed, which is after it was unmapped.
 unsafe impl Transport for Iommud {
     fn open(&self, _: &str) -> Result<RawHandle, Error> {
         self.state().devices += 1;
-        // SAFETY: handle 0 is the device's.
-        Ok(unsafe { RawHandle::from_number(0) })
+        // The device's.
+        Ok(RawHandle::from_number(0))
     }
 
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
         assert_eq!(handle.number(), 0);
         let request = Allocate::read_from_bytes(request).map_err(|_| Error::UnknownCall)?;
         let mut state = self.state();
@@ -241,11 +241,15 @@ unsafe impl Transport for Iommud {
             state.mappings.insert(memory.iova, Mapped { buffer, offset: 0, bytes, access });
         }
         state.buffers.insert(buffer, memory);
-        // SAFETY: it is the number of a buffer that is open.
-        Ok(unsafe { RawHandle::from_number(buffer) })
+        Ok(RawHandle::from_number(buffer))
     }
 
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
         let mut state = self.state();
         if let (Opcode::Map | Opcode::Unmap, Some(error)) = (opcode, state.refused) {
             state.refused = None;
@@ -298,11 +302,11 @@ unsafe impl Transport for Iommud {
         }
     }
 
-    fn read(&self, _: RawHandle, _: u64, _: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn read(&self, _: RawHandle, _: u64, _: &mut [u8]) -> Result<usize, Error> {
         Ok(0)
     }
 
-    fn map(&self, handle: RawHandle, bytes: usize, _: bool) -> Result<Mapping, Error> {
+    unsafe fn map(&self, handle: RawHandle, bytes: usize, _: bool) -> Result<Mapping, Error> {
         let mut state = self.state();
         let memory = state.buffers.get_mut(&handle.number()).ok_or(Error::BadHandle)?;
         assert!(bytes <= memory.bytes);

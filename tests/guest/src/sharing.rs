@@ -75,7 +75,7 @@ pub(crate) fn other() -> Outcome {
     let passed: Packet<ReplyHeader> = packet::receive(io::stdin().as_fd(), RecvFlags::empty())
         .map_err(|error| Failure(format!("nothing was passed: {error:?}")))?;
     let descriptor: OwnedFd = passed.descriptor.ok_or(Failure("no handle was passed".into()))?;
-    let handle = Handle::new(Socket::unconnected(), Socket::adopt(descriptor));
+    let handle = Socket::handle(descriptor);
     let shared = SharedBuffer::from_handle(handle)?;
     let mut found = [0; 16];
     shared.read(4096, &mut found)?;

@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use agent::failure::{Failure, Outcome, require};
 use agent::programs::PATIENCE;
-use driver_platform::adopt;
+use driver_platform::passed_as;
 use libdma::protocol::Rights;
 use libdma::{Error, SharedBuffer};
 
 use crate::console::say;
 use crate::driving::LENGTH;
 
-/// The first argument that asks for this; the handle's number follows.
+/// The argument that asks for this.
 pub(crate) const LENT: &str = "lent";
+
+/// The variable that names the handle's descriptor.
+pub(crate) const LENT_VARIABLE: &str = "IOMMU_SELFTEST_LENT";
 
 /// What is said before what is found in the buffer.
 pub(crate) const READS: &str = "it reads: ";
@@ -29,8 +32,8 @@ pub(crate) const BYTES: usize = 8192;
 pub(crate) const PLACE: usize = 4096;
 
 /// Looks at the buffer, tries to write, and looks again when it has changed.
-pub(crate) fn look(number: &str) -> ExitCode {
-    match try_look(number) {
+pub(crate) fn look() -> ExitCode {
+    match try_look() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(why)) => {
             eprintln!("{why}");
@@ -39,9 +42,9 @@ pub(crate) fn look(number: &str) -> ExitCode {
     }
 }
 
-fn try_look(number: &str) -> Outcome {
-    let handle = adopt(number)?;
-    let writable = handle.transport().map(handle.raw(), BYTES, true).map(drop);
+fn try_look() -> Outcome {
+    let handle = passed_as(LENT_VARIABLE)?.ok_or(Failure("nothing was lent".into()))?;
+    let writable = handle.map_buffer(BYTES, true).map(drop);
     require!(writable == Err(Error::NotPermitted), "mapping it for writing: {writable:?}");
     let shared = SharedBuffer::from_handle(handle)?;
     let first = told(&shared)?;

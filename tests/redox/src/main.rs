@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run::all(),
         [CASE, name] => run::one(name),
-        [LENT, number] => lent::look(number),
+        [LENT] => lent::look(),
         [SENT, pipe, device, bits] => second::run(second::sent(pipe, device, bits)),
         [ENTERS, ticket, device] => second::run(second::enters(ticket, device)),
         [PRISONER, ref paths @ ..] => prisoner::open(paths),

@@ -32,6 +32,9 @@ pub(crate) fn send(pipe: &PipeWriter, handle: &Handle) -> Outcome {
 #[cfg(target_os = "redox")]
 pub(crate) fn receive(pipe: &str) -> Outcome<Handle> {
     use agent::failure::{Failure, require};
+    use libdma::transport::scheme::Scheme;
+    use libredox::Fd;
+    use libredox::flag::{F_SETFD, O_CLOEXEC};
     use syscall::CallFlags;
 
     let pipe: usize = pipe.parse().map_err(|_| Failure(format!("{pipe:?} is no descriptor")))?;
@@ -44,7 +47,9 @@ pub(crate) fn receive(pipe: &str) -> Outcome<Handle> {
     let received = usize::from_ne_bytes(number);
     let ordinary = libredox::call::dup(received, []);
     libredox::call::close(received)?;
-    Ok(driver_platform::adopt(&ordinary?.to_string())?)
+    let ordinary = Fd::new(ordinary?);
+    libredox::call::fcntl(ordinary.raw(), F_SETFD as usize, O_CLOEXEC as usize)?;
+    Ok(Scheme::handle(ordinary))
 }
 
 #[cfg(not(target_os = "redox"))]

@@ -203,7 +203,7 @@ pub fn read(transport: &Arc<dyn Transport>, path: &str) -> Result<String, Error>
     let mut text = Vec::new();
     let mut piece = [0; 4096];
     loop {
-        match transport.read(handle.raw(), text.len() as u64, &mut piece)? {
+        match handle.read(text.len() as u64, &mut piece)? {
             0 => return String::from_utf8(text).map_err(|_| Error::BadValue),
             length => text.extend_from_slice(&piece[..length]),
         }

@@ -120,21 +120,36 @@ unsafe impl Transport for Tap {
         self.request(|| self.inner.open(path), |handle| self.close_unseen(handle))
     }
 
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
-        self.request(|| self.inner.derive(handle, request), |handle| self.close_unseen(handle))
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+        // SAFETY: the caller's promise is what the transport within asks for.
+        let make = || unsafe { self.inner.derive(handle, request) };
+        self.request(make, |handle| self.close_unseen(handle))
     }
 
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
-        self.request(|| self.inner.call(handle, opcode, payload), drop)
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
+        // SAFETY: as in `derive`.
+        self.request(|| unsafe { self.inner.call(handle, opcode, payload) }, drop)
     }
 
-    fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        self.request(|| self.inner.read(handle, offset, out), drop)
+    unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
+        // SAFETY: as in `derive`.
+        self.request(|| unsafe { self.inner.read(handle, offset, out) }, drop)
     }
 
-    fn map(&self, handle: RawHandle, bytes: usize, writable: bool) -> Result<Mapping, Error> {
+    unsafe fn map(
+        &self,
+        handle: RawHandle,
+        bytes: usize,
+        writable: bool,
+    ) -> Result<Mapping, Error> {
         self.request(
-            || self.inner.map(handle, bytes, writable),
+            // SAFETY: as in `derive`.
+            || unsafe { self.inner.map(handle, bytes, writable) },
             // SAFETY: it was mapped just now, and nobody was told where.
             |mapping| unsafe { self.inner.unmap(mapping) },
         )
@@ -145,7 +160,7 @@ unsafe impl Transport for Tap {
     }
 
     unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
-        // SAFETY: the caller's promise is what the transport within asks for.
+        // SAFETY: as in `derive`.
         let make = || unsafe { self.inner.supply(handle, supply) };
         match self.fate() {
             Fate::Answered => make(),
@@ -158,12 +173,12 @@ unsafe impl Transport for Tap {
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {
-        // SAFETY: the caller's promise is what the transport within asks for.
+        // SAFETY: as in `derive`.
         unsafe { self.inner.unmap(mapping) };
     }
 
     unsafe fn close(&self, handle: RawHandle) {
-        // SAFETY: as in `unmap`.
+        // SAFETY: as in `derive`.
         unsafe { self.inner.close(handle) };
     }
 }

@@ -24,7 +24,7 @@ pub fn run(driver: &Driver, out: &mut dyn Write) -> Result<Outcome, Error> {
         .map(&[MapRequest { buffer: &buffer, offset: 0, bytes, access: Access::ReadWrite }])
         .map(drop);
     let handle = buffer.handle();
-    let for_cpu = handle.transport().map(handle.raw(), bytes as usize, true).map(|mapping| {
+    let for_cpu = handle.map_buffer(bytes as usize, true).map(|mapping| {
         // SAFETY: it was mapped just now, and nobody has used it.
         unsafe { handle.transport().unmap(mapping) }
     });

@@ -26,16 +26,19 @@ pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
 /// # Errors
 ///
 /// [`Error::NoPassedHandle`].
-pub fn adopt(number: &str) -> Result<Handle, Error> {
+///
+/// # Safety
+///
+/// If there is a descriptor of this number, whoever started or told this process made it over to it, and nobody has
+/// taken it over before.
+pub(crate) unsafe fn adopt(number: &str) -> Result<Handle, Error> {
     let number: u16 = number.parse().map_err(|_| Error::NoPassedHandle)?;
     let number = RawFd::from(number);
     // SAFETY: the descriptor is borrowed for this call alone, which fails if it is not open.
     fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)
         .map_err(|_| Error::NoPassedHandle)?;
-    // SAFETY: it is open, and whoever set the variable made it over to this process. Nothing here opened
-    // it, so nothing here closes it.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    Ok(Handle::new(Socket::unconnected(), Socket::adopt(descriptor)))
+    // SAFETY: it is open, and by the caller's promise this process's own and nobody's yet.
+    Ok(Socket::handle(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Lets the children of this process inherit a handle, under its number.
@@ -77,7 +80,9 @@ mod tests {
     #[test]
     fn r5_a_variable_that_names_no_descriptor_is_refused() {
         for number in ["", "x", "-1", "65535", "99999999999999999999", "3 "] {
-            assert!(matches!(adopt(number), Err(Error::NoPassedHandle)), "{number:?}");
+            // SAFETY: there is no descriptor of this number.
+            let refused = unsafe { adopt(number) };
+            assert!(matches!(refused, Err(Error::NoPassedHandle)), "{number:?}");
         }
     }
 
@@ -86,13 +91,12 @@ mod tests {
         let (ours, _its) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .unwrap();
-        let handle = Handle::new(Socket::unconnected(), Socket::adopt(ours));
-        let borrowed = descriptor(&handle).unwrap();
+        let handle = Socket::handle(ours);
         let_inherit(&handle).unwrap();
-        assert_eq!(fcntl_getfd(borrowed).unwrap(), FdFlags::empty());
-        let adopted = adopt(&handle.raw().number().to_string()).unwrap();
-        assert_eq!(fcntl_getfd(borrowed).unwrap(), FdFlags::CLOEXEC);
-        // Both own the same number now, as parent and child would after an exec; close it once.
-        core::mem::forget(adopted);
+        assert_eq!(fcntl_getfd(descriptor(&handle).unwrap()).unwrap(), FdFlags::empty());
+        let number = handle.into_raw().number().to_string();
+        // SAFETY: it is what was given up just now.
+        let adopted = unsafe { adopt(&number) }.unwrap();
+        assert_eq!(fcntl_getfd(descriptor(&adopted).unwrap()).unwrap(), FdFlags::CLOEXEC);
     }
 }

@@ -9,7 +9,8 @@ mod function;
 mod handle;
 
 pub use function::Function;
-pub use handle::{adopt, connect, let_inherit, wait_readable};
+pub(crate) use handle::adopt;
+pub use handle::{connect, let_inherit, wait_readable};
 
 use crate::error::Error;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use libdma::Handle;
 use libdma::transport::Transport;
 use libdma::transport::scheme::Scheme;
+use libredox::Fd;
 use libredox::call::fcntl;
 use libredox::flag::{F_SETFD, O_CLOEXEC};
 
@@ -24,12 +25,17 @@ pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
 /// # Errors
 ///
 /// [`Error::NoPassedHandle`].
-pub fn adopt(number: &str) -> Result<Handle, Error> {
+///
+/// # Safety
+///
+/// If there is a descriptor of this number, whoever started or told this process made it over to it, and nobody has
+/// taken it over before.
+pub(crate) unsafe fn adopt(number: &str) -> Result<Handle, Error> {
     let number = usize::from(number.parse::<u16>().map_err(|_| Error::NoPassedHandle)?);
     // The flag has the same value among a descriptor's flags as among those of open.
     fcntl(number, F_SETFD as usize, O_CLOEXEC as usize).map_err(|_| Error::NoPassedHandle)?;
-    // SAFETY: the descriptor is open, since its flags could be set, and whoever passed it gave it to us.
-    Ok(Handle::new(Scheme::new(), unsafe { Scheme::adopt(number) }))
+    // It is open, since its flags could be set, and by the caller's promise this process's own and nobody's yet.
+    Ok(Scheme::handle(Fd::new(number)))
 }
 
 /// Lets the children of this process inherit a handle, under its number.

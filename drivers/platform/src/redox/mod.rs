@@ -15,6 +15,7 @@ mod ready;
 mod wait;
 
 pub use function::Function;
-pub use handle::{adopt, connect, let_inherit};
+pub(crate) use handle::adopt;
+pub use handle::{connect, let_inherit};
 pub use ready::report_ready;
 pub use wait::wait_readable;

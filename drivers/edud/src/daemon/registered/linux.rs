@@ -132,6 +132,6 @@ fn waiting(device: &Device) -> Result<Handle, Refused> {
 fn send(handle: &Handle, what: &OwnedFd) -> Result<(), Refused> {
     let object = u64::try_from(what.as_fd().as_raw_fd()).ok();
     let supply = Supply { memory: core::ptr::NonNull::dangling(), bytes: BYTES, object };
-    // SAFETY: the descriptor is open. What is taken all the same is never used, through the handle or otherwise.
+    // SAFETY: handle and descriptor are open, and the handle is of this transport. What is taken all the same is never used, through the handle or otherwise.
     unsafe { handle.transport().supply(handle.raw(), &supply) }.map_err(|refused| refused.error)
 }

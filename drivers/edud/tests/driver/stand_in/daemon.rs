@@ -62,8 +62,7 @@ impl Daemon {
         let mut handles = self.handles();
         let number = handles.keys().last().map_or(1, |last| last + 1);
         handles.insert(number, object);
-        // SAFETY: it is this stand-in's own number, which it looks up at each use.
-        unsafe { RawHandle::from_number(number) }
+        RawHandle::from_number(number)
     }
 
     fn map_piece(&self, entry: &mut MapEntry) -> Result<(), Error> {
@@ -160,7 +159,7 @@ unsafe impl Transport for Daemon {
         }
     }
 
-    fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
+    unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
         let Object::Device = self.object(handle)? else { return Err(Error::WrongHandleKind) };
         let request = Allocate::read_from_bytes(request).map_err(|_| Error::ShortPayload)?;
         let (bytes, code) = (request.bytes.get(), request.access.get());
@@ -172,7 +171,12 @@ unsafe impl Transport for Daemon {
         Ok(self.insert(Object::Buffer { number, iova, access: code }))
     }
 
-    fn call(&self, handle: RawHandle, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn call(
+        &self,
+        handle: RawHandle,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
         match (opcode, self.object(handle)?) {
             (Opcode::Hello, _) => {
                 let (version, max_batch) = (U32::new(VERSION), U32::new(MAX_BATCH as u32));
@@ -200,11 +204,11 @@ unsafe impl Transport for Daemon {
         }
     }
 
-    fn read(&self, _: RawHandle, _: u64, _: &mut [u8]) -> Result<usize, Error> {
+    unsafe fn read(&self, _: RawHandle, _: u64, _: &mut [u8]) -> Result<usize, Error> {
         Err(Error::WrongHandleKind)
     }
 
-    fn map(&self, handle: RawHandle, bytes: usize, _: bool) -> Result<Mapping, Error> {
+    unsafe fn map(&self, handle: RawHandle, bytes: usize, _: bool) -> Result<Mapping, Error> {
         let Object::Buffer { number, .. } = self.object(handle)? else {
             return Err(Error::WrongHandleKind);
         };
