@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::fstat;
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{
@@ -168,6 +168,31 @@ fn handle_from(reply: Packet<ReplyHeader>) -> Result<RawHandle, Error> {
     reply.descriptor.map(owned).ok_or(Error::BadValue)
 }
 
+/// How much of a memory object is to be mapped for a buffer of so many bytes, once it is known that so much stays there.
+///
+/// The other end need not be iommud: a handle may come from any process, and one that shortened the object under its
+/// reader would kill that by `SIGBUS`. So only memory of a memfd is mapped that is sealed against that, and none of a file.
+/// (A hole punched in a memfd reads as zeroes. In huge pages it takes a new one at the next access, and where there is
+/// none left, that is a `SIGBUS` still: nothing that can be seen here excludes it.)
+fn length_that_stays(object: &OwnedFd, bytes: usize) -> Result<usize, Error> {
+    // What has no seals is no memfd.
+    let seals = fcntl_get_seals(object).map_err(|_| Error::NotMemory)?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(Error::NotMemory);
+    }
+    // From here on it can only grow.
+    let stat = fstat(object).map_err(other)?;
+    // Memory in huge pages is mapped and unmapped by whole ones; the rest of the last belongs to
+    // this buffer and to nothing else.
+    let page = usize::try_from(stat.st_blksize).unwrap_or(0).max(4096);
+    let length = bytes.checked_next_multiple_of(page).ok_or(Error::TooLarge)?;
+    match usize::try_from(stat.st_size) {
+        _ if length == 0 => Err(Error::ZeroSize),
+        Ok(size) if size >= length => Ok(length),
+        _ => Err(Error::OutOfBuffer),
+    }
+}
+
 /// Takes what has made a device's handle readable from it, if anything has.
 fn take_event(socket: BorrowedFd<'_>) {
     let mut event = FAULTS_EVENT;
@@ -183,8 +208,8 @@ fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error>
 }
 
 // SAFETY: a handle is a descriptor that the kernel has just made for this process, and that nobody else was told of. `map`
-// returns a fresh mapping by the kernel of a sealed memory object, whose size cannot shrink
-// beneath it; it stays until `unmap`, whatever becomes of the socket.
+// returns a fresh mapping by the kernel of a memory object that is as long and sealed against shrinking, as
+// `length_that_stays` has seen; it stays until `unmap`, whatever becomes of the socket.
 unsafe impl Transport for Socket {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let root = self.root.as_ref().ok_or(Error::NotPermitted)?;
@@ -234,16 +259,12 @@ unsafe impl Transport for Socket {
         let object = reply.descriptor.ok_or(Error::BadValue)?;
         let mut protection = ProtFlags::READ;
         protection.set(ProtFlags::WRITE, writable);
-        // Memory in huge pages is mapped and unmapped by whole ones; the rest of the last belongs to
-        // this buffer and to nothing else.
-        let page =
-            usize::try_from(fstat(&object).map_err(other)?.st_blksize).unwrap_or(0).max(4096);
-        let length = bytes.checked_next_multiple_of(page).ok_or(Error::TooLarge)?;
+        let length = length_that_stays(&object, bytes)?;
         // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
         let memory = unsafe {
             mmap(core::ptr::null_mut(), length, protection, MapFlags::SHARED, &object, 0)
         }
-        .map_err(other)?;
+        .map_err(|errno| if errno == Errno::NOMEM { Error::OutOfMemory } else { other(errno) })?;
         Ok(Mapping { memory: NonNull::new(memory.cast()).ok_or(Error::BadAddress)?, length })
     }
 
