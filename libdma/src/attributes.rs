@@ -20,7 +20,7 @@ bitflags! {
     /// # let machine = simulated::Machine::vtd();
     /// # let device = machine.open();
     /// let wanted = Attributes::WRITE_COMBINE | Attributes::FORCE_CONTIGUOUS | Attributes::WEAK_ORDERING;
-    /// let frame = device.allocate_attrs(1 << 16, Some(Access::Read), wanted, "frame")?;
+    /// let frame = device.buffer("frame").access(Access::Read).attributes(wanted).allocate(1 << 16)?;
     /// // In one piece, for that is no wish; but a process on Redox or Linux does not get it write-combined.
     /// assert_eq!(frame.cache_type(), CacheType::WriteBack);
     ///

@@ -3,15 +3,12 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use dma_types::{Access, Iova, PAGE_SIZE, PciAddress};
+use dma_types::{Access, Iova, PciAddress};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
-use crate::attributes::Attributes;
-use crate::buffer::Buffer;
+use crate::buffer::{self, Buffer};
 use crate::check;
-#[cfg(feature = "virtio")]
-use crate::check::Place;
 use crate::coherent;
 use crate::fault::{Fault, Faults};
 use crate::handle::Handle;
@@ -21,9 +18,8 @@ use crate::protocol::call::Opcode;
 use crate::protocol::derive::{self, Kind};
 use crate::protocol::fault::{FaultRecord, FaultsHeader};
 use crate::protocol::{Error, MAX_BATCH, Rights, path};
-use crate::session::{BufferRequest, Session};
+use crate::session::Session;
 use crate::transport::Transport;
-use crate::unmapped::UnmappedBuffer;
 use crate::window::{WindowUsage, Windows};
 
 /// A device that this process drives: the right to give it memory.
@@ -130,12 +126,12 @@ impl Device {
 
     /// The highest I/O address that streaming buffers of this device are given: the lower of what its DMA mask and its
     /// domain allow.
-    pub fn limit(&self) -> Iova {
+    pub fn highest_address(&self) -> Iova {
         self.limits.mask().min(self.session.last_address())
     }
 
     /// The same for coherent memory.
-    pub fn coherent_limit(&self) -> Iova {
+    pub fn highest_coherent_address(&self) -> Iova {
         self.limits.coherent_mask().min(self.session.last_address())
     }
 
@@ -156,7 +152,16 @@ impl Device {
         coherent::Builder::new(self, label)
     }
 
-    /// Allocates a buffer of zeroes, and maps it if `access` says how.
+    /// Begins an allocation of a [`Buffer`]: memory of whole pages, as bytes. `label` is what reports call it.
+    ///
+    /// A [`Stream`](crate::Stream) has a `buffer`, too: that is memory of the stream's, with a direction, which CPU and
+    /// device take turns with.
+    pub fn buffer<'a>(&'a self, label: &'a str) -> buffer::Builder<'a> {
+        buffer::Builder::new(self, label)
+    }
+
+    /// Allocates a buffer of zeroes, and maps it if `access` says how: short for [`buffer`](Self::buffer) with no more
+    /// said of it.
     ///
     /// `bytes` is rounded up to whole pages. `label` is what reports call the buffer.
     ///
@@ -171,142 +176,7 @@ impl Device {
         access: Option<Access>,
         label: &str,
     ) -> Result<Buffer, Error> {
-        self.allocate_attrs(bytes, access, Attributes::empty(), label)
-    }
-
-    /// The same with an I/O address that is a multiple of `align`: a power of two, at least 4096.
-    ///
-    /// # Errors
-    ///
-    /// As [`allocate`](Self::allocate), and [`Error::BadAlignment`].
-    #[track_caller]
-    pub fn allocate_aligned(
-        &self,
-        bytes: u64,
-        align: u64,
-        access: Option<Access>,
-        label: &str,
-    ) -> Result<Buffer, Error> {
-        let request = self.request(bytes, access, Attributes::empty(), label)?;
-        let request = BufferRequest { align, ..request };
-        let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
-        Ok(buffer.marked(access, label))
-    }
-
-    /// As [`allocate`](Self::allocate), in one piece of physical memory, which starts at a multiple of its length
-    /// rounded up to a power of two: Linux's `DMA_ATTR_FORCE_CONTIGUOUS`.
-    ///
-    /// It comes out of the reserve of iommud's policy, the device's own before that of all, where one is set aside: Linux's
-    /// `dma_contiguous_reserve` and `dma_declare_contiguous`. Then it may be longer.
-    ///
-    /// ```
-    /// use libdma::{Access, Error};
-    ///
-    /// # use iommu_engine::policy::{Devices, Policy, Rule};
-    /// # let rule = Rule { reserve: Some(16 << 20), ..Rule::new(Devices::At(simulated::edu())) };
-    /// # let policy = Policy { rules: vec![rule], ..Policy::default() };
-    /// # let machine = simulated::Machine::start(iommu_sim::MachineConfig::default(), policy);
-    /// # let device = machine.open();
-    /// // iommud's policy says: rules: [ (device: "0000:00:02.0", reserve: "16 MiB"), .. ]
-    /// let access = Some(Access::ReadWrite);
-    /// let video = device.allocate_contiguous(8 << 20, access, "video")?;
-    /// let refused = device.allocate_contiguous(32 << 20, access, "longer than the reserve");
-    /// assert_eq!(refused.err(), Some(Error::NotContiguous));
-    /// # drop((video, device));
-    /// # machine.check();
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`allocate`](Self::allocate); [`Error::NotContiguous`] for more than the system ever gives in one piece,
-    /// which on Redox is 4 MiB.
-    #[track_caller]
-    pub fn allocate_contiguous(
-        &self,
-        bytes: u64,
-        access: Option<Access>,
-        label: &str,
-    ) -> Result<Buffer, Error> {
-        self.allocate_attrs(bytes, access, Attributes::FORCE_CONTIGUOUS, label)
-    }
-
-    /// As [`allocate`](Self::allocate), with attributes: Linux's `dma_alloc_attrs`.
-    ///
-    /// # Errors
-    ///
-    /// As [`allocate`](Self::allocate) and, for memory in one piece,
-    /// [`allocate_contiguous`](Self::allocate_contiguous). [`Error::NoCpuMapping`] for
-    /// [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
-    /// [`allocate_unmapped`](Self::allocate_unmapped).
-    #[track_caller]
-    pub fn allocate_attrs(
-        &self,
-        bytes: u64,
-        access: Option<Access>,
-        attributes: Attributes,
-        label: &str,
-    ) -> Result<Buffer, Error> {
-        if attributes.contains(Attributes::NO_CPU_MAPPING) {
-            return Err(Error::NoCpuMapping);
-        }
-        let request = self.request(bytes, access, attributes, label)?;
-        let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
-        Ok(buffer.marked(access, label))
-    }
-
-    /// The same, mapped nowhere in this process: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.
-    ///
-    /// # Errors
-    ///
-    /// As [`allocate`](Self::allocate) and, for memory in one piece,
-    /// [`allocate_contiguous`](Self::allocate_contiguous).
-    #[track_caller]
-    pub fn allocate_unmapped(
-        &self,
-        bytes: u64,
-        access: Option<Access>,
-        attributes: Attributes,
-        label: &str,
-    ) -> Result<UnmappedBuffer, Error> {
-        let request = self.request(bytes, access, attributes, label)?;
-        let allocate = || self.session.allocate_unmapped(&request);
-        let buffer = self.windows.after_trimming(allocate)?;
-        Ok(buffer.marked(check::Kind::Buffer, access, label))
-    }
-
-    /// As [`allocate`](Self::allocate), for a driver that is there in the code.
-    #[cfg(feature = "virtio")]
-    pub(crate) fn allocate_at(
-        &self,
-        driver: Place,
-        bytes: u64,
-        access: Access,
-        label: &str,
-    ) -> Result<Buffer, Error> {
-        let request = self.request(bytes, Some(access), Attributes::empty(), label)?;
-        let buffer = self.windows.after_trimming(|| self.session.allocate(&request))?;
-        Ok(buffer.marked_at(driver, Some(access), label))
-    }
-
-    /// A request for a buffer that is as aligned as any.
-    fn request<'a>(
-        &self,
-        bytes: u64,
-        access: Option<Access>,
-        attributes: Attributes,
-        label: &'a str,
-    ) -> Result<BufferRequest<'a>, Error> {
-        let contiguous = attributes.contains(Attributes::FORCE_CONTIGUOUS);
-        Ok(BufferRequest {
-            kind: if contiguous { Kind::AllocateContiguous } else { Kind::Allocate },
-            bytes: bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?,
-            align: PAGE_SIZE,
-            access,
-            limit: self.coherent_limit(),
-            cache: attributes.cache_type(),
-            label,
-        })
+        self.buffer(label).access(access).allocate(bytes)
     }
 
     /// Maps pieces of this device's buffers, all of them or none (rule R7).
@@ -317,7 +187,8 @@ impl Device {
     /// that cannot be mapped cannot.
     #[track_caller]
     pub fn map(&self, requests: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let mapped = self.windows.after_trimming(|| self.session.map(requests, self.limit()))?;
+        let mapped =
+            self.windows.after_trimming(|| self.session.map(requests, self.highest_address()))?;
         check::mappings::mapped(self.session.space(), requests, &mapped);
         Ok(mapped)
     }

@@ -83,8 +83,8 @@ impl NewDomain<'_> {
             // A window of nothing is not all that there is.
             Some((_, 0)) => return Err(Error::ZeroSize),
             Some(window) => window,
-            None if self.device.limit() >= session.last_address() => (Iova::new(0), 0),
-            None => (Iova::new(0), self.device.limit().get() + 1),
+            None if self.device.highest_address() >= session.last_address() => (Iova::new(0), 0),
+            None => (Iova::new(0), self.device.highest_address().get() + 1),
         };
         let request = Create {
             kind: U32::new(Kind::Domain as u32),
@@ -193,7 +193,7 @@ impl Domain {
     /// [`Error::TimedOut`] if the hardware did not confirm; its IOMMU is given up then.
     #[track_caller]
     pub fn attach(&self, device: &Device) -> Result<Entered, Error> {
-        if device.limit() < self.last().min(device.session().last_address()) {
+        if device.highest_address() < self.last().min(device.session().last_address()) {
             return Err(Error::NoAddressSpace);
         }
         // A ticket that is not used, since the device may not enter, is to end with a handle of its own.
@@ -437,7 +437,8 @@ impl Device {
     /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
     #[track_caller]
     pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let (handle, limit, own) = (self.handle(), self.limit(), self.session().addresses());
+        let (handle, limit, own) =
+            (self.handle(), self.highest_address(), self.session().addresses());
         let map = || handle.map(own, pieces, Places::From(iova), limit, 0);
         let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);
@@ -452,7 +453,8 @@ impl Device {
     /// As [`map`](Self::map).
     #[track_caller]
     pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
-        let (handle, limit, own) = (self.handle(), self.limit(), self.session().addresses());
+        let (handle, limit, own) =
+            (self.handle(), self.highest_address(), self.session().addresses());
         let map = || handle.map(own, pieces, Places::Together, limit, 0);
         let mapped = self.windows().after_trimming(map)?;
         check::mappings::mapped(self.session().space(), pieces, &mapped);

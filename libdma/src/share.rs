@@ -180,7 +180,7 @@ impl Device {
         access: Access,
         label: &str,
     ) -> Result<Attachment, Error> {
-        let limit = self.limit();
+        let limit = self.highest_address();
         let request = derive::Attach {
             kind: U32::new(derive::Kind::Attach as u32),
             access: U32::new(call::access_code(access)),

@@ -20,12 +20,11 @@ use crate::session::Session;
 ///
 /// ```
 /// use libdma::protocol::Rights;
-/// use libdma::{Access, Attributes, SharedBuffer};
+/// use libdma::{Access, SharedBuffer};
 ///
 /// # let machine = simulated::Machine::vtd();
 /// # let device = machine.open();
-/// let access = Some(Access::Write);
-/// let film = device.allocate_unmapped(1 << 20, access, Attributes::empty(), "film")?;
+/// let film = device.buffer("film").access(Access::Write).allocate_unmapped(1 << 20)?;
 /// let address = film.iova().unwrap();     // for the device's registers
 /// # machine.device_writes(address, b"picture").unwrap();
 ///

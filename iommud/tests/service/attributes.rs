@@ -18,7 +18,8 @@ fn memory_is_write_back_where_nothing_else_is_to_be_had_and_the_answer_says_so(v
     let rig = Rig::new(vendor);
     let device = rig.open();
     for attributes in Attributes::all() - Attributes::NO_CPU_MAPPING {
-        let buffer = device.allocate_attrs(4096, Some(Access::ReadWrite), attributes, "any");
+        let buffer =
+            device.buffer("any").access(Access::ReadWrite).attributes(attributes).allocate(4096);
         let buffer = buffer.unwrap();
         assert_eq!(buffer.cache_type(), CacheType::WriteBack, "{attributes:?}");
         buffer.write(0, b"seen").unwrap();
@@ -30,11 +31,12 @@ fn memory_is_write_back_where_nothing_else_is_to_be_had_and_the_answer_says_so(v
 fn a_buffer_that_is_not_mapped_is_a_handle_and_can_be_mapped_later(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    let refused = device.allocate_attrs(4096, None, Attributes::NO_CPU_MAPPING, "mapped not");
-    assert_eq!(refused.err(), Some(Error::NoCpuMapping));
+    let unseen = device.buffer("mapped not").attributes(Attributes::NO_CPU_MAPPING);
+    assert_eq!(unseen.allocate(4096).err(), Some(Error::NoCpuMapping));
     assert_eq!(rig.usage().live_runs, 0);
+    assert_eq!(unseen.allocate_unmapped(4096).map(|it| it.iova()), Ok(None));
     let access = Some(Access::ReadWrite);
-    let buffer = device.allocate_unmapped(5000, access, Attributes::empty(), "passed on").unwrap();
+    let buffer = device.buffer("passed on").access(access).allocate_unmapped(5000).unwrap();
     assert_eq!((buffer.bytes(), buffer.access()), (8192, access));
     let iova = buffer.iova().unwrap().get();
     rig.device_writes(iova, &[7; 8]).unwrap();
@@ -43,7 +45,7 @@ fn a_buffer_that_is_not_mapped_is_a_handle_and_can_be_mapped_later(vendor: Vendo
     mapped.read(0, &mut seen).unwrap();
     assert_eq!((seen, mapped.len()), ([7; 8], 8192));
     drop(mapped);
-    let buffer = device.allocate_unmapped(4096, access, Attributes::empty(), "dropped").unwrap();
+    let buffer = device.buffer("dropped").access(access).allocate_unmapped(4096).unwrap();
     let iova = buffer.iova().unwrap().get();
     drop(buffer);
     assert!(rig.device_writes(iova, &[1; 8]).is_err());
@@ -74,9 +76,13 @@ fn attributes_in_one_piece_are_one_piece(vendor: Vendor) {
     let device = rig.open();
     let one = Attributes::FORCE_CONTIGUOUS | Attributes::WRITE_COMBINE;
     let pages = Some(Access::Read);
-    let whole = device.allocate_attrs(7 * 4096, pages, one, "one piece").unwrap();
+    // With an alignment, too, which is of more than its length.
+    let whole = device.buffer("one piece").access(pages).attributes(one).align(1 << 20);
+    let whole = whole.allocate(7 * 4096).unwrap();
+    assert!(whole.iova().unwrap().get().is_multiple_of(1 << 20));
     assert_eq!(rig.json("mappings")[0]["pieces"], 1);
-    let longer = device.allocate_attrs((4 << 20) + 1, pages, one, "longer than any piece");
+    let longer = device.buffer("longer than any").access(pages).attributes(one);
+    let longer = longer.allocate((4 << 20) + 1);
     assert_eq!(longer.err(), Some(Error::NotContiguous));
     drop(whole);
     rig.check();

@@ -89,7 +89,7 @@ fn a_contiguous_buffer_is_one_physical_piece_or_a_typed_error(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
     let scattered = device.allocate(5 << 12, Some(Access::Read), "scattered").unwrap();
-    let whole = device.allocate_contiguous(5 << 12, Some(Access::Read), "whole").unwrap();
+    let whole = device.buffer("whole").access(Access::Read).contiguous().allocate(5 << 12).unwrap();
     let rows = rig.json("mappings");
     let pieces = |label: &str| {
         let row = rows.as_array().unwrap().iter().find(|row| row["label"] == label).unwrap();
@@ -98,11 +98,11 @@ fn a_contiguous_buffer_is_one_physical_piece_or_a_typed_error(vendor: Vendor) {
     assert_eq!((pieces("scattered"), pieces("whole")), (4, 1));
     drop((scattered, whole));
     let before = rig.usage();
-    device.allocate_contiguous(4 << 20, None, "longest").unwrap();
-    let longer = device.allocate_contiguous((4 << 20) + 4096, None, "longer");
+    device.buffer("longest").contiguous().allocate(4 << 20).unwrap();
+    let longer = device.buffer("longer").contiguous().allocate((4 << 20) + 4096);
     assert_eq!(longer.err(), Some(Error::NotContiguous), "never");
     rig.service.lock().platform_mut().limit_run_bytes(8192);
-    let short = device.allocate_contiguous(4 << 20, None, "short");
+    let short = device.buffer("short").contiguous().allocate(4 << 20);
     assert_eq!(short.err(), Some(Error::OutOfMemory), "not now");
     assert_eq!(rig.usage(), before);
     rig.check();

@@ -56,7 +56,8 @@ fn what_is_asked_for_in_one_piece_comes_out_of_the_reserve(vendor: Vendor) {
     let small = device.allocate(4096, BOTH, "as any").unwrap();
     assert_eq!(used(&rig), 0, "what may be in pieces is not taken out of it");
     // Two of its pieces happen to be adjacent, and are one.
-    let whole = device.allocate_contiguous(5 * MIB, BOTH, "longer than others").unwrap();
+    let whole =
+        device.buffer("longer than others").access(BOTH).contiguous().allocate(5 * MIB).unwrap();
     let rows = rig.json("mappings");
     assert_eq!((&rows[1]["pieces"], &rows[1]["bytes"]), (&1.into(), &(5 * MIB).into()));
     let some = "5242880 of 16777216 bytes used, 4194304 free in one piece";
@@ -67,10 +68,17 @@ fn what_is_asked_for_in_one_piece_comes_out_of_the_reserve(vendor: Vendor) {
     whole.read(5 * MIB as usize - 8, &mut seen).unwrap();
     assert_eq!(seen, [7; 8]);
     // More than is left is as without a reserve.
-    let longer = device.allocate_contiguous(9 * MIB, BOTH, "longer than any");
+    let longer = device.buffer("longer than any").access(BOTH).contiguous().allocate(9 * MIB);
     assert_eq!(longer.err(), Some(Error::NotContiguous));
     let parts: Vec<_> = (0..5)
-        .map(|_| device.allocate_contiguous(4 * MIB, BOTH, "the platform's at last").unwrap())
+        .map(|_| {
+            device
+                .buffer("the platform's at last")
+                .access(BOTH)
+                .contiguous()
+                .allocate(4 * MIB)
+                .unwrap()
+        })
         .collect();
     assert!(parts.iter().all(|part| part.len() == 4 << 20));
     drop((small, whole, parts, device));
@@ -84,7 +92,7 @@ fn a_device_s_own_reserve_is_asked_before_that_of_all(vendor: Vendor) {
     let device = rig.open();
     let parts: Vec<_> = (0..4)
         .map(|part| {
-            let buffer = device.allocate_contiguous(2 * MIB, BOTH, "part").unwrap();
+            let buffer = device.buffer("part").access(BOTH).contiguous().allocate(2 * MIB).unwrap();
             let own = told(&rig, OWN).unwrap();
             let expected = [2 * MIB, 4 * MIB, 4 * MIB, 4 * MIB][part];
             assert!(own.starts_with(&format!("{expected} of 4194304 ")), "{own}");
@@ -101,7 +109,7 @@ fn r2_a_part_is_the_reserve_s_again_when_its_unit_has_confirmed(vendor: Vendor) 
     let machine = slow(vendor.machine(), Takes::After(20_000_000));
     let rig = Rig::with(machine, policy(4 * MIB, None));
     let device = rig.open();
-    let part = device.allocate_contiguous(4 * MIB, BOTH, "all of it").unwrap();
+    let part = device.buffer("all of it").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
     let iova = part.iova().unwrap().get();
     rig.device_writes(iova, &[7; 8]).unwrap();
     drop(part);
@@ -117,7 +125,7 @@ fn r8_a_part_comes_zeroed_and_is_no_other_device_s(vendor: Vendor) {
     let rig = rig(vendor, 4 * MIB, Some(MIB));
     let device = rig.open();
     for _ in 0..2 {
-        let part = device.allocate_contiguous(MIB, BOTH, "own").unwrap();
+        let part = device.buffer("own").access(BOTH).contiguous().allocate(MIB).unwrap();
         let mut seen = [1; 4096];
         part.read(MIB as usize - 4096, &mut seen).unwrap();
         assert_eq!(seen, [0; 4096]);
@@ -131,17 +139,17 @@ fn r7_an_allocation_out_of_the_reserve_that_fails_leaves_it_as_it_was(vendor: Ve
     let rig = rig(vendor, 4 * MIB, None);
     let mut device = rig.open();
     device.set_limits(Limits::NONE.try_mask(13).unwrap());
-    let refused = device.allocate_contiguous(2 * MIB, BOTH, "no such addresses");
+    let refused = device.buffer("no such addresses").access(BOTH).contiguous().allocate(2 * MIB);
     assert_eq!(refused.err(), Some(Error::NoAddressSpace));
     assert_eq!(used(&rig), 0);
     device.set_limits(Limits::NONE);
     rig.service.lock().platform_mut().limit_frames(0);
-    let refused = device.allocate_contiguous(2 * MIB, BOTH, "no tables");
+    let refused = device.buffer("no tables").access(BOTH).contiguous().allocate(2 * MIB);
     assert_eq!(refused.err(), Some(Error::OutOfMemory));
     assert_eq!(used(&rig), 0);
     assert_eq!(rig.usage().live_runs, 0);
     rig.service.lock().platform_mut().limit_frames(usize::MAX);
-    drop(device.allocate_contiguous(4 * MIB, BOTH, "all of it").unwrap());
+    drop(device.buffer("all of it").access(BOTH).contiguous().allocate(4 * MIB).unwrap());
     assert_eq!(used(&rig), 0);
     rig.check();
 }
@@ -187,7 +195,7 @@ fn without_an_iommu_memory_is_below_the_mask() {
     let low = device.allocate(8192, BOTH, "below 4 GiB").unwrap();
     assert!(end(&low) <= 1 << 32);
     rig.device_writes(low.iova().unwrap().get(), &[7; 8]).unwrap();
-    let whole = device.allocate_contiguous(4 * MIB, None, "below 4 GiB and not mapped").unwrap();
+    let whole = device.buffer("below 4 GiB and not mapped").contiguous().allocate(4 * MIB).unwrap();
     let request =
         libdma::MapRequest { buffer: &whole, offset: 0, bytes: 4 * MIB, access: Access::Read };
     let mapped = device.map(&[request]).unwrap();
@@ -234,7 +242,7 @@ fn without_an_iommu_what_is_masked_or_too_long_comes_out_of_the_reserve() {
     assert!(end(&low) <= 1 << 32);
     assert_eq!(used(&rig), 6 * MIB);
     rig.device_writes(end(&low) - 8, &[7; 8]).unwrap();
-    let unmapped = device.allocate_unmapped(MIB, BOTH, Attributes::FORCE_CONTIGUOUS, "low, too");
+    let unmapped = device.buffer("low, too").access(BOTH).contiguous().allocate_unmapped(MIB);
     assert!(unmapped.unwrap().iova().unwrap().get() < 1 << 32);
     let refused = device.allocate(4 * MIB, BOTH, "not as much is left");
     assert_eq!(refused.err(), Some(Error::NoAddressSpace));
@@ -250,7 +258,7 @@ fn r4_without_an_iommu_a_part_waits_for_the_end_of_its_session() {
     let rig = unprotected(4 * MIB);
     let device = rig.open();
     let other = Device::open(rig.transport(), "0000:01:00.0".parse().unwrap()).unwrap();
-    let part = device.allocate_contiguous(4 * MIB, BOTH, "all of it").unwrap();
+    let part = device.buffer("all of it").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
     let address = part.iova().unwrap().get();
     // Its handle closes with nothing said before, as at a driver's death.
     let handle = part.handle().raw();
@@ -259,7 +267,7 @@ fn r4_without_an_iommu_a_part_waits_for_the_end_of_its_session() {
     unsafe { rig.transport().close(handle) };
     assert_eq!(used(&rig), 4 * MIB);
     rig.device_writes(address, &[7; 8]).unwrap();
-    let next = other.allocate_contiguous(4 * MIB, BOTH, "next").unwrap();
+    let next = other.buffer("next").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
     assert_ne!(next.iova().unwrap().get(), address);
     drop(next);
     // The forgotten buffer holds on to its session: the daemon sees its handle close.
@@ -268,7 +276,8 @@ fn r4_without_an_iommu_a_part_waits_for_the_end_of_its_session() {
     // SAFETY: as above.
     unsafe { rig.transport().close(handle) };
     assert_eq!(used(&rig), 0);
-    let part = other.allocate_contiguous(4 * MIB, BOTH, "the reserve's again").unwrap();
+    let part =
+        other.buffer("the reserve's again").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
     let mut seen = [1; 8];
     part.read(0, &mut seen).unwrap();
     assert_eq!((part.iova().unwrap().get(), seen), (address, [0; 8]));

@@ -121,7 +121,7 @@ fn mortal(device: &Device) -> (Handle, u64) {
         access: U32::new(access_code(Access::ReadWrite)),
         bytes: U64::new(4096),
         align: U64::new(4096),
-        limit: U64::new(device.limit().get()),
+        limit: U64::new(device.highest_address().get()),
         cache: U32::ZERO,
         reserved: U32::ZERO,
         label: Allocate::label("at work"),

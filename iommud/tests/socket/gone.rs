@@ -43,8 +43,8 @@ fn r7_when_the_daemon_is_gone_each_call_says_so_and_nothing_is_lost(vendor: Vend
     is_gone(Device::open(transport, edu()));
     is_gone(device.derive(Rights::INSPECT));
     is_gone(device.allocate(4096, None, "late"));
-    is_gone(device.allocate_contiguous(4096, None, "late"));
-    is_gone(device.allocate_unmapped(4096, None, Attributes::empty(), "late"));
+    is_gone(device.buffer("late").contiguous().allocate(4096));
+    is_gone(device.buffer("late").allocate_unmapped(4096));
     is_gone(device.coherent("late").bytes(3 << 20));
     is_gone(device.coherent("late").alone().bytes(64));
     is_gone(device.stream::<FromDevice>("late").buffer(64));

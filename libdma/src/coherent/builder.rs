@@ -77,7 +77,7 @@ impl<'a> Builder<'a> {
     /// type that must be aligned to more than a page or an alignment that is no power of two; [`Error::NotContiguous`]
     /// with [`FORCE_CONTIGUOUS`](Attributes::FORCE_CONTIGUOUS) for more than there ever is in one piece, and
     /// [`Error::NoCpuMapping`] with [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
-    /// [`Device::allocate_unmapped`].
+    /// [`allocate_unmapped`](crate::buffer::Builder::allocate_unmapped) of [`Device::buffer`].
     #[track_caller]
     pub fn slice<T: FromBytes + IntoBytes + Immutable>(
         self,
@@ -121,7 +121,7 @@ impl<'a> Builder<'a> {
         // What is no power of two stays none, and is refused as that.
         let align =
             if self.align < align && self.align.is_power_of_two() { align } else { self.align };
-        let limit = device.coherent_limit();
+        let limit = device.highest_coherent_address();
         let request = BlockRequest { bytes, align, access, limit, label };
         let cache = attributes.cache_type();
         let windows = device.windows();

@@ -113,10 +113,12 @@ impl Memory {
                 let pages = (bytes as u64).checked_next_multiple_of(PAGE_SIZE);
                 let pages = pages.ok_or(DmaError::TooLarge(bytes))?;
                 let align = pages.checked_next_power_of_two().unwrap_or(NATURAL).min(NATURAL);
-                let access = Some(Access::ReadWrite);
-                // No closure: the checker asks for this function's caller.
-                let buffer = match low.allocate_aligned(pages, align, access, "Dma") {
-                    Err(Error::NoAddressSpace) => any.allocate_aligned(pages, align, access, "Dma"),
+                let wanted = |from: &'static Device| {
+                    from.buffer("Dma").access(Access::ReadWrite).align(align)
+                };
+                // Not in the closure: the checker asks for this function's caller.
+                let buffer = match wanted(low).allocate(pages) {
+                    Err(Error::NoAddressSpace) => wanted(any).allocate(pages),
                     other => other,
                 };
                 match buffer {

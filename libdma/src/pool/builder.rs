@@ -79,7 +79,7 @@ impl PoolBuilder<'_> {
 
     fn supply(&self, bytes: usize, align: usize) -> Result<Supply, Error> {
         let shape = Shape::new(bytes, align, self.boundary)?;
-        let terms = (self.access, self.device.coherent_limit());
+        let terms = (self.access, self.device.highest_coherent_address());
         Ok(Supply::new(self.device.windows().clone(), self.label, shape, terms, self.keep))
     }
 }

@@ -114,7 +114,7 @@ errors! {
     /// The streaming buffer lies in a window that others share, and is no [`Buffer`](crate::Buffer).
     SharesWindow = 60 ENOSTR, "the memory is a piece of a window, and no buffer of its own";
     /// Memory that this process does not map was asked for where there is to be a CPU address.
-    NoCpuMapping = 79 ELIBACC, "this memory is for the CPU too: what it does not map comes from `Device::allocate_unmapped`";
+    NoCpuMapping = 79 ELIBACC, "this memory is for the CPU too: what it does not map comes from `allocate_unmapped` of a `Device::buffer`";
     /// The hardware did not confirm in time.
     TimedOut = 110 ETIMEDOUT, "the IOMMU did not confirm in time";
     /// The device's session has ended; the handle is what is left of it.

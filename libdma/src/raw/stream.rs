@@ -44,7 +44,8 @@ impl Device {
     /// Streaming memory that is known by its I/O addresses alone, within the [limits](Device::limits) as they are now.
     /// `label` is what reports call it.
     pub fn raw_stream(&self, label: &str) -> RawStream {
-        let terms = Terms::new(self.windows().clone(), self.limits(), self.limit(), label);
+        let terms =
+            Terms::new(self.windows().clone(), self.limits(), self.highest_address(), label);
         RawStream { terms: Arc::new(terms), mapped: BTreeMap::new() }
     }
 }

@@ -95,7 +95,7 @@ impl Device {
             access: U32::new(access.map_or(0, access_code)),
             bytes: U64::new(supply.bytes as u64),
             align: U64::new(PAGE_SIZE),
-            limit: U64::new(self.limit().get()),
+            limit: U64::new(self.highest_address().get()),
             address: U64::new(transport.place(&supply)?),
             label: Allocate::label(label),
         };

@@ -23,7 +23,7 @@ impl Device {
     /// The longest memory that is one mapping and one segment: Linux's `dma_max_mapping_size`. A
     /// [`ScatterList`](crate::ScatterList) takes more.
     pub fn max_mapping_size(&self) -> u64 {
-        self.limits().longest_single().min(MAX_BUFFER_BYTES).min(self.limit().get())
+        self.limits().longest_single().min(MAX_BUFFER_BYTES).min(self.highest_address().get())
     }
 
     /// The longest memory that shares a window, so that mapping it is no request to iommud: Linux's

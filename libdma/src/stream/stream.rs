@@ -44,7 +44,8 @@ impl Device {
     /// Streaming buffers of a direction, within the [limits](Device::limits) as they are now. `label` is what reports call
     /// those that are buffers of their own.
     pub fn stream<D: Direction>(&self, label: &str) -> Stream<D> {
-        let terms = Terms::new(self.windows().clone(), self.limits(), self.limit(), label);
+        let terms =
+            Terms::new(self.windows().clone(), self.limits(), self.highest_address(), label);
         Stream { terms: Arc::new(terms), of: PhantomData }
     }
 }

@@ -112,7 +112,7 @@ impl Bound {
             BufferDirection::DeviceToDriver | BufferDirection::Both => Access::ReadWrite,
         };
         let Driver { device, at, .. } = self.driver()?;
-        let buffer = device.allocate_at(*at, bytes, access, "virtio queue")?;
+        let buffer = device.buffer("virtio queue").access(access).allocate_at(*at, bytes)?;
         let Some(iova) = buffer.iova() else { return Err(protocol::Error::BadValue.into()) };
         let memory = buffer.as_ptr();
         self.coherent.insert(iova.get(), buffer);

@@ -6,8 +6,8 @@ use std::{mem, slice};
 use libdma::declared::{DeviceMemory, Mode};
 use libdma::protocol::Rights;
 use libdma::{
-    Access, Attributes, Device, ForeignMemory, FromDevice, Iova, MapRequest, ScatterList,
-    SharedBuffer, StreamBuffer, ToDevice, check,
+    Access, Device, ForeignMemory, FromDevice, Iova, MapRequest, ScatterList, SharedBuffer,
+    StreamBuffer, ToDevice, check,
 };
 use simulated::Machine;
 
@@ -132,7 +132,7 @@ fn a_buffer_that_this_process_does_not_see_is_told_and_one_that_it_came_to_see_o
     each(|checked, _, device| {
         let film = || {
             let access = Some(Access::Write);
-            device.allocate_unmapped(8192, access, Attributes::empty(), "film").unwrap()
+            device.buffer("film").access(access).allocate_unmapped(8192).unwrap()
         };
         let here = line() - 2;
         for is_mapped in [false, true] {
@@ -216,7 +216,7 @@ fn what_is_shared_and_attached_is_told() {
     each(|checked, machine, device| {
         let rights = Rights::READ | Rights::INSPECT | Rights::SHARE;
         let frames = device.allocate(8192, None, "frames").unwrap();
-        let film = device.allocate_unmapped(8192, None, Attributes::empty(), "film").unwrap();
+        let film = device.buffer("film").allocate_unmapped(8192).unwrap();
         let (number, handle) = (frames.id(), frames.share(rights).unwrap());
         forget();
         let (shared, at) = (SharedBuffer::from_handle(handle).unwrap(), line());
@@ -423,8 +423,8 @@ fn a_buffer_is_told_however_it_was_allocated() {
         let access = Some(Access::Read);
         let allocated = [
             (device.allocate(4096, access, "table").unwrap(), line()),
-            (device.allocate_aligned(4096, 8192, access, "table").unwrap(), line()),
-            (device.allocate_contiguous(4096, access, "table").unwrap(), line()),
+            (device.buffer("table").access(access).align(8192).allocate(4096).unwrap(), line()),
+            (device.buffer("table").access(access).contiguous().allocate(4096).unwrap(), line()),
         ];
         for (buffer, at) in allocated {
             let told = format!("allocated at line {at})");

@@ -81,7 +81,7 @@ fn however_it_was_mapped_it_is_known_where() {
     let checked = Checked::begin();
     for machine in Machine::each() {
         let device = machine.open();
-        let buffer = device.allocate_aligned(8192, 8192, None, "pieces").unwrap();
+        let buffer = device.buffer("pieces").align(8192).allocate(8192).unwrap();
         let all = MapRequest { buffer: &buffer, offset: 0, bytes: 8192, access: Access::ReadWrite };
         let unmap_twice = |mapped: &[Mapped], made| {
             device.unmap(mapped).unwrap();

@@ -30,32 +30,33 @@ fn r7_a_buffer_that_cannot_be_had_leaves_nothing() {
     trials.all(
         "allocate, aligned",
         device,
-        with(|it: &mut Device| it.allocate_aligned(4096, 1 << 16, RW, "buffer")),
+        with(|it: &mut Device| it.buffer("buffer").access(RW).align(1 << 16).allocate(4096)),
         anything,
     );
     trials.all(
         "allocate, contiguous",
         device,
-        with(|it: &mut Device| it.allocate_contiguous(1 << 16, RW, "buffer")),
+        with(|it: &mut Device| it.buffer("buffer").access(RW).contiguous().allocate(1 << 16)),
         anything,
     );
     trials.all(
         "allocate, write-combining",
         device,
-        with(|it: &mut Device| it.allocate_attrs(4096, RW, Attributes::WRITE_COMBINE, "buffer")),
+        with(|it: &mut Device| {
+            it.buffer("buffer").access(RW).attributes(Attributes::WRITE_COMBINE).allocate(4096)
+        }),
         anything,
     );
-    let none = Attributes::empty();
     trials.all(
         "allocate for no CPU",
         device,
-        with(|it: &mut Device| it.allocate_unmapped(4096, RW, none, "buffer")),
+        with(|it: &mut Device| it.buffer("buffer").access(RW).allocate_unmapped(4096)),
         anything,
     );
     trials.all(
         "allocate for no CPU, then map",
         device,
-        with(|it: &mut Device| it.allocate_unmapped(4096, RW, none, "buffer")?.map()),
+        with(|it: &mut Device| it.buffer("buffer").access(RW).allocate_unmapped(4096)?.map()),
         anything,
     );
 }
@@ -205,7 +206,7 @@ fn r7_declared_memory_stays_declared() {
     trials.all(
         "more than was declared",
         |_, device| {
-            let buffer = device.allocate_contiguous(8192, RW, "own").unwrap();
+            let buffer = device.buffer("own").access(RW).contiguous().allocate(8192).unwrap();
             device.declare_memory(DeviceMemory::from(buffer), Mode::First).unwrap();
             let full = device.coherent("full").bytes(8192).unwrap();
             (full, device.clone())
@@ -222,7 +223,7 @@ fn r7_declared_memory_stays_declared() {
     );
     for machine in Machine::each() {
         let device = machine.open();
-        let buffer = device.allocate_contiguous(8192, RW, "own").unwrap();
+        let buffer = device.buffer("own").access(RW).contiguous().allocate(8192).unwrap();
         device.declare_memory(DeviceMemory::from(buffer), Mode::Exclusive).unwrap();
         let full = device.coherent("full").bytes(8192).unwrap();
         let asked = machine.client.requests();

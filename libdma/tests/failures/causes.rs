@@ -5,8 +5,7 @@ use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::AmdviConfig;
 use libdma::raw::RawError;
 use libdma::{
-    Access, Attributes, Buffer, Device, Error, FromDevice, Limits, MapRequest, ScatterList,
-    ToDevice,
+    Access, Buffer, Device, Error, FromDevice, Limits, MapRequest, ScatterList, ToDevice,
 };
 use simulated::{Machine, second_edu};
 
@@ -41,7 +40,7 @@ const RW: Option<Access> = Some(Access::ReadWrite);
 const CALLS: [Call; 12] = [
     ("allocate", true, |it| it.device.allocate(BYTES as u64, RW, "one").map(drop)),
     ("allocate for no CPU", true, |it| {
-        it.device.allocate_unmapped(BYTES as u64, RW, Attributes::empty(), "one").map(drop)
+        it.device.buffer("one").access(RW).allocate_unmapped(BYTES as u64).map(drop)
     }),
     ("coherent", true, |it| it.device.coherent("one").bytes(BYTES).map(drop)),
     ("coherent, alone", true, |it| it.device.coherent("one").alone().bytes(BYTES).map(drop)),

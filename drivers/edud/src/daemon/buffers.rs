@@ -145,8 +145,12 @@ fn scatter(driver: &mut Driver, data: &[u8]) -> Result<(), Error> {
 fn contiguous(driver: &mut Driver, data: &[u8]) -> Result<(), Error> {
     const LONG: u64 = 64 << 10;
     let attributes = Attributes::FORCE_CONTIGUOUS | Attributes::NO_CPU_MAPPING;
-    let access = Some(Access::ReadWrite);
-    let unseen = driver.device().allocate_unmapped(LONG, access, attributes, "edud one piece")?;
+    let unseen = driver
+        .device()
+        .buffer("edud one piece")
+        .access(Access::ReadWrite)
+        .attributes(attributes)
+        .allocate_unmapped(LONG)?;
     let buffer = unseen.map()?;
     let start = buffer.iova().ok_or(libdma::Error::NotMapped)?;
     // Over a border between pages, and at the end.

@@ -79,10 +79,10 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
     }
     let device = driver.device().clone();
     let mut witness = Witness::new(driver)?;
-    let bus_address = |address: u64| Iova::new(address & device.limit().get());
+    let bus_address = |address: u64| Iova::new(address & device.highest_address().get());
     match kind {
         Kind::Read => {
-            let highest = device.limit().page();
+            let highest = device.highest_address().page();
             let target = address.map_or(highest, bus_address);
             Ok(unsure(&device, kind, target, witness.device_reads(target)?))
         }

@@ -50,7 +50,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
         device.address(),
         device.domain(),
         device.generation(),
-        device.limit(),
+        device.highest_address(),
         if device.is_confined() { "" } else { ": NOT CONFINED, this machine has no IOMMU" }
     )?;
     if let Some(kind) = options.rogue {

@@ -70,7 +70,8 @@ pub(super) fn quotas_and_a_reserve() -> Outcome {
         require!(reserved()?.starts_with(&format!("0 of {RESERVE} ")), "{}", reserved()?);
         let mut courier = Courier::new(drive_with(&bench, u64::BITS)?)?;
         let device = courier.driver.device().clone();
-        let part = device.allocate_contiguous(PART, Some(Access::ReadWrite), "part of it")?;
+        let part =
+            device.buffer("part of it").access(Access::ReadWrite).contiguous().allocate(PART)?;
         require!(reserved()?.starts_with(&format!("{PART} of {RESERVE} ")), "{}", reserved()?);
         let end = PART as usize - LENGTH;
         let place = part.iova().and_then(|iova| iova.checked_add(end as u64));

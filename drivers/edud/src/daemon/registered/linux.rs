@@ -120,7 +120,7 @@ fn waiting(device: &Device) -> Result<Handle, Refused> {
         access: 0.into(),
         bytes: (BYTES as u64).into(),
         align: PAGE_SIZE.into(),
-        limit: device.limit().get().into(),
+        limit: device.highest_address().get().into(),
         address: 0.into(),
         label: Allocate::label("edud refused"),
     })?;

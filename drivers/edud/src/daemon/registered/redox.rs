@@ -106,7 +106,7 @@ fn waiting_for(device: &Device, bytes: u64) -> Result<Handle, libdma::Error> {
         access: U32::ZERO,
         bytes: U64::new(bytes),
         align: U64::new(PAGE_SIZE),
-        limit: U64::new(device.limit().get()),
+        limit: U64::new(device.highest_address().get()),
         address: U64::new(IN_OBJECT as u64),
         label: Allocate::label("edud refused"),
     })?;

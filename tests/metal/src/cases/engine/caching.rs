@@ -30,8 +30,8 @@ pub fn buffers_are_cached_as_they_were_asked_for(context: &mut Context) -> Outco
     with_service(context, |rig| {
         let device = rig.open()?;
         for (attributes, wanted) in asked {
-            let access = Some(Access::ReadWrite);
-            let buffer = device.allocate_attrs(3 * 4096, access, attributes, "cached so")?;
+            let buffer = device.buffer("cached so").access(Access::ReadWrite);
+            let buffer = buffer.attributes(attributes).allocate(3 * 4096)?;
             let answered = buffer.cache_type();
             require!(answered == wanted, "{attributes:?} is answered with {answered}");
             for page in 0..3 {

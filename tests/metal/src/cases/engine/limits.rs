@@ -105,8 +105,8 @@ pub(in crate::cases) fn a_device_is_told_how_much_is_one_mapping(context: &mut C
         let mut device = rig.open()?;
         // With as many address bits as it should have, all is had at once.
         let bits = device.required_mask_bits();
-        let expected =
-            64 - if device.is_confined() { 32 } else { device.limit().get().leading_zeros() };
+        let highest = device.highest_address().get();
+        let expected = if device.is_confined() { 32 } else { 64 - highest.leading_zeros() };
         require!(bits == expected, "{bits} bits are required, and not {expected}");
         device.set_dma_mask(bits)?;
         by_streams(rig, &device)?;

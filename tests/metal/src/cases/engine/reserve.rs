@@ -19,8 +19,8 @@ pub fn memory_is_set_aside_and_given_out_in_one_piece(context: &mut Context) -> 
         let mut device = rig.open()?;
         require!(used(rig) == (8 * MIB, 0), "the reserve is {:?}", used(rig));
         for _ in 0..2 {
-            let access = Some(Access::ReadWrite);
-            let part = device.allocate_contiguous(4 * MIB, access, "part of the reserve")?;
+            let part = device.buffer("part of the reserve").access(Access::ReadWrite);
+            let part = part.contiguous().allocate(4 * MIB)?;
             require!(used(rig) == (8 * MIB, 4 * MIB), "the reserve is {:?}", used(rig));
             let iova = part.iova().unwrap_or_default().get();
             expect(&part, &[0; 16], "what a part begins with")?;
