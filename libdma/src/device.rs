@@ -167,8 +167,9 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`], [`Error::NoAddressSpace`] under the DMA mask, [`Error::ZeroSize`],
-    /// [`Error::TooLarge`].
+    /// [`Error::OutOfMemory`], [`Error::QuotaExceeded`], [`Error::NoAddressSpace`] under the DMA mask,
+    /// [`Error::ZeroSize`], [`Error::TooLarge`]; without an IOMMU [`Error::NotContiguous`] for more than
+    /// [`max_mapping_size`](Self::max_mapping_size), if it is to be mapped.
     #[track_caller]
     pub fn allocate(
         &self,

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use dma_types::{Access, CacheType, Iova, PciAddress, SourceId};
+use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress, SourceId};
 use zerocopy::little_endian::{U32, U64};
 
 use crate::buffer::Buffer;
@@ -14,7 +14,7 @@ use crate::protocol::call::{
     Welcome,
 };
 use crate::protocol::derive::{self, Allocate};
-use crate::protocol::{Error, VERSION};
+use crate::protocol::{Error, MAX_BUFFER_BYTES, VERSION};
 use crate::unmapped::UnmappedBuffer;
 
 /// An open device as iommud knows it. Everything that the device may reach holds on to it, so that the session
@@ -103,9 +103,29 @@ impl Session {
         self.info.flags.get() & DEVICE_FLAG_NOT_CONFINED == 0
     }
 
+    /// The longest memory that is one piece for the device, in bytes.
+    pub(crate) fn longest_piece(&self) -> u64 {
+        match self.info.longest_piece.get() {
+            0 => MAX_BUFFER_BYTES,
+            pages => MAX_BUFFER_BYTES.min(u64::from(pages) * PAGE_SIZE),
+        }
+    }
+
     /// The highest I/O address of the domain.
     pub(crate) fn last_address(&self) -> Iova {
         Iova::new((1 << self.info.address_bits.get().clamp(12, 63)) - 1)
+    }
+
+    /// How long a buffer is to be. Without an IOMMU it is aligned as its memory is, which lies at a multiple of its length
+    /// rounded up to a power of two: what is aligned to more is made as long.
+    fn length_of(&self, request: &BufferRequest<'_>) -> u64 {
+        let BufferRequest { bytes, align, access, .. } = *request;
+        let natural = bytes.checked_next_power_of_two().unwrap_or(bytes);
+        if self.is_confined() || access.is_none() || align <= natural {
+            bytes
+        } else {
+            align.min(MAX_BUFFER_BYTES)
+        }
     }
 
     /// Has iommud make a buffer, and maps it into this process.
@@ -118,7 +138,8 @@ impl Session {
         self: &Arc<Self>,
         request: &BufferRequest<'_>,
     ) -> Result<UnmappedBuffer, Error> {
-        let BufferRequest { kind, bytes, align, access, limit, cache, label } = *request;
+        let BufferRequest { kind, align, access, limit, cache, label, .. } = *request;
+        let bytes = self.length_of(request);
         let request = Allocate {
             kind: U32::new(kind as u32),
             access: U32::new(access.map_or(0, call::access_code)),

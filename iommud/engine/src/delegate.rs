@@ -63,6 +63,10 @@ macro_rules! delegate {
                     self.$part.alloc_contiguous_run(bytes, limit)
                 }
 
+                fn longest_piece(&self) -> u64 {
+                    self.$part.longest_piece()
+                }
+
                 fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
                     self.$part.alloc_divisible_run(bytes)
                 }
@@ -220,6 +224,10 @@ mod tests {
 
         fn alloc_contiguous_run(&mut self, _: u64, _: PhysAddr) -> Result<RunId, ContiguityError> {
             self.note("alloc_contiguous_run", Err(ContiguityError::TooLong))
+        }
+
+        fn longest_piece(&self) -> u64 {
+            self.note("longest_piece", 7)
         }
 
         fn alloc_divisible_run(&mut self, _: u64) -> Option<RunId> {

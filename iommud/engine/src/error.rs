@@ -109,10 +109,11 @@ pub enum EngineError {
     #[error("the memory is in {0} pieces, and there is no IOMMU to make it one")]
     InPieces(usize),
     /// Without an IOMMU memory is at its own address, which is not one for this device.
-    #[error(
-        "the memory is at {0}, beyond the device's limit or not aligned, and no IOMMU can move it"
-    )]
+    #[error("the memory is at {0}, beyond the device's limit, and no IOMMU can move it")]
     Unsuitable(PhysAddr),
+    /// The same, and it is not aligned as it was to be.
+    #[error("the memory is at {0}, which is not aligned so, and no IOMMU can move it")]
+    Misaligned(PhysAddr),
     /// The same, at an I/O address that was chosen.
     #[error("the memory is at {0}, and there is no IOMMU to let it be seen elsewhere")]
     Elsewhere(PhysAddr),

@@ -92,6 +92,9 @@ pub trait BufferRuns {
         limit: PhysAddr,
     ) -> Result<RunId, ContiguityError>;
 
+    /// The longest run that can be one segment, in bytes: more is [`ContiguityError::TooLong`], and as much may be had.
+    fn longest_piece(&self) -> u64;
+
     /// A run to be given out in [parts](Self::part_run), in physical pieces as large as they are to be had (two that happen to be
     /// adjacent are one segment): of `bytes` (a
     /// multiple of 4096, not zero), or less. `None` when memory is short, or runs cannot be parted here.

@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use dma_types::{PciAddress, PhysAddr};
+use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 
 use crate::platform::{RunId, Segment};
 
@@ -33,6 +33,7 @@ pub struct Reserve {
     owner: Option<PciAddress>,
     wanted: u64,
     bytes: u64,
+    longest: u64,
     /// By run and offset, and nowhere two that could be one.
     free: Vec<Place>,
     /// What was given out, by the runs that were made of it.
@@ -42,12 +43,17 @@ pub struct Reserve {
 impl Reserve {
     /// A reserve without memory that is to have as much as this, for one device or for all.
     pub const fn new(owner: Option<PciAddress>, wanted: u64) -> Self {
-        Self { owner, wanted, bytes: 0, free: Vec::new(), taken: BTreeMap::new() }
+        Self { owner, wanted, bytes: 0, longest: 0, free: Vec::new(), taken: BTreeMap::new() }
     }
 
     /// The device that it is for; `None`: all.
     pub const fn owner(&self) -> Option<PciAddress> {
         self.owner
+    }
+
+    /// Whether it is for this device, among others or alone.
+    pub fn is_for(&self, device: PciAddress) -> bool {
+        self.owner.is_none_or(|owner| owner == device)
     }
 
     /// How much it should have, in bytes.
@@ -70,7 +76,12 @@ impl Reserve {
         self.free.iter().map(|place| place.bytes).max().unwrap_or_default()
     }
 
-    /// Adds all of a run of these pieces: how much that is.
+    /// The longest piece that it ever gives, in bytes: when nothing is given out.
+    pub const fn longest(&self) -> u64 {
+        self.longest
+    }
+
+    /// Adds all of a run of these pieces: how much that is. Nothing is given out yet.
     pub fn add(&mut self, whole: RunId, segments: &[Segment]) -> u64 {
         let mut offset = 0;
         for &Segment { start, bytes } in segments {
@@ -78,13 +89,15 @@ impl Reserve {
             offset += bytes;
         }
         self.bytes += offset;
+        self.longest = self.free.iter().map(Place::longest).max().unwrap_or_default();
         offset
     }
 
     /// A free place for this many bytes in one piece, none of which is above `limit`: at a multiple of its length
-    /// rounded up to a power of two, or of 4 MiB if that is less. Of all pieces with room it is in the smallest.
-    pub fn find(&self, bytes: u64, limit: PhysAddr) -> Option<Place> {
-        let align = bytes.checked_next_power_of_two()?.min(MOST_ALIGNMENT);
+    /// rounded up to a power of two, or of 4 MiB if that is less; and of `align`, a power of two. Of all pieces with room
+    /// it is in the smallest.
+    pub fn find(&self, bytes: u64, align: u64, limit: PhysAddr) -> Option<Place> {
+        let align = bytes.checked_next_power_of_two()?.min(MOST_ALIGNMENT).max(align);
         let skipped = |free: &Place| {
             let start = free.start.get().checked_next_multiple_of(align)?;
             let skipped = start - free.start.get();
@@ -147,6 +160,22 @@ impl Reserve {
 }
 
 impl Place {
+    /// The longest part that it has room for, at a multiple of what a part is aligned to.
+    fn longest(&self) -> u64 {
+        let end = self.start.get().saturating_add(self.bytes);
+        let mut align = MOST_ALIGNMENT;
+        loop {
+            let start = self.start.get().checked_next_multiple_of(align);
+            let room = start.map_or(0, |start| end.saturating_sub(start));
+            // What is longer than a smaller alignment is aligned to more.
+            let room = if align < MOST_ALIGNMENT { room.min(align) } else { room };
+            if room > align / 2 || align <= PAGE_SIZE {
+                return room;
+            }
+            align /= 2;
+        }
+    }
+
     /// Whether another begins where this ends, in the run and in physical memory.
     fn continues_as(&self, next: &Self) -> bool {
         self.whole == next.whole
@@ -174,21 +203,54 @@ mod tests {
     #[test]
     fn a_part_is_aligned_and_in_the_smallest_piece_with_room() {
         let mut reserve = reserve(&[(0x10_1000, 32 * PAGE), (0x80_0000, 8 * PAGE)]);
-        let small = reserve.find(3 * PAGE, ANYWHERE).unwrap();
+        let small = reserve.find(3 * PAGE, PAGE, ANYWHERE).unwrap();
         assert_eq!((small.start.get(), small.offset), (0x80_0000, 32 * PAGE));
         reserve.take(small, RunId(10));
         // The rest of the small piece is not aligned for five pages.
-        let next = reserve.find(5 * PAGE, ANYWHERE).unwrap();
+        let next = reserve.find(5 * PAGE, PAGE, ANYWHERE).unwrap();
         assert_eq!((next.start.get(), next.offset), (0x10_8000, 7 * PAGE));
-        assert_eq!(reserve.find(33 * PAGE, ANYWHERE), None);
-        assert_eq!(reserve.find(0, ANYWHERE), None);
-        assert_eq!(reserve.find(u64::MAX, ANYWHERE), None);
+        assert_eq!(reserve.find(33 * PAGE, PAGE, ANYWHERE), None);
+        assert_eq!(reserve.find(0, PAGE, ANYWHERE), None);
+        assert_eq!(reserve.find(u64::MAX, PAGE, ANYWHERE), None);
+    }
+
+    #[test]
+    fn a_part_is_aligned_to_more_than_its_length_if_that_is_asked_for() {
+        let reserve = reserve(&[(0x10_1000, 32 * PAGE), (0x80_0000, 64 * PAGE)]);
+        let find = |align| reserve.find(PAGE, align, ANYWHERE).map(|it| it.start.get());
+        assert_eq!(find(PAGE), Some(0x10_1000));
+        assert_eq!(find(16 * PAGE), Some(0x11_0000));
+        assert_eq!(find(0x80_0000), Some(0x80_0000));
+        assert_eq!(find(0x100_0000), None);
+    }
+
+    #[test]
+    fn the_longest_part_is_told_whatever_is_given_out() {
+        let long = MOST_ALIGNMENT;
+        for (start, bytes, longest) in [
+            (0x10_1000, PAGE, PAGE),
+            (0x10_1000, 32 * PAGE, 16 * PAGE),
+            (0x10_0000, 31 * PAGE, 31 * PAGE),
+            (0x10_f000, 3 * PAGE, 2 * PAGE),
+            (long, 3 * long - PAGE, 3 * long - PAGE),
+            (long / 2, 2 * long, 3 * long / 2),
+            (long / 2, long / 2, long / 2),
+            (long - PAGE, 2 * PAGE, PAGE),
+        ] {
+            let mut reserve = reserve(&[(start, bytes)]);
+            assert_eq!(reserve.longest(), longest, "{bytes:#x} at {start:#x}");
+            assert_eq!(reserve.find(longest + PAGE, PAGE, ANYWHERE), None);
+            let place = reserve.find(longest, PAGE, ANYWHERE).unwrap();
+            reserve.take(place, RunId(10));
+            assert_eq!(reserve.longest(), longest);
+        }
     }
 
     #[test]
     fn no_byte_of_a_part_is_above_the_limit() {
         let reserve = reserve(&[(0x1_0000_0000, 16 * PAGE), (0x1000_0000, 64 * PAGE)]);
-        let find = |limit| reserve.find(8 * PAGE, PhysAddr::new(limit)).map(|it| it.start.get());
+        let find =
+            |limit| reserve.find(8 * PAGE, PAGE, PhysAddr::new(limit)).map(|it| it.start.get());
         assert_eq!(find(u64::MAX), Some(0x1_0000_0000));
         assert_eq!(find(0xffff_ffff), Some(0x1000_0000));
         assert_eq!(find(0x1000_7fff), Some(0x1000_0000));
@@ -201,7 +263,7 @@ mod tests {
         assert_eq!(reserve.largest(), 0x80_0000);
         let parts: Vec<_> = (0..8)
             .map(|part| {
-                let place = reserve.find(0x10_0000, ANYWHERE).unwrap();
+                let place = reserve.find(0x10_0000, PAGE, ANYWHERE).unwrap();
                 reserve.take(place, RunId(part));
                 place
             })
@@ -225,7 +287,7 @@ mod tests {
             let mut held: Vec<(RunId, Place)> = Vec::new();
             for (number, (take, pages, which)) in steps.into_iter().enumerate() {
                 if take {
-                    if let Some(place) = reserve.find(pages * PAGE, ANYWHERE) {
+                    if let Some(place) = reserve.find(pages * PAGE, PAGE, ANYWHERE) {
                         let part = RunId(100 + number as u64);
                         reserve.take(place, part);
                         held.push((part, place));

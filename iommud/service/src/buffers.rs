@@ -165,6 +165,8 @@ impl<P: Platform> Service<P> {
         let piece = PieceSpec {
             device: holder.device,
             bytes: spec.bytes,
+            // An IOMMU makes any address of it.
+            align: if engine.has_iommu() { PAGE_SIZE } else { spec.align },
             limit: PhysAddr::new(limit),
             reserve_first: contiguous || limit < last,
         };

@@ -1,5 +1,6 @@
 //! The calls on handles, and batches of them.
 
+use dma_types::PAGE_SIZE;
 use iommu_engine::completion::Completion;
 use iommu_engine::platform::Platform;
 use libdma::Error;
@@ -88,6 +89,12 @@ impl<P: Platform> Service<P> {
         if !self.engine.has_iommu() {
             flags |= DEVICE_FLAG_NOT_CONFINED;
         }
+        // Through an IOMMU, whatever memory there is is one piece.
+        let longest_piece = if self.engine.has_iommu() {
+            0
+        } else {
+            self.engine.longest_piece(&self.platform, session.device) / PAGE_SIZE
+        };
         let info = DeviceInfo {
             segment: U16::new(session.device.segment()),
             source: U16::new(session.device.source().get()),
@@ -96,7 +103,7 @@ impl<P: Platform> Service<P> {
             domain: U64::new(session.domain.0),
             secret: if whole { session.secret } else { Secret::NONE },
             flags: U32::new(flags),
-            reserved: U32::ZERO,
+            longest_piece: U32::new(u32::try_from(longest_piece).unwrap_or(u32::MAX)),
         };
         answer(payload, &info)
     }

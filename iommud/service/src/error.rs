@@ -24,7 +24,7 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::NoDevice => Error::BadValue,
         EngineError::OutOfDomainIds => Error::QuotaExceeded,
         EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) => Error::OutOfMemory,
-        EngineError::InPieces(_) => Error::NotContiguous,
+        EngineError::InPieces(_) | EngineError::Misaligned(_) => Error::NotContiguous,
         EngineError::Unsuitable(_) | EngineError::BeyondLimit { .. } => Error::NoAddressSpace,
         EngineError::Elsewhere(_) | EngineError::NoIommu => Error::NoIommu,
         EngineError::OutsideWindow { .. } => Error::OutsideWindow,

@@ -160,11 +160,14 @@ impl<P: Platform> Service<P> {
             (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
                 let spec = MapSpec { run, offset, bytes, access, align, limit, owner };
                 // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
-                // want it; Linux's addresses are such. Where there is no room for that, any page will do.
+                // want it; Linux's addresses are such. Where there is no room for that, or without an IOMMU
+                // the memory lies elsewhere, any page will do.
                 let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
                 let mapped = engine.map(platform, space.domain, &natural).or_else(|error| {
                     match to_client(error) {
-                        Error::NoAddressSpace => engine.map(platform, space.domain, &spec),
+                        Error::NoAddressSpace | Error::NotContiguous => {
+                            engine.map(platform, space.domain, &spec)
+                        }
                         _ => Err(error),
                     }
                 });

@@ -245,7 +245,7 @@ fn a_unit_that_fails_as_it_starts_takes_nothing_from_others(vendor: Vendor) {
     let domain = rig.attach(edu());
     // What was set aside before it started its devices were never to reach.
     let limit = PhysAddr::new(u64::MAX);
-    let piece = PieceSpec { device: edu(), bytes: 8192, limit, reserve_first: true };
+    let piece = PieceSpec { device: edu(), bytes: 8192, align: 4096, limit, reserve_first: true };
     let Rig { platform, engine } = &mut rig;
     let run = engine.alloc_contiguous_run(platform, &piece).unwrap();
     let iova = rig.map(domain, run, 8192, Access::ReadWrite);

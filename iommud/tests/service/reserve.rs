@@ -5,7 +5,7 @@ use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
-use libdma::{Access, Attributes, Device, Error, Limits};
+use libdma::{Access, Device, Error, Limits};
 
 use crate::rig::{Rig, edu};
 use crate::vendor::{Vendor, slow};

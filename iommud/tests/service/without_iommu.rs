@@ -67,6 +67,13 @@ fn what_a_device_cannot_reach_as_it_is_is_a_typed_error_and_leaves_nothing() {
     device.unmap(&page).unwrap();
     assert_eq!(device.unmap(&page), Err(Error::NotMapped));
     drop(scattered);
+    // What lies at no multiple of its length is mapped where it lies.
+    let whole = device.allocate(1 << 16, None, "in one piece").unwrap();
+    let odd = MapRequest { buffer: &whole, offset: 4096, bytes: 8192, access: Access::Read };
+    let odd = device.map(&[odd]).unwrap();
+    assert_eq!(odd[0].iova().get() % 8192, 4096);
+    device.unmap(&odd).unwrap();
+    drop(whole);
     // The simulator has memory from 1 GiB on.
     device.set_dma_mask(28).unwrap();
     let refused = device.allocate(4096, Some(Access::Read), "beyond the mask");

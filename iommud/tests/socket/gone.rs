@@ -2,9 +2,7 @@
 
 use libdma::protocol::Rights;
 use libdma::raw::RawError;
-use libdma::{
-    Access, Attributes, Device, Error, ForeignMemory, FromDevice, MapRequest, ScatterList, ToDevice,
-};
+use libdma::{Access, Device, Error, ForeignMemory, FromDevice, MapRequest, ScatterList, ToDevice};
 use rustix::process::Signal;
 
 use crate::rig::{Daemon, edu};

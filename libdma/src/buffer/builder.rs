@@ -57,6 +57,9 @@ impl<'a> Builder<'a> {
 
     /// What its I/O address is a multiple of, if it is mapped at once: a power of two, at least 4096, which is what it is
     /// unless this says more.
+    ///
+    /// Without an IOMMU memory is aligned as it lies, so that there a buffer is as long as its alignment at the least:
+    /// [`Error::NotContiguous`] if that is more than [`Device::max_mapping_size`].
     pub fn align(self, align: u64) -> Self {
         Self { align, ..self }
     }
@@ -96,8 +99,8 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Device::allocate`]; [`Error::BadAlignment`]; [`Error::NotContiguous`] for more in one piece than the system
-    /// ever gives, which on Redox is 4 MiB; [`Error::NoCpuMapping`] with
+    /// As [`Device::allocate`]; [`Error::BadAlignment`]; [`Error::NotContiguous`] for more in one piece than iommud is
+    /// ever given, which on Redox is 4 MiB; [`Error::NoCpuMapping`] with
     /// [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), which is what
     /// [`allocate_unmapped`](Self::allocate_unmapped) is for.
     #[track_caller]

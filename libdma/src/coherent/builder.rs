@@ -17,7 +17,7 @@ use crate::window::{Block, BlockRequest};
 ///
 /// Small blocks share windows of memory that is mapped already, so that they cost no request to iommud and no page each;
 /// none shares a page with another device's memory. A block lies at an I/O address that is a multiple of its length
-/// rounded up to a power of two, so that it crosses no boundary that is as long.
+/// rounded up to a power of two, so that it crosses no boundary that is as long; without an IOMMU of 4 MiB, if that is less.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "nothing is allocated yet"]
 pub struct Builder<'a> {
@@ -42,6 +42,9 @@ impl<'a> Builder<'a> {
 
     /// What its I/O address is a multiple of: a power of two. Its CPU address is one of the same up to 4096, which is all
     /// that a process's mappings are aligned to.
+    ///
+    /// Without an IOMMU memory is aligned as it lies, so that there it takes as much memory as its alignment is long:
+    /// [`Error::NotContiguous`] if that is more than [`Device::max_mapping_size`].
     pub fn align(self, align: usize) -> Self {
         Self { align, ..self }
     }

@@ -128,8 +128,9 @@ pub struct DeviceInfo {
     pub secret: Secret,
     /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`], [`DEVICE_FLAG_NOT_CONFINED`], and no others yet.
     pub flags: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// The most pages of 4096 bytes that a piece of memory for this device ever has. Zero where an IOMMU makes one piece
+    /// of any memory.
+    pub longest_piece: U32,
 }
 
 /// Set in [`DeviceInfo::flags`] when the unit cannot do zero-length reads, so that memory a device may
@@ -310,7 +311,7 @@ mod tests {
             (0x0706_0504, 0x0f0e_0d0c_0b0a_0908)
         );
         assert_eq!((info.domain.get(), info.secret.0[0]), (0x1716_1514_1312_1110, 0x18));
-        assert_eq!((info.flags.get(), info.reserved.get()), (0x2b2a_2928, 0x2f2e_2d2c));
+        assert_eq!((info.flags.get(), info.longest_piece.get()), (0x2b2a_2928, 0x2f2e_2d2c));
         let info = BufferInfo::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((info.buffer.get(), info.bytes.get() as u8), (0x0706_0504_0302_0100, 8));
         assert_eq!(

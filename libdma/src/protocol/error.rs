@@ -80,9 +80,9 @@ errors! {
     SegmentTooLong = 36 ENAMETOOLONG, "this is longer than one segment of the device may be: a `ScatterList` takes it in several";
     /// A pool's boundary is no power of two, or less than a block, which cannot but cross it.
     BadBoundary = 57 EBADSLT, "a boundary must be a power of two, and no less than a block";
-    /// One physical piece is needed: it would be longer than any that the system ever gives, or the memory is in
-    /// several.
-    NotContiguous = 34 ERANGE, "this must be one piece of physical memory, and is in several or longer than any";
+    /// One physical piece is needed: it would be longer, or more aligned, than any that the system ever gives, or the memory
+    /// is in several.
+    NotContiguous = 34 ERANGE, "this must be one piece of physical memory, and is in several, or longer or more aligned than any";
     /// No range of I/O addresses that large under the device's limit.
     NoAddressSpace = 28 ENOSPC, "no range of I/O addresses of this size is free below the device's limit";
     /// Outside the buffer.

@@ -1,7 +1,6 @@
 //! How large mappings can be, and how many address bits they need.
 
 use crate::device::Device;
-use crate::protocol::MAX_BUFFER_BYTES;
 use crate::window::LONGEST_BLOCK;
 
 /// ```
@@ -22,8 +21,14 @@ use crate::window::LONGEST_BLOCK;
 impl Device {
     /// The longest memory that is one mapping and one segment: Linux's `dma_max_mapping_size`. A
     /// [`ScatterList`](crate::ScatterList) takes more.
+    ///
+    /// Behind an IOMMU it is the longest buffer, 1 GiB, and without one the longest physical piece that iommud is ever given:
+    /// 4 MiB on Redox, 2 MiB in a Linux guest, and more where the policy sets memory aside for this device or for all
+    /// (`reserve`), in such pieces. Longer memory is [`NotContiguous`](crate::Error::NotContiguous) there. Of the
+    /// [`Limits`](crate::Limits) and the DMA mask it is the least. As much may be had, as far as it is free.
     pub fn max_mapping_size(&self) -> u64 {
-        self.limits().longest_single().min(MAX_BUFFER_BYTES).min(self.highest_address().get())
+        let longest = self.limits().longest_single().min(self.session().longest_piece());
+        longest.min(self.highest_address().get())
     }
 
     /// The longest memory that shares a window, so that mapping it is no request to iommud: Linux's

@@ -27,6 +27,10 @@ const LONGEST_WINDOW: usize = 2 << 20;
 /// The longest block that shares a window.
 pub(crate) const LONGEST_BLOCK: usize = LONGEST_WINDOW / 2;
 
+/// Without an IOMMU, the most that a block is aligned to because of its length: longer pieces come out of a reserve, which
+/// aligns them to no more.
+const MOST_UNCONFINED: u64 = 4 << 20;
+
 /// All windows of a device. Its blocks hold on to it, and it to the session, so that a [`Device`](crate::Device) can be
 /// dropped before its blocks.
 pub(crate) struct Windows {
@@ -162,16 +166,11 @@ impl Windows {
         let BlockRequest { bytes, align, access, limit, label } = *request;
         let whole = (bytes as u64).checked_next_multiple_of(PAGE_SIZE).ok_or(Error::TooLarge)?;
         // What is longer than any buffer is refused as that, not for its alignment.
-        let natural = whole.checked_next_power_of_two().unwrap_or(PAGE_SIZE).max(align as u64);
-        let request = BufferRequest {
-            kind,
-            bytes: whole,
-            align: natural,
-            access: Some(access),
-            limit,
-            cache,
-            label,
-        };
+        let natural = whole.checked_next_power_of_two().unwrap_or(PAGE_SIZE);
+        let most = if self.session.is_confined() { natural } else { MOST_UNCONFINED };
+        let align = natural.min(most).max(align as u64);
+        let request =
+            BufferRequest { kind, bytes: whole, align, access: Some(access), limit, cache, label };
         let buffer = self.after_trimming(|| self.session.allocate(&request))?;
         let iova = buffer.iova().ok_or(Error::BadValue)?;
         if buffer.len() < bytes {

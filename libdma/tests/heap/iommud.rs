@@ -270,7 +270,7 @@ unsafe impl Transport for Iommud {
                     domain: U64::new(1),
                     secret: Secret([0; 16]),
                     flags: U32::new(flags),
-                    reserved: U32::ZERO,
+                    longest_piece: U32::ZERO,
                 };
                 answer(payload, &info)
             }

@@ -1,5 +1,7 @@
 //! What one side wrote, the other reads.
 
+use iommu_engine::policy::{Policy, WithoutIommu};
+use iommu_sim::MachineConfig;
 use libdma::raw::RawError;
 use libdma::stream::{DeviceOwned, SyncedRange};
 use libdma::{
@@ -158,7 +160,9 @@ fn limits_are_kept() {
         }
         assert_eq!(device.stream::<ToDevice>("none").buffer(0).err(), Some(Error::ZeroSize));
         device.set_limits(Limits::NONE);
-        assert_eq!(device.max_mapping_size(), 1 << 30);
+        // The simulator's longest piece.
+        let longest = if device.is_confined() { 1 << 30 } else { 4 << 20 };
+        assert_eq!(device.max_mapping_size(), longest);
         assert_eq!(device.required_mask_bits() <= 32, device.is_confined());
         machine.check();
     }
@@ -198,4 +202,42 @@ pub(crate) fn bytes<D: libdma::Direction, O: libdma::stream::CpuMay>(
     let mut out = vec![0; length];
     buffer.read(offset, &mut out).unwrap();
     out
+}
+
+/// Without an IOMMU one mapping is one physical piece, and a device is told how long that can be.
+#[test]
+fn as_much_as_one_mapping_may_be_is_mapped_and_more_is_refused_as_that() {
+    let policy =
+        |reserve| Policy { reserve, without_iommu: WithoutIommu::Unprotected, ..Policy::default() };
+    for (reserve, longest) in [(0, 4 << 20), (16 << 20, 8 << 20)] {
+        let machine = Machine::start(MachineConfig::without_units(), policy(reserve));
+        let mut device = machine.open();
+        assert_eq!(
+            device.max_mapping_size(),
+            longest,
+            "in the reserve two pieces are side by side"
+        );
+        let stream = device.stream::<ToDevice>("tx");
+        let mut whole = stream.buffer(longest as usize).unwrap();
+        whole.write(longest as usize - 4, b"last").unwrap();
+        let whole = whole.map().unwrap();
+        let last = whole.iova().checked_add(longest - 4).unwrap();
+        assert_eq!(machine.device_reads(last, 4).unwrap(), b"last");
+        let longer = stream.buffer(longest as usize + 1).err();
+        assert_eq!(longer, Some(Error::NotContiguous));
+        let longer = device.allocate(longest + 1, Some(Access::Read), "longer").err();
+        assert_eq!(longer, Some(Error::NotContiguous));
+        let aligned = |align| device.buffer("aligned").access(Access::Read).align(align);
+        let refused = aligned(longest * 2).allocate(4096).err();
+        assert_eq!(refused, Some(Error::NotContiguous));
+        for align in [1 << 21, 1 << 22] {
+            let buffer = aligned(align).allocate(4096).unwrap();
+            assert!(buffer.iova().unwrap().get().is_multiple_of(align));
+            assert_eq!(buffer.len() as u64, align, "it is as long");
+        }
+        device.set_limits(Limits::NONE.max_segment(1 << 16));
+        assert_eq!(device.max_mapping_size(), 1 << 16);
+        drop(whole);
+        machine.check();
+    }
 }

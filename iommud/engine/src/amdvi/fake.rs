@@ -263,6 +263,10 @@ impl BufferRuns for FakeMachine {
         Err(ContiguityError::OutOfMemory)
     }
 
+    fn longest_piece(&self) -> u64 {
+        0
+    }
+
     fn free_run(&mut self, _: RunId) {}
 
     fn segments(&self, _: RunId) -> &[Segment] {

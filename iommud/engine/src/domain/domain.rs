@@ -163,17 +163,18 @@ impl Domain {
         let (start, bytes) = segments::as_one(pieces).ok_or(EngineError::InPieces(pieces.len()))?;
         let last = start.get().checked_add(bytes - 1);
         let iova = Iova::new(start.get());
-        let limit = match place {
-            Place::Anywhere { align, .. } if !start.is_aligned(align) => {
-                return Err(EngineError::Unsuitable(start));
-            }
+        let (Place::Anywhere { limit, .. } | Place::At { limit, .. }) = place;
+        match place {
             Place::At { iova: chosen, .. } if chosen != iova => {
                 return Err(EngineError::Elsewhere(start));
             }
-            Place::Anywhere { limit, .. } | Place::At { limit, .. } => limit,
-        };
-        if last.is_none_or(|last| last > limit.get()) {
-            return Err(EngineError::Unsuitable(start));
+            _ if last.is_none_or(|last| last > limit.get()) => {
+                return Err(EngineError::Unsuitable(start));
+            }
+            Place::Anywhere { align, .. } if !start.is_aligned(align) => {
+                return Err(EngineError::Misaligned(start));
+            }
+            Place::Anywhere { .. } | Place::At { .. } => {}
         }
         self.addresses.take_chain(Place::At { iova, limit }, lengths)
     }

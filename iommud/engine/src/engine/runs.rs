@@ -19,6 +19,8 @@ pub struct PieceSpec {
     pub device: PciAddress,
     /// This much: a multiple of 4096, not zero.
     pub bytes: u64,
+    /// What its start is a multiple of, beside its length rounded up to a power of two: a power of two.
+    pub align: u64,
     /// The highest physical address that it may have.
     pub limit: PhysAddr,
     /// Whether what was set aside is asked first, and not last.
@@ -55,15 +57,22 @@ impl Engine {
     fn part_of_reserve(&mut self, platform: &mut impl Platform, spec: &PieceSpec) -> Option<RunId> {
         let bytes = spec.bytes.checked_next_multiple_of(platform.part_step())?;
         let mut reserves: Vec<_> = self.reserves.iter_mut().collect();
-        reserves.retain(|reserve| reserve.owner().is_none_or(|owner| owner == spec.device));
+        reserves.retain(|reserve| reserve.is_for(spec.device));
         // Its own, if it has one, comes before that of all.
         reserves.sort_by_key(|reserve| reserve.owner().is_none());
         reserves.into_iter().find_map(|reserve| {
-            let place = reserve.find(bytes, spec.limit)?;
+            let place = reserve.find(bytes, spec.align, spec.limit)?;
             let part = platform.part_run(place.whole, place.offset, spec.bytes)?;
             reserve.take(place, part);
             Some(part)
         })
+    }
+
+    /// The longest physical piece that a device can ever have, in bytes: of the platform's memory, or of what was set
+    /// aside for it or for all.
+    pub fn longest_piece(&self, platform: &impl Platform, device: PciAddress) -> u64 {
+        let reserves = self.reserves.iter().filter(|reserve| reserve.is_for(device));
+        reserves.map(Reserve::longest).fold(platform.longest_piece(), u64::max)
     }
 
     /// Takes a run back that no device reaches and no client sees: it is its reserve's again, or the platform's.

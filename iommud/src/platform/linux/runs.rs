@@ -163,6 +163,10 @@ impl BufferRuns for Runs {
         Ok(self.add(Memory::Own(Rc::new(pages)), bytes))
     }
 
+    fn longest_piece(&self) -> u64 {
+        HUGE_PAGE
+    }
+
     /// One huge page: a client is given a whole memfd.
     fn alloc_divisible_run(&mut self, _bytes: u64) -> Option<RunId> {
         self.alloc_run(HUGE_PAGE)

@@ -187,6 +187,10 @@ impl BufferRuns for RunArena {
         Ok(self.add(shared(pages, bytes)))
     }
 
+    fn longest_piece(&self) -> u64 {
+        LARGEST_PIECE
+    }
+
     fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
         let run = self.build(bytes)?;
         Some(self.add(run))

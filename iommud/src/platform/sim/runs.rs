@@ -172,6 +172,10 @@ impl BufferRuns for Runs {
         self.alloc(bytes, Kind::Plain, |pages| pages.take_piece(bytes, limit))
     }
 
+    fn longest_piece(&self) -> u64 {
+        LONGEST_PIECE
+    }
+
     fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
         self.alloc(bytes, Kind::Whole, |pages| Some(pages.take_divisible(bytes))).ok()
     }

@@ -19,6 +19,9 @@ use crate::memory::paging::{View, Window};
 
 const LARGE_PAGES: usize = (2 << 20) / PAGE_SIZE as usize;
 
+/// The longest that is ever one piece on purpose: as on Redox.
+const LONGEST_PIECE: u64 = 4 << 20;
+
 /// The buffers in one range of memory.
 #[derive(Debug)]
 pub struct Runs {
@@ -53,7 +56,7 @@ impl Runs {
     ///
     /// # Safety
     ///
-    /// There are no others. The range is memory and nobody else's; it starts at a multiple of 2 MiB. The
+    /// There are no others. The range is memory and nobody else's; it starts at a multiple of 4 MiB. The
     /// page table in use maps the heap to itself.
     pub unsafe fn new(place: Range) -> Self {
         let pages = Pages::new((place.bytes / PAGE_SIZE) as usize);
@@ -166,7 +169,7 @@ impl BufferRuns for Runs {
         bytes: u64,
         limit: PhysAddr,
     ) -> Result<RunId, ContiguityError> {
-        if bytes > self.place.bytes {
+        if bytes > LONGEST_PIECE {
             return Err(ContiguityError::TooLong);
         }
         let count = (bytes / PAGE_SIZE) as usize;
@@ -180,6 +183,10 @@ impl BufferRuns for Runs {
             return Err(ContiguityError::AboveLimit);
         }
         self.add(vec![segment]).ok_or(ContiguityError::OutOfMemory)
+    }
+
+    fn longest_piece(&self) -> u64 {
+        LONGEST_PIECE
     }
 
     fn alloc_divisible_run(&mut self, bytes: u64) -> Option<RunId> {
