@@ -2,9 +2,11 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::coherent::Word;
 use crate::copy;
 use crate::protocol::Error;
 
@@ -20,8 +22,8 @@ impl<T> Extent<'_, T> {
     ///
     /// # Safety
     ///
-    /// They are one piece of memory, valid for volatile reads as long as this lives, and for volatile writes if
-    /// [`write`](Self::write) is called.
+    /// They are one piece of memory that no other thread has by this address, valid for volatile and atomic reads as long
+    /// as this lives, and for such writes if [`write`](Self::write) or [`store`](Extent::store) is called.
     #[inline]
     pub(crate) unsafe fn new(start: NonNull<T>, length: usize) -> Self {
         Self { start, length, of: PhantomData }
@@ -39,6 +41,65 @@ impl<T> Extent<'_, T> {
     pub(crate) fn part(&self, index: usize, count: usize) -> Option<Self> {
         let start = self.place(index, count)?;
         Some(Self { start, length: count, of: PhantomData })
+    }
+}
+
+impl<'m, T: FromBytes + IntoBytes> Extent<'m, T> {
+    /// The bytes of the value of this index.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`] if there is none.
+    pub(crate) fn value(&self, index: usize) -> Result<Extent<'m>, Error> {
+        let start = self.place(index, 1).ok_or(Error::OutOfBuffer)?.cast();
+        Ok(Extent { start, length: size_of::<T>(), of: PhantomData })
+    }
+}
+
+impl Extent<'_> {
+    /// Reads an integer in one piece, `offset` bytes from its start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`] if it would not lie in it, [`Error::BadAlignment`] if it is not aligned.
+    ///
+    /// # Panics
+    ///
+    /// As atomics do, for an order that stores have.
+    #[inline]
+    pub(crate) fn load<W: Word>(&self, offset: usize, order: Ordering) -> Result<W, Error> {
+        let place = self.word(offset)?;
+        // SAFETY: `word` checked the place, and no other thread has it.
+        Ok(unsafe { W::load(place, order) })
+    }
+
+    /// Writes an integer in one piece, `offset` bytes from its start.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    ///
+    /// As atomics do, for an order that loads have.
+    #[inline]
+    pub(crate) fn store<W: Word>(
+        &self,
+        offset: usize,
+        word: W,
+        order: Ordering,
+    ) -> Result<(), Error> {
+        let place = self.word(offset)?;
+        // SAFETY: as in `load`, and it is valid for writes.
+        unsafe { word.store(place, order) };
+        Ok(())
+    }
+
+    /// Where an integer is, if it lies in it and is aligned.
+    #[inline]
+    fn word<W: Word>(&self, offset: usize) -> Result<NonNull<W>, Error> {
+        let place = self.place(offset, size_of::<W>()).ok_or(Error::OutOfBuffer)?.cast::<W>();
+        if place.is_aligned() { Ok(place) } else { Err(Error::BadAlignment) }
     }
 }
 
@@ -86,6 +147,23 @@ mod tests {
             assert_eq!(extent.place(index, count), None, "{index} {count}");
             assert!(extent.part(index, count).is_none(), "{index} {count}");
         }
+    }
+
+    #[test]
+    fn integers_lie_in_one_value_and_are_aligned() {
+        let mut memory = [[0_u16; 4]; 2];
+        let start = NonNull::from(&mut memory).cast::<[u16; 4]>();
+        // SAFETY: as above.
+        let extent = unsafe { Extent::new(start, 2) };
+        let second = extent.value(1).unwrap();
+        second.store(6, 0x0102_u16, Ordering::Release).unwrap();
+        assert_eq!(second.load::<u8>(7, Ordering::Acquire), Ok(0x01));
+        assert_eq!(second.load::<u16>(6, Ordering::Acquire), Ok(0x0102));
+        assert_eq!(second.load::<u16>(5, Ordering::Acquire), Err(Error::BadAlignment));
+        assert_eq!(second.load::<u16>(7, Ordering::Acquire), Err(Error::OutOfBuffer));
+        assert_eq!(second.load::<u16>(usize::MAX, Ordering::Acquire), Err(Error::OutOfBuffer));
+        assert_eq!(extent.value(0).unwrap().load::<u8>(8, Ordering::Acquire), Err(Error::OutOfBuffer));
+        assert!(extent.value(2).is_err());
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Session {
 
     /// Has iommud make a buffer, and maps it into this process.
     pub(crate) fn allocate(self: &Arc<Self>, request: &BufferRequest<'_>) -> Result<Buffer, Error> {
-        self.allocate_unmapped(request)?.map()
+        Ok(self.allocate_unmapped(request)?.map()?)
     }
 
     /// Has iommud make a buffer, and maps it nowhere.

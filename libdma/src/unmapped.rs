@@ -12,6 +12,7 @@ use crate::mapping::Mapped;
 use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
 use crate::session::Session;
+use crate::stream::{Refused, Step};
 
 /// A buffer that the device reaches and this process does not see: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.
 ///
@@ -88,11 +89,15 @@ impl UnmappedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::NotPermitted`] if its handle may not both read and write, [`Error::OutOfMemory`]. It is gone then.
-    pub fn map(self) -> Result<Buffer, Error> {
-        let memory = self.handle.map_buffer(self.len()?, true)?;
-        // SAFETY: it is the memory of this buffer, mapped for it alone.
-        Ok(unsafe { Buffer::from_parts(self, memory) })
+    /// With this one, which stays as it was: [`Error::NotPermitted`] if its handle may not both read and write,
+    /// [`Error::OutOfMemory`].
+    pub fn map(self) -> Step<Buffer, Self> {
+        let length = self.len();
+        match length.and_then(|it| self.handle.map_buffer(it, true)) {
+            // SAFETY: it is the memory of this buffer, mapped for it alone.
+            Ok(memory) => Ok(unsafe { Buffer::from_parts(self, memory) }),
+            Err(error) => Err(Refused::new(error, self)),
+        }
     }
 
     /// Its length in bytes as this process counts, if it can.

@@ -1,5 +1,6 @@
 //! The memory.
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -96,7 +97,7 @@ use crate::window::Block;
 ///     *ring
 /// }
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, its memory is given back, and its address means nothing any more"]
 pub struct Coherent<T: ?Sized> {
     block: Block,
     len: usize,
@@ -127,9 +128,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<T> {
     ///
     /// As atomics do, for an order that stores have.
     pub fn load<W: Word>(&self, offset: usize, order: Ordering) -> Result<W, Error> {
-        let place = self.word(size_of::<T>(), 0, offset)?;
-        // SAFETY: `word` checked it, and no other thread has this memory.
-        Ok(unsafe { W::load(place, order) })
+        self.extent().value(0)?.load(offset, order)
     }
 
     /// Writes an integer in one piece, `offset` bytes into the value.
@@ -142,10 +141,12 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<T> {
     ///
     /// As atomics do, for an order that loads have.
     pub fn store<W: Word>(&self, offset: usize, word: W, order: Ordering) -> Result<(), Error> {
-        let place = self.word(size_of::<T>(), 0, offset)?;
-        // SAFETY: as in `load`, and the memory is mapped writable.
-        unsafe { word.store(place, order) };
-        Ok(())
+        self.extent().value(0)?.store(offset, word, order)
+    }
+
+    fn extent(&self) -> Extent<'_, T> {
+        // SAFETY: the block holds one `T`, is this one's alone while it lives, and is mapped writable.
+        unsafe { Extent::new(self.as_ptr(), 1) }
     }
 }
 
@@ -212,9 +213,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
     ///
     /// As atomics do, for an order that stores have.
     pub fn load<W: Word>(&self, index: usize, offset: usize, order: Ordering) -> Result<W, Error> {
-        let place = self.word(size_of::<T>(), index, offset)?;
-        // SAFETY: `word` checked it, and no other thread has this memory.
-        Ok(unsafe { W::load(place, order) })
+        self.extent().value(index)?.load(offset, order)
     }
 
     /// Writes an integer in one piece, `offset` bytes into the value of this index.
@@ -233,10 +232,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
         word: W,
         order: Ordering,
     ) -> Result<(), Error> {
-        let place = self.word(size_of::<T>(), index, offset)?;
-        // SAFETY: as in `load`, and the memory is mapped writable.
-        unsafe { word.store(place, order) };
-        Ok(())
+        self.extent().value(index)?.store(offset, word, order)
     }
 
     /// Where the device sees the value of this index, or `None` if there is none.
@@ -285,6 +281,15 @@ impl<T: ?Sized> Coherent<T> {
     }
 }
 
+impl<T: ?Sized> fmt::Debug for Coherent<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coherent")
+            .field("iova", &self.iova())
+            .field("bytes", &self.byte_len())
+            .finish()
+    }
+}
+
 impl<T: FromBytes + IntoBytes> Coherent<T> {
     /// The value's place, for access to its fields by raw pointers: volatile or atomic only.
     pub fn as_ptr(&self) -> NonNull<T> {
@@ -307,15 +312,5 @@ impl<T: ?Sized> Coherent<T> {
     /// It is as long and aligned as `len` values of this type, any bytes of which are one.
     pub(super) unsafe fn from_block((block, _mark): (Block, Mark), len: usize) -> Self {
         Self { block, len, _mark, of: PhantomData }
-    }
-
-    /// The place of an integer, `offset` bytes into the value of this index, where values are `size` bytes.
-    fn word<W: Word>(&self, size: usize, index: usize, offset: usize) -> Result<NonNull<W>, Error> {
-        if index >= self.len || offset.checked_add(size_of::<W>()).is_none_or(|end| end > size) {
-            return Err(Error::OutOfBuffer);
-        }
-        // SAFETY: the value lies in the block, and the integer in the value.
-        let place = unsafe { self.block.as_ptr().add(index * size + offset) }.cast::<W>();
-        if place.is_aligned() { Ok(place) } else { Err(Error::BadAlignment) }
     }
 }

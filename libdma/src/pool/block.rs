@@ -5,12 +5,14 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
 
 use dma_types::{CpuAddr, Iova};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::slots::Slot;
 use super::supply::Supply;
+use crate::coherent::Word;
 use crate::extent::Extent;
 use crate::io_address::{BusAddress, IoAddress};
 use crate::protocol::Error;
@@ -18,7 +20,40 @@ use crate::protocol::Error;
 /// A block of a [`Pool`](super::Pool): a `T`, or untyped bytes. Dropped, it is given back: Linux's `dma_pool_free`.
 ///
 /// The device may write to it at any time, so values are copied in and out by volatile access and never borrowed, as with
-/// [`Coherent`](crate::Coherent). Giving it back ends the driver's claim and not the device's access: the memory stays
+/// [`Coherent`](crate::Coherent). What must be seen in one piece or in an order is read by [`load`](Self::load) and written
+/// by [`store`](Self::store):
+///
+/// ```
+/// use core::mem::offset_of;
+/// use core::sync::atomic::Ordering;
+/// use zerocopy::{FromBytes, Immutable, IntoBytes};
+///
+/// #[derive(FromBytes, IntoBytes, Immutable)]
+/// #[repr(C)]
+/// struct Descriptor {
+///     address: u64,
+///     length: u32,
+///     owner: u32,
+/// }
+/// const OWNER: usize = offset_of!(Descriptor, owner);
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let device = machine.open();
+/// # let packet = device.coherent("packet").bytes(5)?;
+/// let descriptors = device.pool("descriptors").of::<Descriptor>()?;
+/// let descriptor = descriptors.alloc()?;
+/// descriptor.set(Descriptor { address: packet.iova().get(), length: 5, owner: 0 });
+/// // All of it is written before the device owns it.
+/// descriptor.store(OWNER, 1_u32, Ordering::Release)?;
+///
+/// // The device is done with it:
+/// # assert_eq!(machine.device_reads(descriptor.iova(), 16).unwrap()[8..], [5, 0, 0, 0, 1, 0, 0, 0]);
+/// # machine.device_writes(libdma::Iova::new(descriptor.iova().get() + 12), &[0; 4]).unwrap();
+/// assert_eq!(descriptor.load::<u32>(OWNER, Ordering::Acquire)?, 0);
+/// # Ok::<(), libdma::Error>(())
+/// ```
+///
+/// Giving it back ends the driver's claim and not the device's access: the memory stays
 /// mapped for the device, and is the next one's to whom the pool gives it. A driver therefore gives back what its device
 /// has finished with.
 ///
@@ -81,6 +116,7 @@ use crate::protocol::Error;
 /// *block
 /// # }
 /// ```
+#[must_use = "dropped, the block is the pool's again, and the next one's to whom it is given"]
 pub struct PoolBlock<T: ?Sized> {
     slot: ManuallyDrop<Slot>,
     supply: Arc<Supply>,
@@ -116,6 +152,40 @@ impl<T: ?Sized> PoolBlock<T> {
     /// Its length in bytes.
     pub fn bytes(&self) -> usize {
         self.supply.shape().bytes
+    }
+
+    /// Reads an integer in one piece, `offset` bytes into the block: an ownership bit, say, that the device changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBuffer`] if it would not lie in the block, [`Error::BadAlignment`] if it is not aligned.
+    ///
+    /// # Panics
+    ///
+    /// As atomics do, for an order that stores have.
+    #[inline]
+    pub fn load<W: Word>(&self, offset: usize, order: Ordering) -> Result<W, Error> {
+        self.extent().load(offset, order)
+    }
+
+    /// Writes an integer in one piece, `offset` bytes into the block.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    ///
+    /// As atomics do, for an order that loads have.
+    #[inline]
+    pub fn store<W: Word>(&self, offset: usize, word: W, order: Ordering) -> Result<(), Error> {
+        self.extent().store(offset, word, order)
+    }
+
+    #[inline]
+    fn extent(&self) -> Extent<'_> {
+        // SAFETY: the block is this one's alone while it lives, and mapped writable.
+        unsafe { Extent::new(self.slot.memory, self.bytes()) }
     }
 
     /// Leaves it to the device: what stays is its address, whose [number](BusAddress::iova) goes into a descriptor or a
@@ -174,11 +244,6 @@ impl PoolBlock<[u8]> {
     /// [`Error::OutOfBuffer`], with nothing copied.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Error> {
         self.extent().write(offset, data)
-    }
-
-    fn extent(&self) -> Extent<'_> {
-        // SAFETY: the block is this one's alone while it lives, and mapped writable.
-        unsafe { Extent::new(self.slot.memory, self.bytes()) }
     }
 }
 

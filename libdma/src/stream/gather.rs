@@ -1,17 +1,20 @@
 //! Unmaps that are gathered, so that many are one request.
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::batch;
-use super::{DeviceOwned, StreamBuffer, Terms};
+use super::{DeviceOwned, Refused, StreamBuffer, Terms};
 use crate::direction::Direction;
 use crate::protocol::{Error, MAX_BATCH};
 
 /// Unmaps that are gathered, so that many are one request and one invalidation.
 ///
 /// What is gathered is still the device's, by its type and in fact: it is the caller's again when [`take`](Self::take)
-/// gives it back, which is after the flush (rule R2).
+/// gives it back, which is after the flush (rule R2). Those that were given first come back first, but that what lies in a
+/// window waits for no flush.
 ///
 /// ```
 /// use libdma::ToDevice;
@@ -39,13 +42,71 @@ pub struct Gather<D: Direction> {
     terms: Arc<Terms>,
     count: usize,
     waiting: Vec<StreamBuffer<D, DeviceOwned>>,
-    unmapped: Vec<StreamBuffer<D>>,
+    unmapped: VecDeque<StreamBuffer<D>>,
 }
+
+/// Why [`Gather::unmap_later`] failed, and whose the buffer is now. `?` turns it into its [`Error`].
+///
+/// ```
+/// use libdma::stream::NotUnmapped;
+/// use libdma::{Error, ToDevice};
+///
+/// # let machine = simulated::Machine::vtd();
+/// # let (disk, card) = (machine.open(), machine.open_at(simulated::second_edu())?);
+/// let mut done = disk.stream::<ToDevice>("sectors").gather(32);
+/// let packet = card.stream::<ToDevice>("tx").copy_of(b"packet")?.map()?;
+/// match done.unmap_later(packet) {
+///     // It is as it was, and the caller's to unmap otherwise.
+///     Err(NotUnmapped::Refused(refused)) => {
+///         assert_eq!(refused.error, Error::WrongOwner);
+///         refused.into_kept().unmap()?;
+///     }
+///     // It is gathered, and still the device's: `done.flush()` tries again.
+///     Err(NotUnmapped::NotFlushed(error)) => return Err(error),
+///     Ok(()) => {}
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+pub enum NotUnmapped<D: Direction> {
+    /// The buffer was not taken.
+    Refused(Refused<StreamBuffer<D, DeviceOwned>>),
+    /// The buffer was taken, but the flush failed that was due with it. It waits with the others for the next.
+    NotFlushed(Error),
+}
+
+impl<D: Direction> From<NotUnmapped<D>> for Error {
+    fn from(why: NotUnmapped<D>) -> Self {
+        match why {
+            NotUnmapped::Refused(refused) => refused.error,
+            NotUnmapped::NotFlushed(error) => error,
+        }
+    }
+}
+
+impl<D: Direction> fmt::Debug for NotUnmapped<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refused) => f.debug_tuple("Refused").field(&refused.error).finish(),
+            Self::NotFlushed(error) => f.debug_tuple("NotFlushed").field(error).finish(),
+        }
+    }
+}
+
+impl<D: Direction> fmt::Display for NotUnmapped<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refused) => refused.fmt(f),
+            Self::NotFlushed(error) => write!(f, "what was gathered is not unmapped yet: {error}"),
+        }
+    }
+}
+
+impl<D: Direction> core::error::Error for NotUnmapped<D> {}
 
 impl<D: Direction> Gather<D> {
     pub(super) fn new(terms: Arc<Terms>, count: usize) -> Self {
         let count = count.clamp(1, MAX_BATCH);
-        let (waiting, unmapped) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (waiting, unmapped) = (Vec::with_capacity(count), VecDeque::with_capacity(count));
         Self { terms, count, waiting, unmapped }
     }
 
@@ -54,17 +115,25 @@ impl<D: Direction> Gather<D> {
     ///
     /// # Errors
     ///
-    /// Of the flush; the buffer is gathered, and its turn comes with the next. [`Error::WrongOwner`] for a buffer of another
-    /// device, which is dropped, and unmapped by that.
+    /// [`NotUnmapped::Refused`] with a buffer of another device ([`Error::WrongOwner`]), which is as it was;
+    /// [`NotUnmapped::NotFlushed`] if the flush failed: the buffer is gathered, and its turn comes with the next.
     #[track_caller]
-    pub fn unmap_later(&mut self, buffer: StreamBuffer<D, DeviceOwned>) -> Result<(), Error> {
-        self.terms.check_device(&buffer.terms)?;
+    pub fn unmap_later(
+        &mut self,
+        buffer: StreamBuffer<D, DeviceOwned>,
+    ) -> Result<(), NotUnmapped<D>> {
+        if let Err(error) = self.terms.check_device(&buffer.terms) {
+            return Err(NotUnmapped::Refused(Refused::new(error, buffer)));
+        }
         if buffer.is_in_window() {
-            self.unmapped.push(buffer.into_unmapped());
+            self.unmapped.push_back(buffer.into_unmapped());
             return Ok(());
         }
         self.waiting.push(buffer);
-        if self.waiting.len() >= self.count { self.flush() } else { Ok(()) }
+        match self.waiting.len() < self.count {
+            true => Ok(()),
+            false => self.flush().map_err(NotUnmapped::NotFlushed),
+        }
     }
 
     /// Unmaps all that is gathered, by one request for each [`MAX_BATCH`]. When it returns, the device can reach nothing of
@@ -76,21 +145,21 @@ impl<D: Direction> Gather<D> {
     #[track_caller]
     pub fn flush(&mut self) -> Result<(), Error> {
         while !self.waiting.is_empty() {
-            let first = self.waiting.len().saturating_sub(MAX_BATCH);
-            let Some(last) = self.waiting.get_mut(first..) else { break };
-            let mut pieces: Vec<_> = last.iter_mut().filter_map(|it| it.piece(false)).collect();
+            let batch = self.waiting.len().min(MAX_BATCH);
+            let first = self.waiting.iter_mut().take(batch);
+            let mut pieces: Vec<_> = first.filter_map(|it| it.piece(false)).collect();
             batch::unmap(&self.terms, &mut pieces)?;
             drop(pieces);
-            for buffer in self.waiting.drain(first..) {
-                self.unmapped.push(buffer.into_unmapped());
+            for buffer in self.waiting.drain(..batch) {
+                self.unmapped.push_back(buffer.into_unmapped());
             }
         }
         Ok(())
     }
 
-    /// One that is unmapped, and the caller's again.
+    /// One that is unmapped, and the caller's again: the one that has been for longest.
     pub fn take(&mut self) -> Option<StreamBuffer<D>> {
-        self.unmapped.pop()
+        self.unmapped.pop_front()
     }
 
     /// How many wait to be unmapped.

@@ -7,7 +7,7 @@
 //! | `buffer` | [`StreamBuffer`]: memory of a stream's, or a [`Buffer`](crate::Buffer) that it took over |
 //! | `range` | [`SyncedRange`]: the CPU's turn with a part |
 //! | `bounced` | [`Bounced`]: a slice of which the device reaches a copy |
-//! | `gather` | [`Gather`]: unmaps that are one request |
+//! | `gather` | [`Gather`]: unmaps that are one request; [`NotUnmapped`] |
 //! | `refused` | [`Refused`]: a step that failed, and what it was about; [`Step`] |
 //! | `sizes` | how large mappings can be |
 //! | `terms`, `memory`, `batch` | what is beneath |
@@ -62,7 +62,7 @@ mod terms;
 pub use bounced::Bounced;
 pub(crate) use bounced::Origin;
 pub use buffer::StreamBuffer;
-pub use gather::Gather;
+pub use gather::{Gather, NotUnmapped};
 pub(crate) use memory::Memory;
 pub use owner::{CpuMay, CpuOwned, DeviceOwned, HasAddress, Owner, Synced};
 pub use range::SyncedRange;

@@ -99,6 +99,32 @@ fn blocks_of_pools_do_not_overlap_and_go_between_threads() {
 }
 
 #[test]
+fn integers_of_blocks_are_in_one_piece_with_the_device() {
+    for iommud in Iommud::each() {
+        let device = iommud.open();
+        let words = device.pool("words").of::<[u32; 3]>().unwrap();
+        let bytes = device.pool("bytes").align(8).bytes(11).unwrap();
+        let (word, untyped) = (words.alloc().unwrap(), bytes.alloc().unwrap());
+        word.set([1, 2, 3]);
+        word.store(8, 0x0102_0304_u32, Ordering::Release).unwrap();
+        assert_eq!(word.get(), [1, 2, 0x0102_0304]);
+        assert_eq!(iommud.device_reads(word.iova(), 12).unwrap()[8..], [4, 3, 2, 1]);
+        assert!(iommud.device_writes(word.iova(), &[9; 4]));
+        assert_eq!(word.load(0, Ordering::Acquire), Ok(0x0909_0909_u32));
+        assert_eq!(word.load::<u32>(2, Ordering::Acquire), Err(Error::BadAlignment));
+        assert_eq!(word.store(12, 7_u8, Ordering::Release), Err(Error::OutOfBuffer));
+        assert_eq!(word.load::<u32>(usize::MAX, Ordering::Acquire), Err(Error::OutOfBuffer));
+
+        untyped.store(0, 0x1112_1314_1516_1718_u64, Ordering::Release).unwrap();
+        assert_eq!(untyped.load(6, Ordering::Acquire), Ok(0x1112_u16));
+        untyped.store(10, 3_u8, Ordering::Relaxed).unwrap();
+        // Beyond its end are the next block's bytes.
+        assert_eq!(untyped.load::<u16>(10, Ordering::Acquire), Err(Error::OutOfBuffer));
+        assert_eq!(untyped.load::<u64>(8, Ordering::Acquire), Err(Error::OutOfBuffer));
+    }
+}
+
+#[test]
 fn declared_memory_is_given_out_and_comes_back() {
     let iommud = Iommud::new(true);
     let device = iommud.open();

@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
+use libdma::stream::NotUnmapped;
 use libdma::{
     Access, Attributes, Bidirectional, Buffer, Device, Direction, Error, FromDevice, Iova, Limits,
     ScatterList, StreamBuffer, ToDevice,
@@ -428,10 +429,12 @@ fn a_gather_takes_what_is_of_its_own_device() {
     let mut gather = device.stream::<ToDevice>("tx").gather(4);
     let strange = other.stream::<ToDevice>("tx").strict().buffer(10).unwrap().map().unwrap();
     let at = strange.iova();
-    assert_eq!(gather.unmap_later(strange), Err(Error::WrongOwner));
-    assert_eq!((gather.waiting(), iommud.device_reads(at, 1)), (0, None));
+    let Err(NotUnmapped::Refused(refused)) = gather.unmap_later(strange) else { panic!() };
+    assert_eq!(refused.error, Error::WrongOwner);
+    assert_eq!((gather.waiting(), refused.into_kept().iova()), (0, at));
+    assert_eq!(iommud.device_reads(at, 1), None);
     let strange = other.stream::<ToDevice>("tx").buffer(10).unwrap().map().unwrap();
-    assert_eq!(gather.unmap_later(strange), Err(Error::WrongOwner));
+    assert_eq!(gather.unmap_later(strange).map_err(Error::from), Err(Error::WrongOwner));
     assert!(gather.take().is_none());
 }
 

@@ -1,7 +1,8 @@
 //! Many maps, and many unmaps, by one request.
 
 use libdma::protocol::MAX_BATCH;
-use libdma::{Attributes, Error, FromDevice, Limits, Stream, ToDevice};
+use libdma::stream::NotUnmapped;
+use libdma::{Attributes, Error, FromDevice, Limits, Stream, StreamBuffer, ToDevice};
 use simulated::Machine;
 
 #[test]
@@ -81,12 +82,39 @@ fn r7_a_flush_that_fails_leaves_all_to_the_device_and_can_be_tried_again() {
         let (iova, third) = (first.iova(), stream.buffer(64).unwrap().map().unwrap());
         gather.unmap_later(first).unwrap();
         machine.client.refuse(0, 1, Error::TimedOut);
-        assert_eq!(gather.unmap_later(second), Err(Error::TimedOut));
+        let failed = gather.unmap_later(second).unwrap_err();
+        assert!(matches!(failed, NotUnmapped::NotFlushed(Error::TimedOut)), "{failed}");
         assert_eq!((gather.waiting(), gather.take().is_none()), (2, true));
         machine.device_writes(iova, b"still").unwrap();
         gather.unmap_later(third).unwrap();
         assert!(machine.device_writes(iova, b"no more").is_err());
         assert_eq!(std::iter::from_fn(|| gather.take()).count(), 3);
+        machine.check();
+    }
+}
+
+#[test]
+fn what_is_gathered_first_comes_back_first() {
+    for machine in Machine::each() {
+        let stream = machine.open().stream::<ToDevice>("tx").strict();
+        let mut gather = stream.gather(MAX_BATCH);
+        let all = MAX_BATCH + 9;
+        for index in 0..all as u8 {
+            let mapped = stream.copy_of(&[index]).unwrap().map().unwrap();
+            // What a flush leaves when it fails is more than one request.
+            machine.client.refuse(0, 1, Error::TimedOut);
+            let _ = gather.unmap_later(mapped);
+            machine.client.refuse_none();
+        }
+        assert_eq!(gather.waiting(), all);
+        gather.flush().unwrap();
+        let first = |buffer: StreamBuffer<ToDevice>| {
+            let mut first = [0];
+            buffer.read(0, &mut first).unwrap();
+            first[0]
+        };
+        let order: Vec<u8> = std::iter::from_fn(|| gather.take()).map(first).collect();
+        assert_eq!(order, (0..all as u8).collect::<Vec<_>>());
         machine.check();
     }
 }
@@ -153,11 +181,18 @@ fn what_is_gathered_is_of_one_device() {
         let mut gather = device.stream::<ToDevice>("tx").gather(8);
         let before = machine.usage();
         for stream in [strange.stream("rx"), strange.stream("rx").strict()] {
-            let mapped = stream.buffer(64).unwrap().map().unwrap();
-            assert_eq!(gather.unmap_later(mapped), Err(Error::WrongOwner));
+            let mapped = stream.copy_of(b"as it was").unwrap().map().unwrap();
+            let iova = mapped.iova();
+            let Err(NotUnmapped::Refused(refused)) = gather.unmap_later(mapped) else { panic!() };
+            assert_eq!(refused.error, Error::WrongOwner);
             assert_eq!((gather.waiting(), gather.take().is_none()), (0, true));
+            let mapped = refused.into_kept();
+            assert_eq!(mapped.iova(), iova);
+            let read = machine.reads(simulated::second_edu(), iova, 9);
+            assert_eq!(read.unwrap(), b"as it was");
+            mapped.unmap().unwrap();
         }
-        // It was unmapped as what is dropped is; a window stays.
+        // A window stays.
         assert_eq!(machine.usage().live_runs, before.live_runs + 1);
         machine.check();
     }
