@@ -140,9 +140,9 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::BadValue`] for fewer than 13 bits or more than 64: page zero is never given out.
+    /// [`Error::BadMask`] for fewer than 13 bits or more than 64: page zero is never given out.
     pub fn set_dma_mask(&mut self, bits: u32) -> Result<(), Error> {
-        self.limits = self.limits.try_mask(bits).ok_or(Error::BadValue)?;
+        self.limits = self.limits.try_mask(bits).ok_or(Error::BadMask)?;
         Ok(())
     }
 

@@ -31,6 +31,7 @@
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::mem;
 
 use dma_types::Iova;
@@ -135,7 +136,7 @@ impl NewDomain<'_> {
 /// ```
 ///
 /// It is [`Send` and `Sync`](crate#threads).
-#[derive(Debug)]
+#[must_use = "dropped, what is mapped in it is unmapped, and devices in it are back in their own"]
 pub struct Domain {
     handle: Handle,
     info: DomainInfo,
@@ -144,6 +145,16 @@ pub struct Domain {
     /// Of the device that it was made from, whose session is kept alive by them: with that it would end.
     windows: Arc<Windows>,
     mark: Mark,
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain")
+            .field("id", &self.id())
+            .field("base", &self.base())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
 }
 
 impl Drop for Domain {
@@ -308,13 +319,19 @@ fn ticket_of(handle: &Handle) -> Result<Ticket, Error> {
 /// If it is forgotten, the device stays there until the domain ends or the device's last handle is closed.
 ///
 /// It is [`Send` and `Sync`](crate#threads).
-#[derive(Debug)]
-#[must_use = "dropping it moves the device back"]
+#[must_use = "dropped, it moves the device back into its own domain"]
 pub struct Entered {
     /// Until it is moved back.
     session: Option<Arc<Session>>,
     domain: u64,
     mark: Mark,
+}
+
+impl fmt::Debug for Entered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.session.as_ref().map(|it| it.address());
+        f.debug_struct("Entered").field("device", &device).field("domain", &self.domain).finish()
+    }
 }
 
 impl Entered {

@@ -162,7 +162,10 @@ mod tests {
         assert_eq!(second.load::<u16>(5, Ordering::Acquire), Err(Error::BadAlignment));
         assert_eq!(second.load::<u16>(7, Ordering::Acquire), Err(Error::OutOfBuffer));
         assert_eq!(second.load::<u16>(usize::MAX, Ordering::Acquire), Err(Error::OutOfBuffer));
-        assert_eq!(extent.value(0).unwrap().load::<u8>(8, Ordering::Acquire), Err(Error::OutOfBuffer));
+        assert_eq!(
+            extent.value(0).unwrap().load::<u8>(8, Ordering::Acquire),
+            Err(Error::OutOfBuffer)
+        );
         assert!(extent.value(2).is_err());
     }
 

@@ -138,6 +138,7 @@ pub mod register;
 pub mod scatter;
 mod session;
 pub mod share;
+mod shown;
 pub mod stream;
 pub mod transport;
 pub mod unmapped;

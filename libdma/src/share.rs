@@ -45,6 +45,7 @@
 //! other's session is the other device's access, and the right to attach it to more devices.
 
 use alloc::format;
+use core::fmt;
 use core::ptr::NonNull;
 
 use dma_types::{Access, CpuAddr, Iova, PAGE_SIZE};
@@ -62,6 +63,7 @@ use crate::protocol::call::{self, BufferInfo, Hello, Opcode, Welcome};
 use crate::protocol::derive::{self, Allocate};
 use crate::protocol::ticket::Offer;
 use crate::protocol::{Error, Rights, Ticket};
+use crate::shown;
 use crate::transport::Mapping;
 use crate::unmapped::UnmappedBuffer;
 
@@ -215,7 +217,7 @@ impl Device {
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::SharedBuffer>();
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, this process sees the memory no more"]
 pub struct SharedBuffer {
     memory: Mapping,
     bytes: usize,
@@ -354,6 +356,13 @@ impl SharedBuffer {
     }
 }
 
+impl fmt::Debug for SharedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (id, bytes) = (&self.id(), &self.bytes);
+        f.debug_struct("SharedBuffer").field("id", id).field("bytes", bytes).finish()
+    }
+}
+
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
         // SAFETY: the mapping is this one's own, and nothing borrows from it any more. It goes before the handle.
@@ -366,7 +375,7 @@ impl Drop for SharedBuffer {
 /// Dropping it ends the device's access. The memory goes on being its other holders'.
 ///
 /// It is [`Send` and `Sync`](crate#threads).
-#[derive(Debug)]
+#[must_use = "dropped, the device reaches the memory no more"]
 pub struct Attachment {
     buffer: UnmappedBuffer,
     iova: Iova,
@@ -412,6 +421,14 @@ impl Attachment {
     /// Its handle.
     pub fn handle(&self) -> &Handle {
         self.buffer.handle()
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (device, iova) = (self.buffer.session().address(), Some(self.iova));
+        let mut shown = shown::guard(f, "Attachment", device, iova, self.bytes());
+        shown.field("id", &self.id()).finish()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Buffers that this process does not see.
 
 use alloc::sync::Arc;
+use core::fmt;
 
 use dma_types::{Access, CacheType, Iova};
 
@@ -12,6 +13,7 @@ use crate::mapping::Mapped;
 use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
 use crate::session::Session;
+use crate::shown;
 use crate::stream::{Refused, Step};
 
 /// A buffer that the device reaches and this process does not see: Linux's `DMA_ATTR_NO_KERNEL_MAPPING`.
@@ -40,7 +42,7 @@ use crate::stream::{Refused, Step};
 /// ```
 ///
 /// It is [`Send` and `Sync`](crate#threads).
-#[derive(Debug)]
+#[must_use = "dropped, it is given back, and the device reaches it no more"]
 pub struct UnmappedBuffer {
     info: BufferInfo,
     handle: Handle,
@@ -146,6 +148,14 @@ impl UnmappedBuffer {
     /// Its handle, to pass to another process.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+}
+
+impl fmt::Debug for UnmappedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.session.address();
+        let mut shown = shown::guard(f, "UnmappedBuffer", device, self.iova(), self.bytes());
+        shown.field("id", &self.id()).finish()
     }
 }
 

@@ -178,7 +178,7 @@ where
             return Err(Error::BadValue);
         }
         let (entries, _) =
-            <[Entry]>::mut_from_prefix_with_elems(rest, count).map_err(|_| Error::BatchTooLarge)?;
+            <[Entry]>::mut_from_prefix_with_elems(rest, count).map_err(|_| Error::ShortPayload)?;
         Ok(Self { header, entries })
     }
 

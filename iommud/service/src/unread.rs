@@ -122,7 +122,7 @@ impl<P: Platform> Service<P> {
             return Err(Error::BadValue);
         }
         let (records, _) = <[FaultRecord]>::mut_from_prefix_with_elems(rest, room)
-            .map_err(|_| Error::BatchTooLarge)?;
+            .map_err(|_| Error::ShortPayload)?;
         self.log_faults();
         let session = self.sessions.sessions.get_mut(&session).ok_or(Error::SessionEnded)?;
         let mut count = 0;

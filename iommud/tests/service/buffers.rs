@@ -80,8 +80,8 @@ fn the_dma_mask_is_kept(vendor: Vendor) {
     device.set_dma_mask(13).unwrap();
     let refused = device.allocate(1 << 16, Some(Access::Read), "too small");
     assert_eq!(refused.err(), Some(Error::NoAddressSpace));
-    assert_eq!(device.set_dma_mask(12), Err(Error::BadValue));
-    assert_eq!(device.set_dma_mask(65), Err(Error::BadValue));
+    assert_eq!(device.set_dma_mask(12), Err(Error::BadMask));
+    assert_eq!(device.set_dma_mask(65), Err(Error::BadMask));
     rig.check();
 }
 

@@ -211,7 +211,7 @@ fn r5_requests_for_faults_that_make_no_sense_are_refused(vendor: Vendor) {
     assert_eq!(ask(request(MAX_BATCH as u32)), Ok(16));
     assert_eq!(ask(Vec::new()), Err(Error::ShortPayload));
     assert_eq!(ask(request(1)[..15].to_vec()), Err(Error::ShortPayload));
-    assert_eq!(ask(request(1)[..47].to_vec()), Err(Error::BatchTooLarge));
+    assert_eq!(ask(request(1)[..47].to_vec()), Err(Error::ShortPayload));
     assert_eq!(ask(request(0)), Err(Error::EmptyBatch));
     assert_eq!(ask(request(MAX_BATCH as u32 + 1)), Err(Error::BatchTooLarge));
     for byte in 4..16 {

@@ -181,7 +181,7 @@ fn batches_that_lie_about_themselves_are_refused(vendor: Vendor) {
     };
     for (count, room, error) in [
         (0, 1, Error::EmptyBatch),
-        (2, 1, Error::BatchTooLarge),
+        (2, 1, Error::ShortPayload),
         (129, 129, Error::BatchTooLarge),
         (u32::MAX, 1, Error::BatchTooLarge),
     ] {

@@ -1,6 +1,7 @@
 //! A buffer: memory that this process and its device both see.
 
 use alloc::sync::Arc;
+use core::fmt;
 use core::ptr::NonNull;
 
 use dma_types::{Access, CacheType, CpuAddr, Iova};
@@ -13,6 +14,7 @@ use crate::handle::Handle;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
 use crate::session::Session;
+use crate::shown;
 use crate::transport::Mapping;
 use crate::unmapped::UnmappedBuffer;
 
@@ -28,7 +30,7 @@ use crate::unmapped::UnmappedBuffer;
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::Buffer>();
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, it is given back, and the device reaches it no more"]
 pub struct Buffer {
     memory: Mapping,
     bytes: usize,
@@ -153,6 +155,14 @@ impl Buffer {
     fn extent(&self) -> Extent<'_> {
         // SAFETY: it is this buffer's mapping, which lives as long as it does and is writable.
         unsafe { Extent::new(self.memory.memory, self.bytes) }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (device, bytes) = (self.session().address(), self.bytes as u64);
+        let mut shown = shown::guard(f, "Buffer", device, self.iova(), bytes);
+        shown.field("id", &self.id()).finish()
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) struct Tag(pub(super) u64);
 
 /// By which the checker knows something that was made. It is a field of it, and dropped with it: then it was given back,
 /// and nobody can tell where. Without anything behind it where the checker was off.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "what is made is given back when this is dropped"]
 pub(crate) struct Mark(Option<NonZero<u64>>);
 

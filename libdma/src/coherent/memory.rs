@@ -14,6 +14,7 @@ use crate::check::Mark;
 use crate::extent::Extent;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
+use crate::shown;
 use crate::window::Block;
 
 /// Memory of a type, seen by CPU and device at once: Linux's `dma_alloc_coherent`.
@@ -283,10 +284,8 @@ impl<T: ?Sized> Coherent<T> {
 
 impl<T: ?Sized> fmt::Debug for Coherent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Coherent")
-            .field("iova", &self.iova())
-            .field("bytes", &self.byte_len())
-            .finish()
+        let (device, bytes) = (self.block.session().address(), self.byte_len() as u64);
+        shown::guard(f, "Coherent", device, Some(self.iova()), bytes).finish()
     }
 }
 

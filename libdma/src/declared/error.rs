@@ -18,7 +18,7 @@ pub enum DeclareError {
     #[error("the device has no memory of its own")]
     NothingDeclared,
     /// Blocks of it live.
-    #[error("{blocks} blocks of the device's own memory are in use")]
+    #[error("blocks of the device's own memory are in use: {blocks}")]
     InUse {
         /// How many.
         blocks: usize,
@@ -45,8 +45,9 @@ pub enum DeclareError {
     BadLength,
 }
 
-/// For functions that fail with an [`Error`]: [`Error::AlreadyMapped`] where there is memory already, or blocks of it or
-/// occupied parts are in the way; [`Error::NotMapped`] where there is none, or the device does not see the buffer;
+/// For functions that fail with an [`Error`]: [`Error::AlreadyDeclared`] where there is memory already,
+/// [`Error::DeclaredInUse`] where blocks of it or occupied parts are in the way, [`Error::NothingDeclared`] where there is
+/// none; [`Error::NotMapped`] if the device does not see the buffer;
 /// [`Error::OutOfBuffer`], [`Error::WrongOwner`], [`Error::BadAlignment`] and [`Error::Overflow`].
 ///
 /// ```
@@ -57,15 +58,15 @@ pub enum DeclareError {
 ///     Ok(())
 /// }
 /// # let machine = simulated::Machine::vtd();
-/// assert_eq!(restart(&machine.open()), Err(Error::NotMapped));
+/// assert_eq!(restart(&machine.open()), Err(Error::NothingDeclared));
 /// ```
 impl From<DeclareError> for Error {
     fn from(why: DeclareError) -> Self {
         match why {
-            DeclareError::AlreadyDeclared | DeclareError::InUse { .. } | DeclareError::Occupied => {
-                Self::AlreadyMapped
-            }
-            DeclareError::NothingDeclared | DeclareError::NotMapped => Self::NotMapped,
+            DeclareError::AlreadyDeclared => Self::AlreadyDeclared,
+            DeclareError::NothingDeclared => Self::NothingDeclared,
+            DeclareError::InUse { .. } | DeclareError::Occupied => Self::DeclaredInUse,
+            DeclareError::NotMapped => Self::NotMapped,
             DeclareError::OutOfRange => Self::OutOfBuffer,
             DeclareError::WrongDevice => Self::WrongOwner,
             DeclareError::BadAlignment => Self::BadAlignment,
@@ -109,10 +110,10 @@ mod tests {
     #[test]
     fn each_reason_is_the_error_that_says_most_of_it() {
         for (why, error) in [
-            (DeclareError::AlreadyDeclared, Error::AlreadyMapped),
-            (DeclareError::InUse { blocks: 1 }, Error::AlreadyMapped),
-            (DeclareError::Occupied, Error::AlreadyMapped),
-            (DeclareError::NothingDeclared, Error::NotMapped),
+            (DeclareError::AlreadyDeclared, Error::AlreadyDeclared),
+            (DeclareError::InUse { blocks: 1 }, Error::DeclaredInUse),
+            (DeclareError::Occupied, Error::DeclaredInUse),
+            (DeclareError::NothingDeclared, Error::NothingDeclared),
             (DeclareError::NotMapped, Error::NotMapped),
             (DeclareError::OutOfRange, Error::OutOfBuffer),
             (DeclareError::WrongDevice, Error::WrongOwner),

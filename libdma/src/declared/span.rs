@@ -30,7 +30,6 @@ pub struct DeclaredUsage {
 }
 
 /// A device's own memory, and what is taken of it.
-#[derive(Debug)]
 pub(crate) struct Span {
     memory: DeviceMemory,
     geometry: Geometry,

@@ -21,6 +21,7 @@ use super::memory::Memory;
 /// # Errors
 ///
 /// All constructors return libredox's error, as base's do, with the errno of a [`DmaError`].
+#[must_use = "dropped, it is given back, and its address means nothing any more"]
 pub struct Dma<T: ?Sized> {
     /// Points into `memory`, which holds a whole `T` there, aligned.
     value: *mut T,

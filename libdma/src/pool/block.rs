@@ -16,6 +16,7 @@ use crate::coherent::Word;
 use crate::extent::Extent;
 use crate::io_address::{BusAddress, IoAddress};
 use crate::protocol::Error;
+use crate::shown;
 
 /// A block of a [`Pool`](super::Pool): a `T`, or untyped bytes. Dropped, it is given back: Linux's `dma_pool_free`.
 ///
@@ -258,9 +259,7 @@ impl<T: ?Sized> Drop for PoolBlock<T> {
 
 impl<T: ?Sized> fmt::Debug for PoolBlock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolBlock")
-            .field("iova", &self.iova())
-            .field("bytes", &self.bytes())
-            .finish()
+        let (device, bytes) = (self.supply.session().address(), self.bytes() as u64);
+        shown::guard(f, "PoolBlock", device, Some(self.iova()), bytes).finish()
     }
 }

@@ -22,8 +22,8 @@ pub enum NotTaken {
     WrongDevice(#[from] WrongDevice),
 }
 
-/// For functions that fail with an [`Error`]: [`Error::NotMapped`] where no block is, or a free one; [`Error::NotPermitted`]
-/// where it is somebody else's to give back; and [`Error::WrongOwner`].
+/// For functions that fail with an [`Error`]: [`Error::NoSuchBlock`], [`Error::BlockFree`], [`Error::BlockHeld`] and
+/// [`Error::WrongOwner`].
 ///
 /// ```
 /// use libdma::{Device, Error};
@@ -37,13 +37,14 @@ pub enum NotTaken {
 ///     Ok(())
 /// }
 /// # let machine = simulated::Machine::vtd();
-/// assert_eq!(complete(&machine.open()), Err(Error::NotMapped));
+/// assert_eq!(complete(&machine.open()), Err(Error::BlockFree));
 /// ```
 impl From<NotTaken> for Error {
     fn from(why: NotTaken) -> Self {
         match why {
-            NotTaken::NoBlock | NotTaken::Free => Self::NotMapped,
-            NotTaken::Held => Self::NotPermitted,
+            NotTaken::NoBlock => Self::NoSuchBlock,
+            NotTaken::Free => Self::BlockFree,
+            NotTaken::Held => Self::BlockHeld,
             NotTaken::WrongDevice(why) => why.into(),
         }
     }
@@ -52,15 +53,17 @@ impl From<NotTaken> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn each_reason_is_the_error_that_says_most_of_it() {
         for (why, error) in [
-            (NotTaken::NoBlock, Error::NotMapped),
-            (NotTaken::Free, Error::NotMapped),
-            (NotTaken::Held, Error::NotPermitted),
+            (NotTaken::NoBlock, Error::NoSuchBlock),
+            (NotTaken::Free, Error::BlockFree),
+            (NotTaken::Held, Error::BlockHeld),
         ] {
             assert_eq!(Error::from(why), error, "{why}");
+            assert_eq!(error.to_string(), why.to_string());
         }
     }
 }

@@ -50,8 +50,8 @@ errors! {
     UnitFailed = 5 EIO, "the IOMMU in front of this device was refused or has failed: see `iommuctl units`";
     /// There is no such device, or no unit covers it.
     NoSuchDevice = 6 ENXIO, "there is no such device, or no IOMMU covers it: see `iommuctl devices`";
-    /// More entries in a batch than [`MAX_BATCH`](super::MAX_BATCH), or a count that the payload contradicts.
-    BatchTooLarge = 7 E2BIG, "the batch has more than 128 entries, or more than its payload holds";
+    /// More than [`MAX_BATCH`](super::MAX_BATCH) entries in a batch: pieces of a list, say, that are in no window.
+    BatchTooLarge = 7 E2BIG, "one request has no more than 128 pieces: take fewer, or memory in windows, which is mapped already";
     /// A batch of nothing.
     EmptyBatch = 42 ENOMSG, "the batch has no entries";
     /// The handle is not one, or not one any more.
@@ -78,8 +78,16 @@ errors! {
     TooLarge = 27 EFBIG, "the size is larger than anything that can be granted";
     /// Longer than one segment of the device may be; a [`ScatterList`](crate::ScatterList) takes it in several.
     SegmentTooLong = 36 ENAMETOOLONG, "this is longer than one segment of the device may be: a `ScatterList` takes it in several";
+    /// A DMA mask of fewer than 13 bits, below which there is no page to give out, or of more than 64.
+    BadMask = 53 EBADR, "a DMA mask has from 13 to 64 bits";
     /// A pool's boundary is no power of two, or less than a block, which cannot but cross it.
     BadBoundary = 57 EBADSLT, "a boundary must be a power of two, and no less than a block";
+    /// No block of the pool starts at the address.
+    NoSuchBlock = 77 EBADFD, "no block of the pool starts at this address";
+    /// The block of the pool was given back already, or has not been given out.
+    BlockFree = 114 EALREADY, "the block at this address is free: it was given back already";
+    /// The block of the pool was not left to the device.
+    BlockHeld = 115 EINPROGRESS, "the block at this address was not left to the device: somebody holds it";
     /// One physical piece is needed: it would be longer, or more aligned, than any that the system ever gives, or the memory
     /// is in several.
     NotContiguous = 34 ERANGE, "this must be one piece of physical memory, and is in several, or longer or more aligned than any";
@@ -113,6 +121,12 @@ errors! {
     OfDevice = 26 ETXTBSY, "it is the device's turn: sync for the CPU first, or `reclaim` what was lent to a scatter list that was forgotten";
     /// The streaming buffer lies in a window that others share, and is no [`Buffer`](crate::Buffer).
     SharesWindow = 60 ENOSTR, "the memory is a piece of a window, and no buffer of its own";
+    /// The device has memory of its own already that was [declared](crate::declared).
+    AlreadyDeclared = 120 EISNAM, "the device has memory of its own already: release that first";
+    /// The device has no memory of its own.
+    NothingDeclared = 119 ENAVAIL, "the device has no memory of its own";
+    /// Blocks of the device's own memory are in use, or part of the range is.
+    DeclaredInUse = 39 ENOTEMPTY, "the device's own memory, or this part of it, is in use";
     /// Memory that this process does not map was asked for where there is to be a CPU address.
     NoCpuMapping = 79 ELIBACC, "this memory is for the CPU too: what it does not map comes from `allocate_unmapped` of a `Device::buffer`";
     /// The hardware did not confirm in time.

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 
@@ -25,14 +26,13 @@ use crate::stream::{Memory, Terms};
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::RawStream>();
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, it unmaps all that is mapped in it"]
 pub struct RawStream {
     terms: Arc<Terms>,
     mapped: BTreeMap<Iova, Entry>,
 }
 
 /// What is mapped at an address.
-#[derive(Debug)]
 struct Entry {
     memory: Memory,
     bytes: usize,
@@ -328,5 +328,14 @@ impl Drop for RawStream {
     fn drop(&mut self) {
         // What is mapped ends with its memory.
         raw::stream_dropped(self.terms.session().space(), |iova| self.mapped.contains_key(&iova));
+    }
+}
+
+impl fmt::Debug for RawStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawStream")
+            .field("device", &self.terms.session().address())
+            .field("mapped", &self.mapped.keys())
+            .finish()
     }
 }

@@ -22,6 +22,7 @@ use crate::transport::{Mapping, Supply};
 /// shared::<libdma::ForeignMemory>();
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it is given up as it is"]
 pub struct ForeignMemory {
     /// All that is mapped, which may be longer.
     mapping: Mapping,

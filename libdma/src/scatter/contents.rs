@@ -20,7 +20,6 @@ use crate::stream::{Origin, Terms, batch};
 const RUN: usize = 64 << 10;
 
 /// The pieces of a list.
-#[derive(Debug)]
 pub(super) struct Contents<'a, D: Direction> {
     pub(super) terms: Arc<Terms>,
     pub(super) pieces: Vec<Piece<'a, D>>,

@@ -1,5 +1,6 @@
 //! A scatter list.
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -62,7 +63,7 @@ use crate::stream::{
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::ScatterList<libdma::ToDevice>>();
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, it is unmapped, and its addresses mean nothing any more"]
 pub struct ScatterList<'a, D: Direction, O: Owner = CpuOwned> {
     contents: Contents<'a, D>,
     of: PhantomData<fn() -> O>,
@@ -301,5 +302,15 @@ impl<'a, D: Direction, O: Owner> ScatterList<'a, D, O> {
 
     fn turn<P: Owner>(self) -> ScatterList<'a, D, P> {
         ScatterList { contents: self.contents, of: PhantomData }
+    }
+}
+
+impl<D: Direction, O: Owner> fmt::Debug for ScatterList<'_, D, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScatterList")
+            .field("device", &self.contents.terms.session().address())
+            .field("bytes", &self.len())
+            .field("segments", &self.contents.segments)
+            .finish()
     }
 }

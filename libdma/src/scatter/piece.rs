@@ -8,7 +8,6 @@ use crate::protocol::Error;
 use crate::stream::{Memory, Origin, StreamBuffer, batch};
 
 /// A piece of a list.
-#[derive(Debug)]
 pub(super) enum Piece<'a, D: Direction> {
     /// A part of a streaming buffer that the list was given.
     Given(StreamBuffer<D>, Range<usize>),
@@ -19,7 +18,6 @@ pub(super) enum Piece<'a, D: Direction> {
 }
 
 /// A slice of which the device reaches a copy.
-#[derive(Debug)]
 pub(super) struct Slice<'a> {
     pub(super) origin: Origin<'a>,
     /// While the list is mapped: the memory of its copy and of those of the slices behind it that have none of their own,

@@ -1,5 +1,6 @@
 //! Foreign memory that the device reaches a copy of.
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::mem;
 use core::ops::Range;
@@ -15,6 +16,7 @@ use crate::copy;
 use crate::direction::{Bidirectional, Direction};
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
+use crate::shown;
 
 /// A slice of which the device reaches a copy, so that nothing that lies in the same page is the device's too (rule R8):
 /// Linux's `dma_map_single` through swiotlb.
@@ -56,14 +58,13 @@ use crate::protocol::Error;
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::stream::Bounced<libdma::ToDevice>>();
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, it is unmapped, and its address means nothing any more"]
 pub struct Bounced<'a, D: Direction, O: Owner = DeviceOwned> {
     copy: Copied<'a>,
     of: PhantomData<fn() -> (D, O)>,
 }
 
 /// The slice that there is a copy of.
-#[derive(Debug)]
 pub(crate) enum Origin<'a> {
     /// The device only reads.
     Shared(&'a [u8]),
@@ -81,7 +82,6 @@ impl Origin<'_> {
 }
 
 /// A slice and its copy.
-#[derive(Debug)]
 struct Copied<'a> {
     memory: Memory,
     origin: Origin<'a>,
@@ -246,5 +246,13 @@ impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
             }
             Err(error) => Err(Refused::new(error, self)),
         }
+    }
+}
+
+impl<D: Direction, O: Owner> fmt::Debug for Bounced<'_, D, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Copied { memory, origin, .. } = &self.copy;
+        let (device, bytes) = (memory.session().address(), origin.bytes().len() as u64);
+        shown::guard(f, "Bounced", device, Some(memory.iova()), bytes).finish()
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
 use core::marker::PhantomData;
 use core::mem;
 use core::ops::Range;
@@ -21,6 +22,7 @@ use crate::direction::Direction;
 use crate::extent::Extent;
 use crate::io_address::IoAddress;
 use crate::protocol::Error;
+use crate::shown;
 
 /// Memory that CPU and device take turns with; whose turn it is, is in its type.
 ///
@@ -69,7 +71,17 @@ use crate::protocol::Error;
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::StreamBuffer<libdma::ToDevice>>();
 /// ```
-#[derive(Debug)]
+///
+/// While it is mapped its address is good, and no longer. Let it live for as long as the device has that:
+///
+/// ```compile_fail,E0716
+/// # fn f(stream: libdma::Stream<libdma::ToDevice>) -> Result<(), libdma::Error> {
+/// let address = stream.copy_of(b"packet")?.map()?.io_address();      // It is dropped here, ...
+/// println!("{}", address.start());                                   // ... and its address is nobody's.
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropped, it is unmapped and given back, and its address means nothing any more"]
 pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     pub(super) memory: Memory,
     len: usize,
@@ -398,5 +410,13 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
     fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
         let Self { memory, len, is_away, terms, mark, memory_mark, of: _ } = self;
         StreamBuffer { memory, len, is_away, terms, mark, memory_mark, of: PhantomData }
+    }
+}
+
+impl<D: Direction, O: Owner> fmt::Debug for StreamBuffer<D, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (device, iova) = (self.terms.session().address(), self.memory.iova());
+        let iova = (iova != Iova::default()).then_some(iova);
+        shown::guard(f, "StreamBuffer", device, iova, self.len as u64).finish()
     }
 }

@@ -37,7 +37,7 @@ use crate::protocol::{Error, MAX_BATCH};
 /// fn shared<T: Sync>() {}
 /// shared::<libdma::stream::Gather<libdma::ToDevice>>();
 /// ```
-#[derive(Debug)]
+#[must_use = "dropped, it unmaps what was gathered, and gives that back"]
 pub struct Gather<D: Direction> {
     terms: Arc<Terms>,
     count: usize,
@@ -173,5 +173,16 @@ impl<D: Direction> Drop for Gather<D> {
         // What cannot be unmapped ends as each buffer ends that is dropped while it is mapped: iommud does not use its
         // memory again before the hardware has confirmed.
         let _ = self.flush();
+    }
+}
+
+impl<D: Direction> fmt::Debug for Gather<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { terms, count: _, waiting, unmapped } = self;
+        f.debug_struct("Gather")
+            .field("device", &terms.session().address())
+            .field("waiting", waiting)
+            .field("unmapped", unmapped)
+            .finish()
     }
 }

@@ -19,6 +19,7 @@ use crate::protocol::Error;
 /// shared::<libdma::stream::SyncedRange<libdma::ToDevice>>();
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it is the device's turn again"]
 pub struct SyncedRange<'b, D: Direction> {
     buffer: &'b mut StreamBuffer<D, DeviceOwned>,
     range: Range<usize>,

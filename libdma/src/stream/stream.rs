@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::marker::PhantomData;
 
 use super::batch;
@@ -28,10 +29,22 @@ use crate::protocol::Error;
 /// Cloning it is cheap.
 ///
 /// It is [`Send` and `Sync`](crate#threads).
-#[derive(Debug)]
+#[must_use = "it is where buffers come from, and not one"]
 pub struct Stream<D: Direction> {
     terms: Arc<Terms>,
     of: PhantomData<fn() -> D>,
+}
+
+impl<D: Direction> fmt::Debug for Stream<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("device", &self.terms.session().address())
+            .field("label", &self.terms.label)
+            .field("access", &D::ACCESS)
+            .field("limit", &self.terms.limit())
+            .field("strict", &self.terms.strict)
+            .finish()
+    }
 }
 
 impl<D: Direction> Clone for Stream<D> {

@@ -22,7 +22,7 @@ use crate::window::{Block, BlockRequest, Windows};
 const LINE: usize = 64;
 
 /// On what terms a stream maps memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Terms {
     windows: Arc<Windows>,
     /// What the device can be given.
@@ -31,7 +31,7 @@ pub(crate) struct Terms {
     limit: Iova,
     /// As its function says.
     longest: u64,
-    label: Box<str>,
+    pub(super) label: Box<str>,
     /// Whether the device is to lose its access before an unmap returns.
     pub(crate) strict: bool,
     /// As its function says.

@@ -230,7 +230,7 @@ fn r7_declared_memory_stays_declared() {
             assert_eq!((usage.used, usage.blocks), (8192, 1));
             assert_eq!(
                 device.release_declared_memory().err().map(|it| it.to_string()).as_deref(),
-                Some("1 blocks of the device's own memory are in use")
+                Some("blocks of the device's own memory are in use: 1")
             );
         },
     );

@@ -7,7 +7,7 @@ use core::str::FromStr;
 ///
 /// VT-d calls it the source-id (VT-d spec 3.4.1), AMD the DeviceID (AMD 48882 2.2.2), PCI Express
 /// the requester ID. It says nothing of the segment: each IOMMU serves one segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct SourceId(u16);
 
@@ -50,6 +50,13 @@ impl fmt::Display for SourceId {
     }
 }
 
+impl fmt::Debug for SourceId {
+    /// As it is written everywhere else: `bb:dd.f`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A PCI function in the whole machine: its segment and source-id.
 ///
 /// It prints as `ssss:bb:dd.f`, and parses from that, from `bb:dd.f` (segment 0) and from the form
@@ -63,7 +70,7 @@ impl fmt::Display for SourceId {
 /// assert_eq!(address.path_name().to_string(), "0000--00--02.0");
 /// # Ok::<(), dma_types::ParsePciAddressError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
     segment: u16,
     source: SourceId,
@@ -118,6 +125,13 @@ impl PciAddress {
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04x}:{}", self.segment, self.source)
+    }
+}
+
+impl fmt::Debug for PciAddress {
+    /// As it is written everywhere else: `ssss:bb:dd.f`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -180,6 +194,7 @@ fn number(text: Option<&str>, digits: usize) -> Result<u16, ParsePciAddressError
 mod tests {
     extern crate alloc;
     use super::*;
+    use alloc::format;
     use alloc::string::ToString;
 
     #[test]
@@ -187,6 +202,13 @@ mod tests {
         let source = SourceId::new(0x03a5);
         assert_eq!((source.bus(), source.device(), source.function()), (3, 20, 5));
         assert_eq!(source.to_string(), "03:14.5");
+    }
+
+    #[test]
+    fn in_what_is_printed_for_finding_bugs_it_is_written_as_everywhere() {
+        let address = PciAddress::new(0, 0, 2, 0).unwrap();
+        let printed = format!("{:?} {:?}", Some(address), address.source());
+        assert_eq!(printed, "Some(0000:00:02.0) 00:02.0");
     }
 
     #[test]
