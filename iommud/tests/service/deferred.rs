@@ -45,7 +45,7 @@ fn r2_what_a_strict_stream_unmaps_is_out_of_reach_when_that_returns(vendor: Vend
     let one = stream.buffer(PAGE as usize).unwrap().map().unwrap();
     let iova = one.iova();
     assert!(writes(&rig, iova));
-    one.unmap().unwrap();
+    drop(one.unmap().unwrap());
     assert!(!writes(&rig, iova));
 
     // Nor does it matter by whose batch.

@@ -151,7 +151,7 @@ fn r2_a_strict_map_waits_until_what_was_unmapped_before_is_forgotten(vendor: Ven
     let mapped = strict.adopt(buffer).map().unwrap();
     assert!(rig.device_writes(before, b"late").is_err());
     rig.device_writes(mapped.iova().get(), b"mapped").unwrap();
-    mapped.unmap().unwrap();
+    drop(mapped.unmap().unwrap());
     assert!(rig.device_writes(before, b"late").is_err());
 
     // Units are told at once, whatever they were not told yet.

@@ -53,7 +53,7 @@ use crate::stream::{
 /// let lengths: Vec<u64> = list.segments().iter().map(|it| it.bytes).collect();
 /// assert_eq!(lengths, [20, 4096, 1904]);
 /// assert_eq!(machine.device_reads(list.segments()[0].iova, 20), Ok(b"header of two slices".to_vec()));
-/// list.unmap()?;
+/// drop(list.unmap()?);
 /// # Ok::<(), libdma::Error>(())
 /// ```
 ///
@@ -216,7 +216,7 @@ impl<'a, D: Direction> ScatterList<'a, D, DeviceOwned> {
     /// // ... and once more, at the same addresses.
     /// let list = list.sync_for_device();
     /// # machine.device_writes(list.segments()[0].iova, b"to: us, second").unwrap();
-    /// list.unmap()?;
+    /// drop(list.unmap()?);
     /// assert_eq!(&header, b"to: us, second");
     /// # Ok::<(), libdma::Error>(())
     /// ```

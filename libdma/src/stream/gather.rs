@@ -59,7 +59,7 @@ pub struct Gather<D: Direction> {
 ///     // It is as it was, and the caller's to unmap otherwise.
 ///     Err(NotUnmapped::Refused(refused)) => {
 ///         assert_eq!(refused.error, Error::WrongOwner);
-///         refused.into_kept().unmap()?;
+///         drop(refused.into_kept().unmap()?);
 ///     }
 ///     // It is gathered, and still the device's: `done.flush()` tries again.
 ///     Err(NotUnmapped::NotFlushed(error)) => return Err(error),

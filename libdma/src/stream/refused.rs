@@ -39,7 +39,7 @@ use crate::protocol::Error;
 ///     let mut list = ScatterList::new(&stream);
 ///     list.lend(&mut header, 0..6)?;
 ///     let mapped = list.map().map_err(Error::from)?;
-///     mapped.unmap().map_err(Error::from)?;
+///     drop(mapped.unmap().map_err(Error::from)?);
 ///     Ok(())
 /// }
 /// # let machine = simulated::Machine::vtd();

@@ -414,7 +414,7 @@ fn what_the_device_writes_in_its_second_turn_comes_back_too() {
         list.push_slice_mut(&mut second).unwrap();
         let list = list.map().unwrap().sync_for_cpu();
         assert!(iommud.device_writes(list.segments()[0].iova, b"late"));
-        list.unmap().unwrap();
+        drop(list.unmap().unwrap());
         let mapped = stream.map_slice_mut(&mut first).unwrap().sync_for_cpu();
         assert!(iommud.device_writes(mapped.iova(), b"late"));
         mapped.unmap().unwrap();

@@ -131,7 +131,7 @@ fn what_the_device_did_not_write_is_as_it_was() {
             let mapped = list.map().unwrap();
             let iova = Iova::new(mapped.segments()[0].iova.get() + 4);
             machine.device_writes(iova, b"!!").unwrap();
-            mapped.unmap().unwrap();
+            drop(mapped.unmap().unwrap());
             assert_eq!((&first, &second), (b"firs!", b"!econd"));
             let skipping = stream.attributes(Attributes::SKIP_CPU_SYNC).unwrap();
             let mut list = ScatterList::new(&skipping);

@@ -190,7 +190,7 @@ fn what_is_gathered_is_of_one_device() {
             assert_eq!(mapped.iova(), iova);
             let read = machine.reads(simulated::second_edu(), iova, 9);
             assert_eq!(read.unwrap(), b"as it was");
-            mapped.unmap().unwrap();
+            drop(mapped.unmap().unwrap());
         }
         // A window stays.
         assert_eq!(machine.usage().live_runs, before.live_runs + 1);

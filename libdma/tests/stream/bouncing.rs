@@ -110,7 +110,7 @@ fn r7_where_there_is_no_room_in_windows_either_nothing_has_changed() {
         let refused = stream.map_all(buffers.into()).unwrap_err();
         assert_eq!((refused.error, refused.kept.len()), (Error::NoAddressSpace, 2));
         let first = refused.into_kept().swap_remove(0);
-        first.map().unwrap().unmap().unwrap();
+        drop(first.map().unwrap().unmap().unwrap());
         machine.check();
     }
 }

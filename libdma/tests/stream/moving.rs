@@ -28,7 +28,7 @@ fn the_device_reads_what_the_cpu_wrote() {
             synced.write(1000, b"second").unwrap();
             let mapped = synced.sync_for_device();
             assert_eq!(machine.device_reads(at, 8).unwrap(), b"\0\0second");
-            mapped.unmap().unwrap();
+            drop(mapped.unmap().unwrap());
         }
         let copied = device.stream::<ToDevice>("copy").copy_of(b"as it is").unwrap().map().unwrap();
         assert_eq!(machine.device_reads(copied.iova(), 8).unwrap(), b"as it is");

@@ -9,7 +9,10 @@ use super::engine::limits::{
     a_device_is_told_how_much_is_one_mapping, each_mask_is_for_its_own_kind_of_memory,
     memory_beyond_the_mask_is_bounced,
 };
-use super::engine::lists::{a_scatter_list_is_synced, many_buffers_are_one_request};
+use super::engine::lists::{
+    a_buffer_whose_list_was_forgotten_is_taken_back, a_scatter_list_is_synced,
+    many_buffers_are_one_request,
+};
 use super::engine::moving::a_drivers_own_memory_is_registered;
 use super::engine::pools::{
     a_device_follows_descriptors_of_a_pool, blocks_of_a_pool_cross_no_boundary,
@@ -42,6 +45,7 @@ pub const SUITE: Suite = Suite {
         a_scatter_list_is_one_transfer,
         a_scatter_list_is_synced,
         many_buffers_are_one_request,
+        a_buffer_whose_list_was_forgotten_is_taken_back,
         each_mask_is_for_its_own_kind_of_memory,
         a_device_is_told_how_much_is_one_mapping,
         memory_beyond_the_mask_is_bounced,

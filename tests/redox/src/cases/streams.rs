@@ -50,7 +50,7 @@ pub(super) fn share_windows() -> Outcome {
         let sent: [u8; PACKET] = array::from_fn(|index| (index as u8).wrapping_mul(round) ^ round);
         let packet = there.copy_of(&sent)?.map()?;
         driver.transfer(Direction::ToDevice, packet.iova(), PACKET)?;
-        packet.unmap()?;
+        drop(packet.unmap()?);
         let packet = back.buffer(PACKET)?.map()?;
         driver.transfer(Direction::FromDevice, packet.iova(), PACKET)?;
         let mut found = [0; PACKET];

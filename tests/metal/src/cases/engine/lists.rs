@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::mem;
 
 use iommu_engine::fault::Tried;
 use libdma::scatter::Segment;
@@ -101,6 +102,7 @@ pub(in crate::cases) fn many_buffers_are_one_request(context: &mut Context) -> O
             done.unmap_later(buffer)?;
         }
         require!(rig.requests() == asked + 1, "unmapping asks {} times", rig.requests() - asked);
+        // First come those that were given first.
         let mut lengths = Vec::new();
         while let Some(mut buffer) = done.take() {
             let mut found = [0; 64];
@@ -110,7 +112,6 @@ pub(in crate::cases) fn many_buffers_are_one_request(context: &mut Context) -> O
             lengths.push(written);
             buffer.clear()?;
         }
-        lengths.sort_unstable();
         require!(lengths == (16..16 + COUNT).collect::<Vec<_>>(), "{lengths:?} bytes came");
         // Of all of them, the device reaches none any more.
         for place in places.iter().filter(|_| device.is_confined()) {
@@ -118,6 +119,46 @@ pub(in crate::cases) fn many_buffers_are_one_request(context: &mut Context) -> O
             rig.expect_fault(place.get(), Tried::Write)?;
         }
         all_or_nothing(rig, &device)
+    })
+}
+
+pub(in crate::cases) fn a_buffer_whose_list_was_forgotten_is_taken_back(
+    context: &mut Context,
+) -> Outcome {
+    with_service(context, |rig| {
+        rig.forgets();
+        let device = rig.open()?;
+        let rx = device.stream::<FromDevice>("rx");
+        for (name, rx) in [("in a window", rx.clone()), ("strict", rx.strict())] {
+            let mut buffer = rx.copy_of(&[0xee; 600])?;
+            let mut list = ScatterList::new(&rx);
+            list.lend(&mut buffer, 100..500)?;
+            let list = list.map().map_err(Error::from)?;
+            let segment = *list.segments().first().ok_or(Error::ZeroSize)?;
+            mem::forget(list);
+            write_list(rig, &device, &[segment], &pattern(400))?;
+
+            let mut found = [0; 600];
+            let refused = buffer.read(0, &mut found);
+            require!(refused == Err(Error::OfDevice), "{name}: read while it is the device's");
+            buffer.reclaim()?;
+            buffer.read(0, &mut found)?;
+            let around = found[..100].iter().chain(&found[500..]).all(|it| *it == 0xee);
+            require!(around && found[100..500] == pattern(400)[..], "{name}: {found:x?} came");
+            rig.expect_no_fault()?;
+
+            if name == "strict" && device.is_confined() {
+                let source = device.stream::<ToDevice>("source").copy_of(&[0x55; 16])?.map()?;
+                copy(rig, source.iova(), segment.iova, 16)?;
+                rig.expect_fault(segment.iova.get(), Tried::Write)?;
+            }
+            // And it is a buffer as any.
+            let mapped = buffer.map()?;
+            write_list(rig, &device, &[Segment { iova: mapped.iova(), bytes: 600 }], &[7; 600])?;
+            mapped.unmap()?.read(0, &mut found)?;
+            require!(found == [7; 600], "{name}: it is not mapped again");
+        }
+        rig.expect_no_fault()
     })
 }
 

@@ -71,7 +71,10 @@ use self::limits::{
     a_device_is_told_how_much_is_one_mapping, each_mask_is_for_its_own_kind_of_memory,
     memory_beyond_the_mask_is_bounced,
 };
-use self::lists::{a_scatter_list_is_synced, many_buffers_are_one_request};
+use self::lists::{
+    a_buffer_whose_list_was_forgotten_is_taken_back, a_scatter_list_is_synced,
+    many_buffers_are_one_request,
+};
 use self::moving::{
     a_drivers_own_memory_is_registered, a_large_page_is_walked,
     data_moves_both_ways_through_an_io_address, interrupts_of_a_device_that_is_held_arrive,
@@ -136,6 +139,7 @@ pub const SUITE: Suite = Suite {
         a_scatter_list_is_one_transfer,
         a_scatter_list_is_synced,
         many_buffers_are_one_request,
+        a_buffer_whose_list_was_forgotten_is_taken_back,
         each_mask_is_for_its_own_kind_of_memory,
         a_device_is_told_how_much_is_one_mapping,
         memory_beyond_the_mask_is_bounced,

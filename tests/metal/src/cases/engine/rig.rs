@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::time::Duration;
 
 use dma_types::{Access, Iova};
@@ -37,6 +38,8 @@ pub struct Rig {
     /// The device.
     pub edu: Edu,
     hardware: Hardware,
+    /// Whether drivers forget what holds on to their sessions.
+    forgets: Cell<bool>,
 }
 
 impl Rig {
@@ -64,7 +67,7 @@ impl Rig {
         let service = Arc::new(Mutex::new(service));
         // SAFETY: cases close buffers by dropping them, and free no runs of the platform's.
         let client = Arc::new(unsafe { InProcess::new(service.clone(), Caller { uid: 0 }) });
-        let rig = Self { service, client, edu, hardware };
+        let rig = Self { service, client, edu, hardware, forgets: Cell::new(false) };
         match rig.settle() {
             Ok(()) => Ok(rig),
             Err(failure) => Err(Box::new((rig.stop(), failure))),
@@ -84,12 +87,21 @@ impl Rig {
 
     /// Gives the machine back as it is: translating.
     pub fn stop(self) -> Metal {
-        let Self { service, client, .. } = self;
+        let Self { service, client, forgets, .. } = self;
         drop(client);
+        while forgets.get() && Arc::strong_count(&service) > 1 {
+            // SAFETY: the others are of what was forgotten, which nobody can use or drop any more.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(&service)) };
+        }
         match Arc::try_unwrap(service) {
             Ok(service) => service.into_inner().into_platform(),
             Err(_) => panic!("a driver outlives its case"),
         }
+    }
+
+    /// A driver of this case forgets guards, with which its session is never ended by it: it dies with it.
+    pub fn forgets(&self) {
+        self.forgets.set(true);
     }
 
     /// The unit, by hand.

@@ -109,7 +109,7 @@ pub(in crate::cases) fn a_scatter_list_is_one_transfer(context: &mut Context) ->
         let mut found = vec![0; 3000];
         back.unmap()?.read(0, &mut found)?;
         require!(found == sent, "what came back is not what was sent");
-        list.unmap()?;
+        drop(list.unmap()?);
         rig.expect_no_fault()
     })
 }
