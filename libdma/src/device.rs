@@ -49,6 +49,12 @@ use crate::window::{WindowUsage, Windows};
 /// # Ok::<(), libdma::Error>(())
 /// ```
 ///
+/// # Labels
+///
+/// What is taken of a device has a label, by which reports call it: those of the [checker](crate::check) in this process, and
+/// iommud's and `iommuctl`'s. It need not be unique. Of one that is longer than 32 bytes iommud keeps as much as fits, cut
+/// between characters; the checker has all of it.
+///
 /// It is [`Send` and `Sync`](crate#threads).
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -146,8 +152,8 @@ impl Device {
         Ok(())
     }
 
-    /// Begins an allocation of coherent memory: Linux's `dma_alloc_coherent`. `label` is what reports call it, where it
-    /// is a buffer of its own.
+    /// Begins an allocation of coherent memory: Linux's `dma_alloc_coherent`. The [label](Self#labels) is what reports
+    /// call it, where it is a buffer of its own.
     pub fn coherent<'a>(&'a self, label: &'a str) -> coherent::Builder<'a> {
         coherent::Builder::new(self, label)
     }
@@ -163,7 +169,7 @@ impl Device {
     /// Allocates a buffer of zeroes, and maps it if `access` says how: short for [`buffer`](Self::buffer) with no more
     /// said of it.
     ///
-    /// `bytes` is rounded up to whole pages. `label` is what reports call the buffer.
+    /// `bytes` is rounded up to whole pages. The [label](Self#labels) is what reports call the buffer.
     ///
     /// # Errors
     ///

@@ -377,7 +377,8 @@ impl Drop for Entered {
 }
 
 impl Device {
-    /// An explicit domain made from this device, to be [created](NewDomain::create). `label` is what reports call it.
+    /// An explicit domain made from this device, to be [created](NewDomain::create). The
+    /// [label](Device#labels) is what reports call it.
     pub fn new_domain<'a>(&'a self, label: &'a str) -> NewDomain<'a> {
         NewDomain { device: self, window: None, label }
     }

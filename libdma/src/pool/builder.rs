@@ -22,7 +22,8 @@ pub struct PoolBuilder<'a> {
 }
 
 impl Device {
-    /// Begins a [`Pool`] of blocks for this device: Linux's `dma_pool_create`. `label` is what reports call it.
+    /// Begins a [`Pool`] of blocks for this device: Linux's `dma_pool_create`. The [label](Device#labels) is
+    /// what reports call it.
     pub fn pool<'a>(&'a self, label: &'a str) -> PoolBuilder<'a> {
         let access = Access::ReadWrite;
         PoolBuilder { device: self, label, access, align: 1, boundary: None, keep: 0 }

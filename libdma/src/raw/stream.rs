@@ -42,7 +42,7 @@ struct Entry {
 
 impl Device {
     /// Streaming memory that is known by its I/O addresses alone, within the [limits](Device::limits) as they are now.
-    /// `label` is what reports call it.
+    /// The [label](Device#labels) is what reports call it.
     pub fn raw_stream(&self, label: &str) -> RawStream {
         let terms =
             Terms::new(self.windows().clone(), self.limits(), self.highest_address(), label);

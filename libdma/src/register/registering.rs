@@ -34,7 +34,8 @@ impl From<NotRegistered> for Error {
 
 impl Device {
     /// Makes a buffer of memory that this process has, mapped for the device as a whole if `access` says how. Without,
-    /// pieces of it are mapped by [`map`](Self::map). `label` is what reports call it.
+    /// pieces of it are mapped by [`map`](Self::map). The [label](Device#labels) is what reports
+    /// call it.
     ///
     /// It is what Linux's `dma_map_single` and `dma_map_sg` are given memory of the caller's for: on Linux pinning it
     /// (`pin_user_pages`) and mapping it is one, here the memory is handed over once and mapped as often as needed.

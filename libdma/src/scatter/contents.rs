@@ -111,7 +111,7 @@ impl<'a, D: Direction> Contents<'a, D> {
     /// The device's turn.
     pub(super) fn sync_for_device(&mut self) {
         for it in self.pieces.iter_mut().filter_map(Piece::pages) {
-            it.pages.sync_for_device(it.bytes);
+            it.pages.sync_for_device(it.bytes, D::ACCESS);
         }
         if D::ACCESS.may_read() {
             self.bring();

@@ -158,7 +158,8 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
     /// # Errors
     ///
     /// With the list as it was: [`Error::ZeroSize`] if it is empty; [`Error::BatchTooLarge`] if more than
-    /// [`MAX_BATCH`](crate::protocol::MAX_BATCH) of its pieces are in no window; as [`Device::map`](crate::Device::map) for
+    /// [`MAX_BATCH`](crate::protocol::MAX_BATCH), 128, of its pieces are in no window, for one request takes no more: make it
+    /// several lists, or of memory in windows, which slices and [`Stream::buffer`] are in unless the stream is strict; as [`Device::map`](crate::Device::map) for
     /// those, and as [`Device::allocate`](crate::Device::allocate) for the copies of slices.
     #[track_caller]
     pub fn map(mut self) -> Step<ScatterList<'a, D, DeviceOwned>, Self> {

@@ -21,6 +21,8 @@ use crate::shown;
 /// A slice of which the device reaches a copy, so that nothing that lies in the same page is the device's too (rule R8):
 /// Linux's `dma_map_single` through swiotlb.
 ///
+/// What is copied when is [in a table](super#what-is-copied-and-when).
+///
 /// It borrows the slice until it is unmapped or dropped, which is the same. What the device may write comes back then;
 /// what it did not write is as it was. Forgetting it is sound: the device reaches the copy and nothing else, and only the
 /// copy's memory is lost.

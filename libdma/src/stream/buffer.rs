@@ -265,7 +265,7 @@ impl<D: Direction> StreamBuffer<D, Synced> {
     #[inline]
     pub fn sync_for_device(mut self) -> StreamBuffer<D, DeviceOwned> {
         if let Memory::Pages(pages) = &mut self.memory {
-            pages.sync_for_device(self.len);
+            pages.sync_for_device(self.len, D::ACCESS);
         }
         self.hand_over()
     }
@@ -322,7 +322,9 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     /// As [`read`](Self::read).
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<(), Error> {
         self.check_turn()?;
-        self.extent().write(offset, data)
+        self.extent().write(offset, data)?;
+        self.cpu_writes();
+        Ok(())
     }
 
     /// Makes all of it zeroes.
@@ -334,6 +336,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
         self.check_turn()?;
         // SAFETY: that is its length.
         unsafe { copy::zero(self.memory.as_ptr(), self.len) };
+        self.cpu_writes();
         Ok(())
     }
 
@@ -345,7 +348,16 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     /// [`Error::OfDevice`] if it is [the device's still](Self::reclaim).
     pub fn as_ptr(&self) -> Result<NonNull<u8>, Error> {
         self.check_turn()?;
+        self.cpu_writes();
         Ok(self.memory.as_ptr())
+    }
+
+    /// The CPU writes to it, or may.
+    #[inline]
+    fn cpu_writes(&self) {
+        if let Memory::Pages(pages) = &self.memory {
+            pages.cpu_writes();
+        }
     }
 }
 

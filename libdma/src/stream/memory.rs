@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::ptr::NonNull;
 
 use dma_types::{Access, Iova};
@@ -53,6 +54,8 @@ struct Through {
     brings_back: bool,
     /// Whether the CPU has its turn, so that the pages are newer than the copy.
     of_cpu: bool,
+    /// Whether it has written in its turn.
+    cpu_wrote: Cell<bool>,
 }
 
 /// A mapping that ends with this.
@@ -209,7 +212,12 @@ impl Pages {
     ) -> Result<(), Error> {
         let block = terms.block(bytes, access)?;
         let brings_back = access.may_write() && !terms.skip_cpu_sync();
-        self.reach = Reach::Through(Through { block, brings_back, of_cpu: false });
+        self.reach = Reach::Through(Through {
+            block,
+            brings_back,
+            of_cpu: false,
+            cpu_wrote: Cell::new(false),
+        });
         Ok(())
     }
 
@@ -223,11 +231,20 @@ impl Pages {
         }
     }
 
-    /// The device's turn again.
-    pub(crate) fn sync_for_device(&mut self, bytes: usize) {
-        self.copy_to_device(0, bytes);
+    /// The CPU writes to them, or may.
+    pub(super) fn cpu_writes(&self) {
+        if let Reach::Through(copy) = &self.reach {
+            copy.cpu_wrote.set(true);
+        }
+    }
+
+    /// The device's turn again. What the device only writes is in the copy already, unless the CPU wrote.
+    pub(crate) fn sync_for_device(&mut self, bytes: usize, access: Access) {
         if let Reach::Through(copy) = &mut self.reach {
             copy.of_cpu = false;
+            if copy.cpu_wrote.take() || access.may_read() {
+                self.copy_to_device(0, bytes);
+            }
         }
     }
 

@@ -26,6 +26,28 @@
 //! | swiotlb | [`Bounced`] for slices; [`Stream::adopt`] for memory that cannot be mapped as it is |
 //! | `iommu.strict=1` | [`Stream::strict`] |
 //!
+//! # What is copied, and when
+//!
+//! Of memory in a window, and of memory that is mapped as it is, nothing. What the device reaches a copy of is a slice
+//! ([`Stream::map_slice`], [`Stream::map_slice_mut`], and in a [`ScatterList`](crate::ScatterList)) and a buffer that was
+//! [adopted](Stream::adopt) and cannot be mapped within the limits. Of that is copied what the direction needs, *in* to where
+//! the device reaches it or *out* of there:
+//!
+//! | | [`ToDevice`](crate::ToDevice) | [`FromDevice`](crate::FromDevice) | [`Bidirectional`](crate::Bidirectional) |
+//! | --- | --- | --- | --- |
+//! | `map` | in | in | in |
+//! | `sync_for_cpu` | | out | out |
+//! | `sync_for_device` | in | in if the CPU wrote in its turn, as it can to a [`StreamBuffer`] | in |
+//! | `sync_range_for_cpu` | | out: the range | out: the range |
+//! | the end of a [`SyncedRange`] that was written to | in: the range | | in: the range |
+//! | `unmap`, and dropping | | out, but in the CPU's turn | out, but in the CPU's turn |
+//!
+//! Mapping copies in what a device is only to write as well, for nobody knows how much of it the device will write: the rest
+//! is to be afterwards as it was before, and not what somebody else left in the window. Linux's swiotlb does the same (6.1, `kernel/dma/swiotlb.c`: `swiotlb_tbl_map_single`). With
+//! [`SKIP_CPU_SYNC`](crate::Attributes::SKIP_CPU_SYNC) `map`, `unmap` and dropping copy nothing.
+//!
+//! # An example
+//!
 //! ```
 //! use libdma::{FromDevice, ToDevice};
 //!

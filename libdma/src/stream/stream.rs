@@ -54,8 +54,8 @@ impl<D: Direction> Clone for Stream<D> {
 }
 
 impl Device {
-    /// Streaming buffers of a direction, within the [limits](Device::limits) as they are now. `label` is what reports call
-    /// those that are buffers of their own.
+    /// Streaming buffers of a direction, within the [limits](Device::limits) as they are now. The [label](Device#labels) is what reports
+    /// call those that are buffers of their own.
     pub fn stream<D: Direction>(&self, label: &str) -> Stream<D> {
         let terms =
             Terms::new(self.windows().clone(), self.limits(), self.highest_address(), label);
@@ -179,7 +179,7 @@ impl<D: Direction> Stream<D> {
 
     /// Takes a buffer over that was allocated or registered otherwise. It is mapped while it is the device's; or always,
     /// if it was allocated so, with an address that the stream's limits allow. Where it cannot be mapped below the limits, or
-    /// lies beyond them without an IOMMU, the device reaches a copy in a window. A strict stream does neither: what is mapped
+    /// lies beyond them without an IOMMU, the device reaches a [copy](super#what-is-copied-and-when) in a window. A strict stream does neither: what is mapped
     /// already it refuses to map with [`Error::MappedElsewhere`].
     pub fn adopt(&self, buffer: Buffer) -> StreamBuffer<D> {
         let bytes = buffer.len();

@@ -71,6 +71,39 @@ fn what_finds_no_address_below_the_mask_is_copied_through_a_window() {
 }
 
 #[test]
+fn only_what_the_direction_needs_is_copied() {
+    for machine in confined() {
+        let (device, stream, _taken) = without_addresses::<FromDevice>(&machine);
+        let high = || stream.adopt(device.allocate(4096, None, "high").unwrap());
+        // The CPU only looked, so that the copy has all that the buffer has, and what came meanwhile.
+        let synced = high().map().unwrap().sync_for_cpu();
+        machine.device_writes(synced.iova(), b"late").unwrap();
+        let buffer = synced.sync_for_device().unmap().unwrap();
+        assert_eq!(bytes(&buffer, 0, 4), b"late");
+        let mut list = ScatterList::new(&stream);
+        list.push(buffer).unwrap();
+        let synced = list.map().unwrap().sync_for_cpu();
+        machine.device_writes(synced.segments()[0].iova, b"LATE").unwrap();
+        let list = synced.sync_for_device().unmap().unwrap();
+        let mut out = [0; 4];
+        list.read(0, &mut out).unwrap();
+        assert_eq!(&out, b"LATE");
+        drop(list);
+        // What it wrote it finds again, whichever way data goes: in a window it would, too.
+        let mut synced = high().map().unwrap().sync_for_cpu();
+        synced.write(8, b"mine").unwrap();
+        let mapped = synced.sync_for_device();
+        machine.device_writes(mapped.iova(), b"its own").unwrap();
+        let mut synced = mapped.sync_for_cpu();
+        assert_eq!(bytes(&synced, 0, 12), b"its own\0mine");
+        synced.clear().unwrap();
+        let buffer = synced.sync_for_device().unmap().unwrap();
+        assert_eq!(bytes(&buffer, 0, 12), [0; 12]);
+        machine.check();
+    }
+}
+
+#[test]
 fn a_strict_stream_does_not_go_through_windows() {
     for machine in confined() {
         let (device, stream, _taken) = without_addresses::<ToDevice>(&machine);
