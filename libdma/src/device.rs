@@ -158,7 +158,8 @@ impl Device {
         coherent::Builder::new(self, label)
     }
 
-    /// Begins an allocation of a [`Buffer`]: memory of whole pages, as bytes. `label` is what reports call it.
+    /// Begins an allocation of a [`Buffer`]: memory of whole pages, as bytes. The
+    /// [label](Self#labels) is what reports call it.
     ///
     /// A [`Stream`](crate::Stream) has a `buffer`, too: that is memory of the stream's, with a direction, which CPU and
     /// device take turns with.

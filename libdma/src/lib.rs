@@ -49,16 +49,19 @@
 //!
 //! # Threads
 //!
-//! Everything that holds memory can go to another thread. What the CPU reads and writes through `&self` is one thread's at a
+//! Everything that holds memory can go to another thread, but base's `Dma`. What the CPU reads and writes through `&self` is one thread's at a
 //! time: two that touched the same bytes at once would race. The compiler sees to it.
 //!
 //! | | `Send` | `Sync` |
 //! | --- | --- | --- |
 //! | [`Device`], [`Stream`], [`Pool`], [`Domain`], [`Entered`]: where memory comes from and goes to | yes | yes |
-//! | [`UnmappedBuffer`], [`Attachment`]: memory that this process does not see by them | yes | yes |
+//! | [`UnmappedBuffer`], [`Attachment`], [`Handle`]: memory that this process does not see by them | yes | yes |
 //! | [`Buffer`], [`SharedBuffer`], [`ForeignMemory`], [`DeviceMemory`](declared::DeviceMemory) | yes | no |
 //! | [`Coherent`], [`PoolBlock`] | if their type is | no |
 //! | [`StreamBuffer`], whoever's turn it is, [`SyncedRange`](stream::SyncedRange), [`Bounced`](stream::Bounced), [`ScatterList`], [`Gather`](stream::Gather), [`RawStream`] | yes | no |
+//! | `virtio::Binding`, `virtio::DeviceHal`: they take turns by a lock | yes | yes |
+//! | `virtio::Translated` | if its transport is | if its transport is |
+//! | `Dma`, as base's | no | no |
 //!
 //! ```
 //! use libdma::declared::DeviceMemory;
@@ -73,6 +76,7 @@
 //! both::<Entered>();
 //! both::<UnmappedBuffer>();
 //! both::<Attachment>();
+//! both::<Handle>();
 //!
 //! fn one<T: Send>() {}
 //! one::<Buffer>();

@@ -55,9 +55,9 @@
 //! | what is mapped in a [`RawStream`](crate::RawStream) | [`Kind::Raw`] | the stream's |
 //! | [declared memory](crate::declared) | [`Kind::Declared`], and not the buffer | the buffer's |
 //! | [`Attachment`](crate::Attachment) | [`Kind::Attachment`] | its own |
-//! | [`SharedBuffer`](crate::SharedBuffer) | [`Kind::Shared`] | the number of the buffer, by which iommud's reports know it: the label is the other process's |
+//! | [`SharedBuffer`](crate::SharedBuffer) | [`Kind::Shared`] | the number of the buffer: the label is the other process's, and `iommuctl mappings` shows it beside the number |
 //! | [`Domain`](crate::Domain) | [`Kind::Domain`] | its own |
-//! | [`Entered`](crate::Entered) | [`Kind::Stay`] | the domain's; its number, if it is another process's |
+//! | [`Entered`](crate::Entered) | [`Kind::Stay`] | the domain's; its number, if it is another process's, whose label `iommuctl domains` shows beside that |
 //! | `Dma` (feature `port`) | [`Kind::Buffer`] | `Dma` |
 //! | what the crate `virtio-drivers` holds of a bound device (feature `virtio`) | [`Kind::Buffer`], [`Kind::Stream`] | `virtio queue`, `virtio in`, ...; the place is where the device was bound |
 //!

@@ -16,7 +16,12 @@ use super::memory::Memory;
 /// gives the memory back.
 ///
 /// The type keeps base's unsoundness; see [the module](super), which also says where the memory comes from. New
-/// code should use [`Coherent`](crate::Coherent). As base's, it is neither `Send` nor `Sync`.
+/// code should use [`Coherent`](crate::Coherent). As base's, it is [neither `Send` nor `Sync`](crate#threads).
+///
+/// ```compile_fail,E0277
+/// fn sent<T: Send>() {}
+/// sent::<libdma::Dma<u64>>();
+/// ```
 ///
 /// # Errors
 ///

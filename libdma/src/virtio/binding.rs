@@ -18,6 +18,18 @@ use crate::device::Device;
 use crate::protocol;
 
 /// Where the device of a [`Tag`](super::Tag) is kept, with all that it was given: a static of the driver's.
+///
+/// It is [`Send` and `Sync`](crate#threads), and so is what stands for it.
+///
+/// ```
+/// use libdma::virtio::{Binding, DeviceHal, Tag};
+///
+/// fn both<T: Send + Sync>() {}
+/// fn of<T: Tag>() {
+///     both::<Binding>();
+///     both::<DeviceHal<T>>();
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct Binding(Mutex<Bound>);
 

@@ -56,7 +56,9 @@ fn r7_a_buffer_that_cannot_be_had_leaves_nothing() {
     trials.all(
         "allocate for no CPU, then map",
         device,
-        with(|it: &mut Device| Ok(it.buffer("buffer").access(RW).allocate_unmapped(4096)?.map()?)),
+        with(|it: &mut Device| {
+            Ok(it.buffer("buffer").access(RW).allocate_unmapped(4096)?.map()?)
+        }),
         anything,
     );
     trials.all(

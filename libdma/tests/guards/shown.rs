@@ -12,7 +12,7 @@ fn addresses_are_shown_as_they_are_written_and_nothing_of_the_checkers() -> Resu
     let machine = Machine::vtd();
     let device = machine.open();
     let buffer = device.allocate(4096, ALL, "buffer")?;
-    let unmapped = device.allocate_unmapped(4096, ALL, Attributes::empty(), "unmapped")?;
+    let unmapped = device.buffer("unmapped").access(ALL).allocate_unmapped(4096)?;
     let shared = SharedBuffer::from_handle(buffer.share(Rights::READ | Rights::INSPECT)?)?;
     let ring = device.coherent("ring").slice::<u64>(8)?;
     let pool = device.pool("blocks").bytes(64)?;
