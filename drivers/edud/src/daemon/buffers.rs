@@ -135,7 +135,7 @@ fn scatter(driver: &mut Driver, data: &[u8]) -> Result<(), Error> {
         echo(driver, segment.iova, to, segment.bytes as usize)?;
         to = to.checked_add(segment.bytes).ok_or(libdma::Error::Overflow)?;
     }
-    list.unmap().map_err(libdma::Error::from)?;
+    drop(list.unmap().map_err(libdma::Error::from)?);
     let mut found = vec![0; data.len()];
     back.unmap().map_err(libdma::Error::from)?.read(0, &mut found)?;
     check(iova, data, &found)
@@ -151,7 +151,7 @@ fn contiguous(driver: &mut Driver, data: &[u8]) -> Result<(), Error> {
         .access(Access::ReadWrite)
         .attributes(attributes)
         .allocate_unmapped(LONG)?;
-    let buffer = unseen.map()?;
+    let buffer = unseen.map().map_err(libdma::Error::from)?;
     let start = buffer.iova().ok_or(libdma::Error::NotMapped)?;
     // Over a border between pages, and at the end.
     let (first, last) = (4096 - data.len() / 2, LONG as usize - data.len());
