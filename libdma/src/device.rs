@@ -83,8 +83,12 @@ impl Device {
     /// handle to something else.
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let session = Arc::new(Session::new(handle)?);
-        let windows = Arc::new(Windows::new(session.clone()));
-        Ok(Self { session, windows, limits: Limits::NONE })
+        Ok(Self::from_windows(Arc::new(Windows::new(session))))
+    }
+
+    /// The device of these windows, without limits.
+    pub(crate) fn from_windows(windows: Arc<Windows>) -> Self {
+        Self { session: windows.session().clone(), windows, limits: Limits::NONE }
     }
 
     /// Who the device is.

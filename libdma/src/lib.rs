@@ -31,6 +31,7 @@
 //! | [`direction`] | which way data goes, as types |
 //! | [`domain`] | [`Domain`]: an address space with addresses that the driver chooses, and devices in it |
 //! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
+//! | `handed` | `Device::handed`: the device that this process was started with (features `socket`, `scheme`) |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
 //! | [`io_address`] | [`IoAddress`], [`BusAddress`]: I/O addresses that know which device they are of |
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
@@ -131,6 +132,11 @@ pub mod dma;
 pub mod domain;
 mod extent;
 pub mod fault;
+#[cfg(any(
+    all(target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+pub mod handed;
 pub mod handle;
 pub mod io_address;
 pub mod limits;
@@ -166,6 +172,11 @@ pub use dma::Dma;
 pub use dma_types::{Access, CacheType, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use domain::{Domain, Entered};
 pub use fault::{Fault, Faults};
+#[cfg(any(
+    all(target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+pub use handed::HandedError;
 pub use handle::Handle;
 pub use io_address::{AddressSpace, BusAddress, IoAddress, WrongDevice};
 pub use limits::Limits;

@@ -3,6 +3,7 @@
 use std::io;
 
 use dma_types::PciAddress;
+use libdma::HandedError;
 use thiserror::Error as ThisError;
 
 /// Why a device could not be had, or the system did not do something.
@@ -16,9 +17,12 @@ pub enum Error {
         /// Which device was to be driven.
         wanted: PciAddress,
     },
-    /// `IOMMU_DEVICE` is not the number of an open descriptor.
-    #[error("IOMMU_DEVICE is not the number of an open descriptor")]
-    NoPassedHandle,
+    /// This process was not handed its device as it should have been.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
+    /// A variable is not the number of an open descriptor.
+    #[error("{0} is not the number of an open descriptor")]
+    NotPassed(String),
     /// iommud did not give the device.
     #[error("cannot open {address} at iommud: {error}")]
     Open {

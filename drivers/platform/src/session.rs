@@ -1,29 +1,36 @@
 //! The device at iommud.
 
 use dma_types::PciAddress;
-use libdma::handle::DEVICE_VARIABLE;
-use libdma::{Device, Handle};
+use libdma::{Device, HandedError, Handle};
 
 use crate::error::Error;
 use crate::{adopt, connect, variable};
 
-/// The device whose handle was passed to this process, if one was; for whoever asks first.
+/// The device whose handle was passed to this process, if one was.
 ///
 /// # Errors
 ///
-/// [`Error::NoPassedHandle`]; [`Error::Iommud`] if it is no device's handle.
+/// [`Error::Handed`].
 pub fn passed() -> Result<Option<Device>, Error> {
-    passed_as(DEVICE_VARIABLE)?.map(|handle| Ok(Device::from_handle(handle)?)).transpose()
+    match Device::handed() {
+        Ok(device) => Ok(Some(device)),
+        Err(HandedError::NotSet) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// The handle that was passed to this process as the descriptor that this variable names, if one was; for whoever asks first.
+/// Another handle that was passed to this process, as the descriptor that this variable names, if one was; for whoever asks
+/// first.
 ///
 /// # Errors
 ///
-/// [`Error::NoPassedHandle`].
+/// [`Error::NotPassed`].
 pub fn passed_as(variable: &str) -> Result<Option<Handle>, Error> {
+    let Some(number) = variable::take(variable) else { return Ok(None) };
+    let number: Option<u16> = number.parse().ok();
     // SAFETY: whoever set the variable made the descriptor over to this process, and it is taken once.
-    variable::take(variable).map(|number| unsafe { adopt(&number) }).transpose()
+    let handle = number.and_then(|number| unsafe { adopt(number) });
+    handle.map(Some).ok_or_else(|| Error::NotPassed(variable.into()))
 }
 
 /// The device at this address: the one that was [`passed`], or else opened at iommud.

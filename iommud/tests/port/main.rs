@@ -13,5 +13,6 @@ mod edu;
 mod rig;
 
 mod driver;
+mod handed;
 mod memory;
 mod refused;

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use libdma::dma::{DmaError, check};
-use libdma::{Device, Dma};
+use libdma::{Device, Dma, HandedError};
 
 use crate::driver::{as_driver, with_variable};
 use crate::rig::{Daemon, edu};
@@ -73,7 +73,7 @@ fn another_handle_of_iommuds_is_refused() {
 fn a_file_under_the_number_is_left_open() {
     // A descriptor that every process has.
     let test = || {
-        assert_eq!(check(), Err(DmaError::NotHanded(0)));
+        assert_eq!(check(), Err(DmaError::NoDevice(HandedError::NotHanded(0))));
         gets_nothing();
         let file = File::open("/dev/null").unwrap();
         assert_ne!(file.as_raw_fd(), 0, "standard input was closed");

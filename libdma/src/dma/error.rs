@@ -1,9 +1,8 @@
 //! Why there is no memory.
 
-use std::string::String;
-
 use thiserror::Error as ThisError;
 
+use crate::handed::HandedError;
 use crate::protocol::Error;
 
 /// Why there is no DMA memory.
@@ -12,26 +11,9 @@ use crate::protocol::Error;
 /// [`check`](super::check) returns this.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum DmaError {
-    /// The variable is not set. `ENODEV`.
-    #[error(
-        "IOMMU_DEVICE is not set: start the driver through iommu-run, or set it to `none` for a device \
-         that shall not be confined"
-    )]
-    NotSet,
-    /// The variable has a value that means nothing. `ENODEV`.
-    #[error("IOMMU_DEVICE is {0:?}, which is neither the number of a descriptor nor `none`")]
-    Meaningless(String),
-    /// No handle of iommud's has this number. `ENODEV`.
-    #[error("IOMMU_DEVICE is {0}, but descriptor {0} is no device handle of iommud's")]
-    NotHanded(usize),
-    /// iommud does not serve the handle. `ENODEV`.
-    #[error("iommud does not serve the device of descriptor {descriptor}: {error}")]
-    Refused {
-        /// The number of the handle.
-        descriptor: usize,
-        /// What iommud said.
-        error: Error,
-    },
+    /// No device was handed to this process. `ENODEV`.
+    #[error(transparent)]
+    NoDevice(#[from] HandedError),
     /// Memory without an IOMMU was asked for where there is none.
     #[error("IOMMU_DEVICE is `none`, and there is plain contiguous memory on Redox alone")]
     NoPlainMemory,
@@ -69,11 +51,7 @@ impl DmaError {
     /// The errno by which a driver learns of it.
     pub const fn errno(&self) -> u16 {
         match self {
-            Self::NotSet
-            | Self::Meaningless(_)
-            | Self::NotHanded(_)
-            | Self::Refused { .. }
-            | Self::NoPlainMemory => ENODEV,
+            Self::NoDevice(_) | Self::NoPlainMemory => ENODEV,
             Self::MemoryScheme(errno) => *errno,
             Self::Iommud(error) => error.errno(),
             Self::Empty | Self::BadAlignment(_) => EINVAL,

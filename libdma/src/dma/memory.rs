@@ -1,24 +1,17 @@
 //! Memory, and where it comes from.
 
 use core::ptr::NonNull;
-use std::env;
-use std::ffi::OsStr;
-use std::string::ToString;
 use std::sync::OnceLock;
 
 use dma_types::{Access, PAGE_SIZE};
 
 use super::error::DmaError;
-use super::handed;
 #[cfg(target_os = "redox")]
 use super::plain::Plain;
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::handle::DEVICE_VARIABLE;
+use crate::handed::HandedError;
 use crate::protocol::Error;
-
-/// The value of [`DEVICE_VARIABLE`] for memory that no IOMMU is in front of.
-const NONE: &str = "none";
 
 /// How far I/O addresses are aligned to the size of what lies there, at most. The kernel's contiguous memory is,
 /// up to this largest piece of it, and hardware relies on it: an IDE controller's pieces must not cross 64 KiB.
@@ -32,7 +25,7 @@ const LOW_BITS: u32 = 32;
 fn source() -> Result<&'static Source, DmaError> {
     static SOURCE: OnceLock<Result<Source, DmaError>> = OnceLock::new();
     let source = SOURCE.get_or_init(|| {
-        let source = Source::from_variable(env::var_os(DEVICE_VARIABLE).as_deref());
+        let source = Source::find();
         if let Err(error) = &source {
             // The driver learns an errno from `Dma`, and many end on it without a word.
             eprintln!("libdma: {error}");
@@ -47,8 +40,7 @@ fn source() -> Result<&'static Source, DmaError> {
 ///
 /// # Errors
 ///
-/// [`DmaError::NotSet`], [`DmaError::Meaningless`], [`DmaError::NotHanded`], [`DmaError::Refused`],
-/// [`DmaError::NoPlainMemory`].
+/// [`DmaError::NoDevice`], [`DmaError::NoPlainMemory`].
 pub fn check() -> Result<(), DmaError> {
     source().map(drop)
 }
@@ -69,22 +61,16 @@ enum Source {
 }
 
 impl Source {
-    fn from_variable(value: Option<&OsStr>) -> Result<Self, DmaError> {
-        let value = value.ok_or(DmaError::NotSet)?.to_string_lossy();
-        if value == NONE {
+    fn find() -> Result<Self, DmaError> {
+        let any = match Device::handed() {
             #[cfg(target_os = "redox")]
-            return Ok(Self::Plain);
+            Err(HandedError::Unconfined) => return Ok(Self::Plain),
             #[cfg(target_os = "linux")]
-            return Err(DmaError::NoPlainMemory);
-        }
-        let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-        let number = value.parse::<usize>().ok().filter(|_| digits);
-        let descriptor = number.ok_or_else(|| DmaError::Meaningless(value.to_string()))?;
-        let refused = |error| DmaError::Refused { descriptor, error };
-        let handle = handed::adopt(descriptor).ok_or(DmaError::NotHanded(descriptor))?;
-        let any = Device::from_handle(handle).map_err(refused)?;
+            Err(HandedError::Unconfined) => return Err(DmaError::NoPlainMemory),
+            handed => handed?,
+        };
         let mut low = any.clone();
-        low.set_dma_mask(LOW_BITS).map_err(refused)?;
+        low.set_dma_mask(LOW_BITS)?;
         Ok(Self::Device { low, any })
     }
 }
@@ -160,35 +146,5 @@ impl Memory {
             #[cfg(target_os = "redox")]
             Self::Plain(plain) => Ok(plain.physical()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(value: &str) -> DmaError {
-        Source::from_variable(Some(value.as_ref())).map(drop).unwrap_err()
-    }
-
-    #[test]
-    fn what_says_nothing_of_a_device_gives_no_memory() {
-        assert_eq!(Source::from_variable(None).map(drop), Err(DmaError::NotSet));
-        for value in ["", " ", "None", "none ", "-1", "+3", "3 ", "0x3", "99999999999999999999"] {
-            assert_eq!(refused(value), DmaError::Meaningless(value.to_string()));
-        }
-        assert_eq!(refused("987654"), DmaError::NotHanded(987_654));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_descriptor_that_is_something_else_is_left_alone() {
-        use std::os::fd::AsRawFd;
-
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let number = file.as_raw_fd();
-        assert_eq!(refused(&number.to_string()), DmaError::NotHanded(number as usize));
-        file.metadata().unwrap();
-        assert_eq!(refused(NONE), DmaError::NoPlainMemory);
     }
 }

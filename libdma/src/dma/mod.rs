@@ -10,7 +10,6 @@
 //! | --- | --- |
 //! | `value` | [`Dma`]: memory of a type |
 //! | `memory` | the memory beneath, and where it comes from |
-//! | `handed` | the device handle that this process was started with |
 //! | `plain` | contiguous memory without an IOMMU, on Redox alone |
 //! | `error` | [`DmaError`]: why there is no memory |
 //!
@@ -21,7 +20,7 @@
 //!
 //! | `IOMMU_DEVICE` | memory |
 //! | --- | --- |
-//! | a number | the device whose handle is the inherited descriptor of this number. It is closed on exec from then on |
+//! | a number | the device whose handle is the inherited descriptor of this number: that of [`Device::handed`](crate::Device::handed). It is closed on exec from then on |
 //! | `none` | physically contiguous memory of the memory scheme, as base takes it. The device is **not** confined |
 //! | not set, or anything else | none: every allocation fails, and standard error says why, once |
 //!
@@ -42,7 +41,6 @@
 //! [`Coherent`](crate::Coherent) and [`Buffer`](crate::Buffer), which have none of the three.
 
 mod error;
-mod handed;
 mod memory;
 #[cfg(target_os = "redox")]
 mod plain;

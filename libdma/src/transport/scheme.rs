@@ -35,6 +35,17 @@ impl Scheme {
     }
 }
 
+/// Whether a descriptor is of a scheme that says to be iommud's. No scheme of the kernel's does.
+pub(crate) fn is_of_scheme(descriptor: usize) -> Result<bool, Error> {
+    let mut path = [0; 64];
+    let says = |path: &[u8]| {
+        let path = core::str::from_utf8(path).ok()?;
+        path.strip_prefix("/scheme/")?.strip_prefix(path::SCHEME)?.strip_prefix('/').map(drop)
+    };
+    let length = call::fpath(descriptor, &mut path).map_err(error)?;
+    Ok(path.get(..length).and_then(says).is_some())
+}
+
 /// What the scheme answered. The kernel's own errors come the same way and are told apart by number.
 fn error(error: libredox::error::Error) -> Error {
     Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
@@ -50,8 +61,11 @@ fn descriptor(handle: RawHandle) -> usize {
 }
 
 // SAFETY: a handle is a descriptor that the kernel has just given to this process, and that nobody else was told of. `map`
-// returns a fresh shared mapping by the kernel of pages that the daemon lent for this buffer;
-// they stay mapped until `unmap`, whatever becomes of the descriptor or of the daemon.
+// returns a fresh shared mapping by the kernel of pages that a scheme's daemon lent for this buffer. Whoever that is,
+// the kernel has taken a reference to each frame of its own and entered all before it returns, as was asked for, and
+// looks at the daemon's memory no more (663e6641, `context/memory.rs`, `Grant::borrow_fmap`): what is cut short or unmapped
+// there later is mapped here still, until `unmap`. Of memory in the kernel's own schemes that is not so (an address space's
+// is looked up lazily, `Grant::borrow`), and it is not mapped.
 unsafe impl Transport for Scheme {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let path: String = format!("/scheme/{}/{path}", path::SCHEME);
@@ -89,6 +103,9 @@ unsafe impl Transport for Scheme {
         bytes: usize,
         writable: bool,
     ) -> Result<Mapping, Error> {
+        if !is_of_scheme(descriptor(handle))? {
+            return Err(Error::NotMemory);
+        }
         let arguments = MmapArgs {
             addr: core::ptr::null_mut(),
             length: bytes,

@@ -23,22 +23,18 @@ pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
 
 /// Takes over a handle that was passed to this process as a descriptor of this number.
 ///
-/// # Errors
-///
-/// [`Error::NoPassedHandle`].
+/// `None` if there is none.
 ///
 /// # Safety
 ///
 /// If there is a descriptor of this number, whoever started or told this process made it over to it, and nobody has
 /// taken it over before.
-pub(crate) unsafe fn adopt(number: &str) -> Result<Handle, Error> {
-    let number: u16 = number.parse().map_err(|_| Error::NoPassedHandle)?;
+pub(crate) unsafe fn adopt(number: u16) -> Option<Handle> {
     let number = RawFd::from(number);
     // SAFETY: the descriptor is borrowed for this call alone, which fails if it is not open.
-    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)
-        .map_err(|_| Error::NoPassedHandle)?;
+    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC).ok()?;
     // SAFETY: it is open, and by the caller's promise this process's own and nobody's yet.
-    Ok(Socket::handle(unsafe { OwnedFd::from_raw_fd(number) }))
+    Some(Socket::handle(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Lets the children of this process inherit a handle, under its number.
@@ -78,12 +74,12 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     #[test]
-    fn r5_a_variable_that_names_no_descriptor_is_refused() {
-        for number in ["", "x", "-1", "65535", "99999999999999999999", "3 "] {
-            // SAFETY: there is no descriptor of this number.
-            let refused = unsafe { adopt(number) };
-            assert!(matches!(refused, Err(Error::NoPassedHandle)), "{number:?}");
-        }
+    fn r5_a_number_that_is_no_descriptor_is_refused() {
+        // SAFETY: there is no descriptor of this number.
+        assert!(unsafe { adopt(65535) }.is_none());
+        // Cargo sets it for every test, and not to a number.
+        assert!(matches!(crate::passed_as("CARGO_PKG_VERSION"), Err(Error::NotPassed(_))));
+        assert!(matches!(crate::passed_as("CARGO_PKG_VERSION"), Ok(None)));
     }
 
     #[test]
@@ -94,9 +90,9 @@ mod tests {
         let handle = Socket::handle(ours);
         let_inherit(&handle).unwrap();
         assert_eq!(fcntl_getfd(descriptor(&handle).unwrap()).unwrap(), FdFlags::empty());
-        let number = handle.into_raw().number().to_string();
+        let number = u16::try_from(handle.into_raw().number()).unwrap();
         // SAFETY: it is what was given up just now.
-        let adopted = unsafe { adopt(&number) }.unwrap();
+        let adopted = unsafe { adopt(number) }.unwrap();
         assert_eq!(fcntl_getfd(descriptor(&adopted).unwrap()).unwrap(), FdFlags::CLOEXEC);
     }
 }

@@ -22,20 +22,18 @@ pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
 
 /// Takes over a handle that was passed to this process as a descriptor of this number.
 ///
-/// # Errors
-///
-/// [`Error::NoPassedHandle`].
+/// `None` if there is none.
 ///
 /// # Safety
 ///
 /// If there is a descriptor of this number, whoever started or told this process made it over to it, and nobody has
 /// taken it over before.
-pub(crate) unsafe fn adopt(number: &str) -> Result<Handle, Error> {
-    let number = usize::from(number.parse::<u16>().map_err(|_| Error::NoPassedHandle)?);
+pub(crate) unsafe fn adopt(number: u16) -> Option<Handle> {
+    let number = usize::from(number);
     // The flag has the same value among a descriptor's flags as among those of open.
-    fcntl(number, F_SETFD as usize, O_CLOEXEC as usize).map_err(|_| Error::NoPassedHandle)?;
+    fcntl(number, F_SETFD as usize, O_CLOEXEC as usize).ok()?;
     // It is open, since its flags could be set, and by the caller's promise this process's own and nobody's yet.
-    Ok(Scheme::handle(Fd::new(number)))
+    Some(Scheme::handle(Fd::new(number)))
 }
 
 /// Lets the children of this process inherit a handle, under its number.
