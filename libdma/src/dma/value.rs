@@ -36,6 +36,10 @@ pub struct Dma<T: ?Sized> {
 
 impl<T> Dma<T> {
     /// Memory that holds this value.
+    ///
+    /// # Errors
+    ///
+    /// As [`zeroed`](Self::zeroed). The value is dropped then.
     #[track_caller]
     pub fn new(value: T) -> Result<Self> {
         let mut memory = Self::zeroed()?;
@@ -45,6 +49,12 @@ impl<T> Dma<T> {
     }
 
     /// Memory of zeroes for one value.
+    ///
+    /// # Errors
+    ///
+    /// libredox's, by [`DmaError::errno`]: `ENODEV` where no device was handed to this process, which [`check`](super::check)
+    /// tells more of; `ENOMEM` if it is more than can be had in one piece, `EINVAL` for a type of no size, or one that must be
+    /// aligned to more than 4096 bytes; and what iommud or the memory scheme says, such as `EDQUOT`.
     #[track_caller]
     pub fn zeroed() -> Result<Dma<MaybeUninit<T>>> {
         let (memory, start, device_address) = allocate::<T>(1)?;
@@ -54,6 +64,10 @@ impl<T> Dma<T> {
 
 impl<T> Dma<[T]> {
     /// Memory of zeroes for `count` values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dma::zeroed`]; `EINVAL` for no values, and `ENOMEM` for more than an address can count.
     #[track_caller]
     pub fn zeroed_slice(count: usize) -> Result<Dma<[MaybeUninit<T>]>> {
         let (memory, start, device_address) = allocate::<T>(count)?;

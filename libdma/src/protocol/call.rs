@@ -232,7 +232,11 @@ pub const fn access_code(access: Access) -> u32 {
     access.may_read() as u32 | (access.may_write() as u32) << 1
 }
 
-/// The access that a number stands for; [`Error::BadValue`] if it is none, or allows nothing.
+/// The access that a number stands for.
+///
+/// # Errors
+///
+/// [`Error::BadValue`] if it is none, or allows nothing.
 pub const fn access_from_code(code: u32) -> Result<Access, Error> {
     match code {
         1 => Ok(Access::Read),
@@ -251,7 +255,11 @@ pub const fn cache_code(cache: CacheType) -> u32 {
     }
 }
 
-/// The cache type that a number stands for; [`Error::BadValue`] if it is none.
+/// The cache type that a number stands for.
+///
+/// # Errors
+///
+/// [`Error::BadValue`] if it is none.
 pub const fn cache_from_code(code: u32) -> Result<CacheType, Error> {
     match code {
         0 => Ok(CacheType::WriteBack),

@@ -110,6 +110,12 @@ pub enum ReceiveError {
 
 /// Sends a packet with at most two descriptors attached. Never blocks for a reader that does not read when
 /// `flags` say so, and never raises `SIGPIPE`.
+///
+/// # Errors
+///
+/// Nothing was sent then. [`Errno::PIPE`], [`Errno::CONNRESET`] if the other end is closed, [`Errno::AGAIN`] if it would have
+/// blocked and `flags` forbid that, [`Errno::MSGSIZE`] for more than a packet holds, [`Errno::NOBUFS`] for more than two
+/// descriptors; else what `sendmsg` says.
 pub fn send<H: IntoBytes + Immutable>(
     socket: impl AsFd,
     header: &H,
@@ -133,6 +139,11 @@ pub fn send<H: IntoBytes + Immutable>(
 }
 
 /// Receives one packet.
+///
+/// # Errors
+///
+/// [`ReceiveError`]. A packet that is too short or too long is off the socket; one that has not come yet, where `flags` say not
+/// to wait, is a [`ReceiveError::System`] of [`Errno::AGAIN`].
 pub fn receive<H: FromBytes + IntoBytes>(
     socket: impl AsFd,
     flags: RecvFlags,
