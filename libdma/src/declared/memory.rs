@@ -39,6 +39,10 @@ impl DeviceMemory {
     /// Memory in the device itself, as behind a BAR, which this process has mapped. `address` is where the device knows
     /// it: its own number, which no IOMMU translates.
     ///
+    /// It is tested on the simulator alone. QEMU's `edu` cannot show it: its buffer is at 0x40000 for its own DMA engine,
+    /// and its BAR answers there as if there were nothing (QEMU 7.2, `hw/misc/edu.c`, `edu_mmio_read`), so that no CPU
+    /// reaches it. What could is the controller memory buffer of `nvme`, by a driver for that.
+    ///
     /// # Safety
     ///
     /// From `start` on, `bytes` bytes are valid for reads and writes of 1, 2, 4 and 8 bytes by any thread, by volatile

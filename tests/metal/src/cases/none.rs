@@ -17,7 +17,9 @@ use super::engine::moving::a_drivers_own_memory_is_registered;
 use super::engine::pools::{
     a_device_follows_descriptors_of_a_pool, blocks_of_a_pool_cross_no_boundary,
 };
-use super::engine::reserve::memory_is_set_aside_and_given_out_in_one_piece;
+use super::engine::reserve::{
+    memory_is_set_aside_and_given_out_in_one_piece, memory_is_set_aside_for_one_device,
+};
 use super::engine::sharing::{
     a_buffer_is_shared_at_its_one_address,
     a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
@@ -51,6 +53,7 @@ pub const SUITE: Suite = Suite {
         memory_beyond_the_mask_is_bounced,
         buffers_are_cached_as_they_were_asked_for,
         memory_is_set_aside_and_given_out_in_one_piece,
+        memory_is_set_aside_for_one_device,
         a_drivers_own_memory_is_registered,
         there_are_no_domains_and_no_other_addresses,
         the_checker_names_what_is_wrong,

@@ -128,11 +128,39 @@ pub(in crate::cases) fn a_device_is_told_how_much_is_one_mapping(context: &mut C
         require!(&found == b"at the very end.", "{found:x?} was at the end");
         drop(whole);
 
+        the_longest_is_one_piece(rig, &device)?;
         device.set_limits(Limits::NONE.max_segment(SEGMENT).boundary(BOUNDARY));
         let sizes = (device.max_mapping_size(), device.optimal_mapping_size());
         require!(sizes == (SEGMENT, SEGMENT), "one mapping is {sizes:x?}");
         in_segments(rig, &device)
     })
+}
+
+/// Without an IOMMU one mapping is one piece of physical memory: as long as the device is told, and no longer.
+fn the_longest_is_one_piece(rig: &Rig, device: &Device) -> Outcome {
+    let longest = device.max_mapping_size();
+    if device.is_confined() {
+        require!(longest == 1 << 30, "the longest mapping is {longest:#x}");
+        return Ok(());
+    }
+    require!(longest == 4 << 20, "the longest mapping is {longest:#x}");
+    let tx = device.stream::<ToDevice>("tx");
+    let mut whole = tx.buffer(longest as usize)?;
+    whole.write(longest as usize - 16, b"a whole piece's.")?;
+    let whole = whole.map()?;
+    let back = device.stream::<FromDevice>("rx").buffer(16)?.map()?;
+    copy(rig, at(whole.iova(), longest - 16), back.iova(), 16)?;
+    let mut found = [0; 16];
+    back.unmap()?.read(0, &mut found)?;
+    require!(&found == b"a whole piece's.", "{found:x?} was at the end");
+    let refused = tx.buffer(longest as usize + 1).err();
+    require!(refused == Some(Error::NotContiguous), "a longer one is answered by {refused:?}");
+    let aligned = device.buffer("aligned").access(Access::Read).align(longest).allocate(4096)?;
+    let iova = aligned.iova().unwrap_or_default().get();
+    require!(iova.is_multiple_of(longest), "what is to be aligned is at {iova:#x}");
+    let refused = device.buffer("more").access(Access::Read).align(2 * longest).allocate(4096);
+    require!(refused.is_err_and(|it| it == Error::NotContiguous), "it is aligned to more");
+    Ok(())
 }
 
 /// What is one mapping is one segment, wherever it lies; what is more is several, and all of it arrives.

@@ -81,7 +81,9 @@ use self::moving::{
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
 use self::pools::{a_device_follows_descriptors_of_a_pool, blocks_of_a_pool_cross_no_boundary};
-use self::reserve::memory_is_set_aside_and_given_out_in_one_piece;
+use self::reserve::{
+    memory_is_set_aside_and_given_out_in_one_piece, memory_is_set_aside_for_one_device,
+};
 use self::sharing::{
     a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
     r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
@@ -133,6 +135,7 @@ pub const SUITE: Suite = Suite {
         a_drivers_own_memory_is_registered,
         buffers_are_cached_as_they_were_asked_for,
         memory_is_set_aside_and_given_out_in_one_piece,
+        memory_is_set_aside_for_one_device,
         interrupts_of_a_device_that_is_held_arrive,
         streaming_buffers_carry_data_both_ways,
         slices_are_bounced,
