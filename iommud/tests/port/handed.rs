@@ -22,7 +22,10 @@ fn it_is_the_device_that_was_handed_whoever_asks_and_closed_with_the_last(vendor
         assert_eq!(device.address(), edu());
         assert!(asked.iter().all(|other| other.generation() == device.generation()));
         device.set_dma_mask(28).unwrap();
-        assert!(Device::handed().unwrap().limit() > device.limit(), "limits are each one's own");
+        assert!(
+            Device::handed().unwrap().highest_address() > device.highest_address(),
+            "limits are each one's own"
+        );
         // A buffer is the device's for as long as it lives.
         let buffer = device.allocate(4096, None, "held").unwrap();
         drop((asked, device));

@@ -98,7 +98,7 @@ fn a_contiguous_buffer_is_one_physical_piece_or_a_typed_error(vendor: Vendor) {
     assert_eq!((pieces("scattered"), pieces("whole")), (4, 1));
     drop((scattered, whole));
     let before = rig.usage();
-    device.buffer("longest").contiguous().allocate(4 << 20).unwrap();
+    drop(device.buffer("longest").contiguous().allocate(4 << 20).unwrap());
     let longer = device.buffer("longer").contiguous().allocate((4 << 20) + 4096);
     assert_eq!(longer.err(), Some(Error::NotContiguous), "never");
     rig.service.lock().platform_mut().limit_run_bytes(8192);

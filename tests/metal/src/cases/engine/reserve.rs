@@ -83,7 +83,8 @@ pub fn memory_is_set_aside_for_one_device(context: &mut Context) -> Outcome {
             own.read((8 * MIB - 16) as usize, &mut end)?;
             require!(&end == b"from end to end.", "{end:x?} came to its end");
             drop((own, next));
-            require!(used(rig) == (12 * MIB, 0), "the reserves are {:?}", used(rig));
+            let left = [of(rig, edu), of(rig, None)];
+            require!(left == [(8 * MIB, 0), (4 * MIB, 0)], "the reserves are {left:?}");
         }
         rig.expect_no_fault()
     })?;
