@@ -56,7 +56,7 @@ fn r2_what_waits_for_hardware_counts_until_it_is_free(vendor: Vendor) {
             assert_eq!(rig.service.lock().platform().usage(), usage, "R7");
             // That waits for hardware.
             assert_eq!(rig.usage().live_runs, 1);
-            one(&device).unwrap();
+            drop(one(&device).unwrap());
             drop((held, device));
             rig.check();
         }

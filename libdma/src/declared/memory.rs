@@ -15,7 +15,6 @@ use crate::buffer::Buffer;
 /// shared::<libdma::declared::DeviceMemory>();
 /// ```
 #[derive(Debug)]
-#[must_use = "no device has it before it is declared"]
 pub struct DeviceMemory(Kind);
 
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 //! There is nothing to run: a warning that is expected and does not come is an error here.
 #![deny(unfulfilled_lint_expectations)]
 
-use libdma::declared::DeviceMemory;
 use libdma::stream::{Bounced, DeviceOwned, Gather, Synced, SyncedRange};
 use libdma::*;
 
@@ -40,5 +39,4 @@ warned_of! {
     domain: Domain;
     entered: Entered;
     foreign_memory: ForeignMemory;
-    device_memory: DeviceMemory;
 }
