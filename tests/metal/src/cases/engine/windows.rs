@@ -106,7 +106,7 @@ pub(in crate::cases) fn coherent_memory_comes_from_the_devices_own(
         require!(more == Some(Error::OutOfMemory), "more than it has gives {more:?}");
         require!(device.release_declared_memory().is_err(), "it is released while it is in use");
         drop((first, second));
-        device.release_declared_memory().map_err(|error| failure(&error))?;
+        drop(device.release_declared_memory().map_err(|error| failure(&error))?);
         Ok(())
     })
 }
