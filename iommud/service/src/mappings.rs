@@ -247,16 +247,22 @@ impl<P: Platform> Service<P> {
             _ => Invalidation::Strict,
         };
         let mut ranges: Vec<(Iova, u64)> = Vec::with_capacity(batch.entries.len());
+        let mut strict = Vec::new();
         for (index, entry) in batch.entries.iter().enumerate() {
             let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
             let twice = ranges.iter().any(|(other, _)| *other == iova);
-            if twice || self.buffer_mapped_at(space, iova, bytes).is_none() {
+            let Some(owner) = self.buffer_mapped_at(space, iova, bytes).filter(|_| !twice) else {
                 return Ok(Answered::now(batch.refuse(index, Error::NotMapped)));
-            }
+            };
             ranges.push((iova, bytes));
+            if when == Invalidation::Strict && self.is_strict(space, owner, iova) {
+                strict.push(owner);
+            }
         }
-        let completion = self.unmap_ranges(space, &ranges, when)?;
-        Ok(Answered::after(batch.length(), completion.for_client()))
+        let mut completion = self.unmap_ranges(space, &ranges, when)?.for_client();
+        // Who did not await the answer to the map would else be told that nothing is reached while what was mapped before is.
+        strict.into_iter().for_each(|owner| completion.join(&self.lasting(owner)));
+        Ok(Answered::after(batch.length(), completion))
     }
 
     /// Unmaps what is mapped there, all of it or nothing: by batches that are gathered, if this and the policy allow it.

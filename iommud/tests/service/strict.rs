@@ -5,10 +5,12 @@ use iommu_service::{HandleId, Outcome};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::Rights;
-use libdma::protocol::call::{BATCH_FLAG_STRICT, BatchHeader, MAP_FLAG_BEHIND, MapEntry, Opcode};
+use libdma::protocol::call::{
+    BATCH_FLAG_STRICT, BatchHeader, MAP_FLAG_BEHIND, MapEntry, Opcode, UnmapEntry,
+};
 use libdma::{Access, Buffer, Device, Error, FromDevice, Iova, Mapped};
-use zerocopy::little_endian::U32;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::chosen::{entry, piece};
 use crate::rig::Rig;
@@ -19,6 +21,7 @@ both! {
     r2_memory_that_is_mapped_otherwise_is_not_mapped_strictly_nor_the_other_way_round,
     r2_a_strict_map_waits_until_what_was_unmapped_before_is_forgotten,
     r2_what_another_device_let_go_is_forgotten_before_a_strict_map_is_answered,
+    r2_a_strict_unmap_waits_as_well_where_its_map_was_not_awaited,
     r7_of_a_strict_batch_no_two_are_of_the_same_memory,
 }
 
@@ -111,8 +114,8 @@ fn r2_memory_that_is_mapped_otherwise_is_not_mapped_strictly_nor_the_other_way_r
     rig.check();
 }
 
-/// A request for strict mappings.
-fn batch(entries: &[MapEntry]) -> Vec<u8> {
+/// A request for strict mappings, or for the end of some.
+fn batch<Entry: IntoBytes + Immutable>(entries: &[Entry]) -> Vec<u8> {
     let header = BatchHeader {
         count: U32::new(entries.len() as u32),
         failed: U32::ZERO,
@@ -213,6 +216,28 @@ fn r2_what_another_device_let_go_is_forgotten_before_a_strict_map_is_answered(ve
         drop((mapped, kept));
     }
     rig.check();
+}
+
+fn r2_a_strict_unmap_waits_as_well_where_its_map_was_not_awaited(vendor: Vendor) {
+    let (rig, device) = deferred(vendor.machine());
+    let empty = device.new_domain("empty").create().unwrap();
+    let buffer = device.allocate(PAGE, None, "by hand").unwrap();
+    let mapped = device.map(&[piece(&buffer, 0, PAGE)]).unwrap();
+    rig.device_writes(mapped[0].iova().get(), b"mapped").unwrap();
+    device.unmap(&mapped).unwrap();
+
+    let handle = HandleId(empty.handle().raw().number());
+    let service = &mut *rig.service.lock();
+    slow_down(&mut service.platform().machine_mut(), Takes::After(50_000_000));
+    let mut map = batch(&[entry(&buffer, 0, 0)]);
+    let mapped = service.call(handle, Opcode::Map as u64, &mut map).unwrap();
+    assert!(matches!(mapped, Outcome::Pending(_)));
+    // No unit is behind that domain, and all the same the device reaches the memory.
+    let (_, told) = BatchHeader::read_from_prefix(&map).unwrap();
+    let iova = MapEntry::read_from_bytes(told).unwrap().iova;
+    let mut unmap = batch(&[UnmapEntry { iova, bytes: U64::new(PAGE) }]);
+    let unmapped = service.call(handle, Opcode::Unmap as u64, &mut unmap).unwrap();
+    assert!(matches!(unmapped, Outcome::Pending(_)));
 }
 
 fn r7_of_a_strict_batch_no_two_are_of_the_same_memory(vendor: Vendor) {
