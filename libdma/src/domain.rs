@@ -65,7 +65,7 @@ impl NewDomain<'_> {
     /// Maps at no other addresses than the `bytes` from `base` on: Linux's `arm_iommu_create_mapping`. Both are
     /// multiples of 4096.
     ///
-    /// Without it the window is all that the device puts on its bus, by its [limit](Device::limit).
+    /// Without it the window is all that the device puts on its bus, by its [highest address](Device::highest_address).
     pub fn window(self, base: Iova, bytes: u64) -> Self {
         Self { window: Some((base, bytes)), ..self }
     }

@@ -1,4 +1,4 @@
-//! New handles from old ones: see [`derive`].
+//! New handles from old ones: see [`derive`](mod@derive).
 
 use iommu_engine::platform::Platform;
 use libdma::Error;
@@ -13,7 +13,7 @@ use crate::service::Service;
 use crate::session::SessionId;
 
 impl<P: Platform> Service<P> {
-    /// Makes a new handle from one; see [`derive`].
+    /// Makes a new handle from one; see [`derive`](mod@derive).
     ///
     /// # Errors
     ///

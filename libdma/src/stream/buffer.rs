@@ -77,7 +77,7 @@ use crate::shown;
 /// ```compile_fail,E0716
 /// # fn f(stream: libdma::Stream<libdma::ToDevice>) -> Result<(), libdma::Error> {
 /// let address = stream.copy_of(b"packet")?.map()?.io_address();      // It is dropped here, ...
-/// println!("{}", address.start());                                   // ... and its address is nobody's.
+/// println!("{address:?}");                                           // ... and its address is nobody's.
 /// # Ok(())
 /// # }
 /// ```

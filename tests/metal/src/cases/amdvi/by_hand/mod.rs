@@ -3,10 +3,10 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`unit`] | the unit: found, turned on and off, and its PCI function |
+//! | `unit` | the unit: found, turned on and off, and its PCI function |
 //! | [`ivrs`] | what the firmware says of it |
 //! | [`registers`] | its registers |
-//! | [`capability`] | its PCI function's capabilities |
+//! | `capability` | its PCI function's capabilities |
 //! | [`entries`] | entries of the device table and of page tables |
 //! | [`commands`] | commands |
 //! | [`command_buffer`] | giving the unit commands |
