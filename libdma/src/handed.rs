@@ -165,6 +165,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no such sockets")]
     fn what_says_nothing_of_a_device_gives_none() {
         assert_eq!(take(None).map(drop), Err(HandedError::NotSet));
         assert_eq!(refused("none"), HandedError::Unconfined);
@@ -176,6 +177,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no such sockets")]
     fn a_descriptor_that_has_an_owner_here_is_left_alone() {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         use std::os::fd::{AsRawFd, OwnedFd};
