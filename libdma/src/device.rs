@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use dma_types::{Access, Iova, PciAddress};
 use zerocopy::FromBytes;
@@ -56,7 +57,7 @@ use crate::window::{WindowUsage, Windows};
 /// between characters; the checker has all of it.
 ///
 /// It is [`Send` and `Sync`](crate#threads).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Device {
     session: Arc<Session>,
     windows: Arc<Windows>,
@@ -80,7 +81,7 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::VersionMismatch`] if iommud speaks another protocol, [`Error::WrongHandleKind`] if it is a
-    /// handle to something else.
+    /// handle to something else, [`Error::DaemonGone`]. The handle is closed then.
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let session = Arc::new(Session::new(handle)?);
         Ok(Self::from_windows(Arc::new(Windows::new(session))))
@@ -300,5 +301,15 @@ impl Device {
     /// The handle of the device, as long as this or a clone lives.
     pub fn handle(&self) -> &Handle {
         self.session.handle()
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("address", &self.address())
+            .field("session", &self.generation())
+            .field("limits", &self.limits)
+            .finish()
     }
 }

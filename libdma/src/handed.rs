@@ -69,6 +69,9 @@ impl Device {
     /// it over, so that no program run from here inherits it; whoever asks again gets a clone of the same device, without
     /// limits, as long as somebody holds one. Its session ends with the last of them.
     ///
+    /// The variable is the word of whoever started this process. A process that opens sockets of its own which its children
+    /// inherit, or devices, asks before it does, for a variable that is left from elsewhere could name one of those.
+    ///
     /// It never falls back on anything else. A driver that can open a device itself does so on [`HandedError::NotSet`];
     /// `Dma`, of the feature `port`, is of the same device.
     ///
@@ -111,12 +114,27 @@ fn take(value: Option<&OsStr>) -> Result<Device, HandedError> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     let number = value.parse::<usize>().ok().filter(|_| digits);
     let descriptor = number.ok_or_else(|| HandedError::Meaningless(value.to_string()))?;
-    let handle = adopt(descriptor).ok_or(HandedError::NotHanded(descriptor))?;
+    // SAFETY: whoever started this process set the variable, and made the descriptor over by that. It is asked for once.
+    let handle = unsafe { Handle::inherited(descriptor) };
+    let handle = handle.ok_or(HandedError::NotHanded(descriptor))?;
     Device::from_handle(handle).map_err(|error| HandedError::Refused { descriptor, error })
 }
 
-/// Takes over the handle that another process left open for this one as this descriptor, and sees to it that no
-/// program run from here inherits it. `None`, with nothing done, if the descriptor is not one of iommud's.
+impl Handle {
+    /// Takes over the handle that another process left open for this one as this descriptor, and sees to it that no
+    /// program run from here inherits it. `None`, with nothing done, if the descriptor is not one of iommud's, or (as far as
+    /// the system tells, which Linux does) was opened by this process itself.
+    ///
+    /// # Safety
+    ///
+    /// If there is a descriptor of this number, whoever started this process made it over to it, and nobody else in it has
+    /// taken it over or will.
+    pub unsafe fn inherited(descriptor: usize) -> Option<Self> {
+        adopt(descriptor)
+    }
+}
+
+/// See [`Handle::inherited`].
 #[cfg(target_os = "redox")]
 fn adopt(descriptor: usize) -> Option<Handle> {
     use crate::transport::scheme::{Scheme, is_of_scheme};
@@ -128,7 +146,7 @@ fn adopt(descriptor: usize) -> Option<Handle> {
     }
     // The flag has the same value among a descriptor's flags as among those of open.
     call::fcntl(descriptor, F_SETFD as usize, O_CLOEXEC as usize).ok()?;
-    // Whoever set the variable made it over to this process, and it is taken once.
+    // By the promise of who asks it is this process's own, and nobody's yet.
     Some(Scheme::handle(Fd::new(descriptor)))
 }
 
@@ -151,8 +169,7 @@ fn adopt(descriptor: usize) -> Option<Handle> {
         return None;
     }
     fcntl_setfd(borrowed, FdFlags::CLOEXEC).ok()?;
-    // SAFETY: it is open, and was inherited: whoever started this process set the variable and made it over. It is taken
-    // once, since it is closed on exec from now on.
+    // SAFETY: it is open, and by the promise of who asks this process's own and nobody's yet.
     Some(Socket::handle(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 

@@ -237,7 +237,9 @@ impl SharedBuffer {
     /// # Errors
     ///
     /// [`Error::NotPermitted`] if the handle does not carry [`Rights::INSPECT`] and [`Rights::READ`],
-    /// [`Error::WrongHandleKind`] if it is a handle to something else, [`Error::VersionMismatch`].
+    /// [`Error::WrongHandleKind`] if it is a handle to something else, [`Error::VersionMismatch`],
+    /// [`Error::NotMemory`] and [`Error::OutOfBuffer`] if what came with it is not memory that stays as long as it says,
+    /// [`Error::OutOfMemory`], [`Error::DaemonGone`]. The handle is closed then.
     #[track_caller]
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;

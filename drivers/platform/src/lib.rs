@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`Function`] | the device's PCI function: finding it, switching it on, its registers |
 //! | [`passed`], [`open`] | the device at iommud: its handle passed to this process, or opened by it |
-//! | [`connect`], [`passed_as`], [`let_inherit`], [`wait_readable`] | handles of iommud's as the system has them |
+//! | [`connect`], [`lent`], [`let_inherit`], [`wait_readable`] | handles of iommud's as the system has them |
 //! | [`report_ready`] | telling whoever started the driver that it is ready |
 //! | [`number`] | numbers on a command line |
 //! | [`Error`] | why something failed |
@@ -29,15 +29,11 @@ mod variable;
 
 pub use error::Error;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::adopt;
-#[cfg(target_os = "linux")]
 pub use linux::{Function, connect, let_inherit, report_ready, wait_readable};
 pub use number::number;
 #[cfg(target_os = "redox")]
-pub(crate) use redox::adopt;
-#[cfg(target_os = "redox")]
 pub use redox::{Function, connect, let_inherit, report_ready, wait_readable};
-pub use session::{open, passed, passed_as};
+pub use session::{LENT_VARIABLE, lent, open, passed};
 
 /// How many BARs a function has.
 pub const BARS: usize = 6;

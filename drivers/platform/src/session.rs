@@ -4,7 +4,7 @@ use dma_types::PciAddress;
 use libdma::{Device, HandedError, Handle};
 
 use crate::error::Error;
-use crate::{adopt, connect, variable};
+use crate::{connect, variable};
 
 /// The device whose handle was passed to this process, if one was.
 ///
@@ -19,18 +19,21 @@ pub fn passed() -> Result<Option<Device>, Error> {
     }
 }
 
-/// Another handle that was passed to this process, as the descriptor that this variable names, if one was; for whoever asks
-/// first.
+/// The variable by which [`lent`] finds its handle.
+pub const LENT_VARIABLE: &str = "IOMMU_LENT";
+
+/// Another handle that was passed to this process beside its device, as the descriptor that [`LENT_VARIABLE`] names, if
+/// one was; for whoever asks first.
 ///
 /// # Errors
 ///
 /// [`Error::NotPassed`].
-pub fn passed_as(variable: &str) -> Result<Option<Handle>, Error> {
-    let Some(number) = variable::take(variable) else { return Ok(None) };
-    let number: Option<u16> = number.parse().ok();
-    // SAFETY: whoever set the variable made the descriptor over to this process, and it is taken once.
-    let handle = number.and_then(|number| unsafe { adopt(number) });
-    handle.map(Some).ok_or_else(|| Error::NotPassed(variable.into()))
+pub fn lent() -> Result<Option<Handle>, Error> {
+    let Some(number) = variable::take(LENT_VARIABLE) else { return Ok(None) };
+    // SAFETY: whoever started this process set the variable, and made the descriptor over by that; it is taken once. A
+    // variable that names the device's, too, is refused, for that was taken over or is closed.
+    let handle = number.parse().ok().and_then(|number| unsafe { Handle::inherited(number) });
+    handle.map(Some).ok_or_else(|| Error::NotPassed(LENT_VARIABLE.into()))
 }
 
 /// The device at this address: the one that was [`passed`], or else opened at iommud.

@@ -52,7 +52,7 @@ impl ForeignMemory {
     /// Takes a range of this process's memory for good.
     ///
     /// It is for Redox, and for a driver in iommud's own process. On Linux the memory of a process cannot be passed on
-    /// unless it is of a memfd from the start: [`from_memfd`](Self::from_memfd).
+    /// unless it is of a memfd from the start: `from_memfd`.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@
 //! # An example
 //!
 //! Pages of a large piece of memory, mapped as they are needed, in one call. Here the driver and iommud are in one process;
-//! elsewhere the memory is from [`ForeignMemory::new`], or on Linux [`ForeignMemory::from_memfd`].
+//! elsewhere the memory is from `ForeignMemory::new`, or on Linux `ForeignMemory::from_memfd`.
 //!
 //! ```
 //! use core::ptr::NonNull;

@@ -27,7 +27,8 @@ impl Scheme {
 
     /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
     ///
-    /// It owns the descriptor, and nobody else does.
+    /// It owns the descriptor, and nobody else does. libredox's [`Fd`] can be made of any number by safe code: it is taken at
+    /// its word, as whoever made it promised.
     pub fn handle(descriptor: Fd) -> Handle {
         let raw = owned(descriptor.into_raw());
         // SAFETY: it is open, and was its owner's alone. A handle of this transport is a descriptor, whichever.

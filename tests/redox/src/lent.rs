@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agent::failure::{Failure, Outcome, require};
 use agent::programs::PATIENCE;
-use driver_platform::passed_as;
+use driver_platform::lent;
 use libdma::protocol::Rights;
 use libdma::{Error, SharedBuffer};
 
@@ -15,9 +15,6 @@ use crate::driving::LENGTH;
 
 /// The argument that asks for this.
 pub(crate) const LENT: &str = "lent";
-
-/// The variable that names the handle's descriptor.
-pub(crate) const LENT_VARIABLE: &str = "IOMMU_SELFTEST_LENT";
 
 /// What is said before what is found in the buffer.
 pub(crate) const READS: &str = "it reads: ";
@@ -43,7 +40,7 @@ pub(crate) fn look() -> ExitCode {
 }
 
 fn try_look() -> Outcome {
-    let handle = passed_as(LENT_VARIABLE)?.ok_or(Failure("nothing was lent".into()))?;
+    let handle = lent()?.ok_or(Failure("nothing was lent".into()))?;
     let writable = handle.map_buffer(BYTES, true).map(drop);
     require!(writable == Err(Error::NotPermitted), "mapping it for writing: {writable:?}");
     let shared = SharedBuffer::from_handle(handle)?;

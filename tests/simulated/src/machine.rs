@@ -34,7 +34,8 @@ pub fn second_edu() -> PciAddress {
 /// A simulated machine with iommud's service on it.
 #[derive(Debug)]
 pub struct Machine {
-    /// The service.
+    /// The service, to look at, and for tests that play iommud's part: a handle of libdma's that is closed here takes the
+    /// memory from beneath its buffer.
     pub service: Shared,
     /// Its client in this process.
     pub client: Arc<Tap>,

@@ -1,6 +1,6 @@
 //! Handles, which are sockets.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,22 +19,6 @@ use crate::error::Error;
 /// That of connecting: iommud is not there.
 pub fn connect() -> Result<Arc<dyn Transport>, libdma::Error> {
     Ok(Socket::connect()?)
-}
-
-/// Takes over a handle that was passed to this process as a descriptor of this number.
-///
-/// `None` if there is none.
-///
-/// # Safety
-///
-/// If there is a descriptor of this number, whoever started or told this process made it over to it, and nobody has
-/// taken it over before.
-pub(crate) unsafe fn adopt(number: u16) -> Option<Handle> {
-    let number = RawFd::from(number);
-    // SAFETY: the descriptor is borrowed for this call alone, which fails if it is not open.
-    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC).ok()?;
-    // SAFETY: it is open, and by the caller's promise this process's own and nobody's yet.
-    Some(Socket::handle(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Lets the children of this process inherit a handle, under its number.
@@ -76,10 +60,8 @@ mod tests {
     #[test]
     fn r5_a_number_that_is_no_descriptor_is_refused() {
         // SAFETY: there is no descriptor of this number.
-        assert!(unsafe { adopt(65535) }.is_none());
-        // Cargo sets it for every test, and not to a number.
-        assert!(matches!(crate::passed_as("CARGO_PKG_VERSION"), Err(Error::NotPassed(_))));
-        assert!(matches!(crate::passed_as("CARGO_PKG_VERSION"), Ok(None)));
+        assert!(unsafe { Handle::inherited(65535) }.is_none());
+        assert!(matches!(crate::lent(), Ok(None)));
     }
 
     #[test]
@@ -90,9 +72,9 @@ mod tests {
         let handle = Socket::handle(ours);
         let_inherit(&handle).unwrap();
         assert_eq!(fcntl_getfd(descriptor(&handle).unwrap()).unwrap(), FdFlags::empty());
-        let number = u16::try_from(handle.into_raw().number()).unwrap();
+        let number = usize::try_from(handle.into_raw().number()).unwrap();
         // SAFETY: it is what was given up just now.
-        let adopted = unsafe { adopt(number) }.unwrap();
+        let adopted = unsafe { Handle::inherited(number) }.unwrap();
         assert_eq!(fcntl_getfd(descriptor(&adopted).unwrap()).unwrap(), FdFlags::CLOEXEC);
     }
 }

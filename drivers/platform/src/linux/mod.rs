@@ -9,7 +9,6 @@ mod function;
 mod handle;
 
 pub use function::Function;
-pub(crate) use handle::adopt;
 pub use handle::{connect, let_inherit, wait_readable};
 
 use crate::error::Error;

@@ -15,7 +15,6 @@ mod ready;
 mod wait;
 
 pub use function::Function;
-pub(crate) use handle::adopt;
 pub use handle::{connect, let_inherit};
 pub use ready::report_ready;
 pub use wait::wait_readable;

@@ -13,7 +13,7 @@ use libdma::Access;
 use libdma::protocol::Rights;
 
 use crate::driving::{Courier, LENGTH, drive, drive_with};
-use crate::lent::{BYTES, LENT, LENT_VARIABLE, NO_WRITING, PLACE, READS};
+use crate::lent::{BYTES, LENT, NO_WRITING, PLACE, READS};
 use crate::machine::Machine;
 use crate::passing::{let_receive, send};
 use crate::second::{DEVICE_READS, SENT};
@@ -36,7 +36,7 @@ pub(super) fn is_read_and_not_written() -> Outcome {
     let handle = buffer.share(Rights::READ | Rights::INSPECT)?;
     let_inherit(&handle)?;
     let mut command = Command::new("iommu-selftest");
-    command.arg(LENT).env(LENT_VARIABLE, handle.raw().number().to_string());
+    command.arg(LENT).env(driver_platform::LENT_VARIABLE, handle.raw().number().to_string());
     let mut other = Program::from_command(command)?;
     drop(handle);
     expect(&other.wait_line(READS)?, &MARK)?;
