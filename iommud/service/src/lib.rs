@@ -3,6 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`service`] | [`Service`]: open, call, read, close, poll |
+//! | [`account`] | who holds how much, and how much that may be |
 //! | [`attach`] | buffers of memory that another handle offers |
 //! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
 //! | `devices` | devices: opened, which begins a session, and closed |
@@ -33,6 +34,7 @@
 
 extern crate alloc;
 
+pub mod account;
 pub mod attach;
 pub mod buffers;
 pub mod calls;

@@ -76,7 +76,12 @@ fn every_word_is_understood() {
     let policy = Policy {
         default: Unclaimed::Identity,
         invalidation: Invalidation::Deferred,
-        quotas: Quotas { buffers: 7, buffer_bytes: 8192, mapped_bytes: 1 << 40 },
+        quotas: Quotas {
+            buffers: 7,
+            buffer_bytes: 8192,
+            mapped_bytes: 1 << 40,
+            ..Quotas::default()
+        },
         reserve: 64 << 20,
         rules: vec![],
         ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],

@@ -142,6 +142,7 @@ impl QuotaWords {
             buffers: self.buffers.map_or(quotas.buffers, |count| count.0),
             buffer_bytes: self.buffer_bytes.map_or(quotas.buffer_bytes, |size| size.0),
             mapped_bytes: self.mapped_bytes.map_or(quotas.mapped_bytes, |size| size.0),
+            ..quotas
         }
     }
 }

@@ -135,6 +135,8 @@ errors! {
     SessionEnded = 116 ESTALE, "the device's session has ended";
     /// A limit on what one client may hold.
     QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached";
+    /// More requests of one client wait for hardware than may, or more of what it has unmapped.
+    TooManyRequests = 105 ENOBUFS, "too many requests of this client wait for the IOMMU already: try again when some of them are answered";
     /// Nothing is offered by this ticket, or no more.
     BadTicket = 126 ENOKEY, "the ticket is not one, was used, or ended with the handle that it was made of";
     /// What was offered as registers of a device is not known to be that.
