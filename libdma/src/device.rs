@@ -97,7 +97,13 @@ impl Device {
         self.session.address()
     }
 
-    /// Which session of the device this is: the number goes up each time it is opened anew.
+    /// The number of the session that its opening began: no two openings of a device have the same, and all handles to the
+    /// device that came of one have.
+    pub fn session_id(&self) -> u64 {
+        self.session.addresses().session
+    }
+
+    /// How often the device has started afresh: the number goes up each time it is opened anew, or reset.
     pub fn generation(&self) -> u64 {
         self.session.generation()
     }
@@ -308,7 +314,7 @@ impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Device")
             .field("address", &self.address())
-            .field("session", &self.generation())
+            .field("session", &self.session_id())
             .field("limits", &self.limits)
             .finish()
     }

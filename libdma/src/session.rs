@@ -56,7 +56,7 @@ impl Session {
         let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
         let source = SourceId::new(info.source.get());
         let device = PciAddress::from_source(info.segment.get(), source);
-        let addresses = AddressSpace { device, session: info.generation.get(), domain: None };
+        let addresses = AddressSpace { device, session: info.session.get(), domain: None };
         Ok(Self { handle, info, addresses, space: Space::new(addresses) })
     }
 
@@ -83,7 +83,7 @@ impl Session {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.addresses().session
+        self.info.generation.get()
     }
 
     /// Whether both are the same session of the same device, by whichever handle.

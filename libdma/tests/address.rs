@@ -27,7 +27,7 @@ fn whole(buffer: &Buffer) -> [MapRequest<'_>; 1] {
 }
 
 fn own(device: &Device) -> AddressSpace {
-    AddressSpace { device: device.address(), session: device.generation(), domain: None }
+    AddressSpace { device: device.address(), session: device.session_id(), domain: None }
 }
 
 fn of(domain: &Domain, device: &Device) -> AddressSpace {

@@ -25,7 +25,7 @@ impl<P: Platform> Service<P> {
     /// Maps what a ticket offers for a session, whose handle has `held` rights.
     pub(crate) fn attach_offered(
         &mut self,
-        session: SessionId,
+        (session, by): (SessionId, HandleId),
         request: &derive::Attach,
         held: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
@@ -37,13 +37,17 @@ impl<P: Platform> Service<P> {
         if !(offering.rights & held).contains(rights) {
             return Err(Error::NotPermitted);
         }
+        let parents = [by, offering.handle];
         let handle = match offering.what {
             Offered::Buffer(buffer) => {
-                self.attach_buffer(session, request, rights, (buffer, offering.access))
+                self.attach_buffer((session, parents), request, rights, (buffer, offering.access))
             }
-            Offered::Registers(registers) => {
-                self.attach_registers(session, request, rights, (registers, offering.access))
-            }
+            Offered::Registers(registers) => self.attach_registers(
+                (session, parents),
+                request,
+                rights,
+                (registers, offering.access),
+            ),
             Offered::Domain(_) => Err(Error::BadTicket),
         }?;
         self.tickets.used(&request.ticket);
@@ -53,7 +57,7 @@ impl<P: Platform> Service<P> {
     /// Makes a buffer of the memory of one that was offered.
     fn attach_buffer(
         &mut self,
-        session: SessionId,
+        (session, parents): (SessionId, [HandleId; 2]),
         request: &derive::Attach,
         rights: Rights,
         (buffer, allowed): (BufferId, Option<Access>),
@@ -65,8 +69,10 @@ impl<P: Platform> Service<P> {
             self.check_only(run, buffer, false)?;
         }
         self.claim_quota(session, &spec)?;
-        let (id, completion) = self.install(session, spec, run).map_err(|refused| refused.error)?;
-        let handle = self.handles.insert(Handle::new(Object::Buffer(id), rights));
+        let [by, _] = parents;
+        let (id, completion) =
+            self.install((session, by), spec, run).map_err(|refused| refused.error)?;
+        let handle = self.handles.insert_below(Handle::new(Object::Buffer(id), rights), &parents);
         Ok(self.answer_handle(handle, completion))
     }
 }

@@ -118,11 +118,11 @@ impl BufferSpec {
 }
 
 impl<P: Platform> Service<P> {
-    /// Makes a buffer for a session: memory, in one physical piece if it must be, a mapping if one is wanted, and a
+    /// Makes a buffer for a session, by one of its handles: memory, in one physical piece if it must be, a mapping if one is wanted, and a
     /// record of both.
     pub(crate) fn allocate(
         &mut self,
-        session: SessionId,
+        (session, by): (SessionId, HandleId),
         request: &derive::Allocate,
         contiguous: bool,
         rights: Rights,
@@ -132,7 +132,7 @@ impl<P: Platform> Service<P> {
         let run = self.alloc_run(session, &spec, contiguous)?;
         let cache = self.platform.set_cache_type(run, spec.cache);
         let spec = BufferSpec { cache, ..spec };
-        let (id, completion) = match self.install(session, spec, run) {
+        let (id, completion) = match self.install((session, by), spec, run) {
             Ok(installed) => installed,
             Err(refused) => {
                 if refused.is_out_of_reach {
@@ -141,7 +141,7 @@ impl<P: Platform> Service<P> {
                 return Err(refused.error);
             }
         };
-        let handle = self.handles.insert(Handle::new(Object::Buffer(id), rights));
+        let handle = self.handles.insert_below(Handle::new(Object::Buffer(id), rights), &[by]);
         Ok(self.answer_handle(handle, completion))
     }
 
@@ -224,7 +224,7 @@ impl<P: Platform> Service<P> {
     /// of both.
     pub(crate) fn install(
         &mut self,
-        session: SessionId,
+        (session, by): (SessionId, HandleId),
         spec: BufferSpec,
         run: RunId,
     ) -> Result<(BufferId, Completion), Refused> {
@@ -278,7 +278,7 @@ impl<P: Platform> Service<P> {
         };
         let mapped_bytes = spec.mapped_bytes();
         let mapping = |iova| {
-            ((domain, iova), BufferMapping { bytes, charge: mapped_bytes, is_strict: false })
+            ((domain, iova), BufferMapping { bytes, charge: mapped_bytes, is_strict: false, by })
         };
         let mappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
         let buffer = Buffer {

@@ -1,6 +1,6 @@
 //! The calls on handles, and batches of them.
 
-use dma_types::PAGE_SIZE;
+use dma_types::{Access, PAGE_SIZE};
 use iommu_engine::completion::Completion;
 use iommu_engine::platform::Platform;
 use libdma::Error;
@@ -8,11 +8,12 @@ use libdma::protocol::call::{
     BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo,
     Hello, Opcode, UNMAPPED, Welcome, access_code, cache_code,
 };
+use libdma::protocol::handle::HandleInfo;
 use libdma::protocol::{MAX_BATCH, Rights, Secret, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::handle::{HandleId, Object};
+use crate::handle::{Greeting, HandleId, Object};
 use crate::pending::Undo;
 use crate::service::Service;
 use crate::session::SessionId;
@@ -56,6 +57,8 @@ impl<P: Platform> Service<P> {
             Opcode::Leave => self.leave(handle, payload),
             Opcode::Lookup => self.lookup(handle, payload),
             Opcode::DomainInfo => self.domain_info(handle, payload),
+            Opcode::HandleInfo => self.handle_info(handle, payload),
+            Opcode::Revoke | Opcode::Reset => Err(Error::UnknownCall),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {
                 self.handles.get(handle)?;
@@ -73,7 +76,7 @@ impl<P: Platform> Service<P> {
         if hello.version.get() != VERSION {
             return Err(Error::VersionMismatch);
         }
-        handle.greeted = true;
+        handle.greeting = Greeting::Said;
         let welcome = Welcome { version: U32::new(VERSION), max_batch: U32::new(MAX_BATCH as u32) };
         answer(payload, &welcome)
     }
@@ -104,6 +107,7 @@ impl<P: Platform> Service<P> {
             secret: if whole { session.secret } else { Secret::NONE },
             flags: U32::new(flags),
             longest_piece: U32::new(u32::try_from(longest_piece).unwrap_or(u32::MAX)),
+            session: U64::new(id.0),
         };
         answer(payload, &info)
     }
@@ -130,6 +134,24 @@ impl<P: Platform> Service<P> {
             rights: U32::new(handle.rights.bits()),
             cache: U32::new(cache_code(buffer.cache)),
             reserved: U32::ZERO,
+        };
+        answer(payload, &info)
+    }
+
+    fn handle_info(&mut self, id: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let handle = self.handles.get(id)?;
+        if let Object::Root | Object::Text(_) = handle.object {
+            return Err(Error::WrongHandleKind);
+        }
+        handle.check_greeted()?;
+        let parent = self.handles.tree().parents(id).first();
+        let info = HandleInfo {
+            handle: U64::new(id.0),
+            parent: U64::new(parent.map_or(0, |parent| parent.0)),
+            rights: U32::new(handle.rights.bits()),
+            access: U32::new(access_code(Access::ReadWrite)),
+            first: U64::new(0),
+            last: U64::new(u64::MAX),
         };
         answer(payload, &info)
     }

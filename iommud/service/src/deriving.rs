@@ -33,32 +33,33 @@ impl<P: Platform> Service<P> {
                 }
                 let copy = Handle { rights, watch: Watch::Off, ..parent.clone() };
                 self.count_handle(&copy.object);
-                Ok(Outcome::Done(self.handles.insert(copy)))
+                Ok(Outcome::Done(self.handles.insert_below(copy, &[from])))
             }
             kind @ (derive::Kind::Allocate | derive::Kind::AllocateContiguous) => {
                 let request: derive::Allocate = parse(request)?;
-                let session = allocator(parent)?;
+                let session = session_of(parent, Rights::ALLOCATE)?;
                 let rights = parent.rights & Rights::BUFFER;
                 let contiguous = kind == derive::Kind::AllocateContiguous;
-                self.allocate(session, &request, contiguous, rights)
+                self.allocate((session, from), &request, contiguous, rights)
             }
             derive::Kind::Register => {
                 let request: derive::Register = parse(request)?;
-                let session = allocator(parent)?;
+                let session = session_of(parent, Rights::ALLOCATE)?;
                 let rights = parent.rights & Rights::BUFFER;
-                self.register(session, &request, rights).map(Outcome::Done)
+                self.register((session, from), &request, rights).map(Outcome::Done)
             }
             derive::Kind::Attach => {
                 let request: derive::Attach = parse(request)?;
-                let session = allocator(parent)?;
-                self.attach_offered(session, &request, parent.rights)
+                let session = session_of(parent, Rights::ALLOCATE)?;
+                self.attach_offered((session, from), &request, parent.rights)
             }
             derive::Kind::Domain => {
                 let request: Create = parse(request)?;
-                let session = allocator(parent)?;
+                let session = session_of(parent, Rights::ATTACH)?;
                 let rights = parent.rights & Rights::DOMAIN;
-                self.create_domain(session, &request, rights).map(Outcome::Done)
+                self.create_domain((session, from), &request, rights).map(Outcome::Done)
             }
+            derive::Kind::Restrict => Err(Error::UnknownCall),
         }
     }
 
@@ -95,9 +96,9 @@ fn parse<T: FromBytes>(request: &[u8]) -> Result<T, Error> {
     T::read_from_prefix(request).map(|(request, _)| request).map_err(|_| Error::ShortPayload)
 }
 
-/// The session of a device's handle by which memory may be had.
-fn allocator(handle: &Handle) -> Result<SessionId, Error> {
-    handle.require(Rights::ALLOCATE)?;
+/// The session of a device's handle that has these rights.
+fn session_of(handle: &Handle, rights: Rights) -> Result<SessionId, Error> {
+    handle.require(rights)?;
     match handle.object {
         Object::Device(session) => Ok(session),
         _ => Err(Error::WrongHandleKind),

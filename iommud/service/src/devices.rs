@@ -84,7 +84,7 @@ impl<P: Platform> Service<P> {
             slot,
         };
         self.sessions.sessions.insert(session, state);
-        let handle = Handle::new(Object::Device(session), Rights::DEVICE);
+        let handle = Handle::new(Object::Device(session), Rights::DEVICE).of(uid);
         let handle = self.handles.insert(handle);
         let mut completion = completion;
         completion.join(&self.still_reached(address));

@@ -44,7 +44,7 @@ impl<P: Platform> Service<P> {
     /// Makes a domain for a session, whose device's unit can walk it.
     pub(crate) fn create_domain(
         &mut self,
-        session: SessionId,
+        (session, by): (SessionId, HandleId),
         request: &Create,
         rights: Rights,
     ) -> Result<HandleId, Error> {
@@ -72,7 +72,8 @@ impl<P: Platform> Service<P> {
         if let Some(session) = sessions.sessions.get_mut(&session) {
             session.domains.insert(key);
         }
-        Ok(self.handles.insert(Handle::new(Object::Domain(key), rights)))
+        let handle = Handle::new(Object::Domain(key), rights);
+        Ok(self.handles.insert_below(handle, &[by]))
     }
 
     pub(crate) fn domain_info(
@@ -103,7 +104,7 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
-        let session = self.device_of(handle, Rights::MAP)?;
+        let session = self.device_of(handle, Rights::ATTACH)?;
         let (request, _) = Enter::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let Offered::Domain(key) = self.tickets.look(&request.ticket)?.what else {
             return Err(Error::BadTicket);
@@ -121,7 +122,7 @@ impl<P: Platform> Service<P> {
 
     /// Moves a device back into its own domain: Linux's `iommu_detach_device`.
     pub(crate) fn leave(&mut self, handle: HandleId, payload: &[u8]) -> Result<Answered, Error> {
-        let session = self.device_of(handle, Rights::MAP)?;
+        let session = self.device_of(handle, Rights::ATTACH)?;
         let (request, _) = Leave::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
         if holder.entered != Some(DomainKey(request.domain.get())) {

@@ -10,6 +10,7 @@ use libdma::protocol::Rights;
 
 use crate::buffers::BufferSpec;
 use crate::session::{BufferId, SessionId};
+use crate::tree::Tree;
 use crate::windows::WindowId;
 
 /// Names a handle to the transport. Numbers are never used again, so that a stale one is an error and
@@ -47,6 +48,17 @@ pub enum Watch {
     Told,
 }
 
+/// What has been said on a handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// Nothing yet.
+    None,
+    /// Which protocol its client speaks.
+    Said,
+    /// The same, before the device was reset.
+    BeforeReset,
+}
+
 /// One handle.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -55,31 +67,42 @@ pub struct Handle {
     /// What it allows.
     pub rights: Rights,
     /// Whether the client has said which protocol it speaks.
-    pub greeted: bool,
+    pub greeting: Greeting,
     /// Whether its transport is told of faults.
     pub watch: Watch,
+    /// The user who opened what it came of.
+    pub uid: u32,
 }
 
 impl Handle {
     /// A handle whose client has said nothing yet.
     pub const fn new(object: Object, rights: Rights) -> Self {
-        Self { object, rights, greeted: false, watch: Watch::Off }
+        Self { object, rights, greeting: Greeting::None, watch: Watch::Off, uid: 0 }
     }
 
     /// A handle to something of which clients know what it is.
     pub const fn greeted(object: Object, rights: Rights) -> Self {
-        Self { object, rights, greeted: true, watch: Watch::Off }
+        Self { object, rights, greeting: Greeting::Said, watch: Watch::Off, uid: 0 }
+    }
+
+    /// The same handle, of a user's.
+    pub fn of(self, uid: u32) -> Self {
+        Self { uid, ..self }
+    }
+
+    /// Refuses a handle on which it has not been said which protocol its client speaks.
+    pub fn check_greeted(&self) -> Result<(), Error> {
+        match self.greeting {
+            Greeting::None => Err(Error::NoHandshake),
+            Greeting::Said => Ok(()),
+            Greeting::BeforeReset => Err(Error::DeviceReset),
+        }
     }
 
     /// Refuses what the handle does not allow.
     pub fn require(&self, rights: Rights) -> Result<(), Error> {
-        if !self.greeted {
-            Err(Error::NoHandshake)
-        } else if self.rights.contains(rights) {
-            Ok(())
-        } else {
-            Err(Error::NotPermitted)
-        }
+        self.check_greeted()?;
+        if self.rights.contains(rights) { Ok(()) } else { Err(Error::NotPermitted) }
     }
 }
 
@@ -87,16 +110,32 @@ impl Handle {
 #[derive(Debug, Default)]
 pub struct Handles {
     open: BTreeMap<HandleId, Handle>,
+    tree: Tree,
     last: u64,
 }
 
 impl Handles {
-    /// Gives a new handle a number.
+    /// Gives a new handle a number, which was derived from nothing.
     pub fn insert(&mut self, handle: Handle) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
         self.open.insert(id, handle);
+        self.tree.enter(id, &[]);
         id
+    }
+
+    /// The same for one that was derived from these handles. It is of the user of the first.
+    pub fn insert_below(&mut self, handle: Handle, parents: &[HandleId]) -> HandleId {
+        let parent = parents.first().and_then(|parent| self.open.get(parent));
+        let uid = parent.map_or(handle.uid, |parent| parent.uid);
+        let id = self.insert(handle.of(uid));
+        self.tree.enter(id, parents);
+        id
+    }
+
+    /// Which was derived from which.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     /// The handle of this number.
@@ -116,6 +155,7 @@ impl Handles {
 
     /// Takes a handle out.
     pub fn remove(&mut self, id: HandleId) -> Option<Handle> {
+        self.tree.leave(id);
         self.open.remove(&id)
     }
 

@@ -23,6 +23,7 @@
 //! | [`unread`] | the blocked accesses that each session has not read, and who is told of them |
 //! | [`windows`] | windows of one device's registers in the address space of another |
 //! | [`report`] | the text nodes, as tables and as JSON |
+//! | [`tree`] | which handle was derived from which |
 //! | [`error`] | which of the protocol's errors the engine's are |
 //! | `in_process` | a transport for drivers in the same process (feature `in-process`) |
 //!
@@ -57,6 +58,7 @@ pub mod service;
 pub mod session;
 mod strict;
 pub mod tickets;
+pub mod tree;
 pub mod unread;
 pub mod windows;
 

@@ -63,6 +63,8 @@ pub struct BufferMapping {
     pub charge: u64,
     /// Whether it is the only one of its memory.
     pub is_strict: bool,
+    /// The handle by which it was made; that handle's parent, once it is closed.
+    pub by: HandleId,
 }
 
 impl<P: Platform> Service<P> {
@@ -99,7 +101,7 @@ impl<P: Platform> Service<P> {
             let behind = batch.entries[first + 1..].iter();
             let behind = behind.take_while(|entry| entry.flags.get() & MAP_FLAG_BEHIND != 0);
             let next = first + 1 + behind.count();
-            match self.map_chain(space, &batch.entries[first..next], is_strict) {
+            match self.map_chain((space, handle), &batch.entries[first..next], is_strict) {
                 Ok((iova, completion)) => {
                     let mut address = iova.get();
                     for entry in &mut batch.entries[first..next] {
@@ -129,7 +131,7 @@ impl<P: Platform> Service<P> {
     /// Maps one entry, or several of which each lies behind the one before. If not, which it is because of.
     fn map_chain(
         &mut self,
-        space: Space,
+        (space, by): (Space, HandleId),
         entries: &[MapEntry],
         is_strict: bool,
     ) -> Result<(Iova, Completion), (usize, Error)> {
@@ -196,7 +198,7 @@ impl<P: Platform> Service<P> {
             let bytes = piece.bytes;
             let charge = if chosen && index == 0 { bytes + CHOSEN_CHARGE } else { bytes };
             if let Some(buffer) = sessions.buffers.get_mut(&BufferId(piece.owner)) {
-                let mapping = BufferMapping { bytes, charge, is_strict };
+                let mapping = BufferMapping { bytes, charge, is_strict, by };
                 buffer.mappings.insert((space.domain, address), mapping);
             }
             address = Iova::new(address.get() + bytes);
@@ -205,6 +207,23 @@ impl<P: Platform> Service<P> {
             session.mapped_bytes += charge;
         }
         Ok((iova, completion))
+    }
+
+    /// What a handle has mapped that is about to be closed is its parent's from then on.
+    pub(crate) fn leave_mappings_to_parent(&mut self, handle: HandleId) {
+        let Some(parent) = self.handles.tree().parents(handle).first().copied() else { return };
+        let session = match self.handles.get(handle).map(|handle| &handle.object) {
+            Ok(Object::Device(session)) => Some(*session),
+            Ok(Object::Domain(domain)) => self.domains.get(domain).map(|domain| domain.session),
+            _ => None,
+        };
+        let session = session.and_then(|session| self.sessions.sessions.get(&session));
+        let Some(session) = session else { return };
+        for id in &session.buffers {
+            let Some(buffer) = self.sessions.buffers.get_mut(id) else { continue };
+            let made = buffer.mappings.values_mut().filter(|mapping| mapping.by == handle);
+            made.for_each(|mapping| mapping.by = parent);
+        }
     }
 
     /// The part of a buffer that an entry names, if it is one that the session may have mapped so.

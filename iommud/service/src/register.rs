@@ -33,7 +33,7 @@ impl<P: Platform> Service<P> {
     /// Makes a handle that waits for memory.
     pub(crate) fn register(
         &mut self,
-        session: SessionId,
+        (session, by): (SessionId, HandleId),
         request: &derive::Register,
         rights: Rights,
     ) -> Result<HandleId, Error> {
@@ -50,7 +50,8 @@ impl<P: Platform> Service<P> {
         address.checked_add(spec.bytes).ok_or(Error::Overflow)?;
         self.claim_quota(session, &spec)?;
         let spec = Box::new(BufferSpec { address, ..spec });
-        Ok(self.handles.insert(Handle::new(Object::Registration(session, spec), rights)))
+        let handle = Handle::new(Object::Registration(session, spec), rights);
+        Ok(self.handles.insert_below(handle, &[by]))
     }
 
     /// Which memory a handle waits for, if its session may have it now.
@@ -83,8 +84,10 @@ impl<P: Platform> Service<P> {
         let Object::Registration(session, spec) = handle.object.clone() else {
             return Err(unreached(Error::WrongHandleKind));
         };
+        // Its parent has been closed if there is none: then its mapping is its own.
+        let by = self.handles.tree().parents(id).first().copied().unwrap_or(id);
         let (buffer, completion) = self
-            .install(session, *spec, run)
+            .install((session, by), *spec, run)
             .map_err(|Refused { error, is_out_of_reach }| (error, is_out_of_reach))?;
         if let Ok(handle) = self.handles.get_mut(id) {
             handle.object = Object::Buffer(buffer);

@@ -220,7 +220,7 @@ impl<P: Platform> Service<P> {
             Node::Report(report, form) => {
                 self.log_faults();
                 let object = Object::Text(report::write(self, report, form));
-                let handle = Handle::greeted(object, Rights::INSPECT);
+                let handle = Handle::greeted(object, Rights::INSPECT).of(caller.uid);
                 Ok(Outcome::Done(self.handles.insert(handle)))
             }
             Node::Device(_) if !caller.is_root() => Err(Error::NotPermitted),
@@ -287,6 +287,7 @@ impl<P: Platform> Service<P> {
     /// Closes a handle: the end of what only it held (rule R4).
     pub fn close(&mut self, handle: HandleId) {
         self.tickets.handle_closed(handle);
+        self.leave_mappings_to_parent(handle);
         match self.handles.remove(handle).map(|handle| handle.object) {
             Some(Object::Device(session)) => self.close_device(session),
             Some(Object::Domain(domain)) => self.close_domain(domain),

@@ -42,7 +42,7 @@ pub struct Offering {
     /// The most that a device may do by it, if anything.
     pub access: Option<Access>,
     /// The handle that it was made of.
-    handle: HandleId,
+    pub(crate) handle: HandleId,
     /// The session that the handle is of.
     session: SessionId,
 }

@@ -105,7 +105,7 @@ impl<P: Platform> Service<P> {
     /// Maps registers that were offered for a session's device.
     pub(crate) fn attach_registers(
         &mut self,
-        session: SessionId,
+        (session, parents): (SessionId, [HandleId; 2]),
         request: &derive::Attach,
         rights: Rights,
         (registers, allowed): (Registers, Option<Access>),
@@ -154,7 +154,7 @@ impl<P: Platform> Service<P> {
             session.windows.insert(id);
             session.mapped_bytes += charge;
         }
-        let handle = self.handles.insert(Handle::new(Object::Window(id), rights));
+        let handle = self.handles.insert_below(Handle::new(Object::Window(id), rights), &parents);
         Ok(self.answer_handle(handle, completion))
     }
 

@@ -113,7 +113,7 @@ fn nothing_is_done_on_a_device_before_the_handshake(vendor: Vendor) {
     let refused = service.derive(handle, allocate(4096).as_bytes());
     assert_eq!(refused, Err(Error::NoHandshake));
     greet(service, handle);
-    assert_eq!(call(service, handle, Opcode::DeviceInfo as u64, &mut space), Ok(48));
+    assert_eq!(call(service, handle, Opcode::DeviceInfo as u64, &mut space), Ok(56));
 }
 
 fn sizes_alignments_and_accesses_that_make_no_sense_are_refused(vendor: Vendor) {

@@ -95,11 +95,11 @@ fn r3_an_address_is_of_one_device(vendor: Vendor) {
     let buffer = buffer(&one);
     let address = buffer.io_address().unwrap();
     let wrong = address.for_device(&two).unwrap_err();
-    let own = |device| AddressSpace { device, session: 1, domain: None };
-    assert_eq!(wrong, WrongDevice { of: own(edu()), given_to: own(other()) });
+    let own = |device, session| AddressSpace { device, session, domain: None };
+    assert_eq!(wrong, WrongDevice { of: own(edu(), 1), given_to: own(other(), 2) });
     assert_eq!(
         wrong.to_string(),
-        "this I/O address is of 0000:00:02.0 (session 1) and means nothing to 0000:01:00.0 (session 1): \
+        "this I/O address is of 0000:00:02.0 (session 1) and means nothing to 0000:01:00.0 (session 2): \
          attach the buffer to that device"
     );
     assert_eq!(Error::from(wrong), Error::WrongOwner);
@@ -118,8 +118,7 @@ fn r3_an_address_is_of_one_device(vendor: Vendor) {
     drop((buffer, one));
     let again = rig.open();
     let refused = attached.io_address().for_device(&again).unwrap_err();
-    let next = AddressSpace { session: 2, ..own(edu()) };
-    assert_eq!(refused, WrongDevice { of: own(other()), given_to: next });
+    assert_eq!(refused, WrongDevice { of: own(other(), 2), given_to: own(edu(), 3) });
     rig.check();
 }
 

@@ -23,7 +23,7 @@ use crate::domain::Domain;
 /// let register = command.for_device(&device)?.get();      // the number, for that device's register
 /// assert_eq!(
 ///     card.pool("frames").bytes(64)?.free(command).unwrap_err().to_string(),
-///     "this I/O address is of 0000:00:02.0 (session 1) and means nothing to 0000:01:00.0 (session 1): \
+///     "this I/O address is of 0000:00:02.0 (session 1) and means nothing to 0000:01:00.0 (session 2): \
 ///      attach the buffer to that device",
 /// );
 /// pool.free(command)?;

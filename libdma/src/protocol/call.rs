@@ -35,15 +35,21 @@ pub enum Opcode {
     /// [`Offer`](super::ticket::Offer) → [`Ticket`](super::Ticket); with [`Rights::SHARE`](super::Rights::SHARE).
     Offer = 7,
     /// [`Enter`](super::domain::Enter) → [`Entered`](super::domain::Entered); a device, with
-    /// [`Rights::MAP`](super::Rights::MAP).
+    /// [`Rights::ATTACH`](super::Rights::ATTACH).
     Enter = 8,
-    /// [`Leave`](super::domain::Leave) → nothing; a device, with [`Rights::MAP`](super::Rights::MAP).
+    /// [`Leave`](super::domain::Leave) → nothing; a device, with [`Rights::ATTACH`](super::Rights::ATTACH).
     Leave = 9,
     /// [`Lookup`](super::domain::Lookup) → [`Found`](super::domain::Found); a device or a domain, with
     /// [`Rights::INSPECT`](super::Rights::INSPECT).
     Lookup = 10,
     /// Nothing → [`DomainInfo`](super::domain::DomainInfo); a domain, with [`Rights::INSPECT`](super::Rights::INSPECT).
     DomainInfo = 11,
+    /// [`Revoke`](super::handle::Revoke) → [`Revoked`](super::handle::Revoked); any handle but text.
+    Revoke = 12,
+    /// Nothing → [`HandleInfo`](super::handle::HandleInfo); any handle but text.
+    HandleInfo = 13,
+    /// [`Reset`](super::handle::Reset) → the same; a device, with [`Rights::ADMINISTER`](super::Rights::ADMINISTER).
+    Reset = 14,
     /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
     SimRead = 0x100,
     /// [`Access`](super::sim::Access) → the same; a simulated device.
@@ -66,6 +72,9 @@ impl TryFrom<u64> for Opcode {
             9 => Self::Leave,
             10 => Self::Lookup,
             11 => Self::DomainInfo,
+            12 => Self::Revoke,
+            13 => Self::HandleInfo,
+            14 => Self::Reset,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
@@ -119,7 +128,8 @@ pub struct DeviceInfo {
     pub source: U16,
     /// How many bits an I/O address has at the most, from the domain's page tables.
     pub address_bits: U32,
-    /// Which session of the device this is: it goes up with each one.
+    /// How often the device has started afresh, which its holders notice: it goes up with each opening of the device and
+    /// with each [reset](super::handle::Reset).
     pub generation: U64,
     /// The domain's number, as `iommuctl domains` shows it.
     pub domain: U64,
@@ -131,6 +141,8 @@ pub struct DeviceInfo {
     /// The most pages of 4096 bytes that a piece of memory for this device ever has. Zero where an IOMMU makes one piece
     /// of any memory.
     pub longest_piece: U32,
+    /// The session's number: each opening of a device begins one, which no two ever share.
+    pub session: U64,
 }
 
 /// Set in [`DeviceInfo::flags`] when the unit cannot do zero-length reads, so that memory a device may
@@ -287,6 +299,9 @@ mod tests {
             Opcode::Leave,
             Opcode::Lookup,
             Opcode::DomainInfo,
+            Opcode::Revoke,
+            Opcode::HandleInfo,
+            Opcode::Reset,
             Opcode::SimRead,
             Opcode::SimWrite,
         ] {
@@ -299,11 +314,11 @@ mod tests {
     #[test]
     fn structs_lie_on_the_wire_as_written_down() {
         let hello = Hello::new();
-        assert_eq!(hello.as_bytes(), b"IOMM\x02\0\0\0");
+        assert_eq!(hello.as_bytes(), b"IOMM\x03\0\0\0");
         let entry = UnmapEntry { iova: U64::new(0x1_0000), bytes: U64::new(0x2000) };
         assert_eq!(entry.as_bytes(), [0, 0, 1, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0]);
         assert_eq!(size_of::<Hello>(), size_of::<Welcome>());
-        assert_eq!(size_of::<DeviceInfo>(), 48);
+        assert_eq!(size_of::<DeviceInfo>(), 56);
         assert_eq!(size_of::<BufferInfo>(), 40);
         assert_eq!((size_of::<BatchHeader>(), size_of::<MapEntry>()), (16, 48));
     }
@@ -320,6 +335,7 @@ mod tests {
         );
         assert_eq!((info.domain.get(), info.secret.0[0]), (0x1716_1514_1312_1110, 0x18));
         assert_eq!((info.flags.get(), info.longest_piece.get()), (0x2b2a_2928, 0x2f2e_2d2c));
+        assert_eq!(info.session.get() as u8, 48);
         let info = BufferInfo::read_from_prefix(&bytes).unwrap().0;
         assert_eq!((info.buffer.get(), info.bytes.get() as u8), (0x0706_0504_0302_0100, 8));
         assert_eq!(

@@ -25,8 +25,10 @@ pub enum Kind {
     /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
     Attach = 5,
     /// [`Create`](super::domain::Create): a domain, from a device handle with
-    /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE).
+    /// [`Rights::ATTACH`](super::Rights::ATTACH).
     Domain = 6,
+    /// [`Restrict`]: another handle to the same device or domain, within bounds.
+    Restrict = 7,
 }
 
 impl TryFrom<u32> for Kind {
@@ -40,6 +42,7 @@ impl TryFrom<u32> for Kind {
             4 => Ok(Self::Register),
             5 => Ok(Self::Attach),
             6 => Ok(Self::Domain),
+            7 => Ok(Self::Restrict),
             _ => Err(Error::UnknownCall),
         }
     }
@@ -54,6 +57,41 @@ pub struct Copy {
     /// The [`Rights`](super::Rights) it shall have, all of which the first handle must have (rule R3).
     pub rights: U32,
 }
+
+/// Asks for another handle to the same device or domain, within bounds. Whatever comes of it is within the same bounds and
+/// those of its ancestors (rule R3): they do not end with the handle that has them, but with the last of what came of it.
+///
+/// Such a handle knows only what came of it: buffers that were allocated, registered or attached by it or by what was
+/// derived from it, and their mappings. Other mappings of its session it can neither unmap nor look up, and other buffers it
+/// cannot map.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Restrict {
+    /// [`Kind::Restrict`].
+    pub kind: U32,
+    /// The [`Rights`](super::Rights) it shall have, all of which the first handle must have (rule R3).
+    pub rights: U32,
+    /// The most that a device may do with what is mapped by it, as an [`access_code`](super::call::access_code): all of which
+    /// the first handle may have mapped.
+    pub access: U32,
+    /// The most mappings; [`NO_LIMIT`] for as many as the first handle may have.
+    pub mappings: U32,
+    /// The first of the I/O addresses within which its mappings lie, a multiple of 4096.
+    pub first: U64,
+    /// The last of them. With a first of zero, `u64::MAX` stands for all addresses.
+    pub last: U64,
+    /// The most memory of buffers, in bytes; `u64::MAX` for as much as the first handle may have.
+    pub buffer_bytes: U64,
+    /// The most that may be mapped, in bytes; `u64::MAX` for as much as the first handle may have.
+    pub mapped_bytes: U64,
+    /// The most page-table memory that its mappings may take, in bytes; `u64::MAX` for as much as the first handle may have.
+    pub table_bytes: U64,
+    /// What reports call it: printable ASCII, zeroes behind it.
+    pub label: [u8; 32],
+}
+
+/// What stands for no limit of its own in [`Restrict::mappings`].
+pub const NO_LIMIT: u32 = u32::MAX;
 
 /// Asks for a buffer: memory of zeroes (rule R8), mapped for the device unless `access` is zero.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -175,6 +213,13 @@ mod tests {
         assert_eq!((request.rights.get() as u8, request.reserved.get() as u8), (8, 12));
         assert_eq!((request.align.get() as u8, request.limit.get() as u8), (16, 24));
         assert_eq!((request.ticket[0], request.label[0]), (32, 48));
+        let bytes: [u8; 88] = core::array::from_fn(|offset| offset as u8);
+        let request = Restrict::read_from_bytes(&bytes).unwrap();
+        assert_eq!((request.kind.get(), request.rights.get()), (0x0302_0100, 0x0706_0504));
+        assert_eq!((request.access.get() as u8, request.mappings.get() as u8), (8, 12));
+        assert_eq!((request.first.get() as u8, request.last.get() as u8), (16, 24));
+        assert_eq!((request.buffer_bytes.get() as u8, request.mapped_bytes.get() as u8), (32, 40));
+        assert_eq!((request.table_bytes.get() as u8, request.label[0]), (48, 56));
         let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
         assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));

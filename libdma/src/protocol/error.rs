@@ -141,6 +141,11 @@ errors! {
     BadTicket = 126 ENOKEY, "the ticket is not one, was used, or ended with the handle that it was made of";
     /// What was offered as registers of a device is not known to be that.
     NotRegisters = 56 EBADRQC, "no BAR of this number is known to be a window of the device's registers, and of nothing else";
+    /// The handle was [revoked](super::handle::Revoke). Nothing else is answered on it any more.
+    Revoked = 128 EKEYREVOKED, "the handle was revoked by who it was derived from";
+    /// The device was reset since [`Hello`](super::call::Hello) was said on this handle: what the holder knows of its
+    /// state is of before. The next `Hello` makes the handle good again.
+    DeviceReset = 117 EUCLEAN, "the device was reset since this handle was last greeted: set it up anew";
     /// The daemon is gone.
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
     /// The domain's tables are not of a kind that the device's unit can walk.

@@ -7,6 +7,7 @@
 //! | [`domain`] | I/O address spaces that clients make |
 //! | [`error`] | every way a request can fail, with its errno |
 //! | [`fault`] | the blocked accesses of a device |
+//! | [`handle`] | what a handle is told of itself, how handles are revoked, and devices reset |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |
 //! | [`secret`] | what proves whose a session is |
@@ -43,6 +44,7 @@ pub mod derive;
 pub mod domain;
 pub mod error;
 pub mod fault;
+pub mod handle;
 pub mod path;
 pub mod rights;
 pub mod secret;
@@ -56,7 +58,7 @@ pub use ticket::Ticket;
 
 /// The version of this protocol. Versions are compatible only if they are equal; the handshake exists
 /// so that a mismatch is an answer and not a misread struct.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The most entries that one batch may have.
 pub const MAX_BATCH: usize = 128;

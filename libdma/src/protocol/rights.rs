@@ -8,8 +8,7 @@ bitflags! {
     pub struct Rights: u32 {
         /// Device: allocate buffers.
         const ALLOCATE = 1 << 0;
-        /// Device: map and unmap buffers that its session holds, and move it between domains. Domain: map and unmap
-        /// there.
+        /// Device: map and unmap buffers that its session holds. Domain: map and unmap there.
         const MAP = 1 << 1;
         /// Buffer: see its memory, or let a device read it.
         const READ = 1 << 2;
@@ -19,12 +18,21 @@ bitflags! {
         const INSPECT = 1 << 4;
         /// Any: offer it to other devices, by a [ticket](super::ticket).
         const SHARE = 1 << 5;
+        /// Device: make [domains](super::domain) for it, and move it into one and back. Other devices enter a domain by a
+        /// ticket of the domain's handle.
+        const ATTACH = 1 << 6;
+        /// Device: [reset](super::handle::Reset) it, and [revoke](super::handle::Revoke) what others have derived.
+        const ADMINISTER = 1 << 7;
     }
 }
 
 impl Rights {
     /// What the opener of a device gets.
-    pub const DEVICE: Self = Self::ALLOCATE.union(Self::MAP).union(Self::BUFFER);
+    pub const DEVICE: Self = Self::ALLOCATE
+        .union(Self::MAP)
+        .union(Self::ATTACH)
+        .union(Self::ADMINISTER)
+        .union(Self::BUFFER);
 
     /// What the handle of a domain can have.
     pub const DOMAIN: Self = Self::MAP.union(Self::INSPECT).union(Self::SHARE);

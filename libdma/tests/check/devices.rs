@@ -16,7 +16,7 @@ fn an_address_of_another_device_is_named_with_both_devices_and_what_it_is() {
         let said = |thing: &str, act: &str, at: u32| {
             format!(
                 "wrong device on 0000:01:00.0: {thing} of 0000:00:02.0 (session 1) was to be {act} at line {at} as \
-                 an address of 0000:01:00.0 (session 1)"
+                 an address of 0000:01:00.0 (session 2)"
             )
         };
 

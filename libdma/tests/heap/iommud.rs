@@ -271,6 +271,7 @@ unsafe impl Transport for Iommud {
                     secret: Secret([0; 16]),
                     flags: U32::new(flags),
                     longest_piece: U32::ZERO,
+                    session: U64::new(1),
                 };
                 answer(payload, &info)
             }

@@ -69,7 +69,8 @@ fn r3_domains_handles_do_what_their_rights_say(vendor: Vendor) {
         let weak = with(rights).unwrap();
         assert_eq!([map(&weak), info(&weak), offer(&weak)], expected, "{rights:?}");
     }
-    for more in [Rights::ALLOCATE, Rights::READ, Rights::WRITE] {
+    for more in [Rights::ALLOCATE, Rights::READ, Rights::WRITE, Rights::ATTACH, Rights::ADMINISTER]
+    {
         assert_eq!(with(more).err(), Some(Error::NotPermitted));
     }
     // It is no device, and no buffer.
@@ -78,8 +79,8 @@ fn r3_domains_handles_do_what_their_rights_say(vendor: Vendor) {
         let refused = handle.call_bytes(opcode, &mut [0; 64]);
         assert_eq!(refused, Err(Error::WrongHandleKind), "{opcode:?}");
     }
-    // A device handle that may not allocate makes none, and one that may not map moves nothing.
-    let weak = device.derive(Rights::DEVICE - Rights::ALLOCATE - Rights::MAP).unwrap();
+    // A device handle that may not attach makes none, and moves nothing.
+    let weak = device.derive(Rights::DEVICE - Rights::ATTACH).unwrap();
     let weak = Device::from_handle(weak).unwrap();
     assert_eq!(weak.new_domain("").create().err(), Some(Error::NotPermitted));
     assert_eq!(domain.attach(&weak).err(), Some(Error::NotPermitted));
