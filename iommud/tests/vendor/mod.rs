@@ -12,12 +12,12 @@ use iommu_sim::{Machine, MachineConfig, Memory};
 
 /// Makes each of these functions, which take a [`Vendor`], a test on VT-d and a test on AMD-Vi.
 macro_rules! both {
-    ($($case:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $case:ident),* $(,)?) => {
         mod vtd {
-            $(#[test] fn $case() { super::$case(crate::vendor::Vendor::Vtd); })*
+            $($(#[$attribute])* #[test] fn $case() { super::$case(crate::vendor::Vendor::Vtd); })*
         }
         mod amdvi {
-            $(#[test] fn $case() { super::$case(crate::vendor::Vendor::Amdvi); })*
+            $($(#[$attribute])* #[test] fn $case() { super::$case(crate::vendor::Vendor::Amdvi); })*
         }
     };
 }

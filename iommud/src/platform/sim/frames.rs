@@ -9,23 +9,31 @@ pub struct FrameBook {
     fresh: usize,
     count: usize,
     limit: usize,
+    /// Whether those freed first are given out first.
+    late: bool,
 }
 
 impl FrameBook {
     /// A book over this many frames.
     pub fn new(frames: usize) -> Self {
+        let live = vec![false; frames];
         let mut book =
-            Self { live: vec![false; frames], free: Vec::new(), fresh: 0, count: 0, limit: frames };
+            Self { live, free: Vec::new(), fresh: 0, count: 0, limit: frames, late: false };
         book.take();
         book
     }
 
-    /// A frame that nobody holds, the one freed last if there is any.
+    /// A frame that nobody holds, of those that were freed if there are any: the last, unless they are
+    /// [reused late](Self::reuse_late).
     pub fn take(&mut self) -> Option<usize> {
         if self.count >= self.limit {
             return None;
         }
-        let frame = match self.free.pop() {
+        let freed = match self.late {
+            true if !self.free.is_empty() => Some(self.free.remove(0)),
+            _ => self.free.pop(),
+        };
+        let frame = match freed {
             Some(frame) => frame,
             None => {
                 let frame = self.fresh;
@@ -81,6 +89,16 @@ impl FrameBook {
         self.count - 1
     }
 
+    /// From now on those freed first are given out first, so that each is free for as long as may be.
+    pub fn reuse_late(&mut self) {
+        self.late = true;
+    }
+
+    /// Those that nobody holds, but for what was never given out.
+    pub fn free(&self) -> impl Iterator<Item = usize> {
+        self.free.iter().copied()
+    }
+
     /// Gives out no more than this many at a time, the header not counted.
     pub fn limit(&mut self, frames: usize) {
         self.limit = frames.saturating_add(1);
@@ -99,6 +117,16 @@ mod tests {
         assert_eq!((book.count(), book.take()), (0, Some(2)));
         book.limit(1);
         assert_eq!(book.take(), None);
+    }
+
+    #[test]
+    fn reused_late_they_come_in_the_order_in_which_they_were_freed() {
+        let mut book = FrameBook::new(4);
+        book.reuse_late();
+        assert_eq!([(); 3].map(|()| book.take()), [Some(1), Some(2), Some(3)]);
+        assert!(book.put_back(2) && book.put_back(1));
+        assert_eq!(book.free().collect::<Vec<_>>(), [2, 1]);
+        assert_eq!([(); 3].map(|()| book.take()), [Some(2), Some(1), None]);
     }
 
     #[test]

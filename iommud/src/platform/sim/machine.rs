@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
@@ -165,6 +166,26 @@ impl SimPlatform {
     /// How many accesses to registers there are still such writes for.
     pub fn writes_between(&self) -> usize {
         self.between.len()
+    }
+
+    /// From now on frames and pages that were freed first are given out first: each is free for as long as may be, so that
+    /// who reaches for it too late finds nobody in its place, and is [counted](Usage::freed_accesses). Without, the last
+    /// are first, so that too early a use finds somebody.
+    pub fn reuse_late(&mut self) {
+        self.memory.frames().reuse_late();
+        self.runs.reuse_late();
+    }
+
+    /// How many table frames are free and not as they were left: full of poison, or of zeroes, as those are that nobody
+    /// ever had. Somebody has written to them, iommud itself perhaps.
+    pub fn spoilt_frames(&self) -> usize {
+        let is_whole = |number| {
+            self.memory.frame(number).is_some_and(|frame| {
+                let first = frame[0].load(Relaxed);
+                matches!(first, 0 | POISON) && frame.iter().all(|word| word.load(Relaxed) == first)
+            })
+        };
+        self.memory.frames().free().filter(|number| !is_whole(*number)).count()
     }
 
     /// From now on there is memory for no more than this many table frames at a time.

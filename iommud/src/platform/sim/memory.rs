@@ -81,9 +81,10 @@ impl SimMemory {
         for segment in segments {
             // What was left here of a freed run may have been in other pieces.
             let end = segment.start.get() + segment.bytes;
-            let mut stale = pieces.split_off(&segment.start.get());
-            let mut after = stale.split_off(&end);
-            pieces.append(&mut after);
+            let stale: Vec<u64> = pieces.range(segment.start.get()..end).map(|it| *it.0).collect();
+            for start in stale {
+                pieces.remove(&start);
+            }
             let within = Some((memory.clone(), offset));
             pieces.insert(segment.start.get(), Piece { bytes: segment.bytes, within });
             offset += segment.bytes;

@@ -33,11 +33,17 @@ struct Zone {
     fresh: u64,
     /// How many pages there are at all.
     most: u64,
+    /// Whether those put back first are taken first.
+    late: bool,
 }
 
 impl Zone {
     fn take(&mut self) -> Option<u64> {
-        self.free.pop().or_else(|| {
+        let freed = match self.late {
+            true if !self.free.is_empty() => Some(self.free.remove(0)),
+            _ => self.free.pop(),
+        };
+        freed.or_else(|| {
             if self.fresh >= self.most {
                 return None;
             }
@@ -70,6 +76,7 @@ impl Default for PageBook {
             free: Vec::new(),
             fresh: 0,
             most: u64::MAX,
+            late: false,
         };
         Self {
             small: zone(0x2_0000_0000, PAGE_SIZE, [5, 6, 2, 0]),
@@ -114,6 +121,13 @@ impl PageBook {
     /// How many pieces there are below 4 GiB from now on.
     pub fn limit_low(&mut self, pieces: u64) {
         self.low.most = pieces;
+    }
+
+    /// From now on pages put back first are taken first, so that each is free for as long as may be.
+    pub fn reuse_late(&mut self) {
+        for zone in [&mut self.small, &mut self.large, &mut self.whole, &mut self.low] {
+            zone.late = true;
+        }
     }
 
     /// Pieces for a run of this many bytes that is to be parted: as on Redox at most [`LONGEST_PIECE`] each, the first below
@@ -189,6 +203,9 @@ mod tests {
         let large = book.take(LARGE_PAGE);
         book.put_back(&large);
         assert_eq!(book.take(LARGE_PAGE), large);
+        book.reuse_late();
+        book.put_back(&again);
+        assert_eq!(shape(&book.take(4096)), [(0x2_0000_6000, 0x1000)]);
     }
 
     #[test]

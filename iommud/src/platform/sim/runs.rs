@@ -95,6 +95,11 @@ impl Runs {
         self.limit = bytes;
     }
 
+    /// From now on pages that were freed first are given out first.
+    pub(super) fn reuse_late(&mut self) {
+        self.pages.reuse_late();
+    }
+
     /// From now on there is this many times 4 MiB below 4 GiB.
     pub(super) fn limit_low_pieces(&mut self, pieces: u64) {
         self.pages.limit_low(pieces);
