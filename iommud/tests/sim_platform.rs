@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::platform::{
-    BufferRuns, ConfigSpace, Platform, PlatformError, RegisterWindow, Registers, RunId, TableFrames,
+    BufferRuns, ConfigSpace, NotInherited, Platform, PlatformError, RegisterWindow, Registers,
+    RunId, TableFrames,
 };
 use iommu_sim::amdvi::AmdviConfig;
 use iommu_sim::pace::Completion;
@@ -339,4 +340,54 @@ fn firmware_has_its_table_its_memory_and_its_reserved_regions(vendor: Vendor) {
     }
     assert!(!platform.machine().memory().write64(0x7f00_2000, 7));
     assert_ne!(platform.entropy(), platform.entropy());
+}
+
+#[test]
+fn r2_a_successor_has_what_it_keeps_and_nothing_else_is_free_before_it_is_settled() {
+    let mut platform = platform();
+    let frames: Vec<_> = (0..3).map(|_| platform.alloc_frame().unwrap()).collect();
+    let runs: Vec<_> = [0x3000, 0x1000].map(|bytes| platform.alloc_run(bytes).unwrap()).to_vec();
+    let places: Vec<_> = runs.iter().map(|run| platform.place(*run).unwrap()).collect();
+    let segments = platform.segments(runs[0]).to_vec();
+    platform.run_words(runs[0]).unwrap()[7].store(7, Relaxed);
+    platform.table(frames[0]).unwrap()[5].store(5, Relaxed);
+    platform.inherit();
+    assert!(platform.inherited());
+    assert_eq!(platform.segments(runs[0]), []);
+    assert_eq!(platform.table(frames[0]).unwrap()[5].load(Relaxed), 5);
+
+    assert_eq!(platform.keep_frames(frames[0], 1), Ok(()));
+    assert_eq!(platform.keep_frames(frames[0], 1), Err(NotInherited));
+    assert_eq!(platform.keep_frames(PhysAddr::new(0x5000), 1), Err(NotInherited));
+    assert_eq!(platform.keep_run(runs[0], places[0]), Ok(()));
+    assert_eq!(platform.keep_run(RunId(9), places[0]), Err(NotInherited));
+    assert_eq!(platform.segments(runs[0]), segments);
+    assert_eq!(platform.run_words(runs[0]).unwrap()[7].load(Relaxed), 7);
+    let frame = platform.alloc_frame().unwrap();
+    let run = platform.alloc_run(0x1000).unwrap();
+    assert!(!frames.contains(&frame) && run != runs[0]);
+    assert!(!places.contains(&platform.place(run).unwrap()));
+
+    platform.settle_inherited();
+    assert!(!platform.inherited());
+    let usage = platform.usage();
+    assert_eq!((usage.live_frames, usage.live_runs), (2, 2));
+    assert_eq!((usage.bad_frees, usage.freed_accesses), (0, 0));
+    let again: Vec<_> = (0..2).map(|_| platform.alloc_frame().unwrap()).collect();
+    assert!(again.iter().all(|frame| frames[1..].contains(frame)));
+    assert_eq!(platform.keep_run(runs[1], places[1]), Err(NotInherited), "it is free");
+}
+
+#[test]
+fn r2_a_successor_that_sets_everything_aside_has_a_header_of_its_own() {
+    let mut platform = platform();
+    let (header, frame) = (platform.header_frame(), platform.alloc_frame().unwrap());
+    platform.table(header).unwrap()[0].store(1, Relaxed);
+    platform.inherit();
+    platform.set_aside_inherited();
+    assert!(!platform.inherited() && platform.header_frame() != header);
+    assert_eq!(platform.table(platform.header_frame()).unwrap()[0].load(Relaxed), 0);
+    assert_eq!(platform.table(header).unwrap()[0].load(Relaxed), 1);
+    assert_ne!(platform.alloc_frame(), Some(frame));
+    assert_eq!(platform.usage().live_frames, 1);
 }

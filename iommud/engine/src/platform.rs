@@ -9,6 +9,22 @@
 //! [`TableFrames`] are single 4 KiB frames that hardware walks. [`BufferRuns`] are clients' buffers:
 //! contiguous in the daemon's address space, with a list of physical segments. Both come from arenas
 //! that outlive the daemon; the [ledger](crate::ledger) tells a restarted daemon what is in them.
+//!
+//! # What a predecessor left
+//!
+//! A daemon that is started after another has died is given the arenas of that one, with units walking the tables in them.
+//! The platform does not know what in them is in use, but the engine does, once it has read the ledger:
+//!
+//! | step | who | what |
+//! | --- | --- | --- |
+//! | 1 | platform | says that it has [inherited](Platform::inherited), and gives out nothing of what it has |
+//! | 2 | engine | reads the ledger from the inherited [header frame](TableFrames::header_frame) on, and walks the tables |
+//! | 3 | engine | says which [frames](Platform::keep_frames) and [runs](Platform::keep_run) are in use |
+//! | 4 | engine | has every unit forget everything, and waits until all have confirmed it (rule R2) |
+//! | 5 | engine | says that [all else is free](Platform::settle_inherited) |
+//!
+//! Or, instead of 3 to 5, that [nothing of it](Platform::set_aside_inherited) can be used. A platform that never has a
+//! predecessor's arenas implements none of this.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -29,7 +45,8 @@ pub type TableFrame = [AtomicU64; 512];
 /// Frames for structures that hardware walks.
 pub trait TableFrames {
     /// The arena's first frame, at its fixed place: it always exists and is never given out. The engine
-    /// keeps its [ledger](crate::ledger) there.
+    /// keeps its [ledger](crate::ledger) there. Of arenas that were [inherited](Platform::inherited) it is the one that the
+    /// predecessor had, until they are [set aside](Platform::set_aside_inherited).
     fn header_frame(&self) -> PhysAddr;
 
     /// A frame of zeroes that nobody else holds, or `None` when there is no memory for one.
@@ -74,6 +91,19 @@ pub struct Segment {
     /// Its length in bytes.
     pub bytes: u64,
 }
+
+/// How many words tell where a run is.
+pub const PLACE_WORDS: usize = 8;
+
+/// Where a run is, in words that survive the daemon: a platform makes them ([`Platform::place`]) and a later one of the same
+/// kind, which has inherited the run's memory, understands them ([`Platform::keep_run`]). To anybody else they mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunPlace(pub [u64; PLACE_WORDS]);
+
+/// It is not among what was inherited, or has been kept already. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no such memory was inherited")]
+pub struct NotInherited;
 
 /// Memory for clients' buffers.
 pub trait BufferRuns {
@@ -256,6 +286,53 @@ pub trait Platform: TableFrames + BufferRuns + Registers + ConfigSpace {
 
     /// How often [`arenas`](Self::arenas) has changed.
     fn arena_changes(&self) -> u64;
+
+    /// Whether the arenas hold what a [predecessor left](self#what-a-predecessor-left), of which nothing has been decided
+    /// yet.
+    ///
+    /// As long as that is so, everything that is given out lies outside the inherited arenas, whatever in them was free: a
+    /// unit may still walk or write anything there (rule R2). [`TableFrames::table`] reads and writes inherited frames as
+    /// it does others, and [`arenas`](Self::arenas) names them.
+    fn inherited(&self) -> bool {
+        false
+    }
+
+    /// Says that inherited frames, so many from `start` on, are in use. Each is from then on as if it had been
+    /// [given out](TableFrames::alloc_frame), and it is kept once.
+    ///
+    /// # Errors
+    ///
+    /// [`NotInherited`] if one of them is no frame of an inherited table arena, or kept already.
+    fn keep_frames(&mut self, _start: PhysAddr, _count: usize) -> Result<(), NotInherited> {
+        Err(NotInherited)
+    }
+
+    /// Where a run is, to be written down before hardware may see the run: a successor [keeps](Self::keep_run) it by that.
+    /// It does not change. `None` for a run that does not exist, or where no successor will have its memory.
+    fn place(&self, _run: RunId) -> Option<RunPlace> {
+        None
+    }
+
+    /// Says that an inherited run is in use: it is the same run again, by the same number, with the same segments in the
+    /// same order, and the memory in it as it is. Its [cache type](BufferRuns::set_cache_type) is as it was. Parts of a
+    /// [divisible](BufferRuns::alloc_divisible_run) run are kept after the whole. Runs that are allocated from then on have
+    /// other numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`NotInherited`] for a place that no inherited run is in, or one that is kept already.
+    fn keep_run(&mut self, _run: RunId, _place: RunPlace) -> Result<(), NotInherited> {
+        Err(NotInherited)
+    }
+
+    /// Says that nothing of the inherited arenas is in use but what was kept, nor reached by any unit: the rest is free from
+    /// now on.
+    fn settle_inherited(&mut self) {}
+
+    /// Says that the engine goes on without the inherited arenas: they are not used, nor freed while this process lives,
+    /// for units may reach anything in them until they are told of other tables. The
+    /// [header frame](TableFrames::header_frame) is another from now on, all of it zero, in an arena that was not inherited.
+    fn set_aside_inherited(&mut self) {}
 }
 
 /// The world did not give what was asked of it.

@@ -13,8 +13,8 @@ use std::time::Duration;
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 use iommu_engine::delegate;
 use iommu_engine::platform::{
-    ConfigSpace, Instant, MsiMessage, Platform, PlatformError, RegisterWindow, Registers, RunId,
-    Segment, TableFrame, TableFrames,
+    ConfigSpace, Instant, MsiMessage, NotInherited, Platform, PlatformError, RegisterWindow,
+    Registers, RunId, RunPlace, Segment, TableFrame, TableFrames,
 };
 use iommu_sim::{Machine, MachineConfig};
 
@@ -188,6 +188,15 @@ impl SimPlatform {
         self.memory.frames().free().filter(|number| !is_whole(*number)).count()
     }
 
+    /// Makes it the platform of a daemon that comes after another has died: it has
+    /// [inherited](Platform::inherited) everything that was given out, and its registers are to be mapped again. The machine
+    /// goes on by the tables that it has.
+    pub fn inherit(&mut self) {
+        self.windows.clear();
+        self.memory.frames().inherit();
+        self.runs.inherit();
+    }
+
     /// From now on there is memory for no more than this many table frames at a time.
     pub fn limit_frames(&mut self, frames: usize) {
         self.memory.frames().limit(frames);
@@ -247,7 +256,7 @@ impl SimPlatform {
 
 impl TableFrames for SimPlatform {
     fn header_frame(&self) -> PhysAddr {
-        PhysAddr::new(ARENA)
+        PhysAddr::new(ARENA + self.memory.frames().header() as u64 * PAGE_SIZE)
     }
 
     fn alloc_frame(&mut self) -> Option<PhysAddr> {
@@ -378,5 +387,39 @@ impl Platform for SimPlatform {
 
     fn arena_changes(&self) -> u64 {
         self.runs.changes()
+    }
+
+    fn inherited(&self) -> bool {
+        self.memory.frames().has_inherited()
+    }
+
+    fn keep_frames(&mut self, start: PhysAddr, count: usize) -> Result<(), NotInherited> {
+        let first = SimMemory::frame_number(start).ok_or(NotInherited)?;
+        let mut frames = self.memory.frames();
+        let kept = (first..first.saturating_add(count)).all(|frame| frames.keep(frame));
+        if kept { Ok(()) } else { Err(NotInherited) }
+    }
+
+    fn place(&self, run: RunId) -> Option<RunPlace> {
+        self.runs.place(run)
+    }
+
+    fn keep_run(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
+        self.runs.keep(run, place)
+    }
+
+    fn settle_inherited(&mut self) {
+        let freed = self.memory.frames().settle();
+        for frame in freed {
+            fill(self.memory.frame(frame).map_or(&[], |frame| frame), POISON);
+        }
+        self.runs.settle();
+    }
+
+    fn set_aside_inherited(&mut self) {
+        self.memory.frames().set_aside();
+        let header = self.memory.frames().header();
+        fill(self.memory.frame(header).map_or(&[], |frame| frame), 0);
+        self.runs.set_aside();
     }
 }

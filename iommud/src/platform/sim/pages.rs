@@ -35,6 +35,8 @@ struct Zone {
     most: u64,
     /// Whether those put back first are taken first.
     late: bool,
+    /// Those that are free and not given out.
+    withheld: Vec<u64>,
 }
 
 impl Zone {
@@ -77,6 +79,7 @@ impl Default for PageBook {
             fresh: 0,
             most: u64::MAX,
             late: false,
+            withheld: Vec::new(),
         };
         Self {
             small: zone(0x2_0000_0000, PAGE_SIZE, [5, 6, 2, 0]),
@@ -116,6 +119,30 @@ impl PageBook {
             return None;
         }
         Some(vec![Segment { start: PhysAddr::new(start), bytes }])
+    }
+
+    fn zones(&mut self) -> [&mut Zone; 4] {
+        let Self { small, large, whole, low, .. } = self;
+        [small, large, whole, low]
+    }
+
+    /// Gives out nothing that is free now.
+    pub fn withhold(&mut self) {
+        for zone in self.zones() {
+            zone.withheld.append(&mut zone.free);
+        }
+    }
+
+    /// Gives it out again.
+    pub fn release(&mut self) {
+        for zone in self.zones() {
+            zone.free.append(&mut zone.withheld);
+        }
+    }
+
+    /// Never gives it out again.
+    pub fn forget_withheld(&mut self) {
+        self.zones().into_iter().for_each(|zone| zone.withheld.clear());
     }
 
     /// How many pieces there are below 4 GiB from now on.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
+use iommu_engine::platform::{
+    BufferRuns, ContiguityError, NotInherited, PLACE_WORDS, RunId, RunPlace, Segment,
+};
 use iommu_engine::segments::cut;
 
 use super::memory::{POISON, SimMemory, fill};
@@ -22,6 +24,10 @@ pub(super) struct Runs {
     /// Where devices find them.
     memory: Arc<SimMemory>,
     runs: BTreeMap<RunId, Run>,
+    /// A predecessor's, of which nobody has kept any yet.
+    inherited: Vec<Run>,
+    /// A predecessor's, which devices may reach for good.
+    aside: Vec<Run>,
     next: u64,
     /// How many bytes of them there may be at a time.
     limit: u64,
@@ -51,12 +57,24 @@ enum Kind {
     Part,
 }
 
+impl Run {
+    /// Where it is, in words that its memory has by itself.
+    fn place(&self) -> RunPlace {
+        let start = self.segments.first().map_or(0, |first| first.start.get());
+        let mut words = [0; PLACE_WORDS];
+        words[..3].copy_from_slice(&[start, self.bytes, self.kind as u64]);
+        RunPlace(words)
+    }
+}
+
 impl Runs {
     /// None yet.
     pub(super) fn new(memory: Arc<SimMemory>) -> Self {
         Self {
             memory,
             runs: BTreeMap::new(),
+            inherited: Vec::new(),
+            aside: Vec::new(),
             next: 1,
             limit: RUN_BYTES,
             pages: PageBook::default(),
@@ -107,13 +125,65 @@ impl Runs {
 
     /// Where they are: parts are in their wholes.
     pub(super) fn places(&self) -> impl Iterator<Item = Segment> {
-        let runs = self.runs.values().filter(|run| run.kind != Kind::Part);
+        let runs = self.runs.values().chain(&self.inherited).chain(&self.aside);
+        let runs = runs.filter(|run| run.kind != Kind::Part);
         runs.flat_map(|run| run.segments.iter().copied())
     }
 
     /// How often that has changed.
     pub(super) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Where a run is, for a successor.
+    pub(super) fn place(&self, run: RunId) -> Option<RunPlace> {
+        self.runs.get(&run).map(Run::place)
+    }
+
+    /// Makes all runs a predecessor's, and gives out numbers from the first on again.
+    pub(super) fn inherit(&mut self) {
+        self.inherited.extend(core::mem::take(&mut self.runs).into_values());
+        self.next = 1;
+        self.pages.withhold();
+        self.changes += 1;
+    }
+
+    /// Keeps a predecessor's.
+    pub(super) fn keep(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
+        let found = self.inherited.iter().position(|run| run.place() == place);
+        let at = found.filter(|_| !self.runs.contains_key(&run)).ok_or(NotInherited)?;
+        let kept = self.inherited.swap_remove(at);
+        self.next = self.next.max(run.0.saturating_add(1));
+        self.runs.insert(run, kept);
+        Ok(())
+    }
+
+    /// Frees those that nobody has kept.
+    pub(super) fn settle(&mut self) {
+        // Parts first: their pages are their wholes'.
+        self.inherited.sort_by_key(|run| run.kind != Kind::Part);
+        for run in core::mem::take(&mut self.inherited) {
+            self.release(run);
+        }
+        self.pages.release();
+    }
+
+    /// Leaves those that nobody has kept as they are, for good.
+    pub(super) fn set_aside(&mut self) {
+        self.aside.append(&mut self.inherited);
+        self.pages.forget_withheld();
+    }
+
+    fn release(&mut self, run: Run) {
+        self.memory.remove(&run.segments);
+        if run.kind != Kind::Part {
+            self.changes += 1;
+            self.pages.put_back(&run.segments);
+        }
+        if run.memory.is_own() {
+            // A client that has kept the descriptor sees this.
+            fill(run.memory.words(), POISON);
+        }
     }
 
     fn bytes(&self, kind: Kind) -> u64 {
@@ -198,15 +268,7 @@ impl BufferRuns for Runs {
             self.bad_frees += 1;
             return;
         };
-        self.memory.remove(&run.segments);
-        if run.kind != Kind::Part {
-            self.changes += 1;
-            self.pages.put_back(&run.segments);
-        }
-        if run.memory.is_own() {
-            // A client that has kept the descriptor sees this.
-            fill(run.memory.words(), POISON);
-        }
+        self.release(run);
     }
 
     fn segments(&self, run: RunId) -> &[Segment] {
