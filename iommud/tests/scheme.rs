@@ -12,7 +12,7 @@ use iommud::transport::scheme::open::{GRACE, MOST_OF_A_USER};
 use iommud::transport::scheme::request::{Client, MapRequest, Shape};
 use iommud::transport::scheme::{Desk, Reply, Request, desk};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode};
-use libdma::protocol::fault::{FaultRecord, FaultsHeader};
+use libdma::protocol::event::{EventRecord, EventsHeader};
 use libdma::protocol::{Rights, derive};
 use libdma::{Access, Error};
 use zerocopy::little_endian::{U32, U64};
@@ -357,10 +357,10 @@ fn a_device_handle_is_readable_when_there_is_a_fault_and_until_it_was_read(vendo
     offend(&mut rig);
     assert_eq!(rig.desk.take_readable(), [device]);
     assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(true)));
-    let mut room = [0; size_of::<FaultsHeader>() + size_of::<FaultRecord>()];
+    let mut room = [0; size_of::<EventsHeader>() + size_of::<EventRecord>()];
     room[0] = 1;
-    assert_eq!(rig.call(device, Opcode::Faults, &room).map(|read| read.len()), Ok(room.len()));
-    assert_eq!(rig.call(device, Opcode::Faults, &room).map(|read| read.len()), Ok(16));
+    assert_eq!(rig.call(device, Opcode::Events, &room).map(|read| read.len()), Ok(room.len()));
+    assert_eq!(rig.call(device, Opcode::Events, &room).map(|read| read.len()), Ok(16));
     assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(false)));
 
     // Whoever wants to know of nothing is told nothing, and neither is one who has gone.
@@ -368,7 +368,7 @@ fn a_device_handle_is_readable_when_there_is_a_fault_and_until_it_was_read(vendo
     offend(&mut rig);
     assert!(rig.desk.take_readable().is_empty());
     assert_eq!(watch(&mut rig, device, true), Ok(Reply::Readable(true)));
-    assert_eq!(rig.call(device, Opcode::Faults, &room).map(|read| read.len()), Ok(room.len()));
+    assert_eq!(rig.call(device, Opcode::Events, &room).map(|read| read.len()), Ok(room.len()));
     let copy = rig.derive(device, &copy(Rights::INSPECT)).unwrap();
     assert_eq!(watch(&mut rig, copy, true), Ok(Reply::Readable(false)));
     rig.desk.close(device);

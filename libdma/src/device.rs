@@ -11,13 +11,13 @@ use zerocopy::little_endian::U32;
 use crate::buffer::{self, Buffer};
 use crate::check;
 use crate::coherent;
-use crate::fault::{Fault, Faults};
+use crate::event::{Event, Events};
 use crate::handle::Handle;
 use crate::limits::Limits;
 use crate::mapping::{MapRequest, Mapped};
 use crate::protocol::call::Opcode;
 use crate::protocol::derive::{self, Kind};
-use crate::protocol::fault::{FaultRecord, FaultsHeader};
+use crate::protocol::event::{EventRecord, EventsHeader};
 use crate::protocol::{Error, MAX_BATCH, Rights, path};
 use crate::session::Session;
 use crate::transport::Transport;
@@ -239,45 +239,47 @@ impl Device {
         })
     }
 
-    /// Reads what the device was denied since this was last asked, by this process or another holder of a handle
-    /// to the device. [`fault`](crate::fault) says how to wait for it.
+    /// Reads what happened to the device since this was last asked, by this process or another holder of a handle
+    /// to the device. [`event`](crate::event) says how to wait for it.
     ///
     /// # Errors
     ///
     /// [`Error::NotPermitted`] if the handle may not inspect. What was read before a request fails is given all the same.
-    pub fn faults(&self) -> Result<Faults, Error> {
-        let mut read = Faults::default();
+    pub fn events(&self) -> Result<Events, Error> {
+        let mut read = Events::default();
         loop {
-            match self.read_faults(&mut read) {
+            match self.read_events(&mut read) {
                 // A device that is denied more all the time must not keep its driver here.
-                Ok(left) if left == 0 || read.faults.len() >= MAX_BATCH => return Ok(read),
+                Ok(left) if left == 0 || read.events.len() >= MAX_BATCH => return Ok(read),
                 Ok(_) => {}
                 // What was read can be read nowhere else any more; the error comes again.
-                Err(_) if read != Faults::default() => return Ok(read),
+                Err(_) if read != Events::default() => return Ok(read),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Reads as many faults as there is room for in one call; how many are left.
-    fn read_faults(&self, read: &mut Faults) -> Result<u32, Error> {
+    /// Reads as many events as there is room for in one call; how many are left.
+    fn read_events(&self, read: &mut Events) -> Result<u32, Error> {
         const ROOM: usize = 16;
-        let mut payload = [0; size_of::<FaultsHeader>() + ROOM * size_of::<FaultRecord>()];
+        let mut payload = [0; size_of::<EventsHeader>() + ROOM * size_of::<EventRecord>()];
         let (header, _) =
-            FaultsHeader::mut_from_prefix(&mut payload).map_err(|_| Error::ShortPayload)?;
+            EventsHeader::mut_from_prefix(&mut payload).map_err(|_| Error::ShortPayload)?;
         header.count = U32::new(ROOM as u32);
-        let length = self.session.handle().call_bytes(Opcode::Faults, &mut payload)?;
+        let length = self.session.handle().call_bytes(Opcode::Events, &mut payload)?;
         let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
         let (header, rest) =
-            FaultsHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
+            EventsHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
         let (records, _) =
-            <[FaultRecord]>::ref_from_prefix_with_elems(rest, header.count.get() as usize)
+            <[EventRecord]>::ref_from_prefix_with_elems(rest, header.count.get() as usize)
                 .map_err(|_| Error::ShortPayload)?;
         let segment = self.session.segment();
         for record in records {
-            let fault = Fault::from_record(segment, record)?;
-            check::denied(self.session.space(), &fault);
-            read.faults.push(fault);
+            let event = Event::from_record(segment, record)?;
+            match &event {
+                Event::Fault(fault) => check::denied(self.session.space(), fault),
+            }
+            read.events.push(event);
         }
         read.dropped = read.dropped.saturating_add(header.dropped.get());
         Ok(header.left.get())

@@ -30,7 +30,8 @@
 //! | `dma` | `Dma`: base's `common::dma::Dma` over a confined device (feature `port`) |
 //! | [`direction`] | which way data goes, as types |
 //! | [`domain`] | [`Domain`]: an address space with addresses that the driver chooses, and devices in it |
-//! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and how to wait for one |
+//! | [`event`] | [`Event`]: what happened to a device, and how to wait for it |
+//! | [`fault`] | [`Fault`]: an access that the IOMMU blocked, and what is behind it |
 //! | `handed` | `Device::handed`: the device that this process was started with (features `socket`, `scheme`) |
 //! | [`handle`] | [`Handle`]: an owned descriptor of iommud's |
 //! | [`io_address`] | [`IoAddress`], [`BusAddress`]: I/O addresses that know which device they are of |
@@ -130,6 +131,7 @@ pub mod direction;
 ))]
 pub mod dma;
 pub mod domain;
+pub mod event;
 mod extent;
 pub mod fault;
 #[cfg(any(
@@ -171,7 +173,8 @@ pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use dma::Dma;
 pub use dma_types::{Access, CacheType, CpuAddr, Iova, PciAddress, PhysAddr};
 pub use domain::{Domain, Entered};
-pub use fault::{Fault, Faults};
+pub use event::{Event, Events};
+pub use fault::Fault;
 #[cfg(any(
     all(target_os = "linux", feature = "socket"),
     all(target_os = "redox", feature = "scheme")

@@ -355,6 +355,8 @@ impl<P: Platform> Service<P> {
         }
         if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
             session.buffers.remove(&id);
+            let (now, named) = (platform.now(), (id.0, buffer.label.as_str()));
+            session.history.add_all(engine, now, named, &buffer.mappings, None);
             session.buffer_bytes -= buffer.bytes;
             session.mapped_bytes -= buffer.mappings.values().map(|it| it.charge).sum::<u64>();
             unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));

@@ -51,7 +51,6 @@ impl<P: Platform> Service<P> {
             Opcode::BufferInfo => self.buffer_info(handle, payload),
             Opcode::Map => self.map_batch(handle, payload),
             Opcode::Unmap => self.unmap_batch(handle, payload),
-            Opcode::Faults => self.read_faults(handle, payload),
             Opcode::Offer => self.offer(handle, payload),
             Opcode::Enter => self.enter(handle, payload),
             Opcode::Leave => self.leave(handle, payload),
@@ -59,6 +58,7 @@ impl<P: Platform> Service<P> {
             Opcode::DomainInfo => self.domain_info(handle, payload),
             Opcode::HandleInfo => self.handle_info(handle, payload),
             Opcode::Revoke | Opcode::Reset => Err(Error::UnknownCall),
+            Opcode::Events => self.read_events(handle, payload),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {
                 self.handles.get(handle)?;

@@ -12,8 +12,9 @@ use libdma::protocol::{Rights, Secret};
 
 use crate::buffers::{quotas_of, unmap_everywhere};
 use crate::error::to_client;
-use crate::faults::{self, FaultLog};
+use crate::events::Events;
 use crate::handle::{Handle, HandleId, Object};
+use crate::history::History;
 use crate::pending::Outcome;
 use crate::records::SessionRecord;
 use crate::service::{Caller, Service};
@@ -80,7 +81,8 @@ impl<P: Platform> Service<P> {
             windows: BTreeSet::new(),
             buffer_bytes: 0,
             mapped_bytes: 0,
-            unread: FaultLog::new(faults::UNREAD),
+            unread: Events::default(),
+            history: History::new(),
             slot,
         };
         self.sessions.sessions.insert(session, state);

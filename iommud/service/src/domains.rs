@@ -159,6 +159,15 @@ impl<P: Platform> Service<P> {
             return;
         }
         let owner = domain.session;
+        let Self { engine, platform, sessions, .. } = self;
+        if let Some(session) = sessions.sessions.get_mut(&owner) {
+            let now = platform.now();
+            for id in &session.buffers {
+                let Some(buffer) = sessions.buffers.get(id) else { continue };
+                let named = (id.0, buffer.label.as_str());
+                session.history.add_all(engine, now, named, &buffer.mappings, Some(key));
+            }
+        }
         let gone = self.end_domain(key);
         let Self { engine, sessions, .. } = self;
         let Some(session) = sessions.sessions.get_mut(&owner) else { return };

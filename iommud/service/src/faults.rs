@@ -1,4 +1,4 @@
-//! The latest blocked accesses: of all devices, for reports, and for each session those that it has not read.
+//! The latest blocked accesses of all devices, for reports.
 
 use alloc::collections::VecDeque;
 
@@ -8,9 +8,6 @@ use iommu_engine::platform::Instant;
 
 /// How many are kept: the latest, for a device that goes wild says the same thing over and over.
 pub const KEPT: usize = 256;
-
-/// How many are kept for a session that does not read them.
-pub const UNREAD: usize = 64;
 
 /// A blocked access, with when and how often.
 #[derive(Clone, Debug)]
@@ -30,21 +27,14 @@ pub struct Entry {
 }
 
 /// The latest blocked accesses, and how many there were in all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FaultLog {
     entries: VecDeque<Entry>,
-    most: usize,
     total: u64,
     lost: u64,
-    dropped: u64,
 }
 
 impl FaultLog {
-    /// Nothing yet, and room for this many.
-    pub fn new(most: usize) -> Self {
-        Self { entries: VecDeque::new(), most, total: 0, lost: 0, dropped: 0 }
-    }
-
     /// Adds one. The same again as the last only counts.
     pub fn add(&mut self, at: Instant, unit: UnitId, segment: u16, fault: Fault) {
         self.total += 1;
@@ -54,10 +44,8 @@ impl FaultLog {
             last.times += 1;
             return;
         }
-        if self.entries.len() >= self.most
-            && let Some(oldest) = self.entries.pop_front()
-        {
-            self.dropped += oldest.times;
+        if self.entries.len() >= KEPT {
+            self.entries.pop_front();
         }
         let number = self.total;
         self.entries.push_back(Entry { number, at, unit, segment, fault, times: 1 });
@@ -71,16 +59,6 @@ impl FaultLog {
     /// The entries, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
-    }
-
-    /// Takes out the oldest, at most this many.
-    pub fn take(&mut self, count: usize) -> impl Iterator<Item = Entry> {
-        self.entries.drain(..count.min(self.entries.len()))
-    }
-
-    /// How many accesses were dropped for want of room since this was last asked.
-    pub fn take_dropped(&mut self) -> u64 {
-        core::mem::take(&mut self.dropped)
     }
 
     /// How many accesses were reported in all.

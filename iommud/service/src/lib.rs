@@ -19,8 +19,11 @@
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`tickets`] | what handles offer, for requests on other handles to name |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
-//! | [`faults`] | the latest blocked accesses |
-//! | [`unread`] | the blocked accesses that each session has not read, and who is told of them |
+//! | [`faults`] | the latest blocked accesses of all devices |
+//! | [`events`] | what happened to the device of a session and was not read yet |
+//! | [`unread`] | who is told of what happened to a device, and when |
+//! | [`history`] | what was mapped for a session and is not any more |
+//! | [`explain`] | what is behind a blocked access |
 //! | [`windows`] | windows of one device's registers in the address space of another |
 //! | [`report`] | the text nodes, as tables and as JSON |
 //! | [`tree`] | which handle was derived from which |
@@ -43,8 +46,11 @@ mod deriving;
 mod devices;
 pub mod domains;
 pub mod error;
+pub mod events;
+pub mod explain;
 pub mod faults;
 pub mod handle;
+pub mod history;
 #[cfg(feature = "in-process")]
 pub mod in_process;
 pub mod mappings;

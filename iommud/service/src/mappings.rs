@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use dma_types::{Iova, PAGE_SIZE};
 use iommu_engine::completion::Completion;
-use iommu_engine::domain::{DomainKey, Place};
+use iommu_engine::domain::{DomainKey, Mapping, Place};
 use iommu_engine::engine::MapSpec;
 use iommu_engine::engine::chain::{ChainPiece, NotMapped};
 use iommu_engine::platform::Platform;
@@ -23,6 +23,7 @@ use crate::buffers::check_size;
 use crate::calls::{Answered, Batch, answer};
 use crate::error::to_client;
 use crate::handle::{HandleId, Object};
+use crate::history::Past;
 use crate::pending::Undo;
 use crate::service::Service;
 use crate::session::{BufferId, SessionId};
@@ -270,7 +271,8 @@ impl<P: Platform> Service<P> {
         for (index, entry) in batch.entries.iter().enumerate() {
             let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
             let twice = ranges.iter().any(|(other, _)| *other == iova);
-            let Some(owner) = self.buffer_mapped_at(space, iova, bytes).filter(|_| !twice) else {
+            let owner = self.buffer_mapped_at(space, iova, bytes).filter(|_| !twice);
+            let Some((owner, _)) = owner else {
                 return Ok(Answered::now(batch.refuse(index, Error::NotMapped)));
             };
             ranges.push((iova, bytes));
@@ -292,14 +294,17 @@ impl<P: Platform> Service<P> {
         when: Invalidation,
     ) -> Result<Completion, Error> {
         let owners = ranges.iter().map(|(iova, bytes)| self.buffer_mapped_at(space, *iova, *bytes));
-        let owners: Option<Vec<BufferId>> = owners.collect();
+        let owners: Option<Vec<_>> = owners.collect();
         let owners = owners.ok_or(Error::NotMapped)?;
         let Self { engine, platform, sessions, .. } = self;
         let completion = engine.unmap_all(platform, space.domain, ranges.iter().copied(), when);
         let completion = completion.map_err(to_client)?;
         let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
-        for (id, (iova, _)) in owners.into_iter().zip(ranges) {
+        let at = platform.now();
+        for ((id, past), (iova, _)) in owners.into_iter().zip(ranges) {
             let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+            let place = (space.domain, *iova);
+            holder.history.add(Past::new(place, &past, (id.0, &buffer.label), at));
             let mapping = buffer.mappings.remove(&(space.domain, *iova));
             holder.mapped_bytes -= mapping.map_or(0, |mapping| mapping.charge);
             // The address may be another's next.
@@ -314,10 +319,15 @@ impl<P: Platform> Service<P> {
 
     /// The buffer of this session's of which exactly this range is a mapping. In a domain that several sessions
     /// share, there are others (rule R3).
-    fn buffer_mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<BufferId> {
+    fn buffer_mapped_at(
+        &self,
+        space: Space,
+        iova: Iova,
+        bytes: u64,
+    ) -> Option<(BufferId, Mapping)> {
         let domain = self.engine.domain(space.domain)?;
         let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
-        self.own_buffer(space, mapping.owner.buffer()?)
+        Some((self.own_buffer(space, mapping.owner.buffer()?)?, *mapping))
     }
 
     /// A buffer by its number, if it is this session's.

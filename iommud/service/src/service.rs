@@ -17,7 +17,7 @@ use libdma::protocol::call::Opcode;
 
 use crate::calls::Answered;
 use crate::domains::ExplicitDomain;
-use crate::faults::{self, FaultLog};
+use crate::faults::FaultLog;
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::node::{Node, Report};
 use crate::pending::{Answer, Completed, Outcome, Pending};
@@ -93,7 +93,7 @@ impl<P: Platform> Service<P> {
                 windows: BTreeMap::new(),
                 reached: BTreeMap::new(),
                 pending: Pending::default(),
-                faults: FaultLog::new(faults::KEPT),
+                faults: FaultLog::default(),
                 untold: false,
                 fault_interrupts: 0,
                 settings,

@@ -11,7 +11,8 @@ use iommu_engine::platform::RunId;
 use iommu_engine::policy::Quotas;
 use libdma::protocol::Secret;
 
-use crate::faults::FaultLog;
+use crate::events::Events;
+use crate::history::History;
 use crate::mappings::{BufferMapping, MappedAt};
 use crate::windows::WindowId;
 
@@ -52,8 +53,10 @@ pub struct Session {
     pub buffer_bytes: u64,
     /// How many bytes of I/O addresses they are mapped at.
     pub mapped_bytes: u64,
-    /// What its device was denied and nobody has read.
-    pub unread: FaultLog,
+    /// What happened to its device and nobody has read.
+    pub unread: Events,
+    /// What was mapped for it.
+    pub history: History,
     /// Its record in the ledger.
     pub slot: Slot,
 }

@@ -1,11 +1,11 @@
-//! The blocked accesses that each session has not read, and who is told of them.
+//! Who is told of what happened to a device, and when.
 //!
 //! A fault is told to the session of the device that made the request, as far as its source-id says which that is.
 //! Devices behind one bridge may all sign with the bridge's id: then the sessions of all whose requests come
 //! so are told. So are the sessions of a whole group where the request comes from a member that nobody
 //! holds. Nobody else is (rule R3): what other devices were denied is for the `faults` node.
 //!
-//! A session's faults are read once, on whichever of its handles. Each handle that is watched has its transport
+//! A session's events are read once, on whichever of its handles. Each handle that is watched has its transport
 //! told once when there is something unread, and again only after the handle was used to read: so a holder who
 //! never reads costs nothing.
 
@@ -13,22 +13,22 @@ use alloc::vec::Vec;
 
 use dma_types::{PciAddress, SourceId};
 use iommu_engine::completion::UnitId;
-use iommu_engine::fault::{Fault, FaultReason, Tried};
+use iommu_engine::fault::Fault;
 use iommu_engine::platform::{Instant, Platform};
 use libdma::Error;
-use libdma::protocol::fault::{self, FaultRecord, FaultsHeader};
+use libdma::protocol::event::{EventRecord, EventsHeader};
 use libdma::protocol::{MAX_BATCH, Rights};
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::calls::Answered;
-use crate::faults::Entry;
+use crate::events::{Entry, What};
 use crate::handle::{HandleId, Object, Watch};
 use crate::service::Service;
 use crate::session::SessionId;
 
 impl<P: Platform> Service<P> {
-    /// Whether a device handle's session has faults to be read. If it is `wanted`, [`take_readable`] names the
+    /// Whether a device handle's session has events to be read. If it is `wanted`, [`take_readable`] names the
     /// handle when it has some that it was not told of; else no more.
     ///
     /// [`take_readable`]: Self::take_readable
@@ -44,7 +44,7 @@ impl<P: Platform> Service<P> {
             return Err(Error::NotPermitted);
         }
         let session = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let readable = session.unread.entries().next().is_some();
+        let readable = !session.unread.is_empty();
         handle.watch = match (wanted, readable) {
             (false, _) => Watch::Off,
             (true, false) => Watch::Armed,
@@ -53,7 +53,7 @@ impl<P: Platform> Service<P> {
         Ok(readable)
     }
 
-    /// The handles whose transport is to be told that there are faults to be read.
+    /// The handles whose transport is to be told that there are events to be read.
     pub fn take_readable(&mut self) -> Vec<HandleId> {
         let mut readable = Vec::new();
         if !core::mem::take(&mut self.untold) {
@@ -64,7 +64,7 @@ impl<P: Platform> Service<P> {
                 continue;
             };
             let session = self.sessions.sessions.get(session);
-            if session.is_some_and(|session| session.unread.entries().next().is_some()) {
+            if session.is_some_and(|session| !session.unread.is_empty()) {
                 handle.watch = Watch::Told;
                 readable.push(id);
             }
@@ -75,11 +75,20 @@ impl<P: Platform> Service<P> {
     /// Notes a fault for the sessions that it concerns.
     pub(crate) fn note_unread(&mut self, at: Instant, unit: UnitId, segment: u16, fault: Fault) {
         let Some(source) = fault.device else { return };
-        for session in self.concerned(segment, source) {
-            if let Some(session) = self.sessions.sessions.get_mut(&session) {
-                session.unread.add(at, unit, segment, fault);
-                self.untold = true;
-            }
+        for id in self.concerned(segment, source) {
+            let Some(session) = self.sessions.sessions.get(&id) else { continue };
+            let domain = self.engine.group(session.device).and_then(|group| group.attached);
+            let behind = self.behind(id, domain, &fault, at);
+            let what = What::Fault { unit, fault, times: 1, domain, behind };
+            self.tell(id, Entry { at, what });
+        }
+    }
+
+    /// Has a session's handles told that something happened.
+    pub(crate) fn tell(&mut self, session: SessionId, entry: Entry) {
+        if let Some(session) = self.sessions.sessions.get_mut(&session) {
+            session.unread.add(entry);
+            self.untold = true;
         }
     }
 
@@ -102,15 +111,15 @@ impl<P: Platform> Service<P> {
         concerned.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// Answers with the faults that the session has not read, as many as there is room for.
-    pub(crate) fn read_faults(
+    /// Answers with the events that the session has not read, as many as there is room for.
+    pub(crate) fn read_events(
         &mut self,
         id: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
         let session = self.device_of(id, Rights::INSPECT)?;
         let (header, rest) =
-            FaultsHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+            EventsHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let room = header.count.get() as usize;
         if room == 0 {
             return Err(Error::EmptyBatch);
@@ -121,16 +130,16 @@ impl<P: Platform> Service<P> {
         if (header.left.get(), header.dropped.get()) != (0, 0) {
             return Err(Error::BadValue);
         }
-        let (records, _) = <[FaultRecord]>::mut_from_prefix_with_elems(rest, room)
+        let (records, _) = <[EventRecord]>::mut_from_prefix_with_elems(rest, room)
             .map_err(|_| Error::ShortPayload)?;
         self.log_faults();
         let session = self.sessions.sessions.get_mut(&session).ok_or(Error::SessionEnded)?;
         let mut count = 0;
         for (record, entry) in records.iter_mut().zip(session.unread.take(room)) {
-            *record = record_of(&entry);
+            *record = entry.record();
             count += 1;
         }
-        let left = session.unread.entries().count();
+        let left = session.unread.len();
         header.count = U32::new(count);
         header.left = U32::new(left as u32);
         header.dropped = U64::new(session.unread.take_dropped());
@@ -139,50 +148,7 @@ impl<P: Platform> Service<P> {
             handle.watch = Watch::Armed;
             self.untold |= left > 0;
         }
-        let bytes = header.as_bytes().len() + count as usize * size_of::<FaultRecord>();
+        let bytes = header.as_bytes().len() + count as usize * size_of::<EventRecord>();
         Ok(Answered::now(bytes))
-    }
-}
-
-/// An entry as it lies on the wire.
-fn record_of(entry: &Entry) -> FaultRecord {
-    let Entry { at, fault, times, .. } = entry;
-    FaultRecord {
-        address: U64::new(fault.address.get()),
-        nanoseconds: U64::new(at.as_nanos()),
-        times: U64::new(*times),
-        source: U16::new(fault.device.map_or(0, SourceId::get)),
-        tried: U16::new(tried(fault.tried) as u16),
-        reason: U32::new(reason(fault.reason) as u32),
-    }
-}
-
-const fn tried(tried: Tried) -> fault::Tried {
-    match tried {
-        Tried::Read => fault::Tried::Read,
-        Tried::Write => fault::Tried::Write,
-        Tried::Access => fault::Tried::Access,
-        Tried::Atomic => fault::Tried::Atomic,
-        Tried::Page => fault::Tried::Page,
-        Tried::Interrupt => fault::Tried::Interrupt,
-        Tried::Translation => fault::Tried::Translation,
-        Tried::Internal => fault::Tried::Internal,
-    }
-}
-
-const fn reason(reason: FaultReason) -> fault::Reason {
-    match reason {
-        FaultReason::NoDomain => fault::Reason::NoDomain,
-        FaultReason::NotReadable => fault::Reason::NotReadable,
-        FaultReason::NotWritable => fault::Reason::NotWritable,
-        FaultReason::BeyondWidth => fault::Reason::BeyondWidth,
-        FaultReason::Translated => fault::Reason::Translated,
-        FaultReason::InterruptRange => fault::Reason::InterruptRange,
-        FaultReason::Interrupt => fault::Reason::Interrupt,
-        FaultReason::Mode => fault::Reason::Mode,
-        FaultReason::DeviceTable => fault::Reason::DeviceTable,
-        FaultReason::PageTable => fault::Reason::PageTable,
-        FaultReason::Command => fault::Reason::Command,
-        FaultReason::Unknown => fault::Reason::Unknown,
     }
 }

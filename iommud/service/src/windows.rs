@@ -183,6 +183,8 @@ impl<P: Platform> Service<P> {
         let bytes = window.registers.place.bytes;
         if let Some(session) = sessions.sessions.get_mut(&window.session) {
             session.windows.remove(&id);
+            let (now, named) = (platform.now(), (id.0, window.label.as_str()));
+            session.history.add_mapping(engine, now, named, (window.domain, window.iova));
             session.mapped_bytes -= window.charge;
         }
         engine.strike_record(platform, window.slot);

@@ -78,7 +78,7 @@ impl Driver {
             15 => self.get(others),
             16 => self.registered(pages),
             17 => self.device.derive(Rights::DEVICE).map(|it| Some(Held::Handle(it))),
-            18 => self.device.faults().map(|_| None),
+            18 => self.device.events().map(|_| None),
             19 => {
                 self.device.trim();
                 Ok(None)

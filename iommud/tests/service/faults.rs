@@ -2,14 +2,14 @@
 
 use dma_types::PciAddress;
 use iommu_service::HandleId;
-use iommu_service::faults::UNREAD;
+use iommu_service::events::UNREAD;
 use iommu_sim::MachineConfig;
 use iommu_sim::machine::{FunctionConfig, UnitConfig};
 use libdma::fault::{Reason, Tried};
 use libdma::protocol::call::Opcode;
-use libdma::protocol::fault::{FaultRecord, FaultsHeader};
+use libdma::protocol::event::{EventRecord, EventsHeader};
 use libdma::protocol::{MAX_BATCH, Rights};
-use libdma::{Device, Error, Faults};
+use libdma::{Device, Error, Events};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::hostile::{call, device as device_handle, greet};
@@ -48,28 +48,28 @@ fn offend(rig: &Rig, device: PciAddress, iova: u64) {
     rig.service.lock().poll();
 }
 
-fn addresses(faults: &Faults) -> Vec<u64> {
-    faults.faults.iter().map(|fault| fault.address.get()).collect()
+fn addresses(events: &Events) -> Vec<u64> {
+    events.faults().map(|fault| fault.address.get()).collect()
 }
 
 fn read(device: &Device) -> Vec<u64> {
-    addresses(&device.faults().unwrap())
+    addresses(&device.events().unwrap())
 }
 
 fn a_driver_reads_what_its_device_was_denied_and_reads_it_once(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let device = rig.open();
-    assert_eq!(device.faults(), Ok(Faults::default()));
+    assert_eq!(device.events(), Ok(Events::default()));
     offend(&rig, edu(), 0x5000);
     offend(&rig, edu(), 0x5000);
     offend(&rig, edu(), 0x9000);
-    let faults = device.faults().unwrap();
+    let faults = device.events().unwrap();
     assert_eq!(addresses(&faults), [0x5000, 0x9000]);
-    let first = faults.faults[0];
+    let (first, last) = (faults.faults().next().unwrap(), faults.faults().last().unwrap());
     assert_eq!((first.requester, first.times), (edu(), 2));
     assert_eq!((first.tried, first.reason), (Tried::Write, Reason::NotWritable));
-    assert!(first.at <= faults.faults[1].at);
-    assert_eq!(device.faults(), Ok(Faults::default()));
+    assert!(first.at <= last.at);
+    assert_eq!(device.events(), Ok(Events::default()));
     // A copy of the handle is of the same session.
     offend(&rig, edu(), 0x5000);
     let copy = Device::from_handle(device.derive(Rights::INSPECT).unwrap()).unwrap();
@@ -124,8 +124,11 @@ fn r3_a_device_of_the_same_number_in_another_segment_is_another() {
     let (here, there) = (rig.open(), Device::open(rig.transport(), card).unwrap());
     offend(&rig, card, 0x5000);
     assert!(read(&here).is_empty());
-    let faults = there.faults().unwrap();
-    assert_eq!((addresses(&faults), faults.faults[0].requester), ([0x5000].into(), card));
+    let faults = there.events().unwrap();
+    assert_eq!(
+        (addresses(&faults), faults.faults().next().unwrap().requester),
+        ([0x5000].into(), card)
+    );
 }
 
 #[test]
@@ -149,9 +152,9 @@ fn what_signs_as_nobodys_device_is_told_to_its_whole_group(vendor: Vendor) {
     let held = Device::open(rig.transport(), cards[0]).unwrap();
     let elsewhere = rig.open();
     offend(&rig, cards[1], 0x6000);
-    let faults = held.faults().unwrap();
+    let faults = held.events().unwrap();
     assert_eq!(addresses(&faults), [0x6000]);
-    assert_eq!(faults.faults[0].requester, cards[1]);
+    assert_eq!(faults.faults().next().unwrap().requester, cards[1]);
     assert!(read(&elsewhere).is_empty());
 }
 
@@ -161,9 +164,9 @@ fn devices_that_sign_alike_are_told_of_each_other(vendor: Vendor) {
     let [one, other] = cards.map(|card| Device::open(rig.transport(), card).unwrap());
     offend(&rig, cards[0], 0x5000);
     for device in [&one, &other] {
-        let faults = device.faults().unwrap();
+        let faults = device.events().unwrap();
         assert_eq!(addresses(&faults), [0x5000]);
-        assert_eq!(faults.faults[0].requester, at("21:00.0"));
+        assert_eq!(faults.faults().next().unwrap().requester, at("21:00.0"));
     }
 }
 
@@ -176,11 +179,11 @@ fn r5_a_driver_that_never_reads_loses_the_oldest_and_learns_how_many(vendor: Ven
         offend(&rig, edu(), page << 12);
     }
     // The first counted twice, and two others.
-    let faults = device.faults().unwrap();
+    let faults = device.events().unwrap();
     assert_eq!(faults.dropped, 4);
     assert_eq!(addresses(&faults), (4..=wild).map(|page| page << 12).collect::<Vec<_>>());
     offend(&rig, edu(), 0x1000);
-    assert_eq!(device.faults().unwrap().dropped, 0, "it was told");
+    assert_eq!(device.events().unwrap().dropped, 0, "it was told");
 }
 
 fn r3_a_handle_that_may_not_inspect_learns_of_no_fault(vendor: Vendor) {
@@ -190,15 +193,15 @@ fn r3_a_handle_that_may_not_inspect_learns_of_no_fault(vendor: Vendor) {
     let mut payload = request(1);
     let id = HandleId(blind.raw().number());
     greet(&mut rig.service.lock(), id);
-    let refused = blind.call_bytes(Opcode::Faults, &mut payload);
+    let refused = blind.call_bytes(Opcode::Events, &mut payload);
     assert_eq!(refused, Err(Error::NotPermitted));
     assert_eq!(rig.service.lock().watch(id, true), Err(Error::NotPermitted));
 }
 
 /// A request with room for this many records.
 fn request(room: u32) -> Vec<u8> {
-    let header = FaultsHeader { count: room.into(), left: 0.into(), dropped: 0.into() };
-    let room = room as usize * size_of::<FaultRecord>();
+    let header = EventsHeader { count: room.into(), left: 0.into(), dropped: 0.into() };
+    let room = room as usize * size_of::<EventRecord>();
     [header.as_bytes(), &vec![0; room]].concat()
 }
 
@@ -206,12 +209,12 @@ fn r5_requests_for_faults_that_make_no_sense_are_refused(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let mut service = rig.service.lock();
     let device = device_handle(&mut service);
-    let mut ask = |mut payload: Vec<u8>| call(&mut service, device, 6, &mut payload);
+    let mut ask = |mut payload: Vec<u8>| call(&mut service, device, 20, &mut payload);
     assert_eq!(ask(request(1)), Ok(16));
     assert_eq!(ask(request(MAX_BATCH as u32)), Ok(16));
     assert_eq!(ask(Vec::new()), Err(Error::ShortPayload));
     assert_eq!(ask(request(1)[..15].to_vec()), Err(Error::ShortPayload));
-    assert_eq!(ask(request(1)[..47].to_vec()), Err(Error::ShortPayload));
+    assert_eq!(ask(request(1)[..135].to_vec()), Err(Error::ShortPayload));
     assert_eq!(ask(request(0)), Err(Error::EmptyBatch));
     assert_eq!(ask(request(MAX_BATCH as u32 + 1)), Err(Error::BatchTooLarge));
     for byte in 4..16 {
@@ -220,7 +223,7 @@ fn r5_requests_for_faults_that_make_no_sense_are_refused(vendor: Vendor) {
         assert_eq!(ask(odd), Err(Error::BadValue), "{byte}");
     }
     let root = service.root();
-    assert_eq!(call(&mut service, root, 6, &mut request(1)), Err(Error::WrongHandleKind));
+    assert_eq!(call(&mut service, root, 20, &mut request(1)), Err(Error::WrongHandleKind));
     assert_eq!(service.watch(root, true), Err(Error::WrongHandleKind));
     assert_eq!(service.watch(HandleId(u64::MAX), true), Err(Error::BadHandle));
 }
@@ -266,8 +269,8 @@ fn reading_some_of_the_faults_names_the_handle_again(vendor: Vendor) {
     offend(&rig, edu(), 0x6000);
     assert_eq!(readable(&rig), [id]);
     let mut payload = request(1);
-    assert_eq!(device.handle().call_bytes(Opcode::Faults, &mut payload), Ok(48));
-    let header = FaultsHeader::read_from_prefix(&payload).unwrap().0;
+    assert_eq!(device.handle().call_bytes(Opcode::Events, &mut payload), Ok(136));
+    let header = EventsHeader::read_from_prefix(&payload).unwrap().0;
     assert_eq!((header.count.get(), header.left.get()), (1, 1));
     assert_eq!(readable(&rig), [id]);
 }

@@ -11,6 +11,7 @@ mod buffers;
 mod chosen;
 mod deferred;
 mod domains;
+mod explained;
 mod faults;
 mod foreign;
 mod groups;

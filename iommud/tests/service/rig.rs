@@ -1,6 +1,7 @@
 //! A machine, a service on it, and clients.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use dma_types::Iova;
 use iommu_engine::policy::Policy;
@@ -34,6 +35,16 @@ impl Rig {
 
     pub(crate) fn with(config: MachineConfig, policy: Policy) -> Self {
         Self(Machine::start(config, policy))
+    }
+
+    /// On a machine whose clock only [`Rig::pass`] moves.
+    pub(crate) fn with_manual_clock(config: MachineConfig, policy: Policy) -> Self {
+        Self(Machine::start_with_manual_clock(config, policy))
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.service.lock().platform_mut().advance_time(time);
     }
 
     pub(crate) fn open_again(&self) -> Result<Device, Error> {

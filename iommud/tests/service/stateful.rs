@@ -588,7 +588,8 @@ fn random(vendor: Vendor, policy: &Policy) {
 
 /// Little enough that they are reached now and then.
 fn quotas() -> Quotas {
-    Quotas { buffers: 12, buffer_bytes: 30 * PAGE, mapped_bytes: 400 * PAGE }
+    let (buffer_bytes, mapped_bytes) = (30 * PAGE, 400 * PAGE);
+    Quotas { buffers: 12, buffer_bytes, mapped_bytes, ..Quotas::default() }
 }
 
 fn r2_r3_r4_random_drivers_keep_every_rule(vendor: Vendor) {

@@ -36,7 +36,7 @@ fn offend(device: &Edu, address: u64) {
 }
 
 fn read(device: &Device) -> Vec<u64> {
-    device.faults().unwrap().faults.iter().map(|fault| fault.address.page().get()).collect()
+    device.events().unwrap().faults().map(|fault| fault.address.page().get()).collect()
 }
 
 fn a_fault_makes_the_handles_of_its_session_readable_until_they_have_read(vendor: Vendor) {

@@ -38,7 +38,7 @@
 //! | [`Report::WrongDevice`] | all of these and the raw layer: an address of another device, or of another domain |
 //! | [`Report::DoubleFree`], [`Report::UseAfterFree`], [`Report::Unknown`], [`Report::Inside`], [`Report::WrongOwner`], [`Report::WrongSize`], [`Report::WrongDirection`], [`Report::MissingSync`] | the raw layer, which returns an error as well |
 //! | [`Report::WriteAfterFree`] | a device, or a pointer that was kept, that writes to a free block of a pool. It is found when the block is given out again, by the pattern that is put into free blocks |
-//! | [`Report::Fault`] | [`Device::faults`](crate::Device::faults), of whatever the driver was given in this session: what is there and allows no such access, what was there and is gone, which is how a use of a strict stream after its unmap shows, and what is out of reach because the device is, or was, in a [`Domain`](crate::Domain) |
+//! | [`Report::Fault`] | [`Device::events`](crate::Device::events), of whatever the driver was given in this session: what is there and allows no such access, what was there and is gone, which is how a use of a strict stream after its unmap shows, and what is out of reach because the device is, or was, in a [`Domain`](crate::Domain) |
 //!
 //! # What is told as a leak
 //!

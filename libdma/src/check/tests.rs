@@ -223,6 +223,8 @@ fn denied(address: u64, tried: Tried) -> Fault {
         reason: Reason::NotWritable,
         times: 1,
         at: Duration::ZERO,
+        domain: None,
+        behind: None,
     }
 }
 

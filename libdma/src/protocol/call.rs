@@ -28,10 +28,6 @@ pub enum Opcode {
     /// (rule R2), if the policy has unmaps answered so late or [`BATCH_FLAG_STRICT`] is set; else that will be so soon, and
     /// nothing is used again before.
     Unmap = 5,
-    /// [`FaultsHeader`](super::fault::FaultsHeader) with room behind it → the same with
-    /// [`FaultRecord`](super::fault::FaultRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
-    /// told once, on whichever handle of the session, is not told again.
-    Faults = 6,
     /// [`Offer`](super::ticket::Offer) → [`Ticket`](super::Ticket); with [`Rights::SHARE`](super::Rights::SHARE).
     Offer = 7,
     /// [`Enter`](super::domain::Enter) → [`Entered`](super::domain::Entered); a device, with
@@ -50,6 +46,10 @@ pub enum Opcode {
     HandleInfo = 13,
     /// [`Reset`](super::handle::Reset) → the same; a device, with [`Rights::ADMINISTER`](super::Rights::ADMINISTER).
     Reset = 14,
+    /// [`EventsHeader`](super::event::EventsHeader) with room behind it → the same with
+    /// [`EventRecord`](super::event::EventRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
+    /// told once, on whichever handle of the session, is not told again.
+    Events = 20,
     /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
     SimRead = 0x100,
     /// [`Access`](super::sim::Access) → the same; a simulated device.
@@ -66,7 +66,6 @@ impl TryFrom<u64> for Opcode {
             3 => Self::BufferInfo,
             4 => Self::Map,
             5 => Self::Unmap,
-            6 => Self::Faults,
             7 => Self::Offer,
             8 => Self::Enter,
             9 => Self::Leave,
@@ -75,6 +74,7 @@ impl TryFrom<u64> for Opcode {
             12 => Self::Revoke,
             13 => Self::HandleInfo,
             14 => Self::Reset,
+            20 => Self::Events,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
@@ -293,7 +293,6 @@ mod tests {
             Opcode::BufferInfo,
             Opcode::Map,
             Opcode::Unmap,
-            Opcode::Faults,
             Opcode::Offer,
             Opcode::Enter,
             Opcode::Leave,
@@ -302,6 +301,7 @@ mod tests {
             Opcode::Revoke,
             Opcode::HandleInfo,
             Opcode::Reset,
+            Opcode::Events,
             Opcode::SimRead,
             Opcode::SimWrite,
         ] {

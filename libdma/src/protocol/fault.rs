@@ -1,67 +1,7 @@
-//! The blocked accesses of a device, as [`Opcode::Faults`](super::call::Opcode::Faults) tells them.
-
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-use super::Error;
-
-/// Before the records of [`Opcode::Faults`](super::call::Opcode::Faults), and before them again in the answer.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct FaultsHeader {
-    /// In the request, for how many records there is room behind it, 1 to [`MAX_BATCH`](super::MAX_BATCH). In the
-    /// answer, how many there are.
-    pub count: U32,
-    /// In the request zero. In the answer, how many records are left to be read.
-    pub left: U32,
-    /// In the request zero. In the answer, how many blocked accesses were dropped since the last reading,
-    /// because the session had too many unread.
-    pub dropped: U64,
-}
-
-/// One blocked access, or several in a row that are the same.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct FaultRecord {
-    /// The I/O address, or no more of it than its page where the unit does not record the rest.
-    pub address: U64,
-    /// When it was first read from the unit: nanoseconds since iommud's start.
-    pub nanoseconds: U64,
-    /// How many times in a row.
-    pub times: U64,
-    /// The PCI source-id that the request carried. A bridge or another function may have put its own there.
-    pub source: U16,
-    /// A [`Tried`].
-    pub tried: U16,
-    /// A [`Reason`].
-    pub reason: U32,
-}
-
-macro_rules! codes {
-    ($(#[$doc:meta])* $name:ident: $number:ident { $($(#[$what:meta])* $variant:ident = $code:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr($number)]
-        pub enum $name {
-            $($(#[$what])* $variant = $code,)*
-        }
-
-        impl TryFrom<$number> for $name {
-            type Error = Error;
-
-            /// [`Error::BadValue`] for a number that stands for nothing.
-            fn try_from(number: $number) -> Result<Self, Error> {
-                match number {
-                    $($code => Ok(Self::$variant),)*
-                    _ => Err(Error::BadValue),
-                }
-            }
-        }
-    };
-}
+//! What is said of a blocked access.
 
 codes! {
-    /// What a blocked request was for: [`FaultRecord::tried`].
+    /// What a blocked request was for: [`EventRecord::tried`](super::event::EventRecord::tried).
     Tried: u16 {
         /// To read memory.
         Read = 1,
@@ -83,7 +23,7 @@ codes! {
 }
 
 codes! {
-    /// Why a request was blocked: [`FaultRecord::reason`].
+    /// Why a request was blocked: [`EventRecord::reason`](super::event::EventRecord::reason).
     Reason: u32 {
         /// The device reached nothing at all at that time.
         NoDomain = 1,
@@ -115,19 +55,7 @@ codes! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn structs_lie_on_the_wire_as_written_down() {
-        assert_eq!((size_of::<FaultsHeader>(), size_of::<FaultRecord>()), (16, 32));
-        let bytes: [u8; 32] = core::array::from_fn(|offset| offset as u8);
-        let header = FaultsHeader::read_from_prefix(&bytes).unwrap().0;
-        assert_eq!((header.count.get(), header.left.get()), (0x0302_0100, 0x0706_0504));
-        assert_eq!(header.dropped.get(), 0x0f0e_0d0c_0b0a_0908);
-        let record = FaultRecord::read_from_bytes(&bytes).unwrap();
-        assert_eq!((record.address.get() as u8, record.nanoseconds.get() as u8), (0, 8));
-        assert_eq!((record.times.get() as u8, record.source.get()), (16, 0x1918));
-        assert_eq!((record.tried.get(), record.reason.get()), (0x1b1a, 0x1f1e_1d1c));
-    }
+    use crate::protocol::Error;
 
     #[test]
     fn r5_numbers_that_stand_for_nothing_are_refused() {

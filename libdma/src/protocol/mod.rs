@@ -6,7 +6,8 @@
 //! | [`derive`](mod@derive) | the requests that make a new handle from one |
 //! | [`domain`] | I/O address spaces that clients make |
 //! | [`error`] | every way a request can fail, with its errno |
-//! | [`fault`] | the blocked accesses of a device |
+//! | [`event`] | what happened to a device |
+//! | [`fault`] | what is said of a blocked access |
 //! | [`handle`] | what a handle is told of itself, how handles are revoked, and devices reset |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`rights`] | what a handle allows |
@@ -34,15 +35,40 @@
 //! | supply | `SYS_CALL` with `FD` | gives a handle that waits for it its memory; see [`derive::Register`] |
 //! | close | `close` | the end of everything the handle held |
 //!
-//! A device's handle becomes readable when there are faults to be read; see [`crate::fault`].
+//! A device's handle becomes readable when there are events to be read; see [`crate::event`].
 //!
 //! Structs are fixed in size and little-endian, reserved fields must be zero, and a request that fails
 //! has changed nothing (rule R7). A client says [`call::Hello`] on a device handle before anything else.
+
+/// Enums whose variants are numbers on the wire.
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident: $number:ident { $($(#[$what:meta])* $variant:ident = $code:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr($number)]
+        pub enum $name {
+            $($(#[$what])* $variant = $code,)*
+        }
+
+        impl TryFrom<$number> for $name {
+            type Error = $crate::protocol::Error;
+
+            /// [`BadValue`](crate::protocol::Error::BadValue) for a number that stands for nothing.
+            fn try_from(number: $number) -> Result<Self, $crate::protocol::Error> {
+                match number {
+                    $($code => Ok(Self::$variant),)*
+                    _ => Err($crate::protocol::Error::BadValue),
+                }
+            }
+        }
+    };
+}
 
 pub mod call;
 pub mod derive;
 pub mod domain;
 pub mod error;
+pub mod event;
 pub mod fault;
 pub mod handle;
 pub mod path;

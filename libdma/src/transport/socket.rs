@@ -230,8 +230,8 @@ unsafe impl Transport for Socket {
     ) -> Result<usize, Error> {
         // SAFETY: the caller's promise; the borrow ends with this call.
         let socket = unsafe { borrow(&handle) }?;
-        if opcode == Opcode::Faults {
-            // Before they are read: a fault that comes later makes the socket readable anew.
+        if opcode == Opcode::Events {
+            // Before they are read: one that comes later makes the socket readable anew.
             take_event(socket);
         }
         let reply = self.request(socket, Kind::Call, opcode as u64, payload)?;

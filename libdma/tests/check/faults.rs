@@ -1,9 +1,17 @@
 //! Faults, and what is behind them.
 
-use libdma::{Access, Device, FromDevice, Iova, MapRequest, ScatterList, check};
+use libdma::{Access, Device, Fault, FromDevice, Iova, MapRequest, ScatterList, check};
 use simulated::Machine;
 
 use crate::{Checked, line};
+
+/// What the device was denied, which is one access.
+fn the_fault(device: &Device) -> Fault {
+    let events = device.events().unwrap();
+    let faults: Vec<_> = events.faults().collect();
+    let [fault] = faults[..] else { panic!("{faults:?}") };
+    *fault
+}
 
 #[test]
 fn a_fault_in_a_block_is_explained() {
@@ -15,8 +23,7 @@ fn a_fault_in_a_block_is_explained() {
         let address = block.iova();
         assert!(machine.device_writes(address, &[1; 4]).is_err());
         machine.service.lock().poll();
-        let faults = device.faults().unwrap().faults;
-        let [fault] = faults[..] else { panic!("{faults:?}") };
+        let fault = the_fault(&device);
         assert_eq!(
             checked.said(),
             [format!(
@@ -40,8 +47,7 @@ fn use_after_unmap_of_a_strict_stream_is_explained_with_both_places() {
         checked.said_nothing();
         assert!(machine.device_writes(Iova::new(address.get() + 16), &[1; 4]).is_err());
         machine.service.lock().poll();
-        let faults = device.faults().unwrap().faults;
-        let [fault] = faults[..] else { panic!("{faults:?}") };
+        let fault = the_fault(&device);
         // VT-d tells no more of an address than its page.
         let offset = fault.address.get() - address.get();
         assert_eq!(
@@ -57,7 +63,7 @@ fn use_after_unmap_of_a_strict_stream_is_explained_with_both_places() {
         drop(dropped);
         assert!(machine.device_writes(address, &[1]).is_err());
         machine.service.lock().poll();
-        device.faults().unwrap();
+        device.events().unwrap();
         let said = checked.said();
         assert!(said[0].ends_with("which was unmapped when it was dropped"), "{said:?}");
     }
@@ -78,7 +84,7 @@ fn use_after_unmap_in_a_domain_is_explained_too() {
         let (_, unmapped) = (domain.unmap(&place).unwrap(), line());
         assert!(machine.device_writes(Iova::new(0x40_0000), &[1]).is_err());
         machine.service.lock().poll();
-        let fault = device.faults().unwrap().faults[0];
+        let fault = the_fault(&device);
         assert_eq!(
             checked.said(),
             [format!(
@@ -95,7 +101,7 @@ fn said_of_write(checked: &Checked, machine: &Machine, device: &Device, address:
     checked.said_nothing();
     assert!(machine.device_writes(address, &[1]).is_err());
     machine.service.lock().poll();
-    assert_eq!(device.faults().unwrap().faults.len(), 1);
+    assert_eq!(device.events().unwrap().events.len(), 1);
     checked.said().pop().unwrap_or_default()
 }
 
@@ -144,7 +150,7 @@ fn a_buffer_of_a_device_that_is_in_a_domain_is_explained_as_just_that() {
         assert!(machine.device_writes(address, &[1]).is_err());
         let (_, left) = (stay.leave().unwrap(), line());
         machine.service.lock().poll();
-        assert_eq!(device.faults().unwrap().faults.len(), 1);
+        assert_eq!(device.events().unwrap().events.len(), 1);
         let said = checked.said().remove(0);
         assert!(said.ends_with(&format!("{end} and left at line {left}")), "{said}");
 

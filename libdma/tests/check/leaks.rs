@@ -458,7 +458,7 @@ fn what_a_forgotten_list_had_is_no_leak_of_the_lists_when_it_was_taken_back() {
         if device.is_confined() {
             assert!(machine.device_writes(address, &[1]).is_err());
             machine.service.lock().poll();
-            device.faults().unwrap();
+            device.events().unwrap();
             let said = checked.said().remove(0);
             assert!(said.ends_with(&format!("which was unmapped at line {taken}")), "{said}");
         }

@@ -30,7 +30,7 @@ fn nothing_is_said_and_nothing_known_while_it_is_off() {
     assert_eq!(found, [0x5a; 64], "there is no pattern in free blocks");
     assert!(machine.device_writes(Iova::new(0x5000), &[1]).is_err());
     machine.service.lock().poll();
-    assert_eq!(device.faults().unwrap().faults.len(), 1);
+    assert_eq!(device.events().unwrap().events.len(), 1);
     let _left = pool.alloc().unwrap().into_address();
     drop(pool);
     assert_eq!(check::leaks(), 0, "what was known before is forgotten");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libdma::protocol::Rights;
 use libdma::transport::Transport;
-use libdma::{Access, Device, Iova};
+use libdma::{Access, Device, Events, Iova};
 use simulated::{Machine, edu, second_edu};
 
 use crate::trials::{Trials, anything, device, with};
@@ -43,19 +43,19 @@ fn denied(machine: &Machine, count: u64) {
 #[test]
 fn r7_faults_that_cannot_be_read_can_be_read_later() {
     let mut trials = Trials::begin();
-    trials.all("faults", device, with(|device: &mut Device| device.faults()), anything);
+    trials.all("events", device, with(|device: &mut Device| device.events()), anything);
     for machine in [Machine::vtd(), Machine::amdvi()] {
         let device = machine.open();
         let _block = device.coherent("some").access(Access::Read).value::<u64>().unwrap();
         for step in 0..3 {
-            let _ = device.faults().unwrap();
+            let _ = device.events().unwrap();
             denied(&machine, 40);
             machine.client.refuse(step, 1, libdma::Error::TimedOut);
-            let first = device.faults();
+            let first = device.events();
             machine.client.refuse_none();
-            let mut read = first.map(|it| it.faults).unwrap_or_default();
-            read.extend(device.faults().unwrap().faults);
-            let pages: Vec<_> = read.iter().map(|it| it.address.get() >> 20).collect();
+            let read = [first.unwrap_or_default(), device.events().unwrap()];
+            let faults = read.iter().flat_map(Events::faults);
+            let pages: Vec<_> = faults.map(|it| it.address.get() >> 20).collect();
             assert_eq!(pages, (1..=40).collect::<Vec<_>>(), "request {step}");
         }
     }

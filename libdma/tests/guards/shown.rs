@@ -80,7 +80,7 @@ fn a_fault_is_shown_with_the_address_of_who_did_it() {
     for machine in [Machine::vtd(), Machine::amdvi()] {
         let device = machine.open();
         machine.device_writes(Iova::new(0x7000), b"?").unwrap_err();
-        let faults = format!("{:?}", device.faults().unwrap());
+        let faults = format!("{:?}", device.events().unwrap());
         assert!(faults.contains("requester: 0000:00:02.0, address: Iova(0x7000)"), "{faults}");
     }
 }

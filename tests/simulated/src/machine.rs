@@ -70,7 +70,20 @@ impl Machine {
     ///
     /// If the service does not start on it.
     pub fn start(config: MachineConfig, policy: Policy) -> Self {
-        let platform = SimPlatform::new(config).expect("the simulated machine's memory");
+        Self::on(SimPlatform::new(config).expect("the simulated machine's memory"), policy)
+    }
+
+    /// The same with a clock that only [`SimPlatform::advance_time`] moves.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with_manual_clock(config: MachineConfig, policy: Policy) -> Self {
+        let platform = SimPlatform::with_manual_clock(config);
+        Self::on(platform.expect("the simulated machine's memory"), policy)
+    }
+
+    fn on(platform: SimPlatform, policy: Policy) -> Self {
         let functions: Vec<_> = platform.machine().functions().collect();
         for function in functions {
             make_master(&platform, function);

@@ -10,8 +10,8 @@ use super::error::Error;
 /// How long after a blocked access to wait for its fault: iommud looks for faults many times in it.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Waits until the device's handle is readable, as a driver would in its event loop, and prints what the device
-/// was denied. Some IOMMUs record nothing (QEMU 7.2's AMD-Vi), and then it says so.
+/// Waits until the device's handle is readable, as a driver would in its event loop, and prints what
+/// happened to the device. Some IOMMUs record nothing (QEMU 7.2's AMD-Vi), and then it says so.
 ///
 /// # Errors
 ///
@@ -25,12 +25,16 @@ pub fn report(
         writeln!(out, "the device's handle tells of no fault: this IOMMU has recorded none")?;
         return Ok(());
     }
-    let read = device.faults()?;
+    let read = device.events()?;
     if read.dropped > 0 {
-        writeln!(out, "the device's handle tells of {} faults no more", read.dropped)?;
+        writeln!(
+            out,
+            "the device's handle tells of {} more blocked accesses by number alone",
+            read.dropped
+        )?;
     }
-    for fault in read.faults {
-        writeln!(out, "the device's handle tells: {fault}")?;
+    for event in read {
+        writeln!(out, "the device's handle tells: {event}")?;
     }
     Ok(())
 }

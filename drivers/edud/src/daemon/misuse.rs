@@ -45,7 +45,7 @@ pub fn run(
     }
     let places = device_goes_on(driver)?;
     if driver.device().is_confined() && wait_readable(driver.device().handle(), PATIENCE)? {
-        driver.device().faults()?;
+        driver.device().events()?;
         tell(out, "fault explained", &places)?;
     } else {
         writeln!(out, "the device went on after the unmap: no fault is recorded here")?;

@@ -17,9 +17,10 @@ fn report(wait_readable: impl Fn(&Handle, Duration) -> Result<bool, Error>) -> S
 #[test]
 fn faults_are_told_as_sentences_with_how_many_are_missing() {
     let text = report(|_, patience| Ok(!patience.is_zero()));
-    let expected = "the device's handle tells of 3 faults no more\n\
-                    the device's handle tells: 0000:00:02.0 was denied a write to 0x8002000: \
-                    the page is not mapped for writing\n";
+    let expected = "the device's handle tells of 3 more blocked accesses by number alone\n\
+                    the device's handle tells: 0000:00:02.0 was denied a write to 0x8002010: \
+                    the page is not mapped for writing; that was offset 0x10 of buffer \"ring\", which was mapped for \
+                    writing and unmapped 15 µs before\n";
     assert_eq!(text, expected);
 }
 

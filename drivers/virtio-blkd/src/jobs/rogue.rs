@@ -37,17 +37,17 @@ pub(crate) fn rogue(
         writeln!(out, "sector {sector} was to go to I/O {address:#x}; the disk says: {answer}");
     told.map_err(failed)?;
     let end = Instant::now() + PATIENCE;
-    let mut blocked = device.faults()?.faults;
+    let mut blocked = device.events()?.events;
     while blocked.is_empty() && Instant::now() < end {
         thread::sleep(PAUSE);
-        blocked = device.faults()?.faults;
+        blocked = device.events()?.events;
     }
     if blocked.is_empty() {
         let none = "the device's handle tells of no fault: no IOMMU has recorded one";
         writeln!(out, "{none}").map_err(platform::Error::system("standard output"))?;
     }
-    for fault in blocked {
-        let told = writeln!(out, "the device's handle tells: {fault}");
+    for event in blocked {
+        let told = writeln!(out, "the device's handle tells: {event}");
         told.map_err(platform::Error::system("standard output"))?;
     }
     Ok(())

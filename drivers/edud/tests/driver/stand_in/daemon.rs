@@ -8,7 +8,8 @@ use libdma::protocol::call::{
     self, BatchHeader, BufferInfo, DeviceInfo, MapEntry, Opcode, UNMAPPED, UnmapEntry, Welcome,
 };
 use libdma::protocol::derive::Allocate;
-use libdma::protocol::fault::{FaultRecord, FaultsHeader, Reason, Tried};
+use libdma::protocol::event::{EventKind, EventRecord, EventsHeader, Place};
+use libdma::protocol::fault::{Reason, Tried};
 use libdma::protocol::{Error, MAX_BATCH, VERSION, path, sim};
 use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -117,16 +118,19 @@ fn answer(payload: &mut [u8], answer: &(impl IntoBytes + Immutable)) -> usize {
 }
 
 /// Answers with a blocked write, and with three before it that were dropped.
-fn one_fault(payload: &mut [u8]) -> usize {
-    let header = FaultsHeader { count: U32::new(1), left: U32::ZERO, dropped: U64::new(3) };
-    let record = FaultRecord {
-        address: U64::new(0x800_2000),
-        nanoseconds: U64::new(1),
-        times: U64::new(1),
-        source: U16::new(address().source().get()),
-        tried: U16::new(Tried::Write as u16),
-        reason: U32::new(Reason::NotWritable as u32),
-    };
+fn one_event(payload: &mut [u8]) -> usize {
+    let header = EventsHeader { count: U32::new(1), left: U32::ZERO, dropped: U64::new(3) };
+    let mut record = EventRecord::new_zeroed();
+    record.kind = U32::new(EventKind::Fault as u32);
+    (record.nanoseconds, record.count) = (U64::new(20_000), U64::new(1));
+    record.source = U16::new(address().source().get());
+    record.address = U64::new(0x800_2010);
+    record.tried = U16::new(Tried::Write as u16);
+    record.reason = U32::new(Reason::NotWritable as u32);
+    record.place = U32::new(Place::Unmapped as u32);
+    (record.access, record.offset) = (U32::new(2), U64::new(16));
+    record.span = U64::new(15_000);
+    record.label[..4].copy_from_slice(b"ring");
     let length = answer(payload, &header);
     length + answer(&mut payload[length..], &record)
 }
@@ -197,7 +201,7 @@ unsafe impl Transport for Daemon {
             }
             (Opcode::Map, Object::Device) => batch(payload, |entry| self.map_piece(entry)),
             (Opcode::Unmap, Object::Device) => batch(payload, |entry| self.unmap_piece(entry)),
-            (Opcode::Faults, Object::Device) => Ok(one_fault(payload)),
+            (Opcode::Events, Object::Device) => Ok(one_event(payload)),
             (Opcode::SimRead, Object::Simulated) => self.simulate(false, payload),
             (Opcode::SimWrite, Object::Simulated) => self.simulate(true, payload),
             _ => Err(Error::WrongHandleKind),

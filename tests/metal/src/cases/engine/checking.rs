@@ -153,7 +153,7 @@ fn after_unmap(rig: &Rig, device: &Device) -> Outcome {
     let (_buffer, unmapped) = (mapped.unmap()?, Place::here());
     rig.transfer(Direction::FromDevice, address, 16)?;
     rig.expect_fault(address, Tried::Write)?;
-    let faults = device.faults()?.faults.len();
+    let faults = device.events()?.faults().count();
     require!(faults == 1, "the driver is told of {faults} faults");
     said("fault explained", rig, "rx", &[made, unmapped])
 }

@@ -1,0 +1,158 @@
+//! What happened to the device of a session and was not read yet.
+
+use alloc::collections::VecDeque;
+
+use dma_types::SourceId;
+use iommu_engine::completion::UnitId;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::fault::{Fault, FaultReason, Tried};
+use iommu_engine::platform::Instant;
+use libdma::protocol::call::access_code;
+use libdma::protocol::event::{EventKind, EventRecord};
+use libdma::protocol::fault;
+use zerocopy::FromZeros;
+use zerocopy::little_endian::{U16, U32, U64};
+
+use crate::explain::Behind;
+
+/// How many are kept for a session that does not read them.
+pub const UNREAD: usize = 64;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was learnt of.
+    pub at: Instant,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An access was blocked.
+    Fault {
+        /// The unit that blocked it.
+        unit: UnitId,
+        /// Which one.
+        fault: Fault,
+        /// How many times in a row.
+        times: u64,
+        /// The domain that the session's device was in.
+        domain: Option<DomainKey>,
+        /// What of the session's is or was there.
+        behind: Option<Behind>,
+    },
+}
+
+/// The events that a session has not read, oldest first.
+#[derive(Debug, Default)]
+pub struct Events {
+    waiting: VecDeque<Entry>,
+    dropped: u64,
+}
+
+impl Events {
+    /// Adds one, and drops the oldest fault if there is no room. A fault that is the same as the last only counts.
+    pub fn add(&mut self, entry: Entry) {
+        let What::Fault { unit, fault, .. } = entry.what;
+        if let Some(Entry { what: What::Fault { unit: last_unit, fault: last, times, .. }, .. }) =
+            self.waiting.back_mut()
+            && (*last_unit, *last) == (unit, fault)
+        {
+            *times += 1;
+            return;
+        }
+        if self.waiting.len() >= UNREAD
+            && let Some(Entry { what: What::Fault { times, .. }, .. }) = self.waiting.pop_front()
+        {
+            self.dropped += times;
+        }
+        self.waiting.push_back(entry);
+    }
+
+    /// Whether there is nothing to be read.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many are to be read.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes out the oldest, at most this many.
+    pub fn take(&mut self, count: usize) -> impl Iterator<Item = Entry> {
+        self.waiting.drain(..count.min(self.waiting.len()))
+    }
+
+    /// How many blocked accesses were dropped since this was last asked.
+    pub fn take_dropped(&mut self) -> u64 {
+        core::mem::take(&mut self.dropped)
+    }
+}
+
+impl Entry {
+    /// It as it lies on the wire.
+    pub fn record(&self) -> EventRecord {
+        let mut record = EventRecord::new_zeroed();
+        record.nanoseconds = U64::new(self.at.as_nanos());
+        match &self.what {
+            What::Fault { fault, times, domain, behind, .. } => {
+                record.kind = U32::new(EventKind::Fault as u32);
+                record.count = U64::new(*times);
+                record.address = U64::new(fault.address.get());
+                record.domain = U64::new(domain.map_or(0, |domain| domain.0));
+                record.source = U16::new(fault.device.map_or(0, SourceId::get));
+                record.tried = U16::new(tried(fault.tried) as u16);
+                record.reason = U32::new(reason(fault.reason) as u32);
+                if let Some(behind) = behind {
+                    self.tell_behind(behind, &mut record);
+                }
+            }
+        }
+        record
+    }
+
+    fn tell_behind(&self, behind: &Behind, record: &mut EventRecord) {
+        let Behind { place, mapping, offset } = behind;
+        record.place = U32::new(*place as u32);
+        record.access = U32::new(access_code(mapping.access));
+        record.buffer = U64::new(mapping.buffer);
+        record.offset = U64::new(*offset);
+        record.within = U64::new(mapping.domain.0);
+        record.label = mapping.label;
+        // Of what is mapped still that is the moment of now.
+        record.span = U64::new(self.at.as_nanos().saturating_sub(mapping.at.as_nanos()));
+    }
+}
+
+const fn tried(tried: Tried) -> fault::Tried {
+    match tried {
+        Tried::Read => fault::Tried::Read,
+        Tried::Write => fault::Tried::Write,
+        Tried::Access => fault::Tried::Access,
+        Tried::Atomic => fault::Tried::Atomic,
+        Tried::Page => fault::Tried::Page,
+        Tried::Interrupt => fault::Tried::Interrupt,
+        Tried::Translation => fault::Tried::Translation,
+        Tried::Internal => fault::Tried::Internal,
+    }
+}
+
+const fn reason(reason: FaultReason) -> fault::Reason {
+    match reason {
+        FaultReason::NoDomain => fault::Reason::NoDomain,
+        FaultReason::NotReadable => fault::Reason::NotReadable,
+        FaultReason::NotWritable => fault::Reason::NotWritable,
+        FaultReason::BeyondWidth => fault::Reason::BeyondWidth,
+        FaultReason::Translated => fault::Reason::Translated,
+        FaultReason::InterruptRange => fault::Reason::InterruptRange,
+        FaultReason::Interrupt => fault::Reason::Interrupt,
+        FaultReason::Mode => fault::Reason::Mode,
+        FaultReason::DeviceTable => fault::Reason::DeviceTable,
+        FaultReason::PageTable => fault::Reason::PageTable,
+        FaultReason::Command => fault::Reason::Command,
+        FaultReason::Unknown => fault::Reason::Unknown,
+    }
+}

@@ -1,0 +1,119 @@
+//! What happened to a device: accesses that were blocked, and whatever else its driver is to know of.
+//!
+//! [`Device::events`](crate::Device::events) reads it.
+//!
+//! ```
+//! use libdma::{Access, Event};
+//!
+//! # let machine = simulated::Machine::amdvi();
+//! # let device = machine.open();
+//! let ring = device.buffer("ring").access(Access::Read).allocate(4096)?;
+//! let address = ring.iova().unwrap();
+//! # machine.device_writes(libdma::Iova::new(address.get() + 16), &[1]).unwrap_err();
+//! // The device writes where it may read alone ...
+//! for event in device.events()? {
+//!     // 0000:00:02.0 was denied a write to 0x100010: the page is not mapped for writing; that is offset 0x10 of
+//!     // buffer "ring", which is mapped for reading
+//!     println!("{event}");
+//!     let Event::Fault(fault) = event else { continue };
+//!     let behind = fault.behind.unwrap();
+//!     assert_eq!((behind.label.as_str(), behind.offset, behind.access), ("ring", 16, Access::Read));
+//! }
+//! # Ok::<(), libdma::Error>(())
+//! ```
+//!
+//! # What iommud knows and what the checker knows
+//!
+//! A fault says what iommud has, or had, at its address: whole buffers and windows by their labels, whichever process
+//! holding a handle of the session mapped them. The [checker](crate::check) of the process that reads the event says more
+//! where it can: which block or stream in such a buffer it was, and where in the code it was mapped and unmapped.
+//!
+//! # Waiting for it
+//!
+//! A device's handle tells by itself when there is something to read, so that a driver can put its descriptor
+//! (`device.handle().raw().number()`) into the event queue in which it waits for everything else:
+//!
+//! - on Redox, subscribe it to an event queue for `EVENT_READ`;
+//! - on Linux, have it polled for input (`poll`, `epoll`).
+//!
+//! When it is readable, call [`Device::events`](crate::Device::events), which makes it unreadable again; there may
+//! be nothing, if another holder of a handle to the same device was faster. It becomes readable once, with the first
+//! event that is unread, and again only after this handle has been used to read. Nothing else makes a
+//! device's handle readable, and it must not be read from in any other way.
+
+use core::fmt;
+use core::time::Duration;
+
+use alloc::vec::{IntoIter, Vec};
+
+use crate::fault::Fault;
+use crate::protocol::Error;
+use crate::protocol::event::{EventKind, EventRecord};
+
+/// Something that happened to a device. It prints as a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The IOMMU blocked an access, or several in a row that are the same.
+    Fault(Fault),
+}
+
+/// What [`Device::events`](crate::Device::events) has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// The events that had not been read, oldest first.
+    pub events: Vec<Event>,
+    /// How many blocked accesses are not among them, nor were told before: too many were unread, or the device made more
+    /// than iommud tells one by one. Accesses that the IOMMU itself had no room to record do not count: nobody can
+    /// tell whose they were.
+    pub dropped: u64,
+}
+
+impl Events {
+    /// The blocked accesses alone.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.events.iter().map(|Event::Fault(fault)| fault)
+    }
+}
+
+impl IntoIterator for Events {
+    type Item = Event;
+    type IntoIter = IntoIter<Event>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.events.into_iter()
+    }
+}
+
+impl Event {
+    /// When iommud learned of it, since its start.
+    pub const fn at(&self) -> Duration {
+        match self {
+            Self::Fault(fault) => fault.at,
+        }
+    }
+
+    /// The event in a record, of a device in this segment.
+    pub(crate) fn from_record(segment: u16, record: &EventRecord) -> Result<Self, Error> {
+        match EventKind::try_from(record.kind.get())? {
+            EventKind::Fault => Fault::from_record(segment, record).map(Self::Fault),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => {
+                fault.fmt(f)?;
+                match fault.behind {
+                    Some(behind) => write!(f, "; {behind}"),
+                    None if fault.is_of_memory() => {
+                        f.write_str("; nothing that iommud remembers was mapped there")
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
