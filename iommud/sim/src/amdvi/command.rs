@@ -191,6 +191,22 @@ impl AmdviUnit {
         }
     }
 
+    /// The commands that it has not carried out, but of waits only that they are there.
+    pub(crate) fn untaken(&self, bus: Bus<'_>) -> Vec<(u64, u64)> {
+        let bytes = self.buffer.base.bytes();
+        let mut all = Vec::new();
+        let mut at = self.buffer.head;
+        while at != self.buffer.tail && at < bytes {
+            let place = (self.buffer.base.page() << 12) + at;
+            let low = bus.memory.read64(place).unwrap_or(0);
+            let high = bus.memory.read64(place + 8).unwrap_or(0);
+            let is_wait = matches!(decode(low, high, &self.config), Some(Command::Wait { .. }));
+            all.push(if is_wait { (0, 0) } else { (low, high) });
+            at = (at + COMMAND) % bytes;
+        }
+        all
+    }
+
     fn take_command(&mut self, bus: Bus<'_>) {
         let (head, bytes) = (self.buffer.head, self.buffer.base.bytes());
         let at = (self.buffer.base.page() << 12) + head;

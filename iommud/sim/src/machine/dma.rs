@@ -112,6 +112,19 @@ impl<M: Memory> Machine<M> {
         self.dma(source, address, Payload::Write(data), true)
     }
 
+    /// A write, within one page, by a function that makes requests whether it is a bus master or not, as one that is
+    /// broken may: where in memory it went.
+    pub fn dma_write_unasked(
+        &mut self,
+        source: PciAddress,
+        address: u64,
+        data: &[u8],
+    ) -> Result<u64, Blocked> {
+        let (source_id, unit) = (self.requester(source), self.unit_of(source));
+        let physical = self.translate((unit, source_id), address, Access::Write, false)?;
+        if self.memory.write(physical, data) { Ok(physical) } else { Err(Blocked::NoMemory) }
+    }
+
     fn dma(
         &mut self,
         source: PciAddress,
@@ -160,32 +173,7 @@ impl<M: Memory> Machine<M> {
         if (0xfee0_0000..=0xfeef_ffff).contains(&address) {
             return self.interrupt_request(unit, source_id, address, payload, part);
         }
-        let access = payload.access();
-        let bus = Bus { memory: &self.memory, dram: &self.dram };
-        let unit = unit.and_then(|number| self.units.get_mut(number));
-        let own = unit.as_ref().and_then(|slot| slot.function());
-        let physical = match unit.map(|slot| &mut slot.hardware) {
-            Some(Hardware::Vtd(unit)) => {
-                let found = if translated {
-                    unit.pass_translated(bus, source_id, address, access)
-                } else {
-                    unit.translate(bus, source_id, address, access)
-                };
-                found.map_err(|refusal| match refusal {
-                    Refusal::Fault(reason) => Blocked::Fault(reason),
-                    Refusal::Protected => Blocked::Protected,
-                })?
-            }
-            Some(Hardware::Amdvi(unit)) => {
-                let found = if translated {
-                    unit.pass_translated(bus, source_id, address, access)
-                } else {
-                    unit.translate(bus, source_id, address, access)
-                };
-                found.map_err(|event| self.aborted(own, event))?
-            }
-            None => address,
-        };
+        let physical = self.translate((unit, source_id), address, payload.access(), translated)?;
         if let Some(device) = self.device_at(physical) {
             self.reach_peer(device, physical, payload, part);
             return Ok(());
@@ -195,6 +183,41 @@ impl<M: Memory> Machine<M> {
             Payload::Write(data) => self.memory.write(physical, &data[part]),
         };
         if reached { Ok(()) } else { Err(Blocked::NoMemory) }
+    }
+
+    /// Where the unit in front of a requester lets a request go.
+    fn translate(
+        &mut self,
+        (unit, source_id): (Option<usize>, SourceId),
+        address: u64,
+        access: Access,
+        translated: bool,
+    ) -> Result<u64, Blocked> {
+        let bus = Bus { memory: &self.memory, dram: &self.dram };
+        let unit = unit.and_then(|number| self.units.get_mut(number));
+        let own = unit.as_ref().and_then(|slot| slot.function());
+        match unit.map(|slot| &mut slot.hardware) {
+            Some(Hardware::Vtd(unit)) => {
+                let found = if translated {
+                    unit.pass_translated(bus, source_id, address, access)
+                } else {
+                    unit.translate(bus, source_id, address, access)
+                };
+                found.map_err(|refusal| match refusal {
+                    Refusal::Fault(reason) => Blocked::Fault(reason),
+                    Refusal::Protected => Blocked::Protected,
+                })
+            }
+            Some(Hardware::Amdvi(unit)) => {
+                let found = if translated {
+                    unit.pass_translated(bus, source_id, address, access)
+                } else {
+                    unit.translate(bus, source_id, address, access)
+                };
+                found.map_err(|event| self.aborted(own, event))
+            }
+            None => Ok(address),
+        }
     }
 
     /// An AMD-Vi unit whose own function this is has aborted a request, which shows in the function's status.

@@ -181,6 +181,17 @@ impl<M: Memory> Machine<M> {
         })
     }
 
+    /// What a unit was asked by its queue to forget and has not: the words of each request. Of requests to say when it is
+    /// done they are zeroes. Units are counted as above.
+    pub fn unforgotten(&self, number: usize) -> Vec<(u64, u64)> {
+        let bus = Bus { memory: &self.memory, dram: &self.dram };
+        match self.units.get(number).map(|slot| &slot.hardware) {
+            Some(Hardware::Vtd(unit)) => unit.untaken(bus),
+            Some(Hardware::Amdvi(unit)) => unit.untaken(bus),
+            None => Vec::new(),
+        }
+    }
+
     /// Makes the registers of a unit answer, or not; units are counted as above.
     pub fn set_health(&mut self, number: usize, health: Health) {
         match self.units.get_mut(number).map(|slot| &mut slot.hardware) {

@@ -258,6 +258,22 @@ impl VtdUnit {
         Ok(())
     }
 
+    /// The descriptors that it has not taken, but of waits only that they are there.
+    pub(crate) fn untaken(&self, bus: Bus<'_>) -> Vec<(u64, u64)> {
+        let mut all = Vec::new();
+        let mut at = self.queue.head;
+        while self.status.queued_invalidation() && at != self.queue.tail && at < self.queue.bytes()
+        {
+            let place = (self.queue.address.page() << 12).wrapping_add(at);
+            let low = bus.memory.read64(place).unwrap_or(0);
+            let high = bus.memory.read64(place + 8).unwrap_or(0);
+            let is_wait = matches!(decode(low, high, &self.config), Ok(Command::Wait { .. }));
+            all.push(if is_wait { (0, 0) } else { (low, high) });
+            at = (at + DESCRIPTOR) % self.queue.bytes();
+        }
+        all
+    }
+
     /// A device-TLB did not answer: no simulated device has one.
     fn time_out(&mut self, source: u16) {
         self.queue.error.set_timeout_source(source);

@@ -68,6 +68,8 @@ pub struct SimPlatform {
     fault_message: Option<MsiMessage>,
     /// What devices are to reach for in between, one for each access to registers.
     between: VecDeque<Option<(PciAddress, u64)>>,
+    /// What devices reach for before each write to a register.
+    always: Vec<(PciAddress, u64)>,
 }
 
 impl SimPlatform {
@@ -95,6 +97,7 @@ impl SimPlatform {
             table: None,
             fault_message: None,
             between: VecDeque::new(),
+            always: Vec::new(),
         })
     }
 
@@ -161,6 +164,17 @@ impl SimPlatform {
     ) {
         let addresses = addresses.into_iter();
         self.between = addresses.map(|address| address.map(|it| (device, it))).collect();
+    }
+
+    /// From now on devices write to these I/O addresses before each write to a register, whether they are bus masters or
+    /// not, so that units keep whatever is there at any time.
+    pub fn write_always(&mut self, all: Vec<(PciAddress, u64)>) {
+        self.always = all;
+    }
+
+    /// The run that a page of memory is of now, and how far in it the page is.
+    pub fn run_at(&self, page: PhysAddr) -> Option<(RunId, u64)> {
+        self.runs.at(page)
     }
 
     /// How many accesses to registers there are still such writes for.
@@ -249,6 +263,9 @@ impl SimPlatform {
 
     fn write(&mut self, window: RegisterWindow, offset: usize, size: usize, value: u64) {
         if let Some(address) = self.register(window, offset, size) {
+            for &(device, iova) in &self.always {
+                let _ = self.machine.get_mut().dma_write_unasked(device, iova, &[0; 4]);
+            }
             self.machine.get_mut().mmio_write(address, size, value);
         }
     }

@@ -103,6 +103,21 @@ impl Runs {
         self.bytes(Kind::Plain) + self.bytes(Kind::Part)
     }
 
+    /// The run that a page is of, and how far in it that is. Of parts it is the part.
+    pub(super) fn at(&self, page: PhysAddr) -> Option<(RunId, u64)> {
+        let parts_first = self.runs.iter().filter(|(_, run)| run.kind == Kind::Part);
+        let others = self.runs.iter().filter(|(_, run)| run.kind != Kind::Part);
+        parts_first.chain(others).find_map(|(id, run)| {
+            let mut before = 0;
+            run.segments.iter().find_map(|segment| {
+                let at = page.get().checked_sub(segment.start.get());
+                let found = at.filter(|at| *at < segment.bytes).map(|at| (*id, before + at));
+                before += segment.bytes;
+                found
+            })
+        })
+    }
+
     /// How often one was freed that was not given out.
     pub(super) fn bad_frees(&self) -> u64 {
         self.bad_frees
