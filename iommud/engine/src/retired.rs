@@ -82,6 +82,14 @@ impl Quarantine {
         self.waiting.iter().any(|retired| retired.range == wanted)
     }
 
+    /// What hardware has yet to confirm of a domain's addresses.
+    pub fn lasting(&self, domain: DomainKey) -> Completion {
+        let mut lasting = Completion::none();
+        let of_it = |retired: &&Retired| retired.range.is_some_and(|(key, ..)| key == domain);
+        self.waiting.iter().filter(of_it).for_each(|retired| lasting.join(&retired.completion));
+        lasting
+    }
+
     /// The memory that waits on a device's account, what is lost included.
     pub fn runs_of(&self, device: PciAddress) -> WaitingRuns {
         let mut waiting = WaitingRuns::default();

@@ -293,6 +293,7 @@ impl<P: Platform> Service<P> {
             is_told: false,
             mappings,
             handles: 1,
+            revoked: 0,
             unmapped: Completion::none(),
             slot,
         };
@@ -336,10 +337,16 @@ impl<P: Platform> Service<P> {
         Ok(Grant { run: buffer.run, bytes: end, writable })
     }
 
-    pub(crate) fn close_buffer(&mut self, id: BufferId) {
+    /// Counts a handle to a buffer no more, and ends the buffer with its last.
+    pub(crate) fn close_buffer(&mut self, id: BufferId, was_revoked: bool) {
         let Some(buffer) = self.sessions.buffers.get_mut(&id) else { return };
         buffer.handles -= 1;
+        buffer.revoked -= u32::from(was_revoked);
         if buffer.handles > 0 {
+            if buffer.is_revoked() {
+                // Nobody is left who may have it mapped.
+                self.unmap_revoked(id);
+            }
             return;
         }
         if !self.engine.has_iommu() && buffer.session.is_some() && buffer.is_known_to_a_driver() {

@@ -57,7 +57,8 @@ impl<P: Platform> Service<P> {
             Opcode::Lookup => self.lookup(handle, payload),
             Opcode::DomainInfo => self.domain_info(handle, payload),
             Opcode::HandleInfo => self.handle_info(handle, payload),
-            Opcode::Revoke | Opcode::Reset => Err(Error::UnknownCall),
+            Opcode::Revoke => self.revoke(handle, payload),
+            Opcode::Reset => self.handles.get(handle).and(Err(Error::UnknownCall)),
             Opcode::Events => self.read_events(handle, payload),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {

@@ -111,7 +111,7 @@ impl<P: Platform> Service<P> {
             // could say what the device still reaches.
             Err(_) => Completion::never(),
         };
-        if let Some(domain) = session.entered.and_then(|key| self.domains.get_mut(&key)) {
+        if let Some(domain) = session.entered.and_then(|it| self.domains.get_mut(&it.domain)) {
             domain.inside.remove(&id);
         }
         // Other sessions' devices leave those that it has made.

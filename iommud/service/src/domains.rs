@@ -40,6 +40,16 @@ pub struct ExplicitDomain {
     pub slot: Slot,
 }
 
+/// Where a device is that has entered a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The domain.
+    pub domain: DomainKey,
+    /// The handles by which it has entered: its own, and that of the domain which offered it. Their parents, once they are
+    /// closed.
+    pub by: [HandleId; 2],
+}
+
 impl<P: Platform> Service<P> {
     /// Makes a domain for a session, whose device's unit can walk it.
     pub(crate) fn create_domain(
@@ -106,14 +116,14 @@ impl<P: Platform> Service<P> {
     ) -> Result<Answered, Error> {
         let session = self.device_of(handle, Rights::ATTACH)?;
         let (request, _) = Enter::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
-        let Offered::Domain(key) = self.tickets.look(&request.ticket)?.what else {
-            return Err(Error::BadTicket);
-        };
+        let offering = self.tickets.look(&request.ticket)?;
+        let Offered::Domain(key) = offering.what else { return Err(Error::BadTicket) };
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        if holder.entered == Some(key) {
+        if holder.entered.is_some_and(|it| it.domain == key) {
             return Err(Error::AlreadyEntered);
         }
-        let completion = self.move_device(session, Some(key))?;
+        let by = [handle, offering.handle];
+        let completion = self.move_device(session, Some(Inside { domain: key, by }))?;
         self.tickets.used(&request.ticket);
         let entered = Entered { domain: U64::new(key.0), reserved: U64::ZERO };
         // The request, which it overwrites, was as long.
@@ -125,38 +135,39 @@ impl<P: Platform> Service<P> {
         let session = self.device_of(handle, Rights::ATTACH)?;
         let (request, _) = Leave::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        if holder.entered != Some(DomainKey(request.domain.get())) {
+        let domain = DomainKey(request.domain.get());
+        if holder.entered.is_none_or(|it| it.domain != domain) {
             return Err(Error::NotEntered);
         }
         Ok(Answered::after(0, self.move_device(session, None)?))
     }
 
     /// Moves the device of a session into an explicit domain or its own.
-    fn move_device(
+    pub(crate) fn move_device(
         &mut self,
         session: SessionId,
-        to: Option<DomainKey>,
+        to: Option<Inside>,
     ) -> Result<Completion, Error> {
         let Self { engine, platform, sessions, domains, .. } = self;
         let holder = sessions.sessions.get_mut(&session).ok_or(Error::SessionEnded)?;
-        let key = to.unwrap_or(holder.domain);
+        let key = to.map_or(holder.domain, |it| it.domain);
         let completion = engine.transfer(platform, holder.device, key).map_err(to_client)?;
         let before = core::mem::replace(&mut holder.entered, to);
-        if let Some(before) = before.and_then(|key| domains.get_mut(&key)) {
+        if let Some(before) = before.and_then(|it| domains.get_mut(&it.domain)) {
             before.inside.remove(&session);
         }
-        if let Some(domain) = to.and_then(|key| domains.get_mut(&key)) {
+        if let Some(domain) = to.and_then(|it| domains.get_mut(&it.domain)) {
             domain.inside.insert(session);
         }
         Ok(completion)
     }
 
     /// Counts a domain's handle no more, and ends the domain with its last.
-    pub(crate) fn close_domain(&mut self, key: DomainKey) {
-        let Some(domain) = self.domains.get_mut(&key) else { return };
+    pub(crate) fn close_domain(&mut self, key: DomainKey) -> Completion {
+        let Some(domain) = self.domains.get_mut(&key) else { return Completion::none() };
         domain.handles -= 1;
         if domain.handles > 0 {
-            return;
+            return Completion::none();
         }
         let owner = domain.session;
         let Self { engine, platform, sessions, .. } = self;
@@ -170,7 +181,7 @@ impl<P: Platform> Service<P> {
         }
         let gone = self.end_domain(key);
         let Self { engine, sessions, .. } = self;
-        let Some(session) = sessions.sessions.get_mut(&owner) else { return };
+        let Some(session) = sessions.sessions.get_mut(&owner) else { return gone };
         session.domains.remove(&key);
         for id in &session.buffers {
             let Some(buffer) = sessions.buffers.get_mut(id) else { continue };
@@ -187,6 +198,7 @@ impl<P: Platform> Service<P> {
                 buffer.unmapped.join(&gone);
             }
         }
+        gone
     }
 
     /// Ends a domain (rule R4): the devices in it go back into their own. After the completion no unit holds

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
+use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use libdma::Error;
 use libdma::protocol::Rights;
@@ -106,10 +107,26 @@ impl Handle {
     }
 }
 
-/// All handles.
+/// A handle, and whether it was revoked.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The handle.
+    pub handle: Handle,
+    /// If it was revoked, what units have to confirm of that.
+    pub revoked: Option<Completion>,
+}
+
+impl Entry {
+    /// Whether it was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.is_some()
+    }
+}
+
+/// All handles, those that were revoked included until they are closed.
 #[derive(Debug, Default)]
 pub struct Handles {
-    open: BTreeMap<HandleId, Handle>,
+    open: BTreeMap<HandleId, Entry>,
     tree: Tree,
     last: u64,
 }
@@ -119,7 +136,7 @@ impl Handles {
     pub fn insert(&mut self, handle: Handle) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
-        self.open.insert(id, handle);
+        self.open.insert(id, Entry { handle, revoked: None });
         self.tree.enter(id, &[]);
         id
     }
@@ -127,7 +144,7 @@ impl Handles {
     /// The same for one that was derived from these handles. It is of the user of the first.
     pub fn insert_below(&mut self, handle: Handle, parents: &[HandleId]) -> HandleId {
         let parent = parents.first().and_then(|parent| self.open.get(parent));
-        let uid = parent.map_or(handle.uid, |parent| parent.uid);
+        let uid = parent.map_or(handle.uid, |parent| parent.handle.uid);
         let id = self.insert(handle.of(uid));
         self.tree.enter(id, parents);
         id
@@ -139,22 +156,56 @@ impl Handles {
     }
 
     /// The handle of this number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadHandle`] if there is none, [`Error::Revoked`].
     pub fn get(&self, id: HandleId) -> Result<&Handle, Error> {
-        self.open.get(&id).ok_or(Error::BadHandle)
+        match self.open.get(&id) {
+            Some(Entry { revoked: Some(_), .. }) => Err(Error::Revoked),
+            Some(Entry { handle, .. }) => Ok(handle),
+            None => Err(Error::BadHandle),
+        }
     }
 
     /// The handle of this number, to change.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
     pub fn get_mut(&mut self, id: HandleId) -> Result<&mut Handle, Error> {
-        self.open.get_mut(&id).ok_or(Error::BadHandle)
+        match self.open.get_mut(&id) {
+            Some(Entry { revoked: Some(_), .. }) => Err(Error::Revoked),
+            Some(Entry { handle, .. }) => Ok(handle),
+            None => Err(Error::BadHandle),
+        }
     }
 
-    /// All of them, to change.
+    /// All that were not revoked, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (HandleId, &mut Handle)> {
-        self.open.iter_mut().map(|(id, handle)| (*id, handle))
+        let live = self.open.iter_mut().filter(|(_, entry)| !entry.is_revoked());
+        live.map(|(id, entry)| (*id, &mut entry.handle))
+    }
+
+    /// All, those that were revoked included.
+    pub fn entries(&self) -> impl Iterator<Item = (HandleId, &Entry)> {
+        self.open.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// The handle of this number, also if it was revoked.
+    pub(crate) fn entry(&self, id: HandleId) -> Option<&Entry> {
+        self.open.get(&id)
+    }
+
+    /// Marks a handle as revoked; from when that is confirmed by units, no device reaches anything by it.
+    pub(crate) fn revoke(&mut self, id: HandleId, confirmed: &Completion) {
+        if let Some(entry) = self.open.get_mut(&id) {
+            entry.revoked.get_or_insert_default().join(confirmed);
+        }
     }
 
     /// Takes a handle out.
-    pub fn remove(&mut self, id: HandleId) -> Option<Handle> {
+    pub fn remove(&mut self, id: HandleId) -> Option<Entry> {
         self.tree.leave(id);
         self.open.remove(&id)
     }

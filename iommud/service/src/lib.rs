@@ -16,6 +16,8 @@
 //! | [`mappings`] | buffers in domains: mapped, unmapped and looked up |
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`register`] | buffers of memory that clients supply |
+//! | `generation` | how often a device has started afresh, which its holders notice |
+//! | `revoke` | handles that end with everything that was derived from them |
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`tickets`] | what handles offer, for requests on other handles to name |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
@@ -49,6 +51,7 @@ pub mod error;
 pub mod events;
 pub mod explain;
 pub mod faults;
+mod generation;
 pub mod handle;
 pub mod history;
 #[cfg(feature = "in-process")]
@@ -59,6 +62,7 @@ pub mod pending;
 pub mod records;
 pub mod register;
 pub mod report;
+mod revoke;
 pub mod runs;
 pub mod service;
 pub mod session;

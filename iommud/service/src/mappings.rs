@@ -210,14 +210,19 @@ impl<P: Platform> Service<P> {
         Ok((iova, completion))
     }
 
-    /// What a handle has mapped that is about to be closed is its parent's from then on.
+    /// What a handle that is about to be closed has mapped, and where devices are by it, is its parent's from then on.
     pub(crate) fn leave_mappings_to_parent(&mut self, handle: HandleId) {
         let Some(parent) = self.handles.tree().parents(handle).first().copied() else { return };
-        let session = match self.handles.get(handle).map(|handle| &handle.object) {
-            Ok(Object::Device(session)) => Some(*session),
-            Ok(Object::Domain(domain)) => self.domains.get(domain).map(|domain| domain.session),
-            _ => None,
+        let Some(Object::Device(_) | Object::Domain(_)) =
+            self.handles.entry(handle).map(|entry| &entry.handle.object)
+        else {
+            return;
         };
+        for session in self.sessions.sessions.values_mut() {
+            let by = session.entered.iter_mut().flat_map(|it| &mut it.by);
+            by.filter(|by| **by == handle).for_each(|by| *by = parent);
+        }
+        let session = self.session_of_handle(handle);
         let session = session.and_then(|session| self.sessions.sessions.get(&session));
         let Some(session) = session else { return };
         for id in &session.buffers {
@@ -242,6 +247,9 @@ impl<P: Platform> Service<P> {
         let buffer = self.sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
         if buffer.session != Some(space.session) {
             return Err(Error::WrongOwner);
+        }
+        if buffer.is_revoked() {
+            return Err(Error::Revoked);
         }
         let end = offset.checked_add(bytes).ok_or(Error::Overflow)?;
         if end > buffer.bytes {

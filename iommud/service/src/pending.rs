@@ -45,6 +45,8 @@ pub struct Completed {
 
 #[derive(Debug)]
 struct Waiting {
+    /// The handle that it was made on.
+    by: HandleId,
     request: RequestId,
     completion: Completion,
     answer: Answer,
@@ -55,15 +57,23 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub struct Pending {
     waiting: Vec<Waiting>,
+    /// Those that are answered, and were not given yet.
+    answered: Vec<Completed>,
     last: u64,
 }
 
 impl Pending {
     /// Keeps an answer back until `completion` is done.
-    pub(crate) fn put(&mut self, completion: Completion, answer: Answer, undo: Undo) -> RequestId {
+    pub(crate) fn put(
+        &mut self,
+        by: HandleId,
+        completion: Completion,
+        answer: Answer,
+        undo: Undo,
+    ) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
-        self.waiting.push(Waiting { request, completion, answer, undo });
+        self.waiting.push(Waiting { by, request, completion, answer, undo });
         request
     }
 
@@ -83,13 +93,48 @@ impl Pending {
         Some((request, answer, undo, state))
     }
 
-    /// How many requests are pending.
+    /// Answers the requests that were made on handles of which this is true, or that are to be answered with such a handle:
+    /// those handles, which nobody will get.
+    pub(crate) fn revoke(&mut self, is_revoked: impl Fn(HandleId) -> bool) -> Vec<HandleId> {
+        let mut unclaimed = Vec::new();
+        let answered = &mut self.answered;
+        self.waiting.retain(|waiting| {
+            let new = match waiting.answer {
+                Answer::Handle(handle) => Some(handle),
+                Answer::Payload(_) => None,
+            };
+            let stays = !is_revoked(waiting.by) && !new.is_some_and(&is_revoked);
+            if !stays {
+                unclaimed.extend(new);
+                let (request, result) = (waiting.request, Err(Error::Revoked));
+                answered.push(Completed { request, result });
+            }
+            stays
+        });
+        unclaimed
+    }
+
+    /// What was unmapped is not to be taken back any more.
+    pub(crate) fn forget(&mut self, space: Space, unmapped: &[(Iova, u64)]) {
+        for (_, ranges) in
+            self.waiting.iter_mut().flat_map(|it| &mut it.undo).filter(|(it, _)| *it == space)
+        {
+            ranges.retain(|range| !unmapped.contains(range));
+        }
+    }
+
+    /// Takes out those that were answered.
+    pub(crate) fn take_answered(&mut self) -> Vec<Completed> {
+        core::mem::take(&mut self.answered)
+    }
+
+    /// How many requests are pending, or answered and not given yet.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.answered.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 }

@@ -97,6 +97,6 @@ impl<P: Platform> Service<P> {
         }
         // Were the unit to fail, the memory stays where it is, as that of all its buffers.
         let answer = Answer::Payload(Vec::new());
-        Ok(Outcome::Pending(self.pending.put(completion, answer, Vec::new())))
+        Ok(Outcome::Pending(self.pending.put(id, completion, answer, Vec::new())))
     }
 }

@@ -142,7 +142,7 @@ impl<P: Platform> Service<P> {
     pub fn poll(&mut self) -> Vec<Completed> {
         self.engine.poll(&mut self.platform);
         self.log_faults();
-        let mut completed = Vec::new();
+        let mut completed = self.pending.take_answered();
         while let Some((request, answer, undo, progress)) =
             self.pending.take(|completion| self.engine.progress(completion))
         {
@@ -246,7 +246,7 @@ impl<P: Platform> Service<P> {
             return Ok(Outcome::Done(length));
         }
         let answer = payload.get(..length).unwrap_or_default().to_vec();
-        Ok(Outcome::Pending(self.pending.put(completion, Answer::Payload(answer), undo)))
+        Ok(Outcome::Pending(self.pending.put(handle, completion, Answer::Payload(answer), undo)))
     }
 
     /// Reads a text node from `offset` on; zero bytes at its end.
@@ -288,13 +288,26 @@ impl<P: Platform> Service<P> {
     pub fn close(&mut self, handle: HandleId) {
         self.tickets.handle_closed(handle);
         self.leave_mappings_to_parent(handle);
-        match self.handles.remove(handle).map(|handle| handle.object) {
-            Some(Object::Device(session)) => self.close_device(session),
-            Some(Object::Domain(domain)) => self.close_domain(domain),
-            Some(Object::Buffer(buffer)) => self.close_buffer(buffer),
-            Some(Object::Window(window)) => self.close_window(window),
-            Some(Object::Root | Object::Text(_) | Object::Registration(..)) | None => {}
+        let Some(entry) = self.handles.remove(handle) else { return };
+        let was_revoked = entry.is_revoked();
+        match entry.handle.object {
+            Object::Buffer(buffer) => self.close_buffer(buffer, was_revoked),
+            // It was closed when it was revoked.
+            _ if was_revoked => {}
+            object => drop(self.close_object(&object)),
         }
+    }
+
+    /// Counts a handle of what is no buffer no more. From the completion on, no device reaches anything by what ended with
+    /// that.
+    pub(crate) fn close_object(&mut self, object: &Object) -> Completion {
+        match object {
+            Object::Device(session) => self.close_device(*session),
+            Object::Domain(domain) => return self.close_domain(*domain),
+            Object::Window(window) => return self.close_window(*window),
+            Object::Buffer(_) | Object::Root | Object::Text(_) | Object::Registration(..) => {}
+        }
+        Completion::none()
     }
 
     /// Answers with a handle, now or when hardware has confirmed.
@@ -306,7 +319,12 @@ impl<P: Platform> Service<P> {
         if self.is_done(&completion) {
             Outcome::Done(handle)
         } else {
-            Outcome::Pending(self.pending.put(completion, Answer::Handle(handle), Vec::new()))
+            Outcome::Pending(self.pending.put(
+                handle,
+                completion,
+                Answer::Handle(handle),
+                Vec::new(),
+            ))
         }
     }
 

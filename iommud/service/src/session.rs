@@ -11,6 +11,7 @@ use iommu_engine::platform::RunId;
 use iommu_engine::policy::Quotas;
 use libdma::protocol::Secret;
 
+use crate::domains::Inside;
 use crate::events::Events;
 use crate::history::History;
 use crate::mappings::{BufferMapping, MappedAt};
@@ -32,7 +33,7 @@ pub struct Session {
     /// Its own domain: one that was made for its group.
     pub domain: DomainKey,
     /// The explicit domain that it is in instead.
-    pub entered: Option<DomainKey>,
+    pub entered: Option<Inside>,
     /// Who opened it.
     pub uid: u32,
     /// Which session of the device this is.
@@ -109,8 +110,10 @@ pub struct Buffer {
     pub is_told: bool,
     /// Every mapping of it that there is.
     pub mappings: BTreeMap<MappedAt, BufferMapping>,
-    /// How many handles there are to it.
+    /// How many handles there are to it, those that were revoked included.
     pub handles: u32,
+    /// How many of them were revoked.
+    pub revoked: u32,
     /// What units have yet to confirm before nothing reaches its memory.
     pub unmapped: Completion,
     /// Its record in the ledger.
@@ -121,6 +124,11 @@ impl Buffer {
     /// Whether the device may have it so.
     pub fn allows(&self, access: Access) -> bool {
         self.allowed.is_some_and(|allowed| access.is_within(allowed))
+    }
+
+    /// Whether all handles to it were revoked: it is there for the memory that their holders have mapped.
+    pub const fn is_revoked(&self) -> bool {
+        self.handles > 0 && self.revoked == self.handles
     }
 
     /// Whether it is mapped at an address that somebody was told, and may have told the device.

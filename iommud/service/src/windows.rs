@@ -159,12 +159,10 @@ impl<P: Platform> Service<P> {
     }
 
     /// Counts a handle to a window no more.
-    pub(crate) fn close_window(&mut self, id: WindowId) {
-        let Some(window) = self.windows.get_mut(&id) else { return };
+    pub(crate) fn close_window(&mut self, id: WindowId) -> Completion {
+        let Some(window) = self.windows.get_mut(&id) else { return Completion::none() };
         window.handles -= 1;
-        if window.handles == 0 {
-            self.end_window(id);
-        }
+        if window.handles == 0 { self.end_window(id) } else { Completion::none() }
     }
 
     /// Ends the windows that a session has of others, and those that others have of it.
@@ -173,12 +171,13 @@ impl<P: Platform> Service<P> {
             |window: &Window| window.session == session || window.registers.session == session;
         let ended = self.windows.iter().filter(|(_, window)| concerns(window));
         for id in ended.map(|(id, _)| *id).collect::<alloc::vec::Vec<_>>() {
-            self.end_window(id);
+            let _ = self.end_window(id);
         }
     }
 
-    fn end_window(&mut self, id: WindowId) {
-        let Some(window) = self.windows.remove(&id) else { return };
+    /// Ends a window: from the completion on nothing reaches the registers by it.
+    fn end_window(&mut self, id: WindowId) -> Completion {
+        let Some(window) = self.windows.remove(&id) else { return Completion::none() };
         let Self { engine, platform, sessions, .. } = self;
         let bytes = window.registers.place.bytes;
         if let Some(session) = sessions.sessions.get_mut(&window.session) {
@@ -194,6 +193,7 @@ impl<P: Platform> Service<P> {
         let reached = self.reached.entry(window.registers.device).or_default();
         engine.forget_confirmed(reached);
         reached.join(&gone);
+        gone
     }
 
     /// What units have yet to confirm before nothing reaches a device's registers by windows that have ended. Its next

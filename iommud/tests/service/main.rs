@@ -20,6 +20,7 @@ mod quotas;
 mod register;
 mod reports;
 mod reserve;
+mod revoking;
 mod rig;
 mod sessions;
 mod sharing;

@@ -115,7 +115,7 @@ fn r2_memory_that_is_mapped_otherwise_is_not_mapped_strictly_nor_the_other_way_r
 }
 
 /// A request for strict mappings, or for the end of some.
-fn batch<Entry: IntoBytes + Immutable>(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn batch<Entry: IntoBytes + Immutable>(entries: &[Entry]) -> Vec<u8> {
     let header = BatchHeader {
         count: U32::new(entries.len() as u32),
         failed: U32::ZERO,

@@ -63,7 +63,7 @@ fn source_register(rig: &Rig) -> u64 {
 }
 
 /// Whether the second device's DMA gets through to where the register is in the window.
-fn rings(rig: &Rig, window: u64, value: u64) -> bool {
+pub(crate) fn rings(rig: &Rig, window: u64, value: u64) -> bool {
     let service = rig.service.lock();
     let mut machine = service.platform().machine_mut();
     match machine.dma_write(other(), window + SOURCE, &value.to_le_bytes()) {

@@ -361,9 +361,20 @@ impl Engine {
         Ok(slot)
     }
 
+    /// Writes down that a record has changed.
+    pub fn update_record(&self, platform: &impl Platform, slot: Slot, record: &impl Record) {
+        self.ledger.update(platform, slot, record);
+    }
+
     /// Strikes out what was written down.
     pub fn strike_record(&mut self, platform: &impl Platform, slot: Slot) {
         self.ledger.remove(platform, slot);
+    }
+
+    /// What units have yet to confirm of everything that was unmapped in a domain. Those that fail are not waited for: what
+    /// is behind them reaches nothing any more.
+    pub fn lasting(&self, domain: DomainKey) -> Completion {
+        self.quarantine.lasting(domain)
     }
 
     /// The memory of a device's clients that waits for hardware to confirm before it is free.

@@ -1,0 +1,55 @@
+//! How often a device has started afresh, which its holders notice.
+//!
+//! A session has a generation, and each of its handles is of the generation in which its client last said
+//! [`Hello`](libdma::protocol::call::Hello). When the device starts afresh under its holders, because it was reset, say, the
+//! generation goes up, and each handle answers [`Error::DeviceReset`](libdma::Error::DeviceReset) until it is greeted again.
+//! Generations of a device never come again: the next session goes on from there.
+
+use iommu_engine::platform::Platform;
+
+use crate::handle::{Greeting, HandleId, Object};
+use crate::records::SessionRecord;
+use crate::service::Service;
+use crate::session::SessionId;
+
+impl<P: Platform> Service<P> {
+    /// Has a session's device start afresh: all handles of the session are to be greeted again. The new generation, or
+    /// nothing if there is no such session.
+    pub fn next_generation_of(&mut self, id: SessionId) -> Option<u64> {
+        let Self { engine, platform, sessions, .. } = self;
+        let device = sessions.sessions.get(&id)?.device;
+        let generation = sessions.next_generation(device);
+        let session = sessions.sessions.get_mut(&id)?;
+        session.generation = generation;
+        let record = SessionRecord {
+            session: id,
+            device,
+            domain: session.domain.0,
+            generation,
+            uid: session.uid,
+            secret: session.secret,
+        };
+        engine.update_record(platform, session.slot, &record);
+        let greeted = self.handles.entries().filter(|(_, it)| it.handle.greeting == Greeting::Said);
+        let greeted: alloc::vec::Vec<HandleId> = greeted.map(|(id, _)| id).collect();
+        for handle in greeted {
+            if self.session_of_handle(handle) == Some(id)
+                && let Ok(handle) = self.handles.get_mut(handle)
+            {
+                handle.greeting = Greeting::BeforeReset;
+            }
+        }
+        Some(generation)
+    }
+
+    /// The session that a handle is of, also if it was revoked.
+    pub(crate) fn session_of_handle(&self, handle: HandleId) -> Option<SessionId> {
+        match self.handles.entry(handle)?.handle.object {
+            Object::Device(session) | Object::Registration(session, _) => Some(session),
+            Object::Domain(domain) => self.domains.get(&domain).map(|domain| domain.session),
+            Object::Buffer(buffer) => self.sessions.buffers.get(&buffer)?.session,
+            Object::Window(window) => self.windows.get(&window).map(|window| window.session),
+            Object::Root | Object::Text(_) => None,
+        }
+    }
+}
