@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+#[cfg(target_os = "linux")]
+use iommud::daemon::linux as run;
 #[cfg(target_os = "redox")]
 use iommud::daemon::redox as run;
-#[cfg(target_os = "linux")]
-use iommud::daemon::run;
 use iommud::daemon::{Options, log};
 
 fn main() -> ExitCode {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         }
     };
     match run::run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             log::line(&error);
             ExitCode::from(error.exit_code())

@@ -9,6 +9,7 @@ use iommu_engine::platform::Platform;
 use iommu_engine::unit::UnitState;
 use iommu_service::Service;
 
+use super::hand_over::Report;
 use super::log;
 
 /// How long to sleep between two looks at the units.
@@ -45,6 +46,14 @@ pub fn report<P: Platform>(service: &Service<P>) {
     for remark in engine.remarks() {
         log::line(remark);
     }
+}
+
+/// What the keeper is told of the units. Without any, what devices reach is nobody's to take from them.
+pub fn outcome<P: Platform>(service: &Service<P>) -> Report {
+    let mut units = service.engine().units().iter();
+    let translates =
+        |slot: &UnitSlot| matches!(&slot.unit, Ok(unit) if unit.state() == UnitState::Running);
+    if units.len() > 0 && units.all(translates) { Report::AllTranslate } else { Report::SomeDoNot }
 }
 
 fn state(slot: &UnitSlot) -> String {

@@ -1,4 +1,7 @@
 //! Which frames of an arena are taken, in which chunk an address lies, and which chunks can go.
+//!
+//! A chunk may be *inherited*: a daemon before this one made it, and left some of its frames in use. Until it is known
+//! which, none of them is given out.
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 
@@ -23,6 +26,8 @@ struct Chunk<M> {
     taken: Box<[u64]>,
     /// Every word before this one is full.
     search_from: usize,
+    /// While nobody knows which frames of it are in use, those that are known to be, a bit each. All count as taken.
+    kept: Option<Box<[u64]>>,
 }
 
 impl<M> Default for FrameBook<M> {
@@ -34,14 +39,66 @@ impl<M> Default for FrameBook<M> {
 impl<M: Copy> FrameBook<M> {
     /// Adds a chunk of free frames.
     pub fn add(&mut self, start: PhysAddr, frames: usize, memory: M) {
-        let mut taken = vec![0; frames.div_ceil(64)].into_boxed_slice();
-        if let (Some(last), used @ 1..) = (taken.last_mut(), frames % 64) {
-            *last = u64::MAX << used;
-        }
-        let at = self.chunks.partition_point(|chunk| chunk.start < start);
-        self.chunks
-            .insert(at, Chunk { start, frames, memory, free: frames, taken, search_from: 0 });
+        let taken = unused(frames);
+        let chunk =
+            Chunk { start, frames, memory, free: frames, taken, search_from: 0, kept: None };
+        self.insert(chunk);
+    }
+
+    /// Adds a chunk of which nobody knows which frames are in use.
+    pub fn add_inherited(&mut self, start: PhysAddr, frames: usize, memory: M) {
+        let kept = Some(unused(frames));
+        let taken = vec![u64::MAX; frames.div_ceil(64)].into_boxed_slice();
+        let chunk = Chunk { start, frames, memory, free: 0, taken, search_from: 0, kept };
+        self.insert(chunk);
+    }
+
+    fn insert(&mut self, chunk: Chunk<M>) {
+        let at = self.chunks.partition_point(|it| it.start < chunk.start);
+        self.chunks.insert(at, chunk);
         self.recent = at;
+    }
+
+    /// Notes that these frames of an inherited chunk are in use. `false`, and nothing is noted, if one of them is in none or
+    /// was noted before.
+    pub fn keep(&mut self, start: PhysAddr, frames: usize) -> bool {
+        let Some((at, first)) = self.locate(start) else { return false };
+        let Some(chunk) = self.chunks.get_mut(at) else { return false };
+        let Some(end) = first.checked_add(frames).filter(|end| *end <= chunk.frames) else {
+            return false;
+        };
+        let Some(kept) = &mut chunk.kept else { return false };
+        let is_kept = |kept: &[u64], index: usize| {
+            kept.get(index / 64).is_none_or(|word| word & 1 << (index % 64) != 0)
+        };
+        if (first..end).any(|index| is_kept(kept, index)) {
+            return false;
+        }
+        for index in first..end {
+            if let Some(word) = kept.get_mut(index / 64) {
+                *word |= 1 << (index % 64);
+            }
+        }
+        true
+    }
+
+    /// From now on all that was not noted of inherited chunks is free.
+    pub fn settle(&mut self) {
+        for chunk in &mut self.chunks {
+            if let Some(kept) = chunk.kept.take() {
+                let taken: u32 = kept.iter().map(|word| word.count_ones()).sum();
+                let beyond = kept.len() * 64 - chunk.frames;
+                chunk.free = chunk.frames + beyond - taken as usize;
+                (chunk.taken, chunk.search_from) = (kept, 0);
+            }
+        }
+        self.recent = 0;
+    }
+
+    /// Forgets inherited chunks.
+    pub fn set_aside(&mut self) {
+        self.chunks.retain(|chunk| chunk.kept.is_none());
+        self.recent = 0;
     }
 
     /// Takes a free frame: its address, its chunk's memory and its number in the chunk. `None` when all are
@@ -165,6 +222,12 @@ impl<M> Chunk<M> {
     }
 
     fn give_back(&mut self, index: usize) {
+        if let Some(kept) = &mut self.kept {
+            if let Some(word) = kept.get_mut(index / 64) {
+                *word &= !(1 << (index % 64));
+            }
+            return;
+        }
         if self.is_free(index) {
             return;
         }
@@ -174,6 +237,15 @@ impl<M> Chunk<M> {
             self.search_from = self.search_from.min(index / 64);
         }
     }
+}
+
+/// The bits of that many frames of which none is in use.
+fn unused(frames: usize) -> Box<[u64]> {
+    let mut bits = vec![0; frames.div_ceil(64)].into_boxed_slice();
+    if let (Some(last), used @ 1..) = (bits.last_mut(), frames % 64) {
+        *last = u64::MAX << used;
+    }
+    bits
 }
 
 #[cfg(test)]
@@ -300,6 +372,49 @@ mod tests {
         assert!(book.remove_spare().is_some());
         assert_eq!(book.remove_spare(), None);
         assert_eq!(book.frames(), 100);
+    }
+
+    #[test]
+    fn r2_no_inherited_frame_is_given_out_before_all_are_known_that_are_in_use() {
+        let mut book = book(&[(0x10_0000, 1)]);
+        let frame = |index: u64| PhysAddr::new(0x40_0000 + index * 0x1000);
+        book.add_inherited(frame(0), 70, 'i');
+        assert!(book.keep(frame(3), 2) && book.keep(frame(69), 1) && book.keep(frame(60), 0));
+        // Once each, none outside, and none that is not inherited.
+        assert!(!book.keep(frame(3), 1) && !book.keep(frame(2), 2) && !book.keep(frame(69), 2));
+        assert!(!book.keep(frame(70), 1) && !book.keep(frame(60), usize::MAX));
+        assert!(!book.keep(PhysAddr::new(0x10_0000), 1));
+        assert!(book.keep(frame(10), 1));
+        book.give_back(frame(10));
+        assert_eq!(book.find(frame(5)), Some(('i', 5)));
+        assert_eq!(book.take(), Some((PhysAddr::new(0x10_0000), 'a', 0)));
+        assert_eq!((book.take(), book.take_run(2)), (None, None));
+        book.settle();
+        let mut given = BTreeSet::new();
+        while let Some((frame, ..)) = book.take() {
+            assert!(given.insert(frame), "{frame} twice");
+        }
+        assert_eq!(given.len(), 70 - 3);
+        assert!([3, 4, 69].iter().all(|index| !given.contains(&frame(*index))));
+        // From there on they are as any others.
+        book.give_back(frame(4));
+        assert_eq!(book.take(), Some((frame(4), 'i', 4)));
+    }
+
+    #[test]
+    fn inherited_frames_that_are_set_aside_are_no_frames_of_the_book() {
+        let mut book = book(&[(0x10_0000, 2)]);
+        book.add_inherited(PhysAddr::new(0x40_0000), 2, 'i');
+        assert!(book.keep(PhysAddr::new(0x40_0000), 1));
+        book.set_aside();
+        assert_eq!((book.find(PhysAddr::new(0x40_0000)), book.frames()), (None, 2));
+        assert!(book.take().is_some());
+        // One of which none is in use goes as any other, once that is known.
+        book.add_inherited(PhysAddr::new(0x80_0000), 4, 'j');
+        book.add(PhysAddr::new(0xc0_0000), 4, 'k');
+        assert_eq!(book.remove_spare(), None);
+        book.settle();
+        assert_eq!(book.remove_spare(), Some(PhysAddr::new(0x80_0000)));
     }
 
     #[test]

@@ -97,6 +97,25 @@ impl SealedMemory {
         Ok(memory)
     }
 
+    /// What a process before this one took, `length` bytes of whole pages: it is sealed, and none of its pages has gone. It is
+    /// mapped for reading alone, for its seals allow nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwnMemory`] if it is not what was taken.
+    pub fn inherited(memory: OwnedFd, length: u64) -> Result<Self, Error> {
+        let there = u64::try_from(fstat(&memory).map_err(refusal)?.st_size).ok();
+        if !is_taken(&memory) || there != Some(length) || length == 0 {
+            return Err(Error::NotOwnMemory);
+        }
+        let length = usize::try_from(length).map_err(|_| Error::TooLarge)?;
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: as in `take`.
+        let start = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, flags, &memory, 0) };
+        let start = NonNull::new(start.map_err(refusal)?.cast()).ok_or(Error::OutOfMemory)?;
+        Ok(Self { fd: memory, start, length })
+    }
+
     /// Has all pages be there. Told by an error, where touching one would end the daemon.
     fn populate(&self) -> Result<(), Error> {
         let start = self.start.as_ptr().cast();
@@ -109,7 +128,7 @@ impl SealedMemory {
         self.start.into()
     }
 
-    /// Where this process sees it, for access through atomics alone.
+    /// Where this process sees it, for access through atomics alone: where it was [inherited](Self::inherited), for reading.
     pub fn start(&self) -> NonNull<u8> {
         self.start
     }
@@ -127,7 +146,7 @@ impl SealedMemory {
 
 impl Drop for SealedMemory {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made in `take` with this start and length, and whoever took its start must not use it
+        // SAFETY: the mapping was made in `take` or `inherited` with this start and length, and whoever took its start must not use it
         // any more.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok());
@@ -213,6 +232,23 @@ mod tests {
         // SAFETY: as above.
         assert_eq!(unsafe { memory.start().cast::<u64>().read_volatile() }, 7);
         assert!(is_taken(&clients));
+    }
+
+    #[test]
+    fn what_was_taken_is_found_by_a_successor_and_nothing_else_is() {
+        let memfd = memfd(2, LENGTH);
+        assert!(SealedMemory::inherited(memfd.try_clone().unwrap(), 2 * PAGE).is_err());
+        let taken = SealedMemory::take(memfd.try_clone().unwrap(), 2 * PAGE, Pages::Any).unwrap();
+        // SAFETY: it is mapped for both.
+        unsafe { taken.start().cast::<u64>().write_volatile(7) };
+        for wrong in [PAGE, 3 * PAGE, 0] {
+            assert!(SealedMemory::inherited(memfd.try_clone().unwrap(), wrong).is_err());
+        }
+        drop(taken);
+        let again = SealedMemory::inherited(memfd, 2 * PAGE).unwrap();
+        assert_eq!(again.length() as u64, 2 * PAGE);
+        // SAFETY: it is mapped for reading.
+        assert_eq!(unsafe { again.start().cast::<u64>().read_volatile() }, 7);
     }
 
     #[test]

@@ -281,7 +281,7 @@ fn nothing() -> io::Result<Stdio> {
 /// Everything that descends from a process now, parents before their children. They stay in our process group, so that Ctrl-C on a
 /// terminal reaches them all; that is why they are found by parentage. Redox does not tell it: there only the process itself is
 /// killed.
-fn descendants(root: u32) -> Vec<u32> {
+pub fn descendants(root: u32) -> Vec<u32> {
     let mut children = BTreeMap::<u32, Vec<u32>>::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {

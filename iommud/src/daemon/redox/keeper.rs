@@ -47,9 +47,12 @@ fn keep_until_end(starter: &mut Starter) -> Result<u8, Error> {
     let mut server = Serving::start(starter.start(), starter, &mut keeping)?;
     loop {
         let began = Instant::now();
-        let how = server.watch(|report| {
-            keeping.touched(report == Report::AllTranslate);
-            starter.told(0);
+        let how = server.watch(|report| match report {
+            Report::SetAside => keeping.set_aside(),
+            Report::AllTranslate | Report::SomeDoNot => {
+                keeping.touched(report == Report::AllTranslate);
+                starter.told(0);
+            }
         });
         free_name();
         let mut next = keeping.ended(how, began.elapsed());
@@ -59,9 +62,13 @@ fn keep_until_end(starter: &mut Starter) -> Result<u8, Error> {
                     starter.told(code);
                     return Ok(code);
                 }
-                Next::Again(pause) => say_again(how, pause, keeping.held()),
+                Next::Again(pause) => {
+                    log::line(keeping.told(how, pause));
+                    thread::sleep(pause);
+                }
             }
-            match Serving::start(Start::Again, starter, &mut keeping) {
+            let start = Start::Again(keeping.deaths());
+            match Serving::start(start, starter, &mut keeping) {
                 Ok(server) => break server,
                 Err(error) => log::line(error),
             }
@@ -76,23 +83,6 @@ fn free_name() {
         Ok(()) | Err(Error::AlreadyServed) => {}
         Err(error) => log::line(format_args!("the name of the dead cannot be freed: {error}")),
     }
-}
-
-/// Says what comes next, and waits until then.
-fn say_again(how: End, pause: Duration, held: usize) {
-    let how = match how {
-        End::Code(code) => format!("ended with exit code {code}"),
-        End::Crash => "died".into(),
-    };
-    let when = if pause.is_zero() { String::new() } else { format!(" in {pause:?}") };
-    let held = match held {
-        1 => "its memory is".into(),
-        _ => format!("the memory of {held} is"),
-    };
-    log::line(format_args!(
-        "the process that served {how}; starting it again{when}. Until the units have forgotten it, {held} held"
-    ));
-    thread::sleep(pause);
 }
 
 impl Starter {
@@ -122,16 +112,17 @@ impl Serving {
         starter: &mut Starter,
         keeping: &mut Keeping<MemoryObject>,
     ) -> Result<Self, Error> {
-        let memory = MemoryObject::create().map_err(Error::Memory)?;
-        let (reports, report) = io::pipe()?;
-        let left = HandOver {
-            memory: memory.descriptor().raw(),
-            report: report.as_raw_fd() as usize,
-            start,
+        let own = MemoryObject::create().map_err(Error::Memory)?;
+        let (reports, writer) = io::pipe()?;
+        let report = writer.as_raw_fd() as usize;
+        let own_number = own.descriptor().raw();
+        let mut descriptors = match keeping.current() {
+            Some(left) => vec![left.descriptor().raw(), report, own_number],
+            None => vec![own_number, report],
         };
+        let left = HandOver { descriptors: descriptors.clone(), start };
         let mut command = descriptor::this_program();
         command.env(HAND_OVER_VARIABLE, left.to_string()).env_remove(HAND_VARIABLE);
-        let mut descriptors = vec![left.memory, left.report];
         // Init waits until nobody has its pipe any more: no copy of it stays here.
         let pipe = match starter {
             Starter::Init(pipe) => pipe.take(),
@@ -142,7 +133,8 @@ impl Serving {
             None => drop(command.env_remove(INIT_VARIABLE)),
         }
         let process = descriptor::spawn(&mut command, &descriptors)?;
-        keeping.started(memory);
+        drop(writer);
+        keeping.started(own);
         Ok(Self { process, reports })
     }
 

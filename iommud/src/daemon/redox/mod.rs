@@ -39,7 +39,6 @@ pub mod server;
 use std::env;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process;
 
 pub use error::Error;
 
@@ -54,31 +53,31 @@ const INIT_VARIABLE: &str = "INIT_NOTIFY";
 /// The environment variable in which the process that was started by hand names its pipe to the keeper.
 const HAND_VARIABLE: &str = "IOMMUD_STARTER";
 
-/// Serves, watches over who does, or checks a policy.
+/// Serves, watches over who does, or checks a policy. The exit code.
 ///
 /// # Errors
 ///
 /// Whatever keeps the daemon from serving.
-pub fn run(options: &Options) -> Result<(), Error> {
+pub fn run(options: &Options) -> Result<u8, Error> {
     if let Some(file) = &options.check_policy {
         // Nobody is left to tell if the answer cannot be printed; the exit code says it, too.
         let _ = io::stdout().write_all(policy::check(file)?.as_bytes());
-        return Ok(());
+        return Ok(0);
     }
     if let Ok(value) = env::var(HAND_OVER_VARIABLE) {
         let left: HandOver = value.parse()?;
-        return server::serve(options, left);
+        return server::serve(options, &left).map(|()| 0);
     }
     let starter = match (inherited(INIT_VARIABLE)?, inherited(HAND_VARIABLE)?) {
         (Some(pipe), _) => Starter::Init(Some(pipe)),
         (None, Some(pipe)) => Starter::Hand(Some(PipeWriter::from(pipe))),
         (None, None) => return start_by_hand(),
     };
-    process::exit(keeper::keep(starter)?.into())
+    keeper::keep(starter)
 }
 
-/// Starts the keeper in the background, and waits until the daemon is ready.
-fn start_by_hand() -> Result<(), Error> {
+/// Starts the keeper in the background, and waits until the daemon is ready. The exit code.
+fn start_by_hand() -> Result<u8, Error> {
     let (mut answer, tell) = io::pipe()?;
     let mut keeper = descriptor::this_program();
     keeper.env(HAND_VARIABLE, tell.as_raw_fd().to_string());
@@ -87,7 +86,7 @@ fn start_by_hand() -> Result<(), Error> {
     let mut code = [0];
     answer.read_exact(&mut code).map_err(|_| Error::NoAnswer)?;
     // Whatever it is, the one that served has said why.
-    process::exit(code[0].into())
+    Ok(code[0])
 }
 
 /// Takes over the descriptor that an environment variable names.

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use iommu_engine::machine::UnitSlot;
 use iommu_engine::platform::Platform;
-use iommu_engine::unit::UnitState;
 use iommu_service::{Service, Settings};
 use libdma::protocol::path::SCHEME;
 use libredox::Fd;
@@ -16,11 +14,11 @@ use syscall::CallFlags;
 
 use super::error::Error;
 use super::{INIT_VARIABLE, descriptor, inherited};
-use crate::daemon::hand_over::{HandOver, Report, Start};
+use crate::daemon::hand_over::{HandOver, NotByKeeper, Start};
 use crate::daemon::options::Options;
 use crate::daemon::policy::Told;
 use crate::daemon::{bring_up, log};
-use crate::platform::redox::{MemoryObject, Redox};
+use crate::platform::redox::{Heir, MemoryObject, Redox};
 use crate::transport::scheme::{Door, Server};
 
 /// Serves until the scheme is gone, in the process that the keeper started for it.
@@ -28,11 +26,21 @@ use crate::transport::scheme::{Door, Server};
 /// # Errors
 ///
 /// Whatever keeps the daemon from serving.
-pub fn serve(options: &Options, left: HandOver) -> Result<(), Error> {
-    let memory = MemoryObject::inherited(Fd::new(left.memory))?;
-    descriptor::keep(left.report)?;
+pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
+    let &[memory, report, ref own @ ..] = &left.descriptors[..] else {
+        return Err(NotByKeeper.into());
+    };
+    let memory = MemoryObject::inherited(Fd::new(memory))?;
+    descriptor::keep(report)?;
     // SAFETY: the keeper left the descriptor to this process, for nothing but this.
-    let mut keeper = unsafe { File::from_raw_fd(left.report as i32) };
+    let mut keeper = unsafe { File::from_raw_fd(report as i32) };
+    let heir = match own.first() {
+        None => None,
+        Some(own) => {
+            let own = MemoryObject::inherited(Fd::new(*own))?;
+            Some(Heir { own, keeper: keeper.try_clone().map_err(Error::Spawn)? })
+        }
+    };
     let init = inherited(INIT_VARIABLE)?;
     let told = Told::by(options)?;
     let door = Door::open()?;
@@ -43,7 +51,11 @@ pub fn serve(options: &Options, left: HandOver) -> Result<(), Error> {
             if error.errno() == EEXIST { Error::AlreadyServed } else { error.into() }
         })?;
     }
-    let mut service = Service::start(Redox::open(memory)?, settings(left.start, &told))
+    let mut platform = Redox::open(memory, heir)?;
+    if platform.inherited() {
+        platform.set_aside_inherited();
+    }
+    let mut service = Service::start(platform, settings(left.start, &told))
         .map_err(|(error, _)| Error::Start(error))?;
     told.warn(&service);
     bring_up::settle(&mut service);
@@ -54,7 +66,7 @@ pub fn serve(options: &Options, left: HandOver) -> Result<(), Error> {
         service.platform_mut().learn_bars(functions.into_iter());
     }
     // A keeper that is gone is not waited for.
-    let _ = keeper.write_all(&[report(&service) as u8]);
+    let _ = keeper.write_all(&[bring_up::outcome(&service) as u8]);
     if let Some(pipe) = init {
         // This gives the descriptor away.
         let root = door.root()?.to_ne_bytes();
@@ -67,26 +79,13 @@ pub fn serve(options: &Options, left: HandOver) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the keeper is told of the units. Without any, what devices reach is nobody's to take from them.
-fn report<P: Platform>(service: &Service<P>) -> Report {
-    let mut units = service.engine().units().iter();
-    let translates =
-        |slot: &UnitSlot| matches!(&slot.unit, Ok(unit) if unit.state() == UnitState::Running);
-    if units.len() > 0 && units.all(translates) { Report::AllTranslate } else { Report::SomeDoNot }
-}
-
 fn settings(start: Start, told: &Told) -> Settings {
-    let started = match start {
-        Start::Init => "by init",
-        Start::Hand => "by hand",
-        Start::Again => "again, because the one before died",
-    };
     let mut lines = vec![
         ("platform", "redox".into()),
         ("iommud version", env!("CARGO_PKG_VERSION").into()),
         ("scheme", format!("/scheme/{SCHEME}")),
-        ("started", started.into()),
     ];
+    lines.extend(start.settings());
     lines.extend(told.settings());
     Settings { lines, policy: told.policy.clone() }
 }

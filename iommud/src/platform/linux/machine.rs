@@ -5,21 +5,28 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time;
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::delegate;
-use iommu_engine::platform::{Instant, Platform, PlatformError, RunId, Segment};
+use iommu_engine::platform::{
+    Instant, NotInherited, Platform, PlatformError, RunId, RunPlace, Segment,
+};
 use libdma::Error;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::acpi::read_table;
 use super::config_space::SysfsConfigSpace;
-use super::huge_pages::HUGE_PAGE;
+use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::iomem::system_ram;
+use super::keeper::{Keeper, Source};
 use super::pagemap::PageMap;
+use super::parcel::{Piece, Purpose};
 use super::registers::DeviceMemory;
 use super::resource;
 use super::runs::Runs;
 use super::tables::TableArena;
+use crate::daemon::hand_over::Report;
+use crate::daemon::log;
+use crate::platform::run_places::{run_place, run_words};
 use crate::platform::windows::RegisterWindows;
 
 /// A guest that runs Linux.
@@ -29,6 +36,9 @@ pub struct Linux {
     runs: Runs,
     registers: RegisterWindows<DeviceMemory>,
     config: SysfsConfigSpace,
+    /// Whether there is memory of a process before this one, of which nobody knows yet what is in use.
+    inherited: bool,
+    keeper: Rc<Keeper>,
     /// When the clock (`CLOCK_MONOTONIC`) began.
     start: time::Instant,
 }
@@ -48,21 +58,59 @@ pub enum OpenError {
 }
 
 impl Linux {
-    /// Opens what the platform needs, and takes a huge page for tables.
+    /// Opens what the platform needs, and takes over the memory that a process before this one left with the keeper, if one
+    /// did. Else, or if some of it is not to be had, it takes a huge page for tables.
     ///
     /// # Errors
     ///
     /// [`OpenError`].
-    pub fn open() -> Result<Self, OpenError> {
+    pub fn open(keeper: Rc<Keeper>, left: Vec<Piece>) -> Result<Self, OpenError> {
         let memory = DeviceMemory::open().map_err(OpenError::Memory)?;
-        let map = Rc::new(PageMap::open().map_err(OpenError::PageMap)?);
-        Ok(Self {
-            tables: TableArena::new(map.clone()).map_err(OpenError::HugePages)?,
-            runs: Runs::new(map),
+        let map = PageMap::open().map_err(OpenError::PageMap)?;
+        let source = Rc::new(Source { map, keeper: keeper.clone() });
+        let mut linux = Self {
+            tables: TableArena::new(source.clone()),
+            runs: Runs::new(source.clone()),
             registers: RegisterWindows::new(memory),
             config: SysfsConfigSpace::new(),
+            inherited: !left.is_empty(),
+            keeper,
             start: time::Instant::now(),
-        })
+        };
+        if linux.inherited
+            && let Err(error) = linux.inherit(left, &source)
+        {
+            log::line(format_args!("what the one before left cannot be used: {error}"));
+            linux.give_up();
+        }
+        if !linux.inherited {
+            linux.tables.begin().map_err(OpenError::HugePages)?;
+        }
+        Ok(linux)
+    }
+
+    /// Finds what a process before this one left.
+    fn inherit(&mut self, left: Vec<Piece>, source: &Source) -> io::Result<()> {
+        let mut result = Ok(());
+        for piece in left {
+            // Whatever cannot be used is left to the keeper, and so is all the rest.
+            let taken = match piece.purpose {
+                Purpose::Tables => {
+                    HugePages::inherited(piece, source).and_then(|page| self.tables.inherit(page))
+                }
+                Purpose::Run | Purpose::Clients => self.runs.inherit(piece),
+            };
+            result = result.and(taken);
+        }
+        result.and_then(|()| self.tables.find_header())
+    }
+
+    /// Leaves to the keeper what a process before this one left.
+    fn give_up(&mut self) {
+        self.inherited = false;
+        self.tables.set_aside();
+        self.runs.set_aside();
+        self.keeper.report(Report::SetAside);
     }
 
     /// Makes a run of the first `bytes` of a memfd that a client sent.
@@ -116,7 +164,36 @@ impl Platform for Linux {
     }
 
     fn arena_changes(&self) -> u64 {
-        // Tables only ever grow.
-        self.tables.places().count() as u64 + self.runs.changes()
+        self.tables.changes() + self.runs.changes()
+    }
+
+    fn inherited(&self) -> bool {
+        self.inherited
+    }
+
+    fn keep_frames(&mut self, start: PhysAddr, count: usize) -> Result<(), NotInherited> {
+        if self.tables.keep(start, count) { Ok(()) } else { Err(NotInherited) }
+    }
+
+    fn place(&self, run: RunId) -> Option<RunPlace> {
+        self.runs.place(run).map(run_place)
+    }
+
+    fn keep_run(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
+        let words = run_words(place).ok_or(NotInherited)?;
+        if self.runs.keep(run, words) { Ok(()) } else { Err(NotInherited) }
+    }
+
+    fn settle_inherited(&mut self) {
+        self.inherited = false;
+        self.tables.settle();
+        self.runs.settle();
+    }
+
+    fn set_aside_inherited(&mut self) {
+        self.give_up();
+        if let Err(error) = self.tables.begin() {
+            log::line(OpenError::HugePages(error));
+        }
     }
 }

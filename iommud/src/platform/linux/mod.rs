@@ -3,6 +3,8 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`machine`] | [`Linux`]: the whole platform |
+//! | [`keeper`] | the keeper, as the process that serves knows it |
+//! | [`parcel`] | what goes between the two |
 //! | [`huge_pages`] | a memfd of huge pages, mapped, and where it is in physical memory |
 //! | [`pagemap`] | where a page of this process is in physical memory |
 //! | [`tables`] | the arena of table frames |
@@ -32,8 +34,10 @@ pub mod acpi;
 pub mod config_space;
 pub mod huge_pages;
 pub mod iomem;
+pub mod keeper;
 pub mod machine;
 pub mod pagemap;
+pub mod parcel;
 pub mod registers;
 mod resource;
 pub mod runs;

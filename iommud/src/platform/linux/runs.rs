@@ -4,7 +4,7 @@
 //! A run takes whole huge pages, of which the engine is told only the part that was asked for. The rest of
 //! the last page belongs to the same buffer and to nothing else (rule R8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -14,15 +14,19 @@ use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
 use libdma::Error;
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
+use super::keeper::{Kept, Source};
 use super::pagemap::PageMap;
+use super::parcel::{Piece, Purpose};
 use crate::platform::pieces::append;
 use crate::platform::sealed::{Pages, SealedMemory};
 
 /// All the runs.
 #[derive(Debug)]
 pub struct Runs {
-    map: Rc<PageMap>,
+    source: Rc<Source>,
     runs: BTreeMap<RunId, Run>,
+    /// What a process before this one left, by its number, as long as nobody knows what of it is in use.
+    inherited: BTreeMap<u64, Memory>,
     last: u64,
     changes: u64,
 }
@@ -36,13 +40,48 @@ struct Run {
 /// How many huge pages are tried for one that is below a limit.
 const MOST_TRIES: usize = 32;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Memory {
     Own(Rc<HugePages>),
     /// Another run's, which is never freed.
     Part(Rc<HugePages>),
-    /// A client's, and where its huge pages are.
-    Clients(SealedMemory, Vec<PhysAddr>),
+    Clients(Rc<Clients>),
+}
+
+/// A client's memory.
+#[derive(Debug)]
+struct Clients {
+    memory: SealedMemory,
+    /// Where its huge pages are.
+    physical: Vec<PhysAddr>,
+    /// The last to go.
+    kept: Kept,
+}
+
+impl Clients {
+    /// Memory that a process before this one took.
+    fn inherited(piece: Piece, source: &Source) -> io::Result<Self> {
+        let kept = source.keeper.kept(piece.number);
+        let found = SealedMemory::inherited(piece.memory, piece.bytes)
+            .map_err(|_| io::ErrorKind::InvalidData.into())
+            .and_then(|memory| Ok((places(&memory, &source.map)?, memory)));
+        match found {
+            Ok((physical, memory)) => Ok(Self { memory, physical, kept }),
+            Err(error) => {
+                kept.leave();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Where the huge pages of a client's memory are. Nothing takes them away or puts others in their places any more.
+fn places(memory: &SealedMemory, map: &PageMap) -> io::Result<Vec<PhysAddr>> {
+    let start = memory.address().get();
+    (0..memory.length() as u64)
+        .step_by(HUGE_PAGE as usize)
+        .map(|offset| map.translate(CpuAddr::new(start + offset)))
+        .collect()
 }
 
 impl Memory {
@@ -54,28 +93,75 @@ impl Memory {
     fn physical(&self) -> &[PhysAddr] {
         match self {
             Self::Own(pages) | Self::Part(pages) => pages.physical(),
-            Self::Clients(_, physical) => physical,
+            Self::Clients(clients) => &clients.physical,
         }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Own(pages) | Self::Part(pages) => pages.fd(),
-            Self::Clients(memory, _) => memory.fd(),
+            Self::Clients(clients) => clients.memory.fd(),
+        }
+    }
+
+    /// The number by which the keeper knows it.
+    fn number(&self) -> u64 {
+        match self {
+            Self::Own(pages) | Self::Part(pages) => pages.number(),
+            Self::Clients(clients) => clients.kept.number(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Own(pages) | Self::Part(pages) => pages.bytes(),
+            Self::Clients(clients) => clients.memory.length() as u64,
+        }
+    }
+
+    /// Gives it up here, while the keeper goes on having it.
+    fn leave(self) {
+        match self {
+            Self::Own(pages) | Self::Part(pages) => {
+                Rc::into_inner(pages).into_iter().for_each(HugePages::leave);
+            }
+            Self::Clients(clients) => {
+                Rc::into_inner(clients).into_iter().for_each(|clients| clients.kept.leave());
+            }
         }
     }
 }
 
 impl Runs {
     /// No runs yet.
-    pub fn new(map: Rc<PageMap>) -> Self {
-        Self { map, runs: BTreeMap::new(), last: 0, changes: 0 }
+    pub fn new(source: Rc<Source>) -> Self {
+        let (runs, inherited) = (BTreeMap::new(), BTreeMap::new());
+        Self { source, runs, inherited, last: 0, changes: 0 }
+    }
+
+    /// Adds memory of a process before this one, of which nobody knows yet whether it is in use.
+    ///
+    /// # Errors
+    ///
+    /// It is not what it should be. The keeper has it still.
+    pub fn inherit(&mut self, piece: Piece) -> io::Result<()> {
+        let number = piece.number;
+        let memory = match piece.purpose {
+            Purpose::Clients => Memory::Clients(Rc::new(Clients::inherited(piece, &self.source)?)),
+            _ => Memory::Own(Rc::new(HugePages::inherited(piece, &self.source)?)),
+        };
+        self.inherited.insert(number, memory);
+        Ok(())
     }
 
     /// Where the huge pages of all runs are.
     pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
-        let runs = self.runs.values().filter(|run| !run.memory.is_part());
-        runs.flat_map(|run| run.memory.physical().iter().copied())
+        let runs = self.runs.values().map(|run| &run.memory).filter(|memory| !memory.is_part());
+        // Those of a run that is in use are counted once.
+        let used: BTreeSet<u64> = runs.clone().map(Memory::number).collect();
+        let unused = self.inherited.iter().filter(move |(number, _)| !used.contains(number));
+        let memory = runs.chain(unused.map(|(_, memory)| memory));
+        memory.flat_map(|memory| memory.physical().iter().copied())
     }
 
     /// How often that has changed.
@@ -90,18 +176,21 @@ impl Runs {
     /// As [`SealedMemory::take`].
     pub fn supplied_run(&mut self, sent: OwnedFd, bytes: u64) -> Result<RunId, Error> {
         let memory = SealedMemory::take(sent, bytes, Pages::Huge(HUGE_PAGE))?;
-        let start = memory.address().get();
-        // Nothing takes its pages away or puts others in their places any more.
-        let physical: io::Result<Vec<_>> = (0..memory.length() as u64)
-            .step_by(HUGE_PAGE as usize)
-            .map(|offset| self.map.translate(CpuAddr::new(start + offset)))
-            .collect();
-        let physical = physical.map_err(|_| Error::BadAddress)?;
-        Ok(self.add(Memory::Clients(memory, physical), bytes))
+        let physical = places(&memory, &self.source.map).map_err(|_| Error::BadAddress)?;
+        let kept = self.source.keeper.keep(Purpose::Clients, memory.length() as u64, memory.fd());
+        let kept = kept.map_err(|_| Error::OutOfMemory)?;
+        Ok(self.add(Memory::Clients(Rc::new(Clients { memory, physical, kept })), bytes))
     }
 
     /// Keeps the first `bytes` of this memory as a run.
     fn add(&mut self, memory: Memory, bytes: u64) -> RunId {
+        self.last += 1;
+        let id = RunId(self.last);
+        self.add_as(id, memory, bytes);
+        id
+    }
+
+    fn add_as(&mut self, id: RunId, memory: Memory, bytes: u64) {
         let mut segments = Vec::new();
         let mut rest = bytes;
         for start in memory.physical() {
@@ -109,11 +198,48 @@ impl Runs {
             append(&mut segments, *start, part);
             rest -= part;
         }
-        self.last += 1;
         self.changes += u64::from(!memory.is_part());
-        let id = RunId(self.last);
+        self.last = self.last.max(id.0);
         self.runs.insert(id, Run { memory, segments });
-        id
+    }
+
+    /// Where a run is, in words by which [`keep`](Self::keep) finds it again.
+    pub fn place(&self, run: RunId) -> Option<[u64; 3]> {
+        let run = self.runs.get(&run)?;
+        let bytes = run.segments.iter().map(|segment| segment.bytes).sum();
+        Some([run.memory.number(), bytes, run.memory.is_part().into()])
+    }
+
+    /// Notes that a run of a process before this one is in use. `false` if there is no such memory, or it is another run's.
+    pub fn keep(&mut self, run: RunId, [number, bytes, is_part]: [u64; 3]) -> bool {
+        let Some(memory) = self.inherited.get(&number) else { return false };
+        let memory = match (memory, is_part) {
+            (Memory::Own(pages), 1) => Memory::Part(pages.clone()),
+            (memory, 0) => memory.clone(),
+            _ => return false,
+        };
+        let is_whole = bytes != 0 && bytes.is_multiple_of(PAGE_SIZE) && bytes <= memory.bytes();
+        let of_it =
+            |it: &Run| it.memory.number() == number && it.memory.is_part() == memory.is_part();
+        if !is_whole || self.runs.contains_key(&run) || self.runs.values().any(of_it) {
+            return false;
+        }
+        self.add_as(run, memory, bytes);
+        true
+    }
+
+    /// What is inherited and was not noted is nobody's.
+    pub fn settle(&mut self) {
+        self.inherited.clear();
+        self.changes += 1;
+    }
+
+    /// Gives up what is inherited.
+    pub fn set_aside(&mut self) {
+        let inherited = core::mem::take(&mut self.inherited);
+        self.runs.retain(|_, run| !inherited.contains_key(&run.memory.number()));
+        inherited.into_values().for_each(Memory::leave);
+        self.changes += 1;
     }
 
     /// A huge page that ends below this limit. Those above are kept until there is one, for the kernel would give the same
@@ -121,7 +247,7 @@ impl Runs {
     fn page_below(&self, limit: PhysAddr) -> Result<HugePages, ContiguityError> {
         let mut above = Vec::new();
         for _ in 0..MOST_TRIES {
-            let Ok(page) = HugePages::new("iommud-run", HUGE_PAGE, &self.map) else { break };
+            let Ok(page) = HugePages::new(Purpose::Run, HUGE_PAGE, &self.source) else { break };
             let last = |start: &PhysAddr| start.get() + (HUGE_PAGE - 1);
             if page.physical().iter().all(|start| last(start) <= limit.get()) {
                 return Ok(page);
@@ -146,7 +272,7 @@ impl BufferRuns for Runs {
         if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
             return None;
         }
-        let pages = HugePages::new("iommud-run", bytes, &self.map).ok()?;
+        let pages = HugePages::new(Purpose::Run, bytes, &self.source).ok()?;
         Some(self.add(Memory::Own(Rc::new(pages)), bytes))
     }
 

@@ -1,4 +1,4 @@
-//! The arena of table frames: a huge page at a time, kept until the process ends.
+//! The arena of table frames: a huge page at a time, kept for good.
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -10,42 +10,110 @@ use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{TableFrame, TableFrames};
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
-use super::pagemap::PageMap;
+use super::keeper::Source;
+use super::parcel::Purpose;
 use crate::platform::cache_lines;
 use crate::platform::frame_book::FrameBook;
+
+/// How many frames a huge page has.
+const FRAMES: usize = (HUGE_PAGE / PAGE_SIZE) as usize;
 
 /// Frames for tables.
 #[derive(Debug)]
 pub struct TableArena {
-    map: Rc<PageMap>,
+    source: Rc<Source>,
     /// Of each page, where its first frame is in this process.
     book: FrameBook<NonNull<TableFrame>>,
     /// The pages, kept mapped: hardware may walk them until the moment the process is gone, and after.
     pages: Vec<HugePages>,
+    /// Those of a process before this one, as long as nobody knows which of their frames are in use.
+    inherited: Vec<HugePages>,
     header: PhysAddr,
+    changes: u64,
 }
 
 impl TableArena {
-    /// An arena with its first page, of which the first frame is the header.
-    pub fn new(map: Rc<PageMap>) -> io::Result<Self> {
-        let (book, pages) = (FrameBook::default(), Vec::new());
-        let mut arena = Self { map, book, pages, header: PhysAddr::default() };
-        arena.grow()?;
-        arena.header = arena.alloc_frame().ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(arena)
+    /// An arena without pages, not even for the header.
+    pub fn new(source: Rc<Source>) -> Self {
+        let (book, header) = (FrameBook::default(), PhysAddr::default());
+        Self { source, book, pages: Vec::new(), inherited: Vec::new(), header, changes: 0 }
+    }
+
+    /// Takes the first page, and its first frame for the header.
+    ///
+    /// # Errors
+    ///
+    /// There is no page.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.grow()?;
+        self.header = self.alloc_frame().ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(())
+    }
+
+    /// Adds a page of a process before this one.
+    ///
+    /// # Errors
+    ///
+    /// It is longer than one of this arena's.
+    pub fn inherit(&mut self, page: HugePages) -> io::Result<()> {
+        let [start] = *page.physical() else {
+            page.leave();
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        self.book.add_inherited(start, FRAMES, page.start().cast());
+        self.inherited.push(page);
+        Ok(())
+    }
+
+    /// Finds the header among what was inherited: it is the first frame of the first page that there was.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn find_header(&mut self) -> io::Result<()> {
+        let first = self.inherited.iter().min_by_key(|page| page.number());
+        let header = first.and_then(|page| page.physical().first());
+        self.header = *header.ok_or(io::ErrorKind::InvalidData)?;
+        self.book.keep(self.header, 1);
+        Ok(())
     }
 
     /// Where its pages are.
     pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
-        self.pages.iter().flat_map(|page| page.physical().iter().copied())
+        let pages = self.pages.iter().chain(&self.inherited);
+        pages.flat_map(|page| page.physical().iter().copied())
+    }
+
+    /// How often that has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Notes that inherited frames are in use. `false` if they are not inherited, or were noted before.
+    pub fn keep(&mut self, start: PhysAddr, frames: usize) -> bool {
+        start == self.header && frames == 1 || self.book.keep(start, frames)
+    }
+
+    /// What was not noted of what is inherited is free.
+    pub fn settle(&mut self) {
+        self.book.settle();
+        self.pages.append(&mut self.inherited);
+    }
+
+    /// Gives up what is inherited, the header included.
+    pub fn set_aside(&mut self) {
+        self.book.set_aside();
+        self.inherited.drain(..).for_each(HugePages::leave);
+        self.changes += 1;
     }
 
     /// Adds a page.
     fn grow(&mut self) -> io::Result<()> {
-        let page = HugePages::new("iommud-tables", HUGE_PAGE, &self.map)?;
+        let page = HugePages::new(Purpose::Tables, HUGE_PAGE, &self.source)?;
         let start = *page.physical().first().ok_or(io::ErrorKind::OutOfMemory)?;
-        self.book.add(start, (HUGE_PAGE / PAGE_SIZE) as usize, page.start().cast());
+        self.book.add(start, FRAMES, page.start().cast());
         self.pages.push(page);
+        self.changes += 1;
         Ok(())
     }
 

@@ -17,7 +17,6 @@
 //! device is told of them. What cannot be checked is whose memory it was: the sender had it mapped or held
 //! the whole authority over the process that had.
 
-use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::Segment;
 use libredox::Fd;
 use libredox::call::dup;
@@ -29,7 +28,6 @@ use super::closing::close_apart;
 use super::memory::{Chunk, Memory, Place};
 use super::object::{Extents, MemoryObject, move_memory, thread};
 use super::plain::{Unfit, judge};
-use crate::platform::pieces::append;
 
 /// Why memory was not taken over.
 #[derive(Debug, Error)]
@@ -72,7 +70,7 @@ pub fn take_over(
             return Err(error);
         }
     };
-    match segments(memory, &chunk, bytes) {
+    match memory.translate_all(chunk.start(), bytes) {
         Ok(segments) => Ok((chunk, segments)),
         Err(error) => {
             // There is no memory for a page that was not there yet, and so there may be none to undo this.
@@ -155,19 +153,4 @@ fn places(memory: &Memory, address: usize, bytes: usize) -> Result<[Place; 2], S
         (Some(first), Some(second)) => Ok([first, second]),
         _ => Err(SystemError::new(EINVAL)),
     }
-}
-
-/// Where in physical memory a chunk is, page by page.
-fn segments(memory: &Memory, chunk: &Chunk, bytes: usize) -> Result<Vec<Segment>, SystemError> {
-    let mut segments = Vec::new();
-    for offset in (0..bytes).step_by(PAGE_SIZE as usize) {
-        // SAFETY: the offset lies in the chunk, which is mapped.
-        let page = unsafe { chunk.start().add(offset) };
-        // The kernel gives a page its frame, and one of its own, when it is touched.
-        // SAFETY: the page is mapped for reading, and any byte is a byte.
-        let _ = unsafe { page.read_volatile() };
-        let physical: PhysAddr = memory.translate(page)?;
-        append(&mut segments, physical, PAGE_SIZE);
-    }
-    Ok(segments)
 }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use dma_types::PhysAddr;
 use iommu_engine::platform::{Segment, TableFrame, TableFrames};
 
-use super::memory::Memory;
+use super::area::Region;
+use super::memory::{Left, Memory};
 use super::page_pool::PagePool;
 use crate::platform::cache_lines;
 
@@ -20,12 +21,47 @@ pub struct TableArena {
 }
 
 impl TableArena {
-    /// An arena with its first chunk, of which the first frame taken is the header. `None` when there is
-    /// no memory.
-    pub fn new(memory: Rc<Memory>) -> Option<Self> {
-        let mut pool = PagePool::new(memory);
-        let header = pool.take(1)?.physical;
-        Some(Self { pool, header })
+    /// An arena without chunks, not even for the header.
+    pub fn new(memory: Rc<Memory>) -> Self {
+        Self { pool: PagePool::new(memory, Region::Tables), header: PhysAddr::default() }
+    }
+
+    /// Takes the first chunk, and its first frame for the header. `None` when there is no memory.
+    pub fn begin(&mut self) -> Option<()> {
+        self.header = self.pool.take_first(Region::Header)?.physical;
+        Some(())
+    }
+
+    /// Adds a chunk of a process before this one; that of the header's region has the header. It is given back if it is not
+    /// what it should be.
+    pub fn inherit(&mut self, left: Left) -> Result<(), Left> {
+        let has_header = left.region == Region::Header;
+        let start = self.pool.inherit(left)?;
+        if has_header {
+            self.header = start;
+            self.pool.keep(start, 1);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a header.
+    pub fn has_header(&self) -> bool {
+        self.pool.find(self.header).is_some()
+    }
+
+    /// Notes that inherited frames are in use. `false` if they are not inherited, or were noted before.
+    pub fn keep(&mut self, start: PhysAddr, frames: usize) -> bool {
+        start == self.header && frames == 1 || self.pool.keep(start, frames)
+    }
+
+    /// What was not noted of what is inherited is free.
+    pub fn settle(&mut self) {
+        self.pool.settle();
+    }
+
+    /// Gives up what is inherited, the header included.
+    pub fn set_aside(&mut self) {
+        self.pool.set_aside();
     }
 
     /// Where its chunks are.

@@ -1,31 +1,36 @@
 //! The whole platform.
 
 use std::fs::File;
+use std::io::Write;
 use std::rc::Rc;
 use std::time;
 
 use dma_types::{CpuAddr, PciAddress, PhysAddr};
 use iommu_engine::delegate;
 use iommu_engine::platform::{
-    ConfigSpace, Instant, MsiMessage, Platform, PlatformError, Registers, RunId, Segment,
+    ConfigSpace, Instant, MsiMessage, NotInherited, Platform, PlatformError, Registers, RunId,
+    RunPlace, Segment,
 };
 use libredox::Fd;
 use libredox::errno::{ENOENT, ENOLCK};
 use thiserror::Error;
 
 use super::acpi::read_table;
+use super::area::Region;
 use super::bars::Bars;
 use super::config_space::MappedConfigSpace;
 use super::foreign::ForeignError;
 use super::frames::TableArena;
 use super::functions::OwnFunctions;
 use super::irq::FaultInterrupt;
-use super::memory::Memory;
+use super::memory::{Left, Memory};
 use super::object::MemoryObject;
 use super::random::Random;
 use super::registers::RegisterWindows;
 use super::runs::RunArena;
+use crate::daemon::hand_over::Report;
 use crate::daemon::log;
+use crate::platform::run_places::{run_place, run_words};
 
 /// Where a PC's memory goes on above the addresses of its devices.
 const LOW_MEMORY: u64 = 4 << 30;
@@ -49,7 +54,17 @@ pub struct Redox {
     fault_interrupt: Option<FaultInterrupt>,
     functions: OwnFunctions,
     bars: Bars,
+    /// As long as there is memory of a process before this one, of which nobody knows yet what is in use.
+    heir: Option<Heir>,
     start: time::Instant,
+}
+
+/// What a process needs that was handed the memory of another and may not be able to adopt it.
+pub struct Heir {
+    /// An object of its own.
+    pub own: MemoryObject,
+    /// The keeper, to be told.
+    pub keeper: File,
 }
 
 /// Why the platform cannot be had.
@@ -71,11 +86,11 @@ pub enum OpenError {
 
 impl Redox {
     /// Opens every scheme that the platform needs except acpi, of which it reads one table: start the
-    /// daemon after acpid. All memory that hardware may reach goes to this object.
-    pub fn open(object: MemoryObject) -> Result<Self, OpenError> {
+    /// daemon after acpid. All memory that hardware may reach goes to this object. An heir takes over what is in it already.
+    pub fn open(object: MemoryObject, heir: Option<Heir>) -> Result<Self, OpenError> {
         let memory = Rc::new(Memory::open(object).map_err(OpenError::Memory)?);
-        Ok(Self {
-            tables: TableArena::new(memory.clone()).ok_or(OpenError::OutOfMemory)?,
+        let mut redox = Self {
+            tables: TableArena::new(memory.clone()),
             runs: RunArena::new(memory.clone()),
             registers: RegisterWindows::new(memory.clone()),
             memory,
@@ -84,8 +99,48 @@ impl Redox {
             fault_interrupt: None,
             functions: OwnFunctions::default(),
             bars: Bars::default(),
+            heir,
             start: time::Instant::now(),
-        })
+        };
+        if redox.heir.is_some() && !redox.inherit() {
+            redox.give_up();
+        }
+        if redox.heir.is_none() {
+            redox.tables.begin().ok_or(OpenError::OutOfMemory)?;
+        }
+        Ok(redox)
+    }
+
+    /// Finds what a process before this one left: whether all of it can be used.
+    fn inherit(&mut self) -> bool {
+        let all = match self.memory.inherit() {
+            Ok(all) => all,
+            Err(error) => {
+                log::line(format_args!("what the one before left cannot be used: {error}"));
+                return false;
+            }
+        };
+        let mut refused = Vec::new();
+        for left in all {
+            let taken = match left.region {
+                Region::Header | Region::Tables => self.tables.inherit(left),
+                Region::Pool | Region::Own => self.runs.inherit(left),
+            };
+            refused.extend(taken.err());
+        }
+        let is_whole = refused.is_empty();
+        refused.into_iter().for_each(|left: Left| left.chunk.leave());
+        is_whole && self.tables.has_header()
+    }
+
+    /// Leaves to the keeper what a process before this one left. What is taken from now on goes to an object of this one's own.
+    fn give_up(&mut self) {
+        let Some(Heir { own, mut keeper }) = self.heir.take() else { return };
+        self.tables.set_aside();
+        self.runs.set_aside();
+        // A keeper that is gone holds nothing.
+        let _ = keeper.write_all(&[Report::SetAside as u8]);
+        self.memory.replace_object(own);
     }
 
     /// Asks pcid where the registers of these functions are, and how far they go: see [`bars`](super::bars). Only before
@@ -224,5 +279,35 @@ impl Platform for Redox {
 
     fn arena_changes(&self) -> u64 {
         self.tables.changes() + self.runs.changes()
+    }
+
+    fn inherited(&self) -> bool {
+        self.heir.is_some()
+    }
+
+    fn keep_frames(&mut self, start: PhysAddr, count: usize) -> Result<(), NotInherited> {
+        if self.tables.keep(start, count) { Ok(()) } else { Err(NotInherited) }
+    }
+
+    fn place(&self, run: RunId) -> Option<RunPlace> {
+        self.runs.place(run).map(run_place)
+    }
+
+    fn keep_run(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
+        let words = run_words(place).ok_or(NotInherited)?;
+        if self.runs.keep(run, words) { Ok(()) } else { Err(NotInherited) }
+    }
+
+    fn settle_inherited(&mut self) {
+        self.heir = None;
+        self.tables.settle();
+        self.runs.settle();
+    }
+
+    fn set_aside_inherited(&mut self) {
+        self.give_up();
+        if self.tables.begin().is_none() {
+            log::line(OpenError::OutOfMemory);
+        }
     }
 }

@@ -4,30 +4,35 @@
 //! mapped here. All of it needs uid 0. The scheme's root is opened once, so that the daemon may leave its namespace
 //! afterwards.
 //!
-//! A mapping here is at addresses that the kernel chooses, or replaces a [`Place`] that was reserved for it and is
+//! A mapping here is at addresses at which there was nothing, or replaces a [`Place`] that was reserved for it and is
 //! nobody else's. That is what makes all of this safe to call. Such a place is never given up for a moment: the kernel
 //! (663e6641, `src/scheme/user.rs`: `capture_inner`) maps what comes with a client's request into this process at any
 //! time, wherever there is nothing.
 
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use dma_types::PhysAddr;
+use dma_types::{PAGE_SIZE, PhysAddr};
+use iommu_engine::platform::Segment;
 use libredox::Fd;
 use libredox::call::{self, MmapArgs};
-use libredox::errno::EINVAL;
+use libredox::errno::{EINVAL, ENOMEM};
 use libredox::error::{Error, Result};
 use libredox::flag::{
     MAP_PRIVATE, MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 use syscall::{CallFlags, MapFlags};
 
+use super::area::{Cursor, Region};
 use super::object::{MemoryObject, move_memory};
+use crate::platform::pieces::append;
 
 /// The memory scheme, opened, and the object that its memory goes to.
 pub struct Memory {
-    object: Rc<MemoryObject>,
+    object: RefCell<Rc<MemoryObject>>,
+    cursor: RefCell<Cursor>,
     /// Zeroed, given when first touched; here only ever mapped without any access, to keep a place.
     anonymous: Fd,
     /// Zeroed, contiguous, write-back: x86 keeps it coherent with devices.
@@ -42,14 +47,25 @@ pub struct Memory {
 pub struct Chunk {
     /// Where it is in this process. Unmapped first: what is still mapped is not given back.
     place: Place,
-    _lease: Lease,
+    lease: Lease,
 }
 
 /// What a chunk has of the object.
 struct Lease {
     object: Rc<MemoryObject>,
-    start: NonNull<u8>,
+    /// Where it is in the object.
+    address: usize,
     bytes: usize,
+}
+
+/// A chunk that a process before this one put into the object.
+pub struct Left {
+    /// What it is for.
+    pub region: Region,
+    /// It.
+    pub chunk: Chunk,
+    /// Where it is in physical memory.
+    pub segments: Vec<Segment>,
 }
 
 /// A range of this process's addresses, unmapped when dropped.
@@ -65,7 +81,8 @@ impl Memory {
         let root = Fd::open("/scheme/memory/scheme-root", O_CLOEXEC, 0)?;
         let open = |path| root.openat(path, O_CLOEXEC | O_RDWR, 0);
         Ok(Self {
-            object: Rc::new(object),
+            object: RefCell::new(Rc::new(object)),
+            cursor: RefCell::default(),
             anonymous: open("zeroed@wb")?,
             contiguous: open("zeroed@wb?phys_contiguous")?,
             uncached: open("physical@uc")?,
@@ -76,9 +93,63 @@ impl Memory {
     /// `bytes` of zeroes that are contiguous in physical memory, and where there. `bytes` must be a power of two
     /// of pages, at most [`LARGEST_PIECE`](crate::platform::pieces::LARGEST_PIECE). `None` when there is no such
     /// memory.
-    pub fn contiguous(&self, bytes: usize) -> Result<Option<(Chunk, PhysAddr)>> {
+    pub fn contiguous(&self, region: Region, bytes: usize) -> Result<Option<(Chunk, PhysAddr)>> {
         let mut place = self.reserve(bytes)?;
-        self.fill(&mut place, bytes)
+        self.fill(&mut place, region, bytes)
+    }
+
+    /// From now on memory goes to another object. What was put into this one stays there.
+    pub fn replace_object(&self, object: MemoryObject) {
+        self.object.replace(Rc::new(object));
+    }
+
+    /// All that a process before this one put into the object, mapped here at the same addresses as there, in the order of
+    /// regions.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel; `EINVAL` if something else is in the object. It has all of it still then.
+    pub fn inherit(&self) -> Result<Vec<Left>> {
+        let object = self.object.borrow().clone();
+        let mut extents = object.extents();
+        let found: Vec<_> = extents.by_ref().collect();
+        if let Some(error) = extents.failure() {
+            return Err(error);
+        }
+        let mut all = Vec::new();
+        for extent in found {
+            match self.map_left(&object, extent.start, extent.bytes) {
+                Ok(left) => all.push(left),
+                Err(error) => {
+                    all.into_iter().for_each(|left: Left| left.chunk.leave());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn map_left(&self, object: &Rc<MemoryObject>, address: usize, bytes: usize) -> Result<Left> {
+        let (region, start) = Region::of(address, bytes).ok_or(Error::new(EINVAL))?;
+        self.cursor.borrow_mut().pass(start + bytes);
+        let place = Place::map_at(start, bytes, object.descriptor(), Kind::Object(address))?;
+        let segments = self.translate_all(place.start, bytes)?;
+        let lease = Lease { object: object.clone(), address, bytes };
+        Ok(Left { region, chunk: Chunk { place, lease }, segments })
+    }
+
+    /// Where in physical memory mapped pages are.
+    pub(super) fn translate_all(&self, start: NonNull<u8>, bytes: usize) -> Result<Vec<Segment>> {
+        let mut segments = Vec::new();
+        for offset in (0..bytes).step_by(PAGE_SIZE as usize) {
+            // SAFETY: the offset lies in what is mapped.
+            let page = unsafe { start.add(offset) };
+            // The kernel gives a page its frame, and one of its own, when it is touched.
+            // SAFETY: the page is mapped for reading, and any byte is a byte.
+            let _ = unsafe { page.read_volatile() };
+            append(&mut segments, self.translate(page)?, PAGE_SIZE);
+        }
+        Ok(segments)
     }
 
     /// How much memory the machine has, in bytes, used or free.
@@ -89,21 +160,29 @@ impl Memory {
 
     /// Takes `bytes` of addresses out of use, with no memory behind them that could be reached.
     pub fn reserve(&self, bytes: usize) -> Result<Place> {
-        Place::map(bytes, &self.anonymous, Kind::Reserved)
+        let reserve = |start| Place::map_at(start, bytes, &self.anonymous, Kind::Reserved).ok();
+        self.cursor.borrow_mut().find(bytes, reserve).ok_or(Error::new(ENOMEM))
     }
 
     /// Puts contiguous memory, as [`contiguous`](Self::contiguous) gives it, at the start of a reserved
     /// place, which is the rest of it afterwards. `None` when there is no such memory; then the place is
     /// as it was.
-    pub fn fill(&self, rest: &mut Place, bytes: usize) -> Result<Option<(Chunk, PhysAddr)>> {
+    pub fn fill(
+        &self,
+        rest: &mut Place,
+        region: Region,
+        bytes: usize,
+    ) -> Result<Option<(Chunk, PhysAddr)>> {
         let front = rest.split_front(bytes)?;
-        let Ok(lease) = Lease::take(&self.object, front.start, bytes, &self.contiguous) else {
+        let object = self.object.borrow().clone();
+        let address = region.object_address(front.start.addr().get());
+        let Ok(lease) = Lease::take(object, address, bytes, &self.contiguous) else {
             rest.rejoin(front);
             return Ok(None);
         };
-        let place = front.replace(self.object.descriptor())?;
+        let place = front.replace(&lease)?;
         let physical = self.translate(place.start)?;
-        Ok(Some((Chunk { place, _lease: lease }, physical)))
+        Ok(Some((Chunk { place, lease }, physical)))
     }
 
     /// Moves memory from another address space, where it is at `from`, to a reserved place.
@@ -112,16 +191,16 @@ impl Memory {
     ///
     /// Those of the kernel. The memory is where it was then.
     pub(super) fn receive(&self, place: Place, source: &Fd, from: usize) -> Result<Chunk> {
-        let (start, bytes) = (place.start, place.bytes);
-        let address = start.addr().get();
-        self.object.receive(address, bytes, source, from)?;
-        match place.replace(self.object.descriptor()) {
-            Ok(place) => {
-                let lease = Lease { object: self.object.clone(), start, bytes };
-                Ok(Chunk { place, _lease: lease })
-            }
+        let bytes = place.bytes;
+        let address = Region::Own.object_address(place.start.addr().get());
+        let object = self.object.borrow().clone();
+        object.receive(address, bytes, source, from)?;
+        let lease = Lease { object, address, bytes };
+        match place.replace(&lease) {
+            Ok(place) => Ok(Chunk { place, lease }),
             Err(error) => {
-                move_memory(source, from, bytes, self.object.descriptor(), address)?;
+                let lease = ManuallyDrop::new(lease);
+                move_memory(source, from, bytes, lease.object.descriptor(), address)?;
                 Err(error)
             }
         }
@@ -129,10 +208,9 @@ impl Memory {
 
     /// Moves a chunk to another address space, to `address`.
     pub(super) fn return_to(&self, chunk: Chunk, target: &Fd, address: usize) -> Result<()> {
-        let Chunk { place, _lease: lease } = chunk;
+        let Chunk { place, lease } = chunk;
         drop(place);
-        let from = lease.start.addr().get();
-        move_memory(target, address, lease.bytes, self.object.descriptor(), from)
+        move_memory(target, address, lease.bytes, lease.object.descriptor(), lease.address)
     }
 
     /// Maps device registers, uncached. `base` and `bytes` must be multiples of the page size. The kernel
@@ -154,6 +232,8 @@ impl Memory {
 enum Kind {
     Reserved,
     Registers(PhysAddr),
+    /// What is at this address of an object.
+    Object(usize),
 }
 
 impl Chunk {
@@ -161,51 +241,82 @@ impl Chunk {
     pub fn start(&self) -> NonNull<u8> {
         self.place.start
     }
+
+    /// Its length.
+    pub fn bytes(&self) -> usize {
+        self.lease.bytes
+    }
+
+    /// Unmaps it, while the object goes on having it.
+    pub fn leave(self) {
+        let Self { place, lease } = self;
+        drop(place);
+        lease.leave();
+    }
 }
 
 impl Lease {
-    fn take(
-        object: &Rc<MemoryObject>,
-        start: NonNull<u8>,
-        bytes: usize,
-        source: &Fd,
-    ) -> Result<Self> {
-        object.add(start, bytes, source)?;
-        Ok(Self { object: object.clone(), start, bytes })
+    fn take(object: Rc<MemoryObject>, address: usize, bytes: usize, source: &Fd) -> Result<Self> {
+        object.add(address, bytes, source)?;
+        Ok(Self { object, address, bytes })
+    }
+
+    /// Gives it up here, while the object goes on having it.
+    fn leave(mut self) {
+        self.bytes = 0;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // What the object keeps nevertheless is not given to anybody else.
-        let _ = self.object.remove(self.start, self.bytes);
+        if self.bytes != 0 {
+            // What the object keeps nevertheless is not given to anybody else.
+            let _ = self.object.remove(self.address, self.bytes);
+        }
     }
 }
 
 impl Place {
     /// Maps memory where the kernel likes.
     fn map(bytes: usize, source: &Fd, kind: Kind) -> Result<Self> {
+        Self::map_with(ptr::null_mut(), bytes, source, kind, 0)
+    }
+
+    /// Maps memory at this address, where there must be nothing yet.
+    fn map_at(start: usize, bytes: usize, source: &Fd, kind: Kind) -> Result<Self> {
+        let flags = MapFlags::MAP_FIXED_NOREPLACE.bits() as u32;
+        Self::map_with(ptr::without_provenance_mut(start), bytes, source, kind, flags)
+    }
+
+    fn map_with(
+        addr: *mut (),
+        length: usize,
+        source: &Fd,
+        kind: Kind,
+        placing: u32,
+    ) -> Result<Self> {
         let (prot, flags, offset) = match kind {
             Kind::Reserved => (PROT_NONE, MAP_PRIVATE, 0),
             Kind::Registers(base) => (PROT_READ | PROT_WRITE, MAP_SHARED, base.get()),
+            Kind::Object(address) => (PROT_READ | PROT_WRITE, MAP_SHARED, address as u64),
         };
-        let (addr, fd) = (ptr::null_mut(), source.raw());
-        let arguments = MmapArgs { addr, length: bytes, prot, flags, fd, offset };
-        // SAFETY: the kernel chooses addresses that nothing uses, so that no memory is taken from anybody.
+        let flags = flags | placing;
+        let arguments = MmapArgs { addr, length, prot, flags, fd: source.raw(), offset };
+        // SAFETY: it is mapped where there is nothing, so that no memory is taken from anybody.
         let mapped = unsafe { call::mmap(arguments) }?;
         let start = NonNull::new(mapped.cast()).ok_or(Error::new(EINVAL))?;
-        Ok(Self { start, bytes })
+        Ok(Self { start, bytes: length })
     }
 
-    /// Maps what an object has at the same addresses in the place of this.
-    fn replace(self, object: &Fd) -> Result<Self> {
+    /// Maps what an object has in the place of this.
+    fn replace(self, lease: &Lease) -> Result<Self> {
         let arguments = MmapArgs {
             addr: self.start.as_ptr().cast(),
             length: self.bytes,
             prot: PROT_READ | PROT_WRITE,
             flags: MAP_SHARED | MapFlags::MAP_FIXED.bits() as u32,
-            fd: object.raw(),
-            offset: self.start.addr().get() as u64,
+            fd: lease.object.descriptor().raw(),
+            offset: lease.address as u64,
         };
         // Whether this place is still mapped after a failure nobody knows: then it is never used again.
         let place = ManuallyDrop::new(self);

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `machine` | `Redox`: the whole platform |
 //! | `object` | memory objects, in which all is that hardware reaches: they outlive the process |
+//! | `area` | where all that lies, in the process and in the object |
 //! | `memory` | the memory scheme: contiguous memory, its physical addresses, registers' pages |
 //! | `page_pool` | an arena: chunks that come and go, and pages out of them |
 //! | `frames` | the arena of table frames |
@@ -22,6 +23,7 @@
 //! What runs on any system is compiled for tests on the host as well; the rest is for Redox alone.
 
 pub mod acpi;
+pub mod area;
 pub mod bars;
 pub mod irq;
 pub mod mcfg;
@@ -53,6 +55,6 @@ pub mod registers;
 pub mod runs;
 
 #[cfg(target_os = "redox")]
-pub use machine::{OpenError, Redox};
+pub use machine::{Heir, OpenError, Redox};
 #[cfg(target_os = "redox")]
 pub use object::MemoryObject;

@@ -2,14 +2,10 @@
 //!
 //! It is an address space in which nobody runs (kernel 663e6641, `src/scheme/proc.rs`: `empty`). Whoever holds a
 //! descriptor of it, or has mapped some of it, keeps what is in it: its frames are given to nobody else.
-//! The keeper and the process that serves hold one each. What chunks are in it, it tells itself: reading its
-//! descriptor lists them.
-//!
-//! A chunk lies at the address at which the serving process has it mapped, so that the two need no book of
-//! where is what.
+//! The keeper and the process that serves hold it, and the keeper hands it to the next. What is in it, it tells itself:
+//! reading its descriptor lists it, and what each piece is for is in its [address](super::area).
 
 use core::mem::offset_of;
-use core::ptr::NonNull;
 use std::vec;
 
 use libredox::Fd;
@@ -68,11 +64,10 @@ impl MemoryObject {
     /// # Errors
     ///
     /// Those of the source: usually that there is no such memory.
-    pub fn add(&self, address: NonNull<u8>, bytes: usize, source: &Fd) -> Result<()> {
+    pub fn add(&self, address: usize, bytes: usize, source: &Fd) -> Result<()> {
         let memory = MapFlags::PROT_READ | MapFlags::PROT_WRITE;
         let flags = memory | MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
-        let start = address.addr().get();
-        self.tell(&[ADDRSPACE_OP_MMAP, source.raw(), 0, start, bytes, flags.bits()])
+        self.tell(&[ADDRSPACE_OP_MMAP, source.raw(), 0, address, bytes, flags.bits()])
     }
 
     /// Takes out what was put at `address`. Those who have mapped it keep what they see.
@@ -80,8 +75,8 @@ impl MemoryObject {
     /// # Errors
     ///
     /// Those of the kernel. The object keeps it then.
-    pub fn remove(&self, address: NonNull<u8>, bytes: usize) -> Result<()> {
-        self.tell(&[ADDRSPACE_OP_MUNMAP, address.addr().get(), bytes])
+    pub fn remove(&self, address: usize, bytes: usize) -> Result<()> {
+        self.tell(&[ADDRSPACE_OP_MUNMAP, address, bytes])
     }
 
     /// Moves `bytes` at `from` in another address space to `address` here, where there must be nothing yet.

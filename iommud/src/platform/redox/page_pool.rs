@@ -6,13 +6,14 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{ContiguityError, Segment};
 
-use super::memory::{Chunk, Memory};
+use super::area::Region;
+use super::memory::{Chunk, Left, Memory};
 use crate::platform::frame_book::FrameBook;
 use crate::platform::pieces::{LARGEST_PIECE, next_chunk, next_piece};
 
@@ -25,10 +26,14 @@ pub type Page = [AtomicU64; 512];
 /// Pages out of a few chunks.
 pub struct PagePool {
     memory: Rc<Memory>,
+    /// What its chunks are for.
+    region: Region,
     /// Of each chunk, where its first page is in this process.
     book: FrameBook<NonNull<Page>>,
     /// By where they start in physical memory, with their lengths in bytes.
     chunks: BTreeMap<PhysAddr, (Chunk, u64)>,
+    /// Those of a process before this one, as long as nobody knows which of their pages are in use.
+    inherited: BTreeSet<PhysAddr>,
     changes: u64,
 }
 
@@ -43,8 +48,67 @@ pub struct Pages {
 
 impl PagePool {
     /// A pool without chunks.
-    pub fn new(memory: Rc<Memory>) -> Self {
-        Self { memory, book: FrameBook::default(), chunks: BTreeMap::new(), changes: 0 }
+    pub fn new(memory: Rc<Memory>, region: Region) -> Self {
+        let (book, chunks) = (FrameBook::default(), BTreeMap::new());
+        Self { memory, region, book, chunks, inherited: BTreeSet::new(), changes: 0 }
+    }
+
+    /// A page in a new chunk of another region.
+    pub fn take_first(&mut self, region: Region) -> Option<Pages> {
+        let bytes = next_chunk(0, PAGE_SIZE);
+        let (chunk, start) = self.memory.contiguous(region, bytes as usize).ok()??;
+        self.add(start, chunk, bytes);
+        // The chunk that was added last is looked at first.
+        self.take(1)
+    }
+
+    /// Adds a chunk of a process before this one, of which nobody knows yet which pages are in use: where it starts, or the
+    /// chunk if it is no piece of physical memory.
+    pub fn inherit(&mut self, left: Left) -> Result<PhysAddr, Left> {
+        let &[Segment { start, bytes }] = &left.segments[..] else { return Err(left) };
+        let frames = (bytes / PAGE_SIZE) as usize;
+        self.book.add_inherited(start, frames, left.chunk.start().cast());
+        self.chunks.insert(start, (left.chunk, bytes));
+        self.inherited.insert(start);
+        self.changes += 1;
+        Ok(start)
+    }
+
+    /// Notes that inherited pages are in use. `false` if one is not inherited, or was noted before.
+    pub fn keep(&mut self, start: PhysAddr, count: usize) -> bool {
+        self.book.keep(start, count)
+    }
+
+    /// The inherited pages at an address of this process, as long as they are adjacent in physical memory.
+    pub fn inherited_at(&self, start: usize, bytes: u64) -> Option<Pages> {
+        let of_it = |chunk: &PhysAddr| {
+            let (memory, length) = self.chunks.get(chunk)?;
+            let offset = start.checked_sub(memory.start().addr().get())?;
+            let end = (offset as u64).checked_add(bytes).filter(|end| end <= length)?;
+            let physical = chunk.checked_add(end - bytes)?;
+            // SAFETY: the offset lies in the chunk, which is mapped.
+            let start = unsafe { memory.start().add(offset) }.cast();
+            Some(Pages { physical, start })
+        };
+        self.inherited.iter().find_map(of_it)
+    }
+
+    /// What was not noted of what is inherited is free.
+    pub fn settle(&mut self) {
+        self.inherited.clear();
+        self.book.settle();
+        self.shrink();
+    }
+
+    /// Gives up what is inherited, while the object goes on having it.
+    pub fn set_aside(&mut self) {
+        self.book.set_aside();
+        for start in core::mem::take(&mut self.inherited) {
+            if let Some((chunk, _)) = self.chunks.remove(&start) {
+                chunk.leave();
+            }
+        }
+        self.changes += 1;
     }
 
     /// Where its chunks are.
@@ -106,7 +170,10 @@ impl PagePool {
             bytes.filter(|bytes| *bytes <= LARGEST_PIECE).ok_or(ContiguityError::TooLong)?;
         let mut above = Vec::new();
         for _ in 0..MOST_TRIES {
-            let Ok(Some((chunk, start))) = self.memory.contiguous(bytes as usize) else { break };
+            let Ok(Some((chunk, start))) = self.memory.contiguous(self.region, bytes as usize)
+            else {
+                break;
+            };
             let last = start.checked_add(bytes - 1);
             if last.is_some_and(|last| last <= limit) {
                 return Ok((start, chunk, bytes));
@@ -143,6 +210,10 @@ impl PagePool {
                 self.book.give_back(page);
             }
         }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
         while let Some(spare) = self.book.remove_spare() {
             self.chunks.remove(&spare);
             self.changes += 1;
@@ -168,7 +239,9 @@ impl PagePool {
         let mut limit = next_chunk(self.book.frames() as u64 * PAGE_SIZE, needed);
         while limit >= needed {
             let bytes = next_piece(LARGEST_PIECE, limit)?;
-            if let Some((chunk, start)) = self.memory.contiguous(bytes as usize).ok()? {
+            if let Some((chunk, start)) =
+                self.memory.contiguous(self.region, bytes as usize).ok()?
+            {
                 self.add(start, chunk, bytes);
                 return Some(());
             }

@@ -29,8 +29,9 @@ use iommu_engine::segments::cut;
 
 use libredox::Fd;
 
+use super::area::Region;
 use super::foreign::{self, ForeignError};
-use super::memory::{Chunk, Memory};
+use super::memory::{Chunk, Left, Memory};
 use super::page_pool::{PagePool, Pages};
 use super::plain::Unfit;
 use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
@@ -40,6 +41,10 @@ pub struct RunArena {
     memory: Rc<Memory>,
     pool: PagePool,
     runs: BTreeMap<RunId, Run>,
+    /// Pieces of a process before this one, by where they are in this one, as long as nobody knows what of it is in use.
+    inherited: BTreeMap<usize, Left>,
+    /// Runs of that process that are in use.
+    kept: Vec<RunId>,
     next: u64,
     /// How often a run of its own pieces came or went.
     changes: u64,
@@ -61,11 +66,128 @@ enum RunMemory {
     Part,
 }
 
+/// Kinds of runs, as their places tell them.
+const IN_POOL: u64 = 0;
+const OF_ITS_OWN: u64 = 1;
+const A_PART: u64 = 2;
+
 impl RunArena {
     /// An arena without runs.
     pub fn new(memory: Rc<Memory>) -> Self {
-        let pool = PagePool::new(memory.clone());
-        Self { memory, pool, runs: BTreeMap::new(), next: 1, changes: 0 }
+        let pool = PagePool::new(memory.clone(), Region::Pool);
+        let (runs, inherited) = (BTreeMap::new(), BTreeMap::new());
+        Self { memory, pool, runs, inherited, kept: Vec::new(), next: 1, changes: 0 }
+    }
+
+    /// Adds memory of a process before this one, of which nobody knows yet whether it is in use. It is given back if it is
+    /// not what it should be.
+    pub fn inherit(&mut self, left: Left) -> Result<(), Left> {
+        self.changes += 1;
+        match left.region {
+            Region::Pool => self.pool.inherit(left).map(drop),
+            _ => {
+                self.inherited.insert(left.chunk.start().addr().get(), left);
+                Ok(())
+            }
+        }
+    }
+
+    /// Where a run is, in words by which [`keep`](Self::keep) finds it again.
+    pub fn place(&self, run: RunId) -> Option<[u64; 3]> {
+        let run = self.runs.get(&run)?;
+        let bytes = run.segments.iter().map(|segment| segment.bytes).sum();
+        let kind = match run.memory {
+            RunMemory::Pool => IN_POOL,
+            RunMemory::Own(_) => OF_ITS_OWN,
+            RunMemory::Part => A_PART,
+        };
+        Some([kind, run.start.addr().get() as u64, bytes])
+    }
+
+    /// Notes that a run of a process before this one is in use. `false` if it is nowhere, or was noted before.
+    pub fn keep(&mut self, id: RunId, [kind, start, bytes]: [u64; 3]) -> bool {
+        let is_whole = bytes != 0 && bytes.is_multiple_of(PAGE_SIZE);
+        let Ok(start) = usize::try_from(start) else { return false };
+        if !is_whole || !start.is_multiple_of(PAGE_SIZE as usize) || self.runs.contains_key(&id) {
+            return false;
+        }
+        let found = match kind {
+            IN_POOL => self.keep_shared(start, bytes),
+            OF_ITS_OWN => self.keep_own(start, bytes),
+            A_PART => self.find_part(start, bytes),
+            _ => None,
+        };
+        let Some(run) = found else { return false };
+        self.next = self.next.max(id.0.saturating_add(1));
+        self.runs.insert(id, run);
+        self.kept.push(id);
+        true
+    }
+
+    fn keep_shared(&mut self, start: usize, bytes: u64) -> Option<Run> {
+        let pages = self.pool.inherited_at(start, bytes)?;
+        let count = usize::try_from(bytes / PAGE_SIZE).ok()?;
+        self.pool.keep(pages.physical, count).then(|| shared(pages, bytes))
+    }
+
+    /// The pieces of a run that lie one behind the other.
+    fn keep_own(&mut self, start: usize, bytes: u64) -> Option<Run> {
+        let end = start.checked_add(usize::try_from(bytes).ok()?)?;
+        let mut at = start;
+        for (place, left) in self.inherited.range(start..end) {
+            if *place != at {
+                return None;
+            }
+            at = place.checked_add(left.chunk.bytes())?;
+        }
+        if at != end {
+            return None;
+        }
+        let rest = self.inherited.split_off(&start);
+        let (of_it, others) = rest.into_iter().partition(|(place, _)| *place < end);
+        let (of_it, mut others): (BTreeMap<_, _>, BTreeMap<_, _>) = (of_it, others);
+        self.inherited.append(&mut others);
+        let (mut pieces, mut segments) = (Vec::new(), Vec::new());
+        for left in of_it.into_values() {
+            left.segments.iter().for_each(|it| append(&mut segments, it.start, it.bytes));
+            pieces.push(left.chunk);
+        }
+        let start = pieces.first()?.start();
+        Some(Run { start, memory: RunMemory::Own(pieces), segments })
+    }
+
+    /// A part of a run that was noted before.
+    fn find_part(&self, start: usize, bytes: u64) -> Option<Run> {
+        let of_it = |whole: &Run| {
+            let RunMemory::Own(_) = whole.memory else { return None };
+            let offset = start.checked_sub(whole.start.addr().get())?;
+            let mut segments = Vec::new();
+            cut(&whole.segments, offset as u64, bytes, &mut segments)?;
+            // SAFETY: `cut` found the part in the run, which is one range of addresses.
+            let start = unsafe { whole.start.add(offset) };
+            Some(Run { start, memory: RunMemory::Part, segments })
+        };
+        self.runs.values().find_map(of_it)
+    }
+
+    /// What is inherited and was not noted is nobody's.
+    pub fn settle(&mut self) {
+        self.inherited.clear();
+        self.kept.clear();
+        self.pool.settle();
+        self.changes += 1;
+    }
+
+    /// Gives up what is inherited, while the object goes on having it.
+    pub fn set_aside(&mut self) {
+        for run in core::mem::take(&mut self.kept) {
+            if let Some(Run { memory: RunMemory::Own(pieces), .. }) = self.runs.remove(&run) {
+                pieces.into_iter().for_each(Chunk::leave);
+            }
+        }
+        core::mem::take(&mut self.inherited).into_values().for_each(|left| left.chunk.leave());
+        self.pool.set_aside();
+        self.changes += 1;
     }
 
     /// Where a run is in this process: what a client's `mmap` of it is answered with. The kernel asks for
@@ -78,7 +200,8 @@ impl RunArena {
     pub fn places(&self) -> impl Iterator<Item = Segment> {
         let of_their_own = self.runs.values().filter(|run| matches!(run.memory, RunMemory::Own(_)));
         let pieces = of_their_own.flat_map(|run| run.segments.iter().copied());
-        self.pool.chunks().chain(pieces)
+        let inherited = self.inherited.values().flat_map(|left| left.segments.iter().copied());
+        self.pool.chunks().chain(pieces).chain(inherited)
     }
 
     /// How often that has changed.
@@ -103,7 +226,7 @@ impl RunArena {
         let mut limit = LARGEST_PIECE;
         while rest.bytes() != 0 {
             let bytes = next_piece(rest.bytes() as u64, limit)?;
-            match self.memory.fill(&mut rest, bytes as usize).ok()? {
+            match self.memory.fill(&mut rest, Region::Own, bytes as usize).ok()? {
                 Some((piece, physical)) => {
                     append(&mut segments, physical, bytes);
                     pieces.push(piece);

@@ -16,11 +16,12 @@ use thiserror::Error;
 /// How many clients may be waiting to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A socket that clients connect to. It is removed from the file system when dropped.
+/// A socket that clients connect to. It is removed from the file system when dropped, unless it was lent.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
-    path: PathBuf,
+    /// `None` for one that was lent.
+    path: Option<PathBuf>,
 }
 
 /// Why there is no socket to connect to.
@@ -71,11 +72,16 @@ impl Listener {
         }
         let socket = socket()?;
         bind(&socket, &address).map_err(|errno| failed(errno.into()))?;
-        let listener = Self { socket, path: path.into() };
+        let listener = Self { socket, path: Some(path.into()) };
         // Anybody may connect and read reports; what else a client may do is judged by its uid.
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
         listen(&listener.socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
         Ok(listener)
+    }
+
+    /// One that is another process's, which removes it.
+    pub fn lent(socket: OwnedFd) -> Self {
+        Self { socket, path: None }
     }
 
     /// Takes the next client's connection, and the uid it connected with.
@@ -95,6 +101,8 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // If it is gone already, somebody else has removed it.
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use agent::signal::Signal;
+use agent::signal::{Signal, send};
 
 use crate::failure::{Outcome, require};
-use crate::programs::{run, start_iommud};
+use crate::programs::{kill_iommud, run, serving, start_iommud, wait_until};
 use crate::reports::{self, Unit};
 use crate::{devices, unit};
 
@@ -42,13 +42,51 @@ pub(super) fn brings_the_unit_up() -> Outcome {
 }
 
 pub(super) fn takes_over_from_a_dead_one() -> Outcome {
-    start_iommud()?.kill()?;
+    kill_iommud(start_iommud()?)?;
     require!(Path::new(SOCKET).exists(), "a killed iommud removed its socket");
     let _iommud = start_iommud()?;
     let unit = the_unit()?;
     require!(unit.state == "translating", "the unit is {}", unit.state);
     let found = unit.abilities.is_some_and(|abilities| abilities.found_translating);
     require!(found, "it was not translating before");
+    run("edud", &["--rounds", "1"])?.expect(0)?;
+    Ok(())
+}
+
+/// How often the process that serves is killed.
+const DEATHS: u32 = 3;
+
+pub(super) fn is_started_again() -> Outcome {
+    let iommud = start_iommud()?;
+    for death in 1..=DEATHS {
+        let served = serving(&iommud)?;
+        send(served, Signal::Kill)?;
+        wait_until("another serves", || {
+            Ok(serving(&iommud).is_ok_and(|another| another != served))
+        })?;
+        // Who comes before it is ready waits.
+        let restarts = reports::setting("restarts")?;
+        require!(restarts == death.to_string(), "{restarts} restarts after {death} deaths");
+        let unit = the_unit()?;
+        require!(unit.state == "translating", "the unit is {}", unit.state);
+        run("edud", &["--rounds", "1"])?.expect(0)?;
+    }
+    iommud.signal(Signal::Term)?;
+    iommud.finish()?.expect(0)?.line("iommud: told to end")?;
+    require!(!Path::new(SOCKET).exists(), "its socket is still there");
+    Ok(())
+}
+
+/// The one that serves goes on, but nobody starts another.
+pub(super) fn goes_on_without_its_keeper() -> Outcome {
+    let iommud = start_iommud()?;
+    let serves = serving(&iommud)?;
+    iommud.signal(Signal::Kill)?;
+    run("edud", &["--rounds", "1"])?.expect(0)?;
+    require!(Path::new(SOCKET).exists(), "its socket is gone");
+    send(serves, Signal::Kill)?;
+    iommud.finish()?;
+    let _iommud = start_iommud()?;
     run("edud", &["--rounds", "1"])?.expect(0)?;
     Ok(())
 }

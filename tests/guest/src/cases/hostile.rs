@@ -12,7 +12,7 @@ use rustix::net::{
 
 use crate::devices;
 use crate::failure::{Outcome, require};
-use crate::programs::{Program, start_iommud};
+use crate::programs::{Program, serving, start_iommud};
 use crate::traces::Traces;
 
 const SOCKET: &str = "/run/iommud.sock";
@@ -29,6 +29,7 @@ const ARGUMENTS: [u64; 8] = [0, 1, 2, 4, 5, 4096, 1 << 63, u64::MAX];
 
 pub(super) fn garbage_disturbs_nobody() -> Outcome {
     let iommud = start_iommud()?;
+    let serves = serving(&iommud)?;
     let before = Traces::now()?;
     let name = devices::edu()?.name();
     let mut driver = Program::start("edud", &["--device", &name, "--rounds", "4"])?;
@@ -40,7 +41,8 @@ pub(super) fn garbage_disturbs_nobody() -> Outcome {
     let end = driver.finish()?.expect(0)?;
     require!(end.line("round 4/4")?.ends_with("intact"), "the driver's data is not intact");
     before.wait_for_return()?;
-    iommud.kill()
+    require!(serving(&iommud)? == serves, "iommud had to be started again");
+    Ok(())
 }
 
 fn client() -> Outcome<OwnedFd> {

@@ -5,6 +5,7 @@ use std::io;
 use iommu_engine::error::StartError;
 use thiserror::Error as ThisError;
 
+use crate::daemon::hand_over::NotByKeeper;
 use crate::platform::linux::OpenError;
 use crate::policy::PolicyError;
 use crate::transport::socket::ListenError;
@@ -27,6 +28,12 @@ pub enum Error {
     /// The engine could not start.
     #[error("{0}")]
     Start(StartError),
+    /// It was started as the keeper starts it, by somebody else.
+    #[error(transparent)]
+    NotByKeeper(#[from] NotByKeeper),
+    /// The process that serves cannot be started.
+    #[error("cannot start the process that serves: {0}")]
+    Spawn(io::Error),
     /// The operating system refused something without which nothing goes on.
     #[error("cannot serve: {0}")]
     Serve(#[from] io::Error),

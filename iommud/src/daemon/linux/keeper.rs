@@ -1,0 +1,436 @@
+//! Watches over the process that serves.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, setrlimit,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+use super::error::Error;
+use crate::daemon::hand_over::{HAND_OVER_VARIABLE, HandOver, Report, Start};
+use crate::daemon::keeping::{End, Keeping, Next};
+use crate::daemon::log;
+use crate::platform::linux::parcel::{self, NoParcel, Parcel, Piece};
+use crate::transport::socket::Listener;
+
+/// How much may be on its way to a process that has just been started: a packet takes about 1 KiB there, so that this is
+/// some thousands.
+const HAND_OVER_BYTES: usize = 16 << 20;
+
+/// The memory of one process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pieces: BTreeMap<u64, Piece>,
+}
+
+/// All memory that there is, and what the numbers of the next begin with.
+#[derive(Debug, Default)]
+pub struct Store {
+    keeping: Keeping<Memory>,
+    last: u64,
+    /// Whether something was heard that made no sense.
+    has_complained: bool,
+}
+
+/// A process that serves.
+struct Serving {
+    process: Child,
+    /// Ready to read when the process has ended.
+    end: OwnedFd,
+    /// The way to it.
+    socket: OwnedFd,
+}
+
+/// That this process was told to end.
+struct Signals {
+    pipe: UnixStream,
+    told: bool,
+}
+
+/// Starts the process that serves at this socket, and the next one when it dies. The exit code to end with.
+///
+/// # Errors
+///
+/// Whatever keeps the first one from being started.
+pub fn keep(listener: &Listener) -> Result<u8, Error> {
+    raise_descriptor_limit();
+    let mut signals = Signals::catch()?;
+    let mut store = Store::default();
+    let mut server = Serving::start(Start::Hand, listener, &mut store).map_err(Error::Spawn)?;
+    loop {
+        let began = Instant::now();
+        let how = server.watch(&mut store, &mut signals)?;
+        if signals.told {
+            return Ok(match how {
+                End::Code(code) => code,
+                End::Crash => 1,
+            });
+        }
+        let mut next = store.keeping.ended(how, began.elapsed());
+        server = loop {
+            let pause = match next {
+                Next::End(code) => return Ok(code),
+                Next::Again(pause) => pause,
+            };
+            log::line(store.keeping.told(how, pause));
+            if signals.wait(pause)? {
+                return Ok(0);
+            }
+            let start = Start::Again(store.keeping.deaths());
+            match Serving::start(start, listener, &mut store) {
+                Ok(server) => break server,
+                Err(error) => log::line(Error::Spawn(error)),
+            }
+            next = store.keeping.ended(End::Crash, Duration::ZERO);
+        };
+    }
+}
+
+impl Store {
+    /// A new way to a process, with all on it that the process is handed. What is too much to be handed over is held, and the
+    /// process begins with memory of its own.
+    fn pair(&mut self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (near, far) = pair()?;
+        if let Err(errno) = self.hand_over(near.as_fd()) {
+            log::line(format_args!("what is left cannot be handed over: {errno}"));
+            self.keeping.hold();
+            let (near, far) = pair()?;
+            self.hand_over(near.as_fd())?;
+            return Ok((near, far));
+        }
+        Ok((near, far))
+    }
+
+    /// Sends all that the next process is handed.
+    fn hand_over(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        for piece in self.keeping.current().into_iter().flat_map(|it| it.pieces.values()) {
+            let Piece { purpose, number, bytes, memory } = piece;
+            parcel::send_piece(socket, *purpose, *number, *bytes, memory.as_fd())?;
+        }
+        parcel::send(socket, &Parcel::End(self.last))
+    }
+
+    /// Hears what the process that serves says: whether there may be more.
+    pub fn hear(&mut self, socket: impl AsFd) -> bool {
+        match parcel::receive(socket, RecvFlags::DONTWAIT) {
+            Ok(Parcel::Piece(piece)) => self.keep(piece),
+            Ok(Parcel::Gone(number)) => {
+                if let Some(memory) = self.keeping.current_mut() {
+                    memory.pieces.remove(&number);
+                }
+            }
+            Ok(Parcel::Report(Report::SetAside)) => self.keeping.set_aside(),
+            Ok(Parcel::Report(report)) => self.keeping.touched(report == Report::AllTranslate),
+            Ok(Parcel::End(_)) | Err(NoParcel::Garbled) => self.complain(),
+            Err(NoParcel::None) => return false,
+            // Nothing comes any more, and nobody can do anything about it.
+            Err(NoParcel::Closed | NoParcel::System(_)) => return false,
+        }
+        true
+    }
+
+    /// Keeps memory. What has the number of other memory is not kept in that one's place.
+    fn keep(&mut self, piece: Piece) {
+        self.last = self.last.max(piece.number);
+        let pieces = self.keeping.current_mut().map(|memory| &mut memory.pieces);
+        match pieces {
+            Some(pieces) if !pieces.contains_key(&piece.number) => {
+                pieces.insert(piece.number, piece);
+            }
+            _ => self.complain(),
+        }
+    }
+
+    fn complain(&mut self) {
+        if !self.has_complained {
+            log::line("the process that serves says what makes no sense to its keeper");
+        }
+        self.has_complained = true;
+    }
+}
+
+impl Serving {
+    fn start(start: Start, listener: &Listener, store: &mut Store) -> io::Result<Self> {
+        let (socket, theirs) = store.pair()?;
+        let listening = listener.as_fd();
+        let descriptors = [theirs.as_raw_fd(), listening.as_raw_fd()].map(|it| it as usize);
+        let left = HandOver { descriptors: descriptors.to_vec(), start };
+        let mut command = Command::new(env::current_exe()?);
+        let mut words = env::args_os();
+        command.arg0(words.next().unwrap_or_else(|| "iommud".into())).args(words);
+        command.env(HAND_OVER_VARIABLE, left.to_string());
+        let process = spawn(&mut command, &[theirs.as_fd(), listening])?;
+        let end = pidfd_open(Pid::from_child(&process), PidfdFlags::empty())?;
+        store.keeping.started(Memory::default());
+        Ok(Self { process, end, socket })
+    }
+
+    /// Waits until it ends, hears what it has to say meanwhile, and passes on that it is to end.
+    fn watch(&mut self, store: &mut Store, signals: &mut Signals) -> Result<End, Error> {
+        let mut hears = true;
+        loop {
+            let socket = if hears { self.socket.as_fd() } else { self.end.as_fd() };
+            let ready = wait_for([self.end.as_fd(), signals.pipe.as_fd(), socket], None)?;
+            if ready[1] && signals.take() {
+                // Dead already, it needs not be told.
+                let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+            }
+            if ready[0] {
+                break;
+            }
+            if ready[2] && hears {
+                hears = store.hear(&self.socket);
+            }
+        }
+        // What it said last.
+        while store.hear(&self.socket) {}
+        signals.take();
+        let status = self.process.wait().map_err(Error::Spawn)?;
+        Ok(match status.code().map(u8::try_from) {
+            Some(Ok(code)) => End::Code(code),
+            _ => End::Crash,
+        })
+    }
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Error> {
+        let (pipe, write) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        for signal in [SIGTERM, SIGINT] {
+            pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Self { pipe, told: false })
+    }
+
+    /// Takes what there is: whether it was told to end.
+    fn take(&mut self) -> bool {
+        let mut bytes = [0; 16];
+        let told = matches!(rustix::io::read(&self.pipe, &mut bytes), Ok(1..));
+        self.told |= told;
+        told
+    }
+
+    /// Waits that long, or until it is told to end, and whether it is.
+    fn wait(&mut self, pause: Duration) -> Result<bool, Error> {
+        let deadline = Instant::now() + pause;
+        while !self.take() {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                break;
+            }
+            wait_for([self.pipe.as_fd()], Some(rest))?;
+        }
+        Ok(self.told)
+    }
+}
+
+/// Waits until one of these can be read, or is closed at its other end: which.
+fn wait_for<const N: usize>(
+    descriptors: [BorrowedFd<'_>; N],
+    pause: Option<Duration>,
+) -> Result<[bool; N], Error> {
+    let mut asked = descriptors.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN));
+    let pause = pause.map(|it| Timespec {
+        tv_sec: i64::try_from(it.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: it.subsec_nanos().into(),
+    });
+    match poll(&mut asked, pause.as_ref()) {
+        Ok(_) => Ok(asked.map(|it| !it.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
+        Err(errno) => Err(Error::Serve(errno.into())),
+    }
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    for end in [&near, &far] {
+        // Where that is refused, less fits, and it is told when something does not.
+        let _ = sockopt::set_socket_send_buffer_size_force(end, HAND_OVER_BYTES);
+    }
+    Ok((near, far))
+}
+
+/// Starts a program that gets these descriptors. This process has one thread, so that no other program gets them
+/// meanwhile.
+fn spawn(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    for descriptor in descriptors {
+        fcntl_setfd(descriptor, FdFlags::empty())?;
+    }
+    let child = command.spawn();
+    for descriptor in descriptors {
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    child
+}
+
+/// Takes as many descriptors as the system lets it, for each memory costs one.
+pub(super) fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is refused, there are fewer handles.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::linux::keeper::Keeper;
+    use crate::platform::linux::parcel::Purpose;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::net::SendFlags;
+    use std::fs;
+    use std::rc::Rc;
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    /// A process that serves, and what its keeper has of it.
+    struct Served {
+        keeper: Rc<Keeper>,
+        left: Vec<Piece>,
+        socket: OwnedFd,
+    }
+
+    fn started(store: &mut Store) -> Served {
+        let (socket, theirs) = store.pair().unwrap();
+        store.keeping.started(Memory::default());
+        let (keeper, left) = Keeper::at(theirs).unwrap();
+        Served { keeper, left, socket }
+    }
+
+    fn memfd(name: &str) -> OwnedFd {
+        let memory = memfd_create(name, MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, 4096).unwrap();
+        memory
+    }
+
+    /// How many descriptors this process has of a memfd of this name.
+    fn open(name: &str) -> usize {
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let names = all.filter_map(|entry| fs::read_link(entry.path()).ok());
+        names.filter(|path| path.to_string_lossy().contains(name)).count()
+    }
+
+    fn hear_all(store: &mut Store, served: &Served) {
+        while store.hear(&served.socket) {}
+    }
+
+    fn died(store: &mut Store, served: Served) {
+        let Served { keeper, left, socket } = served;
+        drop(left);
+        // The socket is closed, and nothing more is told.
+        let Ok(()) = Rc::try_unwrap(keeper).map(drop) else { panic!("the dead hold memory") };
+        while store.hear(&socket) {}
+        assert!(matches!(store.keeping.ended(End::Crash, SOON), Next::Again(_)));
+    }
+
+    #[test]
+    fn r2_what_is_sent_is_kept_until_it_is_told_to_be_gone() {
+        let mut store = Store::default();
+        let served = started(&mut store);
+        let memory = memfd("keeper-kept");
+        let kept = served.keeper.keep(Purpose::Run, 4096, memory.as_fd()).unwrap();
+        drop(memory);
+        assert_eq!(open("keeper-kept"), 0, "it is on its way");
+        hear_all(&mut store, &served);
+        assert_eq!(open("keeper-kept"), 1);
+        drop(kept);
+        hear_all(&mut store, &served);
+        assert_eq!(open("keeper-kept"), 0);
+        assert!(!store.has_complained);
+    }
+
+    #[test]
+    fn r2_a_server_that_dies_between_sending_and_telling_loses_nothing() {
+        let mut store = Store::default();
+        let served = started(&mut store);
+        for purpose in [Purpose::Tables, Purpose::Run, Purpose::Clients] {
+            let memory = memfd("keeper-between");
+            served.keeper.keep(purpose, 4096, memory.as_fd()).unwrap().leave();
+        }
+        // The keeper has read nothing yet.
+        died(&mut store, served);
+        assert_eq!(open("keeper-between"), 3);
+        let next = started(&mut store);
+        let found: Vec<_> = next.left.iter().map(|it| (it.number, it.purpose)).collect();
+        assert_eq!(found, [(1, Purpose::Tables), (2, Purpose::Run), (3, Purpose::Clients)]);
+        // New memory has a number that none ever had.
+        let memory = memfd("keeper-between");
+        let kept = next.keeper.keep(Purpose::Run, 4096, memory.as_fd()).unwrap();
+        assert_eq!(kept.number(), 4);
+    }
+
+    #[test]
+    fn r2_what_is_not_adopted_is_held_until_all_units_translate_and_handed_to_nobody() {
+        let mut store = Store::default();
+        let first = started(&mut store);
+        let memory = memfd("keeper-aside");
+        first.keeper.keep(Purpose::Tables, 4096, memory.as_fd()).unwrap().leave();
+        drop(memory);
+        died(&mut store, first);
+        let mut second = started(&mut store);
+        second.keeper.report(Report::SetAside);
+        second.left.clear();
+        hear_all(&mut store, &second);
+        assert_eq!((open("keeper-aside"), store.keeping.held()), (1, 1));
+        died(&mut store, second);
+        let third = started(&mut store);
+        assert!(third.left.is_empty());
+        third.keeper.report(Report::SomeDoNot);
+        hear_all(&mut store, &third);
+        assert_eq!(open("keeper-aside"), 1);
+        third.keeper.report(Report::AllTranslate);
+        hear_all(&mut store, &third);
+        assert_eq!((open("keeper-aside"), store.keeping.held()), (0, 0));
+    }
+
+    #[test]
+    fn r5_garbage_from_the_server_neither_ends_the_keeper_nor_takes_memory_away() {
+        let mut store = Store::default();
+        let (socket, theirs) = store.pair().unwrap();
+        store.keeping.started(Memory::default());
+        let memory = memfd("keeper-garbage");
+        let send = |number| {
+            parcel::send_piece(&theirs, Purpose::Run, number, 4096, memory.as_fd()).unwrap();
+        };
+        send(u64::MAX);
+        send(u64::MAX);
+        for bytes in [&b"?"[..], &[0xff; 24], &[0; 24], &[7; 60_000]] {
+            rustix::net::send(&theirs, bytes, SendFlags::empty()).unwrap();
+        }
+        parcel::send(&theirs, &Parcel::Gone(5)).unwrap();
+        parcel::send(&theirs, &Parcel::End(0)).unwrap();
+        parcel::send(&theirs, &Parcel::Report(Report::SetAside)).unwrap();
+        drop(memory);
+        while store.hear(&socket) {}
+        assert!(store.has_complained);
+        assert_eq!((open("keeper-garbage"), store.keeping.held()), (1, 0));
+        parcel::send(&theirs, &Parcel::Gone(u64::MAX)).unwrap();
+        drop(theirs);
+        while store.hear(&socket) {}
+        assert_eq!(open("keeper-garbage"), 0);
+    }
+
+    #[test]
+    fn a_server_whose_keeper_is_gone_goes_on() {
+        let mut store = Store::default();
+        let Served { keeper, socket, .. } = started(&mut store);
+        drop((store, socket));
+        let memory = memfd("keeper-gone");
+        let kept = keeper.keep(Purpose::Run, 4096, memory.as_fd()).unwrap();
+        keeper.report(Report::AllTranslate);
+        drop(kept);
+    }
+}

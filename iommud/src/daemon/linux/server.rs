@@ -1,0 +1,136 @@
+//! Serves.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use iommu_engine::platform::Platform;
+use iommu_service::{Service, Settings};
+use iommu_sim::MachineConfig;
+use iommu_sim::amdvi::AmdviConfig;
+use rustix::io::{FdFlags, fcntl_setfd};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use super::error::Error;
+use super::keeper::raise_descriptor_limit;
+use crate::daemon::hand_over::{HandOver, NotByKeeper, Start};
+use crate::daemon::options::{Options, UnitKind};
+use crate::daemon::policy::Told;
+use crate::daemon::{bring_up, log};
+use crate::platform::linux::Linux;
+use crate::platform::linux::keeper::Keeper;
+use crate::platform::sim::SimPlatform;
+use crate::transport::socket::{Host, Listener, Server};
+
+/// How long the simulated device takes for a transfer: long enough for its driver to wait for it as it would
+/// for hardware.
+const TRANSFER_NANOS: u64 = 1_000_000;
+
+/// Serves until it is told to end, in the process that the keeper started for it.
+///
+/// # Errors
+///
+/// Whatever keeps the daemon from serving.
+pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
+    let &[socket, listener] = &left.descriptors[..] else { return Err(NotByKeeper.into()) };
+    let (socket, listener) = (inherited(socket)?, inherited(listener)?);
+    let told = Told::by(options)?;
+    let stop = stop()?;
+    raise_descriptor_limit();
+    let (keeper, pieces) = Keeper::at(socket)?;
+    let mut platform = Linux::open(keeper.clone(), pieces)?;
+    if platform.inherited() {
+        platform.set_aside_inherited();
+    }
+    let mut service = Service::start(platform, settings(options, left.start, &told))
+        .map_err(|(error, _)| Error::Start(error))?;
+    told.warn(&service);
+    bring_up::settle(&mut service);
+    bring_up::report(&service);
+    keeper.report(bring_up::outcome(&service));
+    // Units walk what it has, also when this process has ended: the keeper gives it back, when it ends.
+    let mut server = ManuallyDrop::new(Server::new(service, Listener::lent(listener))?);
+    log::line("ready");
+    server.run(&stop)?;
+    log::line("told to end");
+    Ok(())
+}
+
+/// Simulates a machine and serves until it is told to end.
+///
+/// # Errors
+///
+/// Whatever keeps the daemon from serving.
+pub fn simulate(options: &Options, listener: Listener) -> Result<(), Error> {
+    let told = Told::by(options)?;
+    let stop = stop()?;
+    raise_descriptor_limit();
+    log::line("SIMULATED: this daemon confines nothing real");
+    let platform = SimPlatform::new(machine(options.unit)).map_err(Error::Simulator)?;
+    serve_simulated(platform, listener, settings(options, Start::Hand, &told), &told, &stop)
+}
+
+fn serve_simulated(
+    platform: impl Host,
+    listener: Listener,
+    settings: Settings,
+    told: &Told,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
+    let mut service =
+        Service::start(platform, settings).map_err(|(error, _)| Error::Start(error))?;
+    told.warn(&service);
+    bring_up::settle(&mut service);
+    bring_up::report(&service);
+    let mut server = Server::new(service, listener)?;
+    log::line("ready");
+    server.run(stop)?;
+    log::line("told to end");
+    Ok(())
+}
+
+/// Set when this process is told to end.
+fn stop() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+/// Takes over a descriptor that the keeper left.
+fn inherited(number: usize) -> Result<OwnedFd, Error> {
+    let number = i32::try_from(number).ok().filter(|number| *number > 2).ok_or(NotByKeeper)?;
+    // SAFETY: the keeper left the descriptor to this process, for nothing but this.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&descriptor, FdFlags::CLOEXEC).map_err(|_| NotByKeeper)?;
+    Ok(descriptor)
+}
+
+/// The machine that is simulated.
+fn machine(unit: UnitKind) -> MachineConfig {
+    let mut machine = match unit {
+        UnitKind::Vtd => MachineConfig::default(),
+        UnitKind::Amdvi => MachineConfig::with_amdvi(AmdviConfig::default()),
+        UnitKind::None => MachineConfig::without_units(),
+    };
+    for edu in &mut machine.edus {
+        edu.dma_nanos = TRANSFER_NANOS;
+    }
+    machine
+}
+
+fn settings(options: &Options, start: Start, told: &Told) -> Settings {
+    let platform =
+        if options.sim { "SIMULATED: confines nothing real" } else { "linux: a guest in QEMU" };
+    let mut lines = vec![
+        ("platform", platform.into()),
+        ("iommud version", env!("CARGO_PKG_VERSION").into()),
+        ("socket", options.socket().display().to_string()),
+    ];
+    lines.extend(start.settings());
+    lines.extend(told.settings());
+    Settings { lines, policy: told.policy.clone() }
+}
