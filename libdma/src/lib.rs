@@ -152,6 +152,7 @@ mod session;
 pub mod share;
 mod shown;
 pub mod stream;
+mod sync;
 pub mod transport;
 pub mod unmapped;
 #[cfg(feature = "virtio")]

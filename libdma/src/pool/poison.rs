@@ -5,10 +5,10 @@ use alloc::collections::BTreeMap;
 use core::ptr::NonNull;
 
 use dma_types::Iova;
-use spin::Mutex;
 
 use crate::check;
 use crate::copy;
+use crate::sync::Mutex;
 
 /// What is in free blocks while the checker is on. Linux has the same (`POOL_POISON_FREED`, `include/linux/poison.h`), and
 /// who has looked at it once knows it again in a dump.
@@ -19,7 +19,7 @@ const PATTERN: u8 = 0xa7;
 pub(super) struct Poison(Mutex<BTreeMap<Iova, u64>>);
 
 impl Poison {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 

@@ -4,10 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
-use spin::Mutex;
 
 use super::layout::Shape;
 use super::poison::Poison;
@@ -17,6 +16,7 @@ use crate::check::{self, Act, Kind, Mark, Note, Place};
 use crate::io_address::BusAddress;
 use crate::protocol::Error;
 use crate::session::Session;
+use crate::sync::{AtomicU64, Mutex};
 use crate::window::{Block, BlockRequest, Windows};
 
 /// What a pool and its blocks share: the memory, which lasts until the last of them is gone.

@@ -6,7 +6,6 @@ use core::fmt;
 use core::mem;
 
 use dma_types::{CacheType, Iova, PAGE_SIZE};
-use spin::Mutex;
 
 use super::block::Place;
 use super::window::{Found, Kind, UNIT, Window};
@@ -17,6 +16,7 @@ use crate::mapping::Mapped;
 use crate::protocol::derive;
 use crate::protocol::{Error, MAX_BATCH};
 use crate::session::{BufferRequest, Session};
+use crate::sync::Mutex;
 
 /// How long the first window of a kind is: as little as is worth a request.
 const FIRST_WINDOW: usize = 64 << 10;

@@ -3,6 +3,7 @@
 mod guest;
 mod host;
 mod image;
+mod loom;
 mod metal;
 mod miri;
 mod redox;
@@ -30,9 +31,10 @@ impl Suite {
 }
 
 /// All suites, in the order in which they run.
-pub const SUITES: [Suite; 6] = [
+pub const SUITES: [Suite; 7] = [
     Suite { name: "t0", about: "tests on the host, and what the compiler thinks", run: host::run },
     Suite { name: "miri", about: "what safe code can do, watched by Miri", run: miri::run },
+    Suite { name: "loom", about: "libdma's threads in every order", run: loom::run },
     Suite { name: "t1", about: "the engine in a bare guest on QEMU's IOMMUs", run: metal::run },
     Suite { name: "t2", about: "the daemons as processes in a Linux guest", run: guest::run },
     Suite { name: "t3", about: "everything compiled for Redox", run: redox::run },
