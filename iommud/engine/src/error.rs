@@ -87,6 +87,9 @@ pub enum EngineError {
     /// The unit has no domain id left.
     #[error("the IOMMU has no domain id left")]
     OutOfDomainIds,
+    /// The tables would be more than who pays for them may have.
+    #[error("tables would be more than may be paid for")]
+    TablesNotPaid,
     /// No frame for a table, or for the ledger.
     #[error("there is no memory for tables")]
     OutOfFrames,

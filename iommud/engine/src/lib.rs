@@ -13,6 +13,7 @@
 //! | [`platform`] | what the engine needs from the world, and all of it |
 //! | [`delegate!`] | a platform made of parts that are each some of it |
 //! | [`policy`] | what the administrator decides |
+//! | [`payer`] | on whose account it is what operations take |
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
@@ -48,6 +49,7 @@ mod field;
 pub mod iova;
 pub mod ledger;
 pub mod machine;
+pub mod payer;
 pub mod pci;
 pub mod platform;
 pub mod policy;

@@ -3,12 +3,13 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use dma_types::{Iova, PciAddress, PhysAddr};
+use dma_types::{Iova, PhysAddr};
 
 use crate::completion::{Completion, Progress, UnitId};
 use crate::domain::DomainKey;
 use crate::iova::IovaRange;
 use crate::ledger::Slot;
+use crate::payer::Payer;
 use crate::platform::RunId;
 use crate::unit::DomainId;
 
@@ -17,10 +18,14 @@ use crate::unit::DomainId;
 pub struct Retired {
     /// What must be confirmed first.
     pub completion: Completion,
-    /// Frames of tables.
-    pub frames: Vec<PhysAddr>,
+    /// Frames of tables, and who pays for each.
+    pub frames: Vec<(PhysAddr, Payer)>,
     /// I/O addresses of a domain, with their length.
     pub range: Option<(DomainKey, Iova, u64)>,
+    /// Who pays for them.
+    pub payer: Payer,
+    /// The lengths of addresses of a domain that is gone, and who pays for them.
+    pub addresses: Vec<(Payer, u64)>,
     /// Domain ids of units.
     pub domain_ids: Vec<(UnitId, DomainId)>,
     /// A client's memory.
@@ -34,20 +39,11 @@ pub struct RetiredRun {
     pub run: RunId,
     /// Its length.
     pub bytes: u64,
-    /// The device on whose account it is until it is free.
-    pub device: PciAddress,
+    /// On whose account it is until it is free.
+    pub payer: Payer,
     /// What the ledger has of it: struck out when it is free and not before, so that a daemon that is started anew
     /// gives it to nobody.
     pub record: Option<Slot>,
-}
-
-/// Clients' memory that waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WaitingRuns {
-    /// How many runs.
-    pub runs: usize,
-    /// Their length together in bytes.
-    pub bytes: u64,
 }
 
 /// Everything that waits.
@@ -90,15 +86,9 @@ impl Quarantine {
         lasting
     }
 
-    /// The memory that waits on a device's account, what is lost included.
-    pub fn runs_of(&self, device: PciAddress) -> WaitingRuns {
-        let mut waiting = WaitingRuns::default();
-        let runs = self.waiting.iter().chain(&self.lost).filter_map(|retired| retired.run);
-        for run in runs.filter(|run| run.device == device) {
-            waiting.runs += 1;
-            waiting.bytes = waiting.bytes.saturating_add(run.bytes);
-        }
-        waiting
+    /// Everything that waits, what is lost included.
+    pub fn iter(&self) -> impl Iterator<Item = &Retired> {
+        self.waiting.iter().chain(&self.lost)
     }
 
     /// How many things there are to look at.
@@ -125,18 +115,19 @@ mod tests {
     #[test]
     fn r2_nothing_comes_out_before_its_unit_confirmed_and_a_failed_unit_holds_nobody_up() {
         let mut quarantine = Quarantine::default();
-        let device: PciAddress = "0000:00:02.0".parse().unwrap();
+        let payer = Payer(1);
         for (unit, run) in [(0, 10), (1, 11), (1, 12)] {
             let completion = Completion::one(UnitId(unit), Ticket(run));
-            let run = RetiredRun { run: RunId(run), bytes: 0x1000 * run, device, record: None };
+            let run = RetiredRun { run: RunId(run), bytes: 0x1000 * run, payer, record: None };
             quarantine.put(Retired { completion, run: Some(run), ..Retired::default() });
         }
-        let of = |quarantine: &Quarantine, device| {
-            let WaitingRuns { runs, bytes } = quarantine.runs_of(device);
-            (runs, bytes)
+        let of = |quarantine: &Quarantine, payer| {
+            let runs = quarantine.iter().filter_map(|retired| retired.run);
+            let runs: Vec<_> = runs.filter(|run| run.payer == payer).map(|run| run.bytes).collect();
+            (runs.len(), runs.iter().sum::<u64>())
         };
-        assert_eq!(of(&quarantine, device), (3, 0x2_1000));
-        assert_eq!(of(&quarantine, "0000:00:03.0".parse().unwrap()), (0, 0));
+        assert_eq!(of(&quarantine, payer), (3, 0x2_1000));
+        assert_eq!(of(&quarantine, Payer(2)), (0, 0));
         let failed_and_confirmed = |confirmed| {
             move |completion: &Completion| match completion.tickets().next() {
                 Some((UnitId(0), _)) => Progress::Failed,
@@ -156,7 +147,7 @@ mod tests {
         assert_eq!(release(12), [11, 12]);
         assert_eq!(release(12), [0; 0]);
         assert_eq!((quarantine.len(), quarantine.is_empty()), (1, false));
-        assert_eq!(of(&quarantine, device), (1, 0xa000), "what is lost is on its account for good");
+        assert_eq!(of(&quarantine, payer), (1, 0xa000), "what is lost is on its account for good");
         assert_eq!(quarantine.waiting(), 0, "what is lost is not looked at again and again");
     }
 }

@@ -129,6 +129,11 @@ const fn less(held: u64, given_back: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub u64);
 
+impl AccountId {
+    /// Nobody's, which there is not: what is charged to it is not counted.
+    pub const NOBODY: Self = Self(0);
+}
+
 /// Whose an account is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
@@ -170,6 +175,19 @@ pub struct Account {
     below: usize,
     /// Whether something may still be charged to it.
     is_open: bool,
+}
+
+impl Account {
+    /// The first limit that so much more would go beyond.
+    fn exceeded(&self, more: &Usage) -> Option<Exceeded> {
+        Resource::ALL.into_iter().find_map(|resource| {
+            let (held, wanted) = (self.held.of(resource), more.of(resource));
+            let limit = self.limits.of(resource).filter(|_| wanted > 0)?;
+            let over = held.checked_add(wanted).is_none_or(|sum| sum > limit);
+            let holder = self.holder;
+            over.then_some(Exceeded { holder, resource, limit, held, wanted })
+        })
+    }
 }
 
 /// A limit that was reached.
@@ -277,20 +295,18 @@ impl Accounts {
     ///
     /// The first limit that is reached, from below.
     pub fn check(&mut self, id: AccountId, more: &Usage) -> Result<(), Exceeded> {
-        let exceeded = self.chain(id).find_map(|(id, account)| {
-            Resource::ALL.into_iter().find_map(|resource| {
-                let (held, wanted) = (account.held.of(resource), more.of(resource));
-                let limit = account.limits.of(resource).filter(|_| wanted > 0)?;
-                let over = held.checked_add(wanted).is_none_or(|sum| sum > limit);
-                let holder = account.holder;
-                over.then_some((id, Exceeded { holder, resource, limit, held, wanted }))
-            })
-        });
-        let Some((id, exceeded)) = exceeded else { return Ok(()) };
-        if let Some(account) = self.open.get_mut(&id) {
-            *account.refusals.entry(exceeded.resource).or_default() += 1;
-        }
-        Err(exceeded)
+        self.fits(id, more).map_err(|(id, exceeded)| {
+            if let Some(account) = self.open.get_mut(&id) {
+                *account.refusals.entry(exceeded.resource).or_default() += 1;
+            }
+            exceeded
+        })
+    }
+
+    /// The same without a note of what was refused; and whose limit it is.
+    pub(crate) fn fits(&self, id: AccountId, more: &Usage) -> Result<(), (AccountId, Exceeded)> {
+        let exceeded = self.chain(id).find_map(|(id, account)| Some((id, account.exceeded(more)?)));
+        exceeded.map_or(Ok(()), Err)
     }
 
     /// Charges so much to an account and all above it, or nothing to any (rule R7).
@@ -354,7 +370,7 @@ impl Accounts {
     }
 
     /// An account and all above it, from below.
-    fn chain(&self, id: AccountId) -> impl Iterator<Item = (AccountId, &Account)> {
+    pub fn chain(&self, id: AccountId) -> impl Iterator<Item = (AccountId, &Account)> {
         let mut next = [Some(id), None];
         core::iter::from_fn(move || {
             let id = next[0].take().or_else(|| next[1].take())?;

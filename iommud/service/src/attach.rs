@@ -11,7 +11,7 @@ use libdma::protocol::{Rights, derive};
 use crate::buffers::BufferSpec;
 use crate::handle::{Handle, HandleId, Object};
 use crate::pending::Outcome;
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::session::{BufferId, Session, SessionId};
 use crate::tickets::Offered;
 
@@ -68,8 +68,9 @@ impl<P: Platform> Service<P> {
         if spec.access.is_some() {
             self.check_only(run, buffer, false)?;
         }
-        self.claim_quota(session, &spec)?;
         let [by, _] = parents;
+        let account = self.session_account(session)?;
+        self.claim(account, &spec.usage().and(&ONE_REQUEST))?;
         let (id, completion) =
             self.install((session, by), spec, run).map_err(|refused| refused.error)?;
         let handle = self.handles.insert_below(Handle::new(Object::Buffer(id), rights), &parents);

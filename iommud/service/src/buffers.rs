@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress, PhysAddr};
 use iommu_engine::completion::Completion;
+use iommu_engine::engine::chain::NotMapped;
 use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::engine::{Engine, MapSpec};
 use iommu_engine::platform::{ContiguityError, Platform, RunId};
@@ -15,12 +16,13 @@ use libdma::Error;
 use libdma::protocol::call::{access_from_code, cache_from_code};
 use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
 
+use crate::account::Usage;
 use crate::error::to_client;
 use crate::handle::{Handle, HandleId, Object};
-use crate::mappings::{BufferMapping, MappedAt, aligned_charge};
+use crate::mappings::{BufferMapping, MappedAt};
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::session::{Buffer, BufferId, SessionId};
 
 /// The right to map a part of a buffer, for the transport to turn into memory of the client's.
@@ -111,9 +113,10 @@ impl BufferSpec {
         self.access.is_none_or(within)
     }
 
-    /// What its mapping counts, if it is mapped at once.
-    pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.access.map_or(0, |_| aligned_charge(self.bytes, self.align))
+    /// What it will hold, but for tables.
+    pub(crate) fn usage(&self) -> Usage {
+        let mapping = self.access.map_or(Usage::NONE, |_| Usage::mappings(1, self.bytes));
+        Usage::buffer(self.bytes).and(&mapping.with_addresses())
     }
 }
 
@@ -128,7 +131,8 @@ impl<P: Platform> Service<P> {
         rights: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
         let spec = BufferSpec::of_allocate(request)?;
-        self.claim_quota(session, &spec)?;
+        let account = self.session_account(session)?;
+        self.claim(account, &spec.usage().and(&ONE_REQUEST))?;
         let run = self.alloc_run(session, &spec, contiguous)?;
         let cache = self.platform.set_cache_type(run, spec.cache);
         let spec = BufferSpec { cache, ..spec };
@@ -178,48 +182,6 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Whether a session may hold another buffer, and have it mapped.
-    pub(crate) fn claim_quota(
-        &mut self,
-        session: SessionId,
-        spec: &BufferSpec,
-    ) -> Result<(), Error> {
-        self.claim(session, spec.bytes, spec.mapped_bytes())
-    }
-
-    /// Whether a session may hold another thing with this much memory of its own, and this much mapped. What its device's
-    /// clients have given up counts until no hardware knows of it any more, and may be free by now, so hardware is told
-    /// what it was not told yet and asked once before it is refused.
-    pub(crate) fn claim(
-        &mut self,
-        session: SessionId,
-        bytes: u64,
-        mapped_bytes: u64,
-    ) -> Result<(), Error> {
-        self.check(session, bytes, mapped_bytes).or_else(|_| {
-            self.engine.hasten(&mut self.platform);
-            self.check(session, bytes, mapped_bytes)
-        })
-    }
-
-    /// The same of a buffer, without asking hardware.
-    pub(crate) fn check_quota(&self, session: SessionId, spec: &BufferSpec) -> Result<(), Error> {
-        self.check(session, spec.bytes, spec.mapped_bytes())
-    }
-
-    fn check(&self, session: SessionId, bytes: u64, mapped_bytes: u64) -> Result<(), Error> {
-        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let mut left = self.sessions.left(holder.device);
-        let waiting = self.engine.waiting_runs(holder.device);
-        left.buffers += waiting.runs;
-        left.bytes = left.bytes.saturating_add(waiting.bytes);
-        if holder.may_hold(bytes, left) && holder.may_map(mapped_bytes) {
-            Ok(())
-        } else {
-            Err(Error::QuotaExceeded)
-        }
-    }
-
     /// Makes a buffer of a run, which other buffers may be of already: its mapping if one is wanted, and the record
     /// of both.
     pub(crate) fn install(
@@ -229,18 +191,18 @@ impl<P: Platform> Service<P> {
         run: RunId,
     ) -> Result<(BufferId, Completion), Refused> {
         let BufferSpec { bytes, align, access, limit, .. } = spec;
-        let Self { engine, platform, sessions, runs, .. } = self;
         let unreached = |error| Refused { error, is_out_of_reach: true };
-        let holder = sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
-        let (device, domain) = (holder.device, holder.domain);
+        let holder = self.sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
+        let (device, domain, account) = (holder.device, holder.domain, holder.account);
         // Before a client has it, what is not confined must not reach it.
-        engine.follow_arenas(platform);
-        let kept = engine.kept_from_unconfined(platform, run);
-        let id = sessions.next_buffer();
+        self.engine.follow_arenas(&mut self.platform);
+        let kept = self.engine.kept_from_unconfined(&self.platform, run);
+        let id = self.sessions.next_buffer();
         let mapped = access.map(|access| {
             let spec = MapSpec { run, offset: 0, bytes, access, align, limit, owner: id.0 };
-            let (iova, completion) = engine.map(platform, domain, &spec)?;
-            Ok(((iova, access), completion))
+            let mapped = self
+                .on_account(account, |engine, platform| Ok(engine.map(platform, domain, &spec)?));
+            mapped.map(|(iova, completion)| ((iova, access), completion))
         });
         let (first, completion) = match mapped.transpose() {
             Ok(None) => (None, kept),
@@ -248,10 +210,9 @@ impl<P: Platform> Service<P> {
                 completion.join(&kept);
                 (Some(first), completion)
             }
-            Err(error) => {
-                return Err(unreached(to_client(error)));
-            }
+            Err(NotMapped { error, .. }) => return Err(unreached(to_client(error))),
         };
+        let Self { engine, platform, runs, .. } = self;
         let record =
             BufferRecord { buffer: id, session, run, bytes, first, label: spec.label_bytes };
         runs.enter(run);
@@ -270,20 +231,23 @@ impl<P: Platform> Service<P> {
                 let alone = self.runs.leave(run, &unmapped);
                 let is_out_of_reach = alone.as_ref().is_some_and(|unmapped| self.is_done(unmapped));
                 if let (Some(unmapped), false) = (alone, is_out_of_reach) {
-                    let run = RetiredRun { run, bytes, device, record: None };
+                    // It counts until it is free.
+                    self.accounts.add(account, &Usage::buffer(bytes));
+                    let run = RetiredRun { run, bytes, payer: account.into(), record: None };
                     self.engine.free_run_after(&mut self.platform, unmapped, run);
                 }
                 return Err(Refused { error, is_out_of_reach });
             }
         };
-        let mapped_bytes = spec.mapped_bytes();
-        let mapping = |iova| {
-            ((domain, iova), BufferMapping { bytes, charge: mapped_bytes, is_strict: false, by })
-        };
-        let mappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
+        let mapping =
+            |iova| ((domain, iova), BufferMapping { bytes, account, is_strict: false, by });
+        let mappings: BTreeMap<_, _> = first.iter().map(|(iova, _)| mapping(*iova)).collect();
+        let mapped = Usage::mappings(mappings.len() as u64, first.map_or(0, |_| bytes));
+        self.accounts.add(account, &Usage::buffer(bytes).and(&mapped));
         let buffer = Buffer {
             session: Some(session),
             device,
+            account,
             run,
             bytes,
             cache: spec.cache,
@@ -300,8 +264,6 @@ impl<P: Platform> Service<P> {
         self.sessions.buffers.insert(id, buffer);
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.buffers.insert(id);
-            session.buffer_bytes += bytes;
-            session.mapped_bytes += mapped_bytes;
         }
         Ok((id, completion))
     }
@@ -354,27 +316,27 @@ impl<P: Platform> Service<P> {
             // away, keeps its device from this memory. One that never learned where it is has nothing to unmap.
             return;
         }
-        let Some(buffer) = self.sessions.buffers.remove(&id) else { return };
-        let Self { engine, platform, sessions, runs, .. } = self;
-        let mut unmapped = buffer.unmapped;
-        if buffer.session.is_none() {
-            sessions.gone(buffer.device, buffer.bytes);
-        }
+        let Some(mut buffer) = self.sessions.buffers.remove(&id) else { return };
+        let Self { engine, platform, sessions, accounts, .. } = self;
         if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
             session.buffers.remove(&id);
             let (now, named) = (platform.now(), (id.0, buffer.label.as_str()));
             session.history.add_all(engine, now, named, &buffer.mappings, None);
-            session.buffer_bytes -= buffer.bytes;
-            session.mapped_bytes -= buffer.mappings.values().map(|it| it.charge).sum::<u64>();
-            unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));
+            accounts.unmapped(buffer.mappings.values());
+            buffer.unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));
         }
-        let run = RetiredRun {
-            run: buffer.run,
-            bytes: buffer.bytes,
-            device: buffer.device,
-            record: Some(buffer.slot),
-        };
-        runs.retire(engine, platform, run, &unmapped);
+        self.retire_buffer(buffer);
+    }
+
+    /// Frees the memory of a buffer that has gone, when no other is of it and nothing reaches it.
+    pub(crate) fn retire_buffer(&mut self, buffer: Buffer) {
+        let Buffer { run, bytes, account, slot, unmapped, .. } = buffer;
+        let Self { engine, platform, runs, accounts, .. } = self;
+        let retired = RetiredRun { run, bytes, payer: account.into(), record: Some(slot) };
+        if !runs.retire(engine, platform, retired, &unmapped) {
+            // The memory is on the accounts of those who are left.
+            accounts.release(account, &Usage::buffer(bytes));
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Devices: opened, which begins a session, and closed, which ends it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use dma_types::PciAddress;
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::platform::Platform;
-use iommu_engine::retired::RetiredRun;
 use libdma::Error;
 use libdma::protocol::{Rights, Secret};
 
@@ -17,7 +17,7 @@ use crate::handle::{Handle, HandleId, Object};
 use crate::history::History;
 use crate::pending::Outcome;
 use crate::records::SessionRecord;
-use crate::service::{Caller, Service};
+use crate::service::{Caller, ONE_REQUEST, Service};
 use crate::session::{Session, SessionId};
 
 impl<P: Platform> Service<P> {
@@ -33,7 +33,7 @@ impl<P: Platform> Service<P> {
         }
         // What was blocked before is not this session's.
         self.log_faults();
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, .. } = self;
         if !engine.is_known(platform, address) {
             // It may have been plugged in since.
             engine.rescan(platform);
@@ -44,11 +44,28 @@ impl<P: Platform> Service<P> {
             // What is mapped where its group is now is no business of this session's.
             return Err(Error::DeviceBusy);
         }
-        let domain = match shared {
-            Some(domain) => domain,
-            None => engine.create_domain(platform, &[address]).map_err(to_client)?,
-        };
-        let session = sessions.next_session();
+        let session = self.sessions.next_session();
+        let of_device = quotas_of(engine, address);
+        let of_user = engine.policy().for_client(caller.uid);
+        let account =
+            self.accounts.open_session(session, (address, of_device), (caller.uid, of_user));
+        if let Err(refused) = self.claim(account, &ONE_REQUEST) {
+            self.accounts.close(account);
+            return Err(refused);
+        }
+        let domain = shared.map_or_else(
+            || {
+                self.on_account(account, |engine, platform| {
+                    Ok(engine.create_domain(platform, &[address])?)
+                })
+            },
+            Ok,
+        );
+        let domain = domain.map_err(|refused| {
+            self.accounts.close(account);
+            to_client(refused.error)
+        })?;
+        let Self { engine, platform, sessions, .. } = self;
         let generation = sessions.next_generation(address);
         let (uid, secret) = (caller.uid, Secret(platform.entropy()));
         let record =
@@ -63,10 +80,10 @@ impl<P: Platform> Service<P> {
             Err(error) => {
                 // If it was just made, nothing is attached to it; a shared one is in use, and stays.
                 let _ = engine.destroy_domain(platform, domain);
+                self.accounts.close(account);
                 return Err(to_client(error));
             }
         };
-        let quotas = quotas_of(engine, address);
         let state = Session {
             device: address,
             domain,
@@ -74,13 +91,11 @@ impl<P: Platform> Service<P> {
             uid,
             generation,
             secret,
-            quotas,
+            account,
             handles: 1,
             domains: BTreeSet::new(),
             buffers: BTreeSet::new(),
             windows: BTreeSet::new(),
-            buffer_bytes: 0,
-            mapped_bytes: 0,
             unread: Events::default(),
             history: History::new(),
             slot,
@@ -119,11 +134,12 @@ impl<P: Platform> Service<P> {
         for key in &session.domains {
             gone.insert(*key, self.end_domain(*key));
         }
-        let Self { engine, platform, sessions, runs, .. } = self;
+        let Self { engine, platform, sessions, accounts, .. } = self;
         // In use it still is where another member of the device's group is held.
         if engine.destroy_domain(platform, session.domain).is_ok() {
             gone.insert(session.domain, Completion::none());
         }
+        let mut closed = Vec::new();
         for id in session.buffers {
             let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
             buffer.session = None;
@@ -131,6 +147,7 @@ impl<P: Platform> Service<P> {
             buffer.first = None;
             buffer.unmapped.join(&unmapped);
             let mut mappings = core::mem::take(&mut buffer.mappings);
+            accounts.unmapped(mappings.values());
             mappings.retain(|(key, _), _| match gone.get(key) {
                 Some(gone) => {
                     buffer.unmapped.join(gone);
@@ -139,16 +156,13 @@ impl<P: Platform> Service<P> {
                 None => true,
             });
             buffer.unmapped.join(&unmap_everywhere(engine, platform, &mappings));
-            let (bytes, run, device) = (buffer.bytes, buffer.run, session.device);
-            if buffer.handles > 0 {
-                sessions.outlives(device, bytes);
-            } else {
+            if buffer.handles == 0 {
                 // It was closed before, and has waited for this.
-                let unmapped = core::mem::take(&mut buffer.unmapped);
-                let run = RetiredRun { run, bytes, device, record: Some(buffer.slot) };
-                sessions.buffers.remove(&id);
-                runs.retire(engine, platform, run, &unmapped);
+                closed.extend(sessions.buffers.remove(&id));
             }
         }
+        closed.into_iter().for_each(|buffer| self.retire_buffer(buffer));
+        // What outlives it is on its account still.
+        self.accounts.close(session.account);
     }
 }

@@ -16,6 +16,7 @@ use libdma::protocol::domain::{Create, DomainInfo, Enter, Entered, Leave};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
+use crate::account::{AccountId, Usage};
 use crate::buffers::label;
 use crate::calls::{Answered, answer};
 use crate::error::to_client;
@@ -30,6 +31,8 @@ use crate::tickets::Offered;
 pub struct ExplicitDomain {
     /// The session that it belongs to, whose buffers are mapped in it.
     pub session: SessionId,
+    /// On which account it is.
+    pub account: AccountId,
     /// What reports call it.
     pub label: String,
     /// How many handles there are to it.
@@ -50,6 +53,9 @@ pub struct Inside {
     pub by: [HandleId; 2],
 }
 
+/// What a domain holds, but for tables: it counts as a buffer without memory.
+const ONE_DOMAIN: Usage = Usage::buffer(0);
+
 impl<P: Platform> Service<P> {
     /// Makes a domain for a session, whose device's unit can walk it.
     pub(crate) fn create_domain(
@@ -65,11 +71,14 @@ impl<P: Platform> Service<P> {
         }
         let window = IovaRange::new(Iova::new(base.get()), bytes.get());
         let window = (window != IovaRange::new(Iova::new(0), 0)).then_some(window);
-        self.claim(session, 0, 0)?;
-        let Self { engine, platform, sessions, domains, .. } = self;
-        let holder = sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let key = engine.create_explicit_domain(platform, &[holder.device], window);
-        let key = key.map_err(to_client)?;
+        let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        let (device, account) = (holder.device, holder.account);
+        self.claim(account, &ONE_DOMAIN)?;
+        let key = self.on_account(account, |engine, platform| {
+            Ok(engine.create_explicit_domain(platform, &[device], window)?)
+        });
+        let key = key.map_err(|refused| to_client(refused.error))?;
+        let Self { engine, platform, sessions, domains, accounts, .. } = self;
         let window = engine.domain(key).map_or(IovaRange::new(Iova::new(0), 0), |it| it.window());
         let record = ExplicitRecord { domain: key.0, session, window, label: request.label };
         let slot = engine.write_record(platform, &record).map_err(|error| {
@@ -77,8 +86,10 @@ impl<P: Platform> Service<P> {
             let _ = engine.destroy_domain(platform, key);
             to_client(error)
         })?;
+        accounts.add(account, &ONE_DOMAIN);
         let inside = BTreeSet::new();
-        domains.insert(key, ExplicitDomain { session, label, handles: 1, inside, slot });
+        let domain = ExplicitDomain { session, account, label, handles: 1, inside, slot };
+        domains.insert(key, domain);
         if let Some(session) = sessions.sessions.get_mut(&session) {
             session.domains.insert(key);
         }
@@ -180,7 +191,7 @@ impl<P: Platform> Service<P> {
             }
         }
         let gone = self.end_domain(key);
-        let Self { engine, sessions, .. } = self;
+        let Self { engine, sessions, accounts, .. } = self;
         let Some(session) = sessions.sessions.get_mut(&owner) else { return gone };
         session.domains.remove(&key);
         for id in &session.buffers {
@@ -189,7 +200,7 @@ impl<P: Platform> Service<P> {
             buffer.mappings.retain(|(domain, _), mapping| {
                 let stays = *domain != key;
                 if !stays {
-                    session.mapped_bytes -= mapping.charge;
+                    accounts.unmapped([&*mapping]);
                 }
                 stays
             });
@@ -205,7 +216,8 @@ impl<P: Platform> Service<P> {
     /// anything of what was mapped in it.
     pub(crate) fn end_domain(&mut self, key: DomainKey) -> Completion {
         let Some(domain) = self.domains.remove(&key) else { return Completion::none() };
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, sessions, accounts, .. } = self;
+        accounts.release(domain.account, &ONE_DOMAIN);
         engine.strike_record(platform, domain.slot);
         for session in domain.inside {
             let Some(holder) = sessions.sessions.get_mut(&session) else { continue };

@@ -22,7 +22,7 @@ pub fn to_client(error: EngineError) -> Error {
             Error::IncompatibleDomain
         }
         EngineError::NoDevice => Error::BadValue,
-        EngineError::OutOfDomainIds => Error::QuotaExceeded,
+        EngineError::OutOfDomainIds | EngineError::TablesNotPaid => Error::QuotaExceeded,
         EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) => Error::OutOfMemory,
         EngineError::InPieces(_) | EngineError::Misaligned(_) => Error::NotContiguous,
         EngineError::Unsuitable(_) | EngineError::BeyondLimit { .. } => Error::NoAddressSpace,

@@ -6,6 +6,7 @@
 //! | [`account`] | who holds how much, and how much that may be |
 //! | [`attach`] | buffers of memory that another handle offers |
 //! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
+//! | `charging` | what requests are charged, and what hardware gives back |
 //! | `devices` | devices: opened, which begins a session, and closed |
 //! | `deriving` | new handles from old ones |
 //! | [`handle`] | handles: what each is of, and what it allows |
@@ -44,6 +45,7 @@ pub mod account;
 pub mod attach;
 pub mod buffers;
 pub mod calls;
+mod charging;
 mod deriving;
 mod devices;
 pub mod domains;

@@ -19,6 +19,7 @@ use libdma::protocol::domain::{Found, Lookup};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros};
 
+use crate::account::{AccountId, Usage};
 use crate::buffers::check_size;
 use crate::calls::{Answered, Batch, answer};
 use crate::error::to_client;
@@ -27,21 +28,6 @@ use crate::history::Past;
 use crate::pending::Undo;
 use crate::service::Service;
 use crate::session::{BufferId, SessionId};
-
-/// How much a table below the root spans, level by level. All of a mapping's tables may be its own where its address is
-/// chosen, and those that it is aligned to; wherever else they lie side by side, and tables are few.
-const TABLE_SPANS: [u64; 3] = [2 << 20, 1 << 30, 512 << 30];
-
-/// What a chosen address is charged besides what is mapped there: as many tables as it may take, so that memory for
-/// tables is within what the quota says.
-const CHOSEN_CHARGE: u64 = TABLE_SPANS.len() as u64 * PAGE_SIZE;
-
-/// What a mapping at a multiple of `align` is charged: its length, and the tables that it may have for itself without
-/// filling them.
-pub(crate) fn aligned_charge(bytes: u64, align: u64) -> u64 {
-    let own = TABLE_SPANS.iter().filter(|span| bytes < **span && **span <= align);
-    bytes.saturating_add(own.count() as u64 * PAGE_SIZE)
-}
 
 /// An address space, and whose buffers are mapped in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +46,8 @@ pub type MappedAt = (DomainKey, Iova);
 pub struct BufferMapping {
     /// How long it is.
     pub bytes: u64,
-    /// What it counts for its session's quota.
-    pub charge: u64,
+    /// On which account it is.
+    pub account: AccountId,
     /// Whether it is the only one of its memory.
     pub is_strict: bool,
     /// The handle by which it was made; that handle's parent, once it is closed.
@@ -140,7 +126,7 @@ impl<P: Platform> Service<P> {
         let mut limit = u64::MAX;
         let flags = entries.first().map_or(0, |entry| entry.flags.get());
         let chosen = flags & MAP_FLAG_AT != 0;
-        let mut charge = if chosen { CHOSEN_CHARGE } else { 0 };
+        let mut bytes = 0u64;
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
             let piece = self.piece_of(space, entry, allowed).map_err(|error| (index, error))?;
@@ -150,41 +136,42 @@ impl<P: Platform> Service<P> {
                 return Err((index, Error::MappedElsewhere));
             }
             limit = limit.min(entry.limit.get());
-            charge += piece.bytes;
+            bytes += piece.bytes;
             pieces.push(piece);
         }
-        let holder = self.sessions.sessions.get(&space.session);
-        if !holder.ok_or((0, Error::SessionEnded))?.may_map(charge) {
-            return Err((0, Error::QuotaExceeded));
-        }
-        let Self { engine, platform, sessions, .. } = self;
+        let account = self.session_account(space.session).map_err(|error| (0, error))?;
+        let usage = Usage::mappings(pieces.len() as u64, bytes);
+        self.claim(account, &usage.with_addresses()).map_err(|error| (0, error))?;
         let (limit, align) = (Iova::new(limit), PAGE_SIZE);
-        let mapped = match (pieces.as_slice(), chosen) {
-            (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
-                let spec = MapSpec { run, offset, bytes, access, align, limit, owner };
-                // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
-                // want it; Linux's addresses are such. Where there is no room for that, or without an IOMMU
-                // the memory lies elsewhere, any page will do.
-                let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
-                let mapped = engine.map(platform, space.domain, &natural).or_else(|error| {
-                    match to_client(error) {
-                        Error::NoAddressSpace | Error::NotContiguous => {
-                            engine.map(platform, space.domain, &spec)
-                        }
-                        _ => Err(error),
-                    }
-                });
-                mapped.map_err(NotMapped::from)
-            }
-            (pieces, _) => {
-                let iova = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
-                let place = match chosen {
-                    true => Place::At { iova, limit },
-                    false => Place::Anywhere { align, limit },
-                };
-                engine.map_chain(platform, space.domain, place, pieces)
-            }
-        };
+        let mapped =
+            self.on_account(account, |engine, platform| match (pieces.as_slice(), chosen) {
+                (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
+                    let spec = MapSpec { run, offset, bytes, access, align, limit, owner };
+                    // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
+                    // want it; Linux's addresses are such. Where there is no room for that, or without an IOMMU
+                    // the memory lies elsewhere, any page will do.
+                    let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
+                    let mapped =
+                        engine.map(platform, space.domain, &natural).or_else(
+                            |error| match to_client(error) {
+                                Error::NoAddressSpace | Error::NotContiguous => {
+                                    engine.map(platform, space.domain, &spec)
+                                }
+                                _ => Err(error),
+                            },
+                        );
+                    mapped.map_err(NotMapped::from)
+                }
+                (pieces, _) => {
+                    let iova = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
+                    let place = match chosen {
+                        true => Place::At { iova, limit },
+                        false => Place::Anywhere { align, limit },
+                    };
+                    engine.map_chain(platform, space.domain, place, pieces)
+                }
+            });
+        let Self { sessions, accounts, .. } = self;
         let (iova, completion) = mapped.map_err(|NotMapped { error, lasting }| {
             for piece in &pieces {
                 // Its memory must outlast what units may hold of the attempt.
@@ -195,18 +182,14 @@ impl<P: Platform> Service<P> {
             (0, to_client(error))
         })?;
         let mut address = iova;
-        for (index, piece) in pieces.iter().enumerate() {
-            let bytes = piece.bytes;
-            let charge = if chosen && index == 0 { bytes + CHOSEN_CHARGE } else { bytes };
-            if let Some(buffer) = sessions.buffers.get_mut(&BufferId(piece.owner)) {
-                let mapping = BufferMapping { bytes, charge, is_strict, by };
+        for ChainPiece { bytes, owner, .. } in pieces {
+            if let Some(buffer) = sessions.buffers.get_mut(&BufferId(owner)) {
+                let mapping = BufferMapping { bytes, account, is_strict, by };
                 buffer.mappings.insert((space.domain, address), mapping);
             }
             address = Iova::new(address.get() + bytes);
         }
-        if let Some(session) = sessions.sessions.get_mut(&space.session) {
-            session.mapped_bytes += charge;
-        }
+        accounts.add(account, &usage);
         Ok((iova, completion))
     }
 
@@ -288,6 +271,8 @@ impl<P: Platform> Service<P> {
                 strict.push(owner);
             }
         }
+        let operations = Usage { operations: ranges.len() as u64, ..Usage::NONE };
+        self.claim(self.session_account(space.session)?, &operations)?;
         let mut completion = self.unmap_ranges(space, &ranges, when)?.for_client();
         // Who did not await the answer to the map would else be told that nothing is reached while what was mapped before is.
         strict.into_iter().for_each(|owner| completion.join(&self.lasting(owner)));
@@ -304,7 +289,7 @@ impl<P: Platform> Service<P> {
         let owners = ranges.iter().map(|(iova, bytes)| self.buffer_mapped_at(space, *iova, *bytes));
         let owners: Option<Vec<_>> = owners.collect();
         let owners = owners.ok_or(Error::NotMapped)?;
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, sessions, accounts, .. } = self;
         let completion = engine.unmap_all(platform, space.domain, ranges.iter().copied(), when);
         let completion = completion.map_err(to_client)?;
         let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
@@ -314,7 +299,7 @@ impl<P: Platform> Service<P> {
             let place = (space.domain, *iova);
             holder.history.add(Past::new(place, &past, (id.0, &buffer.label), at));
             let mapping = buffer.mappings.remove(&(space.domain, *iova));
-            holder.mapped_bytes -= mapping.map_or(0, |mapping| mapping.charge);
+            accounts.unmapped(&mapping);
             // The address may be another's next.
             let in_own = holder.domain == space.domain;
             buffer.first = buffer.first.filter(|(first, _)| !in_own || first != iova);

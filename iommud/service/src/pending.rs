@@ -6,6 +6,7 @@ use dma_types::Iova;
 use iommu_engine::completion::{Completion, Progress};
 use libdma::Error;
 
+use crate::account::AccountId;
 use crate::handle::HandleId;
 use crate::mappings::Space;
 
@@ -43,37 +44,36 @@ pub struct Completed {
     pub result: Result<Answer, Error>,
 }
 
+/// What is to happen when hardware has confirmed.
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     /// The handle that it was made on.
-    by: HandleId,
-    request: RequestId,
-    completion: Completion,
-    answer: Answer,
-    undo: Undo,
+    pub(crate) by: HandleId,
+    /// On whose account it is.
+    pub(crate) account: AccountId,
+    /// What has to be confirmed.
+    pub(crate) completion: Completion,
+    /// The answer then.
+    pub(crate) answer: Answer,
+    /// What is to be taken back if that never happens.
+    pub(crate) undo: Undo,
 }
 
 /// All requests that are pending.
 #[derive(Debug, Default)]
 pub struct Pending {
-    waiting: Vec<Waiting>,
+    waiting: Vec<(RequestId, Waiting)>,
     /// Those that are answered, and were not given yet.
     answered: Vec<Completed>,
     last: u64,
 }
 
 impl Pending {
-    /// Keeps an answer back until `completion` is done.
-    pub(crate) fn put(
-        &mut self,
-        by: HandleId,
-        completion: Completion,
-        answer: Answer,
-        undo: Undo,
-    ) -> RequestId {
+    /// Keeps an answer back until hardware has confirmed.
+    pub(crate) fn put(&mut self, waiting: Waiting) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
-        self.waiting.push(Waiting { by, request, completion, answer, undo });
+        self.waiting.push((request, waiting));
         request
     }
 
@@ -82,23 +82,32 @@ impl Pending {
     pub(crate) fn take(
         &mut self,
         progress: impl Fn(&Completion) -> Progress,
-    ) -> Option<(RequestId, Answer, Undo, Progress)> {
+    ) -> Option<(RequestId, Waiting, Progress)> {
         let (index, state) = self
             .waiting
             .iter()
             .enumerate()
-            .map(|(index, waiting)| (index, progress(&waiting.completion)))
+            .map(|(index, (_, waiting))| (index, progress(&waiting.completion)))
             .find(|(_, state)| *state != Progress::Pending)?;
-        let Waiting { request, answer, undo, .. } = self.waiting.remove(index);
-        Some((request, answer, undo, state))
+        let (request, waiting) = self.waiting.remove(index);
+        Some((request, waiting, state))
+    }
+
+    /// On whose account the requests are that are pending.
+    pub fn accounts(&self) -> impl Iterator<Item = AccountId> {
+        self.waiting.iter().map(|(_, waiting)| waiting.account)
     }
 
     /// Answers the requests that were made on handles of which this is true, or that are to be answered with such a handle:
     /// those handles, which nobody will get.
-    pub(crate) fn revoke(&mut self, is_revoked: impl Fn(HandleId) -> bool) -> Vec<HandleId> {
-        let mut unclaimed = Vec::new();
+    /// And on whose account they were.
+    pub(crate) fn revoke(
+        &mut self,
+        is_revoked: impl Fn(HandleId) -> bool,
+    ) -> (Vec<HandleId>, Vec<AccountId>) {
+        let (mut unclaimed, mut accounts) = (Vec::new(), Vec::new());
         let answered = &mut self.answered;
-        self.waiting.retain(|waiting| {
+        self.waiting.retain(|(request, waiting)| {
             let new = match waiting.answer {
                 Answer::Handle(handle) => Some(handle),
                 Answer::Payload(_) => None,
@@ -106,18 +115,18 @@ impl Pending {
             let stays = !is_revoked(waiting.by) && !new.is_some_and(&is_revoked);
             if !stays {
                 unclaimed.extend(new);
-                let (request, result) = (waiting.request, Err(Error::Revoked));
-                answered.push(Completed { request, result });
+                accounts.push(waiting.account);
+                answered.push(Completed { request: *request, result: Err(Error::Revoked) });
             }
             stays
         });
-        unclaimed
+        (unclaimed, accounts)
     }
 
     /// What was unmapped is not to be taken back any more.
     pub(crate) fn forget(&mut self, space: Space, unmapped: &[(Iova, u64)]) {
         for (_, ranges) in
-            self.waiting.iter_mut().flat_map(|it| &mut it.undo).filter(|(it, _)| *it == space)
+            self.waiting.iter_mut().flat_map(|(_, it)| &mut it.undo).filter(|(it, _)| *it == space)
         {
             ranges.retain(|range| !unmapped.contains(range));
         }

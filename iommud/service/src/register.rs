@@ -17,7 +17,7 @@ use libdma::protocol::derive::{self, MAX_REGISTER_BYTES};
 use crate::buffers::{BufferSpec, Refused};
 use crate::handle::{Handle, HandleId, Object};
 use crate::pending::{Answer, Outcome};
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::session::SessionId;
 
 /// Which memory a handle waits for.
@@ -48,7 +48,8 @@ impl<P: Platform> Service<P> {
             return Err(Error::BadAlignment);
         }
         address.checked_add(spec.bytes).ok_or(Error::Overflow)?;
-        self.claim_quota(session, &spec)?;
+        let account = self.session_account(session)?;
+        self.claim(account, &spec.usage())?;
         let spec = Box::new(BufferSpec { address, ..spec });
         let handle = Handle::new(Object::Registration(session, spec), rights);
         Ok(self.handles.insert_below(handle, &[by]))
@@ -60,14 +61,16 @@ impl<P: Platform> Service<P> {
     ///
     /// [`Error::WrongHandleKind`] if it waits for none, or no more; [`Error::NoHandshake`],
     /// [`Error::SessionEnded`], [`Error::QuotaExceeded`].
-    pub fn awaited(&self, handle: HandleId) -> Result<Awaited, Error> {
+    pub fn awaited(&mut self, handle: HandleId) -> Result<Awaited, Error> {
         let handle = self.handles.get(handle)?;
         let Object::Registration(session, spec) = &handle.object else {
             return Err(Error::WrongHandleKind);
         };
         handle.require(Rights::empty())?;
-        self.check_quota(*session, spec)?;
-        Ok(Awaited { address: spec.address, bytes: spec.bytes })
+        let awaited = Awaited { address: spec.address, bytes: spec.bytes };
+        let (account, usage) = (self.session_account(*session)?, spec.usage());
+        self.claim(account, &usage.and(&ONE_REQUEST))?;
+        Ok(awaited)
     }
 
     /// Gives a handle that waits for it its memory: a run of the length that [`awaited`](Self::awaited) told. It is a
@@ -97,6 +100,6 @@ impl<P: Platform> Service<P> {
         }
         // Were the unit to fail, the memory stays where it is, as that of all its buffers.
         let answer = Answer::Payload(Vec::new());
-        Ok(Outcome::Pending(self.pending.put(id, completion, answer, Vec::new())))
+        Ok(Outcome::Pending(self.wait(id, completion, answer, Vec::new())))
     }
 }

@@ -29,7 +29,7 @@ use crate::calls::{Answered, answer};
 use crate::domains::Inside;
 use crate::handle::{HandleId, Object};
 use crate::mappings::Space;
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::session::{BufferId, SessionId};
 
 impl<P: Platform> Service<P> {
@@ -90,7 +90,8 @@ impl<P: Platform> Service<P> {
             self.handles.revoke(*id, &Completion::none());
             self.tickets.handle_closed(*id);
         }
-        let unclaimed = self.pending.revoke(|id| ended.contains_key(&id));
+        let (unclaimed, accounts) = self.pending.revoke(|id| ended.contains_key(&id));
+        accounts.into_iter().for_each(|account| self.accounts.release(account, &ONE_REQUEST));
         completion.join(&self.leave_domains(&ended));
         let buffers = self.count_revoked(&ended);
         completion.join(&self.unmap_by(&ended, &buffers));

@@ -41,24 +41,26 @@ impl Runs {
         self.held.remove(&run).map(|held| held.gone)
     }
 
-    /// Frees a run of which a buffer has gone, when the last has and all is confirmed. As long as it is not free, there
-    /// is a record of it in the ledger: this buffer's, or one of those that are left.
+    /// Frees a run of which a buffer has gone, when the last has and all is confirmed; whether it was the last. As long as
+    /// it is not free, there is a record of it in the ledger: this buffer's, or one of those that are left.
     pub fn retire<P: Platform>(
         &mut self,
         engine: &mut Engine,
         platform: &mut P,
         run: RetiredRun,
         unmapped: &Completion,
-    ) {
+    ) -> bool {
         let last = self.leave(run.run, unmapped);
         if let Some(held) = self.held.get_mut(&run.run) {
             // It may be held for long, while many come and go.
             engine.forget_confirmed(&mut held.gone);
         }
+        let is_last = last.is_some();
         match last {
             Some(unmapped) => engine.free_run_after(platform, unmapped, run),
             None => run.record.into_iter().for_each(|slot| engine.strike_record(platform, slot)),
         }
+        is_last
     }
 
     /// What units have yet to confirm of the buffers of a run that have gone.

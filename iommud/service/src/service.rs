@@ -15,12 +15,13 @@ use libdma::Error;
 use libdma::protocol::Rights;
 use libdma::protocol::call::Opcode;
 
+use crate::account::{AccountId, Accounts, Usage};
 use crate::calls::Answered;
 use crate::domains::ExplicitDomain;
 use crate::faults::FaultLog;
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::node::{Node, Report};
-use crate::pending::{Answer, Completed, Outcome, Pending};
+use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
 use crate::report;
 use crate::runs::Runs;
 use crate::session::Sessions;
@@ -51,6 +52,14 @@ pub struct Settings {
     pub policy: Policy,
 }
 
+/// A request that waits.
+pub(crate) const ONE_REQUEST: Usage = Usage { requests: 1, ..Usage::NONE };
+
+/// Whether what a call asks for is perhaps to be confirmed by hardware first.
+const fn may_wait(opcode: Opcode) -> bool {
+    matches!(opcode, Opcode::Map | Opcode::Unmap | Opcode::Enter | Opcode::Leave)
+}
+
 /// The scheme's behaviour, on a platform.
 #[derive(Debug)]
 pub struct Service<P> {
@@ -66,6 +75,8 @@ pub struct Service<P> {
     pub(crate) windows: BTreeMap<WindowId, Window>,
     /// What units have yet to confirm of windows of these devices' registers that have ended.
     pub(crate) reached: BTreeMap<PciAddress, Completion>,
+    /// Who holds how much.
+    pub(crate) accounts: Accounts,
     pub(crate) pending: Pending,
     pub(crate) faults: FaultLog,
     /// Whether a session may have something to be read that its handles have not been told of.
@@ -92,6 +103,7 @@ impl<P: Platform> Service<P> {
                 tickets: Tickets::default(),
                 windows: BTreeMap::new(),
                 reached: BTreeMap::new(),
+                accounts: Accounts::default(),
                 pending: Pending::default(),
                 faults: FaultLog::default(),
                 untold: false,
@@ -132,6 +144,32 @@ impl<P: Platform> Service<P> {
         &self.tickets
     }
 
+    /// Who holds how much.
+    pub fn accounts(&mut self) -> &Accounts {
+        self.settle();
+        &self.accounts
+    }
+
+    /// The sessions and their buffers.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The windows of devices' registers.
+    pub fn windows(&self) -> impl Iterator<Item = &Window> {
+        self.windows.values()
+    }
+
+    /// The domains that clients have made.
+    pub fn explicit_domains(&self) -> impl Iterator<Item = (DomainKey, &ExplicitDomain)> {
+        self.domains.iter().map(|(key, domain)| (*key, domain))
+    }
+
+    /// The requests that wait for hardware.
+    pub fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
     /// How many handles are open.
     pub fn handles(&self) -> usize {
         self.handles.len()
@@ -143,9 +181,11 @@ impl<P: Platform> Service<P> {
         self.engine.poll(&mut self.platform);
         self.log_faults();
         let mut completed = self.pending.take_answered();
-        while let Some((request, answer, undo, progress)) =
+        while let Some((request, waiting, progress)) =
             self.pending.take(|completion| self.engine.progress(completion))
         {
+            let Waiting { account, answer, undo, .. } = waiting;
+            self.accounts.release(account, &ONE_REQUEST);
             let result = match (progress, answer) {
                 (Progress::Done, answer) => Ok(answer),
                 (_, Answer::Handle(handle)) => {
@@ -162,6 +202,7 @@ impl<P: Platform> Service<P> {
             };
             completed.push(Completed { request, result });
         }
+        self.settle();
         completed
     }
 
@@ -219,6 +260,7 @@ impl<P: Platform> Service<P> {
             Node::Report(Report::Mappings, _) if !caller.is_root() => Err(Error::NotPermitted),
             Node::Report(report, form) => {
                 self.log_faults();
+                self.settle();
                 let object = Object::Text(report::write(self, report, form));
                 let handle = Handle::greeted(object, Rights::INSPECT).of(caller.uid);
                 Ok(Outcome::Done(self.handles.insert(handle)))
@@ -240,13 +282,17 @@ impl<P: Platform> Service<P> {
         opcode: u64,
         payload: &mut [u8],
     ) -> Result<Outcome<usize>, Error> {
-        let Answered { length, completion, undo } =
-            self.dispatch(handle, Opcode::try_from(opcode)?, payload)?;
+        let opcode = Opcode::try_from(opcode)?;
+        let account = self.account_of(handle)?;
+        if let Some(account) = account.filter(|_| may_wait(opcode)) {
+            self.claim(account, &ONE_REQUEST)?;
+        }
+        let Answered { length, completion, undo } = self.dispatch(handle, opcode, payload)?;
         if self.is_done(&completion) {
             return Ok(Outcome::Done(length));
         }
-        let answer = payload.get(..length).unwrap_or_default().to_vec();
-        Ok(Outcome::Pending(self.pending.put(handle, completion, Answer::Payload(answer), undo)))
+        let answer = Answer::Payload(payload.get(..length).unwrap_or_default().to_vec());
+        Ok(Outcome::Pending(self.wait(handle, completion, answer, undo)))
     }
 
     /// Reads a text node from `offset` on; zero bytes at its end.
@@ -317,15 +363,22 @@ impl<P: Platform> Service<P> {
         completion: Completion,
     ) -> Outcome<HandleId> {
         if self.is_done(&completion) {
-            Outcome::Done(handle)
-        } else {
-            Outcome::Pending(self.pending.put(
-                handle,
-                completion,
-                Answer::Handle(handle),
-                Vec::new(),
-            ))
+            return Outcome::Done(handle);
         }
+        Outcome::Pending(self.wait(handle, completion, Answer::Handle(handle), Vec::new()))
+    }
+
+    /// Keeps an answer back, to a request on this handle or of it, until `completion` is done.
+    pub(crate) fn wait(
+        &mut self,
+        by: HandleId,
+        completion: Completion,
+        answer: Answer,
+        undo: Undo,
+    ) -> RequestId {
+        let account = self.account_of(by).ok().flatten().unwrap_or(AccountId::NOBODY);
+        self.accounts.add(account, &ONE_REQUEST);
+        self.pending.put(Waiting { by, account, completion, answer, undo })
     }
 
     /// Whether a completion is done. Hardware is often done at once, so it is asked once more if not.

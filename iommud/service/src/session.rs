@@ -8,9 +8,9 @@ use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::ledger::Slot;
 use iommu_engine::platform::RunId;
-use iommu_engine::policy::Quotas;
 use libdma::protocol::Secret;
 
+use crate::account::AccountId;
 use crate::domains::Inside;
 use crate::events::Events;
 use crate::history::History;
@@ -40,8 +40,8 @@ pub struct Session {
     pub generation: u64,
     /// What proves after a restart which objects are this client's. It is in the ledger too.
     pub secret: Secret,
-    /// What it may hold.
-    pub quotas: Quotas,
+    /// On which account it is what it holds.
+    pub account: AccountId,
     /// How many handles there are to the device.
     pub handles: u32,
     /// The explicit domains that it has made.
@@ -50,41 +50,12 @@ pub struct Session {
     pub buffers: BTreeSet<BufferId>,
     /// The windows of other devices' registers that its device reaches.
     pub windows: BTreeSet<WindowId>,
-    /// How much memory is in the buffers.
-    pub buffer_bytes: u64,
-    /// How many bytes of I/O addresses they are mapped at.
-    pub mapped_bytes: u64,
     /// What happened to its device and nobody has read.
     pub unread: Events,
     /// What was mapped for it.
     pub history: History,
     /// Its record in the ledger.
     pub slot: Slot,
-}
-
-impl Session {
-    /// Whether it may hold a buffer more, of this much memory, beside what is left of the device's sessions before. A
-    /// domain counts as a buffer.
-    pub fn may_hold(&self, bytes: u64, left: Left) -> bool {
-        let held = self.buffers.len() + self.windows.len() + self.domains.len();
-        held + left.buffers < self.quotas.buffers as usize
-            && self.buffer_bytes.saturating_add(left.bytes).saturating_add(bytes)
-                <= self.quotas.buffer_bytes
-    }
-
-    /// Whether its buffers may be mapped at this many bytes more of I/O addresses.
-    pub const fn may_map(&self, bytes: u64) -> bool {
-        self.mapped_bytes.saturating_add(bytes) <= self.quotas.mapped_bytes
-    }
-}
-
-/// Buffers that have outlived the sessions of a device: a handle to each is held still.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Left {
-    /// How many.
-    pub buffers: usize,
-    /// How much memory is in them.
-    pub bytes: u64,
 }
 
 /// A buffer: from its allocation until its last handle is gone.
@@ -94,6 +65,8 @@ pub struct Buffer {
     pub session: Option<SessionId>,
     /// The device of that session.
     pub device: PciAddress,
+    /// On which account it is.
+    pub account: AccountId,
     /// Its memory, which buffers of other sessions may be of too.
     pub run: RunId,
     /// Its length.
@@ -149,8 +122,6 @@ pub struct Sessions {
     last_buffer: u64,
     /// How often each device has been opened.
     generations: BTreeMap<PciAddress, u64>,
-    /// What is left of each device's sessions.
-    left: BTreeMap<PciAddress, Left>,
 }
 
 impl Sessions {
@@ -171,28 +142,6 @@ impl Sessions {
         let generation = self.generations.entry(device).or_default();
         *generation += 1;
         *generation
-    }
-
-    /// What is left of the sessions of a device.
-    pub fn left(&self, device: PciAddress) -> Left {
-        self.left.get(&device).copied().unwrap_or_default()
-    }
-
-    /// Counts a buffer of this length whose session has ended.
-    pub fn outlives(&mut self, device: PciAddress, bytes: u64) {
-        let left = self.left.entry(device).or_default();
-        left.buffers += 1;
-        left.bytes += bytes;
-    }
-
-    /// Counts such a buffer no more, for it is closed.
-    pub fn gone(&mut self, device: PciAddress, bytes: u64) {
-        let Some(left) = self.left.get_mut(&device) else { return };
-        left.buffers -= 1;
-        left.bytes -= bytes;
-        if left.buffers == 0 {
-            self.left.remove(&device);
-        }
     }
 
     /// The session that holds a device.

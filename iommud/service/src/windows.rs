@@ -18,12 +18,13 @@ use libdma::protocol::{Rights, derive};
 
 use zerocopy::little_endian::{U32, U64};
 
+use crate::account::{AccountId, Usage};
 use crate::attach::wanted;
 use crate::error::to_client;
 use crate::handle::{Handle, HandleId, Object};
 use crate::pending::Outcome;
 use crate::records::WindowRecord;
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::session::SessionId;
 
 /// Names a window. It is of the numbers that buffers have, and no buffer has the same.
@@ -58,8 +59,8 @@ pub struct Window {
     pub iova: Iova,
     /// What the device may do.
     pub access: Access,
-    /// What it counts for its session's quota.
-    pub charge: u64,
+    /// On which account it is.
+    pub account: AccountId,
     /// What reports call it.
     pub label: String,
     /// How many handles there are to it.
@@ -81,6 +82,11 @@ impl Window {
             reserved: U32::ZERO,
         }
     }
+}
+
+/// What a window of this length holds, but for tables: a buffer without memory.
+const fn window_usage(bytes: u64) -> Usage {
+    Usage { buffers: 1, ..Usage::mappings(1, bytes) }
 }
 
 impl<P: Platform> Service<P> {
@@ -113,8 +119,9 @@ impl<P: Platform> Service<P> {
         let spec = wanted(request, registers.place.bytes, allowed)?;
         // Registers that nothing reaches are of no use to anybody.
         let access = spec.access.ok_or(Error::BadValue)?;
-        let charge = spec.mapped_bytes();
-        self.claim(session, 0, charge)?;
+        let account = self.session_account(session)?;
+        let usage = window_usage(registers.place.bytes);
+        self.claim(account, &usage.with_addresses().and(&ONE_REQUEST))?;
         let domain = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
         let Self { engine, platform, sessions, .. } = self;
         // Its driver may have moved them since.
@@ -127,8 +134,11 @@ impl<P: Platform> Service<P> {
         let number = sessions.next_buffer().0;
         let (align, limit) = (spec.align, spec.limit);
         let window = WindowSpec { window: place, access, align, limit, owner: number };
-        let (iova, completion) =
-            engine.map_registers(platform, domain, &window).map_err(to_client)?;
+        let mapped = self.on_account(account, |engine, platform| {
+            Ok(engine.map_registers(platform, domain, &window)?)
+        });
+        let (iova, completion) = mapped.map_err(|refused| to_client(refused.error))?;
+        let Self { engine, platform, .. } = self;
         let id = WindowId(number);
         let record = WindowRecord {
             window: id,
@@ -148,12 +158,12 @@ impl<P: Platform> Service<P> {
         };
         let label = spec.label;
         let window =
-            Window { registers, session, domain, iova, access, charge, label, handles: 1, slot };
+            Window { registers, session, domain, iova, access, account, label, handles: 1, slot };
         self.windows.insert(id, window);
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.windows.insert(id);
-            session.mapped_bytes += charge;
         }
+        self.accounts.add(account, &usage);
         let handle = self.handles.insert_below(Handle::new(Object::Window(id), rights), &parents);
         Ok(self.answer_handle(handle, completion))
     }
@@ -178,14 +188,14 @@ impl<P: Platform> Service<P> {
     /// Ends a window: from the completion on nothing reaches the registers by it.
     fn end_window(&mut self, id: WindowId) -> Completion {
         let Some(window) = self.windows.remove(&id) else { return Completion::none() };
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, sessions, accounts, .. } = self;
         let bytes = window.registers.place.bytes;
         if let Some(session) = sessions.sessions.get_mut(&window.session) {
             session.windows.remove(&id);
             let (now, named) = (platform.now(), (id.0, window.label.as_str()));
             session.history.add_mapping(engine, now, named, (window.domain, window.iova));
-            session.mapped_bytes -= window.charge;
         }
+        accounts.release(window.account, &window_usage(bytes));
         engine.strike_record(platform, window.slot);
         // What cannot be unmapped may be reached for good.
         let gone = engine.unmap(platform, window.domain, window.iova, bytes);

@@ -206,7 +206,7 @@ impl Inner {
                 Ledger::records::<SessionRecord>(platform).unwrap().len(),
             ],
             domains,
-            waiting: engine.waiting_runs(edu()).runs,
+            waiting: engine.quarantine().filter(|retired| retired.run.is_some()).count(),
         }
     }
 

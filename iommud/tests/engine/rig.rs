@@ -7,6 +7,7 @@ use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::{Engine, Event, MapSpec};
 use iommu_engine::fault::Fault;
+use iommu_engine::payer::Payer;
 use iommu_engine::platform::{BufferRuns, ConfigSpace, RunId};
 use iommu_engine::policy::Policy;
 use iommu_engine::retired::RetiredRun;
@@ -26,7 +27,7 @@ pub(crate) fn other() -> PciAddress {
 
 /// A run to be freed.
 pub(crate) fn retired(run: RunId) -> RetiredRun {
-    RetiredRun { run, bytes: 0, device: edu(), record: None }
+    RetiredRun { run, bytes: 0, payer: Payer::NOBODY, record: None }
 }
 
 /// Whether a unit's tables did not let a request through.

@@ -59,8 +59,8 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
             (iova.get(), mapping.bytes, age(&run)).hash(into);
         }
         platform.machine().unforgotten(unit).hash(into);
-        engine.waiting_runs(device).runs.hash(into);
     }
+    engine.quarantine().filter(|retired| retired.run.is_some()).count().hash(into);
     let usage = platform.usage();
     (usage.live_frames, usage.live_runs).hash(into);
     (engine.retired(), service.handles(), service.tickets().len()).hash(into);

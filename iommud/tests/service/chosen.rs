@@ -1,6 +1,7 @@
 //! Addresses that clients choose, and what is mapped there.
 
 use iommu_engine::policy::{Policy, Quotas};
+use iommu_service::account::Holder;
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::call::{
     BatchHeader, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, Opcode, access_code,
@@ -11,7 +12,8 @@ use libdma::{Access, Buffer, Device, Error, Handle, Iova, MapRequest, Mapped};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::rig::Rig;
+use crate::recount::recount;
+use crate::rig::{Rig, edu};
 use crate::vendor::{Vendor, forgotten, slow, slow_down, waits};
 
 both! {
@@ -22,7 +24,7 @@ both! {
     r7_a_batch_of_chains_is_mapped_whole_or_not_at_all,
     r3_an_address_tells_its_own_sessions_buffers_alone,
     r2_a_batch_of_unmaps_is_one_request_to_forget,
-    r7_a_chosen_address_counts_for_the_tables_that_it_may_take,
+    r7_a_chosen_address_counts_for_the_tables_that_it_takes,
     r2_an_address_can_be_chosen_again_when_its_unmap_was_answered,
     r7_a_chain_that_hardware_never_confirms_is_taken_back,
     r2_what_a_failed_chain_entered_is_not_free_before_units_have_forgotten_it,
@@ -273,25 +275,38 @@ fn r2_a_batch_of_unmaps_is_one_request_to_forget(vendor: Vendor) {
     rig.check();
 }
 
-fn r7_a_chosen_address_counts_for_the_tables_that_it_may_take(vendor: Vendor) {
-    let quotas = Quotas { mapped_bytes: 16 * PAGE, ..Quotas::default() };
+fn r7_a_chosen_address_counts_for_the_tables_that_it_takes(vendor: Vendor) {
+    let most = chosen_far_apart(vendor, u64::MAX);
+    assert_eq!(chosen_far_apart(vendor, most), most);
+}
+
+/// What four mappings take that have tables to themselves, after which there may be no room for a fifth.
+fn chosen_far_apart(vendor: Vendor, most: u64) -> u64 {
+    let quotas = Quotas { page_table_bytes: most, ..Quotas::default() };
     let rig = Rig::with(vendor.machine(), Policy { quotas, ..Policy::default() });
     let device = rig.open();
     let buffer = device.allocate(PAGE, None, "buffer").unwrap();
     let place = |index: u64| Iova::new((index + 1) << 31);
     let map = |index| device.map_at(place(index), &[piece(&buffer, 0, PAGE)]);
     let mapped: Vec<_> = (0..4).flat_map(|index| map(index).unwrap()).collect();
-    assert_eq!(map(4), Err(Error::QuotaExceeded));
-    device.unmap(&mapped[..1]).unwrap();
-    map(4).unwrap();
-    device.unmap(&mapped[1..]).unwrap();
-    // What lies together is charged once.
-    device.map_at(FIXED, &[piece(&buffer, 0, PAGE); 9]).unwrap();
-    assert_eq!(map(5), Err(Error::QuotaExceeded));
-    drop(buffer);
-    let next = device.allocate(16 * PAGE, Some(Access::Read), "all of it").unwrap();
-    drop(next);
+    let mut service = rig.service.lock();
+    let account = service.accounts().of(Holder::Device(edu())).unwrap();
+    let taken = account.held.page_table_bytes;
+    drop(service);
+    if taken == most {
+        let usage = rig.usage();
+        assert_eq!(map(4), Err(Error::QuotaExceeded));
+        assert_eq!(rig.usage(), usage, "R7");
+        device.unmap(&mapped[..1]).unwrap();
+        map(4).unwrap();
+        // What lies together takes tables once.
+        device.map_at(Iova::new(place(4).get() + PAGE), &[piece(&buffer, 0, PAGE); 9]).unwrap();
+        assert_eq!(map(5), Err(Error::QuotaExceeded));
+        recount(&mut rig.service.lock());
+    }
+    drop((buffer, device));
     rig.check();
+    taken
 }
 
 fn r2_an_address_can_be_chosen_again_when_its_unmap_was_answered(vendor: Vendor) {

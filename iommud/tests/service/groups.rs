@@ -25,7 +25,7 @@ both! {
 }
 
 /// Cards behind a switch that does not keep them apart.
-fn cards() -> [PciAddress; 2] {
+pub(crate) fn cards() -> [PciAddress; 2] {
     ["12:00.0", "13:00.0"].map(|address| address.parse().unwrap())
 }
 

@@ -17,6 +17,7 @@ mod foreign;
 mod groups;
 mod hostile;
 mod quotas;
+mod recount;
 mod register;
 mod reports;
 mod reserve;

@@ -1,24 +1,31 @@
 //! What one driver may hold, by the policy.
 
-use iommu_engine::policy::{Devices, Policy, Quotas, Rule};
+use iommu_engine::policy::{Devices, Policy, Quotas, Resource, Rule, WithoutIommu};
+use iommu_service::account::{Holder, Usage};
 use iommu_service::{HandleId, Outcome, Service};
+use iommu_sim::MachineConfig;
+use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::MapRequest;
 use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
 use libdma::protocol::derive::Allocate;
-use libdma::{Access, Error};
+use libdma::{Access, Device, Error};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::groups::cards;
 use crate::hostile::{allocate, call, device, greet};
+use crate::recount::recount;
 use crate::rig::{Rig, edu};
-use crate::vendor::Vendor;
+use crate::vendor::{Vendor, slow_down};
 
 both! {
     r7_what_goes_beyond_a_quota_is_refused_and_what_is_given_back_counts_no_more,
     memory_that_is_mapped_twice_counts_twice,
     a_rule_for_the_device_goes_before_the_quota_for_all,
     what_outlives_a_session_counts_for_the_devices_next,
-    tables_that_a_mapping_has_to_itself_count,
+    r7_each_quota_holds_at_its_bound_and_one_less_is_refused,
+    tables_count_until_no_unit_walks_them_and_addresses_until_they_are_forgotten,
+    who_made_a_table_pays_for_it_until_it_is_free,
 }
 
 const PAGE: usize = 4096;
@@ -116,39 +123,145 @@ fn what_outlives_a_session_counts_for_the_devices_next(vendor: Vendor) {
     }
 }
 
-fn tables_that_a_mapping_has_to_itself_count(vendor: Vendor) {
-    let page = PAGE as u64;
-    for (align, bytes, counted) in [
-        (page, page, page),
-        (1 << 20, page, page),
-        (2 << 20, page, 2 * page),
-        (1 << 30, page, 3 * page),
-        (1 << 39, page, 4 * page),
-        (2 << 20, 2 << 20, 2 << 20),
-        (1 << 30, 2 << 20, (2 << 20) + page),
-    ] {
-        let most = counted + page;
-        let quotas = Quotas { mapped_bytes: most, ..Quotas::default() };
-        let rig = Rig::with(vendor.machine(), policy(quotas));
-        let service = &mut *rig.service.lock();
-        let device = device(service);
-        let aligned = Allocate { align: align.into(), ..allocate(bytes) };
-        let buffer = allocated(service, device, &aligned).unwrap();
-        let what = format!("{bytes:#x} at {align:#x}");
-        let rest = allocated(service, device, &allocate(page)).expect(&what);
-        assert_eq!(
-            allocated(service, device, &allocate(page)),
-            Err(Error::QuotaExceeded),
-            "{what}"
-        );
-        // What is given back counts no more, and what is not mapped does not.
-        service.close(rest);
-        service.close(buffer);
-        let unmapped = Allocate { access: 0.into(), ..aligned };
-        allocated(service, device, &unmapped).unwrap();
-        let all = allocate(most);
-        assert!(allocated(service, device, &all).is_ok(), "{what}");
+/// So much of one thing may be held, and of the rest as much as there is.
+fn only(resource: Resource, limit: u64) -> Quotas {
+    let mut quotas = Quotas::UNLIMITED;
+    let count = limit.try_into().unwrap_or(u32::MAX);
+    match resource {
+        Resource::Buffers => quotas.buffers = count,
+        Resource::BufferBytes => quotas.buffer_bytes = limit,
+        Resource::MappedBytes => quotas.mapped_bytes = limit,
+        Resource::IovaBytes => quotas.iova_bytes = limit,
+        Resource::Mappings => quotas.mappings = count,
+        Resource::PageTableBytes => quotas.page_table_bytes = limit,
+        Resource::Requests => quotas.requests = count,
+        Resource::Operations => quotas.operations = count,
     }
+    quotas
+}
+
+/// A driver that holds some of everything.
+fn holds_some(rig: &Rig) -> Result<impl Sized + use<>, Error> {
+    let device = rig.open_again()?;
+    let aligned = device.coherent("aligned").alone().align(1 << 21).bytes(2 * PAGE)?;
+    let unmapped = device.allocate(3 * PAGE as u64, None, "not mapped at once")?;
+    let piece =
+        |offset| MapRequest { buffer: &unmapped, offset, bytes: PAGE as u64, access: Access::Read };
+    let mapped = device.map(&[piece(0), piece(2 * PAGE as u64)])?;
+    let domain = device.is_confined().then(|| device.new_domain("some").create()).transpose()?;
+    Ok((mapped, aligned, unmapped, domain, device))
+}
+
+fn each_quota_holds_at_its_bound(config: impl Fn() -> MachineConfig, policy: &Policy) {
+    let rig = Rig::with(config(), policy.clone());
+    let held = holds_some(&rig).unwrap();
+    let usage = held_by(&rig, Holder::Device(edu())).unwrap();
+    assert_eq!(held_by(&rig, Holder::Client(0)), Some(usage));
+    recount(&mut rig.service.lock());
+    drop(held);
+    rig.check();
+    assert_eq!(held_by(&rig, Holder::Device(edu())), None);
+    for resource in Resource::ALL {
+        let unit = if resource.is_in_bytes() { PAGE as u64 } else { 1 };
+        let most = usage.of(resource);
+        // Everything is confirmed at once here, and without an IOMMU there are no tables.
+        let none = matches!(resource, Resource::Requests | Resource::Operations)
+            || resource == Resource::PageTableBytes && !policy_confines(policy);
+        assert_eq!(most == 0, none, "{resource}");
+        if none {
+            continue;
+        }
+        for (limit, fits) in
+            [(most - unit, false), (most - 1, false), (most, true), (most + unit, true)]
+        {
+            let limited = Policy { quotas: only(resource, limit), ..policy.clone() };
+            let rig = Rig::with(config(), limited);
+            let held = holds_some(&rig);
+            assert_eq!(
+                held.as_ref().err(),
+                (!fits).then_some(&Error::QuotaExceeded),
+                "{resource}: {limit}"
+            );
+            recount(&mut rig.service.lock());
+            if !fits && let Some(account) = rig.service.lock().accounts().of(Holder::Device(edu()))
+            {
+                assert_eq!(account.refusals[&resource], 1, "{resource}");
+            }
+            drop(held);
+            assert_eq!(held_by(&rig, Holder::Device(edu())), None, "{resource}");
+            rig.check();
+        }
+    }
+}
+
+fn policy_confines(policy: &Policy) -> bool {
+    policy.without_iommu == WithoutIommu::Refuse
+}
+
+fn held_by(rig: &Rig, holder: Holder) -> Option<Usage> {
+    // Whatever waits has been confirmed.
+    rig.usage();
+    rig.service.lock().accounts().of(holder).map(|account| account.held)
+}
+
+fn r7_each_quota_holds_at_its_bound_and_one_less_is_refused(vendor: Vendor) {
+    each_quota_holds_at_its_bound(|| vendor.machine(), &Policy::default());
+}
+
+#[test]
+fn r7_each_quota_holds_at_its_bound_without_an_iommu() {
+    let policy = Policy { without_iommu: WithoutIommu::Unprotected, ..Policy::default() };
+    each_quota_holds_at_its_bound(|| MachineConfig::without_units().with_root_port(), &policy);
+}
+
+fn tables_count_until_no_unit_walks_them_and_addresses_until_they_are_forgotten(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let base = held_by(&rig, Holder::Device(edu())).unwrap();
+    let buffer = device.coherent("far").alone().align(1 << 30).bytes(PAGE).unwrap();
+    let held = held_by(&rig, Holder::Device(edu())).unwrap();
+    assert!(held.page_table_bytes > base.page_table_bytes);
+    assert_eq!((held.mappings, held.iova_bytes), (1, PAGE as u64));
+    slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::After(1_000_000));
+    drop(buffer);
+    let service = &mut *rig.service.lock();
+    let now = service.accounts().of(Holder::Device(edu())).unwrap().held;
+    // Of what was mapped nothing is left, but hardware may still use it.
+    assert_eq!((now.mappings, now.mapped_bytes), (0, 0));
+    assert_eq!(
+        (now.page_table_bytes, now.iova_bytes, now.operations),
+        (held.page_table_bytes, PAGE as u64, 1)
+    );
+    assert_eq!((now.buffers, now.buffer_bytes), (1, PAGE as u64), "R2");
+    recount(service);
+    while service.is_waiting() {
+        service.poll();
+    }
+    assert!(
+        service.accounts().of(Holder::Device(edu())).unwrap().held.page_table_bytes
+            <= held.page_table_bytes
+    );
+    assert_eq!(service.accounts().of(Holder::Device(edu())).unwrap().held.operations, 0);
+    recount(service);
+}
+
+fn who_made_a_table_pays_for_it_until_it_is_free(vendor: Vendor) {
+    // Two functions in one group share a domain.
+    let rig = Rig::on(vendor.machine().with_switch(None));
+    let [one, other] = cards().map(|card| Device::open(rig.transport(), card).unwrap());
+    let [first, second] = [one.address(), other.address()].map(Holder::Device);
+    let before = held_by(&rig, second).unwrap();
+    assert_eq!(before.page_table_bytes, 0, "the domain is the first's");
+    let mine = one.coherent("mine").alone().bytes(PAGE).unwrap();
+    let paid = held_by(&rig, first).unwrap().page_table_bytes;
+    let theirs = other.coherent("theirs").alone().bytes(PAGE).unwrap();
+    assert_eq!(held_by(&rig, second).unwrap().page_table_bytes, 0, "it lies in the same table");
+    drop((mine, one));
+    assert!(held_by(&rig, first).is_some_and(|held| held.page_table_bytes == paid), "it is in use");
+    recount(&mut rig.service.lock());
+    drop((theirs, other));
+    assert_eq!((held_by(&rig, first), held_by(&rig, second)), (None, None));
+    rig.check();
 }
 
 fn allocated(

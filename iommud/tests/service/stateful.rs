@@ -25,6 +25,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::hostile::{allocate, greet};
+use crate::recount::recount;
 use crate::rig::{ROOT, Rig};
 use crate::tickets::attaching;
 use crate::vendor::{Vendor, slow_down};
@@ -504,6 +505,7 @@ impl World {
     fn look(&self, rig: &Rig) {
         let service = &mut *rig.service.lock();
         self.look_at_strict(service);
+        recount(service);
         for device in devices() {
             let mut reached = Vec::new();
             for &(_, iova, bytes) in self.known.iter().rev().take(40) {
@@ -574,9 +576,7 @@ fn run(vendor: Vendor, policy: &Policy, steps: &[Step]) {
     let service = &mut *rig.service.lock();
     assert_eq!((service.handles(), service.tickets().len()), (handles, 0));
     assert_eq!(service.engine().retired(), 0);
-    for device in devices() {
-        assert_eq!(service.engine().waiting_runs(device).runs, 0);
-    }
+    assert_eq!(service.accounts().iter().count(), 0, "nobody holds anything");
     assert_eq!(service.platform().machine().violations(), Vec::<String>::new());
 }
 
@@ -588,8 +588,16 @@ fn random(vendor: Vendor, policy: &Policy) {
 
 /// Little enough that they are reached now and then.
 fn quotas() -> Quotas {
-    let (buffer_bytes, mapped_bytes) = (30 * PAGE, 400 * PAGE);
-    Quotas { buffers: 12, buffer_bytes, mapped_bytes, ..Quotas::default() }
+    Quotas {
+        buffers: 12,
+        buffer_bytes: 30 * PAGE,
+        mapped_bytes: 400 * PAGE,
+        iova_bytes: 500 * PAGE,
+        mappings: 200,
+        page_table_bytes: 40 * PAGE,
+        requests: 8,
+        operations: 150,
+    }
 }
 
 fn r2_r3_r4_random_drivers_keep_every_rule(vendor: Vendor) {

@@ -11,8 +11,10 @@ use crate::error::EngineError;
 use crate::iova::{IovaRange, IovaRequest};
 use crate::ledger::Slot;
 use crate::machine::ReservedRange;
+use crate::payer::Payer;
 use crate::platform::{Segment, TableFrames};
 use crate::policy::Invalidation;
+use crate::retired::Retired;
 use crate::segments;
 use crate::table::{Translation, Unmapped};
 use crate::unit::{Abilities, Changed, DomainId, Touched};
@@ -51,6 +53,8 @@ pub struct Domain {
     catching_up: Completion,
     /// Its record in the ledger, once it is written.
     slot: Option<Slot>,
+    /// Who pays for which frames of its table. Those that are not here nobody pays.
+    paid: BTreeMap<PhysAddr, Payer>,
 }
 
 impl Domain {
@@ -77,6 +81,7 @@ impl Domain {
             unlinked: Completion::none(),
             catching_up: Completion::none(),
             slot: None,
+            paid: BTreeMap::new(),
         })
     }
 
@@ -113,6 +118,24 @@ impl Domain {
     /// Notes where its record in the ledger is.
     pub fn set_slot(&mut self, slot: Slot) {
         self.slot = Some(slot);
+    }
+
+    /// Notes who pays for frames that its table has taken.
+    pub fn pay(&mut self, taken: &[PhysAddr], payer: Payer) {
+        if payer != Payer::NOBODY {
+            self.paid.extend(taken.iter().map(|frame| (*frame, payer)));
+        }
+    }
+
+    /// The frames that its table has given up, each with who pays for it until it is free.
+    pub fn with_payers(&mut self, retired: Vec<PhysAddr>) -> Vec<(PhysAddr, Payer)> {
+        let mut payer = |frame| self.paid.remove(&frame).unwrap_or(Payer::NOBODY);
+        retired.into_iter().map(|frame| (frame, payer(frame))).collect()
+    }
+
+    /// The frames of its table that somebody pays for.
+    pub fn paid(&self) -> impl Iterator<Item = (PhysAddr, Payer)> {
+        self.paid.iter().map(|(frame, payer)| (*frame, *payer))
     }
 
     /// Maps the physical pieces of a buffer, at an address that is free. Without an IOMMU that is where they are in
@@ -188,7 +211,8 @@ impl Domain {
     ) -> Result<Changed, EngineError> {
         let ReservedRange { start, bytes, access } = range;
         let (iova, piece) = (Iova::new(start.get()), Segment { start, bytes });
-        let mapping = Mapping { bytes, access, owner: Owner::Firmware, offset: 0 };
+        let mapping =
+            Mapping { bytes, access, owner: Owner::Firmware, offset: 0, payer: Payer::NOBODY };
         let touched = self.enter(frames, iova, &[piece], mapping)?;
         Ok(Changed { start: iova, bytes, touched })
     }
@@ -231,7 +255,7 @@ impl Domain {
         for piece in segments::without(&wanted, &mapped) {
             let iova = Iova::new(piece.start.get());
             let (bytes, access, owner) = (piece.bytes, Access::ReadWrite, Owner::Identity);
-            let mapping = Mapping { bytes, access, owner, offset: 0 };
+            let mapping = Mapping { bytes, access, owner, offset: 0, payer: Payer::NOBODY };
             let touched = self.enter(frames, iova, &[piece], mapping)?;
             changed.push(Changed { start: iova, bytes: piece.bytes, touched });
         }
@@ -313,10 +337,21 @@ impl Domain {
         self.addresses.free(iova, bytes);
     }
 
-    /// Takes the whole table apart; all its frames are added to `retired`.
-    pub fn destroy(self, frames: &mut impl TableFrames, retired: &mut Vec<PhysAddr>) -> Completion {
-        self.table.destroy(frames, retired);
-        self.detached
+    /// Takes the whole table apart: its frames, the addresses of its mappings, and until when they are not free.
+    pub fn destroy(self, frames: &mut impl TableFrames) -> Retired {
+        let Self { table, mut paid, mappings, detached: completion, .. } = self;
+        let mut unpaid = Vec::new();
+        table.destroy(frames, &mut unpaid);
+        let mut payer = |frame| paid.remove(&frame).unwrap_or(Payer::NOBODY);
+        let frames = unpaid.into_iter().map(|frame| (frame, payer(frame))).collect();
+        let mut addresses: Vec<(Payer, u64)> = Vec::new();
+        for Mapping { payer, bytes, .. } in mappings.into_values() {
+            match addresses.iter_mut().find(|(other, _)| *other == payer) {
+                Some((_, sum)) => *sum += bytes,
+                None => addresses.push((payer, bytes)),
+            }
+        }
+        Retired { completion, frames, addresses, ..Retired::default() }
     }
 
     /// The mapping that starts at this address.
@@ -359,6 +394,19 @@ impl Domain {
     /// What the page table says of an address.
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
         self.table.translate(frames, iova)
+    }
+
+    /// Visits the frame of every table of its page table.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Map`] at a table that is not in the arena.
+    pub fn visit_tables(
+        &self,
+        frames: &impl TableFrames,
+        visitor: impl FnMut(PhysAddr),
+    ) -> Result<(), EngineError> {
+        Ok(self.table.visit_tables(frames, visitor)?)
     }
 
     /// The units that devices of the domain are, or were, behind, and its ids there.

@@ -2,6 +2,8 @@
 
 use dma_types::Access;
 
+use crate::payer::Payer;
+
 /// What lies at an I/O address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -13,6 +15,8 @@ pub struct Mapping {
     pub owner: Owner,
     /// Where in its owner's buffer it starts.
     pub offset: u64,
+    /// On whose account its addresses are.
+    pub payer: Payer,
 }
 
 /// Whose a mapping is.

@@ -141,6 +141,19 @@ impl DomainTable {
         each!(self, table => table.translate(frames, iova), Some(same))
     }
 
+    /// See [`PageTable::visit_tables`].
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Foreign`].
+    pub fn visit_tables(
+        &self,
+        frames: &impl TableFrames,
+        visitor: impl FnMut(PhysAddr),
+    ) -> Result<(), MapError> {
+        each!(self, table => table.visit_tables(frames, visitor), Ok(()))
+    }
+
     /// See [`PageTable::destroy`].
     pub fn destroy(self, frames: &mut impl TableFrames, retired: &mut Vec<PhysAddr>) {
         each!(self, table => table.destroy(frames, retired), ());

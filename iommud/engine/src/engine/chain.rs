@@ -9,6 +9,7 @@ use crate::completion::Completion;
 use crate::domain::{Domain, DomainKey, Mapping, Owner, Place};
 use crate::error::EngineError;
 use crate::iova::IovaError;
+use crate::payer::Payer;
 use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Invalidation;
 use crate::segments;
@@ -46,9 +47,9 @@ impl From<EngineError> for NotMapped {
 }
 
 impl ChainPiece {
-    const fn mapping(&self) -> Mapping {
+    const fn mapping(&self, payer: Payer) -> Mapping {
         let Self { bytes, access, owner, offset, .. } = *self;
-        Mapping { bytes, access, owner: Owner::Buffer(owner), offset }
+        Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer }
     }
 }
 
@@ -108,11 +109,15 @@ impl Engine {
         let start = self.take_place(platform, key, memory, place, &lengths)?;
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let mut range = Changed { start, bytes: 0, touched: Touched::Leaves };
-        let mut first = 0;
+        let (mut first, mut taken) = (0, 0);
         for (index, (piece, end)) in chain.iter().zip(ends).enumerate() {
             let iova = Iova::new(start.get() + range.bytes);
             let segments = memory.get(first..end).unwrap_or_default();
-            match domain.enter(platform, iova, segments, piece.mapping()) {
+            let mut frames = self.books.meter(platform, taken);
+            let mapping = piece.mapping(self.books.purse.payer);
+            let entered = domain.enter(&mut frames, iova, segments, mapping);
+            taken += frames.taken.len();
+            match self.books.paid(domain, frames, piece.bytes, entered) {
                 Ok(Touched::Tables) => range.touched = Touched::Tables,
                 Ok(Touched::Leaves) => {}
                 Err(error) => {

@@ -75,7 +75,9 @@ impl Engine {
         let groups = devices.iter().filter_map(|device| self.group(*device));
         let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
         let window = explicit.flatten();
-        let mut domain = Domain::new(platform, &members, abilities, window, everywhere)?;
+        let mut frames = self.books.meter(platform, 0);
+        let domain = Domain::new(&mut frames, &members, abilities, window, everywhere);
+        let mut domain = domain.map_err(|error| frames.error(error))?;
         // Without an IOMMU nobody is to be told, and an address that is kept out of use is memory that cannot be mapped.
         let may_defer = self.has_iommu() && explicit.is_none();
         if may_defer && members.iter().all(|member| self.is_deferred(*member)) {
@@ -87,18 +89,20 @@ impl Engine {
         let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
         let made = own
             .iter()
-            .try_for_each(|range| domain.map_firmware_range(platform, *range).map(drop))
-            .and_then(|()| Ok(self.ledger.insert(platform, &record)?));
+            .try_for_each(|range| domain.map_firmware_range(&mut frames, *range).map(drop))
+            .map_err(|error| frames.error(error));
+        let taken = core::mem::take(&mut frames.taken);
+        let made = made.and_then(|()| Ok(self.ledger.insert(platform, &record)?));
         match made {
             Ok(slot) => domain.set_slot(slot),
             Err(error) => {
                 // No unit has seen any of it.
-                let mut frames = Vec::new();
-                domain.destroy(platform, &mut frames);
-                frames.into_iter().for_each(|frame| platform.free_frame(frame));
+                let frames = domain.destroy(platform).frames;
+                frames.into_iter().for_each(|(frame, _)| platform.free_frame(frame));
                 return Err(error);
             }
         }
+        self.books.take_tables(&mut domain, &taken);
         self.next_domain += 1;
         self.domains.insert(key, domain);
         Ok(key)
@@ -123,9 +127,8 @@ impl Engine {
             self.ledger.remove(platform, slot);
         }
         let domain_ids = domain.memberships().collect();
-        let mut frames = Vec::new();
-        let completion = domain.destroy(platform, &mut frames);
-        self.retire(platform, Retired { completion, frames, domain_ids, ..Retired::default() });
+        let retired = domain.destroy(platform);
+        self.retire(platform, Retired { domain_ids, ..retired });
         Ok(())
     }
 

@@ -99,8 +99,9 @@ impl Engine {
         let Some(domain) = self.domains.get_mut(&key) else { return true };
         let root = domain.root();
         let before: Vec<Segment> = domain.identity().collect();
-        let (mut frames, mut changed) = (Vec::new(), Vec::new());
-        let result = domain.map_identity(platform, reached, &mut changed, &mut frames);
+        let (mut unlinked, mut changed) = (Vec::new(), Vec::new());
+        let result = domain.map_identity(platform, reached, &mut changed, &mut unlinked);
+        let frames = domain.with_payers(unlinked);
         for (unit, id) in domain.memberships() {
             let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
             if !changed.is_empty() {

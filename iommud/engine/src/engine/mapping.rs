@@ -9,6 +9,7 @@ use crate::completion::{Completion, Progress};
 use crate::domain::{DomainKey, Mapping, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
+use crate::payer::{self, Payer, Turnover};
 use crate::platform::{Platform, RunId};
 use crate::policy::Invalidation;
 use crate::records::DomainRecord;
@@ -54,9 +55,12 @@ impl Engine {
         segments::cut(run, spec.offset, spec.bytes, pieces).ok_or(EngineError::OutOfRun)?;
         let MapSpec { offset, bytes, access, align, limit, owner, .. } = *spec;
         let request = IovaRequest { bytes, align, limit };
-        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset };
+        let payer = self.books.purse.payer;
+        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
         let root = domain.root();
-        let mapped = domain.map(platform, pieces, request, mapping);
+        let mut frames = self.books.meter(platform, 0);
+        let mapped = domain.map(&mut frames, pieces, request, mapping);
+        let mapped = self.books.paid(domain, frames, bytes, mapped);
         self.follow_arenas(platform);
         let (iova, touched) = mapped?;
         // Of the memory, and of the tables that it may have taken.
@@ -195,12 +199,14 @@ impl Engine {
         if twice || !ranges.iter().all(|(iova, bytes)| domain.is_mapping(*iova, *bytes)) {
             return Err(EngineError::NotMapped);
         }
-        let mut frames = Vec::new();
+        let mut unlinked = Vec::new();
         let changes = &mut self.changes;
         changes.clear();
+        self.payers.clear();
         let mut result = Ok(());
         for (iova, bytes) in ranges {
-            match domain.unmap(platform, *iova, *bytes, &mut frames) {
+            self.payers.push(domain.mapping(*iova).map_or(Payer::NOBODY, |mapping| mapping.payer));
+            match domain.unmap(platform, *iova, *bytes, &mut unlinked) {
                 Ok(change) => changes.push(change),
                 Err(error) => {
                     // Its tables are broken. What is out of them is to be forgotten all the same.
@@ -227,11 +233,15 @@ impl Engine {
         if tables {
             domain.tables_unlinked(&completion);
         }
-        for (iova, bytes) in ranges.iter().take(done) {
+        let mut frames = domain.with_payers(unlinked);
+        let payers = core::mem::take(&mut self.payers);
+        for ((iova, bytes), &payer) in ranges.iter().zip(&payers).take(done) {
             let (completion, range) = (completion.clone(), Some((key, *iova, *bytes)));
             let frames = core::mem::take(&mut frames);
-            self.retire(platform, Retired { completion, frames, range, ..Retired::default() });
+            let retired = Retired { completion, frames, range, payer, ..Retired::default() };
+            self.retire(platform, retired);
         }
+        self.payers = payers;
         self.tell_if_due(platform);
         result.map(|()| completion)
     }
@@ -251,6 +261,8 @@ impl Engine {
         if self.progress(&retired.completion) == Progress::Done {
             self.free(platform, retired);
         } else {
+            let operations = i64::from(retired.range.is_some());
+            self.books.note(retired.payer, Turnover { operations, ..Turnover::default() });
             self.quarantine.put(retired);
         }
     }
@@ -260,14 +272,23 @@ impl Engine {
         for _ in 0..self.quarantine.waiting() {
             let Self { quarantine, units, deferred, .. } = self;
             if let Some(retired) = quarantine.look(|it| progress(units, deferred, it)) {
+                let operations = -i64::from(retired.range.is_some());
+                self.books.note(retired.payer, Turnover { operations, ..Turnover::default() });
                 self.free(platform, retired);
             }
         }
     }
 
     fn free(&mut self, platform: &mut impl Platform, retired: Retired) {
-        let Retired { frames, range, domain_ids, run, .. } = retired;
-        frames.into_iter().for_each(|frame| platform.free_frame(frame));
+        let Retired { frames, range, payer, addresses, domain_ids, run, .. } = retired;
+        for (frame, payer) in frames {
+            platform.free_frame(frame);
+            self.books.note(payer, Turnover { frames: -1, ..Turnover::default() });
+        }
+        for (payer, bytes) in addresses.into_iter().chain(range.map(|range| (payer, range.2))) {
+            let iova_bytes = -payer::bytes(bytes);
+            self.books.note(payer, Turnover { iova_bytes, ..Turnover::default() });
+        }
         if let Some((key, iova, bytes)) = range
             && let Some(domain) = self.domains.get_mut(&key)
         {
@@ -278,7 +299,9 @@ impl Engine {
                 hardware.domain_ids().give_back(id);
             }
         }
-        if let Some(RetiredRun { run, record, .. }) = run {
+        if let Some(RetiredRun { run, record, bytes, payer }) = run {
+            let run_bytes = -payer::bytes(bytes);
+            self.books.note(payer, Turnover { runs: -1, run_bytes, ..Turnover::default() });
             self.free_run(platform, run);
             if let Some(slot) = record {
                 self.strike_record(platform, slot);

@@ -49,12 +49,13 @@ use crate::fault::Fault;
 use crate::ledger::{Ledger, Record, Slot};
 use crate::machine::plan::{Firmware, Plan};
 use crate::machine::{self, Device, Group, GroupId, Remark, UnitSlot};
+use crate::payer::{Books, Payer, Purse, Turnover};
 use crate::pci;
 use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
 use crate::records::UnitRecord;
 use crate::reserve::Reserve;
-use crate::retired::{Quarantine, WaitingRuns};
+use crate::retired::{Quarantine, Retired};
 use crate::unit::{Changed, Unit, UnitState};
 
 /// What happened to a unit's devices since it was last looked at.
@@ -111,6 +112,8 @@ pub struct Engine {
     domains: BTreeMap<DomainKey, Domain>,
     next_domain: u64,
     quarantine: Quarantine,
+    /// On whose account it is what operations take.
+    books: Books,
     deferred: Deferred,
     policy: Policy,
     /// The domains of what the policy leaves unconfined while nobody holds it.
@@ -126,6 +129,7 @@ pub struct Engine {
     pieces: Vec<Segment>,
     ranges: Vec<(Iova, u64)>,
     changes: Vec<Changed>,
+    payers: Vec<Payer>,
 }
 
 impl Engine {
@@ -149,6 +153,7 @@ impl Engine {
             domains: BTreeMap::new(),
             next_domain: 1,
             quarantine: Quarantine::default(),
+            books: Books::default(),
             deferred: Deferred::default(),
             policy,
             unconfined: Vec::new(),
@@ -159,6 +164,7 @@ impl Engine {
             pieces: Vec::new(),
             ranges: Vec::new(),
             changes: Vec::new(),
+            payers: Vec::new(),
         };
         for unit in engine.units.iter().filter_map(|slot| slot.unit.as_ref().ok()) {
             let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
@@ -377,9 +383,22 @@ impl Engine {
         self.quarantine.lasting(domain)
     }
 
-    /// The memory of a device's clients that waits for hardware to confirm before it is free.
-    pub fn waiting_runs(&self, device: PciAddress) -> WaitingRuns {
-        self.quarantine.runs_of(device)
+    /// Does something on somebody's account.
+    pub fn on_account<T>(&mut self, purse: Purse, act: impl FnOnce(&mut Self) -> T) -> T {
+        let before = core::mem::replace(&mut self.books.purse, purse);
+        let done = act(self);
+        self.books.purse = before;
+        done
+    }
+
+    /// What has come to and gone from each account since this was asked last.
+    pub fn take_turnovers(&mut self) -> impl Iterator<Item = (Payer, Turnover)> {
+        self.books.take()
+    }
+
+    /// What waits for hardware to confirm before it is free, and what a unit has failed to confirm.
+    pub fn quarantine(&self) -> impl Iterator<Item = &Retired> {
+        self.quarantine.iter()
     }
 
     /// How many things wait for hardware to confirm before they are free.

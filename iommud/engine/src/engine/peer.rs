@@ -98,9 +98,12 @@ impl Engine {
         let WindowSpec { window, access, align, limit, owner } = *spec;
         let bytes = window.bytes;
         let request = IovaRequest { bytes, align, limit };
-        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset: 0 };
+        let payer = self.books.purse.payer;
+        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset: 0, payer };
         let root = domain.root();
-        let mapped = domain.map(platform, &[window], request, mapping);
+        let mut frames = self.books.meter(platform, 0);
+        let mapped = domain.map(&mut frames, &[window], request, mapping);
+        let mapped = self.books.paid(domain, frames, bytes, mapped);
         self.follow_arenas(platform);
         let (iova, touched) = mapped?;
         // Of the tables that it may have taken.

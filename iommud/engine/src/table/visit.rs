@@ -1,4 +1,4 @@
-//! Every page, by address.
+//! Every page, by address, and every table.
 
 use core::sync::atomic::Ordering;
 
@@ -36,6 +36,38 @@ impl<F: Format> PageTable<F> {
     ) -> Result<(), MapError> {
         visit(frames, self.root_node(frames)?, 0, Permissions::ALL, &mut visitor)
     }
+}
+
+impl<F: Format> PageTable<F> {
+    /// Visits the frame of every table, the root's and those of former roots included.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Foreign`] at a table that is not in the arena.
+    pub fn visit_tables(
+        &self,
+        frames: &impl TableFrames,
+        mut visitor: impl FnMut(PhysAddr),
+    ) -> Result<(), MapError> {
+        self.outgrown.iter().for_each(|frame| visitor(*frame));
+        visit_tables(frames, self.root_node(frames)?, &mut visitor)
+    }
+}
+
+fn visit_tables<F: Format>(
+    frames: &impl TableFrames,
+    node: Node<'_, F>,
+    visitor: &mut impl FnMut(PhysAddr),
+) -> Result<(), MapError> {
+    visitor(node.frame);
+    for word in node.words {
+        if let Entry::Table { frame, level, .. } =
+            node.format.decode(node.level, word.load(Ordering::Acquire))
+        {
+            visit_tables(frames, node.below(frames, frame, level)?, visitor)?;
+        }
+    }
+    Ok(())
 }
 
 fn visit<F: Format>(

@@ -1,0 +1,222 @@
+//! On whose account it is what operations take.
+//!
+//! The engine counts nobody's limits. It is told by a [`Purse`] on whose account an operation is and how many frames of
+//! tables it may take, remembers with every table and every range of addresses who paid for it, and tells in
+//! [`Turnover`]s what each payer has come to hold and has got back. What hardware has not confirmed yet is not back.
+//!
+//! A table is on the account of who mapped what it was made for, as long as there is anything in it: whoever else maps
+//! something in the same table gets it for nothing. What nobody asked for, as what firmware reserves, nobody pays.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use dma_types::PhysAddr;
+
+use crate::domain::Domain;
+use crate::error::EngineError;
+use crate::platform::{TableFrame, TableFrames};
+use crate::table::MapError;
+
+/// Who pays: a number that means something to the caller alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Payer(pub u64);
+
+impl Payer {
+    /// Nobody: it is not counted.
+    pub const NOBODY: Self = Self(0);
+}
+
+/// Who pays for an operation, and how much it may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purse {
+    /// Who.
+    pub payer: Payer,
+    /// How many frames of tables it may take.
+    pub frames: u64,
+}
+
+impl Purse {
+    /// Nobody pays, and there is no end to it.
+    pub const NOBODY: Self = Self { payer: Payer::NOBODY, frames: u64::MAX };
+}
+
+/// What has come to a payer's account, or gone from it where it is negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turnover {
+    /// Frames of tables.
+    pub frames: i64,
+    /// Bytes of I/O addresses.
+    pub iova_bytes: i64,
+    /// Unmaps that units have not confirmed.
+    pub operations: i64,
+    /// Runs of memory that are free again. They come to an account without the engine.
+    pub runs: i64,
+    /// Their length in bytes.
+    pub run_bytes: i64,
+}
+
+/// A change of this many bytes. Nothing is so long that it would not fit.
+pub(crate) fn bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Who pays at the moment, and what nobody has been told of yet.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) purse: Purse,
+    turnovers: Vec<(Payer, Turnover)>,
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        Self { purse: Purse::NOBODY, turnovers: Vec::new() }
+    }
+}
+
+impl Books {
+    /// Frames for an operation of who pays at the moment, after it has taken so many.
+    pub(crate) fn meter<'a, F>(&self, frames: &'a mut F, taken: usize) -> Metered<'a, F> {
+        let left = self.purse.frames.saturating_sub(taken as u64);
+        Metered { frames, left, taken: Vec::new(), refused: false }
+    }
+
+    /// Notes what a mapping of this length has taken for its domain of who pays at the moment, if it was made.
+    pub(crate) fn paid<T, F: TableFrames>(
+        &mut self,
+        domain: &mut Domain,
+        frames: Metered<'_, F>,
+        bytes: u64,
+        mapped: Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let mapped = mapped.map_err(|error| frames.error(error))?;
+        self.take_tables(domain, &frames.taken);
+        let iova_bytes = self::bytes(bytes);
+        self.note(self.purse.payer, Turnover { iova_bytes, ..Turnover::default() });
+        Ok(mapped)
+    }
+
+    /// Notes the frames that a domain's table has taken of who pays at the moment.
+    pub(crate) fn take_tables(&mut self, domain: &mut Domain, taken: &[PhysAddr]) {
+        domain.pay(taken, self.purse.payer);
+        let frames = self::bytes(taken.len() as u64);
+        self.note(self.purse.payer, Turnover { frames, ..Turnover::default() });
+    }
+
+    /// Notes a change.
+    pub(crate) fn note(&mut self, payer: Payer, change: Turnover) {
+        if payer == Payer::NOBODY || change == Turnover::default() {
+            return;
+        }
+        // Most often it is the same payer's again.
+        match self.turnovers.iter_mut().rev().find(|(other, _)| *other == payer) {
+            Some((_, sum)) => {
+                sum.frames += change.frames;
+                sum.iova_bytes += change.iova_bytes;
+                sum.operations += change.operations;
+                sum.runs += change.runs;
+                sum.run_bytes += change.run_bytes;
+            }
+            None => self.turnovers.push((payer, change)),
+        }
+    }
+
+    /// What has changed since it was asked last.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = (Payer, Turnover)> {
+        self.turnovers.drain(..)
+    }
+}
+
+/// Frames of which no more than so many are given out, and it is known which.
+pub(crate) struct Metered<'a, F> {
+    frames: &'a mut F,
+    left: u64,
+    /// Those that were given out and not given back.
+    pub(crate) taken: Vec<PhysAddr>,
+    /// Whether one was refused because there were too many.
+    pub(crate) refused: bool,
+}
+
+impl<F> Metered<'_, F> {
+    /// Why an operation failed with these frames: if one was refused, not for want of memory.
+    pub(crate) fn error(&self, error: EngineError) -> EngineError {
+        match error {
+            EngineError::OutOfFrames | EngineError::Map(MapError::OutOfFrames) if self.refused => {
+                EngineError::TablesNotPaid
+            }
+            error => error,
+        }
+    }
+}
+
+impl<F: TableFrames> TableFrames for Metered<'_, F> {
+    fn header_frame(&self) -> PhysAddr {
+        self.frames.header_frame()
+    }
+
+    fn alloc_frame(&mut self) -> Option<PhysAddr> {
+        if self.taken.len() as u64 >= self.left {
+            self.refused = true;
+            return None;
+        }
+        self.taken.try_reserve(1).ok()?;
+        let frame = self.frames.alloc_frame()?;
+        self.taken.push(frame);
+        Some(frame)
+    }
+
+    fn free_frame(&mut self, frame: PhysAddr) {
+        if let Some(index) = self.taken.iter().rposition(|taken| *taken == frame) {
+            self.taken.swap_remove(index);
+        }
+        self.frames.free_frame(frame);
+    }
+
+    fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
+        self.frames.alloc_table(frames)
+    }
+
+    fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
+        self.frames.table(frame)
+    }
+
+    fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
+        self.frames.flush_entries(frame, entries);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::FakeFrames;
+
+    #[test]
+    fn no_more_frames_are_taken_than_the_purse_has_and_what_is_given_back_may_be_taken_again() {
+        let mut frames = FakeFrames::new(8);
+        let books = Books { purse: Purse { payer: Payer(7), frames: 3 }, ..Books::default() };
+        let mut metered = books.meter(&mut frames, 1);
+        let one = metered.alloc_frame().unwrap();
+        let other = metered.alloc_frame().unwrap();
+        assert!(!metered.refused);
+        assert_eq!((metered.alloc_frame(), metered.refused), (None, true));
+        metered.free_frame(one);
+        assert_eq!(metered.taken, [other]);
+        let again = metered.alloc_frame().unwrap();
+        assert_eq!(metered.taken, [other, again]);
+        metered.free_frame(other);
+        metered.free_frame(again);
+        assert!(metered.taken.is_empty());
+        assert_eq!(frames.live(), 0);
+    }
+
+    #[test]
+    fn what_a_payer_takes_and_gives_back_is_told_once_and_of_nobody_nothing() {
+        let mut books = Books::default();
+        let addresses = |iova_bytes| Turnover { iova_bytes, ..Turnover::default() };
+        for (payer, change) in [(1, 5), (2, 3), (1, -2), (0, 9), (1, 0)] {
+            books.note(Payer(payer), addresses(change));
+        }
+        let told: Vec<_> = books.take().collect();
+        assert_eq!(told, [(Payer(1), addresses(3)), (Payer(2), addresses(3))]);
+        assert_eq!(books.take().count(), 0);
+    }
+}

@@ -1,0 +1,130 @@
+//! What requests are charged, before they are done; and what hardware's confirmations give back.
+
+use dma_types::PAGE_SIZE;
+use iommu_engine::completion::Completion;
+use iommu_engine::engine::Engine;
+use iommu_engine::engine::chain::NotMapped;
+use iommu_engine::error::EngineError;
+use iommu_engine::payer::{Payer, Purse, Turnover};
+use iommu_engine::platform::Platform;
+use iommu_engine::policy::Resource;
+use libdma::Error;
+
+use crate::account::{AccountId, Accounts, Usage};
+use crate::handle::{HandleId, Object};
+use crate::mappings::BufferMapping;
+use crate::service::Service;
+use crate::session::SessionId;
+
+impl From<AccountId> for Payer {
+    fn from(AccountId(number): AccountId) -> Self {
+        Self(number)
+    }
+}
+
+impl Usage {
+    /// A buffer of this much memory of its own.
+    pub(crate) const fn buffer(bytes: u64) -> Self {
+        Self { buffers: 1, buffer_bytes: bytes, ..Self::NONE }
+    }
+
+    /// So many mappings, of so many bytes together. Their addresses are the engine's to count.
+    pub(crate) const fn mappings(mappings: u64, bytes: u64) -> Self {
+        Self { mappings, mapped_bytes: bytes, ..Self::NONE }
+    }
+
+    /// The same with the addresses, for a look at whether there is room for them.
+    pub(crate) const fn with_addresses(self) -> Self {
+        Self { iova_bytes: self.mapped_bytes, ..self }
+    }
+}
+
+impl Accounts {
+    /// Counts what the engine tells of an account.
+    fn turn(&mut self, id: AccountId, turnover: Turnover) {
+        let Turnover { frames, iova_bytes, operations, runs, run_bytes } = turnover;
+        let part = |of: fn(i64) -> u64| Usage {
+            buffers: of(runs),
+            buffer_bytes: of(run_bytes),
+            iova_bytes: of(iova_bytes),
+            page_table_bytes: of(frames).saturating_mul(PAGE_SIZE),
+            operations: of(operations),
+            ..Usage::NONE
+        };
+        self.add(id, &part(|change| change.max(0).unsigned_abs()));
+        self.release(id, &part(|change| change.min(0).unsigned_abs()));
+    }
+
+    /// Takes mappings that are no more from who mapped them.
+    pub(crate) fn unmapped<'a>(&mut self, mappings: impl IntoIterator<Item = &'a BufferMapping>) {
+        for mapping in mappings {
+            self.release(mapping.account, &Usage::mappings(1, mapping.bytes));
+        }
+    }
+}
+
+impl<P: Platform> Service<P> {
+    /// The account of a session.
+    pub(crate) fn session_account(&self, session: SessionId) -> Result<AccountId, Error> {
+        let session = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        Ok(session.account)
+    }
+
+    /// The account on which it is what is done by a handle, if it is of a session.
+    pub(crate) fn account_of(&self, handle: HandleId) -> Result<Option<AccountId>, Error> {
+        let session = match self.handles.get(handle)?.object {
+            Object::Device(session) | Object::Registration(session, _) => Some(session),
+            Object::Domain(key) => self.domains.get(&key).map(|domain| domain.session),
+            Object::Buffer(id) => self.sessions.buffers.get(&id).and_then(|buffer| buffer.session),
+            Object::Window(id) => self.windows.get(&id).map(|window| window.session),
+            Object::Root | Object::Text(_) => None,
+        };
+        Ok(session.and_then(|session| self.session_account(session).ok()))
+    }
+
+    /// Brings the accounts up to date with what the engine has done.
+    pub(crate) fn settle(&mut self) {
+        for (Payer(number), turnover) in self.engine.take_turnovers() {
+            self.accounts.turn(AccountId(number), turnover);
+        }
+    }
+
+    /// Whether so much more may be held on an account. What was given up counts until no hardware knows of it any more, and
+    /// may be free by now, so hardware is told what it was not told yet and asked once before anything is refused.
+    pub(crate) fn claim(&mut self, account: AccountId, more: &Usage) -> Result<(), Error> {
+        self.settle();
+        if self.accounts.fits(account, more).is_ok() {
+            return Ok(());
+        }
+        self.engine.hasten(&mut self.platform);
+        self.settle();
+        Ok(self.accounts.check(account, more)?)
+    }
+
+    /// Has the engine do something on an account, of which the frames of tables are that it takes.
+    pub(crate) fn on_account<T>(
+        &mut self,
+        account: AccountId,
+        mut act: impl FnMut(&mut Engine, &mut P) -> Result<T, NotMapped>,
+    ) -> Result<T, NotMapped> {
+        let mut once = |service: &mut Self| {
+            service.settle();
+            let frames = service.accounts.room(account, Resource::PageTableBytes) / PAGE_SIZE;
+            let purse = Purse { payer: account.into(), frames };
+            let Self { engine, platform, .. } = service;
+            engine.on_account(purse, |engine| act(engine, platform))
+        };
+        let not_paid = NotMapped { error: EngineError::TablesNotPaid, lasting: Completion::none() };
+        let done = once(self);
+        if done.as_ref().err() != Some(&not_paid) {
+            return done;
+        }
+        // There may be tables that nobody walks any more.
+        self.engine.hasten(&mut self.platform);
+        let done = once(self);
+        if done.as_ref().is_err_and(|failed| failed.error == EngineError::TablesNotPaid) {
+            self.accounts.refused(account, Resource::PageTableBytes);
+        }
+        done
+    }
+}
