@@ -46,8 +46,10 @@ use crate::mapping::{Found, MapRequest, Mapped, Places};
 use crate::protocol::call::{DEVICE_FLAG_WRITE_IMPLIES_READ, Hello, Opcode, Welcome};
 use crate::protocol::derive::{self, Allocate, Kind};
 use crate::protocol::domain::{Create, DomainInfo, Enter, Leave};
+use crate::protocol::resume::Thing;
 use crate::protocol::ticket::Offer;
 use crate::protocol::{Error, Rights, Ticket};
+use crate::resume::Link;
 use crate::session::Session;
 use crate::stream::{Refused, Step};
 use crate::window::Windows;
@@ -95,9 +97,17 @@ impl NewDomain<'_> {
             label: Allocate::label(self.label),
         };
         let windows = self.device.windows();
-        let handle = windows.after_trimming(|| session.handle().derive(&request))?;
-        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        let info: DomainInfo = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
+        let make = || {
+            let mut handle = session.handle().derive_once(request.as_bytes())?;
+            let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+            let info: DomainInfo = handle.call(Opcode::DomainInfo, &[0u8; 0])?;
+            if let Some(link) = session.link() {
+                // Who is told the session's secret has a handle with all rights.
+                handle.keep(link, (Thing::Domain, info.domain.get()), Rights::DOMAIN);
+            }
+            Ok((handle, info))
+        };
+        let (handle, info) = windows.after_trimming(|| session.request(make))?;
         let domain = Some(info.domain.get());
         let space = Space::new(AddressSpace { domain, ..session.addresses() });
         let (kind, label) = (check::Kind::Domain, self.label);
@@ -208,11 +218,23 @@ impl Domain {
             return Err(Error::NoAddressSpace);
         }
         // A ticket that is not used, since the device may not enter, is to end with a handle of its own.
-        let handle = self.handle.derive(&derive::Copy {
-            kind: U32::new(Kind::Copy as u32),
-            rights: U32::new(Rights::SHARE.bits()),
+        let ticket = || -> Result<_, Error> {
+            let handle = self.handle.derive(&derive::Copy {
+                kind: U32::new(Kind::Copy as u32),
+                rights: U32::new(Rights::SHARE.bits()),
+            })?;
+            Ok((ticket_of(&handle)?, handle))
+        };
+        let links = [self.handle.link(), device.session().link()];
+        let domain = Link::together(links, |is_again| {
+            let (ticket, _handle) = ticket()?;
+            match device.enter_once(&ticket) {
+                // The iommud of before had done it, and not answered.
+                Err(Error::AlreadyEntered) if is_again => Ok(self.id()),
+                entered => entered,
+            }
         })?;
-        device.enter_one(&ticket_of(&handle)?, Some(&self.mark))
+        Ok(device.entered(domain, Some(&self.mark)))
     }
 
     /// What lets the driver of another device, in another process, say, [enter](Device::enter) once.
@@ -362,8 +384,16 @@ impl Entered {
     /// Moves it back, if it has not been moved back.
     fn move_back(&mut self) -> Result<(), Error> {
         let Some(session) = &self.session else { return Ok(()) };
-        let mut request = Leave { domain: U64::new(self.domain) };
-        session.handle().call_bytes(Opcode::Leave, request.as_mut_bytes())?;
+        let domain = U64::new(self.domain);
+        let mut is_again = false;
+        session.request(|| {
+            let was_asked = mem::replace(&mut is_again, true);
+            match session.handle().call_once(Opcode::Leave, Leave { domain }.as_mut_bytes()) {
+                // The iommud of before had done it, and not answered.
+                Err(Error::NotEntered) if was_asked => Ok(()),
+                left => left.map(drop),
+            }
+        })?;
         self.session = None;
         Ok(())
     }
@@ -416,18 +446,24 @@ impl Device {
     /// the makers of the domain and of the device have to see to.
     #[track_caller]
     pub fn enter(&self, ticket: &Ticket) -> Result<Entered, Error> {
-        self.enter_one(ticket, None)
+        let domain = Link::together([self.session().link(), None], |_| self.enter_once(ticket))?;
+        Ok(self.entered(domain, None))
     }
 
-    /// The same; if it is a domain of this process's, by what the checker knows it.
-    #[track_caller]
-    fn enter_one(&self, ticket: &Ticket, of: Option<&Mark>) -> Result<Entered, Error> {
+    /// Moves it into the domain of a ticket, if iommud is there: which that is.
+    fn enter_once(&self, ticket: &Ticket) -> Result<u64, Error> {
         let mut payload = Enter { ticket: ticket.0 };
-        self.handle().call_bytes(Opcode::Enter, payload.as_mut_bytes())?;
+        self.handle().call_once(Opcode::Enter, payload.as_mut_bytes())?;
         let domain = payload.as_bytes().first_chunk().ok_or(Error::ShortPayload)?;
-        let (session, domain) = (Some(self.session().clone()), u64::from_le_bytes(*domain));
+        Ok(u64::from_le_bytes(*domain))
+    }
+
+    /// This device in a domain; if it is a domain of this process's, by what the checker knows it.
+    #[track_caller]
+    fn entered(&self, domain: u64, of: Option<&Mark>) -> Entered {
+        let session = Some(self.session().clone());
         let mark = if check::is_on() { self.note_entered(domain, of) } else { Mark::default() };
-        Ok(Entered { session, domain, mark })
+        Entered { session, domain, mark }
     }
 
     /// Tells the checker that this device is in a domain, which it knows by its number if it is another process's.

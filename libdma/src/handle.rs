@@ -1,12 +1,14 @@
 //! An owned handle.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::mem::ManuallyDrop;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::protocol::Error;
 use crate::protocol::call::Opcode;
+use crate::protocol::resume::Thing;
+use crate::protocol::{Error, Rights};
+use crate::resume::{Kept, Link, Open, Place};
 use crate::transport::{Mapping, RawHandle, Transport};
 
 /// The environment variable by which a process leaves a device's handle to the program that it runs: the number of an
@@ -17,9 +19,14 @@ pub const DEVICE_VARIABLE: &str = "IOMMU_DEVICE";
 ///
 /// It owns the handle, as an `OwnedFd` owns a descriptor: there is one `Handle` of it, which is moved and not copied, and
 /// what borrows from it borrows what is open.
+///
+/// When iommud is restarted, all handles of before are dead. Those to what a [`Device`](crate::Device) has in this process
+/// come to be good again by themselves; others, as those that were made to be passed on, answer [`Error::DaemonGone`] from
+/// then on.
 pub struct Handle {
-    transport: Arc<dyn Transport>,
-    raw: RawHandle,
+    /// What gives it a new number after a restart, if anything does. Dropped before that is closed.
+    kept: Option<Box<Kept>>,
+    place: Arc<Place>,
 }
 
 impl Handle {
@@ -44,16 +51,17 @@ impl Handle {
     /// `raw` is a handle of this transport: a number means something else to another. It is open, and whoever owned it gives
     /// it up: nobody else closes it, or counts on its staying open.
     pub unsafe fn from_raw(transport: Arc<dyn Transport>, raw: RawHandle) -> Self {
-        Self { transport, raw }
+        // SAFETY: as the caller promises.
+        let open = unsafe { Open::new(transport, raw) };
+        Self { kept: None, place: Place::new(open) }
     }
 
     /// Gives it up without closing it: for a [`from_raw`](Self::from_raw), or for an owner of the transport's own kind. If
     /// nobody takes it, it stays open until the process ends.
     pub fn into_raw(self) -> RawHandle {
-        let mut handle = ManuallyDrop::new(self);
-        // SAFETY: it is not used again, and not dropped either.
-        unsafe { core::ptr::drop_in_place(&raw mut handle.transport) };
-        handle.raw
+        let open = self.place.open();
+        open.give_up();
+        open.raw()
     }
 
     /// Opens a node by its path (see [`crate::protocol::path`]).
@@ -64,7 +72,8 @@ impl Handle {
     /// process that was only given handles, [`Error::DaemonGone`].
     pub fn open(transport: Arc<dyn Transport>, path: &str) -> Result<Self, Error> {
         let raw = transport.open(path)?;
-        Ok(Self { transport, raw })
+        // SAFETY: the transport has just opened it, for nobody else.
+        Ok(unsafe { Self::from_raw(transport, raw) })
     }
 
     /// Makes a new handle from this one (see [`crate::protocol::derive`]).
@@ -84,9 +93,44 @@ impl Handle {
     /// cannot be made of it, [`Error::NoHandshake`] before the first [`Opcode::Hello`]; [`Error::ShortPayload`] and
     /// [`Error::BadValue`] for a request that is none, [`Error::DaemonGone`]; and those of what is asked for.
     pub fn derive_bytes(&self, request: &[u8]) -> Result<Self, Error> {
-        // SAFETY: the handle is open as long as this is, and of this transport.
-        let raw = unsafe { self.transport.derive(self.raw, request) }?;
-        Ok(Self { transport: self.transport.clone(), raw })
+        self.over_restarts(|| self.derive_once(request))
+    }
+
+    /// The same, but that is not done again when iommud was restarted.
+    pub(crate) fn derive_once(&self, request: &[u8]) -> Result<Self, Error> {
+        let open = self.place.open();
+        // SAFETY: the handle is open as long as that is, and of this transport.
+        let raw = unsafe { self.transport().derive(open.raw(), request) }?;
+        // SAFETY: the transport has just opened it, for nobody else.
+        Ok(unsafe { Self::from_raw(self.transport().clone(), raw) })
+    }
+
+    /// Makes a request, and again when iommud was restarted, if this handle comes to be good again then.
+    fn over_restarts<R>(&self, mut make: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
+        match &self.kept {
+            Some(kept) => kept.link.request(make),
+            None => make(),
+        }
+    }
+
+    /// What keeps it over restarts, if anything does.
+    pub(crate) fn link(&self) -> Option<&Arc<Link>> {
+        self.kept.as_ref().map(|kept| &kept.link)
+    }
+
+    /// Has it kept over restarts, as the handle of the device itself.
+    pub(crate) fn keep_device(&mut self, link: &Arc<Link>) {
+        self.kept = Some(Box::new(link.keep_device(&self.place)));
+    }
+
+    /// The same as a handle to something that the session has.
+    pub(crate) fn keep(&mut self, link: &Arc<Link>, thing: (Thing, u64), rights: Rights) {
+        self.kept = Some(Box::new(link.keep(thing, rights, &self.place)));
+    }
+
+    /// Puts its number in another place, and the one there here.
+    pub(crate) fn swap(&self, place: &Place) {
+        self.place.swap(place);
     }
 
     /// Makes a call whose answer is as long as `Answer`, or longer.
@@ -115,9 +159,23 @@ impl Handle {
     /// [`Error::NotPermitted`] if this handle does not carry the right to it (rule R3), [`Error::WrongHandleKind`],
     /// [`Error::UnknownCall`], [`Error::NoHandshake`] before the first [`Opcode::Hello`], [`Error::ShortPayload`] if the
     /// payload is shorter than the call's struct, [`Error::DaemonGone`]; and those of the call.
+    ///
+    /// [`Error::DaemonGone`] comes at once for calls of which nobody could say whether they were done already:
+    /// [`Opcode::Map`], [`Opcode::Unmap`], [`Opcode::Enter`] and [`Opcode::Leave`].
     pub fn call_bytes(&self, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
-        // SAFETY: the handle is open as long as this is, and of this transport.
-        unsafe { self.transport.call(self.raw, opcode, payload) }
+        match opcode {
+            Opcode::Map | Opcode::Unmap | Opcode::Enter | Opcode::Leave => {
+                self.call_once(opcode, payload)
+            }
+            _ => self.over_restarts(|| self.call_once(opcode, payload)),
+        }
+    }
+
+    /// The same, but that it is not done again when iommud was restarted.
+    pub(crate) fn call_once(&self, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+        let open = self.place.open();
+        // SAFETY: the handle is open as long as that is, and of this transport.
+        unsafe { self.transport().call(open.raw(), opcode, payload) }
     }
 
     /// Reads a text node from `offset` on; how much was read, which is zero at its end.
@@ -126,8 +184,9 @@ impl Handle {
     ///
     /// [`Error::WrongHandleKind`] for what is no text, [`Error::DaemonGone`].
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        // SAFETY: the handle is open as long as this is, and of this transport.
-        unsafe { self.transport.read(self.raw, offset, out) }
+        let open = self.place.open();
+        // SAFETY: the handle is open as long as that is, and of this transport.
+        unsafe { self.transport().read(open.raw(), offset, out) }
     }
 
     /// Maps the first `bytes` bytes of a buffer into this process. They are to be used only while this handle is open, and
@@ -139,31 +198,27 @@ impl Handle {
     /// carry the right to read or, if `writable`, to write; [`Error::WrongHandleKind`] for what is no buffer,
     /// [`Error::NotMemory`] if what came is no memory that stays; [`Error::OutOfMemory`], [`Error::DaemonGone`].
     pub fn map_buffer(&self, bytes: usize, writable: bool) -> Result<Mapping, Error> {
-        // SAFETY: the handle is open as long as this is, and of this transport.
-        unsafe { self.transport.map(self.raw, bytes, writable) }
+        self.over_restarts(|| {
+            let open = self.place.open();
+            // SAFETY: the handle is open as long as that is, and of this transport.
+            unsafe { self.transport().map(open.raw(), bytes, writable) }
+        })
     }
 
     /// The transport that this handle is of.
     pub fn transport(&self) -> &Arc<dyn Transport> {
-        &self.transport
+        self.place.transport()
     }
 
-    /// The handle as its transport numbers it, for as long as this lives.
+    /// The handle as its transport numbers it, for as long as this lives and iommud does: after a restart it has another
+    /// number.
     pub fn raw(&self) -> RawHandle {
-        self.raw
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: the handle is open, of this transport and this one's alone. Who uses what was mapped by it keeps this for
-        // as long, as `map_buffer` says.
-        unsafe { self.transport.close(self.raw) };
+        self.place.open().raw()
     }
 }
 
 impl core::fmt::Debug for Handle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("Handle").field(&self.raw.number()).finish()
+        f.debug_tuple("Handle").field(&self.raw().number()).finish()
     }
 }

@@ -39,6 +39,7 @@
 //! | [`mapping`] | batches of mappings |
 //! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
 //! | [`raw`] | [`RawStream`]: streaming memory by its I/O addresses, for drivers in the shape of C's |
+//! | `resume` | how a driver goes on when iommud was restarted |
 //! | [`register`] | [`ForeignMemory`]: memory that the driver has already, made a buffer |
 //! | [`scatter`] | [`ScatterList`]: memory in pieces that is one transfer |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
@@ -147,6 +148,7 @@ pub mod pool;
 pub mod protocol;
 pub mod raw;
 pub mod register;
+mod resume;
 pub mod scatter;
 mod session;
 pub mod share;

@@ -1,10 +1,11 @@
 //! Batches of mappings: pieces of buffers, mapped and unmapped by one request.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use dma_types::{Access, Iova};
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::buffer::Buffer;
 use crate::check::{self, Act, Space};
@@ -16,6 +17,7 @@ use crate::protocol::call::{
 };
 use crate::protocol::domain::{self, Lookup};
 use crate::protocol::{Error, MAX_BATCH};
+use crate::resume::{Lost, Piece};
 use crate::session::Session;
 
 /// A piece of a buffer to map, for [`Device::map`](crate::Device::map).
@@ -134,12 +136,12 @@ impl Session {
 
     /// As [`Device::unmap`](crate::Device::unmap).
     pub(crate) fn unmap(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        self.handle().unmap(mappings, 0)
+        self.handle().unmap(None, mappings, 0)
     }
 
     /// The same, but when it returns no device reaches them whatever the policy says (rule R2).
     pub(crate) fn unmap_strictly(&self, mappings: &[Mapped]) -> Result<(), Error> {
-        self.handle().unmap(mappings, BATCH_FLAG_STRICT)
+        self.handle().unmap(None, mappings, BATCH_FLAG_STRICT)
     }
 }
 
@@ -154,19 +156,44 @@ impl Handle {
         limit: Iova,
         flags: u32,
     ) -> Result<Vec<Mapped>, Error> {
-        let entries = requests.iter().enumerate().map(|(index, request)| {
-            let (place, iova) = places.of_entry(index);
-            MapEntry {
-                buffer: U64::new(request.buffer.id()),
-                offset: U64::new(request.offset),
-                bytes: U64::new(request.bytes),
-                limit: U64::new(limit.get()),
-                iova: U64::new(iova),
-                access: U32::new(call::access_code(request.access)),
-                flags: U32::new(place),
-            }
-        });
-        let answers = self.batch(Opcode::Map, flags, entries)?;
+        let entries = || {
+            requests.iter().enumerate().map(|(index, request)| {
+                let (place, iova) = places.of_entry(index);
+                MapEntry {
+                    buffer: U64::new(request.buffer.id()),
+                    offset: U64::new(request.offset),
+                    bytes: U64::new(request.bytes),
+                    limit: U64::new(limit.get()),
+                    iova: U64::new(iova),
+                    access: U32::new(call::access_code(request.access)),
+                    flags: U32::new(place),
+                }
+            })
+        };
+        let pieces = || {
+            requests.iter().map(|request| {
+                let MapRequest { buffer, offset, bytes, .. } = *request;
+                Piece { buffer: buffer.id(), offset, bytes }
+            })
+        };
+        let domain = space.domain;
+        let answers: Vec<MapEntry> = match self.link() {
+            None => self.batch(Opcode::Map, flags, entries())?,
+            Some(link) => link.request(|| {
+                let answers: Result<Vec<MapEntry>, _> = self.batch(Opcode::Map, flags, entries());
+                match &answers {
+                    Ok(answers) => {
+                        let places = answers.iter().map(|entry| (domain, entry.iova.get()));
+                        link.learn(places.zip(pieces()));
+                    }
+                    Err(Error::DaemonGone) => {
+                        link.lose(pieces().map(|piece| Lost { domain, piece }));
+                    }
+                    Err(_) => {}
+                }
+                answers
+            })?,
+        };
         Ok(answers
             .iter()
             .map(|entry| {
@@ -177,7 +204,56 @@ impl Handle {
     }
 
     /// Unmaps what was so mapped, with these flags in the batch's header.
-    pub(crate) fn unmap(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
+    pub(crate) fn unmap(
+        &self,
+        domain: Option<u64>,
+        mappings: &[Mapped],
+        flags: u32,
+    ) -> Result<(), Error> {
+        let Some(link) = self.link() else { return self.unmap_once(mappings, flags) };
+        let at = |mapping: &Mapped| (domain, mapping.iova().get());
+        let mut is_first = true;
+        link.request(|| {
+            match mem::take(&mut is_first) {
+                true => self.unmap_once(mappings, flags)?,
+                false => match &*self.still_mapped(mappings, |mapping| link.knows(at(mapping)))? {
+                    [] => {}
+                    rest => self.unmap_once(rest, flags)?,
+                },
+            }
+            link.forget(mappings.iter().map(at));
+            Ok(())
+        })
+    }
+
+    /// What of a batch is to be unmapped still, after a restart of iommud: all of it, unless there is something that was
+    /// mapped for sure (`was_mapped`) and is not any more, for which the batch was good and in part done.
+    fn still_mapped(
+        &self,
+        mappings: &[Mapped],
+        was_mapped: impl Fn(&Mapped) -> bool,
+    ) -> Result<Vec<Mapped>, Error> {
+        let mut rest = Vec::with_capacity(mappings.len());
+        let mut is_begun = false;
+        for mapping in mappings {
+            let start = mapping.iova().get();
+            let mut found = domain::Found::new_zeroed();
+            let request = Lookup { iova: U64::new(start) };
+            let payload = found.as_mut_bytes();
+            payload[..size_of::<Lookup>()].copy_from_slice(request.as_bytes());
+            self.call_once(Opcode::Lookup, payload)?;
+            let is_there = found.access.get() != 0;
+            if is_there && (found.start.get(), found.bytes.get()) == (start, mapping.bytes) {
+                rest.push(*mapping);
+            } else {
+                is_begun |= was_mapped(mapping);
+            }
+        }
+        Ok(if is_begun { rest } else { mappings.to_vec() })
+    }
+
+    /// Unmaps, if iommud is there.
+    fn unmap_once(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
         let entries = mappings.iter().map(|mapping| UnmapEntry {
             iova: U64::new(mapping.iova().get()),
             bytes: U64::new(mapping.bytes),
@@ -200,7 +276,7 @@ impl Handle {
                 return Err(wrong.into());
             }
         }
-        let unmapped = self.unmap(mappings, 0);
+        let unmapped = self.unmap(addresses.domain, mappings, 0);
         check::mappings::unmapped(space, mappings, unmapped);
         unmapped
     }
@@ -247,7 +323,7 @@ impl Handle {
         for entry in entries {
             payload.extend_from_slice(entry.as_bytes());
         }
-        let length = self.call_bytes(opcode, &mut payload)?;
+        let length = self.call_once(opcode, &mut payload)?;
         let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
         let (header, rest) =
             BatchHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress, SourceId};
 use zerocopy::little_endian::{U32, U64};
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::buffer::Buffer;
 use crate::check::Space;
@@ -14,7 +15,8 @@ use crate::protocol::call::{
     Welcome,
 };
 use crate::protocol::derive::{self, Allocate};
-use crate::protocol::{Error, MAX_BUFFER_BYTES, VERSION};
+use crate::protocol::{Error, MAX_BUFFER_BYTES, Secret, VERSION};
+use crate::resume::Link;
 use crate::unmapped::UnmappedBuffer;
 
 /// An open device as iommud knows it. Everything that the device may reach holds on to it, so that the session
@@ -23,6 +25,8 @@ use crate::unmapped::UnmappedBuffer;
 pub(crate) struct Session {
     handle: Handle,
     info: DeviceInfo,
+    /// How it goes on after a restart of iommud, if this handle may.
+    link: Option<Arc<Link>>,
     addresses: AddressSpace,
     space: Space,
 }
@@ -48,7 +52,7 @@ pub(crate) struct BufferRequest<'a> {
 
 impl Session {
     /// Takes over a device's handle; see [`Device::from_handle`](crate::Device::from_handle).
-    pub(crate) fn new(handle: Handle) -> Result<Self, Error> {
+    pub(crate) fn new(mut handle: Handle) -> Result<Self, Error> {
         let welcome: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         if welcome.version.get() != VERSION {
             return Err(Error::VersionMismatch);
@@ -57,7 +61,14 @@ impl Session {
         let source = SourceId::new(info.source.get());
         let device = PciAddress::from_source(info.segment.get(), source);
         let addresses = AddressSpace { device, session: info.session.get(), domain: None };
-        Ok(Self { handle, info, addresses, space: Space::new(addresses) })
+        let link = (info.secret != Secret::NONE).then(|| {
+            let generation = info.generation.get();
+            Link::new(handle.transport().clone(), device, info.secret, generation)
+        });
+        if let Some(link) = &link {
+            handle.keep_device(link);
+        }
+        Ok(Self { handle, info, link, addresses, space: Space::new(addresses) })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -83,7 +94,23 @@ impl Session {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.info.generation.get()
+        self.link.as_ref().map_or(self.info.generation.get(), |link| link.generation())
+    }
+
+    /// How it goes on after a restart of iommud, if it does.
+    pub(crate) fn link(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref()
+    }
+
+    /// Makes a request, all of it anew after a restart of iommud: `make` asks what it asks of handles as they are.
+    pub(crate) fn request<R>(
+        &self,
+        mut make: impl FnMut() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match &self.link {
+            Some(link) => link.request(make),
+            None => make(),
+        }
     }
 
     /// Whether both are the same session of the same device, by whichever handle.
@@ -133,6 +160,17 @@ impl Session {
         Ok(self.allocate_unmapped(request)?.map()?)
     }
 
+    /// Has iommud make a buffer, by a request for one.
+    pub(crate) fn make(
+        self: &Arc<Self>,
+        request: &(impl IntoBytes + Immutable),
+    ) -> Result<UnmappedBuffer, Error> {
+        self.request(|| {
+            let handle = self.handle.derive_once(request.as_bytes())?;
+            UnmappedBuffer::from_handle(handle, self.clone())
+        })
+    }
+
     /// Has iommud make a buffer, and maps it nowhere.
     pub(crate) fn allocate_unmapped(
         self: &Arc<Self>,
@@ -150,6 +188,6 @@ impl Session {
             reserved: U32::ZERO,
             label: Allocate::label(label),
         };
-        UnmappedBuffer::from_handle(self.handle.derive(&request)?, self.clone())
+        self.make(&request)
     }
 }

@@ -63,6 +63,7 @@ use crate::protocol::call::{self, BufferInfo, Hello, Opcode, Welcome};
 use crate::protocol::derive::{self, Allocate};
 use crate::protocol::ticket::Offer;
 use crate::protocol::{Error, Rights, Ticket};
+use crate::resume::Link;
 use crate::shown;
 use crate::transport::Mapping;
 use crate::unmapped::UnmappedBuffer;
@@ -182,6 +183,17 @@ impl Device {
         access: Access,
         label: &str,
     ) -> Result<Attachment, Error> {
+        let buffer = self.attach_once(ticket, access, label)?;
+        self.attached(buffer, access, label)
+    }
+
+    /// Maps what a ticket offers. If iommud is restarted meanwhile, the ticket is one no more.
+    fn attach_once(
+        &self,
+        ticket: &Ticket,
+        access: Access,
+        label: &str,
+    ) -> Result<UnmappedBuffer, Error> {
         let limit = self.highest_address();
         let request = derive::Attach {
             kind: U32::new(derive::Kind::Attach as u32),
@@ -193,8 +205,17 @@ impl Device {
             ticket: ticket.0,
             label: Allocate::label(label),
         };
-        let handle = self.windows().after_trimming(|| self.handle().derive(&request))?;
-        let buffer = UnmappedBuffer::from_handle(handle, self.session().clone())?;
+        self.windows().after_trimming(|| self.session().make(&request))
+    }
+
+    /// What was so mapped, as the driver's own.
+    #[track_caller]
+    fn attached(
+        &self,
+        buffer: UnmappedBuffer,
+        access: Access,
+        label: &str,
+    ) -> Result<Attachment, Error> {
         let iova = buffer.iova().ok_or(Error::BadValue)?;
         let buffer = buffer.marked(Kind::Attachment, Some(access), label);
         Ok(Attachment { buffer, iova, access, limits: self.limits() })
@@ -452,11 +473,15 @@ fn attach(
     let mut rights = Rights::SHARE | Rights::INSPECT;
     rights.set(Rights::READ, access.may_read());
     rights.set(Rights::WRITE, access.may_write());
-    let handle = copy(handle, rights)?;
-    let (rights, access_code) = (Rights::INSPECT.bits(), call::access_code(access));
-    let (rights, access_code) = (U32::new(rights), U32::new(access_code));
-    let ticket = offer(&handle, Offer { rights, access: access_code, ..Offer::default() })?;
-    device.attach(&ticket, access, label)
+    let (least, access_code) = (Rights::INSPECT.bits(), call::access_code(access));
+    let (least, access_code) = (U32::new(least), U32::new(access_code));
+    let links = [handle.link(), device.session().link()];
+    let buffer = Link::together(links, |_| {
+        let handle = copy(handle, rights)?;
+        let wanted = Offer { rights: least, access: access_code, ..Offer::default() };
+        device.attach_once(&offer(&handle, wanted)?, access, label)
+    })?;
+    device.attached(buffer, access, label)
 }
 
 fn offer(handle: &Handle, mut offer: Offer) -> Result<Ticket, Error> {

@@ -10,8 +10,10 @@ use crate::check::{self, Kind, Mark, Note};
 use crate::handle::Handle;
 use crate::io_address::{BusAddress, IoAddress};
 use crate::mapping::Mapped;
-use crate::protocol::Error;
 use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
+use crate::protocol::resume::Thing;
+use crate::protocol::{Error, Rights};
+use crate::resume::Piece;
 use crate::session::Session;
 use crate::shown;
 use crate::stream::{Refused, Step};
@@ -59,8 +61,17 @@ impl UnmappedBuffer {
     }
 
     /// Takes over a buffer's handle that has said hello.
-    pub(crate) fn greeted(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
-        let info = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
+    pub(crate) fn greeted(mut handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
+        let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
+        if let Some(link) = session.link() {
+            let number = info.buffer.get();
+            let rights = Rights::from_bits_truncate(info.rights.get());
+            handle.keep(link, (Thing::Buffer, number), rights);
+            if info.iova.get() != UNMAPPED {
+                let piece = Piece { buffer: number, offset: 0, bytes: info.bytes.get() };
+                link.learn([((None, info.iova.get()), piece)]);
+            }
+        }
         Ok(Self { info, handle, session, mark: Mark::default() })
     }
 

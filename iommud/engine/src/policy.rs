@@ -9,6 +9,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use dma_types::{PciAddress, PhysAddr};
 
@@ -29,6 +30,30 @@ pub struct Policy {
     pub ignored_units: Vec<IgnoredUnit>,
     /// What to do with a machine that has no IOMMU.
     pub without_iommu: WithoutIommu,
+    /// How long drivers have to come back after a restart of iommud.
+    pub orphans: Orphans,
+}
+
+/// How long sessions of before a restart of iommud wait for their clients. Until then their devices reach what they reached,
+/// and afterwards nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphans(pub Duration);
+
+impl Default for Orphans {
+    /// Time enough for a driver that looks each second, on a machine that is busy.
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
+impl fmt::Display for Orphans {
+    /// As in the file: `10 s`, `1500 ms`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_millis() {
+            whole if whole.is_multiple_of(1000) => write!(f, "{} s", whole / 1000),
+            parts => write!(f, "{parts} ms"),
+        }
+    }
 }
 
 /// What to do with a machine whose firmware describes no IOMMU. One whose units are all refused or left alone is

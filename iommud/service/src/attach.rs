@@ -64,7 +64,7 @@ impl<P: Platform> Service<P> {
     ) -> Result<Outcome<HandleId>, Error> {
         let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadTicket)?;
         let spec = wanted(request, offered.bytes, allowed)?;
-        let (run, spec) = (offered.run, BufferSpec { cache: offered.cache, ..spec });
+        let (run, spec) = (offered.run, BufferSpec { cache: offered.cache, rights, ..spec });
         if spec.access.is_some() {
             self.check_only(run, buffer, false)?;
         }

@@ -51,6 +51,8 @@ pub struct BufferSpec {
     pub limit: Iova,
     /// How CPUs are to cache it.
     pub cache: CacheType,
+    /// The rights that its handle shall have.
+    pub rights: Rights,
     /// At which address its memory is in the object that the client supplies. Zero for memory of iommud's.
     pub address: u64,
     /// What reports call it.
@@ -101,6 +103,7 @@ impl BufferSpec {
             allowed: Some(Access::ReadWrite),
             limit,
             cache: CacheType::WriteBack,
+            rights: Rights::BUFFER,
             address: 0,
             label: label(label_bytes)?,
             label_bytes: *label_bytes,
@@ -135,7 +138,7 @@ impl<P: Platform> Service<P> {
         self.claim(account, &spec.usage().and(&ONE_REQUEST))?;
         let run = self.alloc_run(session, &spec, contiguous)?;
         let cache = self.platform.set_cache_type(run, spec.cache);
-        let spec = BufferSpec { cache, ..spec };
+        let spec = BufferSpec { cache, rights, ..spec };
         let (id, completion) = match self.install((session, by), spec, run) {
             Ok(installed) => installed,
             Err(refused) => {
@@ -191,6 +194,7 @@ impl<P: Platform> Service<P> {
         run: RunId,
     ) -> Result<(BufferId, Completion), Refused> {
         let BufferSpec { bytes, align, access, limit, .. } = spec;
+        self.set_numbers_aside().map_err(|error| Refused { error, is_out_of_reach: true })?;
         let unreached = |error| Refused { error, is_out_of_reach: true };
         let holder = self.sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
         let (device, domain, account) = (holder.device, holder.domain, holder.account);
@@ -213,8 +217,15 @@ impl<P: Platform> Service<P> {
             Err(NotMapped { error, .. }) => return Err(unreached(to_client(error))),
         };
         let Self { engine, platform, runs, .. } = self;
-        let record =
-            BufferRecord { buffer: id, session, run, bytes, first, label: spec.label_bytes };
+        let record = BufferRecord {
+            buffer: id,
+            session,
+            run,
+            bytes,
+            first,
+            rights: spec.rights,
+            label: spec.label_bytes,
+        };
         runs.enter(run);
         let slot = match engine.write_record(platform, &record) {
             Ok(slot) => slot,
@@ -253,6 +264,7 @@ impl<P: Platform> Service<P> {
             cache: spec.cache,
             label: spec.label,
             allowed: spec.allowed,
+            rights: spec.rights,
             first,
             is_told: false,
             mappings,

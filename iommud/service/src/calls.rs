@@ -59,6 +59,9 @@ impl<P: Platform> Service<P> {
             Opcode::HandleInfo => self.handle_info(handle, payload),
             Opcode::Revoke => self.revoke(handle, payload),
             Opcode::Reset => self.handles.get(handle).and(Err(Error::UnknownCall)),
+            Opcode::Resume => self.resume(handle, payload),
+            Opcode::Settle => self.settle_session(handle),
+            Opcode::Next => self.next(handle, payload),
             Opcode::Events => self.read_events(handle, payload),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {

@@ -3,6 +3,7 @@
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::domain::Create;
+use libdma::protocol::resume::Reclaim;
 use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -28,7 +29,7 @@ impl<P: Platform> Service<P> {
                 let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
                 parent.require(rights)?;
                 // Its memory comes to that one handle.
-                if let Object::Registration(..) = parent.object {
+                if let Object::Registration(..) | Object::Claim(..) = parent.object {
                     return Err(Error::WrongHandleKind);
                 }
                 let copy = Handle { rights, watch: Watch::Off, ..parent.clone() };
@@ -60,6 +61,11 @@ impl<P: Platform> Service<P> {
                 self.create_domain((session, from), &request, rights).map(Outcome::Done)
             }
             derive::Kind::Restrict => Err(Error::UnknownCall),
+            derive::Kind::Reclaim => {
+                let request: Reclaim = parse(request)?;
+                let session = session_of(parent, Rights::ALLOCATE)?;
+                self.reclaim((session, from), &request, parent.rights).map(Outcome::Done)
+            }
         }
     }
 
@@ -86,7 +92,7 @@ impl<P: Platform> Service<P> {
                     window.handles += 1;
                 }
             }
-            Object::Root | Object::Text(_) | Object::Registration(..) => {}
+            Object::Root | Object::Text(_) | Object::Claim(..) | Object::Registration(..) => {}
         }
     }
 }

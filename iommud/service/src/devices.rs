@@ -33,6 +33,7 @@ impl<P: Platform> Service<P> {
         }
         // What was blocked before is not this session's.
         self.log_faults();
+        self.set_numbers_aside()?;
         let Self { engine, platform, .. } = self;
         if !engine.is_known(platform, address) {
             // It may have been plugged in since.
@@ -98,6 +99,7 @@ impl<P: Platform> Service<P> {
             windows: BTreeSet::new(),
             unread: Events::default(),
             history: History::new(),
+            orphaned: None,
             slot,
         };
         self.sessions.sessions.insert(session, state);

@@ -16,6 +16,8 @@ impl<P: Platform> Service<P> {
     /// Has a session's device start afresh: all handles of the session are to be greeted again. The new generation, or
     /// nothing if there is no such session.
     pub fn next_generation_of(&mut self, id: SessionId) -> Option<u64> {
+        // Some are set aside by each opening. Were there no memory for more, it is those that the next daemon might repeat.
+        let _ = self.set_numbers_aside();
         let Self { engine, platform, sessions, .. } = self;
         let device = sessions.sessions.get(&id)?.device;
         let generation = sessions.next_generation(device);
@@ -49,7 +51,7 @@ impl<P: Platform> Service<P> {
             Object::Domain(domain) => self.domains.get(&domain).map(|domain| domain.session),
             Object::Buffer(buffer) => self.sessions.buffers.get(&buffer)?.session,
             Object::Window(window) => self.windows.get(&window).map(|window| window.session),
-            Object::Root | Object::Text(_) => None,
+            Object::Root | Object::Text(_) | Object::Claim(..) => None,
         }
     }
 }

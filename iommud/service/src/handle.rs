@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
+use dma_types::PciAddress;
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use libdma::Error;
@@ -34,6 +35,8 @@ pub enum Object {
     Buffer(BufferId),
     /// A window of another device's registers.
     Window(WindowId),
+    /// A device, for a session of before to be resumed, and the user who opened it.
+    Claim(PciAddress, u32),
     /// A buffer of a session that has no memory yet.
     Registration(SessionId, Box<BufferSpec>),
 }
@@ -107,6 +110,16 @@ impl Handle {
     }
 }
 
+/// Where in a handle's number it is told how many daemons were adopted from before it.
+const INCARNATION_SHIFT: u32 = 40;
+
+impl HandleId {
+    /// How many daemons had been adopted from when it was made.
+    pub const fn incarnation(self) -> u64 {
+        self.0 >> INCARNATION_SHIFT
+    }
+}
+
 /// A handle, and whether it was revoked.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -132,6 +145,11 @@ pub struct Handles {
 }
 
 impl Handles {
+    /// None yet, with numbers that no daemon before this one gave out, if so many have adopted what the first one made.
+    pub(crate) fn since(incarnation: u64) -> Self {
+        Self { last: incarnation << INCARNATION_SHIFT, ..Self::default() }
+    }
+
     /// Gives a new handle a number, which was derived from nothing.
     pub fn insert(&mut self, handle: Handle) -> HandleId {
         self.last += 1;

@@ -46,7 +46,8 @@ pub unsafe trait RunMemory {
 /// The transport: one client.
 pub struct InProcess<P> {
     service: Arc<Mutex<Service<P>>>,
-    root: HandleId,
+    /// The number of its handle to the root.
+    root: AtomicU64,
     caller: Caller,
     requests: AtomicU64,
 }
@@ -61,7 +62,7 @@ impl<P: Platform> InProcess<P> {
     /// A buffer that is mapped twice, as a `SharedBuffer` too, is the same memory at the same address here: the two are not
     /// used by two threads at once.
     pub unsafe fn new(service: Arc<Mutex<Service<P>>>, caller: Caller) -> Self {
-        let root = service.lock().root();
+        let root = AtomicU64::new(service.lock().root().0);
         Self { service, root, caller, requests: AtomicU64::new(0) }
     }
 
@@ -71,10 +72,34 @@ impl<P: Platform> InProcess<P> {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Has iommud die and a successor take its place: all handles of before are dead, and what they stood for waits for its
+    /// clients.
+    pub fn restart(&self) {
+        self.service.lock().orphan_all();
+    }
+
+    /// Whether a handle is not of a service of before.
+    pub fn is_current(&self, handle: RawHandle) -> bool {
+        Self::known(&self.service.lock(), handle).is_ok()
+    }
+
     /// The service, for one request.
     fn request(&self) -> MutexGuard<'_, Service<P>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.service.lock()
+    }
+
+    /// The handle of this number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`] if it is of a service of before, which this one has adopted from.
+    fn known(service: &Service<P>, handle: RawHandle) -> Result<HandleId, Error> {
+        let handle = HandleId(handle.number());
+        match handle.incarnation() == service.incarnation() {
+            true => Ok(handle),
+            false => Err(Error::DaemonGone),
+        }
     }
 
     /// The answer to a request, when hardware has confirmed it.
@@ -108,13 +133,18 @@ impl<P: Platform> InProcess<P> {
 unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let service = &mut *self.request();
-        let outcome = service.open(self.root, path, self.caller)?;
+        let mut root = HandleId(self.root.load(Ordering::Relaxed));
+        if root.incarnation() != service.incarnation() {
+            root = service.root();
+            self.root.store(root.0, Ordering::Relaxed);
+        }
+        let outcome = service.open(root, path, self.caller)?;
         Self::handle(service, outcome)
     }
 
     unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
         let service = &mut *self.request();
-        let outcome = service.derive(HandleId(handle.number()), request)?;
+        let outcome = service.derive(Self::known(service, handle)?, request)?;
         Self::handle(service, outcome)
     }
 
@@ -125,7 +155,7 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
         payload: &mut [u8],
     ) -> Result<usize, Error> {
         let service = &mut *self.request();
-        match service.call(HandleId(handle.number()), opcode as u64, payload)? {
+        match service.call(Self::known(service, handle)?, opcode as u64, payload)? {
             Outcome::Done(length) => Ok(length),
             Outcome::Pending(request) => {
                 let Answer::Payload(answer) = Self::wait(service, request)? else {
@@ -142,7 +172,8 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     }
 
     unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
-        self.request().read(HandleId(handle.number()), offset, out)
+        let service = self.request();
+        service.read(Self::known(&service, handle)?, offset, out)
     }
 
     unsafe fn map(
@@ -152,7 +183,7 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
         writable: bool,
     ) -> Result<Mapping, Error> {
         let service = self.request();
-        let grant = service.grant(HandleId(handle.number()), 0, bytes as u64, writable)?;
+        let grant = service.grant(Self::known(&service, handle)?, 0, bytes as u64, writable)?;
         let memory = service.platform().run_memory(grant.run).ok_or(Error::BadAddress)?;
         Ok(Mapping { memory, length: bytes })
     }
@@ -166,7 +197,7 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
 
     unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
         let service = &mut *self.request();
-        let handle = HandleId(handle.number());
+        let handle = Self::known(service, handle)?;
         let awaited = service.awaited(handle)?;
         let place = Awaited { address: self.place(supply)?, bytes: supply.bytes as u64 };
         if awaited != place {
@@ -194,6 +225,9 @@ unsafe impl<P: Platform + RunMemory + Send> Transport for InProcess<P> {
     }
 
     unsafe fn close(&self, handle: RawHandle) {
-        self.service.lock().close(HandleId(handle.number()));
+        let mut service = self.service.lock();
+        if let Ok(handle) = Self::known(&service, handle) {
+            service.close(handle);
+        }
     }
 }

@@ -21,6 +21,8 @@
 //! | `revoke` | handles that end with everything that was derived from them |
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`tickets`] | what handles offer, for requests on other handles to name |
+//! | [`numbers`] | numbers that are never used again |
+//! | [`orphans`] | sessions of before a restart, which wait for their clients |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
 //! | [`faults`] | the latest blocked accesses of all devices |
 //! | [`events`] | what happened to the device of a session and was not read yet |
@@ -60,6 +62,8 @@ pub mod history;
 pub mod in_process;
 pub mod mappings;
 pub mod node;
+pub mod numbers;
+pub mod orphans;
 pub mod pending;
 pub mod records;
 pub mod register;

@@ -16,6 +16,7 @@ use libdma::protocol::call::{
     access_from_code,
 };
 use libdma::protocol::domain::{Found, Lookup};
+use libdma::protocol::resume::Next;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros};
 
@@ -352,6 +353,31 @@ impl<P: Platform> Service<P> {
                 bytes: U64::new(mapping.bytes),
                 buffer: U64::new(buffer.0),
                 offset: U64::new(mapping.offset + (iova.get() - start.get())),
+                access: U32::new(access_code(mapping.access)),
+                reserved: U32::ZERO,
+            };
+        }
+        answer(payload, &told)
+    }
+
+    /// Answers what of a buffer of this session's is mapped at an address or behind it.
+    pub(crate) fn next(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
+        let space = self.space_of(handle, Rights::INSPECT)?;
+        let (request, _) = Next::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
+        let id = self.own_buffer(space, request.buffer.get()).ok_or(Error::WrongOwner)?;
+        let buffer = self.sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
+        let from = (space.domain, Iova::new(request.iova.get()));
+        let found = buffer.mappings.range(from..).next().map(|(at, _)| *at);
+        let domain = self.engine.domain(space.domain).ok_or(Error::SessionEnded)?;
+        let found = found.filter(|(key, _)| *key == space.domain);
+        let found = found.and_then(|(_, iova)| Some((iova, domain.mapping(iova)?)));
+        let mut told = Found::new_zeroed();
+        if let Some((start, mapping)) = found {
+            told = Found {
+                start: U64::new(start.get()),
+                bytes: U64::new(mapping.bytes),
+                buffer: U64::new(id.0),
+                offset: U64::new(mapping.offset),
                 access: U32::new(access_code(mapping.access)),
                 reserved: U32::ZERO,
             };

@@ -11,6 +11,8 @@ pub enum Node {
     Report(Report, Form),
     /// A device.
     Device(PciAddress),
+    /// A device whose session is to be resumed.
+    Resume(PciAddress),
 }
 
 /// The reports.
@@ -63,10 +65,12 @@ impl Node {
     pub fn parse(path: &str) -> Result<Self, Error> {
         let path = path.trim_matches('/');
         if let Some((folder, name)) = path.split_once('/') {
-            if folder != path::DEVICE {
-                return Err(Error::NoSuchPath);
-            }
-            return name.parse().map(Self::Device).map_err(|_| Error::NoSuchPath);
+            let node = match folder {
+                path::DEVICE => Self::Device,
+                path::RESUME => Self::Resume,
+                _ => return Err(Error::NoSuchPath),
+            };
+            return name.parse().map(node).map_err(|_| Error::NoSuchPath);
         }
         let (name, form) = match path.strip_suffix(path::JSON) {
             Some(name) => (name, Form::Json),
@@ -87,6 +91,7 @@ mod tests {
         assert_eq!(Node::parse("/faults.json"), Ok(Node::Report(Report::Faults, Form::Json)));
         let address = PciAddress::new(0, 0, 2, 0).unwrap();
         assert_eq!(Node::parse(&path::device(address)), Ok(Node::Device(address)));
+        assert_eq!(Node::parse(&path::resume(address)), Ok(Node::Resume(address)));
     }
 
     #[test]
@@ -99,6 +104,9 @@ mod tests {
             "device",
             "device/",
             "device/x",
+            "resume",
+            "resume/",
+            "resume/x",
             ".json",
             "units.json.json",
         ] {

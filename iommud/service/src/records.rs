@@ -5,8 +5,8 @@ use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::{RECORD_WORDS, Record};
 use iommu_engine::platform::{RunId, Segment};
 use iommu_engine::records::{address_from_word, address_word, words};
-use libdma::protocol::Secret;
 use libdma::protocol::call::{access_code, access_from_code};
+use libdma::protocol::{Rights, Secret};
 
 use crate::session::{BufferId, SessionId};
 use crate::windows::WindowId;
@@ -70,9 +70,14 @@ pub struct BufferRecord {
     pub bytes: u64,
     /// How it was mapped when it was made. Other mappings are found in the page tables.
     pub first: Option<(Iova, Access)>,
+    /// The rights that its first handle had.
+    pub rights: Rights,
     /// What reports call it, as in the request.
     pub label: [u8; 32],
 }
+
+/// Which word of a buffer's record its rights are: behind the label.
+const RIGHTS_WORD: usize = 10;
 
 impl Record for BufferRecord {
     const KIND: u64 = 0x12;
@@ -85,6 +90,7 @@ impl Record for BufferRecord {
         for (word, bytes) in words[6..].iter_mut().zip(self.label.as_chunks().0) {
             *word = u64::from_le_bytes(*bytes);
         }
+        words[RIGHTS_WORD] = self.rights.bits().into();
         words
     }
 
@@ -104,6 +110,7 @@ impl Record for BufferRecord {
             run: RunId(run),
             bytes,
             first,
+            rights: Rights::from_bits(words[RIGHTS_WORD].try_into().ok()?)?,
             label,
         })
     }
@@ -217,6 +224,7 @@ mod tests {
             run: RunId(4),
             bytes: 0x2000,
             first: Some((Iova::new(0x1_0000), Access::Write)),
+            rights: Rights::READ | Rights::INSPECT,
             label: *b"ring\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
         };
         let words = buffer.to_words();
@@ -224,6 +232,7 @@ mod tests {
             words[..7],
             [9, 3, 4, 0x2000, 0x1_0000, 2, u64::from_le_bytes(*b"ring\0\0\0\0")]
         );
+        assert_eq!(words[10..12], [0b1_0100, 0]);
         assert_eq!(BufferRecord::from_words(&words), Some(buffer));
 
         let window = WindowRecord {

@@ -50,7 +50,7 @@ impl<P: Platform> Service<P> {
         address.checked_add(spec.bytes).ok_or(Error::Overflow)?;
         let account = self.session_account(session)?;
         self.claim(account, &spec.usage())?;
-        let spec = Box::new(BufferSpec { address, ..spec });
+        let spec = Box::new(BufferSpec { address, rights, ..spec });
         let handle = Handle::new(Object::Registration(session, spec), rights);
         Ok(self.handles.insert_below(handle, &[by]))
     }

@@ -21,6 +21,7 @@ use crate::domains::ExplicitDomain;
 use crate::faults::FaultLog;
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::node::{Node, Report};
+use crate::numbers::Numbers;
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
 use crate::report;
 use crate::runs::Runs;
@@ -83,6 +84,9 @@ pub struct Service<P> {
     pub(crate) untold: bool,
     pub(crate) fault_interrupts: u64,
     pub(crate) settings: Settings,
+    pub(crate) numbers: Numbers,
+    /// How many daemons there were before this one from which each adopted what the one before had.
+    pub(crate) incarnation: u64,
 }
 
 impl<P: Platform> Service<P> {
@@ -109,6 +113,8 @@ impl<P: Platform> Service<P> {
                 untold: false,
                 fault_interrupts: 0,
                 settings,
+                numbers: Numbers::default(),
+                incarnation: 0,
             }),
             Err(error) => Err((error, platform)),
         }
@@ -170,6 +176,11 @@ impl<P: Platform> Service<P> {
         &self.pending
     }
 
+    /// How many daemons there were before this one from which each adopted what the one before had.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// How many handles are open.
     pub fn handles(&self) -> usize {
         self.handles.len()
@@ -180,6 +191,7 @@ impl<P: Platform> Service<P> {
     pub fn poll(&mut self) -> Vec<Completed> {
         self.engine.poll(&mut self.platform);
         self.log_faults();
+        self.end_unclaimed();
         let mut completed = self.pending.take_answered();
         while let Some((request, waiting, progress)) =
             self.pending.take(|completion| self.engine.progress(completion))
@@ -212,9 +224,10 @@ impl<P: Platform> Service<P> {
         self.engine.is_waiting() || !self.pending.is_empty()
     }
 
-    /// Whether [`poll`](Self::poll) is due now and then, since some unit does not interrupt when it has a fault.
+    /// Whether [`poll`](Self::poll) is due now and then, since some unit does not interrupt when it has a fault, or something of
+    /// before a restart waits for its client.
     pub fn wants_polling(&self) -> bool {
-        self.engine.wants_polling()
+        self.engine.wants_polling() || self.has_unclaimed()
     }
 
     /// Takes note of so many interrupts of units that have faults. [`poll`](Self::poll) is due at once.
@@ -265,8 +278,9 @@ impl<P: Platform> Service<P> {
                 let handle = Handle::greeted(object, Rights::INSPECT).of(caller.uid);
                 Ok(Outcome::Done(self.handles.insert(handle)))
             }
-            Node::Device(_) if !caller.is_root() => Err(Error::NotPermitted),
+            Node::Device(_) | Node::Resume(_) if !caller.is_root() => Err(Error::NotPermitted),
             Node::Device(address) => self.open_device(address, caller),
+            Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid))),
         }
     }
 
@@ -326,6 +340,7 @@ impl<P: Platform> Service<P> {
             | Object::Device(_)
             | Object::Domain(_)
             | Object::Window(_)
+            | Object::Claim(..)
             | Object::Registration(..) => Err(Error::WrongHandleKind),
         }
     }
@@ -351,7 +366,11 @@ impl<P: Platform> Service<P> {
             Object::Device(session) => self.close_device(*session),
             Object::Domain(domain) => return self.close_domain(*domain),
             Object::Window(window) => return self.close_window(*window),
-            Object::Buffer(_) | Object::Root | Object::Text(_) | Object::Registration(..) => {}
+            Object::Buffer(_)
+            | Object::Root
+            | Object::Text(_)
+            | Object::Claim(..)
+            | Object::Registration(..) => {}
         }
         Completion::none()
     }

@@ -8,13 +8,15 @@ use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::ledger::Slot;
 use iommu_engine::platform::RunId;
-use libdma::protocol::Secret;
+use libdma::protocol::{Rights, Secret};
 
 use crate::account::AccountId;
 use crate::domains::Inside;
 use crate::events::Events;
 use crate::history::History;
 use crate::mappings::{BufferMapping, MappedAt};
+use crate::numbers::NumbersRecord;
+use crate::orphans::Orphaned;
 use crate::windows::WindowId;
 
 /// Names a session. Numbers are never used again.
@@ -54,6 +56,8 @@ pub struct Session {
     pub unread: Events,
     /// What was mapped for it.
     pub history: History,
+    /// What it has from before a restart, and nobody has claimed.
+    pub orphaned: Option<Orphaned>,
     /// Its record in the ledger.
     pub slot: Slot,
 }
@@ -77,6 +81,8 @@ pub struct Buffer {
     pub label: String,
     /// The most that the device may do with it, if anything.
     pub allowed: Option<Access>,
+    /// The rights that the first handle to it had: the most that there are.
+    pub rights: Rights,
     /// How it was mapped when it was made.
     pub first: Option<(Iova, Access)>,
     /// Whether anybody was told where that is.
@@ -120,8 +126,10 @@ pub struct Sessions {
     pub buffers: BTreeMap<BufferId, Buffer>,
     last_session: u64,
     last_buffer: u64,
-    /// How often each device has been opened.
+    /// The latest generation of each device that has one.
     generations: BTreeMap<PciAddress, u64>,
+    /// The highest numbers that a daemon before this one may have given out.
+    before: NumbersRecord,
 }
 
 impl Sessions {
@@ -137,9 +145,28 @@ impl Sessions {
         BufferId(self.last_buffer)
     }
 
-    /// Counts another opening of a device: which it is.
+    /// Counts on from these.
+    pub(crate) fn count_from(&mut self, before: NumbersRecord) {
+        self.last_session = self.last_session.max(before.session);
+        self.last_buffer = self.last_buffer.max(before.buffer);
+        self.before = before;
+    }
+
+    /// The highest numbers that were given out.
+    pub(crate) fn highest(&self) -> NumbersRecord {
+        let generations = self.generations.values().copied().max().unwrap_or(0);
+        NumbersRecord {
+            session: self.last_session,
+            buffer: self.last_buffer,
+            generation: generations.max(self.before.generation),
+            incarnation: self.before.incarnation,
+        }
+    }
+
+    /// The next generation of a device, for it has been opened, or its session resumed.
     pub fn next_generation(&mut self, device: PciAddress) -> u64 {
-        let generation = self.generations.entry(device).or_default();
+        let before = self.before.generation;
+        let generation = self.generations.entry(device).or_insert(before);
         *generation += 1;
         *generation
     }

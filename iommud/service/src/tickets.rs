@@ -133,9 +133,11 @@ impl<P: Platform> Service<P> {
                 let domain = self.domains.get(&key).ok_or(Error::SessionEnded)?;
                 (Offered::Domain(key), domain.session)
             }
-            Object::Root | Object::Text(_) | Object::Window(_) | Object::Registration(..) => {
-                return Err(Error::WrongHandleKind);
-            }
+            Object::Root
+            | Object::Text(_)
+            | Object::Window(_)
+            | Object::Claim(..)
+            | Object::Registration(..) => return Err(Error::WrongHandleKind),
         };
         let of_session = self.tickets.open.iter().filter(|(_, it)| it.session == session);
         if of_session.count() >= MAX_TICKETS {

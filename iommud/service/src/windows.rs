@@ -122,6 +122,7 @@ impl<P: Platform> Service<P> {
         let account = self.session_account(session)?;
         let usage = window_usage(registers.place.bytes);
         self.claim(account, &usage.with_addresses().and(&ONE_REQUEST))?;
+        self.set_numbers_aside()?;
         let domain = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
         let Self { engine, platform, sessions, .. } = self;
         // Its driver may have moved them since.

@@ -1,6 +1,8 @@
+use core::time::Duration;
+
 use dma_types::PhysAddr;
 use iommu_engine::policy::{
-    Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
+    Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
 };
 
 use super::*;
@@ -70,6 +72,7 @@ fn every_word_is_understood() {
         reserve: "64 MiB",
         ignore_units: { 0xfed9_0000: "why", 4_096: "not" },
         without_iommu: unprotected,
+        orphans: "1500 ms",
     )"#;
     let ignored =
         |base, reason: &str| IgnoredUnit { base: PhysAddr::new(base), reason: reason.into() };
@@ -86,6 +89,7 @@ fn every_word_is_understood() {
         rules: vec![],
         ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],
         without_iommu: WithoutIommu::Unprotected,
+        orphans: Orphans(Duration::from_millis(1500)),
     };
     assert_eq!(parse(text), Ok(policy));
     let text = br#"(quotas: (buffers: 1), rules: [(device: "8086:10d3", quotas: (buffers: 2))])"#;
@@ -108,7 +112,7 @@ fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     assert_eq!(
         wrong("(\n    defualt: deny,\n)"),
         "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `reserve`, \
-         `rules`, `ignore_units` or `without_iommu`"
+         `rules`, `ignore_units`, `without_iommu` or `orphans`"
     );
     assert_eq!(
         wrong("(\n    default: allow,\n)"),

@@ -1,6 +1,7 @@
 //! The values in a policy that are more than a word.
 
 use core::fmt;
+use core::time::Duration;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::policy::{Devices, IgnoredUnit};
@@ -83,6 +84,45 @@ fn parse_size(text: &str) -> Option<u64> {
         // `parse` takes a sign, which no size has.
         let number: u64 = number.parse().ok().filter(|_| !number.starts_with('+'))?;
         number.checked_mul(1 << shift)
+    })
+}
+
+/// A time: `"10 s"`.
+pub(super) struct Wait(pub(super) Duration);
+
+/// Units of time, with what each is in milliseconds.
+const TIMES: [(&str, u64); 3] = [("ms", 1), ("min", 60_000), ("s", 1000)];
+
+/// The longest time that anything waits: an hour.
+const LONGEST_WAIT: u64 = 60 * 60_000;
+
+impl<'de> Deserialize<'de> for Wait {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_str(WaitVisitor)
+    }
+}
+
+struct WaitVisitor;
+
+impl Visitor<'_> for WaitVisitor {
+    type Value = Wait;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a time in quotes, as \"10 s\", in ms, s or min: at most \"60 min\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Wait, E> {
+        let wait = parse_wait(text).filter(|wait| *wait <= LONGEST_WAIT);
+        let wait = wait.map(|wait| Wait(Duration::from_millis(wait)));
+        wait.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+fn parse_wait(text: &str) -> Option<u64> {
+    TIMES.iter().find_map(|(unit, milliseconds)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        let number: u64 = number.parse().ok().filter(|_| !number.starts_with('+'))?;
+        number.checked_mul(*milliseconds)
     })
 }
 
@@ -195,6 +235,18 @@ mod tests {
         assert_eq!(parse_size("3TiB"), Some(3 << 40));
         for text in ["", "KiB", "-1 KiB", "+1 KiB", "1.5 GiB", "1 GB", "1 gib", "16777216 TiB"] {
             assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_whole_numbers_of_a_unit() {
+        assert_eq!(parse_wait("10 s"), Some(10_000));
+        assert_eq!(parse_wait("0 s"), Some(0));
+        assert_eq!(parse_wait("250ms"), Some(250));
+        assert_eq!(parse_wait("2 min"), Some(120_000));
+        for text in ["", "s", "10", "-1 s", "+1 s", "1.5 s", "1 h", "1 S", "99999999999999999999 s"]
+        {
+            assert_eq!(parse_wait(text), None, "{text}");
         }
     }
 

@@ -1,11 +1,11 @@
 //! What can be said in a policy.
 
 use iommu_engine::policy::{
-    Devices, IgnoredUnit, Invalidation, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
+    Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
 };
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::value::{Count, DevicesWord, Reserved, Size, ignored_units};
+use super::value::{Count, DevicesWord, Reserved, Size, Wait, ignored_units};
 
 /// The file.
 #[derive(Default, serde::Deserialize)]
@@ -23,6 +23,8 @@ pub(super) struct PolicyWords {
     ignore_units: Vec<IgnoredUnit>,
     #[serde(with = "WithoutIommuWord")]
     without_iommu: WithoutIommu,
+    #[serde(deserialize_with = "said")]
+    orphans: Option<Wait>,
 }
 
 #[derive(serde::Deserialize)]
@@ -123,6 +125,7 @@ impl From<PolicyWords> for Policy {
             rules,
             ignore_units,
             without_iommu,
+            orphans,
         } = words;
         Self {
             default,
@@ -132,6 +135,7 @@ impl From<PolicyWords> for Policy {
             rules: rules.into_iter().map(|rule| rule.0).collect(),
             ignored_units: ignore_units,
             without_iommu,
+            orphans: orphans.map_or_else(Orphans::default, |wait| Orphans(wait.0)),
         }
     }
 }

@@ -46,6 +46,15 @@ pub enum Opcode {
     HandleInfo = 13,
     /// [`Reset`](super::handle::Reset) → the same; a device, with [`Rights::ADMINISTER`](super::Rights::ADMINISTER).
     Reset = 14,
+    /// [`Resume`](super::resume::Resume) → [`Resumed`](super::resume::Resumed); what was opened by
+    /// [`path::resume`](super::path::resume).
+    Resume = 16,
+    /// Nothing → nothing; a device, with all of [`Rights::DEVICE`](super::Rights::DEVICE). What its session has from before a
+    /// restart of iommud and has not [reclaimed](super::resume::Reclaim) is given up.
+    Settle = 17,
+    /// [`Next`](super::resume::Next) → [`Found`](super::domain::Found); a device or a domain, with
+    /// [`Rights::INSPECT`](super::Rights::INSPECT).
+    Next = 18,
     /// [`EventsHeader`](super::event::EventsHeader) with room behind it → the same with
     /// [`EventRecord`](super::event::EventRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
     /// told once, on whichever handle of the session, is not told again.
@@ -74,6 +83,9 @@ impl TryFrom<u64> for Opcode {
             12 => Self::Revoke,
             13 => Self::HandleInfo,
             14 => Self::Reset,
+            16 => Self::Resume,
+            17 => Self::Settle,
+            18 => Self::Next,
             20 => Self::Events,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
@@ -301,6 +313,9 @@ mod tests {
             Opcode::Revoke,
             Opcode::HandleInfo,
             Opcode::Reset,
+            Opcode::Resume,
+            Opcode::Settle,
+            Opcode::Next,
             Opcode::Events,
             Opcode::SimRead,
             Opcode::SimWrite,

@@ -29,6 +29,9 @@ pub enum Kind {
     Domain = 6,
     /// [`Restrict`]: another handle to the same device or domain, within bounds.
     Restrict = 7,
+    /// [`Reclaim`](super::resume::Reclaim): something of before a restart of iommud, from a device handle with
+    /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE) whose session was resumed.
+    Reclaim = 8,
 }
 
 impl TryFrom<u32> for Kind {
@@ -43,6 +46,7 @@ impl TryFrom<u32> for Kind {
             5 => Ok(Self::Attach),
             6 => Ok(Self::Domain),
             7 => Ok(Self::Restrict),
+            8 => Ok(Self::Reclaim),
             _ => Err(Error::UnknownCall),
         }
     }
@@ -226,6 +230,7 @@ mod tests {
         assert_eq!(Kind::try_from(3), Ok(Kind::AllocateContiguous));
         assert_eq!(Kind::try_from(4), Ok(Kind::Register));
         assert_eq!(Kind::try_from(5), Ok(Kind::Attach));
+        assert_eq!(Kind::try_from(8), Ok(Kind::Reclaim));
         assert_eq!(Kind::try_from(0), Err(Error::UnknownCall));
     }
 

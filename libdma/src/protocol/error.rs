@@ -148,6 +148,9 @@ errors! {
     DeviceReset = 117 EUCLEAN, "the device was reset since this handle was last greeted: set it up anew";
     /// The daemon is gone.
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
+    /// There is no session that waits for this secret, or nothing of this number that waits for the session's client: it was
+    /// never there, is somebody else's, is in use, or was given up.
+    NotYours = 127 EKEYEXPIRED, "nothing of before iommud's restart waits here for this client: it is not its own, is in use, or waited too long";
     /// The domain's tables are not of a kind that the device's unit can walk.
     IncompatibleDomain = 95 EOPNOTSUPP, "the device's IOMMU cannot walk this domain's tables";
     /// A chosen I/O address is outside of the addresses that the domain was made for.

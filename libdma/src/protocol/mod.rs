@@ -10,6 +10,7 @@
 //! | [`fault`] | what is said of a blocked access |
 //! | [`handle`] | what a handle is told of itself, how handles are revoked, and devices reset |
 //! | [`path`] | the names under `/scheme/iommu/` |
+//! | [`resume`](mod@resume) | how a client goes on after iommud was restarted |
 //! | [`rights`] | what a handle allows |
 //! | [`secret`] | what proves whose a session is |
 //! | [`sim`] | the registers of a simulated device |
@@ -34,6 +35,8 @@
 //! | map | `mmap` | a buffer's memory in the caller's address space |
 //! | supply | `SYS_CALL` with `FD` | gives a handle that waits for it its memory; see [`derive::Register`] |
 //! | close | `close` | the end of everything the handle held |
+//!
+//! When iommud is restarted all handles are dead, and what they stood for waits: see [`resume`](mod@resume).
 //!
 //! A device's handle becomes readable when there are events to be read; see [`crate::event`].
 //!
@@ -72,6 +75,7 @@ pub mod event;
 pub mod fault;
 pub mod handle;
 pub mod path;
+pub mod resume;
 pub mod rights;
 pub mod secret;
 pub mod sim;

@@ -30,7 +30,15 @@ pub const JSON: &str = ".json";
 /// The folder of the devices.
 pub const DEVICE: &str = "device";
 
+/// The folder of the devices whose sessions are to be resumed.
+pub const RESUME: &str = "resume";
+
 /// The path of a device: `device/ssss--bb--dd.f`.
 pub fn device(address: PciAddress) -> String {
     format!("{DEVICE}/{}", address.path_name())
+}
+
+/// The path by which a session of a device is [resumed](super::resume): `resume/ssss--bb--dd.f`.
+pub fn resume(address: PciAddress) -> String {
+    format!("{RESUME}/{}", address.path_name())
 }

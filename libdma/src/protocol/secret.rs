@@ -10,6 +10,14 @@ pub struct Secret(pub [u8; 16]);
 impl Secret {
     /// What is told in place of one.
     pub const NONE: Self = Self([0; 16]);
+
+    /// Whether it is this one, in a time that does not depend on how much of a guess is right. [`Secret::NONE`] is none, not
+    /// even itself.
+    pub fn is(&self, other: &Self) -> bool {
+        let differs = self.0.iter().zip(&other.0).fold(0, |all, (a, b)| all | (a ^ b));
+        let said = other.0.iter().fold(0, |all, byte| all | byte);
+        differs == 0 && said != 0
+    }
 }
 
 impl core::fmt::Debug for Secret {
@@ -22,6 +30,18 @@ impl core::fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_itself_and_no_other() {
+        let secret = Secret(*b"0123456789abcdef");
+        assert!(secret.is(&secret));
+        for byte in 0..16 {
+            let mut other = secret;
+            other.0[byte] ^= 1;
+            assert!(!other.is(&secret));
+        }
+        assert!(!Secret::NONE.is(&Secret::NONE));
+    }
 
     #[test]
     fn a_secret_is_not_printed() {

@@ -2,6 +2,7 @@
 
 use dma_types::{Access, PAGE_SIZE};
 use thiserror::Error as ThisError;
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
 use super::ForeignMemory;
@@ -100,8 +101,12 @@ impl Device {
             address: U64::new(transport.place(&supply)?),
             label: Allocate::label(label),
         };
-        let handle = self.windows().after_trimming(|| self.handle().derive(&request))?;
-        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+        let make = || {
+            let handle = self.handle().derive_once(request.as_bytes())?;
+            let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+            Ok(handle)
+        };
+        let handle = self.windows().after_trimming(|| self.session().request(make))?;
         // SAFETY: the handle is open and of this transport. The memory is as whoever made the `ForeignMemory` promised, and is used from now on only through the
         // buffer.
         unsafe { transport.supply(handle.raw(), &supply) }?;

@@ -110,7 +110,8 @@ pub unsafe trait Transport: Send + Sync {
     /// The handle is of this transport and open.
     unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error>;
 
-    /// Makes a call on a handle. The answer overwrites the payload; its length is returned.
+    /// Makes a call on a handle. The answer overwrites the payload; its length is returned. If it fails, the payload is as it
+    /// was.
     ///
     /// # Errors
     ///
@@ -175,6 +176,16 @@ pub unsafe trait Transport: Send + Sync {
     /// afterwards it is used as what `map` returned. On Redox no other thread maps anything while this runs. The
     /// object is an open descriptor.
     unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied>;
+
+    /// Waits a little before iommud is asked again whether it is there, for the time that this is done (`tries` is how often it
+    /// was before). `false` if that was long enough, so that nobody asks again.
+    ///
+    /// A transport to a service that is there or is not, and never comes later, has nothing to wait for.
+    fn pause(&self, tries: u32) -> bool {
+        let _ = tries;
+        core::hint::spin_loop();
+        false
+    }
 
     /// Unmaps what [`map`](Self::map) returned, or [`supply`](Self::supply) left mapped.
     ///

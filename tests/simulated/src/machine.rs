@@ -130,6 +130,11 @@ impl Machine {
         self.service.lock().close(HandleId(device.handle().raw().number()));
     }
 
+    /// Has iommud die and a successor take its place.
+    pub fn restart(&self) {
+        self.client.restart();
+    }
+
     /// What the first device reads there.
     ///
     /// # Errors

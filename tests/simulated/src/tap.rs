@@ -12,6 +12,27 @@ pub struct Tap {
     inner: InProcess<SimPlatform>,
     refusal: Mutex<Option<Refusal>>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    deaths: Mutex<Option<Deaths>>,
+    /// After how many requests it dies once, and when.
+    death: Mutex<Option<(u64, Dies)>>,
+}
+
+/// When iommud dies.
+struct Deaths {
+    /// What the next is drawn from.
+    random: u64,
+    /// How many requests there are to each, about.
+    requests: u64,
+    /// How many there have been.
+    deaths: u64,
+}
+
+/// When iommud dies of a request, if it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dies {
+    Not,
+    Before,
+    After,
 }
 
 /// What happens while a request is refused.
@@ -41,7 +62,18 @@ enum Fate {
 
 impl Tap {
     pub(crate) fn new(inner: InProcess<SimPlatform>) -> Self {
-        Self { inner, refusal: Mutex::new(None), meanwhile: Mutex::new(None) }
+        Self {
+            inner,
+            refusal: Mutex::new(None),
+            meanwhile: Mutex::new(None),
+            deaths: Mutex::new(None),
+            death: Mutex::new(None),
+        }
+    }
+
+    /// Has iommud die and a successor take its place.
+    pub(crate) fn restart(&self) {
+        self.inner.restart();
     }
 
     /// How many requests have been made that the service was told of: opens, derivations, calls, reads and maps of
@@ -73,6 +105,53 @@ impl Tap {
         *self.refusal.lock() = None;
     }
 
+    /// Has iommud die at random from now on, and a successor take its place each time: about once in so many requests, before
+    /// the request is carried out, or after that and before it is answered.
+    pub fn die(&self, seed: u64, requests: u64) {
+        *self.deaths.lock() = Some(Deaths { random: seed, requests, deaths: 0 });
+    }
+
+    /// Has iommud die of the next request, when that is carried out and not answered, or before.
+    pub fn die_once(&self, is_done: bool) {
+        self.die_after(0, is_done);
+    }
+
+    /// The same of a later request, so many after the next.
+    pub fn die_after(&self, requests: u64, is_done: bool) {
+        *self.death.lock() = Some((requests, if is_done { Dies::After } else { Dies::Before }));
+    }
+
+    /// Has iommud live from now on; how often it has died.
+    pub fn live(&self) -> u64 {
+        self.deaths.lock().take().map_or(0, |deaths| deaths.deaths)
+    }
+
+    /// Whether iommud dies of the next request.
+    fn dies(&self) -> Dies {
+        let death = &mut *self.death.lock();
+        match death {
+            Some((0, dies)) => {
+                let dies = *dies;
+                *death = None;
+                return dies;
+            }
+            Some((requests, _)) => *requests -= 1,
+            None => {}
+        }
+        let Some(deaths) = &mut *self.deaths.lock() else { return Dies::Not };
+        // Numerical Recipes' generator: its upper half is random enough.
+        deaths.random = deaths
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let drawn = deaths.random >> 33;
+        if !drawn.is_multiple_of(deaths.requests) {
+            return Dies::Not;
+        }
+        deaths.deaths += 1;
+        if (drawn / deaths.requests).is_multiple_of(2) { Dies::Before } else { Dies::After }
+    }
+
     fn fate(&self) -> Fate {
         match &mut *self.refusal.lock() {
             Some(Refusal { after, .. }) if *after > 0 => {
@@ -94,7 +173,7 @@ impl Tap {
         close: impl FnOnce(R),
     ) -> Result<R, Error> {
         match self.fate() {
-            Fate::Answered => make(),
+            Fate::Answered => self.make(make),
             Fate::Lost(error) => {
                 let _ = make().map(close);
                 Err(error)
@@ -103,6 +182,23 @@ impl Tap {
                 let meanwhile = self.meanwhile.lock().take();
                 meanwhile.into_iter().for_each(|act| act());
                 Err(error)
+            }
+        }
+    }
+
+    /// Has a request carried out, if iommud does not die of it.
+    fn make<R>(&self, make: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        match self.dies() {
+            Dies::Not => make(),
+            Dies::Before => {
+                self.inner.restart();
+                make()
+            }
+            Dies::After => {
+                // Whatever it opened is dead with it.
+                let _ = make();
+                self.inner.restart();
+                Err(Error::DaemonGone)
             }
         }
     }
@@ -132,8 +228,13 @@ unsafe impl Transport for Tap {
         opcode: Opcode,
         payload: &mut [u8],
     ) -> Result<usize, Error> {
-        // SAFETY: as in `derive`.
-        self.request(|| unsafe { self.inner.call(handle, opcode, payload) }, drop)
+        let mut answer = payload.to_vec();
+        // What fails leaves the payload as it was, also where the answer to it is lost.
+        let length =
+            // SAFETY: as in `derive`.
+            self.request(|| unsafe { self.inner.call(handle, opcode, &mut answer) }, drop)?;
+        payload.copy_from_slice(&answer);
+        Ok(length)
     }
 
     unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
@@ -172,14 +273,27 @@ unsafe impl Transport for Tap {
         }
     }
 
+    fn pause(&self, tries: u32) -> bool {
+        // It may die of each request by which a session is resumed.
+        self.deaths.lock().is_some() && tries < 10_000
+    }
+
     unsafe fn unmap(&self, mapping: Mapping) {
         // SAFETY: as in `derive`.
         unsafe { self.inner.unmap(mapping) };
     }
 
     unsafe fn close(&self, handle: RawHandle) {
+        // Of what is closed that was dead already, iommud does not hear.
+        let dies = if self.inner.is_current(handle) { self.dies() } else { Dies::Not };
+        if dies == Dies::Before {
+            self.inner.restart();
+        }
         // SAFETY: as in `derive`.
         unsafe { self.inner.close(handle) };
+        if dies == Dies::After {
+            self.inner.restart();
+        }
     }
 }
 

@@ -367,7 +367,7 @@ impl Engine {
         Ok(slot)
     }
 
-    /// Writes down that a record has changed.
+    /// Writes a record over one of its kind. Whoever reads it meanwhile may see some of its words as they were.
     pub fn update_record(&self, platform: &impl Platform, slot: Slot, record: &impl Record) {
         self.ledger.update(platform, slot, record);
     }

@@ -27,6 +27,8 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
     rows.push(row("protocol version", libdma::protocol::VERSION.to_string()));
     rows.push(row("open handles", service.handles.len().to_string()));
     rows.push(row("pending requests", service.pending.len().to_string()));
+    rows.push(row("orphans wait", service.settings.policy.orphans.to_string()));
+    rows.push(row("orphaned sessions", service.orphans().to_string()));
     rows.push(row("awaiting invalidation", service.engine.retired().to_string()));
     for reserve in service.engine.reserves() {
         let owner = reserve.owner().map(|device| format!(" of {device}"));

@@ -20,7 +20,7 @@ pub(super) struct DeviceRow {
     class: String,
     /// The unit that covers it, if one does.
     unit: Option<u16>,
-    /// `free`, `held`, `firmware` (it reaches what firmware reserves for it), `NOT CONFINED`, `UNKNOWN` (its
+    /// `free`, `held`, `orphan` (held by a driver that has not come back since iommud was restarted), `firmware` (it reaches what firmware reserves for it), `NOT CONFINED`, `UNKNOWN` (its
     /// unit has failed), or `IOMMU` (it is one itself).
     state: &'static str,
     /// Why, where it is not confined or nobody knows.
@@ -49,6 +49,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
         let state = match (confinement, session) {
             _ if function.is_iommu() => "IOMMU",
             (Confinement::Unknown, _) => "UNKNOWN",
+            (Confinement::Confined, Some(session)) if session.is_orphan() => "orphan",
             (Confinement::Confined, Some(_)) => "held",
             (Confinement::Confined, None) if domain.is_some() => "firmware",
             (Confinement::Confined, None) => "free",

@@ -1,0 +1,366 @@
+//! One session's way to iommud, over restarts.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::{fmt, mem};
+
+use dma_types::PciAddress;
+use spin::Mutex;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use super::mappings::{At, Mappings, Piece};
+use super::place::Place;
+use crate::handle::Handle;
+use crate::protocol::call::{BATCH_FLAG_STRICT, BatchHeader, Hello, Opcode, UnmapEntry, Welcome};
+use crate::protocol::derive::Kind;
+use crate::protocol::domain::Found;
+use crate::protocol::resume::{Next, Reclaim, Resume, Resumed, Thing};
+use crate::protocol::{Error, Rights, Secret, path};
+use crate::transport::Transport;
+
+/// How many restarts one request outlasts.
+const MOST_RESTARTS: u32 = 64;
+
+/// One session's way to iommud. Handles to what the session has are kept here as long as they live, so that there are new ones
+/// after a restart.
+pub(crate) struct Link {
+    transport: Arc<dyn Transport>,
+    device: PciAddress,
+    secret: Secret,
+    /// The session's generation, which is another after each restart.
+    generation: AtomicU64,
+    /// Never held over a request.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many requests are under way.
+    requests: u32,
+    /// Whether somebody is at work to resume the session. No requests begin then.
+    is_renewing: bool,
+    /// How often it was resumed.
+    renewals: u64,
+    /// Whether iommud was waited for in vain: who asks next does not wait.
+    is_away: bool,
+    /// The device's own handle.
+    device: Weak<Place>,
+    /// The handles that this process has.
+    things: BTreeMap<(Thing, u64), (Rights, Weak<Place>)>,
+    mappings: Mappings,
+    /// What was to be mapped and not answered.
+    lost: Vec<Lost>,
+}
+
+/// A piece that was to be mapped in a domain, and nobody knows whether it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) domain: Option<u64>,
+    pub(crate) piece: Piece,
+}
+
+/// What keeps a handle over restarts, as long as it lives.
+pub(crate) struct Kept {
+    pub(crate) link: Arc<Link>,
+    /// Which it is, if it is not the device's own.
+    thing: Option<(Thing, u64)>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some((thing, number)) = self.thing else { return };
+        let state = &mut *self.link.state.lock();
+        state.things.remove(&(thing, number));
+        match thing {
+            Thing::Buffer => state.mappings.remove_buffer(number),
+            Thing::Domain => state.mappings.remove_domain(number),
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    /// Without the secret, which is an authority.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let generation = self.generation();
+        f.debug_struct("Link").field("generation", &generation).finish_non_exhaustive()
+    }
+}
+
+/// A request that is under way.
+struct UnderWay<'l> {
+    link: &'l Link,
+    /// How often the session had been resumed when it began.
+    renewals: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.link.state.lock().requests -= 1;
+    }
+}
+
+impl Link {
+    /// The way of a session of this device that has this secret.
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        device: PciAddress,
+        secret: Secret,
+        generation: u64,
+    ) -> Arc<Self> {
+        let generation = AtomicU64::new(generation);
+        Arc::new(Self { transport, device, secret, generation, state: Mutex::default() })
+    }
+
+    /// Keeps the device's own handle.
+    pub(crate) fn keep_device(self: &Arc<Self>, place: &Arc<Place>) -> Kept {
+        self.state.lock().device = Arc::downgrade(place);
+        Kept { link: self.clone(), thing: None }
+    }
+
+    /// Keeps a handle to something that the session has.
+    pub(crate) fn keep(
+        self: &Arc<Self>,
+        thing: (Thing, u64),
+        rights: Rights,
+        place: &Arc<Place>,
+    ) -> Kept {
+        self.state.lock().things.insert(thing, (rights, Arc::downgrade(place)));
+        Kept { link: self.clone(), thing: Some(thing) }
+    }
+
+    /// The session's generation.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// How often the session was resumed.
+    pub(crate) fn renewals(&self) -> u64 {
+        self.state.lock().renewals
+    }
+
+    /// Does something of several requests, of which one takes what another was answered by the same iommud: all of it anew
+    /// if that was restarted in between. `others` are the links of what else it is done with.
+    pub(crate) fn together<R>(
+        links: [Option<&Arc<Self>>; 2],
+        mut act: impl FnMut(bool) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let links = || links.into_iter().flatten();
+        let mut before: Vec<u64> = links().map(|link| link.renewals()).collect();
+        let mut is_again = false;
+        for _ in 0..MOST_RESTARTS {
+            let result = act(is_again);
+            let is_gone = matches!(result, Err(Error::DaemonGone));
+            if !is_gone && !matches!(result, Err(Error::BadTicket)) {
+                return result;
+            }
+            let mut was_restarted = false;
+            for (link, before) in links().zip(&mut before) {
+                if link.renewals() != *before || is_gone && link.renew(*before) {
+                    (*before, was_restarted) = (link.renewals(), true);
+                }
+            }
+            if !was_restarted {
+                return result;
+            }
+            is_again = true;
+        }
+        act(is_again)
+    }
+
+    /// Makes a request, all of it anew after a restart of iommud: `make` asks what it asks of handles as they are.
+    pub(crate) fn request<R>(
+        &self,
+        mut make: impl FnMut() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let mut restarts = 0;
+        loop {
+            let under_way = self.begin();
+            let renewals = under_way.renewals;
+            let result = make();
+            drop(under_way);
+            match result {
+                Err(Error::DaemonGone) if restarts < MOST_RESTARTS && self.renew(renewals) => {
+                    restarts += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Begins a request, when nobody is at work to resume the session.
+    fn begin(&self) -> UnderWay<'_> {
+        loop {
+            let mut state = self.state.lock();
+            if !state.is_renewing {
+                state.requests += 1;
+                return UnderWay { link: self, renewals: state.renewals };
+            }
+            drop(state);
+            self.transport.pause(0);
+        }
+    }
+
+    /// Notes what was mapped. To be called in the request that did it.
+    pub(crate) fn learn(&self, mapped: impl IntoIterator<Item = (At, Piece)>) {
+        let state = &mut *self.state.lock();
+        mapped.into_iter().for_each(|(at, piece)| state.mappings.insert(at, piece));
+    }
+
+    /// Forgets what was unmapped.
+    pub(crate) fn forget(&self, unmapped: impl IntoIterator<Item = At>) {
+        let state = &mut *self.state.lock();
+        unmapped.into_iter().for_each(|at| state.mappings.remove(at));
+    }
+
+    /// Whether a mapping was told that begins there.
+    pub(crate) fn knows(&self, at: At) -> bool {
+        self.state.lock().mappings.contains(at)
+    }
+
+    /// Notes that these were to be mapped, and nobody knows whether they were. To be called in the request that was not
+    /// answered.
+    pub(crate) fn lose(&self, pieces: impl IntoIterator<Item = Lost>) {
+        self.state.lock().lost.extend(pieces);
+    }
+
+    /// Resumes the session, unless somebody has done so since it had been `renewals` times. Whether it was.
+    pub(crate) fn renew(&self, renewals: u64) -> bool {
+        loop {
+            let mut state = self.state.lock();
+            if state.renewals != renewals {
+                return true;
+            }
+            if !state.is_renewing {
+                state.is_renewing = true;
+                break;
+            }
+            drop(state);
+            self.transport.pause(0);
+        }
+        // Those that are under way are answered, or told that iommud is gone, soon.
+        while self.state.lock().requests > 0 {
+            self.transport.pause(0);
+        }
+        let resumed = self.resume_patiently();
+        let state = &mut *self.state.lock();
+        state.is_renewing = false;
+        state.is_away = resumed == Err(Error::DaemonGone);
+        if resumed.is_ok() {
+            state.renewals += 1;
+        }
+        resumed.is_ok()
+    }
+
+    /// Resumes the session when there is somebody who knows of it.
+    fn resume_patiently(&self) -> Result<(), Error> {
+        let was_away = self.state.lock().is_away;
+        let mut tries = 0;
+        loop {
+            match self.resume() {
+                Err(Error::DaemonGone) if !was_away && self.transport.pause(tries) => tries += 1,
+                resumed => return resumed,
+            }
+        }
+    }
+
+    /// Resumes the session, and has a new handle to everything that this process holds.
+    fn resume(&self) -> Result<(), Error> {
+        let device = Handle::open(self.transport.clone(), &path::resume(self.device))?;
+        let _: Welcome = device.call(Opcode::Hello, &Hello::new())?;
+        let resumed: Resumed = device.call(Opcode::Resume, &Resume { secret: self.secret })?;
+        let (own, things) = {
+            let state = self.state.lock();
+            let things = state
+                .things
+                .iter()
+                .filter_map(|(thing, (rights, place))| Some((*thing, *rights, place.upgrade()?)));
+            (state.device.upgrade(), things.collect::<Vec<_>>())
+        };
+        let mut reclaimed = Vec::with_capacity(things.len());
+        for ((thing, number), rights, place) in things {
+            let request = Reclaim {
+                kind: U32::new(Kind::Reclaim as u32),
+                rights: U32::new(rights.bits()),
+                thing: U32::new(thing as u32),
+                reserved: U32::ZERO,
+                number: U64::new(number),
+            };
+            match device.derive(&request) {
+                Ok(handle) => reclaimed.push(((thing, number), handle, place)),
+                Err(Error::DaemonGone) => return Err(Error::DaemonGone),
+                // What cannot be had again has a dead handle: that is told to who uses it.
+                Err(_) => {}
+            }
+        }
+        self.take_back(&device, &reclaimed)?;
+        device.call_bytes(Opcode::Settle, &mut [])?;
+        for (_, handle, place) in &reclaimed {
+            handle.swap(place);
+        }
+        if let Some(own) = own {
+            device.swap(&own);
+        }
+        self.generation.store(resumed.generation.get(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Unmaps what was mapped and not answered.
+    fn take_back(
+        &self,
+        device: &Handle,
+        reclaimed: &[((Thing, u64), Handle, Arc<Place>)],
+    ) -> Result<(), Error> {
+        let lost = mem::take(&mut self.state.lock().lost);
+        for (index, piece) in lost.iter().enumerate() {
+            let space = match piece.domain {
+                None => Some(device),
+                Some(number) => {
+                    let domain = (Thing::Domain, number);
+                    let found = reclaimed.iter().find(|(thing, ..)| *thing == domain);
+                    found.map(|(_, handle, _)| handle)
+                }
+            };
+            // A domain that is gone has taken with it what was mapped there.
+            let Some(space) = space else { continue };
+            if let Err(Error::DaemonGone) = self.take_back_piece(space, *piece) {
+                self.lose(lost[index..].iter().copied());
+                return Err(Error::DaemonGone);
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmaps a piece at every address that nobody was told.
+    fn take_back_piece(&self, space: &Handle, lost: Lost) -> Result<(), Error> {
+        let Lost { domain, piece } = lost;
+        let mut from = 0;
+        loop {
+            let request = Next { iova: U64::new(from), buffer: U64::new(piece.buffer) };
+            let found: Found = space.call(Opcode::Next, &request)?;
+            if found.access.get() == 0 {
+                return Ok(());
+            }
+            let (start, bytes) = (found.start.get(), found.bytes.get());
+            let there = Piece { buffer: piece.buffer, offset: found.offset.get(), bytes };
+            if there == piece && !self.state.lock().mappings.is((domain, start), piece) {
+                let header = BatchHeader {
+                    count: U32::new(1),
+                    failed: U32::ZERO,
+                    errno: U32::ZERO,
+                    flags: U32::new(BATCH_FLAG_STRICT),
+                };
+                let entry = UnmapEntry { iova: U64::new(start), bytes: U64::new(bytes) };
+                let mut payload = [0; size_of::<BatchHeader>() + size_of::<UnmapEntry>()];
+                let (first, second) = payload.split_at_mut(size_of::<BatchHeader>());
+                first.copy_from_slice(header.as_bytes());
+                second.copy_from_slice(entry.as_bytes());
+                space.call_bytes(Opcode::Unmap, &mut payload)?;
+            }
+            let Some(next) = start.checked_add(bytes.max(1)) else { return Ok(()) };
+            from = next;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What was mapped by this process, as far as it was told.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+/// A piece of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Piece {
+    /// The buffer's number.
+    pub(crate) buffer: u64,
+    /// Where in it the piece starts.
+    pub(crate) offset: u64,
+    /// How long it is.
+    pub(crate) bytes: u64,
+}
+
+/// Where something is mapped: in which explicit domain, if in one, and at which address.
+pub(crate) type At = (Option<u64>, u64);
+
+/// All mappings that iommud has answered, of buffers that this process has handles to.
+#[derive(Debug, Default)]
+pub(crate) struct Mappings {
+    pieces: BTreeMap<At, Piece>,
+    of_buffers: BTreeSet<(u64, At)>,
+}
+
+impl Mappings {
+    /// Notes a mapping.
+    pub(crate) fn insert(&mut self, at: At, piece: Piece) {
+        self.remove(at);
+        self.pieces.insert(at, piece);
+        self.of_buffers.insert((piece.buffer, at));
+    }
+
+    /// Forgets one.
+    pub(crate) fn remove(&mut self, at: At) {
+        if let Some(piece) = self.pieces.remove(&at) {
+            self.of_buffers.remove(&(piece.buffer, at));
+        }
+    }
+
+    /// Forgets those of a buffer, which end with it.
+    pub(crate) fn remove_buffer(&mut self, buffer: u64) {
+        let next = buffer.saturating_add(1);
+        let mut ended = self.of_buffers.split_off(&(buffer, (None, 0)));
+        self.of_buffers.append(&mut ended.split_off(&(next, (None, 0))));
+        for (_, at) in ended {
+            self.pieces.remove(&at);
+        }
+    }
+
+    /// Forgets those in a domain, which end with it.
+    pub(crate) fn remove_domain(&mut self, domain: u64) {
+        let (first, next) = ((Some(domain), 0), (Some(domain.saturating_add(1)), 0));
+        let mut ended = self.pieces.split_off(&first);
+        self.pieces.append(&mut ended.split_off(&next));
+        for (at, piece) in ended {
+            self.of_buffers.remove(&(piece.buffer, at));
+        }
+    }
+
+    /// Whether a mapping was told that begins there.
+    pub(crate) fn contains(&self, at: At) -> bool {
+        self.pieces.contains_key(&at)
+    }
+
+    /// Whether just this piece is mapped there, as was told.
+    pub(crate) fn is(&self, at: At, piece: Piece) -> bool {
+        self.pieces.get(&at) == Some(&piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: Piece = Piece { buffer: 3, offset: 0, bytes: 4096 };
+
+    #[test]
+    fn what_ends_with_a_buffer_or_a_domain_is_forgotten_and_nothing_else() {
+        let mut mappings = Mappings::default();
+        let other = Piece { buffer: 4, ..PIECE };
+        for (at, piece) in [
+            ((None, 0x1000), PIECE),
+            ((Some(7), 0x1000), PIECE),
+            ((Some(8), 0x1000), other),
+            ((None, 0x5000), other),
+        ] {
+            mappings.insert(at, piece);
+        }
+        mappings.remove_domain(7);
+        assert!(!mappings.contains((Some(7), 0x1000)) && mappings.contains((Some(8), 0x1000)));
+        mappings.remove_buffer(3);
+        assert!(!mappings.contains((None, 0x1000)) && mappings.is((None, 0x5000), other));
+        mappings.remove_buffer(4);
+        assert!(mappings.pieces.is_empty() && mappings.of_buffers.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_is_used_again_is_of_the_new_piece() {
+        let mut mappings = Mappings::default();
+        let (at, other) = ((None, 0x1000), Piece { buffer: 4, ..PIECE });
+        mappings.insert(at, PIECE);
+        mappings.insert(at, other);
+        mappings.remove_buffer(3);
+        assert!(mappings.is(at, other) && !mappings.is(at, PIECE));
+        mappings.remove(at);
+        assert!(mappings.of_buffers.is_empty());
+    }
+}
