@@ -13,6 +13,7 @@
 //! | [`platform`] | what the engine needs from the world, and all of it |
 //! | [`delegate!`] | a platform made of parts that are each some of it |
 //! | [`policy`] | what the administrator decides |
+//! | [`quotas`] | how much may be held at a time |
 //! | [`payer`] | on whose account it is what operations take |
 //! | [`acpi`] | what firmware says: the DMAR table |
 //! | [`table`] | the page-table algorithm, over entry formats |
@@ -53,6 +54,7 @@ pub mod payer;
 pub mod pci;
 pub mod platform;
 pub mod policy;
+pub mod quotas;
 pub mod records;
 pub mod registers;
 pub mod reserve;

@@ -13,8 +13,10 @@ use core::time::Duration;
 
 use dma_types::{PciAddress, PhysAddr};
 
+pub use crate::quotas::{Quotas, Resource, SaidQuotas};
+
 /// The administrator's decisions. The default is what holds without a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// What devices reach that no driver has opened.
     pub default: Unclaimed,
@@ -22,6 +24,10 @@ pub struct Policy {
     pub invalidation: Invalidation,
     /// What the driver of one device may hold.
     pub quotas: Quotas,
+    /// What one user may hold, with all devices together.
+    pub client_quotas: Quotas,
+    /// Exceptions for users, in the order of the file.
+    pub clients: Vec<ClientRule>,
     /// How much memory is set aside for buffers in one physical piece, in bytes, for all devices together.
     pub reserve: u64,
     /// Exceptions for devices, in the order of the file.
@@ -52,6 +58,24 @@ impl fmt::Display for Orphans {
         match self.0.as_millis() {
             whole if whole.is_multiple_of(1000) => write!(f, "{} s", whole / 1000),
             parts => write!(f, "{parts} ms"),
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            default: Unclaimed::default(),
+            invalidation: Invalidation::default(),
+            quotas: Quotas::default(),
+            // On most machines one user has all devices, and each of those has its own limits.
+            client_quotas: Quotas::UNLIMITED,
+            clients: Vec::new(),
+            reserve: 0,
+            rules: Vec::new(),
+            ignored_units: Vec::new(),
+            without_iommu: WithoutIommu::default(),
+            orphans: Orphans::default(),
         }
     }
 }
@@ -118,143 +142,6 @@ impl fmt::Display for Invalidation {
     }
 }
 
-/// What one account may hold at a time: that of a device, of a user, or of a handle that was derived with less. What goes
-/// beyond is refused and changes nothing (rule R7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quotas {
-    /// How many buffers, windows of registers and explicit domains.
-    pub buffers: u32,
-    /// How much memory in those buffers, in bytes. One buffer alone has a limit of its own, which is not a
-    /// matter of policy.
-    pub buffer_bytes: u64,
-    /// How many bytes are mapped. Memory that is mapped twice counts twice.
-    pub mapped_bytes: u64,
-    /// How many bytes of I/O addresses are in use: those that are mapped, and those that were unmapped until hardware has
-    /// confirmed it.
-    pub iova_bytes: u64,
-    /// How many mappings there are.
-    pub mappings: u32,
-    /// How much memory is in page tables, in bytes: 4096 for each table, until hardware has confirmed that it walks it no
-    /// more. Who made a table pays for it, whoever else comes to have mappings in it.
-    pub page_table_bytes: u64,
-    /// How many requests wait for hardware before they are answered.
-    pub requests: u32,
-    /// How many entries of batches hardware has not confirmed: mappings that were taken away, whose addresses are not free
-    /// yet.
-    pub operations: u32,
-}
-
-impl Quotas {
-    /// As much of everything as there is.
-    pub const UNLIMITED: Self = Self {
-        buffers: u32::MAX,
-        buffer_bytes: u64::MAX,
-        mapped_bytes: u64::MAX,
-        iova_bytes: u64::MAX,
-        mappings: u32::MAX,
-        page_table_bytes: u64::MAX,
-        requests: u32::MAX,
-        operations: u32::MAX,
-    };
-
-    /// How much of a resource; `None` where there is no limit.
-    pub const fn of(&self, resource: Resource) -> Option<u64> {
-        const fn count(count: u32) -> u64 {
-            if count == u32::MAX { u64::MAX } else { count as u64 }
-        }
-        let limit = match resource {
-            Resource::Buffers => count(self.buffers),
-            Resource::BufferBytes => self.buffer_bytes,
-            Resource::MappedBytes => self.mapped_bytes,
-            Resource::IovaBytes => self.iova_bytes,
-            Resource::Mappings => count(self.mappings),
-            Resource::PageTableBytes => self.page_table_bytes,
-            Resource::Requests => count(self.requests),
-            Resource::Operations => count(self.operations),
-        };
-        if limit == u64::MAX { None } else { Some(limit) }
-    }
-}
-
-impl Default for Quotas {
-    /// Far above what drivers need, and low enough that one that leaks is stopped before the machine is.
-    fn default() -> Self {
-        Self {
-            buffers: 4096,
-            buffer_bytes: 4 << 30,
-            mapped_bytes: 16 << 30,
-            iova_bytes: 32 << 30,
-            mappings: 1 << 20,
-            page_table_bytes: 64 << 20,
-            requests: 256,
-            operations: 1 << 14,
-        }
-    }
-}
-
-/// What is counted and limited: a field of [`Quotas`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Resource {
-    /// [`Quotas::buffers`].
-    Buffers,
-    /// [`Quotas::buffer_bytes`].
-    BufferBytes,
-    /// [`Quotas::mapped_bytes`].
-    MappedBytes,
-    /// [`Quotas::iova_bytes`].
-    IovaBytes,
-    /// [`Quotas::mappings`].
-    Mappings,
-    /// [`Quotas::page_table_bytes`].
-    PageTableBytes,
-    /// [`Quotas::requests`].
-    Requests,
-    /// [`Quotas::operations`].
-    Operations,
-}
-
-impl Resource {
-    /// Every one, in the order of the fields.
-    pub const ALL: [Self; 8] = [
-        Self::Buffers,
-        Self::BufferBytes,
-        Self::MappedBytes,
-        Self::IovaBytes,
-        Self::Mappings,
-        Self::PageTableBytes,
-        Self::Requests,
-        Self::Operations,
-    ];
-
-    /// Its word in a policy.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Buffers => "buffers",
-            Self::BufferBytes => "buffer_bytes",
-            Self::MappedBytes => "mapped_bytes",
-            Self::IovaBytes => "iova_bytes",
-            Self::Mappings => "mappings",
-            Self::PageTableBytes => "page_table_bytes",
-            Self::Requests => "requests",
-            Self::Operations => "operations",
-        }
-    }
-
-    /// Whether it is counted in bytes.
-    pub const fn is_in_bytes(self) -> bool {
-        matches!(
-            self,
-            Self::BufferBytes | Self::MappedBytes | Self::IovaBytes | Self::PageTableBytes
-        )
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 /// An exception for some devices. What it does not say is left as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -264,12 +151,8 @@ pub struct Rule {
     pub unclaimed: Option<Unclaimed>,
     /// When an unmap is answered.
     pub invalidation: Option<Invalidation>,
-    /// How many buffers.
-    pub buffers: Option<u32>,
-    /// How much memory in those buffers, in bytes.
-    pub buffer_bytes: Option<u64>,
-    /// How many bytes of I/O addresses.
-    pub mapped_bytes: Option<u64>,
+    /// What their drivers may hold.
+    pub quotas: SaidQuotas,
     /// How much memory is set aside for each alone, in bytes.
     pub reserve: Option<u64>,
 }
@@ -281,9 +164,7 @@ impl Rule {
             devices,
             unclaimed: None,
             invalidation: None,
-            buffers: None,
-            buffer_bytes: None,
-            mapped_bytes: None,
+            quotas: SaidQuotas::NOTHING,
             reserve: None,
         }
     }
@@ -296,11 +177,18 @@ impl Rule {
         }
         set(&mut policy.unclaimed, self.unclaimed);
         set(&mut policy.invalidation, self.invalidation);
-        set(&mut policy.quotas.buffers, self.buffers);
-        set(&mut policy.quotas.buffer_bytes, self.buffer_bytes);
-        set(&mut policy.quotas.mapped_bytes, self.mapped_bytes);
+        policy.quotas = self.quotas.over(policy.quotas);
         set(&mut policy.reserve, self.reserve);
     }
+}
+
+/// What one user may hold, as far as it is another than for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientRule {
+    /// The user.
+    pub uid: u32,
+    /// What is said.
+    pub quotas: SaidQuotas,
 }
 
 /// Which devices a rule is for. The order is from the less to the more specific.
@@ -381,8 +269,9 @@ impl Policy {
     }
 
     /// What a user may hold, with all devices together.
-    pub const fn for_client(&self, _uid: u32) -> Quotas {
-        Quotas::UNLIMITED
+    pub fn for_client(&self, uid: u32) -> Quotas {
+        let rules = self.clients.iter().filter(|rule| rule.uid == uid);
+        rules.fold(self.client_quotas, |quotas, rule| rule.quotas.over(quotas))
     }
 
     /// The rules that name a device, each with its index in [`rules`](Self::rules), in the order in which
@@ -455,13 +344,30 @@ mod tests {
 
     #[test]
     fn of_two_rules_alike_the_later_has_the_last_word() {
-        let limit = |buffers| Rule { buffers: Some(buffers), ..Rule::new(EDU) };
+        let limit = |buffers| {
+            let quotas = SaidQuotas { buffers: Some(buffers), ..SaidQuotas::NOTHING };
+            Rule { quotas, ..Rule::new(EDU) }
+        };
         let policy = rules(vec![limit(1), limit(2)]);
         let quotas = policy.for_device(at("00:02.0"), 0x1234, 0x11e8).quotas;
         assert_eq!(quotas, Quotas { buffers: 2, ..Quotas::default() });
         let order: Vec<_> =
             policy.rules_for(at("00:02.0"), 0x1234, 0x11e8).map(|it| it.0).collect();
         assert_eq!(order, [0, 1]);
+    }
+
+    #[test]
+    fn users_may_hold_what_is_said_of_them_and_else_what_is_said_of_all() {
+        let said = |uid, buffers, mappings| ClientRule {
+            uid,
+            quotas: SaidQuotas { buffers, mappings, ..SaidQuotas::NOTHING },
+        };
+        let all = Quotas { buffers: 9, ..Quotas::UNLIMITED };
+        let clients = vec![said(7, Some(3), Some(5)), said(7, Some(4), None)];
+        let policy = Policy { client_quotas: all, clients, ..Policy::default() };
+        assert_eq!(policy.for_client(7), Quotas { buffers: 4, mappings: 5, ..all });
+        assert_eq!(policy.for_client(0), all);
+        assert_eq!(Policy::default().for_client(0), Quotas::UNLIMITED);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum Report {
     Mappings,
     /// [`path::FAULTS`].
     Faults,
+    /// [`path::QUOTAS`].
+    Quotas,
     /// [`path::CONFIG`].
     Config,
 }
@@ -45,13 +47,14 @@ pub enum Form {
 
 impl Report {
     /// Every report, with its name.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         (path::UNITS, Self::Units),
         (path::DEVICES, Self::Devices),
         (path::GROUPS, Self::Groups),
         (path::DOMAINS, Self::Domains),
         (path::MAPPINGS, Self::Mappings),
         (path::FAULTS, Self::Faults),
+        (path::QUOTAS, Self::Quotas),
         (path::CONFIG, Self::Config),
     ];
 }

@@ -61,6 +61,8 @@ pub enum Report {
         #[arg(long)]
         check: bool,
     },
+    /// What each device and user holds, what it may, and which limits have refused something
+    Quotas,
     /// What the daemon was told and what it made of it
     Config,
 }
@@ -110,6 +112,7 @@ impl Report {
             Self::Domains => path::DOMAINS,
             Self::Mappings => path::MAPPINGS,
             Self::Faults { .. } => path::FAULTS,
+            Self::Quotas => path::QUOTAS,
             Self::Config => path::CONFIG,
         }
     }

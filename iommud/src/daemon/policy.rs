@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dma_types::PhysAddr;
 use iommu_engine::platform::Platform;
-use iommu_engine::policy::Policy;
+use iommu_engine::policy::{Policy, Quotas, Resource};
 use iommu_service::Service;
 
 use super::log;
@@ -75,20 +75,24 @@ pub fn check(file: &Path) -> Result<String, PolicyError> {
 }
 
 fn lines_of(policy: &Policy) -> Vec<(&'static str, String)> {
-    let quotas = policy.quotas;
-    let quotas = format!(
-        "{} buffers, {} bytes in them, {} bytes mapped",
-        quotas.buffers, quotas.buffer_bytes, quotas.mapped_bytes
-    );
     vec![
         ("policy by default", policy.default.to_string()),
         ("policy on invalidation", policy.invalidation.to_string()),
-        ("policy on quotas", quotas),
+        ("policy on quotas of a device", limits(&policy.quotas)),
+        ("policy on quotas of a user", limits(&policy.client_quotas)),
+        ("policy on users", policy.clients.len().to_string()),
         ("policy on reserve", format!("{} bytes", policy.reserve)),
         ("policy rules", policy.rules.len().to_string()),
         ("policy ignores units", policy.ignored_units.len().to_string()),
         ("policy without an IOMMU", policy.without_iommu.to_string()),
     ]
+}
+
+/// Limits in one line, where there are any: `4096 buffers, 4294967296 buffer_bytes`.
+fn limits(quotas: &Quotas) -> String {
+    let limit = |resource: Resource| Some(format!("{} {resource}", quotas.of(resource)?));
+    let limits: Vec<_> = Resource::ALL.into_iter().filter_map(limit).collect();
+    if limits.is_empty() { "no limits".into() } else { limits.join(", ") }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@ use core::time::Duration;
 
 use dma_types::PhysAddr;
 use iommu_engine::policy::{
-    Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
+    ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, SaidQuotas,
+    Unclaimed, WithoutIommu,
 };
 
 use super::*;
@@ -42,7 +43,7 @@ fn the_example_s_exceptions_are_right_too() {
             Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(nic) },
             Rule {
                 invalidation: Some(Invalidation::Deferred),
-                buffer_bytes: Some(64 << 20),
+                quotas: SaidQuotas { buffer_bytes: Some(64 << 20), ..SaidQuotas::NOTHING },
                 ..Rule::new(disk)
             },
             Rule { reserve: Some(16 << 20), ..Rule::new(sound) },
@@ -68,7 +69,10 @@ fn every_word_is_understood() {
     let text = br#"Policy(
         default: identity,
         invalidation: deferred,
-        quotas: (buffers: 7, buffer_bytes: "8192", mapped_bytes: "1 TiB"),
+        quotas: (buffers: 7, buffer_bytes: "8192", mapped_bytes: "1 TiB", iova_bytes: "2 TiB",
+            mappings: 9, page_table_bytes: "4 MiB", requests: 10, operations: 11),
+        client_quotas: (buffers: 12),
+        clients: [(uid: 1000, quotas: (mappings: 13))],
         reserve: "64 MiB",
         ignore_units: { 0xfed9_0000: "why", 4_096: "not" },
         without_iommu: unprotected,
@@ -83,8 +87,17 @@ fn every_word_is_understood() {
             buffers: 7,
             buffer_bytes: 8192,
             mapped_bytes: 1 << 40,
-            ..Quotas::default()
+            iova_bytes: 2 << 40,
+            mappings: 9,
+            page_table_bytes: 4 << 20,
+            requests: 10,
+            operations: 11,
         },
+        client_quotas: Quotas { buffers: 12, ..Quotas::UNLIMITED },
+        clients: vec![ClientRule {
+            uid: 1000,
+            quotas: SaidQuotas { mappings: Some(13), ..SaidQuotas::NOTHING },
+        }],
         reserve: 64 << 20,
         rules: vec![],
         ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],
@@ -111,8 +124,8 @@ fn every_word_is_understood() {
 fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     assert_eq!(
         wrong("(\n    defualt: deny,\n)"),
-        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `reserve`, \
-         `rules`, `ignore_units`, `without_iommu` or `orphans`"
+        "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `client_quotas`, \
+         `clients`, `reserve`, `rules`, `ignore_units`, `without_iommu` or `orphans`"
     );
     assert_eq!(
         wrong("(\n    default: allow,\n)"),

@@ -1,7 +1,8 @@
 //! What can be said in a policy.
 
 use iommu_engine::policy::{
-    Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, Unclaimed, WithoutIommu,
+    ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, SaidQuotas,
+    Unclaimed, WithoutIommu,
 };
 use serde::de::{Deserialize, Deserializer, Error};
 
@@ -16,6 +17,8 @@ pub(super) struct PolicyWords {
     #[serde(with = "InvalidationWord")]
     invalidation: Invalidation,
     quotas: QuotaWords,
+    client_quotas: QuotaWords,
+    clients: Vec<ClientWords>,
     #[serde(deserialize_with = "said")]
     reserve: Option<Reserved>,
     rules: Vec<RuleWords>,
@@ -57,6 +60,30 @@ struct QuotaWords {
     buffer_bytes: Option<Size>,
     #[serde(deserialize_with = "said")]
     mapped_bytes: Option<Size>,
+    #[serde(deserialize_with = "said")]
+    iova_bytes: Option<Size>,
+    #[serde(deserialize_with = "said")]
+    mappings: Option<Count>,
+    #[serde(deserialize_with = "said")]
+    page_table_bytes: Option<Size>,
+    #[serde(deserialize_with = "said")]
+    requests: Option<Count>,
+    #[serde(deserialize_with = "said")]
+    operations: Option<Count>,
+}
+
+/// A rule for a user.
+#[derive(serde::Deserialize)]
+#[serde(rename = "Client", deny_unknown_fields)]
+struct ClientWords {
+    uid: u32,
+    quotas: QuotaWords,
+}
+
+impl From<ClientWords> for ClientRule {
+    fn from(ClientWords { uid, quotas }: ClientWords) -> Self {
+        Self { uid, quotas: quotas.into() }
+    }
 }
 
 /// A rule before it is known to say something.
@@ -84,9 +111,7 @@ impl<'de> Deserialize<'de> for RuleWords {
             devices,
             unclaimed: default,
             invalidation,
-            buffers: quotas.buffers.map(|count| count.0),
-            buffer_bytes: quotas.buffer_bytes.map(|size| size.0),
-            mapped_bytes: quotas.mapped_bytes.map(|size| size.0),
+            quotas: quotas.into(),
             reserve: reserve.map(|size| size.0),
         };
         if rule == Rule::new(devices) {
@@ -121,6 +146,8 @@ impl From<PolicyWords> for Policy {
             default,
             invalidation,
             quotas,
+            client_quotas,
+            clients,
             reserve,
             rules,
             ignore_units,
@@ -130,7 +157,9 @@ impl From<PolicyWords> for Policy {
         Self {
             default,
             invalidation,
-            quotas: quotas.over(Quotas::default()),
+            quotas: SaidQuotas::from(quotas).over(Quotas::default()),
+            client_quotas: SaidQuotas::from(client_quotas).over(Quotas::UNLIMITED),
+            clients: clients.into_iter().map(Into::into).collect(),
             reserve: reserve.map_or(0, |size| size.0),
             rules: rules.into_iter().map(|rule| rule.0).collect(),
             ignored_units: ignore_units,
@@ -140,13 +169,19 @@ impl From<PolicyWords> for Policy {
     }
 }
 
-impl QuotaWords {
-    fn over(self, quotas: Quotas) -> Quotas {
-        Quotas {
-            buffers: self.buffers.map_or(quotas.buffers, |count| count.0),
-            buffer_bytes: self.buffer_bytes.map_or(quotas.buffer_bytes, |size| size.0),
-            mapped_bytes: self.mapped_bytes.map_or(quotas.mapped_bytes, |size| size.0),
-            ..quotas
+impl From<QuotaWords> for SaidQuotas {
+    fn from(words: QuotaWords) -> Self {
+        let count = |word: Option<Count>| word.map(|Count(count)| count);
+        let size = |word: Option<Size>| word.map(|Size(size)| size);
+        Self {
+            buffers: count(words.buffers),
+            buffer_bytes: size(words.buffer_bytes),
+            mapped_bytes: size(words.mapped_bytes),
+            iova_bytes: size(words.iova_bytes),
+            mappings: count(words.mappings),
+            page_table_bytes: size(words.page_table_bytes),
+            requests: count(words.requests),
+            operations: count(words.operations),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What one driver may hold, by the policy.
 
-use iommu_engine::policy::{Devices, Policy, Quotas, Resource, Rule, WithoutIommu};
+use iommu_engine::policy::{
+    ClientRule, Devices, Policy, Quotas, Resource, Rule, SaidQuotas, WithoutIommu,
+};
 use iommu_service::account::{Holder, Usage};
 use iommu_service::{HandleId, Outcome, Service};
 use iommu_sim::MachineConfig;
@@ -26,6 +28,8 @@ both! {
     r7_each_quota_holds_at_its_bound_and_one_less_is_refused,
     tables_count_until_no_unit_walks_them_and_addresses_until_they_are_forgotten,
     who_made_a_table_pays_for_it_until_it_is_free,
+    a_user_s_devices_share_what_the_user_may_hold,
+    the_report_says_what_is_held_and_which_limit_refused_something,
 }
 
 const PAGE: usize = 4096;
@@ -82,7 +86,8 @@ fn memory_that_is_mapped_twice_counts_twice(vendor: Vendor) {
 
 fn a_rule_for_the_device_goes_before_the_quota_for_all(vendor: Vendor) {
     let mut policy = policy(Quotas { buffers: 1, ..Quotas::default() });
-    policy.rules.push(Rule { buffers: Some(2), ..Rule::new(Devices::At(edu())) });
+    let quotas = SaidQuotas { buffers: Some(2), ..SaidQuotas::NOTHING };
+    policy.rules.push(Rule { quotas, ..Rule::new(Devices::At(edu())) });
     let rig = Rig::with(vendor.machine(), policy);
     let device = rig.open();
     let one = || device.coherent("rule").alone().bytes(PAGE);
@@ -192,6 +197,48 @@ fn each_quota_holds_at_its_bound(config: impl Fn() -> MachineConfig, policy: &Po
             rig.check();
         }
     }
+}
+
+fn a_user_s_devices_share_what_the_user_may_hold(vendor: Vendor) {
+    let quotas = SaidQuotas { buffers: Some(3), ..SaidQuotas::NOTHING };
+    let clients = vec![ClientRule { uid: 0, quotas }];
+    let policy = Policy { clients, ..Policy::default() };
+    let rig = Rig::with(vendor.two_units(), policy);
+    let (one, other) = (rig.open(), crate::tickets::open_other(&rig));
+    let buffer = |device: &Device| device.allocate(PAGE as u64, Some(Access::Read), "shared");
+    let mut held = vec![buffer(&one).unwrap(), buffer(&other).unwrap(), buffer(&other).unwrap()];
+    for device in [&one, &other] {
+        assert_eq!(buffer(device).err(), Some(Error::QuotaExceeded));
+    }
+    let refusals = |holder| {
+        let mut service = rig.service.lock();
+        service.accounts().of(holder).unwrap().refusals.get(&Resource::Buffers).copied()
+    };
+    assert_eq!(refusals(Holder::Client(0)), Some(2), "whose limit it was");
+    assert_eq!(refusals(Holder::Device(edu())), None);
+    held.pop();
+    held.push(buffer(&one).unwrap());
+    recount(&mut rig.service.lock());
+}
+
+fn the_report_says_what_is_held_and_which_limit_refused_something(vendor: Vendor) {
+    let rig = Rig::with(vendor.machine(), policy(Quotas { buffers: 2, ..Quotas::default() }));
+    assert_eq!(rig.text("quotas"), "nobody holds anything\n");
+    let device = rig.open();
+    let one = || device.coherent("report").alone().align(1 << 21).bytes(2 * PAGE);
+    let _held = [one().unwrap(), one().unwrap()];
+    assert_eq!(one().err(), Some(Error::QuotaExceeded));
+    let golden = match vendor {
+        Vendor::Vtd => include_str!("golden/quotas_vtd.txt"),
+        Vendor::Amdvi => include_str!("golden/quotas_amdvi.txt"),
+    };
+    assert_eq!(rig.text("quotas"), golden);
+    let rows = rig.json("quotas");
+    let first = &rows.as_array().unwrap()[0];
+    let expected = serde_json::json!({
+        "holder": "device 0000:00:02.0", "resource": "buffers", "held": 2, "limit": 2, "refused": 1
+    });
+    assert_eq!(*first, expected);
 }
 
 fn policy_confines(policy: &Policy) -> bool {

@@ -23,6 +23,8 @@ pub const DOMAINS: &str = "domains";
 pub const MAPPINGS: &str = "mappings";
 /// The latest blocked accesses.
 pub const FAULTS: &str = "faults";
+/// What each device and user holds, what it may, and which limits have refused something.
+pub const QUOTAS: &str = "quotas";
 /// What the daemon was told and what it made of it.
 pub const CONFIG: &str = "config";
 /// What a text node's name ends with when JSON is wanted.

@@ -8,6 +8,7 @@
 //! | `domains` | `domains` |
 //! | `mappings` | `mappings` |
 //! | `faults` | `faults` |
+//! | `quotas` | `quotas` |
 //! | `config` | `config` |
 //! | [`table`] | aligned columns |
 //!
@@ -20,6 +21,7 @@ mod domains;
 mod faults;
 mod groups;
 mod mappings;
+mod quotas;
 pub mod table;
 mod units;
 
@@ -60,6 +62,7 @@ pub(crate) fn write<P: Platform>(service: &Service<P>, report: Report, form: For
         Report::Domains => render(&domains::rows(service), form),
         Report::Mappings => render(&mappings::rows(service), form),
         Report::Faults => render(&faults::rows(service), form),
+        Report::Quotas => render(&quotas::rows(service), form),
         Report::Config => render(&config::rows(service), form),
     }
 }
