@@ -20,8 +20,9 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A process that has lived this long has not died soon.
-pub const STEADY: Duration = Duration::from_secs(60);
+/// A process that has brought the units up and lived this long has not died soon. What it left is adopted, so that it costs
+/// nothing to start the next one as often.
+pub const STEADY: Duration = Duration::from_secs(1);
 
 /// To how many processes, one after the other, the same memory is handed, if each dies before it has brought the units
 /// up.
@@ -145,7 +146,7 @@ impl<O> Keeping<O> {
         }
         match how {
             End::Code(code) if self.held.is_empty() && self.current.is_none() => Next::End(code),
-            _ => Next::Again(self.pause(lived)),
+            _ => Next::Again(self.pause(self.has_touched && lived >= STEADY)),
         }
     }
 
@@ -175,8 +176,8 @@ impl<O> Keeping<O> {
         format!("the process that served {how}; starting it again{when}{heir}{held}")
     }
 
-    fn pause(&mut self, lived: Duration) -> Duration {
-        if lived >= STEADY {
+    fn pause(&mut self, has_served: bool) -> Duration {
+        if has_served {
             self.short_lives = 0;
         }
         let doubled = self.short_lives.checked_sub(1).map(|it| 1u32.checked_shl(it));
@@ -192,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(1);
+    const SOON: Duration = Duration::from_millis(900);
 
     /// Starts a process: what is its own.
     fn started(keeping: &mut Keeping<Rc<()>>) -> Weak<()> {
@@ -341,8 +342,11 @@ mod tests {
         assert_eq!(pauses[1..4], [100, 200, 400].map(Duration::from_millis));
         assert!(pauses.is_sorted());
         assert_eq!(pauses[59], LONGEST_PAUSE);
-        // One that has lived well has its successor at once.
+        // One that has lived well has its successor at once; not one that has brought nothing up.
         started(&mut keeping);
+        assert_eq!(keeping.ended(End::Crash, STEADY), Next::Again(LONGEST_PAUSE));
+        started(&mut keeping);
+        keeping.touched(true);
         assert_eq!(keeping.ended(End::Crash, STEADY), Next::Again(Duration::ZERO));
         started(&mut keeping);
         assert_eq!(keeping.ended(End::Crash, SOON), Next::Again(FIRST_PAUSE));

@@ -294,7 +294,7 @@ mod tests {
     use std::fs;
     use std::rc::Rc;
 
-    const SOON: Duration = Duration::from_secs(1);
+    const SOON: Duration = Duration::from_millis(900);
 
     /// A process that serves, and what its keeper has of it.
     struct Served {

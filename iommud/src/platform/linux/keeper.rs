@@ -14,6 +14,7 @@ use rustix::net::RecvFlags;
 use super::pagemap::PageMap;
 use super::parcel::{self, NoParcel, Parcel, Piece, Purpose};
 use crate::daemon::hand_over::Report;
+use crate::daemon::log;
 
 /// Where memory comes from and who keeps it.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Keeper {
     socket: OwnedFd,
     /// The number of the last memory.
     last: Cell<u64>,
+    /// Whether it is known to be gone.
+    is_alone: Cell<bool>,
     /// What it has yet to be told is gone: it did not read.
     unsaid: RefCell<Vec<u64>>,
 }
@@ -58,8 +61,8 @@ impl Keeper {
                 _ => return Err(io::ErrorKind::InvalidData.into()),
             }
         };
-        let (last, unsaid) = (Cell::new(last), RefCell::default());
-        Ok((Rc::new(Self { socket, last, unsaid }), pieces))
+        let (is_alone, unsaid) = (Cell::default(), RefCell::default());
+        Ok((Rc::new(Self { socket, last: Cell::new(last), is_alone, unsaid }), pieces))
     }
 
     /// Has new memory kept.
@@ -76,8 +79,9 @@ impl Keeper {
         self.say_gone();
         let number = self.last.get() + 1;
         match parcel::send_piece(&self.socket, purpose, number, bytes, memory) {
-            // Without a keeper nobody comes after this process, and what it has it keeps as long as it lives.
-            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Ok(()) => {}
+            // Nobody comes after this process, and what it has it keeps as long as it lives.
+            Err(Errno::PIPE | Errno::CONNRESET) => self.say_alone(),
             Err(errno) => return Err(errno.into()),
         }
         self.last.set(number);
@@ -93,6 +97,14 @@ impl Keeper {
     pub fn report(&self, report: Report) {
         self.say_gone();
         let _ = parcel::send(&self.socket, &Parcel::Report(report));
+    }
+
+    fn say_alone(&self) {
+        if !self.is_alone.replace(true) {
+            log::line(
+                "the keeper is gone: nobody starts iommud again when it dies, or has what devices reach",
+            );
+        }
     }
 
     /// Tells it what is gone, as far as it can hear. What it is not told it keeps, which harms nobody.

@@ -1,4 +1,7 @@
-//! The arena of table frames: a huge page at a time, kept for good.
+//! The arena of table frames: a huge page at a time.
+//!
+//! It shrinks, too: the engine frees a frame only when no unit can walk it any more, so that a page of free frames is
+//! nobody's. The page with the header always stays.
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -24,7 +27,7 @@ pub struct TableArena {
     source: Rc<Source>,
     /// Of each page, where its first frame is in this process.
     book: FrameBook<NonNull<TableFrame>>,
-    /// The pages, kept mapped: hardware may walk them until the moment the process is gone, and after.
+    /// The pages, kept mapped: hardware may walk them.
     pages: Vec<HugePages>,
     /// Those of a process before this one, as long as nobody knows which of their frames are in use.
     inherited: Vec<HugePages>,
@@ -98,6 +101,15 @@ impl TableArena {
     pub fn settle(&mut self) {
         self.book.settle();
         self.pages.append(&mut self.inherited);
+        self.shrink();
+    }
+
+    /// Gives back pages of which all frames are free, but one.
+    fn shrink(&mut self) {
+        while let Some(spare) = self.book.remove_spare() {
+            self.pages.retain(|page| page.physical().first() != Some(&spare));
+            self.changes += 1;
+        }
     }
 
     /// Gives up what is inherited, the header included.
@@ -162,6 +174,7 @@ impl TableFrames for TableArena {
     fn free_frame(&mut self, frame: PhysAddr) {
         if frame != self.header {
             self.book.give_back(frame);
+            self.shrink();
         }
     }
 
