@@ -62,9 +62,10 @@ pub struct AmdV1PageEntry {
     pub accessed: bool,
     /// D: dirty, bit 6. Written by the unit if the device's table entry lets it.
     pub dirty: bool,
-    /// Bits 8:7. Ignored by hardware.
-    #[bits(2)]
-    __: u8,
+    /// Bit 7. Ignored by hardware.
+    __: bool,
+    /// Bit 8. Ignored by hardware in every page: a mapping ends here.
+    pub end: bool,
     /// NextLevel, bits 11:9: the level of the next table, from 1; or 0 for a page as long as the entry's span; or
     /// 7 for a page that is longer.
     #[bits(3)]
@@ -84,8 +85,8 @@ pub struct AmdV1PageEntry {
     pub read: bool,
     /// IW: may be written, bit 62.
     pub write: bool,
-    /// Bit 63. Ignored by hardware.
-    __: bool,
+    /// Bit 63. Ignored by hardware in every page: a mapping starts here.
+    pub start: bool,
 }
 
 /// The fields of an entry where they stand, for words to be put together and taken apart quickly.
@@ -141,6 +142,9 @@ impl Format for AmdV1 {
         shift: AmdV1PageEntry::COUNT.trailing_zeros(),
         bits: AmdV1PageEntry::COUNT.count_ones(),
     };
+
+    const START: u64 = AmdV1PageEntry::new().with_start(true).into_bits();
+    const END: u64 = AmdV1PageEntry::new().with_end(true).into_bits();
 
     fn levels(&self) -> u8 {
         self.max_levels.min(START_LEVELS)
@@ -279,6 +283,19 @@ mod tests {
         for word in [0, 0x7000_0000_0000_5001, 0x7000_0000_1237_fe01, 0x6000_0000_7654_3201] {
             for level in [0, 1, 2] {
                 assert_eq!(format().decode(level, word | 0x1e), format().decode(level, word));
+            }
+        }
+    }
+
+    #[test]
+    fn the_marks_stand_in_other_bits_that_no_unit_looks_at() {
+        // Bits 8 and 63: ignored in every entry of 2.2.3, and not looked at by QEMU, Linux or OpenVMM.
+        let (start, end) = (AmdV1::START, AmdV1::END);
+        assert_eq!((start, end), (1 << 63, 1 << 8));
+        for word in [0, 0x7000_0000_0000_5001, 0x7000_0000_1237_fe01] {
+            for level in [0, 1] {
+                let marked = format().decode(level, word | start | end);
+                assert_eq!(marked, format().decode(level, word));
             }
         }
     }

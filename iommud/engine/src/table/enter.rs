@@ -6,6 +6,7 @@ use super::error::{Foreign, MapError};
 use super::fill::{occupied, put};
 use super::format::{Entry, Format, Permissions, index, slot_mask, table_mask};
 use super::node::{Node, holds};
+use super::page_table::Span;
 use super::pieces::{Batch, Pieces};
 use super::supply::Supply;
 use crate::platform::TableFrames;
@@ -122,7 +123,7 @@ pub(super) fn write<F: Format>(
     frames: &impl TableFrames,
     root: Node<'_, F>,
     mut pieces: Pieces<'_>,
-    last: u64,
+    span: Span,
     permissions: Permissions,
     supply: &mut Supply,
 ) -> Result<(), MapError> {
@@ -132,9 +133,9 @@ pub(super) fn write<F: Format>(
         let base = batch.iova & !table_mask(batch.level);
         let node = match open {
             Some((at, node)) if at == base && node.level == batch.level => node,
-            _ => reach(frames, root, &batch, last, supply)?,
+            _ => reach(frames, root, &batch, span.last, supply)?,
         };
-        put(frames, &node, &batch, permissions);
+        put(frames, &node, &batch, span, permissions);
         open = Some((base, node));
     }
     Ok(())

@@ -28,7 +28,12 @@ pub(super) fn fill_page<F: Format>(
     }
     let live = node.live();
     let word = node.format.leaf(node.level, order, start, permissions);
-    each(slots, |slot| slot.store(word, Ordering::Release));
+    if let [first, _, ..] = slots {
+        each(slots, |slot| slot.store(word, Ordering::Release));
+        first.store(word | F::START | F::END, Ordering::Release);
+    } else {
+        each(slots, |slot| slot.store(word | F::START | F::END, Ordering::Release));
+    }
     node.set_live(live + slots.len());
     node.flush(frames, first, slots.len());
     Ok(())
@@ -49,19 +54,41 @@ fn first_of<F: Format>(level: u8, slots: &[AtomicU64], iova: u64) -> Option<Iova
     Some(Iova::new(iova + ((slot as u64) << shift(level))))
 }
 
-/// Writes a batch into its table.
+/// Writes a batch of a mapping at these addresses into its table.
 pub(super) fn put<F: Format>(
     frames: &impl TableFrames,
     node: &Node<'_, F>,
     batch: &Batch,
+    span: Span,
     permissions: Permissions,
 ) {
     let first = index(batch.level, batch.iova);
     let slots = node.slots(first, batch.slots());
     let live = node.live();
     store(node, batch, slots, permissions);
+    mark(node, batch, slots, span);
     node.set_live(live + slots.len());
     node.flush(frames, first, slots.len());
+}
+
+/// Marks where a mapping at these addresses starts and ends, if that is in a batch that has been written.
+#[inline]
+fn mark<F: Format>(node: &Node<'_, F>, batch: &Batch, slots: &[AtomicU64], span: Span) {
+    let page = 1 << (batch.order - shift(node.level));
+    if batch.iova == span.start {
+        set(slots.first(), F::START);
+    }
+    if batch.iova + (batch.bytes - 1) == span.last {
+        set(slots.len().checked_sub(page).and_then(|last| slots.get(last)), F::END);
+    }
+}
+
+/// Sets a bit of an entry.
+#[inline]
+fn set(slot: Option<&AtomicU64>, bit: u64) {
+    if let Some(slot) = slot {
+        slot.store(slot.load(Ordering::Relaxed) | bit, Ordering::Release);
+    }
 }
 
 /// Writes a batch into the entries that it fills.
@@ -108,11 +135,14 @@ pub(super) fn fill_small<F: Format>(
     let live = node.live();
     if node.format.page_sizes() & slot_mask(1) == 1 << PAGE_SHIFT {
         store_small(node, slots, memory, permissions);
+        set(slots.first(), F::START);
+        set(slots.last(), F::END);
     } else {
         let mut pieces = Pieces::new(span.start, memory);
         while let Some(batch) = pieces.next(node.page_sizes()) {
             let slots = node.slots(index(0, batch.iova), batch.slots());
             store(node, &batch, slots, permissions);
+            mark(node, &batch, slots, span);
         }
     }
     node.set_live(live + count);
@@ -146,12 +176,13 @@ pub(super) fn fill<F: Format>(
     frames: &impl TableFrames,
     node: &Node<'_, F>,
     batch: &Batch,
+    span: Span,
     permissions: Permissions,
 ) -> Result<(), MapError> {
     let slots = node.slots(index(node.level, batch.iova), batch.slots());
     if let Some(iova) = occupied::<F>(node.level, slots, batch.iova) {
         return Err(MapError::Occupied(iova));
     }
-    put(frames, node, batch, permissions);
+    put(frames, node, batch, span, permissions);
     Ok(())
 }

@@ -134,6 +134,13 @@ pub trait Format: Copy {
     /// Where a table counts how many of its entries are in use. The first few entries hold a part each.
     const SPARE: SpareBits;
 
+    /// Set in the first entry of a mapping's first page: there it starts. A bit that hardware ignores in every page.
+    const START: u64;
+
+    /// Set in the first entry of a mapping's last page, after all others were written: a mapping is whole just when it goes
+    /// from a start to an end. Another such bit.
+    const END: u64;
+
     /// How many bits a physical address can have.
     const ADDRESS_BITS: u32 = 52;
 

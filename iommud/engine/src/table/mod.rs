@@ -5,6 +5,7 @@
 //! | [`format`] | [`Format`]: what an entry looks like, and which there are |
 //! | [`page_table`] | [`PageTable`]: map, unmap, translate, destroy |
 //! | [`visit`] | every page, by address |
+//! | [`found`] | a table that a daemon left that has died |
 //! | [`error`] | why a range could not be mapped or unmapped |
 //! | `fill` | how pages are written into one table |
 //! | `enter` | how a range is entered that takes more: looked at first, then written |
@@ -38,15 +39,15 @@
 //!
 //! # After a restart
 //!
-//! Nothing restarts yet. Whoever takes over the tables of a daemon that died, perhaps between two stores, has
-//! to know:
+//! Whoever goes on with the tables of a daemon that died, perhaps between two stores, has to know what [`found`] does
+//! about it:
 //!
-//! - Root, level and format stand nowhere in the tables.
-//! - Counts cannot be trusted. Every table that is reached from the root is to be counted afresh, before anything is
-//!   mapped or unmapped; empty ones, which only an interrupted operation leaves, are to be unlinked, and
-//!   entries of a page that fills several completed or cleared.
+//! - Root, level and format stand nowhere in the tables. The [ledger](crate::ledger) has them.
+//! - Counts cannot be trusted. Every table that is reached from the root is counted afresh, before anything is
+//!   mapped or unmapped; empty ones, which only an interrupted operation leaves, are unlinked.
 //! - What is mapped need not be what was asked for: a map may have been entered in part, an unmap removed in
-//!   part. The record of mappings decides, and the rest is unmapped.
+//!   part. A mapping is whole if its pages go from one that is marked as the start to one that is marked as the end, for
+//!   those are written last and cleared first. The rest is unmapped.
 //! - Frames that no root reaches may have been unlinked with their invalidation still to be confirmed. They are free
 //!   once every unit has confirmed that it has forgotten everything (rule R2).
 //!
@@ -63,6 +64,7 @@ mod enter;
 pub mod error;
 mod fill;
 pub mod format;
+pub mod found;
 mod grow;
 mod near;
 mod node;
@@ -77,5 +79,6 @@ pub mod visit;
 
 pub use error::{MapError, UnmapError};
 pub use format::{Entry, Format, Permissions, SpareBits};
+pub use found::{Extent, NotATable, Told};
 pub use page_table::{PageTable, Translation, Unmapped};
 pub use visit::Leaf;

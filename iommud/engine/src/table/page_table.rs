@@ -156,7 +156,7 @@ impl<F: Format> PageTable<F> {
                 if small {
                     fill_small(frames, &node, span, memory, permissions)?;
                 } else {
-                    fill(frames, &node, &batch, permissions)?;
+                    fill(frames, &node, &batch, span, permissions)?;
                 }
                 self.near.note(&node, span.start);
                 return Ok(Touched::Leaves);
@@ -250,7 +250,7 @@ impl<F: Format> PageTable<F> {
         plan.check(frames, self.root_node(frames)?, pieces.clone())?;
         let mut supply = Supply::allocate(frames, plan.needed, self.format.is_coherent())?;
         let root = self.root_node(frames)?;
-        let written = write(frames, root, pieces, span.last, permissions, &mut supply);
+        let written = write(frames, root, pieces, span, permissions, &mut supply);
         supply.give_back(frames);
         written?;
         Ok(if plan.needed > 0 { Touched::Tables } else { Touched::Leaves })

@@ -35,9 +35,12 @@ pub struct SecondStageEntry {
     /// Bits 60:52. Ignored by hardware in every entry, present or not: the algorithm counts here.
     #[bits(9)]
     pub count: u16,
-    /// Bits 63:61. Ignored by hardware, or reserved for device TLBs.
-    #[bits(3)]
-    __: u8,
+    /// Bit 61. Ignored by hardware in every page: a mapping starts here.
+    pub start: bool,
+    /// Bit 62. TM, for device TLBs; reserved without.
+    __: bool,
+    /// Bit 63. Ignored by hardware in every page: a mapping ends here.
+    pub end: bool,
 }
 
 /// The fields of an entry where they stand, for words to be put together and taken apart quickly.
@@ -76,6 +79,9 @@ impl Format for SecondStage {
         shift: SecondStageEntry::COUNT.trailing_zeros(),
         bits: SecondStageEntry::COUNT.count_ones(),
     };
+
+    const START: u64 = SecondStageEntry::new().with_start(true).into_bits();
+    const END: u64 = SecondStageEntry::new().with_end(true).into_bits();
 
     fn levels(&self) -> u8 {
         self.width.levels()
@@ -176,6 +182,18 @@ mod tests {
         for word in [0, 0x5003, 0x1_2340_0083] {
             for level in [0, 1] {
                 assert_eq!(FORMAT.decode(level, word | count), FORMAT.decode(level, word));
+            }
+        }
+    }
+
+    #[test]
+    fn the_marks_stand_in_other_bits_that_no_unit_looks_at() {
+        // Bits 61 and 63: ignored in the tables of 9.8, and so by QEMU (`VTD_SL_IGN_COM`), which has 62 reserved.
+        let (start, end) = (SecondStage::START, SecondStage::END);
+        assert_eq!((start, end), (0x2000_0000_0000_0000, 0x8000_0000_0000_0000));
+        for word in [0, 0x5003, 0x1_2340_0083] {
+            for level in [0, 1] {
+                assert_eq!(FORMAT.decode(level, word | start | end), FORMAT.decode(level, word));
             }
         }
     }

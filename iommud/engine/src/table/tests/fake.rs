@@ -3,7 +3,7 @@
 //!
 //! A word has, from bit 0: present, readable, writable; in bits 3 to 6 the level of the next table plus one,
 //! or zero for a page; in bits 52 to 57 the logarithm of the page. Between is the address. Bits 7 to 10 and
-//! 58 to 63 are ignored.
+//! 58 to 63 are ignored; 62 and 63 mark where mappings start and end.
 
 use dma_types::PhysAddr;
 
@@ -21,6 +21,9 @@ impl Format for Fake {
     const PRESENT: u64 = 1;
     // As few as AMD's format has: the count is spread over three entries.
     const SPARE: SpareBits = SpareBits { shift: 7, bits: 4 };
+
+    const START: u64 = 1 << 62;
+    const END: u64 = 1 << 63;
 
     fn levels(&self) -> u8 {
         2
