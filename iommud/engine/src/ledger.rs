@@ -27,7 +27,7 @@ use crate::platform::{TableFrame, TableFrames};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IOMMULED");
 
 /// The second word: the layout of this page.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Words of a record, without its kind.
 pub const RECORD_WORDS: usize = 15;
@@ -86,6 +86,27 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// The ledger that a predecessor left: to be gone on with, and all its frames, the header first.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Broken`] if the chain of frames is.
+    pub fn found(frames: &impl TableFrames) -> Result<(Self, Vec<PhysAddr>), LedgerError> {
+        let mut at = frames.header_frame();
+        let (mut chain, mut free) = (Vec::new(), Vec::new());
+        while chain.len() < MAX_FRAMES {
+            let table = frame_of(frames, at)?;
+            chain.push(at);
+            let is_free = |index: &usize| table[index * SLOT_WORDS].load(Ordering::Acquire) == 0;
+            free.extend((1..SLOTS).filter(is_free).map(|index| Slot { frame: at, index }));
+            match table[NEXT_WORD].load(Ordering::Acquire) {
+                0 => return Ok((Self { last: at, free }, chain)),
+                next => at = PhysAddr::new(next),
+            }
+        }
+        Err(LedgerError::Broken(at))
+    }
+
     /// Writes a record down.
     pub fn insert<R: Record>(
         &mut self,
@@ -130,11 +151,7 @@ impl Ledger {
         let mut found = Vec::new();
         let mut at = frames.header_frame();
         for _ in 0..MAX_FRAMES {
-            let table = frames.table(at).ok_or(LedgerError::Broken(at))?;
-            let header = [&table[0], &table[1]].map(|word| word.load(Ordering::Acquire));
-            if header != [MAGIC, VERSION] {
-                return Err(LedgerError::Broken(at));
-            }
+            let table = frame_of(frames, at)?;
             for index in 1..SLOTS {
                 let words = &table[index * SLOT_WORDS..(index + 1) * SLOT_WORDS];
                 if words[0].load(Ordering::Acquire) == R::KIND {
@@ -151,6 +168,19 @@ impl Ledger {
             }
         }
         Err(LedgerError::Broken(at))
+    }
+
+    /// How many records of a kind there are, whether they make sense or not.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Broken`], as of [`records`](Self::records).
+    pub fn count<R: Record>(frames: &impl TableFrames) -> Result<usize, LedgerError> {
+        let (_, chain) = Self::found(frames)?;
+        let kinds = chain.iter().filter_map(|frame| frames.table(*frame)).flat_map(|table| {
+            (1..SLOTS).map(|index| table[index * SLOT_WORDS].load(Ordering::Acquire))
+        });
+        Ok(kinds.filter(|kind| *kind == R::KIND).count())
     }
 
     /// Adds a frame to the chain.
@@ -176,6 +206,13 @@ impl Ledger {
         self.free.extend((1..SLOTS).rev().map(|index| Slot { frame, index }));
         Ok(())
     }
+}
+
+/// A frame of the ledger, if it is one.
+fn frame_of(frames: &impl TableFrames, at: PhysAddr) -> Result<&TableFrame, LedgerError> {
+    let table = frames.table(at).ok_or(LedgerError::Broken(at))?;
+    let header = [&table[0], &table[1]].map(|word| word.load(Ordering::Acquire));
+    if header == [MAGIC, VERSION] { Ok(table) } else { Err(LedgerError::Broken(at)) }
 }
 
 /// The words of a slot.
@@ -233,8 +270,23 @@ mod tests {
         let table = frames.table(frames.header_frame()).unwrap();
         let word = |index: usize| table[index].load(Ordering::Relaxed);
         assert_eq!(word(0).to_le_bytes(), *b"IOMMULED");
-        assert_eq!((word(1), word(2)), (1, 0));
+        assert_eq!((word(1), word(2)), (2, 0));
         assert_eq!((word(16), word(17), word(31), word(32)), (77, 5, 5, 0));
+    }
+
+    #[test]
+    fn a_ledger_that_is_found_goes_on_where_it_was_left() {
+        let mut frames = FakeFrames::new(8);
+        let mut ledger = Ledger::create(&frames).unwrap();
+        let slots: Vec<_> =
+            (1..=40).map(|n| ledger.insert(&mut frames, &Number(n)).unwrap()).collect();
+        ledger.remove(&frames, slots[3]);
+        let (mut found, chain) = Ledger::found(&frames).unwrap();
+        assert_eq!((chain.len(), found.free.len()), (2, 2 * (SLOTS - 1) - 39));
+        for n in 41..=64 {
+            found.insert(&mut frames, &Number(n)).unwrap();
+        }
+        assert_eq!((numbers(&frames).len(), frames.live()), (63, 2));
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub struct Segment {
 }
 
 /// How many words tell where a run is.
-pub const PLACE_WORDS: usize = 8;
+pub const PLACE_WORDS: usize = 5;
 
 /// Where a run is, in words that survive the daemon: a platform makes them ([`Platform::place`]) and a later one of the same
 /// kind, which has inherited the run's memory, understands them ([`Platform::keep_run`]). To anybody else they mean nothing.

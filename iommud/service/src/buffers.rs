@@ -224,7 +224,10 @@ impl<P: Platform> Service<P> {
             bytes,
             first,
             rights: spec.rights,
+            allowed: spec.allowed,
+            cache: spec.cache,
             label: spec.label_bytes,
+            place: platform.place(run),
         };
         runs.enter(run);
         let slot = match engine.write_record(platform, &record) {

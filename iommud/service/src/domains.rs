@@ -54,7 +54,7 @@ pub struct Inside {
 }
 
 /// What a domain holds, but for tables: it counts as a buffer without memory.
-const ONE_DOMAIN: Usage = Usage::buffer(0);
+pub(crate) const ONE_DOMAIN: Usage = Usage::buffer(0);
 
 impl<P: Platform> Service<P> {
     /// Makes a domain for a session, whose device's unit can walk it.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`service`] | [`Service`]: open, call, read, close, poll |
 //! | [`account`] | who holds how much, and how much that may be |
+//! | [`adopt`] | going on with the sessions of a daemon that has died |
 //! | [`attach`] | buffers of memory that another handle offers |
 //! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
 //! | `charging` | what requests are charged, and what hardware gives back |
@@ -44,6 +45,7 @@
 extern crate alloc;
 
 pub mod account;
+pub mod adopt;
 pub mod attach;
 pub mod buffers;
 pub mod calls;

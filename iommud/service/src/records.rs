@@ -1,11 +1,11 @@
 //! What the service writes in the [ledger](iommu_engine::ledger).
 
-use dma_types::{Access, Iova, PciAddress, PhysAddr};
+use dma_types::{Access, CacheType, Iova, PciAddress, PhysAddr};
 use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::{RECORD_WORDS, Record};
-use iommu_engine::platform::{RunId, Segment};
+use iommu_engine::platform::{PLACE_WORDS, RunId, RunPlace, Segment};
 use iommu_engine::records::{address_from_word, address_word, words};
-use libdma::protocol::call::{access_code, access_from_code};
+use libdma::protocol::call::{access_code, access_from_code, cache_code, cache_from_code};
 use libdma::protocol::{Rights, Secret};
 
 use crate::session::{BufferId, SessionId};
@@ -72,12 +72,15 @@ pub struct BufferRecord {
     pub first: Option<(Iova, Access)>,
     /// The rights that its first handle had.
     pub rights: Rights,
+    /// The most that the device may do with it, if anything.
+    pub allowed: Option<Access>,
+    /// How CPUs cache it.
+    pub cache: CacheType,
     /// What reports call it, as in the request.
     pub label: [u8; 32],
+    /// Where its memory is, if a successor will have it.
+    pub place: Option<RunPlace>,
 }
-
-/// Which word of a buffer's record its rights are: behind the label.
-const RIGHTS_WORD: usize = 10;
 
 impl Record for BufferRecord {
     const KIND: u64 = 0x12;
@@ -85,20 +88,31 @@ impl Record for BufferRecord {
     fn to_words(&self) -> [u64; RECORD_WORDS] {
         let (iova, access) =
             self.first.map_or((0, 0), |(iova, access)| (iova.get(), access_code(access)));
-        let mut words =
-            words([self.buffer.0, self.session.0, self.run.0, self.bytes, iova, access.into()]);
+        let codes = u64::from(access)
+            | u64::from(self.allowed.map_or(0, access_code)) << 8
+            | u64::from(cache_code(self.cache)) << 16
+            | u64::from(self.place.is_some()) << 24
+            | u64::from(self.rights.bits()) << 32;
+        let mut words = words([self.buffer.0, self.session.0, self.run.0, self.bytes, iova, codes]);
         for (word, bytes) in words[6..].iter_mut().zip(self.label.as_chunks().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        words[RIGHTS_WORD] = self.rights.bits().into();
+        let place = self.place.map_or([0; PLACE_WORDS], |place| place.0);
+        for (word, place) in words[10..].iter_mut().zip(place) {
+            *word = place;
+        }
         words
     }
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
-        let [buffer, session, run, bytes, iova, access, ..] = *words;
-        let first = match u32::try_from(access).ok()? {
+        let [buffer, session, run, bytes, iova, codes, ..] = *words;
+        let [access, allowed, cache, placed, rights @ ..] = codes.to_le_bytes();
+        let first = access_or_none(access)?.map(|access| (Iova::new(iova), access));
+        let place = RunPlace(*words[10..].first_chunk()?);
+        let place = match placed {
             0 => None,
-            code => Some((Iova::new(iova), access_from_code(code).ok()?)),
+            1 => Some(place),
+            _ => return None,
         };
         let mut label = [0; 32];
         for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[6..]) {
@@ -110,9 +124,20 @@ impl Record for BufferRecord {
             run: RunId(run),
             bytes,
             first,
-            rights: Rights::from_bits(words[RIGHTS_WORD].try_into().ok()?)?,
+            rights: Rights::from_bits(u32::from_le_bytes(rights))?,
+            allowed: access_or_none(allowed)?,
+            cache: cache_from_code(cache.into()).ok()?,
             label,
+            place,
         })
+    }
+}
+
+/// What a code stands for that is zero for nothing. `None` if that is nothing at all.
+fn access_or_none(code: u8) -> Option<Option<Access>> {
+    match code {
+        0 => Some(None),
+        code => access_from_code(code.into()).ok().map(Some),
     }
 }
 
@@ -131,6 +156,12 @@ pub struct WindowRecord {
     pub iova: Iova,
     /// What the device may do.
     pub access: Access,
+    /// Of which BAR they are.
+    pub bar: u8,
+    /// Where in that they start.
+    pub offset: u64,
+    /// What reports call it, as in the request.
+    pub label: [u8; 32],
 }
 
 impl Record for WindowRecord {
@@ -138,7 +169,7 @@ impl Record for WindowRecord {
 
     fn to_words(&self) -> [u64; RECORD_WORDS] {
         let (start, bytes) = (self.place.start.get(), self.place.bytes);
-        words([
+        let mut words = words([
             self.window.0,
             self.session.0,
             self.of_session.0,
@@ -146,11 +177,21 @@ impl Record for WindowRecord {
             bytes,
             self.iova.get(),
             access_code(self.access).into(),
-        ])
+            self.bar.into(),
+            self.offset,
+        ]);
+        for (word, bytes) in words[9..].iter_mut().zip(self.label.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
     }
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
-        let [window, session, of_session, start, bytes, iova, access, ..] = *words;
+        let [window, session, of_session, start, bytes, iova, access, bar, offset, ..] = *words;
+        let mut label = [0; 32];
+        for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[9..]) {
+            *bytes = word.to_le_bytes();
+        }
         Some(Self {
             window: WindowId(window),
             session: SessionId(session),
@@ -158,6 +199,9 @@ impl Record for WindowRecord {
             place: Segment { start: PhysAddr::new(start), bytes },
             iova: Iova::new(iova),
             access: access_from_code(access.try_into().ok()?).ok()?,
+            bar: bar.try_into().ok()?,
+            offset,
+            label,
         })
     }
 }
@@ -225,14 +269,17 @@ mod tests {
             bytes: 0x2000,
             first: Some((Iova::new(0x1_0000), Access::Write)),
             rights: Rights::READ | Rights::INSPECT,
+            allowed: Some(Access::ReadWrite),
+            cache: CacheType::WriteBack,
             label: *b"ring\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
+            place: Some(RunPlace([11, 12, 13, 14, 15])),
         };
         let words = buffer.to_words();
         assert_eq!(
             words[..7],
-            [9, 3, 4, 0x2000, 0x1_0000, 2, u64::from_le_bytes(*b"ring\0\0\0\0")]
+            [9, 3, 4, 0x2000, 0x1_0000, 0x14_0100_0302, u64::from_le_bytes(*b"ring\0\0\0\0")]
         );
-        assert_eq!(words[10..12], [0b1_0100, 0]);
+        assert_eq!(words[10..], [11, 12, 13, 14, 15]);
         assert_eq!(BufferRecord::from_words(&words), Some(buffer));
 
         let window = WindowRecord {
@@ -242,9 +289,12 @@ mod tests {
             place: Segment { start: PhysAddr::new(0xfea0_0000), bytes: 0x1000 },
             iova: Iova::new(0x1_0000),
             access: Access::Write,
+            bar: 2,
+            offset: 0x3000,
+            label: *b"doorbell\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
         };
         let words = window.to_words();
-        assert_eq!(words[..7], [6, 3, 2, 0xfea0_0000, 0x1000, 0x1_0000, 2]);
+        assert_eq!(words[..9], [6, 3, 2, 0xfea0_0000, 0x1000, 0x1_0000, 2, 2, 0x3000]);
         assert_eq!(WindowRecord::from_words(&words), Some(window));
     }
 
@@ -264,7 +314,9 @@ mod tests {
 
     #[test]
     fn r5_words_that_are_no_record_are_none() {
-        assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, 4])), None);
+        for codes in [4, 4 << 8, 9 << 16, 2 << 24, 1 << 63] {
+            assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, codes])), None);
+        }
         assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);
         assert_eq!(WindowRecord::from_words(&words([0; 7])), None);
         assert_eq!(ExplicitRecord::from_words(&words([1, 1, u64::MAX, 2])), None);

@@ -97,26 +97,31 @@ impl<P: Platform> Service<P> {
     /// [`StartError`], with the platform given back.
     pub fn start(mut platform: P, settings: Settings) -> Result<Self, (StartError, P)> {
         match Engine::start(&mut platform, settings.policy.clone()) {
-            Ok(engine) => Ok(Self {
-                platform,
-                engine,
-                handles: Handles::default(),
-                sessions: Sessions::default(),
-                domains: BTreeMap::new(),
-                runs: Runs::default(),
-                tickets: Tickets::default(),
-                windows: BTreeMap::new(),
-                reached: BTreeMap::new(),
-                accounts: Accounts::default(),
-                pending: Pending::default(),
-                faults: FaultLog::default(),
-                untold: false,
-                fault_interrupts: 0,
-                settings,
-                numbers: Numbers::default(),
-                incarnation: 0,
-            }),
+            Ok(engine) => Ok(Self::empty(platform, engine, settings)),
             Err(error) => Err((error, platform)),
+        }
+    }
+
+    /// A service of which nobody has a handle yet.
+    pub(crate) fn empty(platform: P, engine: Engine, settings: Settings) -> Self {
+        Self {
+            platform,
+            engine,
+            handles: Handles::default(),
+            sessions: Sessions::default(),
+            domains: BTreeMap::new(),
+            runs: Runs::default(),
+            tickets: Tickets::default(),
+            windows: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            accounts: Accounts::default(),
+            pending: Pending::default(),
+            faults: FaultLog::default(),
+            untold: false,
+            fault_interrupts: 0,
+            settings,
+            numbers: Numbers::default(),
+            incarnation: 0,
         }
     }
 

@@ -85,7 +85,7 @@ impl Window {
 }
 
 /// What a window of this length holds, but for tables: a buffer without memory.
-const fn window_usage(bytes: u64) -> Usage {
+pub(crate) const fn window_usage(bytes: u64) -> Usage {
     Usage { buffers: 1, ..Usage::mappings(1, bytes) }
 }
 
@@ -148,6 +148,9 @@ impl<P: Platform> Service<P> {
             place,
             iova,
             access,
+            bar,
+            offset,
+            label: spec.label_bytes,
         };
         let slot = match engine.write_record(platform, &record) {
             Ok(slot) => slot,

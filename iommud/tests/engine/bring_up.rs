@@ -159,7 +159,7 @@ fn the_unit_and_its_tables_are_in_the_ledger(vendor: Vendor) {
     let domains = Ledger::records::<DomainRecord>(&rig.platform).unwrap();
     assert_eq!(domains[0].1.key, domain.0);
     // The hardware's own entries, found from the ledger alone, lead to the domain's table.
-    let root = rig.platform.table(units[0].1.root).unwrap();
+    let root = rig.platform.table(units[0].1.root.start()).unwrap();
     let entry = match vendor {
         Vendor::Vtd => {
             let context = PhysAddr::new(root[0].load(Ordering::Relaxed) & !0xfff);

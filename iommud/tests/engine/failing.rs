@@ -7,7 +7,7 @@ use iommu_engine::completion::Progress;
 use iommu_engine::error::EngineError;
 use iommu_engine::fault::FaultReason;
 use iommu_engine::platform::{ConfigSpace, Registers, TableFrames};
-use iommu_engine::records::UnitRecord;
+use iommu_engine::records::{UnitRecord, UnitRoot};
 use iommu_engine::unit::{Mismatch, UnitFailure, UnitState};
 use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::AmdviConfig;
@@ -284,8 +284,11 @@ fn r5_a_unit_that_vanishes_while_it_forgets_is_given_up(vendor: Vendor) {
 
 fn r1_a_group_that_cannot_be_attached_whole_reaches_nothing(vendor: Vendor) {
     let card = at("21:01.0");
-    let record =
-        UnitRecord { base: PhysAddr::new(0x1000), segment: 0, root: PhysAddr::new(0x2000) };
+    let record = UnitRecord {
+        base: PhysAddr::new(0x1000),
+        segment: 0,
+        root: UnitRoot::Table(PhysAddr::new(0x2000)),
+    };
     let mut refused = 0;
     // Wherever in the ledger its frame ends, and with it the memory for more.
     for written in 0..32 {
@@ -318,8 +321,11 @@ fn r1_a_group_that_cannot_be_attached_whole_reaches_nothing(vendor: Vendor) {
 
 fn r2_tables_of_a_group_that_was_attached_in_part_outlast_what_its_unit_holds(vendor: Vendor) {
     let card = at("21:01.0");
-    let record =
-        UnitRecord { base: PhysAddr::new(0x1000), segment: 0, root: PhysAddr::new(0x2000) };
+    let record = UnitRecord {
+        base: PhysAddr::new(0x1000),
+        segment: 0,
+        root: UnitRoot::Table(PhysAddr::new(0x2000)),
+    };
     let mut in_part = 0;
     // Wherever in the ledger its frame ends: with some requesters attached, and some not.
     for written in 0..32 {

@@ -5,6 +5,7 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
+mod adopting;
 mod attributes;
 mod batches;
 mod buffers;

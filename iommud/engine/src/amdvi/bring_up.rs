@@ -12,7 +12,8 @@
 //! A firmware or boot loader may hand the machine over translating. Translation then stays on while the device
 //! table is changed beneath it, by one store, so that there is no moment in which everything passes; Linux
 //! changes it so, too, when it takes over from a kernel that crashed. Only if more than the two rings is on that
-//! changes how requests are translated, or the table is in segments, the unit must be turned off for a moment.
+//! changes how requests are translated, or the table is in segments, the unit must be turned off for a moment; but never
+//! if it goes by the table already that it is to go by, which a predecessor left.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -62,6 +63,8 @@ pub struct BringUp {
     since: Instant,
     /// Whether translation was on when it was found.
     found_translating: bool,
+    /// Whether the device table is the one that the unit goes by, as it was left by a predecessor.
+    is_inherited: bool,
 }
 
 /// What the steps work on.
@@ -80,8 +83,8 @@ pub struct Parts<'a> {
 
 impl BringUp {
     /// At the beginning.
-    pub fn new(now: Instant) -> Self {
-        Self { step: Step::Begin, since: now, found_translating: false }
+    pub fn new(now: Instant, is_inherited: bool) -> Self {
+        Self { step: Step::Begin, since: now, found_translating: false, is_inherited }
     }
 
     /// Where the unit is.
@@ -160,7 +163,8 @@ impl BringUp {
             registers.write(platform, found.without_rings());
             return Step::StopOldRings;
         }
-        let other_kind = found.has_more_than_rings() || parts.control.segments_order() != 0;
+        let other_kind = !self.is_inherited
+            && (found.has_more_than_rings() || parts.control.segments_order() != 0);
         if after(Step::StopOldTranslation) && found.translation() && other_kind {
             registers.write(platform, Control::new());
             return Step::StopOldTranslation;

@@ -12,13 +12,15 @@
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use dma_types::{PAGE_SIZE, PhysAddr, SourceId};
 
 use super::device_table_entry::{BLOCKED_DOMAIN, DeviceTableEntry, DomainWord, TranslationWord};
-use super::registers::{DeviceTableBase, RegisterFile, SegmentBase};
+use super::registers::{Control, DeviceTableBase, RegisterFile, SegmentBase};
 use crate::acpi::ivrs::DteSettings;
 use crate::platform::{Registers, TableFrames};
+use crate::records::UnitRoot;
 use crate::unit::{DomainId, Translation};
 
 /// The frames of a full table: 65536 entries of 32 bytes.
@@ -67,6 +69,62 @@ impl DeviceTable {
             frames.free_table(*segment, FRAMES / self.segments.len());
         }
         frames.free_frame(self.empty);
+    }
+
+    /// The table that a predecessor left, as it was written down.
+    pub fn found(segments: &[PhysAddr], empty: PhysAddr) -> Self {
+        Self { segments: segments.to_vec(), empty }
+    }
+
+    /// What is written down of it.
+    pub fn record(&self) -> UnitRoot {
+        UnitRoot::DeviceTable { segments: self.segments.clone(), empty: self.empty }
+    }
+
+    /// Whether the unit translates by this table.
+    pub fn is_announced(&self, platform: &mut impl Registers, registers: &RegisterFile) -> bool {
+        let control: Control = registers.read(platform);
+        let base: DeviceTableBase = registers.read(platform);
+        let pages = FRAMES / self.segments.len().max(1);
+        control != Control::GONE
+            && control.translation()
+            && control.segments_order() == self.segments_order()
+            && base == DeviceTableBase::naming(self.start(), pages)
+    }
+
+    /// Looks at all of the table, which a predecessor left. `claim` is asked for each frame whether nothing else is in it.
+    /// By what each requester is translated that is not blocked; `None` for what cannot be our table.
+    pub fn examine(
+        &self,
+        frames: &impl TableFrames,
+        claim: &mut impl FnMut(PhysAddr) -> bool,
+    ) -> Option<BTreeMap<SourceId, Translation>> {
+        let empty = frames.table(self.empty).filter(|_| claim(self.empty))?;
+        if empty.iter().any(|word| word.load(Ordering::Acquire) != 0) {
+            return None;
+        }
+        for frame in self.frames() {
+            frames.table(frame).filter(|_| claim(frame))?;
+        }
+        let mut found = BTreeMap::new();
+        for source in (0..=u16::MAX).map(SourceId::new) {
+            let word = TranslationWord::from_bits(self.load(frames, source, 0));
+            let domain = DomainWord::from_bits(self.load(frames, source, 1));
+            if word == TranslationWord::blocked(domain, self.empty) {
+                continue;
+            }
+            let translation = word.translation(domain.domain())?;
+            found.insert(source, translation);
+        }
+        Some(found)
+    }
+
+    /// All the frames that its entries are in.
+    fn frames(&self) -> impl Iterator<Item = PhysAddr> {
+        let pages = (FRAMES / self.segments.len().max(1)) as u64;
+        self.segments.iter().flat_map(move |start| {
+            (0..pages).map(move |page| PhysAddr::new(start.get().wrapping_add(page * PAGE_SIZE)))
+        })
     }
 
     /// Where it starts, or its first segment.

@@ -189,6 +189,12 @@ impl TranslationWord {
                 .with_write(true),
         )
     }
+
+    /// By what it translates requests, under this domain id: `None` for a word that was not made so.
+    pub fn translation(self, domain: DomainId) -> Option<Translation> {
+        let translation = Translation { domain, table: self.root(), levels: self.levels() };
+        (Self::translating(translation) == Some(self)).then_some(translation)
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::command_buffer::CommandBuffer;
 use super::invalidation::Invalidation;
 use super::registers::{Control, RegisterFile, Status};
 use crate::completion::Ticket;
-use crate::platform::{Instant, Platform, Registers};
+use crate::platform::{Instant, Platform, Registers, TableFrames};
 use crate::unit::{DomainId, Tickets, UnitFailure};
 
 /// One thing in the line. Of a range, the part that is still to be done.
@@ -87,6 +87,11 @@ impl Invalidator {
             }
         }
         each_once(&mut self.named);
+    }
+
+    /// Gives its frames back. Only if no unit has been told of them.
+    pub fn free(self, frames: &mut impl TableFrames) {
+        self.buffer.free(frames);
     }
 
     /// Tells a unit whose command buffer is off where ours is.

@@ -1,5 +1,6 @@
 //! One AMD-Vi unit: its device table, its caches, its faults.
 
+use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -64,6 +65,27 @@ impl Unit {
     ///
     /// [`Unusable`], with no memory kept.
     pub fn new(platform: &mut impl Platform, spec: &UnitSpec) -> Result<Self, Unusable> {
+        Self::with_table(platform, spec, None)
+    }
+
+    /// The same with the device table that it goes by: a predecessor's.
+    ///
+    /// # Errors
+    ///
+    /// Besides, [`Unusable::OtherTables`] if it does not translate, or not by that table.
+    pub fn found(
+        platform: &mut impl Platform,
+        spec: &UnitSpec,
+        table: DeviceTable,
+    ) -> Result<Self, Unusable> {
+        Self::with_table(platform, spec, Some(table))
+    }
+
+    fn with_table(
+        platform: &mut impl Platform,
+        spec: &UnitSpec,
+        inherited: Option<DeviceTable>,
+    ) -> Result<Self, Unusable> {
         let capability = Capability::read(platform, spec.function, spec.capability_offset)?;
         capability.enable(platform, spec.function, spec.capability_offset, spec.base)?;
         let window =
@@ -72,8 +94,15 @@ impl Unit {
         let capabilities =
             UnitCapabilities::read(platform, &registers, &capability, spec.efr_image)?;
         let features = capabilities.features;
+        let is_inherited = inherited.is_some();
+        if let Some(table) = &inherited
+            && !table.is_announced(platform, &registers)
+        {
+            return Err(Unusable::OtherTables);
+        }
         let (table, buffer, event_log) =
-            memory(platform, features.segments_order(), spec).ok_or(Unusable::OutOfFrames)?;
+            memory(platform, features.segments_order(), spec, inherited)
+                .ok_or(Unusable::OutOfFrames)?;
         // Only a virtual unit keeps what is not present, and only a virtual one must be told of each entry.
         let named = if capabilities.header.caches_absent() {
             spec.settings.iter().map(|(sources, _)| sources.clone()).collect()
@@ -93,9 +122,45 @@ impl Unit {
             fault_source: FaultSource::new(interrupts),
             domain_ids: DomainIds::new(DOMAIN_IDS),
             invalidator: Invalidator::new(buffer, control, features.invalidate_all(), named),
-            phase: Phase::Starting(BringUp::new(platform.now())),
+            phase: Phase::Starting(BringUp::new(platform.now(), is_inherited)),
             found_translating: false,
         })
+    }
+
+    /// Its device table.
+    pub fn table(&self) -> &DeviceTable {
+        &self.table
+    }
+
+    /// Looks at the tables by which it looks devices up, which a predecessor left. `claim` is asked for each frame whether
+    /// nothing else is in it. By what each device is translated that is not blocked; `None` for what cannot be our tables.
+    pub fn examine(
+        &self,
+        frames: &impl TableFrames,
+        claim: &mut impl FnMut(PhysAddr) -> bool,
+    ) -> Option<BTreeMap<SourceId, Translation>> {
+        self.table.examine(frames, claim)
+    }
+
+    /// Has a requester named whenever everything is to be forgotten, where a unit needs that, for its entry is a
+    /// predecessor's.
+    pub fn name(&mut self, source: SourceId) {
+        if self.capabilities.header.caches_absent() {
+            self.invalidator.name([Invalidation::Device(source)]);
+        }
+    }
+
+    /// Gives back what it has of its own, which no unit has been told of: its device table is a predecessor's.
+    pub fn abandon(self, frames: &mut impl TableFrames) {
+        self.event_log.free(frames);
+        self.invalidator.free(frames);
+    }
+
+    /// Gives back what it has of its own, and its device table, in which everything is blocked.
+    pub fn free(self, frames: &mut impl TableFrames) {
+        self.table.free(frames);
+        self.event_log.free(frames);
+        self.invalidator.free(frames);
     }
 
     /// Where its registers are.
@@ -338,13 +403,15 @@ fn memory(
     frames: &mut impl TableFrames,
     most_segments_order: u8,
     spec: &UnitSpec,
+    inherited: Option<DeviceTable>,
 ) -> Option<(DeviceTable, CommandBuffer, EventLog)> {
     let buffer = CommandBuffer::new(frames)?;
     let Some(event_log) = EventLog::new(frames) else {
         buffer.free(frames);
         return None;
     };
-    match DeviceTable::new(frames, most_segments_order, &spec.settings) {
+    let table = inherited.or_else(|| DeviceTable::new(frames, most_segments_order, &spec.settings));
+    match table {
         Some(table) => Some((table, buffer, event_log)),
         None => {
             event_log.free(frames);

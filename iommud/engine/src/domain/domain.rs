@@ -14,6 +14,7 @@ use crate::machine::ReservedRange;
 use crate::payer::Payer;
 use crate::platform::{Segment, TableFrames};
 use crate::policy::Invalidation;
+use crate::records::{DomainRecord, MADE_FOR, Purpose};
 use crate::retired::Retired;
 use crate::segments;
 use crate::table::{Translation, Unmapped};
@@ -51,11 +52,18 @@ pub struct Domain {
     unlinked: Completion,
     /// What they have yet to confirm before they walk the tables that were made last, and see what is mapped there.
     catching_up: Completion,
+    /// What it is for.
+    purpose: Purpose,
+    /// The window that was asked for.
+    window: Option<IovaRange>,
     /// Its record in the ledger, once it is written.
     slot: Option<Slot>,
     /// Who pays for which frames of its table. Those that are not here nobody pays.
     paid: BTreeMap<PhysAddr, Payer>,
 }
+
+/// What is mapped in a domain, each by where it starts.
+pub type Mappings = BTreeMap<Iova, Mapping>;
 
 impl Domain {
     /// An empty domain for these devices, that asks no more of its units than these abilities, which
@@ -80,9 +88,76 @@ impl Domain {
             detached: Completion::none(),
             unlinked: Completion::none(),
             catching_up: Completion::none(),
+            purpose: Purpose::Own,
+            window,
             slot: None,
             paid: BTreeMap::new(),
         })
+    }
+
+    /// A domain that a predecessor made, as its record says, with this table of it and what is mapped there, for whose
+    /// addresses have been taken. `made_for` are its devices.
+    pub fn found(
+        record: &DomainRecord,
+        slot: Slot,
+        table: DomainTable,
+        addresses: Addresses,
+        made_for: Vec<PciAddress>,
+        mappings: Mappings,
+    ) -> Self {
+        let invalidation = match record.is_deferred {
+            true => Invalidation::Deferred,
+            false => Invalidation::Strict,
+        };
+        Self {
+            made_for,
+            abilities: record.abilities,
+            table,
+            invalidation,
+            addresses,
+            mappings,
+            memberships: Vec::new(),
+            detached: Completion::none(),
+            unlinked: Completion::none(),
+            catching_up: Completion::none(),
+            purpose: record.purpose,
+            window: record.window,
+            slot: Some(slot),
+            paid: BTreeMap::new(),
+        }
+    }
+
+    /// Whether its table has grown from one with this root and so many levels, by which a unit may still go.
+    pub fn has_grown_from(&self, frames: &impl TableFrames, root: PhysAddr, levels: u8) -> bool {
+        self.table.has_grown_from(frames, root, levels)
+    }
+
+    /// What is written down of it.
+    pub fn record(&self, key: DomainKey) -> DomainRecord {
+        let mut made_for = [None; MADE_FOR];
+        for (place, device) in made_for.iter_mut().zip(&self.made_for) {
+            *place = Some(*device);
+        }
+        DomainRecord {
+            key: key.0,
+            root: self.root(),
+            levels: self.levels(),
+            abilities: self.abilities,
+            purpose: self.purpose,
+            is_deferred: self.invalidation == Invalidation::Deferred,
+            window: self.window,
+            made_for,
+        }
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Says what it is for, before it is written down.
+    pub fn set_purpose(&mut self, purpose: Purpose) {
+        self.purpose = purpose;
     }
 
     /// What every unit must be able to do that its devices are behind.

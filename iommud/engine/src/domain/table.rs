@@ -6,7 +6,9 @@ use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
 use crate::amdvi::page_table::AmdV1;
 use crate::platform::{Segment, TableFrames};
-use crate::table::{MapError, PageTable, Translation, UnmapError, Unmapped};
+use crate::table::{
+    Extent, MapError, NotATable, PageTable, Told, Translation, UnmapError, Unmapped,
+};
 use crate::unit::{Abilities, Depths, Mismatch, Touched, Walks};
 use crate::vtd::context::AddressWidth;
 use crate::vtd::second_stage::SecondStage;
@@ -88,6 +90,59 @@ impl DomainTable {
         let width = width.unwrap_or(AddressWidth::Bits48);
         let format = SecondStage::new(width, page_sizes, coherent);
         PageTable::new(format, frames).map(Self::SecondStage)
+    }
+
+    /// The table with this root and so many levels, which was made with these abilities. See [`PageTable::found`].
+    pub fn found(abilities: &Abilities, root: PhysAddr, levels: u8) -> Option<Self> {
+        let Abilities { page_sizes, coherent, .. } = *abilities;
+        match abilities.walks {
+            Walks::Nothing => Some(Self::Absent),
+            Walks::AmdV1 => {
+                let deepest = abilities.depths.iter().next_back()?;
+                let format = AmdV1::new(deepest, page_sizes);
+                PageTable::found(format, root, levels).map(Self::AmdV1)
+            }
+            Walks::SecondStage => {
+                let width = abilities.depths.iter().next().and_then(AddressWidth::from_levels)?;
+                let format = SecondStage::new(width, page_sizes, coherent);
+                let same = width.levels() == levels;
+                let table = PageTable::found(format, root, levels).filter(|_| same);
+                table.map(Self::SecondStage)
+            }
+        }
+    }
+
+    /// See [`PageTable::examine`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotATable`].
+    pub fn examine(
+        &self,
+        frames: &impl TableFrames,
+        told: Told,
+        claim: &mut impl FnMut(PhysAddr) -> bool,
+    ) -> Result<Vec<Extent>, NotATable> {
+        each!(self, table => table.examine(frames, told, claim), Ok(Vec::new()))
+    }
+
+    /// See [`PageTable::prune`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotATable`].
+    pub fn prune(
+        &mut self,
+        frames: &impl TableFrames,
+        keeps: &mut impl FnMut(Iova) -> bool,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Touched, NotATable> {
+        each!(self, table => table.prune(frames, keeps, retired), Ok(Touched::Leaves))
+    }
+
+    /// See [`PageTable::has_grown_from`].
+    pub fn has_grown_from(&self, frames: &impl TableFrames, root: PhysAddr, levels: u8) -> bool {
+        each!(self, table => table.has_grown_from(frames, root, levels), false)
     }
 
     /// Its root, zero if it has none. It changes when the table grows.

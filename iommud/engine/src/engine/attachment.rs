@@ -265,7 +265,7 @@ impl Engine {
     }
 
     /// Detaches a group from whatever it is attached to, if anything.
-    fn leave(
+    pub(super) fn leave(
         &mut self,
         platform: &mut impl Platform,
         id: GroupId,
@@ -298,7 +298,7 @@ impl Engine {
 
     /// Attaches a group that nobody holds to its own domain, if it is to have one. If that cannot be, it reaches
     /// nothing.
-    fn go_home(&mut self, platform: &mut impl Platform, id: GroupId) {
+    pub(super) fn go_home(&mut self, platform: &mut impl Platform, id: GroupId) {
         let Some(group) = self.groups.get(id.0) else { return };
         let (home, first) = (group.home, group.members().first().copied());
         // What has been plugged in since may need one.

@@ -76,6 +76,10 @@ impl Engine {
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
             return Err(EngineError::UnitFailed.into());
         }
+        if self.is_taking_over {
+            // Units may hold something of before at any address that is free.
+            return Err(EngineError::NotForgotten.into());
+        }
         let root = domain.root();
         let mut memory = core::mem::take(&mut self.pieces);
         memory.clear();

@@ -12,7 +12,7 @@ use crate::machine::{Device, ReservedRange, merged};
 use crate::pci::Function;
 use crate::platform::Platform;
 use crate::policy::{DevicePolicy, Invalidation};
-use crate::records::DomainRecord;
+use crate::records::Purpose;
 use crate::retired::Retired;
 use crate::unit::Abilities;
 
@@ -31,7 +31,7 @@ impl Engine {
         for device in devices {
             self.check_usable(*device)?;
         }
-        let key = self.create_domain_for(platform, devices, None)?;
+        let key = self.create_domain_for(platform, devices, None, Purpose::Own)?;
         self.follow_arenas(platform);
         Ok(key)
     }
@@ -56,7 +56,7 @@ impl Engine {
         for device in devices {
             self.check_usable(*device)?;
         }
-        let key = self.create_domain_for(platform, devices, Some(window))?;
+        let key = self.create_domain_for(platform, devices, Some(window), Purpose::Explicit)?;
         self.follow_arenas(platform);
         Ok(key)
     }
@@ -68,6 +68,7 @@ impl Engine {
         platform: &mut impl Platform,
         devices: &[PciAddress],
         explicit: Option<Option<IovaRange>>,
+        purpose: Purpose,
     ) -> Result<DomainKey, EngineError> {
         let abilities = self.common_abilities(devices)?;
         let everywhere: Vec<_> = self.plan.reserved().map(ReservedRange::as_iova_range).collect();
@@ -86,7 +87,11 @@ impl Engine {
         let own = members.iter().filter_map(|device| self.devices.get(device));
         let own: Vec<_> = own.flat_map(|device| device.reserved.iter().copied()).collect();
         let own = merged(own);
-        let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
+        domain.set_purpose(match explicit {
+            Some(_) => Purpose::Explicit,
+            None => purpose,
+        });
+        let record = domain.record(key);
         let made = own
             .iter()
             .try_for_each(|range| domain.map_firmware_range(&mut frames, *range).map(drop))

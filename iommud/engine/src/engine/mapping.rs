@@ -12,7 +12,6 @@ use crate::iova::IovaRequest;
 use crate::payer::{self, Payer, Turnover};
 use crate::platform::{Platform, RunId};
 use crate::policy::Invalidation;
-use crate::records::DomainRecord;
 use crate::retired::{Retired, RetiredRun};
 use crate::segments;
 use crate::unit::{Changed, Touched, Translation, merge};
@@ -48,6 +47,10 @@ impl Engine {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
             return Err(EngineError::UnitFailed);
+        }
+        if self.is_taking_over {
+            // Units may hold something of before at any address that is free.
+            return Err(EngineError::NotForgotten);
         }
         let pieces = &mut self.pieces;
         pieces.clear();
@@ -132,8 +135,7 @@ impl Engine {
         let mut completion = Completion::none();
         let Some(domain) = self.domains.get(&key) else { return completion };
         if let Some(slot) = domain.slot() {
-            let record = DomainRecord { key: key.0, root: domain.root(), levels: domain.levels() };
-            self.ledger.update(platform, slot, &record);
+            self.ledger.update(platform, slot, &domain.record(key));
         }
         for group in self.groups.iter_mut().filter(|group| group.attached == Some(key)) {
             let Some((unit, id)) = group.unit.and_then(|unit| Some((unit, domain.id_at(unit)?)))

@@ -3,6 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | here | start, poll, and what there is to see |
+//! | [`adopt`] | going on with the tables of a daemon that has died |
 //! | `domains` | domains, from their making to their end |
 //! | `attachment` | devices in and out of them, a group at a time |
 //! | [`chain`] | mappings at chosen addresses, and one behind the other |
@@ -21,6 +22,7 @@
 //! before the units have confirmed that they have forgotten it (rule R2); the [`Completion`] that such a
 //! call returns tells when that is, for those who must know. A call that fails has changed nothing (R7).
 
+pub mod adopt;
 mod attachment;
 pub mod chain;
 pub mod deferred;
@@ -53,7 +55,7 @@ use crate::payer::{Books, Payer, Purse, Turnover};
 use crate::pci;
 use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
-use crate::records::UnitRecord;
+use crate::records::{EpochRecord, Purpose};
 use crate::reserve::Reserve;
 use crate::retired::{Quarantine, Retired};
 use crate::unit::{Changed, Unit, UnitState};
@@ -123,6 +125,8 @@ pub struct Engine {
     /// What units have yet to confirm before they reach nothing of what was kept from them.
     keeping: Keeping,
     ledger: Ledger,
+    /// Whether units have yet to forget what they hold by a predecessor's tables.
+    is_taking_over: bool,
     /// What is set aside for runs in one piece.
     reserves: Vec<Reserve>,
     /// These are reused from call to call, so that the hot path allocates nothing.
@@ -134,16 +138,20 @@ pub struct Engine {
 
 impl Engine {
     /// Finds the machine's IOMMUs and devices, and begins to bring the units up, as the policy says. They are up when
-    /// [`is_settled`](Self::is_settled), after some [polls](Self::poll).
+    /// [`is_settled`](Self::is_settled), after some [polls](Self::poll). What a predecessor left is set aside: to go on with
+    /// that is to [adopt](Self::adopt) it.
     ///
     /// # Errors
     ///
     /// [`StartError`] if there is no table of IOMMUs that can be used. A single unit that cannot be used is
     /// left out, and the others go on.
     pub fn start(platform: &mut impl Platform, policy: Policy) -> Result<Self, StartError> {
+        if platform.inherited() {
+            platform.set_aside_inherited();
+        }
         let ledger = Ledger::create(platform)?;
         let machine::Found { plan, units, devices, groups, remarks } =
-            machine::discover(platform, &policy)?;
+            machine::discover(platform, &policy, &[])?;
         let mut engine = Self {
             plan,
             units,
@@ -160,6 +168,7 @@ impl Engine {
             arenas_followed: None,
             keeping: Keeping::default(),
             ledger,
+            is_taking_over: false,
             reserves: Vec::new(),
             pieces: Vec::new(),
             ranges: Vec::new(),
@@ -167,9 +176,9 @@ impl Engine {
             payers: Vec::new(),
         };
         for unit in engine.units.iter().filter_map(|slot| slot.unit.as_ref().ok()) {
-            let (base, segment, root) = (unit.base(), unit.segment(), unit.root());
-            engine.ledger.insert(platform, &UnitRecord { base, segment, root })?;
+            engine.ledger.insert(platform, &unit.record())?;
         }
+        engine.ledger.insert(platform, &EpochRecord(0))?;
         engine.set_memory_aside(platform);
         for id in (0..engine.groups.len()).map(GroupId) {
             engine.make_home(platform, id);
@@ -190,7 +199,8 @@ impl Engine {
             return;
         }
         let members = group.members().to_vec();
-        let given = self.create_domain_for(platform, &members, None).and_then(|key| {
+        let purpose = if unconfined { Purpose::Unconfined } else { Purpose::Home };
+        let given = self.create_domain_for(platform, &members, None, purpose).and_then(|key| {
             self.enter(platform, id, key).inspect_err(|_| {
                 // It was just made, and nothing is attached to it.
                 let _ = self.destroy_domain(platform, key);
@@ -227,6 +237,7 @@ impl Engine {
                 }
             }
         }
+        self.settle_inherited(platform);
         self.follow_arenas(platform);
         self.tell_if_due(platform);
         self.forget_batches();

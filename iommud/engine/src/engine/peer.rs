@@ -95,6 +95,10 @@ impl Engine {
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
             return Err(EngineError::UnitFailed);
         }
+        if self.is_taking_over {
+            // Units may hold something of before at any address that is free.
+            return Err(EngineError::NotForgotten);
+        }
         let WindowSpec { window, access, align, limit, owner } = *spec;
         let bytes = window.bytes;
         let request = IovaRequest { bytes, align, limit };

@@ -7,6 +7,7 @@ use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 use super::Engine;
 use crate::machine::Remark;
 use crate::platform::{ContiguityError, Platform, RunId};
+use crate::records::ReserveRecord;
 use crate::reserve::Reserve;
 
 /// The smallest run that a reserve is made of, if it is not smaller itself: pieces below are to be had without.
@@ -101,7 +102,12 @@ impl Engine {
         let total = memory.iter().fold(0u64, |sum, segment| sum.saturating_add(segment.bytes));
         let mut left = if memory.is_empty() { u64::MAX } else { total / 2 };
         for (owner, wanted) in wanted {
-            let reserve = take_reserve(platform, owner, wanted, left);
+            let (reserve, runs) = take_reserve(platform, owner, wanted, left);
+            for run in runs {
+                let Some(place) = platform.place(run) else { continue };
+                // Without a record a successor does without it.
+                let _ = self.ledger.insert(platform, &ReserveRecord { owner, run, place });
+            }
             left -= reserve.bytes();
             if reserve.bytes() < wanted {
                 let bytes = reserve.bytes();
@@ -118,7 +124,8 @@ fn take_reserve(
     owner: Option<PciAddress>,
     wanted: u64,
     most: u64,
-) -> Reserve {
+) -> (Reserve, Vec<RunId>) {
+    let mut runs = Vec::new();
     let mut reserve = Reserve::new(owner, wanted);
     let wanted = wanted.min(most) & !(PAGE_SIZE - 1);
     let mut longest = wanted;
@@ -131,6 +138,7 @@ fn take_reserve(
         if reserve.add(run, platform.segments(run)) == 0 {
             break;
         }
+        runs.push(run);
     }
-    reserve
+    (reserve, runs)
 }

@@ -11,10 +11,12 @@ use crate::acpi::Coverage;
 use crate::acpi::dmar::Dmar;
 use crate::acpi::ivrs::Ivrs;
 use crate::amdvi;
+use crate::amdvi::device_table::DeviceTable;
 use crate::amdvi::spec::UnitSpec;
 use crate::error::StartError;
 use crate::platform::Platform;
 use crate::policy::{Policy, WithoutIommu};
+use crate::records::{UnitRecord, UnitRoot};
 use crate::unit::{Unit, Unusable};
 use crate::vtd;
 
@@ -38,13 +40,27 @@ pub struct Found {
 /// # Errors
 ///
 /// [`StartError`] if there is no table, or none that can be trusted.
-pub fn discover(platform: &mut impl Platform, policy: &Policy) -> Result<Found, StartError> {
+///
+/// Units of which there is a record among those of a predecessor are [found](crate::vtd::unit::Unit::found) as that says.
+pub fn discover(
+    platform: &mut impl Platform,
+    policy: &Policy,
+    inherited: &[UnitRecord],
+) -> Result<Found, StartError> {
     let firmware = read_table(platform, policy)?;
     let (functions, stubborn) = firmware.scan_enabling(platform);
     let arenas = platform.arenas();
     let given = Given { arenas: &arenas, ignored: &policy.ignored_units };
     let plan = Plan::new(firmware, &functions, &given)?;
-    let units = plan.units().iter().map(|unit| slot(platform, plan.firmware(), unit)).collect();
+    let units = plan
+        .units()
+        .iter()
+        .map(|unit| {
+            let is_it =
+                |record: &&UnitRecord| (record.base, record.segment) == (unit.base, unit.segment);
+            slot(platform, plan.firmware(), unit, inherited.iter().find(is_it))
+        })
+        .collect();
     let devices = plan.devices().iter().map(|(address, it)| (*address, it.into())).collect();
     let groups = plan.groups().iter().map(Group::planned).collect();
     let mut remarks: Vec<Remark> = stubborn.into_iter().map(Remark::NoAccessControl).collect();
@@ -65,17 +81,38 @@ fn read_table(platform: &mut impl Platform, policy: &Policy) -> Result<Firmware,
     }
 }
 
-fn slot(platform: &mut impl Platform, firmware: &Firmware, planned: &PlannedUnit) -> UnitSlot {
+fn slot(
+    platform: &mut impl Platform,
+    firmware: &Firmware,
+    planned: &PlannedUnit,
+    inherited: Option<&UnitRecord>,
+) -> UnitSlot {
     let unit = match (&planned.left_out, planned.entry, firmware) {
         (Some(LeftOut::Firmware(fault)), ..) => Err(Unusable::Firmware(*fault)),
         (Some(LeftOut::Policy(reason)), ..) => Err(Unusable::Ignored(reason.clone())),
         (None, _, Firmware::Vtd(_)) => {
-            vtd::unit::Unit::new(platform, planned.segment, planned.base).map(Unit::Vtd)
+            let (segment, base) = (planned.segment, planned.base);
+            match inherited.map(|record| &record.root) {
+                None => vtd::unit::Unit::new(platform, segment, base),
+                Some(UnitRoot::Table(root)) => {
+                    vtd::unit::Unit::found(platform, segment, base, *root)
+                }
+                Some(UnitRoot::DeviceTable { .. }) => Err(Unusable::OtherTables),
+            }
+            .map(Unit::Vtd)
         }
         (None, Coverage::Unit(index), Firmware::Amdvi(table)) => match table.units.get(index) {
             Some(ivhd) => {
                 let spec = UnitSpec::new(ivhd, table.info);
-                amdvi::unit::Unit::new(platform, &spec).map(Unit::Amdvi)
+                match inherited.map(|record| &record.root) {
+                    None => amdvi::unit::Unit::new(platform, &spec),
+                    Some(UnitRoot::DeviceTable { segments, empty }) => {
+                        let table = DeviceTable::found(segments, *empty);
+                        amdvi::unit::Unit::found(platform, &spec, table)
+                    }
+                    Some(UnitRoot::Table(_)) => Err(Unusable::OtherTables),
+                }
+                .map(Unit::Amdvi)
             }
             None => Err(Unusable::Unreachable),
         },

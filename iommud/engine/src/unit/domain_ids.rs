@@ -55,6 +55,18 @@ impl DomainIds {
         Some(DomainId::new((self.first * 64) as u16 + bit as u16))
     }
 
+    /// Takes this id, as a predecessor had it. `false` if there is none such, or it is in use.
+    pub fn take_again(&mut self, id: DomainId) -> bool {
+        let (index, bit) = (usize::from(id.get()) / 64, 1 << (id.get() % 64));
+        let known = id.get() != 0 && u32::from(id.get()) < self.count;
+        let Some(word) = self.used.get_mut(index).filter(|word| known && **word & bit == 0) else {
+            return false;
+        };
+        *word |= bit;
+        self.in_use += 1;
+        true
+    }
+
     /// Takes an id back. No unit may have anything cached under it any more (rule R2).
     pub fn give_back(&mut self, id: DomainId) {
         let (index, bit) = (usize::from(id.get()) / 64, 1 << (id.get() % 64));
@@ -95,6 +107,15 @@ mod tests {
             }
             assert_eq!((ids.in_use(), ids.take()), (0, Some(DomainId::new(1))));
         }
+    }
+
+    #[test]
+    fn an_id_that_was_in_use_before_is_taken_once() {
+        let mut ids = DomainIds::new(16);
+        assert!(ids.take_again(DomainId::new(2)) && !ids.take_again(DomainId::new(2)));
+        assert!([0, 16, 65535].into_iter().all(|id| !ids.take_again(DomainId::new(id))));
+        let given = [ids.take(), ids.take()].map(|id| id.map(DomainId::get));
+        assert_eq!((given, ids.in_use()), ([Some(1), Some(3)], 3));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub enum Unusable {
     /// Its registers cannot be reached.
     #[error("its registers cannot be mapped")]
     Unreachable,
+    /// It does not translate by the tables that a predecessor gave it.
+    #[error("it does not translate by the tables that iommud gave it before it was started anew")]
+    OtherTables,
     /// There is no memory for its tables.
     #[error("there is no memory for its tables")]
     OutOfFrames,

@@ -1,5 +1,6 @@
 //! One IOMMU, behind the same methods whoever made it.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use dma_types::{PhysAddr, SourceId};
@@ -8,7 +9,8 @@ use super::{Abilities, Changed, DomainId, DomainIds, Summary, Translation, UnitS
 use crate::amdvi;
 use crate::completion::Ticket;
 use crate::fault::Fault;
-use crate::platform::Platform;
+use crate::platform::{Platform, TableFrames};
+use crate::records::{UnitRecord, UnitRoot};
 use crate::vtd;
 
 /// One IOMMU.
@@ -52,6 +54,44 @@ impl Unit {
     /// Its root: the table in which it looks devices up.
     pub fn root(&self) -> PhysAddr {
         each!(self, unit => unit.root())
+    }
+
+    /// What is written down of it.
+    pub fn record(&self) -> UnitRecord {
+        let root = match self {
+            Self::Vtd(unit) => UnitRoot::Table(unit.root()),
+            Self::Amdvi(unit) => unit.table().record(),
+        };
+        UnitRecord { base: self.base(), segment: self.segment(), root }
+    }
+
+    /// Looks at the tables by which it looks devices up, which a predecessor left. `claim` is asked for each frame whether
+    /// nothing else is in it. By what each device is translated that is not blocked; `None` for what cannot be our tables.
+    pub fn examine(
+        &self,
+        frames: &impl TableFrames,
+        claim: &mut impl FnMut(PhysAddr) -> bool,
+    ) -> Option<BTreeMap<SourceId, Translation>> {
+        each!(self, unit => unit.examine(frames, claim))
+    }
+
+    /// Takes note of a requester that a predecessor attached under this domain id.
+    pub fn goes_on(&mut self, source: SourceId) {
+        match self {
+            Self::Vtd(_) => {}
+            Self::Amdvi(unit) => unit.name(source),
+        }
+    }
+
+    /// Gives back what it has of its own, which no unit has been told of. What it looks devices up in is a predecessor's,
+    /// if it is inherited.
+    pub fn abandon(self, frames: &mut impl TableFrames, is_inherited: bool) {
+        match (self, is_inherited) {
+            (Self::Vtd(unit), true) => unit.abandon(frames),
+            (Self::Vtd(unit), false) => unit.free(frames),
+            (Self::Amdvi(unit), true) => unit.abandon(frames),
+            (Self::Amdvi(unit), false) => unit.free(frames),
+        }
     }
 
     /// What tables it can walk.

@@ -67,6 +67,13 @@ impl Invalidator {
         })
     }
 
+    /// Gives its frames back. Only if no unit has been told of them.
+    pub fn free(self, frames: &mut impl TableFrames) {
+        if let Some(queue) = self.queue {
+            queue.free(frames);
+        }
+    }
+
     /// Where the queue is, if there is one.
     pub fn queue_address(&self) -> Option<QueueAddress> {
         self.queue.as_ref().map(Queue::address)

@@ -20,6 +20,11 @@ impl Queue {
         Ring::new(frames).map(Self)
     }
 
+    /// Gives its frames back. Only for a queue that no unit has been told of.
+    pub fn free(self, frames: &mut impl TableFrames) {
+        self.0.free(frames);
+    }
+
     /// What the unit is told of where the queue is.
     pub fn address(&self) -> QueueAddress {
         QueueAddress::new().with_queue(self.0.requests())

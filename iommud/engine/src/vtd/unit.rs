@@ -1,5 +1,6 @@
 //! One VT-d unit: its root and context tables, its caches, its faults.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -14,7 +15,7 @@ use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::plan;
 use super::probe::UnitCapabilities;
-use super::registers::RegisterFile;
+use super::registers::{GlobalStatus, RegisterFile, RootTableAddress, TranslationMode};
 use super::root::RootEntry;
 use super::second_stage::{ORDER_1G, ORDER_2M};
 use crate::completion::Ticket;
@@ -60,6 +61,29 @@ impl Unit {
         segment: u16,
         base: PhysAddr,
     ) -> Result<Self, Unusable> {
+        Self::with_root(platform, segment, base, None)
+    }
+
+    /// The same with the root table that it goes by: a predecessor's.
+    ///
+    /// # Errors
+    ///
+    /// Besides, [`Unusable::OtherTables`] if it does not translate, or not by that table.
+    pub fn found(
+        platform: &mut impl Platform,
+        segment: u16,
+        base: PhysAddr,
+        root: PhysAddr,
+    ) -> Result<Self, Unusable> {
+        Self::with_root(platform, segment, base, Some(root))
+    }
+
+    fn with_root(
+        platform: &mut impl Platform,
+        segment: u16,
+        base: PhysAddr,
+        inherited: Option<PhysAddr>,
+    ) -> Result<Self, Unusable> {
         let unreachable = |_| Unusable::Unreachable;
         let window = platform.map_registers(base, PROBE_BYTES).map_err(unreachable)?;
         let capabilities = UnitCapabilities::read(platform, window)?;
@@ -70,7 +94,15 @@ impl Unit {
             window
         };
         let registers = RegisterFile::new(window, bytes, &capabilities)?;
-        let root = platform.alloc_frame().ok_or(Unusable::OutOfFrames)?;
+        if let Some(root) = inherited {
+            let status: GlobalStatus = registers.read(platform);
+            let table: RootTableAddress = registers.read(platform);
+            let is_ours = table.mode() == TranslationMode::Legacy && table.table() == root;
+            if status.into_bits() == u32::MAX || !status.translation() || !is_ours {
+                return Err(Unusable::OtherTables);
+            }
+        }
+        let root = inherited.or_else(|| platform.alloc_frame()).ok_or(Unusable::OutOfFrames)?;
         let UnitCapabilities { capability, extended, .. } = capabilities;
         let invalidator = Invalidator::new(
             platform,
@@ -79,7 +111,9 @@ impl Unit {
             capability.needs_write_buffer_flush(),
         );
         let Some(invalidator) = invalidator else {
-            platform.free_frame(root);
+            if inherited.is_none() {
+                platform.free_frame(root);
+            }
             return Err(Unusable::OutOfFrames);
         };
         let unit = Self {
@@ -94,8 +128,51 @@ impl Unit {
             found_translating: false,
             fault_source: FaultSource::new(false),
         };
-        unit.flush(platform, root, 0..512);
+        if inherited.is_none() {
+            unit.flush(platform, root, 0..512);
+        }
         Ok(unit)
+    }
+
+    /// Looks at the tables by which it looks devices up, which a predecessor left. `claim` is asked for each frame whether
+    /// nothing else is in it. By what each device is translated that is not blocked; `None` for what cannot be our tables.
+    pub fn examine(
+        &self,
+        frames: &impl TableFrames,
+        claim: &mut impl FnMut(PhysAddr) -> bool,
+    ) -> Option<BTreeMap<SourceId, Translation>> {
+        let mut found = BTreeMap::new();
+        if frames.table(self.root).is_none() || !claim(self.root) {
+            return None;
+        }
+        for bus in 0..=u8::MAX {
+            let Some(frame) = self.root_entry(frames, bus).context_table() else { continue };
+            let table = frames.table(frame).filter(|_| claim(frame))?;
+            for devfn in 0..=u8::MAX {
+                let word = usize::from(devfn) * 2;
+                let words = [0, 1].map(|n| table[word + n].load(Ordering::Acquire));
+                let entry = ContextEntry::from_words(words);
+                if !entry.present() {
+                    continue;
+                }
+                let context::Translation { domain, table, width } = entry.translation()?;
+                let source = SourceId::new(u16::from(bus) << 8 | u16::from(devfn));
+                let levels = width.levels();
+                found.insert(source, Translation { domain, table, levels });
+            }
+        }
+        Some(found)
+    }
+
+    /// Gives back what it has of its own, which no unit has been told of: its root table is a predecessor's.
+    pub fn abandon(self, frames: &mut impl TableFrames) {
+        self.invalidator.free(frames);
+    }
+
+    /// Gives back what it has of its own, and its root table, in which everything is blocked.
+    pub fn free(self, frames: &mut impl TableFrames) {
+        frames.free_frame(self.root);
+        self.invalidator.free(frames);
     }
 
     /// Where its registers are.
@@ -353,7 +430,7 @@ impl Unit {
         Ok(table)
     }
 
-    fn root_entry(&self, platform: &impl Platform, bus: u8) -> RootEntry {
+    fn root_entry(&self, platform: &impl TableFrames, bus: u8) -> RootEntry {
         let word = usize::from(bus) * 2;
         platform.table(self.root).map_or(RootEntry::BLOCKED, |table| {
             RootEntry::from_words([0, 1].map(|n| table[word + n].load(Ordering::Acquire)))

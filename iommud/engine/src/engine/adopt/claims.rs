@@ -1,0 +1,60 @@
+//! What the service knows of what was there: whose is what.
+
+use alloc::vec::Vec;
+
+use dma_types::{Iova, PciAddress};
+
+use crate::domain::DomainKey;
+use crate::platform::{RunId, RunPlace, Segment};
+
+/// What of a predecessor's belongs to somebody.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    /// The devices that somebody holds.
+    pub held: Vec<HeldDevice>,
+    /// The domains that clients have made.
+    pub explicit: Vec<DomainKey>,
+    /// The buffers.
+    pub buffers: Vec<ClaimedBuffer>,
+    /// The windows of registers.
+    pub windows: Vec<ClaimedWindow>,
+}
+
+/// A device that somebody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldDevice {
+    /// The device.
+    pub device: PciAddress,
+    /// The domain in which it is if it is in no explicit one.
+    pub own: DomainKey,
+}
+
+/// A buffer.
+#[derive(Clone, Debug)]
+pub struct ClaimedBuffer {
+    /// Its number.
+    pub number: u64,
+    /// Its memory, which other buffers may be of too.
+    pub run: RunId,
+    /// Where that is.
+    pub place: RunPlace,
+    /// How much of it.
+    pub bytes: u64,
+    /// The domains in which it may be mapped.
+    pub domains: Vec<DomainKey>,
+    /// Where it was mapped first: of several buffers of the same memory, what is there is of this one.
+    pub first: Option<Iova>,
+}
+
+/// A window of registers.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimedWindow {
+    /// Its number, which no buffer has.
+    pub number: u64,
+    /// The domain in which it is mapped.
+    pub domain: DomainKey,
+    /// Where.
+    pub iova: Iova,
+    /// The registers.
+    pub place: Segment,
+}

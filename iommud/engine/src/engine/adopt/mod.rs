@@ -1,0 +1,140 @@
+//! Going on with the tables of a daemon that has died.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | here | [`Engine::adopt`], from beginning to end |
+//! | [`claims`] | what the service knows of what was there: whose is what |
+//! | [`error`] | why it cannot be |
+//! | `read` | what the ledger says |
+//! | `frames` | which frames are in use, each by one thing |
+//! | `tables` | what is mapped, and whose that is |
+//! | `restore` | the engine's domains, groups and ids as they were |
+//!
+//! # What is promised
+//!
+//! Devices go on meanwhile. Each reaches at every instant what it reached when the daemon died, and no more; translation
+//! stays on, by the same tables. What the daemon was about to do is finished or undone: a mapping that was half entered or
+//! half removed is nobody's and goes, a device that was on its way from one domain into another is where its session has its
+//! buffers, and one that nobody holds is at home.
+//!
+//! First everything is looked at and nothing is changed. All that is read is another's words (rule R5): a record that makes
+//! no sense, a frame that is reached twice, a register that names another table are each enough to refuse the whole. Then the
+//! caller [starts](Engine::start) as from what a firmware left.
+//!
+//! What of the predecessor's memory is free is not known before every unit has forgotten everything that it holds by those
+//! tables (rule R2). Units are given new queues, and are asked to by the same steps as at a start. Until all have confirmed
+//! it, what is given out lies elsewhere, and nothing is mapped ([`EngineError::NotForgotten`](crate::error::EngineError)).
+//! If one of them never does, it stays so for the frames and runs that nobody kept.
+
+pub mod claims;
+pub mod error;
+mod frames;
+mod read;
+mod restore;
+mod tables;
+
+pub use self::claims::{ClaimedBuffer, ClaimedWindow, Claims, HeldDevice};
+pub use self::error::AdoptError;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use self::frames::FrameSet;
+use self::read::Written;
+use self::tables::Seen;
+use crate::engine::Engine;
+use crate::machine::{self, Found};
+use crate::platform::Platform;
+use crate::policy::Policy;
+
+impl Engine {
+    /// Goes on with what a predecessor left in the platform's [inherited](Platform::inherited) arenas. `claims` tells what
+    /// of it belongs to somebody: the rest goes. The units are up when [`is_settled`](Self::is_settled), after some
+    /// [polls](Self::poll).
+    ///
+    /// # Errors
+    ///
+    /// [`AdoptError`] if there is any doubt. No table and no register has changed then, and what was inherited is not used.
+    pub fn adopt(
+        platform: &mut impl Platform,
+        policy: Policy,
+        claims: &Claims,
+    ) -> Result<Self, AdoptError> {
+        if !platform.inherited() {
+            return Err(AdoptError::NothingInherited);
+        }
+        let written = Written::read(platform)?;
+        let units: Vec<_> = written.units.iter().map(|(_, unit)| unit.clone()).collect();
+        let found = machine::discover(platform, &policy, &units)?;
+        let seen = look(platform, &written, &found)
+            .and_then(|(frames, seen)| keep(platform, &written, claims, &frames).map(|()| seen));
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                abandon(platform, &written, found);
+                return Err(error);
+            }
+        };
+        Ok(restore::restore(platform, policy, claims, written, found, seen))
+    }
+}
+
+/// Looks at everything, and changes nothing.
+fn look(
+    platform: &impl Platform,
+    written: &Written,
+    found: &Found,
+) -> Result<(FrameSet, Seen), AdoptError> {
+    if found.units.is_empty() {
+        return Err(AdoptError::NoIommu);
+    }
+    for (_, record) in &written.units {
+        let slot = found.units.iter().find(|slot| slot.base == record.base);
+        let unit = slot.and_then(|slot| slot.unit.as_ref().ok());
+        if unit.is_none_or(|unit| unit.record() != *record) {
+            return Err(AdoptError::Unit(record.base));
+        }
+    }
+    let is_recorded = |base| written.units.iter().any(|(_, record)| record.base == base);
+    let others = found.units.iter().filter(|slot| slot.unit.is_ok());
+    if let Some(other) = others.map(|slot| slot.base).find(|base| !is_recorded(*base)) {
+        return Err(AdoptError::NewUnit(other));
+    }
+    let mut frames = FrameSet::new(platform, &written.chain)?;
+    let seen = Seen::look(platform, written, found, &mut frames)?;
+    Ok((frames, seen))
+}
+
+/// Tells the platform what stays in use.
+fn keep(
+    platform: &mut impl Platform,
+    written: &Written,
+    claims: &Claims,
+    frames: &FrameSet,
+) -> Result<(), AdoptError> {
+    for (start, count) in frames.ranges() {
+        platform.keep_frames(start, count)?;
+    }
+    for (_, reserve) in &written.reserves {
+        platform.keep_run(reserve.run, reserve.place)?;
+    }
+    let mut runs = BTreeMap::new();
+    for buffer in &claims.buffers {
+        match runs.insert(buffer.run, buffer.place) {
+            None => platform.keep_run(buffer.run, buffer.place)?,
+            Some(place) if place == buffer.place => {}
+            Some(_) => return Err(AdoptError::Record),
+        }
+    }
+    Ok(())
+}
+
+/// Gives back what was made of units that nobody has told anything.
+fn abandon(platform: &mut impl Platform, written: &Written, found: Found) {
+    for slot in found.units {
+        let is_inherited = written.units.iter().any(|(_, record)| record.base == slot.base);
+        if let Ok(unit) = slot.unit {
+            unit.abandon(platform, is_inherited);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The engine's domains, groups and ids as they were.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use dma_types::{Iova, PciAddress, SourceId};
+
+use super::read::Written;
+use super::tables::{Seen, SeenDomain};
+use super::{Claims, HeldDevice};
+use crate::completion::{Completion, Ticket, UnitId};
+use crate::domain::{Domain, DomainKey};
+use crate::engine::deferred::Deferred;
+use crate::engine::keeping::Keeping;
+use crate::engine::{Engine, unit_mut};
+use crate::ledger::Slot;
+use crate::machine::{Found, GroupId, Remark, ReservedRange};
+use crate::payer::{Books, Payer};
+use crate::platform::{Platform, RunId, Segment};
+use crate::policy::Policy;
+use crate::records::{AttachmentRecord, EpochRecord, Purpose};
+use crate::reserve::{Place, Reserve};
+use crate::retired::{Quarantine, Retired};
+use crate::unit::{DomainId, Translation};
+
+/// Makes an engine of what was found. Every unit is asked to forget everything before it is up, which is its first ticket:
+/// what is taken away here is confirmed by that.
+pub(super) fn restore(
+    platform: &mut impl Platform,
+    policy: Policy,
+    claims: &Claims,
+    written: Written,
+    found: Found,
+    seen: Seen,
+) -> Engine {
+    let Written { ledger, attachments, reserves, epoch: (slot, EpochRecord(before)), .. } = written;
+    let Found { plan, units, devices, groups, remarks } = found;
+    let epoch = EpochRecord(before.saturating_add(1));
+    ledger.update(platform, slot, &epoch);
+    let mut engine = Engine {
+        plan,
+        units,
+        devices,
+        groups,
+        remarks,
+        domains: BTreeMap::new(),
+        next_domain: epoch.before_first() + 1,
+        quarantine: Quarantine::default(),
+        deferred: Deferred::default(),
+        policy,
+        unconfined: Vec::new(),
+        arenas_followed: None,
+        keeping: Keeping::default(),
+        ledger,
+        is_taking_over: true,
+        reserves: Vec::new(),
+        pieces: Vec::new(),
+        books: Books::default(),
+        payers: Vec::new(),
+        ranges: Vec::new(),
+        changes: Vec::new(),
+    };
+    let reserves: Vec<_> = reserves.iter().map(|(_, it)| (it.owner, it.run)).collect();
+    engine.restore_reserves(platform, &reserves, claims);
+    let Seen { mut translations, domains } = seen;
+    engine.restore_domains(platform, domains, claims);
+    engine.restore_attachments(platform, &attachments, &mut translations);
+    // What is translated and nobody has a record of is blocked.
+    for ((unit, source), translation) in translations {
+        if let Some(hardware) = unit_mut(&mut engine.units, unit) {
+            hardware.detach(platform, source, translation.domain);
+        }
+    }
+    engine.restore_groups(platform, claims);
+    engine.drop_unclaimed(platform, claims);
+    engine.follow_arenas(platform);
+    engine.poll(platform);
+    engine
+}
+
+impl Engine {
+    /// What no unit holds any more of a predecessor's.
+    fn forgotten(&self) -> Completion {
+        let mut all = Completion::none();
+        for (index, slot) in self.units.iter().enumerate() {
+            if slot.unit.is_ok() {
+                all.add(UnitId(index as u16), Ticket::FIRST);
+            }
+        }
+        all
+    }
+
+    fn restore_reserves(
+        &mut self,
+        platform: &impl Platform,
+        runs: &[(Option<PciAddress>, RunId)],
+        claims: &Claims,
+    ) {
+        for (owner, run) in runs {
+            let at = self.reserves.iter().position(|reserve| reserve.owner() == *owner);
+            let at = at.unwrap_or_else(|| {
+                let device = owner.and_then(|owner| self.devices.get(&owner));
+                let wanted = match device {
+                    Some(device) => self.policy_for(device).reserve,
+                    None => self.policy.reserve,
+                };
+                self.reserves.push(Reserve::new(*owner, wanted));
+                self.reserves.len() - 1
+            });
+            self.reserves[at].add(*run, platform.segments(*run));
+        }
+        let step = platform.part_step();
+        let mut parts: Vec<RunId> = claims.buffers.iter().map(|buffer| buffer.run).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        for part in parts {
+            let [only] = platform.segments(part) else { continue };
+            for (_, whole) in runs {
+                let mut offset = 0;
+                for segment in platform.segments(*whole) {
+                    let within = only.start.get().checked_sub(segment.start.get());
+                    if let Some(within) = within.filter(|within| *within < segment.bytes) {
+                        let bytes = only.bytes.next_multiple_of(step);
+                        let offset = offset + within;
+                        let place = Place { whole: *whole, offset, start: only.start, bytes };
+                        self.reserves.iter_mut().for_each(|reserve| reserve.take(place, part));
+                    }
+                    offset += segment.bytes;
+                }
+            }
+        }
+    }
+
+    /// Restores every domain with what in it belongs to somebody. The rest of it goes.
+    fn restore_domains(
+        &mut self,
+        platform: &mut impl Platform,
+        domains: BTreeMap<DomainKey, SeenDomain>,
+        claims: &Claims,
+    ) {
+        let forgotten = self.forgotten();
+        let reserved: Vec<ReservedRange> = self.plan.reserved().collect();
+        let memory: Vec<Segment> =
+            reserved.iter().map(|it| Segment { start: it.start, bytes: it.bytes }).collect();
+        for (key, seen) in domains {
+            let mut mappings = seen.mappings(platform, key, claims, &memory);
+            let SeenDomain { slot, record, mut table, mut addresses, .. } = seen;
+            mappings.retain(|iova, mapping| {
+                // Nothing of a client's lies where nothing is given out.
+                mapping.owner.buffer().is_none()
+                    || addresses.take_at(*iova, mapping.bytes, Iova::new(u64::MAX)).is_ok()
+            });
+            let mut keeps = |iova: Iova| {
+                mappings
+                    .range(..=iova)
+                    .next_back()
+                    .is_some_and(|(start, mapping)| iova.get() - start.get() < mapping.bytes)
+            };
+            let mut frames = Vec::new();
+            // It was looked at before, and nobody has written to it since.
+            let _ = table.prune(platform, &mut keeps, &mut frames);
+            let (completion, nobody) = (forgotten.clone(), Payer::NOBODY);
+            let frames = frames.into_iter().map(|frame| (frame, nobody)).collect();
+            self.retire(platform, Retired { completion, frames, ..Retired::default() });
+            let made_for = record.made_for.into_iter().flatten();
+            let groups: Vec<GroupId> =
+                made_for.filter_map(|it| Some(self.devices.get(&it)?.group)).collect();
+            let members = groups.iter().filter_map(|id| self.groups.get(id.0));
+            let members: Vec<_> = members.flat_map(|it| it.members().iter().copied()).collect();
+            let mut domain = Domain::found(&record, slot, table, addresses, members, mappings);
+            // Units may hold anything of before.
+            domain.held_until(&forgotten);
+            domain.tables_unlinked(&forgotten);
+            domain.catch_up(&forgotten);
+            self.domains.insert(key, domain);
+            let group = groups.first().filter(|_| match record.purpose {
+                Purpose::Own | Purpose::Explicit => false,
+                Purpose::Home | Purpose::Unconfined => true,
+            });
+            let Some(id) = group else { continue };
+            let is_unconfined = self.is_unconfined(*id);
+            let Some(group) = self.groups.get_mut(id.0) else { continue };
+            // The policy may be another by now.
+            if group.home.is_none() && is_unconfined == (record.purpose == Purpose::Unconfined) {
+                group.home = Some(key);
+                if is_unconfined {
+                    self.unconfined.push(key);
+                }
+            }
+        }
+    }
+
+    /// Restores which groups are attached to what. Of those that are so by all of their requesters, the entries are taken
+    /// out of `translations`; the records of all others are struck out.
+    fn restore_attachments(
+        &mut self,
+        platform: &mut impl Platform,
+        attachments: &[(Slot, AttachmentRecord)],
+        translations: &mut BTreeMap<(UnitId, SourceId), Translation>,
+    ) {
+        let mut left: BTreeMap<PciAddress, (Slot, AttachmentRecord)> =
+            attachments.iter().map(|(slot, it)| (it.device, (*slot, *it))).collect();
+        for index in 0..self.groups.len() {
+            let group = &self.groups[index];
+            let (Some(unit), segment) = (group.unit, group.spec.segment) else { continue };
+            let requesters = group.spec.requesters.to_vec();
+            let records: Vec<_> = requesters
+                .iter()
+                .filter_map(|source| left.get(&PciAddress::from_source(segment, *source)).copied())
+                .collect();
+            let Some((_, first)) = records.first().copied() else { continue };
+            let (key, id) = (DomainKey(first.domain), DomainId::new(first.id));
+            let Some(domain) = self.domains.get_mut(&key) else { continue };
+            let entries: Vec<_> = requesters
+                .iter()
+                .filter_map(|source| translations.get(&(unit, *source)).copied())
+                .collect();
+            let same = |(_, record): &(Slot, AttachmentRecord)| {
+                (record.domain, record.id) == (first.domain, first.id)
+            };
+            let (root, levels) = (domain.root(), domain.levels());
+            let leads_there = |entry: &Translation| {
+                entry.domain == id
+                    && ((entry.table, entry.levels) == (root, levels)
+                        || domain.has_grown_from(platform, entry.table, entry.levels))
+            };
+            let whole = records.len() == requesters.len()
+                && entries.len() == requesters.len()
+                && records.iter().all(same)
+                && entries.iter().all(leads_there);
+            let Some(hardware) = unit_mut(&mut self.units, unit).filter(|_| whole) else {
+                continue;
+            };
+            if domain.id_at(unit).is_none() && !hardware.domain_ids().take_again(id) {
+                continue;
+            }
+            domain.device_attached(unit, id);
+            let translation = Translation { domain: id, table: root, levels };
+            for source in &requesters {
+                if translations.remove(&(unit, *source)) != Some(translation) {
+                    hardware.retarget(platform, *source, translation);
+                }
+                left.remove(&PciAddress::from_source(segment, *source));
+                hardware.goes_on(*source);
+            }
+            let forgotten = Completion::one(unit, Ticket::FIRST);
+            let group = &mut self.groups[index];
+            group.attached = Some(key);
+            group.slots = records.iter().map(|(slot, _)| *slot).collect();
+            group.entering = forgotten.clone();
+            group.leaving = forgotten;
+        }
+        for (slot, _) in left.into_values() {
+            self.ledger.remove(platform, slot);
+        }
+    }
+
+    /// Has each group be where those who hold its devices have their buffers, or at home.
+    fn restore_groups(&mut self, platform: &mut impl Platform, claims: &Claims) {
+        for HeldDevice { device, own } in &claims.held {
+            let Some(id) = self.devices.get(device).map(|device| device.group) else { continue };
+            let Some(group) = self.groups.get(id.0) else { continue };
+            let is_there =
+                group.attached.is_some_and(|key| key == *own || claims.explicit.contains(&key));
+            if !is_there && !group.is_held() && self.domains.contains_key(own) {
+                // It was on its way.
+                let entered = self.leave(platform, id).and_then(|_| self.enter(platform, id, *own));
+                if let Err(error) = entered {
+                    self.remarks.push(Remark::HomeNotMapped { address: *device, error });
+                }
+            }
+            self.groups[id.0].holders.insert(*device);
+        }
+        for id in (0..self.groups.len()).map(GroupId) {
+            let group = &self.groups[id.0];
+            if group.is_held() || group.attached.is_some() && group.attached == group.home {
+                continue;
+            }
+            let is_covered = group.unit.is_some();
+            if is_covered && self.leave(platform, id).is_ok() {
+                self.go_home(platform, id);
+            }
+        }
+    }
+
+    /// Ends the domains that belong to nobody.
+    fn drop_unclaimed(&mut self, platform: &mut impl Platform, claims: &Claims) {
+        let claimed = |key: &DomainKey, engine: &Self| {
+            claims.held.iter().any(|held| held.own == *key)
+                || claims.explicit.contains(key)
+                || engine.groups.iter().any(|group| group.home == Some(*key))
+        };
+        let keys: Vec<DomainKey> = self.domains.keys().copied().collect();
+        for key in keys {
+            if claimed(&key, self) {
+                continue;
+            }
+            // Who is in it nevertheless reaches nothing.
+            for id in (0..self.groups.len()).map(GroupId) {
+                if self.groups[id.0].attached == Some(key) {
+                    let _ = self.leave(platform, id);
+                }
+            }
+            let _ = self.destroy_domain(platform, key);
+        }
+    }
+
+    /// Says that nothing of a predecessor's is in use but what was kept, once all units have forgotten all else.
+    pub(in crate::engine) fn settle_inherited(&mut self, platform: &mut impl Platform) {
+        if !self.is_taking_over || !self.is_settled() {
+            return;
+        }
+        self.is_taking_over = false;
+        // What a unit that has failed may still reach nobody knows.
+        if self.running_units().all(|unit| !unit.has_failed()) {
+            platform.settle_inherited();
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Going on with the sessions of a daemon that has died.
+//!
+//! The ledger tells which sessions there were, and what they had. Each is there again under its number, with its secret,
+//! its buffers, domains and windows, and its device reaches what it reached; but nobody has a handle to any of it: it is an
+//! [orphan](crate::orphans). What was just being made or ended, of which the records are not whole, is gone: nobody was told
+//! of it.
+//!
+//! Buffers that have outlived their sessions are not there again. Their handles have died with the daemon.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use iommu_engine::completion::Completion;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::engine::Engine;
+use iommu_engine::engine::adopt::{AdoptError, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice};
+use iommu_engine::ledger::{Ledger, Record, Slot};
+use iommu_engine::platform::{Platform, TableFrames};
+
+use crate::account::Usage;
+use crate::buffers::{label, quotas_of};
+use crate::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
+use crate::events::Events;
+use crate::handle::HandleId;
+use crate::history::History;
+use crate::mappings::BufferMapping;
+use crate::records::{BufferRecord, ExplicitRecord, SessionRecord, WindowRecord};
+use crate::service::{Service, Settings};
+use crate::session::{Buffer, BufferId, Session, SessionId};
+use crate::windows::{Registers, Window, WindowId, window_usage};
+
+/// By which handle something was made of which the handle has died with its daemon. No handle has this number.
+const NOBODY: HandleId = HandleId(0);
+
+/// What the service wrote down.
+struct Written {
+    sessions: BTreeMap<SessionId, (Slot, SessionRecord)>,
+    domains: BTreeMap<DomainKey, (Slot, ExplicitRecord)>,
+    buffers: BTreeMap<BufferId, (Slot, BufferRecord)>,
+    windows: BTreeMap<WindowId, (Slot, WindowRecord)>,
+    /// The records of what nobody has any more.
+    stale: Vec<Slot>,
+}
+
+impl<P: Platform> Service<P> {
+    /// Goes on with what a predecessor left in the platform's [inherited](Platform::inherited) arenas; see
+    /// [`Engine::adopt`].
+    ///
+    /// # Errors
+    ///
+    /// [`AdoptError`] if there is any doubt, with the platform given back: to [start](Self::start) with.
+    pub fn adopt(mut platform: P, settings: Settings) -> Result<Self, (AdoptError, P)> {
+        if !platform.inherited() {
+            return Err((AdoptError::NothingInherited, platform));
+        }
+        let written = match Written::read(&platform) {
+            Ok(written) => written,
+            Err(error) => return Err((error, platform)),
+        };
+        let policy = settings.policy.clone();
+        match Engine::adopt(&mut platform, policy, &written.claims()) {
+            Ok(engine) => {
+                let mut service = Self::empty(platform, engine, settings);
+                service.restore(written);
+                Ok(service)
+            }
+            Err(error) => Err((error, platform)),
+        }
+    }
+
+    fn restore(&mut self, written: Written) {
+        for slot in written.stale {
+            self.engine.strike_record(&self.platform, slot);
+        }
+        for (id, (slot, record)) in written.sessions {
+            self.restore_session(id, slot, &record);
+        }
+        for (key, (slot, record)) in written.domains {
+            self.restore_domain(key, slot, &record);
+        }
+        for (id, (slot, record)) in written.buffers {
+            self.restore_buffer(id, slot, &record);
+        }
+        for (id, (slot, record)) in written.windows {
+            self.restore_window(id, slot, &record);
+        }
+        self.orphan_all();
+    }
+
+    fn restore_session(&mut self, id: SessionId, slot: Slot, record: &SessionRecord) {
+        let SessionRecord { device, domain, generation, uid, secret, .. } = *record;
+        let own = DomainKey(domain);
+        let attached = self.engine.group(device).and_then(|group| group.attached);
+        let entered = attached.filter(|key| *key != own);
+        let of_device = quotas_of(&self.engine, device);
+        let of_user = self.engine.policy().for_client(uid);
+        let account = self.accounts.open_session(id, (device, of_device), (uid, of_user));
+        let session = Session {
+            device,
+            domain: own,
+            entered: entered.map(|domain| Inside { domain, by: [NOBODY; 2] }),
+            uid,
+            generation,
+            secret,
+            account,
+            handles: 0,
+            domains: BTreeSet::new(),
+            buffers: BTreeSet::new(),
+            windows: BTreeSet::new(),
+            unread: Events::default(),
+            history: History::new(),
+            orphaned: None,
+            slot,
+        };
+        self.sessions.sessions.insert(id, session);
+    }
+
+    fn restore_domain(&mut self, key: DomainKey, slot: Slot, record: &ExplicitRecord) {
+        let sessions = &mut self.sessions.sessions;
+        let is_inside = |it: &Session| it.entered.is_some_and(|inside| inside.domain == key);
+        let inside = sessions.iter().filter(|(_, session)| is_inside(session));
+        let inside = inside.map(|(id, _)| *id).collect();
+        let Some(owner) = sessions.get_mut(&record.session) else { return };
+        owner.domains.insert(key);
+        let (session, account) = (record.session, owner.account);
+        let (label, handles) = (label_of(&record.label), 0);
+        self.accounts.add(account, &ONE_DOMAIN);
+        let domain = ExplicitDomain { session, account, label, handles, inside, slot };
+        self.domains.insert(key, domain);
+    }
+
+    fn restore_buffer(&mut self, id: BufferId, slot: Slot, record: &BufferRecord) {
+        let BufferRecord { session, run, bytes, allowed, cache, .. } = *record;
+        let Some(owner) = self.sessions.sessions.get_mut(&session) else { return };
+        let spaces = core::iter::once(owner.domain).chain(owner.domains.iter().copied());
+        let account = owner.account;
+        self.accounts.add(account, &Usage::buffer(bytes));
+        let mut mappings = BTreeMap::new();
+        for key in spaces {
+            let domain = self.engine.domain(key).into_iter().flat_map(|domain| domain.mappings());
+            for (iova, mapping) in domain.filter(|(_, it)| it.owner.buffer() == Some(id.0)) {
+                let bytes = mapping.bytes;
+                let mapping = BufferMapping { bytes, account, is_strict: false, by: NOBODY };
+                self.accounts.add(account, &Usage::mappings(1, bytes));
+                mappings.insert((key, iova), mapping);
+            }
+        }
+        // It may have been unmapped since.
+        let own = owner.domain;
+        let first = record.first.filter(|(iova, _)| mappings.contains_key(&(own, *iova)));
+        owner.buffers.insert(id);
+        let buffer = Buffer {
+            session: Some(session),
+            device: owner.device,
+            account,
+            run,
+            bytes,
+            cache,
+            label: label_of(&record.label),
+            allowed,
+            rights: record.rights,
+            first,
+            is_told: true,
+            mappings,
+            handles: 0,
+            revoked: 0,
+            unmapped: Completion::none(),
+            slot,
+        };
+        self.runs.enter(run);
+        self.sessions.buffers.insert(id, buffer);
+    }
+
+    fn restore_window(&mut self, id: WindowId, slot: Slot, record: &WindowRecord) {
+        let WindowRecord { session, of_session, place, iova, access, bar, offset, .. } = *record;
+        let domain = self.sessions.sessions.get(&session).map(|session| session.domain);
+        let is_there = domain.and_then(|domain| self.engine.domain(domain)).is_some_and(|it| {
+            it.mapping(iova).is_some_and(|mapping| mapping.owner.buffer() == Some(id.0))
+        });
+        let device = self.sessions.sessions.get(&of_session).map(|session| session.device);
+        let (Some(device), Some(domain), true) = (device, domain, is_there) else {
+            self.engine.strike_record(&self.platform, slot);
+            return;
+        };
+        let Some(owner) = self.sessions.sessions.get_mut(&session) else { return };
+        owner.windows.insert(id);
+        let account = owner.account;
+        self.accounts.add(account, &window_usage(place.bytes));
+        let registers = Registers { device, session: of_session, bar, offset, place };
+        let label = label_of(&record.label);
+        let handles = 0;
+        let window =
+            Window { registers, session, domain, iova, access, account, label, handles, slot };
+        self.windows.insert(id, window);
+    }
+}
+
+impl Written {
+    /// Reads it, and sees that it does not contradict itself. What is of a session that has ended is left out.
+    fn read(frames: &impl TableFrames) -> Result<Self, AdoptError> {
+        let sessions = all(frames, |it: &SessionRecord| it.session)?;
+        let mut domains = all(frames, |it: &ExplicitRecord| DomainKey(it.domain))?;
+        let mut buffers = all(frames, |it: &BufferRecord| it.buffer)?;
+        let mut windows = all(frames, |it: &WindowRecord| it.window)?;
+        let devices: BTreeSet<_> = sessions.values().map(|(_, session)| session.device).collect();
+        let is_one_number = |id: &BufferId| !windows.contains_key(&WindowId(id.0));
+        if devices.len() < sessions.len() || !buffers.keys().all(is_one_number) {
+            return Err(AdoptError::Record);
+        }
+        let mut stale = Vec::new();
+        let mut is_there = |slot: Slot, there: bool| {
+            if !there {
+                stale.push(slot);
+            }
+            there
+        };
+        let there = |session: &SessionId| sessions.contains_key(session);
+        domains.retain(|_, (slot, it)| is_there(*slot, there(&it.session)));
+        buffers.retain(|_, (slot, it)| is_there(*slot, there(&it.session) && it.place.is_some()));
+        windows
+            .retain(|_, (slot, it)| is_there(*slot, there(&it.session) && there(&it.of_session)));
+        Ok(Self { sessions, domains, buffers, windows, stale })
+    }
+
+    /// What of the engine's belongs to somebody.
+    fn claims(&self) -> Claims {
+        let own = |session: &SessionId| {
+            self.sessions.get(session).map(|(_, record)| DomainKey(record.domain))
+        };
+        let held = self
+            .sessions
+            .values()
+            .map(|(_, it)| HeldDevice { device: it.device, own: DomainKey(it.domain) });
+        let buffers = self.buffers.values().filter_map(|(_, it)| {
+            let explicit = self.domains.iter().filter(|(_, (_, of))| of.session == it.session);
+            Some(ClaimedBuffer {
+                number: it.buffer.0,
+                run: it.run,
+                place: it.place?,
+                bytes: it.bytes,
+                domains: own(&it.session)
+                    .into_iter()
+                    .chain(explicit.map(|(key, _)| *key))
+                    .collect(),
+                first: it.first.map(|(iova, _)| iova),
+            })
+        });
+        let windows = self.windows.values().filter_map(|(_, it)| {
+            let domain = own(&it.session)?;
+            Some(ClaimedWindow { number: it.window.0, domain, iova: it.iova, place: it.place })
+        });
+        Claims {
+            held: held.collect(),
+            explicit: self.domains.keys().copied().collect(),
+            buffers: buffers.collect(),
+            windows: windows.collect(),
+        }
+    }
+}
+
+/// Every record of a kind, by what it is of. Each must make sense and be there once.
+fn all<R: Record, K: Ord>(
+    frames: &impl TableFrames,
+    key: impl Fn(&R) -> K,
+) -> Result<BTreeMap<K, (Slot, R)>, AdoptError> {
+    let records = Ledger::records::<R>(frames)?;
+    let count = records.len();
+    let all: BTreeMap<K, (Slot, R)> =
+        records.into_iter().map(|(slot, record)| (key(&record), (slot, record))).collect();
+    let whole = Ledger::count::<R>(frames)? == count && all.len() == count;
+    if whole { Ok(all) } else { Err(AdoptError::Record) }
+}
+
+/// What reports call something, as in the request: that was judged when it was made.
+fn label_of(bytes: &[u8; 32]) -> String {
+    label(bytes).unwrap_or_default()
+}

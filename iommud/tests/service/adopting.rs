@@ -1,0 +1,148 @@
+//! A daemon that goes on with what another left that has died: nobody has a handle, and everything else is as it was.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use dma_types::Access;
+use iommu_engine::engine::adopt::AdoptError;
+use iommu_engine::ledger::{Ledger, Record};
+use iommu_engine::platform::{BufferRuns, Platform, TableFrames};
+use iommu_engine::policy::Policy;
+use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord};
+use iommu_service::records::{BufferRecord, SessionRecord};
+use iommu_service::{Service, Settings};
+use iommu_sim::MachineConfig;
+use iommu_sim::pace::Completion as Takes;
+use iommud::platform::sim::SimPlatform;
+
+use crate::rig::{Rig, edu};
+use crate::vendor::{Vendor, slow_down};
+
+both! {
+    r4_sessions_and_buffers_are_there_again_and_devices_go_on_meanwhile,
+    r2_nothing_is_mapped_or_used_again_before_all_is_forgotten,
+    r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over,
+}
+
+/// The daemon dies: its platform, as the next one has it.
+fn death(rig: &Rig) -> SimPlatform {
+    let other = SimPlatform::with_manual_clock(MachineConfig::default()).unwrap();
+    let Ok(other) = Service::start(other, Settings::default()) else { panic!("no IOMMU") };
+    let dead = core::mem::replace(&mut *rig.service.lock(), other);
+    let mut platform = dead.into_platform();
+    platform.inherit();
+    platform
+}
+
+fn adopt(platform: SimPlatform) -> Service<SimPlatform> {
+    match Service::adopt(platform, Settings::default()) {
+        Ok(service) => service,
+        Err((error, _)) => panic!("{error}"),
+    }
+}
+
+fn settle(service: &mut Service<SimPlatform>) {
+    while !service.engine().is_settled() {
+        service.poll();
+    }
+    service.poll();
+}
+
+fn records<R: Record>(platform: &SimPlatform) -> Vec<R> {
+    Ledger::records::<R>(platform).unwrap().into_iter().map(|(_, record)| record).collect()
+}
+
+fn r4_sessions_and_buffers_are_there_again_and_devices_go_on_meanwhile(vendor: Vendor) {
+    let rig = Rig::with_manual_clock(vendor.machine(), Policy::default());
+    let device = rig.open();
+    let rings = [0x3000, 0x20_0000, 0x1000];
+    let rings = rings.map(|bytes| device.allocate(bytes, Some(Access::ReadWrite), "ring").unwrap());
+    let addresses: Vec<u64> = rings.iter().map(|it| it.iova().unwrap().get()).collect();
+    let usage = rig.usage();
+    let platform = death(&rig);
+    let writes = |platform: &SimPlatform| {
+        for (index, iova) in addresses.iter().enumerate() {
+            platform.machine_mut().dma_write(edu(), *iova, &[index as u8; 64]).unwrap();
+        }
+    };
+    writes(&platform);
+    let before = records::<SessionRecord>(&platform);
+    let mut service = adopt(platform);
+    writes(service.platform());
+    settle(&mut service);
+    writes(service.platform());
+    assert!(!service.platform().inherited());
+    assert_eq!(service.platform().usage(), usage);
+    assert_eq!(records::<SessionRecord>(service.platform()), before);
+    assert_eq!(records::<BufferRecord>(service.platform()).len(), 3);
+    assert_eq!(service.handles(), 0);
+    let domains: Vec<_> = service.engine().domains().collect();
+    let mapped: u64 = domains.iter().map(|(_, domain)| domain.mapped_bytes()).sum();
+    assert_eq!(mapped, 0x20_4000);
+    assert_eq!(service.platform().machine().violations(), Vec::<String>::new());
+}
+
+fn r2_nothing_is_mapped_or_used_again_before_all_is_forgotten(vendor: Vendor) {
+    let rig = Rig::with_manual_clock(vendor.machine(), Policy::default());
+    let device = rig.open();
+    let ring = device.allocate(0x3000, Some(Access::ReadWrite), "ring").unwrap();
+    let iova = ring.iova().unwrap().get();
+    rig.device_writes(iova, &[1; 64]).unwrap();
+    // What it had in use, and nobody has a record of.
+    let lost = rig.service.lock().platform_mut().alloc_frame().unwrap();
+    let run = rig.service.lock().platform_mut().alloc_run(0x1000).unwrap();
+    let usage = rig.usage();
+    slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::After(1_000_000));
+    let mut service = adopt(death(&rig));
+    assert!(!service.engine().is_settled());
+    assert!(service.platform().inherited());
+    assert!(service.platform().table(lost).unwrap().iter().all(|word| word.load(Relaxed) == 0));
+    assert_eq!(service.platform().segments(run), [], "nobody has kept it");
+    while !service.engine().is_settled() {
+        assert!(service.platform().inherited());
+        service.platform().machine_mut().dma_write(edu(), iova, &[1; 64]).unwrap();
+        service.platform_mut().advance_time(Duration::from_micros(100));
+        service.poll();
+    }
+    assert!(!service.platform().inherited());
+    let after = service.platform().usage();
+    assert_eq!((after.live_frames, after.live_runs), (usage.live_frames - 1, usage.live_runs - 1));
+    assert_eq!((after.freed_accesses, after.bad_frees), (0, 0));
+}
+
+fn r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over(vendor: Vendor) {
+    // The kind of a record that is struck out, or of which a word is changed.
+    type Spoil = fn(&SimPlatform) -> bool;
+    let spoils: [(&str, Spoil); 5] = [
+        ("no epoch", |it| spoil(it, EpochRecord::KIND, 0, 0)),
+        ("another root", |it| spoil(it, UnitRecord::KIND, 5, 0x1000)),
+        ("no such segment", |it| spoil(it, UnitRecord::KIND, 2, 1 << 20)),
+        ("another table", |it| spoil(it, 2, 2, 0x1_0000_0003)),
+        ("a record of nothing", |it| spoil(it, AttachmentRecord::KIND, 3, 1 << 20)),
+    ];
+    for (what, spoil) in spoils {
+        let rig = Rig::with_manual_clock(vendor.machine(), Policy::default());
+        let device = rig.open();
+        let ring = device.allocate(0x3000, Some(Access::ReadWrite), "ring").unwrap();
+        let iova = ring.iova().unwrap().get();
+        let platform = death(&rig);
+        assert!(spoil(&platform), "{what}");
+        let Err((error, platform)) = Service::adopt(platform, Settings::default()) else {
+            panic!("{what}");
+        };
+        assert_ne!(error, AdoptError::NothingInherited, "{what}");
+        // It reaches what it reached, until it is taken over.
+        platform.machine_mut().dma_write(edu(), iova, &[1; 64]).unwrap();
+        let Ok(mut service) = Service::start(platform, Settings::default()) else { panic!() };
+        settle(&mut service);
+        let written = service.platform().machine_mut().dma_write(edu(), iova, &[1; 64]);
+        assert!(written.is_err(), "{what}");
+    }
+}
+
+/// Changes a word of the first record of a kind.
+fn spoil(platform: &SimPlatform, kind: u64, word: usize, value: u64) -> bool {
+    let table = platform.table(platform.header_frame()).unwrap();
+    let slot = (1..32).find(|slot| table[slot * 16].load(Relaxed) == kind);
+    slot.map(|slot| table[slot * 16 + word].store(value, Relaxed)).is_some()
+}
