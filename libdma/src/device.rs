@@ -276,8 +276,8 @@ impl Device {
         let segment = self.session.segment();
         for record in records {
             let event = Event::from_record(segment, record)?;
-            match &event {
-                Event::Fault(fault) => check::denied(self.session.space(), fault),
+            if let Event::Fault(fault) = &event {
+                check::denied(self.session.space(), fault);
             }
             read.events.push(event);
         }

@@ -46,6 +46,8 @@ use core::time::Duration;
 
 use alloc::vec::{IntoIter, Vec};
 
+use dma_types::{PciAddress, SourceId};
+
 use crate::fault::Fault;
 use crate::protocol::Error;
 use crate::protocol::event::{EventKind, EventRecord};
@@ -56,6 +58,36 @@ use crate::protocol::event::{EventKind, EventRecord};
 pub enum Event {
     /// The IOMMU blocked an access, or several in a row that are the same.
     Fault(Fault),
+    /// The device was denied so much that its IOMMU was told to record nothing more of it for a while. What it is denied
+    /// meanwhile is blocked as ever, and counted by nobody.
+    Silenced {
+        /// When iommud had it silenced, since its start.
+        at: Duration,
+        /// Who signed the requests.
+        requester: PciAddress,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The device was put in quarantine, by the administrator's policy: it reaches nothing and does not master the bus, and
+    /// what would be mapped for it is [`Error::Quarantined`]. Nothing else is lost. `iommuctl release` ends it.
+    Quarantined {
+        /// When, since iommud's start.
+        at: Duration,
+        /// For whose sake: the device itself, or another that no IOMMU can tell from it.
+        requester: PciAddress,
+        /// How many blocked accesses it is for.
+        faults: u64,
+        /// Within which time they were.
+        within: Duration,
+    },
+    /// The quarantine has ended: the device reaches again what is mapped for it, and masters the bus if it did before. It has
+    /// stood still, and is to be set up anew.
+    Released {
+        /// When, since iommud's start.
+        at: Duration,
+        /// The session's [generation](crate::Device::generation) since.
+        generation: u64,
+    },
 }
 
 /// What [`Device::events`](crate::Device::events) has read.
@@ -72,7 +104,10 @@ pub struct Events {
 impl Events {
     /// The blocked accesses alone.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.events.iter().map(|Event::Fault(fault)| fault)
+        self.events.iter().filter_map(|event| match event {
+            Event::Fault(fault) => Some(fault),
+            _ => None,
+        })
     }
 }
 
@@ -90,14 +125,24 @@ impl Event {
     pub const fn at(&self) -> Duration {
         match self {
             Self::Fault(fault) => fault.at,
+            Self::Silenced { at, .. }
+            | Self::Quarantined { at, .. }
+            | Self::Released { at, .. } => *at,
         }
     }
 
     /// The event in a record, of a device in this segment.
     pub(crate) fn from_record(segment: u16, record: &EventRecord) -> Result<Self, Error> {
-        match EventKind::try_from(record.kind.get())? {
-            EventKind::Fault => Fault::from_record(segment, record).map(Self::Fault),
-        }
+        let [at, span] = [record.nanoseconds, record.span].map(|it| Duration::from_nanos(it.get()));
+        let requester = PciAddress::from_source(segment, SourceId::new(record.source.get()));
+        Ok(match EventKind::try_from(record.kind.get())? {
+            EventKind::Fault => Self::Fault(Fault::from_record(segment, record)?),
+            EventKind::Silenced => Self::Silenced { at, requester, lasts: span },
+            EventKind::Quarantined => {
+                Self::Quarantined { at, requester, faults: record.count.get(), within: span }
+            }
+            EventKind::Released => Self::Released { at, generation: record.count.get() },
+        })
     }
 }
 
@@ -114,6 +159,22 @@ impl fmt::Display for Event {
                     None => Ok(()),
                 }
             }
+            Self::Silenced { requester, lasts, .. } => write!(
+                f,
+                "{requester} was denied too much to be told: what it is denied in the next {lasts:?} is not recorded"
+            ),
+            Self::Quarantined { requester, faults, within, .. } => {
+                let blocked = if *faults == 1 { "access" } else { "accesses" };
+                write!(
+                    f,
+                    "the device is in quarantine and reaches nothing: {requester} was denied {faults} {blocked} within \
+                     {within:?}; see `iommuctl devices`"
+                )
+            }
+            Self::Released { generation, .. } => write!(
+                f,
+                "the device was released from quarantine: set it up anew, its session is number {generation} now"
+            ),
         }
     }
 }

@@ -72,6 +72,12 @@ pub enum EngineError {
     /// The domain does not exist.
     #[error("there is no domain {}", .0.0)]
     NoSuchDomain(DomainKey),
+    /// It is kept from everything, or another member of its group is for whose sake they all are.
+    #[error("{0} is blocked")]
+    Blocked(PciAddress),
+    /// It is not.
+    #[error("{0} is not blocked")]
+    NotBlocked(PciAddress),
     /// Devices are attached to it.
     #[error("devices are attached to domain {}", .0.0)]
     DomainInUse(DomainKey),

@@ -30,6 +30,11 @@ pub struct Policy {
     pub clients: Vec<ClientRule>,
     /// How much memory is set aside for buffers in one physical piece, in bytes, for all devices together.
     pub reserve: u64,
+    /// After how many blocked accesses a device is kept from everything; without it, never.
+    ///
+    /// There is none by default: what is blocked has done no harm, and a device that is cut off for it takes down what
+    /// works by it, a disk say, for one mistake of its driver's. That is for the administrator to decide.
+    pub quarantine: Option<QuarantineAfter>,
     /// Exceptions for devices, in the order of the file.
     pub rules: Vec<Rule>,
     /// Units that are left alone.
@@ -72,6 +77,7 @@ impl Default for Policy {
             client_quotas: Quotas::UNLIMITED,
             clients: Vec::new(),
             reserve: 0,
+            quarantine: None,
             rules: Vec::new(),
             ignored_units: Vec::new(),
             without_iommu: WithoutIommu::default(),
@@ -142,6 +148,24 @@ impl fmt::Display for Invalidation {
     }
 }
 
+/// When a device is put in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuarantineAfter {
+    /// With the last of so many blocked accesses, at least one: those that the unit recorded.
+    pub faults: u32,
+    /// If they were within this time, counted from the first of them.
+    pub within: Duration,
+}
+
+/// What a rule says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuarantineRule {
+    /// These devices are never put in quarantine.
+    Never,
+    /// They are after this.
+    After(QuarantineAfter),
+}
+
 /// An exception for some devices. What it does not say is left as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -155,6 +179,8 @@ pub struct Rule {
     pub quotas: SaidQuotas,
     /// How much memory is set aside for each alone, in bytes.
     pub reserve: Option<u64>,
+    /// When they are put in quarantine.
+    pub quarantine: Option<QuarantineRule>,
 }
 
 impl Rule {
@@ -166,6 +192,7 @@ impl Rule {
             invalidation: None,
             quotas: SaidQuotas::NOTHING,
             reserve: None,
+            quarantine: None,
         }
     }
 
@@ -179,6 +206,11 @@ impl Rule {
         set(&mut policy.invalidation, self.invalidation);
         policy.quotas = self.quotas.over(policy.quotas);
         set(&mut policy.reserve, self.reserve);
+        match self.quarantine {
+            None => {}
+            Some(QuarantineRule::Never) => policy.quarantine = None,
+            Some(QuarantineRule::After(after)) => policy.quarantine = Some(after),
+        }
     }
 }
 
@@ -246,6 +278,8 @@ pub struct DevicePolicy {
     pub quotas: Quotas,
     /// How much memory is set aside for it alone, in bytes, beside what is for all.
     pub reserve: u64,
+    /// When it is put in quarantine, if ever.
+    pub quarantine: Option<QuarantineAfter>,
 }
 
 impl Policy {
@@ -265,6 +299,7 @@ impl Policy {
             invalidation: self.invalidation,
             quotas: self.quotas,
             reserve: 0,
+            quarantine: self.quarantine,
         }
     }
 

@@ -198,6 +198,9 @@ impl<P: Platform> Service<P> {
         let unreached = |error| Refused { error, is_out_of_reach: true };
         let holder = self.sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
         let (device, domain, account) = (holder.device, holder.domain, holder.account);
+        if access.is_some() && self.engine.is_blocked(device) {
+            return Err(unreached(Error::Quarantined));
+        }
         // Before a client has it, what is not confined must not reach it.
         self.engine.follow_arenas(&mut self.platform);
         let kept = self.engine.kept_from_unconfined(&self.platform, run);

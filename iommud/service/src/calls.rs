@@ -63,6 +63,7 @@ impl<P: Platform> Service<P> {
             Opcode::Settle => self.settle_session(handle),
             Opcode::Next => self.next(handle, payload),
             Opcode::Events => self.read_events(handle, payload),
+            Opcode::Release => self.release(handle),
             // Simulated devices are the daemon's, beside the service.
             Opcode::SimRead | Opcode::SimWrite => {
                 self.handles.get(handle)?;

@@ -92,7 +92,11 @@ impl<P: Platform> Service<P> {
                     window.handles += 1;
                 }
             }
-            Object::Root | Object::Text(_) | Object::Claim(..) | Object::Registration(..) => {}
+            Object::Root
+            | Object::Text(_)
+            | Object::Claim(..)
+            | Object::Quarantine(_)
+            | Object::Registration(..) => {}
         }
     }
 }

@@ -39,6 +39,9 @@ impl<P: Platform> Service<P> {
             // It may have been plugged in since.
             engine.rescan(platform);
         }
+        if engine.is_blocked(address) {
+            return Err(Error::Quarantined);
+        }
         let shared = engine.group(address).filter(|group| group.is_held());
         let shared = shared.and_then(|group| group.attached);
         if shared.is_some_and(|domain| self.domains.contains_key(&domain)) {
@@ -103,6 +106,7 @@ impl<P: Platform> Service<P> {
             slot,
         };
         self.sessions.sessions.insert(session, state);
+        self.forgive_device(address);
         let handle = Handle::new(Object::Device(session), Rights::DEVICE).of(uid);
         let handle = self.handles.insert(handle);
         let mut completion = completion;
@@ -128,6 +132,7 @@ impl<P: Platform> Service<P> {
             // could say what the device still reaches.
             Err(_) => Completion::never(),
         };
+        self.forgive_device(session.device);
         if let Some(domain) = session.entered.and_then(|it| self.domains.get_mut(&it.domain)) {
             domain.inside.remove(&id);
         }

@@ -162,7 +162,12 @@ impl<P: Platform> Service<P> {
         let Self { engine, platform, sessions, domains, .. } = self;
         let holder = sessions.sessions.get_mut(&session).ok_or(Error::SessionEnded)?;
         let key = to.map_or(holder.domain, |it| it.domain);
-        let completion = engine.transfer(platform, holder.device, key).map_err(to_client)?;
+        // In quarantine it is in none, and comes back from there to its own.
+        let completion = match to {
+            None if engine.is_blocked(holder.device) => Completion::none(),
+            _ => engine.transfer(platform, holder.device, key).map_err(to_client)?,
+        };
+        let device = holder.device;
         let before = core::mem::replace(&mut holder.entered, to);
         if let Some(before) = before.and_then(|it| domains.get_mut(&it.domain)) {
             before.inside.remove(&session);
@@ -170,6 +175,7 @@ impl<P: Platform> Service<P> {
         if let Some(domain) = to.and_then(|it| domains.get_mut(&it.domain)) {
             domain.inside.insert(session);
         }
+        self.moved(device);
         Ok(completion)
     }
 

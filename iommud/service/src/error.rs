@@ -18,6 +18,8 @@ pub fn to_client(error: EngineError) -> Error {
         | EngineError::GroupElsewhere(..)
         | EngineError::DomainInUse(_) => Error::DeviceBusy,
         EngineError::NotAttached(_) | EngineError::NoSuchDomain(_) => Error::SessionEnded,
+        EngineError::Blocked(_) => Error::Quarantined,
+        EngineError::NotBlocked(_) => Error::NotQuarantined,
         EngineError::IncompatibleDomain(..) | EngineError::ReservedNotInDomain(_) => {
             Error::IncompatibleDomain
         }

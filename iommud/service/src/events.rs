@@ -1,6 +1,7 @@
 //! What happened to the device of a session and was not read yet.
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use dma_types::SourceId;
 use iommu_engine::completion::UnitId;
@@ -43,6 +44,27 @@ pub enum What {
         /// What of the session's is or was there.
         behind: Option<Behind>,
     },
+    /// A requester was denied so much that its unit records nothing more of it for a while.
+    Silenced {
+        /// Who.
+        source: SourceId,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The device was put in quarantine.
+    Quarantined {
+        /// For whose sake.
+        source: SourceId,
+        /// After how many blocked accesses.
+        faults: u32,
+        /// Within which time.
+        within: Duration,
+    },
+    /// The quarantine of the device has ended.
+    Released {
+        /// The session's generation since.
+        generation: u64,
+    },
 }
 
 /// The events that a session has not read, oldest first.
@@ -55,20 +77,29 @@ pub struct Events {
 impl Events {
     /// Adds one, and drops the oldest fault if there is no room. A fault that is the same as the last only counts.
     pub fn add(&mut self, entry: Entry) {
-        let What::Fault { unit, fault, .. } = entry.what;
-        if let Some(Entry { what: What::Fault { unit: last_unit, fault: last, times, .. }, .. }) =
-            self.waiting.back_mut()
+        if let What::Fault { unit, fault, .. } = entry.what
+            && let Some(Entry {
+                what: What::Fault { unit: last_unit, fault: last, times, .. }, ..
+            }) = self.waiting.back_mut()
             && (*last_unit, *last) == (unit, fault)
         {
             *times += 1;
             return;
         }
-        if self.waiting.len() >= UNREAD
-            && let Some(Entry { what: What::Fault { times, .. }, .. }) = self.waiting.pop_front()
-        {
-            self.dropped += times;
+        if self.waiting.len() >= UNREAD {
+            // There are few others.
+            let fault = self.waiting.iter().position(|it| matches!(it.what, What::Fault { .. }));
+            let oldest = self.waiting.remove(fault.unwrap_or(0));
+            if let Some(Entry { what: What::Fault { times, .. }, .. }) = oldest {
+                self.dropped += times;
+            }
         }
         self.waiting.push_back(entry);
+    }
+
+    /// Counts a blocked access that is not told.
+    pub fn drop_one(&mut self) {
+        self.dropped += 1;
     }
 
     /// Whether there is nothing to be read.
@@ -110,6 +141,21 @@ impl Entry {
                     self.tell_behind(behind, &mut record);
                 }
             }
+            What::Silenced { source, lasts } => {
+                record.kind = U32::new(EventKind::Silenced as u32);
+                record.source = U16::new(source.get());
+                record.span = U64::new(nanoseconds(*lasts));
+            }
+            What::Quarantined { source, faults, within } => {
+                record.kind = U32::new(EventKind::Quarantined as u32);
+                record.source = U16::new(source.get());
+                record.count = U64::new((*faults).into());
+                record.span = U64::new(nanoseconds(*within));
+            }
+            What::Released { generation } => {
+                record.kind = U32::new(EventKind::Released as u32);
+                record.count = U64::new(*generation);
+            }
         }
         record
     }
@@ -125,6 +171,11 @@ impl Entry {
         // Of what is mapped still that is the moment of now.
         record.span = U64::new(self.at.as_nanos().saturating_sub(mapping.at.as_nanos()));
     }
+}
+
+/// A duration as it lies on the wire: half a thousand years at the most.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 const fn tried(tried: Tried) -> fault::Tried {

@@ -6,6 +6,8 @@ use iommu_engine::completion::UnitId;
 use iommu_engine::fault::Fault;
 use iommu_engine::platform::Instant;
 
+use crate::noting::MOST_OF_ONE;
+
 /// How many are kept: the latest, for a device that goes wild says the same thing over and over.
 pub const KEPT: usize = 256;
 
@@ -32,6 +34,7 @@ pub struct FaultLog {
     entries: VecDeque<Entry>,
     total: u64,
     lost: u64,
+    dropped: u64,
 }
 
 impl FaultLog {
@@ -45,10 +48,31 @@ impl FaultLog {
             return;
         }
         if self.entries.len() >= KEPT {
-            self.entries.pop_front();
+            self.make_room();
         }
         let number = self.total;
         self.entries.push_back(Entry { number, at, unit, segment, fault, times: 1 });
+    }
+
+    /// Forgets the oldest; of one requester of which there are many, if there is one, so that those of others stay.
+    fn make_room(&mut self) {
+        let of = |entry: &Entry| (entry.segment, entry.fault.device);
+        let count = |who| self.entries.iter().filter(|entry| of(entry) == who).count();
+        let newest = self.entries.back().map(of);
+        let wild = newest.filter(|who| count(*who) >= MOST_OF_ONE);
+        let oldest = wild.and_then(|who| self.entries.iter().position(|entry| of(entry) == who));
+        self.entries.remove(oldest.unwrap_or(0));
+    }
+
+    /// Counts an access of which nothing is kept.
+    pub fn add_dropped(&mut self) {
+        self.total += 1;
+        self.dropped += 1;
+    }
+
+    /// How many there were of which nothing is kept, because their requester made too many.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Notes that a unit had more than it could record, so that some are missing here.
@@ -57,7 +81,7 @@ impl FaultLog {
     }
 
     /// The entries, oldest first.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
         self.entries.iter()
     }
 

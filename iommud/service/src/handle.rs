@@ -37,6 +37,8 @@ pub enum Object {
     Window(WindowId),
     /// A device, for a session of before to be resumed, and the user who opened it.
     Claim(PciAddress, u32),
+    /// The quarantine of a device, for the administrator to end.
+    Quarantine(PciAddress),
     /// A buffer of a session that has no memory yet.
     Registration(SessionId, Box<BufferSpec>),
 }

@@ -29,6 +29,9 @@
 //! | [`events`] | what happened to the device of a session and was not read yet |
 //! | [`unread`] | who is told of what happened to a device, and when |
 //! | [`history`] | what was mapped for a session and is not any more |
+//! | `noting` | what becomes of each blocked access that a unit has recorded |
+//! | [`storms`] | devices that are denied more than anybody wants to know, one by one |
+//! | [`quarantine`] | devices that reach nothing for what they did |
 //! | [`explain`] | what is behind a blocked access |
 //! | [`windows`] | windows of one device's registers in the address space of another |
 //! | [`report`] | the text nodes, as tables and as JSON |
@@ -64,9 +67,11 @@ pub mod history;
 pub mod in_process;
 pub mod mappings;
 pub mod node;
+mod noting;
 pub mod numbers;
 pub mod orphans;
 pub mod pending;
+pub mod quarantine;
 pub mod records;
 pub mod register;
 pub mod report;
@@ -74,6 +79,7 @@ mod revoke;
 pub mod runs;
 pub mod service;
 pub mod session;
+pub mod storms;
 mod strict;
 pub mod tickets;
 pub mod tree;

@@ -81,6 +81,9 @@ impl<P: Platform> Service<P> {
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
         let space = self.space_of(handle, Rights::MAP)?;
+        if let Object::Device(session) = self.handles.get(handle)?.object {
+            self.check_released(session)?;
+        }
         let mut batch: Batch<'_, MapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
         let is_strict = batch.flags() & BATCH_FLAG_STRICT != 0;
         let mut all = Completion::none();

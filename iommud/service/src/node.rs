@@ -13,6 +13,8 @@ pub enum Node {
     Device(PciAddress),
     /// A device whose session is to be resumed.
     Resume(PciAddress),
+    /// The quarantine of a device.
+    Quarantine(PciAddress),
 }
 
 /// The reports.
@@ -71,6 +73,7 @@ impl Node {
             let node = match folder {
                 path::DEVICE => Self::Device,
                 path::RESUME => Self::Resume,
+                path::QUARANTINE => Self::Quarantine,
                 _ => return Err(Error::NoSuchPath),
             };
             return name.parse().map(node).map_err(|_| Error::NoSuchPath);
@@ -95,6 +98,7 @@ mod tests {
         let address = PciAddress::new(0, 0, 2, 0).unwrap();
         assert_eq!(Node::parse(&path::device(address)), Ok(Node::Device(address)));
         assert_eq!(Node::parse(&path::resume(address)), Ok(Node::Resume(address)));
+        assert_eq!(Node::parse(&path::quarantine(address)), Ok(Node::Quarantine(address)));
     }
 
     #[test]
@@ -110,6 +114,7 @@ mod tests {
             "resume",
             "resume/",
             "resume/x",
+            "quarantine/",
             ".json",
             "units.json.json",
         ] {

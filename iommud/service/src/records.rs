@@ -1,5 +1,7 @@
 //! What the service writes in the [ledger](iommu_engine::ledger).
 
+use core::time::Duration;
+
 use dma_types::{Access, CacheType, Iova, PciAddress, PhysAddr};
 use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::{RECORD_WORDS, Record};
@@ -243,6 +245,51 @@ impl Record for ExplicitRecord {
     }
 }
 
+/// A function in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuarantineRecord {
+    /// The function.
+    pub device: PciAddress,
+    /// Whether it mastered the bus before.
+    pub was_master: bool,
+    /// Who signed the accesses for which it is there.
+    pub requester: PciAddress,
+    /// How many they were.
+    pub faults: u32,
+    /// Within which time, of which half a thousand years can be written down.
+    pub within: Duration,
+}
+
+impl Record for QuarantineRecord {
+    const KIND: u64 = 0x18;
+
+    fn to_words(&self) -> [u64; RECORD_WORDS] {
+        let within = u64::try_from(self.within.as_nanos()).unwrap_or(u64::MAX);
+        words([
+            address_word(self.device),
+            self.was_master.into(),
+            address_word(self.requester),
+            self.faults.into(),
+            within,
+        ])
+    }
+
+    fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
+        let [device, was_master, requester, faults, within, ..] = *words;
+        Some(Self {
+            device: address_from_word(device)?,
+            was_master: match was_master {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+            requester: address_from_word(requester)?,
+            faults: faults.try_into().ok()?,
+            within: Duration::from_nanos(within),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,7 +360,22 @@ mod tests {
     }
 
     #[test]
+    fn a_quarantine_comes_back_from_its_words() {
+        let record = QuarantineRecord {
+            device: "0000:00:02.0".parse().unwrap(),
+            was_master: true,
+            requester: "0001:00:01.0".parse().unwrap(),
+            faults: 32,
+            within: Duration::from_secs(1),
+        };
+        let words = record.to_words();
+        assert_eq!(words[..6], [0x10, 1, 0x1_0008, 32, 1_000_000_000, 0]);
+        assert_eq!(QuarantineRecord::from_words(&words), Some(record));
+    }
+
+    #[test]
     fn r5_words_that_are_no_record_are_none() {
+        assert_eq!(QuarantineRecord::from_words(&words([0, 2])), None);
         for codes in [4, 4 << 8, 9 << 16, 2 << 24, 1 << 63] {
             assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, codes])), None);
         }

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use dma_types::PciAddress;
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::DomainKey;
-use iommu_engine::engine::{Engine, Event};
+use iommu_engine::engine::Engine;
 use iommu_engine::error::StartError;
+use iommu_engine::machine::GroupId;
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::{Invalidation, Policy};
 use libdma::Error;
@@ -23,9 +24,11 @@ use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::node::{Node, Report};
 use crate::numbers::Numbers;
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
+use crate::quarantine::Quarantine;
 use crate::report;
 use crate::runs::Runs;
 use crate::session::Sessions;
+use crate::storms::Storms;
 use crate::tickets::Tickets;
 use crate::windows::{Window, WindowId};
 
@@ -80,6 +83,10 @@ pub struct Service<P> {
     pub(crate) accounts: Accounts,
     pub(crate) pending: Pending,
     pub(crate) faults: FaultLog,
+    /// How many faults of whom there were.
+    pub(crate) storms: Storms,
+    /// Groups that reach nothing for what they did.
+    pub(crate) quarantines: BTreeMap<GroupId, Quarantine>,
     /// Whether a session may have something to be read that its handles have not been told of.
     pub(crate) untold: bool,
     pub(crate) fault_interrupts: u64,
@@ -117,6 +124,8 @@ impl<P: Platform> Service<P> {
             accounts: Accounts::default(),
             pending: Pending::default(),
             faults: FaultLog::default(),
+            storms: Storms::default(),
+            quarantines: BTreeMap::new(),
             untold: false,
             fault_interrupts: 0,
             settings,
@@ -229,28 +238,15 @@ impl<P: Platform> Service<P> {
         self.engine.is_waiting() || !self.pending.is_empty()
     }
 
-    /// Whether [`poll`](Self::poll) is due now and then, since some unit does not interrupt when it has a fault, or something of
-    /// before a restart waits for its client.
+    /// Whether [`poll`](Self::poll) is due now and then, since some unit does not interrupt when it has a fault, or is not
+    /// to record any of some device for a while, or something of before a restart waits for its client.
     pub fn wants_polling(&self) -> bool {
-        self.engine.wants_polling() || self.has_unclaimed()
+        self.engine.wants_polling() || self.storms.silences_any() || self.has_unclaimed()
     }
 
     /// Takes note of so many interrupts of units that have faults. [`poll`](Self::poll) is due at once.
     pub fn count_fault_interrupts(&mut self, interrupts: u64) {
         self.fault_interrupts = self.fault_interrupts.saturating_add(interrupts);
-    }
-
-    pub(crate) fn log_faults(&mut self) {
-        let now = self.platform.now();
-        for event in self.engine.take_events(&mut self.platform) {
-            match event {
-                Event::Fault { unit, segment, fault } => {
-                    self.faults.add(now, unit, segment, fault);
-                    self.note_unread(now, unit, segment, fault);
-                }
-                Event::FaultsLost { .. } => self.faults.add_lost(),
-            }
-        }
     }
 
     /// A handle to the scheme's root, for a client that has just come.
@@ -283,9 +279,16 @@ impl<P: Platform> Service<P> {
                 let handle = Handle::greeted(object, Rights::INSPECT).of(caller.uid);
                 Ok(Outcome::Done(self.handles.insert(handle)))
             }
-            Node::Device(_) | Node::Resume(_) if !caller.is_root() => Err(Error::NotPermitted),
+            Node::Device(_) | Node::Resume(_) | Node::Quarantine(_) if !caller.is_root() => {
+                Err(Error::NotPermitted)
+            }
             Node::Device(address) => self.open_device(address, caller),
             Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid))),
+            Node::Quarantine(address) => {
+                self.engine.device(address).ok_or(Error::NoSuchDevice)?;
+                let handle = Handle::greeted(Object::Quarantine(address), Rights::ADMINISTER);
+                Ok(Outcome::Done(self.handles.insert(handle.of(caller.uid))))
+            }
         }
     }
 
@@ -346,6 +349,7 @@ impl<P: Platform> Service<P> {
             | Object::Domain(_)
             | Object::Window(_)
             | Object::Claim(..)
+            | Object::Quarantine(_)
             | Object::Registration(..) => Err(Error::WrongHandleKind),
         }
     }
@@ -375,6 +379,7 @@ impl<P: Platform> Service<P> {
             | Object::Root
             | Object::Text(_)
             | Object::Claim(..)
+            | Object::Quarantine(_)
             | Object::Registration(..) => {}
         }
         Completion::none()

@@ -137,6 +137,7 @@ impl<P: Platform> Service<P> {
             | Object::Text(_)
             | Object::Window(_)
             | Object::Claim(..)
+            | Object::Quarantine(_)
             | Object::Registration(..) => return Err(Error::WrongHandleKind),
         };
         let of_session = self.tickets.open.iter().filter(|(_, it)| it.session == session);

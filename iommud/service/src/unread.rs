@@ -75,7 +75,7 @@ impl<P: Platform> Service<P> {
     /// Notes a fault for the sessions that it concerns.
     pub(crate) fn note_unread(&mut self, at: Instant, unit: UnitId, segment: u16, fault: Fault) {
         let Some(source) = fault.device else { return };
-        for id in self.concerned(segment, source) {
+        for id in self.concerned(segment, Some(source)) {
             let Some(session) = self.sessions.sessions.get(&id) else { continue };
             let domain = self.engine.group(session.device).and_then(|group| group.attached);
             let behind = self.behind(id, domain, &fault, at);
@@ -92,8 +92,17 @@ impl<P: Platform> Service<P> {
         }
     }
 
+    /// Counts for a session an access that it is not told of.
+    pub(crate) fn drop_unread(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.sessions.get_mut(&session) {
+            session.unread.drop_one();
+            self.untold = true;
+        }
+    }
+
     /// The sessions that a request with this source-id may be of.
-    fn concerned(&self, segment: u16, source: SourceId) -> Vec<SessionId> {
+    pub(crate) fn concerned(&self, segment: u16, source: Option<SourceId>) -> Vec<SessionId> {
+        let Some(source) = source else { return Vec::new() };
         let signs = |device: PciAddress| {
             let known = self.engine.device(device);
             known.is_some_and(|known| known.requesters.contains(&source))

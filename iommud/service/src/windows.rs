@@ -119,6 +119,7 @@ impl<P: Platform> Service<P> {
         let spec = wanted(request, registers.place.bytes, allowed)?;
         // Registers that nothing reaches are of no use to anybody.
         let access = spec.access.ok_or(Error::BadValue)?;
+        self.check_released(session)?;
         let account = self.session_account(session)?;
         let usage = window_usage(registers.place.bytes);
         self.claim(account, &usage.with_addresses().and(&ONE_REQUEST))?;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use libdma::Handle;
+use libdma::protocol::call::Opcode;
+use libdma::protocol::path;
 use libdma::transport::Transport;
+use libdma::{Handle, PciAddress};
 
 use super::error::Error;
 use super::options::Options;
@@ -56,6 +58,21 @@ impl Client {
         use libdma::transport::scheme::Scheme;
 
         Ok(Self::new(Scheme::new(), format!("/scheme/{SCHEME}")))
+    }
+
+    /// Ends the quarantine of a device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`], [`Error::Refused`].
+    pub fn release(&self, device: PciAddress) -> Result<(), Error> {
+        let path = path::quarantine(device);
+        let node = Handle::open(self.transport.clone(), &path);
+        let released = node.and_then(|node| node.call_bytes(Opcode::Release, &mut []));
+        released.map(drop).map_err(|error| match error {
+            libdma::Error::DaemonGone => Error::NotRunning { place: self.place.clone() },
+            error => Error::Refused { path, error },
+        })
     }
 
     /// The whole text of a node.

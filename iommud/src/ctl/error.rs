@@ -90,8 +90,8 @@ pub enum Error {
         /// Why not.
         error: io::Error,
     },
-    /// A capture is files, and its report is for people.
-    #[error("capture writes files and has no JSON: leave out --json")]
+    /// A capture is files, a release is done, and what is said of either is for people.
+    #[error("only reports and plans have JSON: leave out --json")]
     NoJson,
     /// The report could not be written.
     #[error("cannot write the report: {0}")]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use libdma::PciAddress;
 use libdma::protocol::path;
 
 /// Shows what iommud does: the IOMMUs, the devices behind them, and what each may reach.
@@ -38,6 +39,12 @@ pub enum Command {
     /// takes root. Exit codes: 0 nothing is refused, 1 something is, 2 a file or a table
     /// cannot be used.
     Plan(PlanOptions),
+    /// End the quarantine of a device, and of those that no IOMMU can tell from it; for root alone
+    Release {
+        /// The device, as `iommuctl devices` shows it: 0000:00:02.0
+        #[arg(value_name = "ADDRESS")]
+        device: PciAddress,
+    },
     /// Write this machine's tables to files, for `plan` and for bug reports
     Capture(CaptureOptions),
 }
@@ -154,6 +161,8 @@ mod tests {
             &["iommuctl", "units", "--check"],
             &["iommuctl", "--jsn"],
             &["iommuctl", "plan", "dmar.bin"],
+            &["iommuctl", "release"],
+            &["iommuctl", "release", "edu"],
         ] {
             assert_eq!(Options::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

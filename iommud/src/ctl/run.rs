@@ -37,6 +37,14 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
                 (false, false) => 0,
             });
         }
+        Some(Command::Release { device }) => {
+            if options.json {
+                return Err(Error::NoJson);
+            }
+            Client::connect(options)?.release(*device)?;
+            write(out, &format!("{device} is released from quarantine\n"))?;
+            return Ok(0);
+        }
         Some(Command::Capture(told)) => {
             if options.json {
                 return Err(Error::NoJson);

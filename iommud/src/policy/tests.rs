@@ -2,8 +2,8 @@ use core::time::Duration;
 
 use dma_types::PhysAddr;
 use iommu_engine::policy::{
-    ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, SaidQuotas,
-    Unclaimed, WithoutIommu,
+    ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, QuarantineAfter,
+    QuarantineRule, Quotas, Rule, SaidQuotas, Unclaimed, WithoutIommu,
 };
 
 use super::*;
@@ -47,6 +47,13 @@ fn the_example_s_exceptions_are_right_too() {
                 ..Rule::new(disk)
             },
             Rule { reserve: Some(16 << 20), ..Rule::new(sound) },
+            Rule {
+                quarantine: Some(QuarantineRule::After(QuarantineAfter {
+                    faults: 100,
+                    within: Duration::from_secs(10),
+                })),
+                ..Rule::new(Devices::Id { vendor: 0x10de, device: 0x0fb9 })
+            },
         ]
     );
     assert_eq!(policy.ignored(PhysAddr::new(0xfed9_0000)), policy.ignored_units.first());
@@ -74,6 +81,7 @@ fn every_word_is_understood() {
         client_quotas: (buffers: 12),
         clients: [(uid: 1000, quotas: (mappings: 13))],
         reserve: "64 MiB",
+        quarantine: (faults: 7, within: "2 min"),
         ignore_units: { 0xfed9_0000: "why", 4_096: "not" },
         without_iommu: unprotected,
         orphans: "1500 ms",
@@ -99,6 +107,7 @@ fn every_word_is_understood() {
             quotas: SaidQuotas { mappings: Some(13), ..SaidQuotas::NOTHING },
         }],
         reserve: 64 << 20,
+        quarantine: Some(QuarantineAfter { faults: 7, within: Duration::from_secs(120) }),
         rules: vec![],
         ignored_units: vec![ignored(0xfed9_0000, "why"), ignored(4096, "not")],
         without_iommu: WithoutIommu::Unprotected,
@@ -118,6 +127,17 @@ fn every_word_is_understood() {
     let own = |address: &str, id| policy.for_device(address.parse().unwrap(), 0x8086, id).reserve;
     assert_eq!((policy.reserve, own("00:02.0", 0x10d3), own("00:02.0", 1)), (8 << 20, 4096, 0));
     assert_eq!(own("00:03.0", 0x10d3), 0, "an exception from the exception");
+    let text = br#"(quarantine: (faults: 7), rules: [
+        (device: "8086:10d3", quarantine: (faults: 1, within: "20 ms")),
+        (device: "0000:00:03.0", quarantine: (faults: 0)),
+    ])"#;
+    let policy = parse(text).unwrap();
+    let own = |address: &str, id| {
+        let device = policy.for_device(address.parse().unwrap(), 0x8086, id);
+        device.quarantine.map(|after| (after.faults, after.within.as_millis()))
+    };
+    assert_eq!([own("00:02.0", 0x10d3), own("00:02.0", 1)], [Some((1, 20)), Some((7, 1000))]);
+    assert_eq!(own("00:03.0", 0x10d3), None, "an exception from the exception");
 }
 
 #[test]
@@ -125,7 +145,7 @@ fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     assert_eq!(
         wrong("(\n    defualt: deny,\n)"),
         "2:5: there is no `defualt` here, only `default`, `invalidation`, `quotas`, `client_quotas`, \
-         `clients`, `reserve`, `rules`, `ignore_units`, `without_iommu` or `orphans`"
+         `clients`, `reserve`, `quarantine`, `rules`, `ignore_units`, `without_iommu` or `orphans`"
     );
     assert_eq!(
         wrong("(\n    default: allow,\n)"),
@@ -133,8 +153,8 @@ fn r5_unknown_words_are_told_with_their_place_and_what_there_is() {
     );
     assert_eq!(
         wrong("(rules: [\n (device: \"8086:10d3\", Default: deny)])"),
-        "2:24: there is no `Default` here, only `device`, `default`, `invalidation`, `quotas` or \
-         `reserve`"
+        "2:24: there is no `Default` here, only `device`, `default`, `invalidation`, `quotas`, `reserve` \
+         or `quarantine`"
     );
     assert_eq!(wrong("(\n default: deny,\n default: deny,\n)"), "3:2: `default` is said twice");
 }
@@ -150,8 +170,8 @@ fn r5_bad_values_are_told_with_their_place_and_what_is_allowed() {
         ("(rules: [\n  (default: deny)])", "2:17: `device` is missing before this"),
         (
             "(rules: [\n  (device: \"8086:1234\")])",
-            "2:23: the rule for 8086:1234 says nothing: it has `default`, `invalidation`, `quotas` or \
-             `reserve`",
+            "2:23: the rule for 8086:1234 says nothing: it has `default`, `invalidation`, `quotas`, \
+             `reserve` or `quarantine`",
         ),
         (
             "(quotas: (buffers: 0))",
@@ -174,6 +194,17 @@ fn r5_bad_values_are_told_with_their_place_and_what_is_allowed() {
             "(rules: [(device: \"8086:1234\", reserve: 4096)])",
             "1:41: a text in quotes is expected here",
         ),
+        (
+            "(quarantine: (faults: 65537))",
+            "1:23: the unsigned integer `65537` will not do here; it has to be a number of blocked accesses from \
+             1 to 65536, or 0 for never",
+        ),
+        (
+            "(quarantine: (faults: 1, within: \"61 min\"))",
+            "1:35: the string \"61 min\" will not do here; it has to be a time in quotes, as \"10 s\", in ms, s or \
+             min: at most \"60 min\"",
+        ),
+        ("(quarantine: (within: \"1 s\"))", "1:28: `faults` is missing before this"),
         (
             "(quotas: (buffers: 99999999999))",
             "1:20: the unsigned integer `99999999999` will not do here; it has to be a number from 1 \

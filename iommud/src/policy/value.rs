@@ -24,6 +24,22 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// A number of blocked accesses, or zero for however many.
+pub(super) struct Faults(pub(super) u32);
+
+/// More of them would keep the daemon busy before they are too many: up to so many a device's faults are all counted.
+const MOST_FAULTS: u32 = 65536;
+
+impl<'de> Deserialize<'de> for Faults {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "a number of blocked accesses from 1 to 65536, or 0 for never";
+
+        let count = u64::deserialize(value)?;
+        let wrong = || D::Error::invalid_value(Unexpected::Unsigned(count), &EXPECTED);
+        u32::try_from(count).ok().filter(|it| *it <= MOST_FAULTS).map(Self).ok_or_else(wrong)
+    }
+}
+
 /// A number of bytes, at least a page: `"512 MiB"`.
 pub(super) struct Size(pub(super) u64);
 

@@ -1,12 +1,14 @@
 //! What can be said in a policy.
 
+use std::time::Duration;
+
 use iommu_engine::policy::{
-    ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, Quotas, Rule, SaidQuotas,
-    Unclaimed, WithoutIommu,
+    ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, QuarantineAfter,
+    QuarantineRule, Quotas, Rule, SaidQuotas, Unclaimed, WithoutIommu,
 };
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::value::{Count, DevicesWord, Reserved, Size, Wait, ignored_units};
+use super::value::{Count, DevicesWord, Faults, Reserved, Size, Wait, ignored_units};
 
 /// The file.
 #[derive(Default, serde::Deserialize)]
@@ -21,6 +23,8 @@ pub(super) struct PolicyWords {
     clients: Vec<ClientWords>,
     #[serde(deserialize_with = "said")]
     reserve: Option<Reserved>,
+    #[serde(deserialize_with = "said")]
+    quarantine: Option<QuarantineWord>,
     rules: Vec<RuleWords>,
     #[serde(deserialize_with = "ignored_units")]
     ignore_units: Vec<IgnoredUnit>,
@@ -86,6 +90,38 @@ impl From<ClientWords> for ClientRule {
     }
 }
 
+/// `(faults: 32, within: "1 s")`, or `(faults: 0)` for never.
+struct QuarantineWord(QuarantineRule);
+
+#[derive(serde::Deserialize)]
+#[serde(rename = "Quarantine", deny_unknown_fields)]
+struct QuarantineWords {
+    faults: Faults,
+    #[serde(default, deserialize_with = "said")]
+    within: Option<Wait>,
+}
+
+impl<'de> Deserialize<'de> for QuarantineWord {
+    fn deserialize<D: Deserializer<'de>>(words: D) -> Result<Self, D::Error> {
+        let QuarantineWords { faults: Faults(faults), within } =
+            QuarantineWords::deserialize(words)?;
+        let within = within.map_or(Duration::from_secs(1), |within| within.0);
+        Ok(Self(match faults {
+            0 => QuarantineRule::Never,
+            faults => QuarantineRule::After(QuarantineAfter { faults, within }),
+        }))
+    }
+}
+
+impl QuarantineWord {
+    fn after(&self) -> Option<QuarantineAfter> {
+        match self.0 {
+            QuarantineRule::Never => None,
+            QuarantineRule::After(after) => Some(after),
+        }
+    }
+}
+
 /// A rule before it is known to say something.
 #[derive(serde::Deserialize)]
 #[serde(rename = "Rule", deny_unknown_fields)]
@@ -99,20 +135,29 @@ struct RawRule {
     quotas: QuotaWords,
     #[serde(default, deserialize_with = "said")]
     reserve: Option<Reserved>,
+    #[serde(default, deserialize_with = "said")]
+    quarantine: Option<QuarantineWord>,
 }
 
 struct RuleWords(Rule);
 
 impl<'de> Deserialize<'de> for RuleWords {
     fn deserialize<D: Deserializer<'de>>(words: D) -> Result<Self, D::Error> {
-        let RawRule { device: DevicesWord(devices), default, invalidation, quotas, reserve } =
-            RawRule::deserialize(words)?;
+        let RawRule {
+            device: DevicesWord(devices),
+            default,
+            invalidation,
+            quotas,
+            reserve,
+            quarantine,
+        } = RawRule::deserialize(words)?;
         let rule = Rule {
             devices,
             unclaimed: default,
             invalidation,
             quotas: quotas.into(),
             reserve: reserve.map(|size| size.0),
+            quarantine: quarantine.map(|word| word.0),
         };
         if rule == Rule::new(devices) {
             return Err(says_nothing(devices));
@@ -123,7 +168,7 @@ impl<'de> Deserialize<'de> for RuleWords {
 
 fn says_nothing<E: Error>(devices: Devices) -> E {
     E::custom(format_args!(
-        "the rule for {devices} says nothing: it has `default`, `invalidation`, `quotas` or `reserve`"
+        "the rule for {devices} says nothing: it has `default`, `invalidation`, `quotas`, `reserve` or `quarantine`"
     ))
 }
 
@@ -149,6 +194,7 @@ impl From<PolicyWords> for Policy {
             client_quotas,
             clients,
             reserve,
+            quarantine,
             rules,
             ignore_units,
             without_iommu,
@@ -161,6 +207,7 @@ impl From<PolicyWords> for Policy {
             client_quotas: SaidQuotas::from(client_quotas).over(Quotas::UNLIMITED),
             clients: clients.into_iter().map(Into::into).collect(),
             reserve: reserve.map_or(0, |size| size.0),
+            quarantine: quarantine.and_then(|word| word.after()),
             rules: rules.into_iter().map(|rule| rule.0).collect(),
             ignored_units: ignore_units,
             without_iommu,

@@ -59,6 +59,9 @@ pub enum Opcode {
     /// [`EventRecord`](super::event::EventRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
     /// told once, on whichever handle of the session, is not told again.
     Events = 20,
+    /// Nothing → nothing; what was opened at [`quarantine`](super::path::quarantine). It ends the quarantine of the device and
+    /// of the others of its group, or is [`Error::NotQuarantined`].
+    Release = 21,
     /// [`Access`](super::sim::Access) → the same, filled in; a simulated device.
     SimRead = 0x100,
     /// [`Access`](super::sim::Access) → the same; a simulated device.
@@ -87,6 +90,7 @@ impl TryFrom<u64> for Opcode {
             17 => Self::Settle,
             18 => Self::Next,
             20 => Self::Events,
+            21 => Self::Release,
             0x100 => Self::SimRead,
             0x101 => Self::SimWrite,
             _ => return Err(Error::UnknownCall),
@@ -317,6 +321,7 @@ mod tests {
             Opcode::Settle,
             Opcode::Next,
             Opcode::Events,
+            Opcode::Release,
             Opcode::SimRead,
             Opcode::SimWrite,
         ] {

@@ -133,6 +133,10 @@ errors! {
     TimedOut = 110 ETIMEDOUT, "the IOMMU did not confirm in time";
     /// The device's session has ended; the handle is what is left of it.
     SessionEnded = 116 ESTALE, "the device's session has ended";
+    /// The device made so many accesses that were blocked that the administrator's policy keeps it from everything.
+    Quarantined = 132 ERFKILL, "the device is in quarantine: see `iommuctl devices`, and `iommuctl release` ends it";
+    /// A device was to be released that is not in quarantine.
+    NotQuarantined = 133 EHWPOISON, "the device is not in quarantine";
     /// A limit on what one client may hold.
     QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached";
     /// More requests of one client wait for hardware than may, or more of what it has unmapped.

@@ -27,13 +27,15 @@ pub struct EventRecord {
     pub place: U32,
     /// When iommud learned of it: nanoseconds since its start.
     pub nanoseconds: U64,
-    /// [`EventKind::Fault`]: how many times in a row.
+    /// [`EventKind::Fault`]: how many times in a row. [`EventKind::Quarantined`]: how many blocked accesses it is for.
+    /// [`EventKind::Released`]: the generation of the session since.
     pub count: U64,
     /// [`EventKind::Fault`]: the I/O address, or no more of it than its page where the unit does not record the rest.
     pub address: U64,
     /// [`EventKind::Fault`]: the domain that the device was in when iommud learned of it, zero if in none.
     pub domain: U64,
-    /// The PCI source-id that a request carried. A bridge or another function may have put its own there.
+    /// But of [`EventKind::Released`]: the PCI source-id that the requests carried. A bridge or another function may have
+    /// put its own there.
     pub source: U16,
     /// [`EventKind::Fault`]: a [`Tried`](super::fault::Tried).
     pub tried: U16,
@@ -47,7 +49,8 @@ pub struct EventRecord {
     pub buffer: U64,
     /// With a [`Place`]: which byte of the buffer the address is, or would be if it went on.
     pub offset: U64,
-    /// With [`Place::Unmapped`]: how many nanoseconds before iommud learned of the access it was unmapped.
+    /// Nanoseconds. With [`Place::Unmapped`]: how long before iommud learned of the access it was unmapped.
+    /// [`EventKind::Silenced`]: for how long. [`EventKind::Quarantined`]: within which time they were.
     pub span: U64,
     /// With a [`Place`]: the domain that it is or was mapped in, which need not be the one that the device was in.
     pub within: U64,
@@ -60,6 +63,12 @@ codes! {
     EventKind: u32 {
         /// An access was blocked, or several in a row that are the same.
         Fault = 1,
+        /// A device was denied so much that its unit was told to record nothing more of it for a while.
+        Silenced = 2,
+        /// The device was put in quarantine.
+        Quarantined = 3,
+        /// The quarantine of the device has ended.
+        Released = 4,
     }
 }
 

@@ -35,6 +35,9 @@ pub const DEVICE: &str = "device";
 /// The folder of the devices whose sessions are to be resumed.
 pub const RESUME: &str = "resume";
 
+/// The folder of the devices again, each to be released from quarantine. Only uid 0 may open them.
+pub const QUARANTINE: &str = "quarantine";
+
 /// The path of a device: `device/ssss--bb--dd.f`.
 pub fn device(address: PciAddress) -> String {
     format!("{DEVICE}/{}", address.path_name())
@@ -43,4 +46,9 @@ pub fn device(address: PciAddress) -> String {
 /// The path by which a session of a device is [resumed](super::resume): `resume/ssss--bb--dd.f`.
 pub fn resume(address: PciAddress) -> String {
     format!("{RESUME}/{}", address.path_name())
+}
+
+/// The path at which a device is released: `quarantine/ssss--bb--dd.f`.
+pub fn quarantine(address: PciAddress) -> String {
+    format!("{QUARANTINE}/{}", address.path_name())
 }

@@ -162,7 +162,7 @@ impl DeviceTable {
         true
     }
 
-    /// Blocks a requester.
+    /// Blocks a requester, and has logged what it is denied.
     pub fn block(&self, frames: &impl TableFrames, source: SourceId) {
         let domain = DomainWord::from_bits(self.load(frames, source, 1));
         let blocked = TranslationWord::blocked(domain, self.empty);
@@ -188,8 +188,16 @@ impl DeviceTable {
         true
     }
 
+    /// Has nothing logged of what a requester is denied, or again everything. One word changes, and in it nothing that
+    /// the requester is translated by.
+    pub fn silence(&self, frames: &impl TableFrames, source: SourceId, silent: bool) {
+        let word = DomainWord::from_bits(self.load(frames, source, 1)).with_events_never(silent);
+        self.store(frames, source, 1, word.into_bits());
+    }
+
     fn change_domain(&self, frames: &impl TableFrames, source: SourceId, domain: DomainId) {
-        let word = DomainWord::from_bits(self.load(frames, source, 1)).with_domain(domain);
+        let word = DomainWord::from_bits(self.load(frames, source, 1));
+        let word = word.with_domain(domain).with_events_never(false);
         self.store(frames, source, 1, word.into_bits());
     }
 
@@ -362,6 +370,28 @@ mod tests {
         let grown = Translation { table: PhysAddr::new(0x6000), levels: 5, ..TRANSLATION };
         assert!(table.retarget(&frames, DEVICE, grown));
         assert_eq!(words(&table, &frames, DEVICE)[0], 0x6000_0000_0000_6a03);
+        table.block(&frames, DEVICE);
+        assert_eq!(words(&table, &frames, DEVICE), blocked);
+    }
+
+    #[test]
+    fn a_silent_requester_is_translated_as_before_and_silent_until_it_is_attached_elsewhere() {
+        let mut frames = FakeFrames::new(1024);
+        let settings = [(DEVICE..=DEVICE, DteSettings::from_bits(0xd7))];
+        let table = DeviceTable::new(&mut frames, 0, &settings).unwrap();
+        let suppress_all = 1 << 34;
+        let blocked = words(&table, &frames, DEVICE);
+        table.silence(&frames, DEVICE, true);
+        let silent = [blocked[0], blocked[1] | suppress_all, blocked[2], blocked[3]];
+        assert_eq!(words(&table, &frames, DEVICE), silent);
+        assert!(table.attach(&frames, DEVICE, TRANSLATION));
+        let attached = [0x6000_0000_0000_5803, 0x100_0000_0005, 0xc700_0000_0000_0000, 0];
+        assert_eq!(words(&table, &frames, DEVICE), attached);
+        table.silence(&frames, DEVICE, true);
+        assert_eq!(words(&table, &frames, DEVICE)[1], attached[1] | suppress_all);
+        table.silence(&frames, DEVICE, false);
+        assert_eq!(words(&table, &frames, DEVICE), attached);
+        table.silence(&frames, DEVICE, true);
         table.block(&frames, DEVICE);
         assert_eq!(words(&table, &frames, DEVICE), blocked);
     }

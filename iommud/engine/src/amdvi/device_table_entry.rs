@@ -68,8 +68,7 @@ pub struct DomainWord {
     /// SE, bit 97: one event of the device is logged, and then none. Never.
     #[bits(access = RO)]
     pub events_once: bool,
-    /// SA, bit 98: no event of the device is logged. Never.
-    #[bits(access = RO)]
+    /// SA, bit 98: no I/O page fault of the device is logged.
     pub events_never: bool,
     /// IoCtl, bits 100:99: port I/O through HyperTransport. Never.
     #[bits(2, access = RO)]

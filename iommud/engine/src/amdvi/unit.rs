@@ -315,6 +315,17 @@ impl Unit {
         Some(self.submit(platform, [Invalidation::Device(source), Invalidation::Domain(domain)]))
     }
 
+    /// Has the unit log nothing of what a requester is denied, or again everything: SA in its device table entry.
+    pub fn silence(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        silent: bool,
+    ) -> Option<Ticket> {
+        self.table.silence(platform, source, silent);
+        Some(self.submit(platform, [Invalidation::Device(source)]))
+    }
+
     /// Has a requester translated by another root of its domain's table, which has grown above the old one. What
     /// the old root translates stays as it is; after the ticket the rest is translated, too.
     ///

@@ -35,6 +35,9 @@ impl Engine {
         if group.holders.contains(&device) {
             return Err(EngineError::AlreadyAttached(device));
         }
+        if group.blocked.is_some() {
+            return Err(EngineError::Blocked(device));
+        }
         self.check_usable(device)?;
         if let Some(holder) = group.holders.first() {
             if group.attached != Some(key) {
@@ -80,6 +83,9 @@ impl Engine {
     ) -> Result<Completion, EngineError> {
         let id = self.group_of(device)?;
         let group = &self.groups[id.0];
+        if group.blocked.is_some() {
+            return Err(EngineError::Blocked(device));
+        }
         let from = group.attached.ok_or(EngineError::NotAttached(device))?;
         if !group.holders.contains(&device) {
             return Err(EngineError::NotAttached(device));
@@ -151,6 +157,10 @@ impl Engine {
         let group = &mut self.groups[id.0];
         if !group.holders.remove(&device) {
             return Err(EngineError::NotAttached(device));
+        }
+        if let Some(blocked) = &mut group.blocked {
+            // Whoever holds it next decides for itself.
+            blocked.masters.retain(|master| *master != device);
         }
         if !group.holders.is_empty() {
             pci::clear_bus_master(platform, device);
@@ -300,6 +310,9 @@ impl Engine {
     /// nothing.
     pub(super) fn go_home(&mut self, platform: &mut impl Platform, id: GroupId) {
         let Some(group) = self.groups.get(id.0) else { return };
+        if group.blocked.is_some() {
+            return;
+        }
         let (home, first) = (group.home, group.members().first().copied());
         // What has been plugged in since may need one.
         let Some(key) = home else { return self.make_home(platform, id) };
@@ -327,7 +340,11 @@ impl Engine {
     }
 
     /// Whether a domain suits all of a group.
-    fn check_compatible_group(&self, id: GroupId, key: DomainKey) -> Result<(), EngineError> {
+    pub(super) fn check_compatible_group(
+        &self,
+        id: GroupId,
+        key: DomainKey,
+    ) -> Result<(), EngineError> {
         let members = self.groups[id.0].members().iter();
         for member in members.filter_map(|member| self.devices.get(member)) {
             // Bridges have no memory, and may be behind another unit.

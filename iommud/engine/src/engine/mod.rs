@@ -6,6 +6,7 @@
 //! | [`adopt`] | going on with the tables of a daemon that has died |
 //! | `domains` | domains, from their making to their end |
 //! | `attachment` | devices in and out of them, a group at a time |
+//! | [`blocking`] | devices that are kept from everything, and faults that are not recorded |
 //! | [`chain`] | mappings at chosen addresses, and one behind the other |
 //! | [`deferred`] | unmaps that units are told of together |
 //! | `identity` | devices that the policy leaves unconfined |
@@ -24,6 +25,7 @@
 
 pub mod adopt;
 mod attachment;
+pub mod blocking;
 pub mod chain;
 pub mod deferred;
 mod domains;
@@ -193,6 +195,9 @@ impl Engine {
     fn make_home(&mut self, platform: &mut impl Platform, id: GroupId) {
         self.remark_closed(id);
         let group = &self.groups[id.0];
+        if group.blocked.is_some() {
+            return;
+        }
         let mut devices = group.members().iter().filter_map(|it| self.devices.get(it));
         let unconfined = self.is_unconfined(id);
         if group.unit.is_none() || !unconfined && devices.all(|it| it.reserved.is_empty()) {

@@ -37,6 +37,15 @@ pub struct Group {
     pub entering: Completion,
     /// What its unit has yet to confirm before it reaches nothing of what it was attached to before.
     pub leaving: Completion,
+    /// If it is kept from everything: what of that is to be undone when it is not any more.
+    pub blocked: Option<Blocked>,
+}
+
+/// A group that is kept from everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocked {
+    /// Its functions that mastered the bus.
+    pub masters: Vec<PciAddress>,
 }
 
 impl Group {
@@ -52,6 +61,7 @@ impl Group {
             slots: Vec::new(),
             entering: Completion::none(),
             leaving: Completion::none(),
+            blocked: None,
         }
     }
 

@@ -20,7 +20,7 @@ pub mod unit_slot;
 
 pub use self::device::Device;
 pub use self::discover::{Found, discover};
-pub use self::group::{Group, GroupId};
+pub use self::group::{Blocked, Group, GroupId};
 pub use self::remark::Remark;
 pub use self::reserved::ReservedRange;
 pub(crate) use self::reserved::merged;

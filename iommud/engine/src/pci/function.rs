@@ -136,15 +136,16 @@ fn functions_of_device(
     functions
 }
 
-/// Stops a function from starting transactions, DMA among them.
-pub fn clear_bus_master(config: &mut impl ConfigSpace, function: PciAddress) {
+/// Stops a function from starting transactions, DMA among them. Whether it did before.
+pub fn clear_bus_master(config: &mut impl ConfigSpace, function: PciAddress) -> bool {
     let command: CommandStatus = read(config, function);
     if command.into_bits() == u32::MAX || !command.bus_master() {
-        return;
+        return false;
     }
     // A zero in the status half leaves it as it is: what it holds is cleared by ones.
     let command = command.with_bus_master(false).with_status(0);
     config.config_write(function, CommandStatus::OFFSET, command.into_bits());
+    true
 }
 
 /// Lets a function start transactions, messages that interrupt among them (PCI 3.0, 6.8.2).

@@ -186,6 +186,17 @@ impl Unit {
         each!(self, unit => unit.detach(platform, source, domain))
     }
 
+    /// Has the unit record nothing of what a requester is denied, or again everything; from the ticket on, if there is
+    /// one. What the requester reaches stays as it is.
+    pub fn silence(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        silent: bool,
+    ) -> Option<Ticket> {
+        each!(self, unit => unit.silence(platform, source, silent))
+    }
+
     /// Makes the unit forget what it holds of some ranges of a domain, at one go: by so many requests as it takes,
     /// and one ticket.
     pub fn invalidate(

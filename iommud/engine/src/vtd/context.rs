@@ -84,7 +84,6 @@ pub struct ContextEntry {
     pub present: bool,
     /// FPD: faults of this function are not reported, bit 1. It counts in an entry that is not present,
     /// too.
-    #[bits(access = RO)]
     pub faults_hidden: bool,
     /// TT: the translation type, bits 3:2.
     #[bits(2)]
@@ -197,6 +196,16 @@ mod tests {
     fn r1_the_blocked_entry_is_all_zeroes() {
         assert_eq!(ContextEntry::BLOCKED.words(), [0, 0]);
         assert_eq!(ContextEntry::BLOCKED.translation(), None);
+    }
+
+    #[test]
+    fn faults_are_hidden_by_bit_1_of_an_entry_that_is_present_or_not() {
+        assert_eq!(ContextEntry::BLOCKED.with_faults_hidden(true).words(), [2, 0]);
+        let words = [0x0000_00ab_cdef_1001, 0x12_3402];
+        let entry = ContextEntry::from_words(words).with_faults_hidden(true);
+        assert_eq!(entry.words(), [words[0] | 2, words[1]]);
+        assert_eq!(entry.translation(), ContextEntry::from_words(words).translation());
+        assert_eq!(entry.with_faults_hidden(false).words(), words);
     }
 
     #[test]

@@ -346,6 +346,32 @@ impl Unit {
         Some(self.submit(platform, forget))
     }
 
+    /// Has the unit record nothing of what a function is denied, or again everything: FPD in its context entry, whose
+    /// change is one store. Without a ticket there is no memory for the entry.
+    ///
+    /// A fault that leads to no context entry is recorded all the same (7.1.3), so there is one afterwards.
+    pub fn silence(
+        &mut self,
+        platform: &mut impl Platform,
+        source: SourceId,
+        silent: bool,
+    ) -> Option<Ticket> {
+        let table = self.context_table(platform, source.bus()).ok()?;
+        let word = usize::from(source.devfn()) * 2;
+        let words =
+            [0, 1].map(|n| platform.table(table).map(|it| it[word + n].load(Ordering::Acquire)));
+        let [Some(low), Some(high)] = words else { return None };
+        let entry = ContextEntry::from_words([low, high]).with_faults_hidden(silent);
+        self.write_entry(platform, table, source.devfn(), entry.words());
+        // What is cached of the entry goes, and with it what was cached through it. One that is not present is cached
+        // only in caching mode, under domain id 0 (6.2.2.1).
+        let known = entry.translation().map(|translation| translation.domain);
+        let domain = known.unwrap_or(DomainId::new(0));
+        let forget = [Invalidation::ContextDevice { domain, source }];
+        let forget = forget.into_iter().chain(known.map(Invalidation::IotlbDomain));
+        Some(self.submit(platform, forget))
+    }
+
     /// Makes the unit forget what it holds of some ranges of a domain.
     pub fn invalidate(
         &mut self,

@@ -20,11 +20,14 @@ pub(super) struct DeviceRow {
     class: String,
     /// The unit that covers it, if one does.
     unit: Option<u16>,
-    /// `free`, `held`, `orphan` (held by a driver that has not come back since iommud was restarted), `firmware` (it reaches what firmware reserves for it), `NOT CONFINED`, `UNKNOWN` (its
-    /// unit has failed), or `IOMMU` (it is one itself).
+    /// `free`, `held`, `orphan` (held by a driver that has not come back since iommud was restarted), `firmware` (it reaches
+    /// what firmware reserves for it), `NOT CONFINED`, `UNKNOWN` (its unit has failed), `QUARANTINED` (it reaches nothing for
+    /// what it did), or `IOMMU` (it is one itself).
     state: &'static str,
     /// Why, where it is not confined or nobody knows.
     why: Option<String>,
+    /// If it is in quarantine: why, and since when.
+    quarantine: Option<String>,
     domain: Option<u64>,
     /// Which session of it this is, while it is held.
     generation: Option<u64>,
@@ -46,9 +49,11 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
         let session = service.sessions.of_device(function.address).map(|(_, session)| session);
         let domain = service.engine.group(function.address).and_then(|group| group.attached);
         let confinement = service.engine.confinement(function.address);
+        let quarantine = service.quarantine_of(function.address);
         let state = match (confinement, session) {
             _ if function.is_iommu() => "IOMMU",
             (Confinement::Unknown, _) => "UNKNOWN",
+            _ if quarantine.is_some() => "QUARANTINED",
             (Confinement::Confined, Some(session)) if session.is_orphan() => "orphan",
             (Confinement::Confined, Some(_)) => "held",
             (Confinement::Confined, None) if domain.is_some() => "firmware",
@@ -56,10 +61,8 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             _ => "NOT CONFINED",
         };
         let confined = confinement == Confinement::Confined || function.is_iommu();
-        let faults = service
-            .faults
-            .entries()
-            .filter(|entry| entry.fault.device_in(entry.segment) == Some(function.address));
+        let requester = (function.address.segment(), Some(function.address.source()));
+        let faults = service.storms.of(requester).map_or(0, |tally| tally.total);
         DeviceRow {
             device: function.address.to_string(),
             id: format!("{:04x}:{:04x}", function.vendor, function.device),
@@ -67,13 +70,14 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             unit: device.unit.map(|unit| unit.0),
             state,
             why: (!confined).then(|| confinement.to_string()),
+            quarantine: quarantine.map(ToString::to_string),
             domain: domain.map(|domain| domain.0),
             generation: session.map(|session| session.generation),
             uid: session.map(|session| session.uid),
             buffers: session.map_or(0, |session| session.buffers.len()),
             shared: session.map_or(0, |session| service.shared_buffers(session)),
             handles: session.map_or(0, |session| session.handles),
-            faults: faults.map(|entry| entry.times).sum(),
+            faults,
             reserved: device.reserved.iter().map(ToString::to_string).collect(),
         }
     };
@@ -107,6 +111,6 @@ impl Row for DeviceRow {
 
     fn notes(&self) -> Vec<String> {
         let reserved = self.reserved.iter().map(|range| format!("firmware reserves {range}"));
-        self.why.iter().cloned().chain(reserved).collect()
+        self.why.iter().chain(&self.quarantine).cloned().chain(reserved).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The `faults` node: the latest blocked accesses.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -27,6 +28,10 @@ pub(super) struct FaultRow {
     reason: String,
     /// How many times in a row.
     times: u64,
+    /// How many other accesses of the device were blocked lately of which nothing is kept, because it made too many.
+    dropped: u64,
+    /// If it is in quarantine: why, and since when.
+    quarantine: Option<String>,
 }
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
@@ -49,8 +54,22 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
         code: entry.fault.code.to_string(),
         reason: entry.fault.detail.to_string(),
         times: entry.times,
+        dropped: 0,
+        quarantine: None,
     });
-    entries.collect()
+    let mut rows: Vec<_> = entries.collect();
+    // With the last of each device, what there is to be said of it all.
+    let mut said = BTreeSet::new();
+    for (row, entry) in rows.iter_mut().zip(service.faults.entries()).rev() {
+        let requester = (entry.segment, entry.fault.device);
+        if said.insert(requester) {
+            row.dropped = service.storms.of(requester).map_or(0, |tally| tally.dropped);
+            let device = entry.fault.device_in(entry.segment);
+            let why = device.and_then(|device| service.quarantine_of(device));
+            row.quarantine = why.map(ToString::to_string);
+        }
+    }
+    rows
 }
 
 impl Row for FaultRow {
@@ -69,5 +88,12 @@ impl Row for FaultRow {
             self.times.to_string(),
             format!("{} ({})", self.reason, self.code),
         ]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let dropped = (self.dropped > 0).then(|| {
+            format!("{} others of this device are not shown: it made too many", self.dropped)
+        });
+        dropped.into_iter().chain(self.quarantine.clone()).collect()
     }
 }

@@ -61,6 +61,7 @@ pub struct SimPlatform {
     clock: Clock,
     /// How often a frame was freed that was not given out.
     bad_frees: u64,
+    register_reads: u64,
     /// The memory that it says there is.
     told: Vec<(u64, u64)>,
     /// The firmware's table, where it is not what the machine is.
@@ -93,6 +94,7 @@ impl SimPlatform {
             windows: Vec::new(),
             clock,
             bad_frees: 0,
+            register_reads: 0,
             told: MEMORY.to_vec(),
             table: None,
             fault_message: None,
@@ -136,6 +138,11 @@ impl SimPlatform {
             freed_accesses: self.memory.freed_accesses(),
             bad_frees: self.bad_frees + self.runs.bad_frees(),
         }
+    }
+
+    /// How often registers were read.
+    pub fn register_reads(&self) -> u64 {
+        self.register_reads
     }
 
     /// Where the windows of registers are that have been mapped: nobody has touched any others.
@@ -325,6 +332,7 @@ impl Registers for SimPlatform {
     }
 
     fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
+        self.register_reads += 1;
         self.read(window, offset, 4) as u32
     }
 
@@ -333,6 +341,7 @@ impl Registers for SimPlatform {
     }
 
     fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
+        self.register_reads += 1;
         self.read(window, offset, 8)
     }
 

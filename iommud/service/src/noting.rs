@@ -1,0 +1,80 @@
+//! What becomes of each blocked access that a unit has recorded: it is told, or counted, or the last that the policy
+//! allows.
+
+use alloc::vec::Vec;
+
+use dma_types::SourceId;
+use iommu_engine::completion::UnitId;
+use iommu_engine::engine::Event;
+use iommu_engine::fault::Fault;
+use iommu_engine::platform::{Instant, Platform};
+use iommu_engine::policy::QuarantineAfter;
+
+use crate::events::{Entry, What};
+use crate::service::Service;
+use crate::storms::{AT_ONCE, Requester, SILENCE, Verdict};
+
+impl<P: Platform> Service<P> {
+    /// Reads what the units have recorded, and ends silences whose time is over.
+    pub(crate) fn log_faults(&mut self) {
+        let now = self.platform.now();
+        for event in self.engine.take_events(&mut self.platform) {
+            match event {
+                Event::Fault { unit, segment, fault } => self.note(now, unit, segment, fault),
+                Event::FaultsLost { .. } => self.faults.add_lost(),
+            }
+        }
+        for ((_, source), unit) in self.storms.take_ended(now) {
+            if let Some(source) = source {
+                self.engine.silence(&mut self.platform, unit, source, false);
+            }
+        }
+    }
+
+    fn note(&mut self, now: Instant, unit: UnitId, segment: u16, fault: Fault) {
+        let (requester, after) = self.requester(segment, fault.device);
+        let verdict = self.storms.count(requester, now, after);
+        if verdict.is_told {
+            self.faults.add(now, unit, segment, fault);
+            self.note_unread(now, unit, segment, fault);
+        } else {
+            self.faults.add_dropped();
+            for session in self.concerned(segment, fault.device) {
+                self.drop_unread(session);
+            }
+        }
+        match (verdict, requester.1, after) {
+            (Verdict { quarantines: true, .. }, Some(_), Some(after)) => {
+                self.quarantine(now, requester, fault, after);
+            }
+            (Verdict { silences: true, .. }, Some(source), _) => {
+                self.engine.silence(&mut self.platform, unit, source, true);
+                self.storms.silenced(requester, unit, now);
+                let what = What::Silenced { source, lasts: SILENCE };
+                for session in self.concerned(segment, Some(source)) {
+                    self.tell(session, Entry { at: now, what });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Who signed a request, and after how many faults the policy has it quarantined. All that is not known to be any
+    /// device's is one.
+    fn requester(
+        &self,
+        segment: u16,
+        source: Option<SourceId>,
+    ) -> (Requester, Option<QuarantineAfter>) {
+        let signers = source.map_or_else(Vec::new, |it| self.engine.signers(segment, it));
+        if signers.is_empty() {
+            return ((segment, None), None);
+        }
+        let after = signers.iter().filter_map(|device| self.engine.policy_for(device).quarantine);
+        // Of several, the first that is reached.
+        ((segment, source), after.min_by_key(|after| after.faults))
+    }
+}
+
+/// How many of the report's entries are at most one requester's, so that others' stay.
+pub(crate) const MOST_OF_ONE: usize = AT_ONCE as usize;

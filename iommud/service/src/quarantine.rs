@@ -1,0 +1,184 @@
+//! Devices that were denied more than the policy allows: they reach nothing until the administrator releases them.
+//!
+//! A device goes in with all of its group, for no unit could tell them apart. It is blocked (see
+//! [`blocking`](iommu_engine::engine::blocking)), its drivers are told, and what they map for it is refused. They keep their
+//! sessions, and may unmap and give back what they hold. Nobody opens a device that is in quarantine.
+//!
+//! Only the administrator releases it, by `iommuctl release`: a driver that could would, the first thing in its handler. Each
+//! driver's session has another generation afterwards, for its device has stood still and is to be set up anew.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use dma_types::PciAddress;
+use iommu_engine::fault::{Fault, Tried};
+use iommu_engine::ledger::Slot;
+use iommu_engine::machine::GroupId;
+use iommu_engine::platform::{Instant, Platform};
+use iommu_engine::policy::QuarantineAfter;
+use libdma::Error;
+use libdma::protocol::Rights;
+
+use crate::calls::Answered;
+use crate::error::to_client;
+use crate::events::{Entry, What};
+use crate::handle::{HandleId, Object};
+use crate::records::QuarantineRecord;
+use crate::service::Service;
+use crate::session::SessionId;
+use crate::storms::Requester;
+
+/// Why a group is in quarantine.
+#[derive(Clone, Debug)]
+pub struct Quarantine {
+    /// Who signed the accesses for which it is.
+    pub requester: PciAddress,
+    /// How many they were.
+    pub faults: u32,
+    /// Within which time.
+    pub within: Duration,
+    /// Since when it is.
+    pub since: Instant,
+    /// The last of them.
+    pub fault: Fault,
+    /// The records of it in the ledger, one for each of its functions.
+    pub(crate) slots: Vec<Slot>,
+}
+
+impl<P: Platform> Service<P> {
+    /// Puts the group of a requester in quarantine, whose last fault was this one. What no unit can block stays as it is.
+    pub(crate) fn quarantine(
+        &mut self,
+        now: Instant,
+        (segment, source): Requester,
+        fault: Fault,
+        after: QuarantineAfter,
+    ) {
+        let Some(source) = source else { return };
+        let signer = self.engine.signers(segment, source).first().map(|device| device.group);
+        let Some(group) = signer else { return };
+        let members = self.members(group);
+        let Some(first) = members.first().copied() else { return };
+        let Self { engine, platform, .. } = self;
+        // It is blocked already, or its unit is not used: there is nothing more to be done.
+        if engine.block(platform, first).is_err() {
+            return;
+        }
+        let requester = PciAddress::from_source(segment, source);
+        let QuarantineAfter { faults, within } = after;
+        let mut slots = Vec::new();
+        for device in &members {
+            let was_master = engine.was_master(*device);
+            let record =
+                QuarantineRecord { device: *device, was_master, requester, faults, within };
+            // Without memory for the record it ends with the daemon, and holds until then.
+            slots.extend(engine.write_record(platform, &record));
+        }
+        let why = Quarantine { requester, faults, within, since: now, fault, slots };
+        self.quarantines.insert(group, why);
+        let what = What::Quarantined { source, faults, within };
+        for session in self.sessions_of(group) {
+            self.tell(session, Entry { at: now, what });
+        }
+    }
+
+    /// Releases the device of a handle of the administrator's.
+    pub(crate) fn release(&mut self, handle: HandleId) -> Result<Answered, Error> {
+        let handle = self.handles.get(handle)?;
+        let Object::Quarantine(device) = handle.object else { return Err(Error::WrongHandleKind) };
+        handle.require(Rights::ADMINISTER)?;
+        // What was blocked before is not for another quarantine.
+        self.log_faults();
+        let group = self.engine.device(device).ok_or(Error::NoSuchDevice)?.group;
+        if !self.quarantines.contains_key(&group) {
+            return Err(Error::NotQuarantined);
+        }
+        let sessions = self.sessions_of(group);
+        let first = sessions.first().and_then(|id| self.sessions.sessions.get(id));
+        let domain = first.map(|session| session.entered.map_or(session.domain, |it| it.domain));
+        let Self { engine, platform, .. } = self;
+        let completion = engine.unblock(platform, device, domain).map_err(to_client)?;
+        if let Some(quarantine) = self.quarantines.remove(&group) {
+            for slot in quarantine.slots {
+                self.engine.strike_record(&self.platform, slot);
+            }
+        }
+        let now = self.platform.now();
+        self.forgive(group, now);
+        for id in sessions {
+            let Some(generation) = self.next_generation_of(id) else { continue };
+            self.tell(id, Entry { at: now, what: What::Released { generation } });
+        }
+        Ok(Answered::after(0, completion))
+    }
+
+    /// Why a device is in quarantine, if it is.
+    pub fn quarantine_of(&self, device: PciAddress) -> Option<&Quarantine> {
+        self.quarantines.get(&self.engine.device(device)?.group)
+    }
+
+    /// Refuses what would let a session's device reach something while it is in quarantine.
+    pub(crate) fn check_released(&self, session: SessionId) -> Result<(), Error> {
+        let session = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        if self.engine.is_blocked(session.device) { Err(Error::Quarantined) } else { Ok(()) }
+    }
+
+    /// Counts the faults of a group anew, of which everything is recorded now.
+    fn forgive(&mut self, group: GroupId, now: Instant) {
+        let Some(group) = self.engine.groups().get(group.0) else { return };
+        for source in &group.spec.requesters {
+            self.storms.forgive((group.spec.segment, Some(*source)), now);
+        }
+    }
+
+    /// Counts the faults of a device anew, for a session of it has begun or ended.
+    pub(crate) fn forgive_device(&mut self, device: PciAddress) {
+        let now = self.platform.now();
+        let Some(known) = self.engine.device(device) else { return };
+        let Some(group) = self.engine.groups().get(known.group.0) else { return };
+        if group.holders.iter().all(|holder| *holder == device) {
+            self.forgive(known.group, now);
+        }
+    }
+
+    /// Takes note that a device has gone to another domain, and that its unit records everything of it again.
+    pub(crate) fn moved(&mut self, device: PciAddress) {
+        let Some(group) = self.engine.group(device) else { return };
+        for source in &group.spec.requesters {
+            self.storms.unsilenced((group.spec.segment, Some(*source)));
+        }
+    }
+
+    fn members(&self, group: GroupId) -> Vec<PciAddress> {
+        let group = self.engine.groups().get(group.0);
+        group.map_or_else(Vec::new, |group| group.members().to_vec())
+    }
+
+    /// The sessions of a group's devices.
+    fn sessions_of(&self, group: GroupId) -> Vec<SessionId> {
+        let members = self.members(group);
+        let sessions = self.sessions.sessions.iter();
+        sessions.filter(|(_, it)| members.contains(&it.device)).map(|(id, _)| *id).collect()
+    }
+}
+
+impl fmt::Display for Quarantine {
+    /// `in quarantine since 12.345 s: 0000:00:02.0 was denied 32 accesses within 1s, the last a write to 0x5000; ...`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requester, faults, within, since, fault, .. } = self;
+        let seconds = since.as_nanos() as f64 / 1e9;
+        let accesses = if *faults == 1 { "access" } else { "accesses" };
+        write!(
+            f,
+            "in quarantine since second {seconds:.3}: {requester} was denied {faults} {accesses} within {within:?}, the \
+             last {} at {}; `iommuctl release` ends it",
+            match fault.tried {
+                Tried::Read => "a read",
+                Tried::Write => "a write",
+                _ => "one",
+            },
+            fault.address
+        )
+    }
+}
