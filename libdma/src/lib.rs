@@ -40,6 +40,8 @@
 //! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
 //! | [`raw`] | [`RawStream`]: streaming memory by its I/O addresses, for drivers in the shape of C's |
 //! | `resume` | how a driver goes on when iommud was restarted |
+//! | [`reset`](mod@reset) | devices that start afresh |
+//! | [`restricted`] | [`Restricted`], [`Revocable`]: handles within bounds, and handles that are taken back |
 //! | [`register`] | [`ForeignMemory`]: memory that the driver has already, made a buffer |
 //! | [`scatter`] | [`ScatterList`]: memory in pieces that is one transfer |
 //! | [`share`] | [`SharedBuffer`], [`Attachment`]: buffers in other processes and for other devices |
@@ -148,6 +150,8 @@ pub mod pool;
 pub mod protocol;
 pub mod raw;
 pub mod register;
+pub mod reset;
+pub mod restricted;
 mod resume;
 pub mod scatter;
 mod session;
@@ -191,6 +195,7 @@ pub use pool::{Pool, PoolBlock};
 pub use protocol::Error;
 pub use raw::{RawError, RawStream};
 pub use register::{ForeignMemory, NotRegistered};
+pub use restricted::{Restricted, Revocable};
 pub use scatter::ScatterList;
 pub use share::{Attachment, SharedBuffer};
 pub use stream::{Stream, StreamBuffer};

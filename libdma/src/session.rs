@@ -1,6 +1,7 @@
 //! An open device as iommud knows it: the handle, and what it is of.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress, SourceId};
 use zerocopy::little_endian::{U32, U64};
@@ -27,6 +28,7 @@ pub(crate) struct Session {
     info: DeviceInfo,
     /// How it goes on after a restart of iommud, if this handle may.
     link: Option<Arc<Link>>,
+    generation: AtomicU64,
     addresses: AddressSpace,
     space: Space,
 }
@@ -50,14 +52,19 @@ pub(crate) struct BufferRequest<'a> {
     pub(crate) label: &'a str,
 }
 
+/// Says hello on a device's handle: what it is for.
+fn greet(handle: &Handle) -> Result<DeviceInfo, Error> {
+    let welcome: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+    if welcome.version.get() != VERSION {
+        return Err(Error::VersionMismatch);
+    }
+    handle.call(Opcode::DeviceInfo, &[0u8; 0])
+}
+
 impl Session {
     /// Takes over a device's handle; see [`Device::from_handle`](crate::Device::from_handle).
     pub(crate) fn new(mut handle: Handle) -> Result<Self, Error> {
-        let welcome: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        if welcome.version.get() != VERSION {
-            return Err(Error::VersionMismatch);
-        }
-        let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0])?;
+        let info = greet(&handle)?;
         let source = SourceId::new(info.source.get());
         let device = PciAddress::from_source(info.segment.get(), source);
         let addresses = AddressSpace { device, session: info.session.get(), domain: None };
@@ -68,7 +75,8 @@ impl Session {
         if let Some(link) = &link {
             handle.keep_device(link);
         }
-        Ok(Self { handle, info, link, addresses, space: Space::new(addresses) })
+        let generation = AtomicU64::new(info.generation.get());
+        Ok(Self { handle, info, link, generation, addresses, space: Space::new(addresses) })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -94,7 +102,16 @@ impl Session {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.link.as_ref().map_or(self.info.generation.get(), |link| link.generation())
+        // It goes up when the device is reset, and when iommud is restarted.
+        let known = self.generation.load(Ordering::Relaxed);
+        self.link.as_ref().map_or(known, |link| link.generation().max(known))
+    }
+
+    /// Says hello again: the generation that the device is of now.
+    pub(crate) fn renew(&self) -> Result<u64, Error> {
+        let generation = greet(&self.handle)?.generation.get();
+        self.generation.fetch_max(generation, Ordering::Relaxed);
+        Ok(self.generation())
     }
 
     /// How it goes on after a restart of iommud, if it does.

@@ -354,6 +354,11 @@ impl Accounts {
         }
     }
 
+    /// Whether an account is another, or stands below it.
+    pub fn is_within(&self, id: AccountId, of: AccountId) -> bool {
+        self.chain(id).any(|(id, _)| id == of)
+    }
+
     /// An account.
     pub fn get(&self, id: AccountId) -> Option<&Account> {
         self.open.get(&id)

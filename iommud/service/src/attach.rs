@@ -63,13 +63,14 @@ impl<P: Platform> Service<P> {
         (buffer, allowed): (BufferId, Option<Access>),
     ) -> Result<Outcome<HandleId>, Error> {
         let offered = self.sessions.buffers.get(&buffer).ok_or(Error::BadTicket)?;
-        let spec = wanted(request, offered.bytes, allowed)?;
+        let [by, _] = parents;
+        let spec = wanted(request, offered.bytes, allowed)?.within(&self.bounds_of(by))?;
         let (run, spec) = (offered.run, BufferSpec { cache: offered.cache, rights, ..spec });
         if spec.access.is_some() {
             self.check_only(run, buffer, false)?;
         }
         let [by, _] = parents;
-        let account = self.session_account(session)?;
+        let account = self.account_by(session, by)?;
         self.claim(account, &spec.usage().and(&ONE_REQUEST))?;
         let (id, completion) =
             self.install((session, by), spec, run).map_err(|refused| refused.error)?;

@@ -17,6 +17,7 @@ use libdma::protocol::call::{access_from_code, cache_from_code};
 use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
 
 use crate::account::Usage;
+use crate::bounds::Bounds;
 use crate::error::to_client;
 use crate::handle::{Handle, HandleId, Object};
 use crate::mappings::{BufferMapping, MappedAt};
@@ -47,6 +48,8 @@ pub struct BufferSpec {
     pub access: Option<Access>,
     /// The most that the device may do with it, if anything.
     pub allowed: Option<Access>,
+    /// Its lowest I/O address.
+    pub first: Iova,
     /// Its highest I/O address.
     pub limit: Iova,
     /// How CPUs are to cache it.
@@ -101,6 +104,7 @@ impl BufferSpec {
             align,
             access,
             allowed: Some(Access::ReadWrite),
+            first: Iova::new(0),
             limit,
             cache: CacheType::WriteBack,
             rights: Rights::BUFFER,
@@ -108,6 +112,17 @@ impl BufferSpec {
             label: label(label_bytes)?,
             label_bytes: *label_bytes,
         })
+    }
+
+    /// The same within these bounds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if it is to be mapped at once as it may not be.
+    pub(crate) fn within(self, bounds: &Bounds) -> Result<Self, Error> {
+        let (first, limit) = (bounds.first, self.limit.min(bounds.last));
+        let spec = Self { first, limit, allowed: bounds.limit(self.allowed), ..self };
+        if spec.is_allowed() { Ok(spec) } else { Err(Error::NotPermitted) }
     }
 
     /// Whether it is to be mapped at once as the device may have it, or not at all.
@@ -133,8 +148,8 @@ impl<P: Platform> Service<P> {
         contiguous: bool,
         rights: Rights,
     ) -> Result<Outcome<HandleId>, Error> {
-        let spec = BufferSpec::of_allocate(request)?;
-        let account = self.session_account(session)?;
+        let spec = BufferSpec::of_allocate(request)?.within(&self.bounds_of(by))?;
+        let account = self.account_by(session, by)?;
         self.claim(account, &spec.usage().and(&ONE_REQUEST))?;
         let run = self.alloc_run(session, &spec, contiguous)?;
         let cache = self.platform.set_cache_type(run, spec.cache);
@@ -193,20 +208,22 @@ impl<P: Platform> Service<P> {
         spec: BufferSpec,
         run: RunId,
     ) -> Result<(BufferId, Completion), Refused> {
-        let BufferSpec { bytes, align, access, limit, .. } = spec;
+        let BufferSpec { bytes, align, access, first: lowest, limit, .. } = spec;
         self.set_numbers_aside().map_err(|error| Refused { error, is_out_of_reach: true })?;
         let unreached = |error| Refused { error, is_out_of_reach: true };
         let holder = self.sessions.sessions.get(&session).ok_or(unreached(Error::SessionEnded))?;
-        let (device, domain, account) = (holder.device, holder.domain, holder.account);
+        let (device, domain) = (holder.device, holder.domain);
         if access.is_some() && self.engine.is_blocked(device) {
             return Err(unreached(Error::Quarantined));
         }
+        let account = self.account_by(session, by).map_err(unreached)?;
         // Before a client has it, what is not confined must not reach it.
         self.engine.follow_arenas(&mut self.platform);
         let kept = self.engine.kept_from_unconfined(&self.platform, run);
         let id = self.sessions.next_buffer();
         let mapped = access.map(|access| {
-            let spec = MapSpec { run, offset: 0, bytes, access, align, limit, owner: id.0 };
+            let spec =
+                MapSpec { run, offset: 0, bytes, access, align, first: lowest, limit, owner: id.0 };
             let mapped = self
                 .on_account(account, |engine, platform| Ok(engine.map(platform, domain, &spec)?));
             mapped.map(|(iova, completion)| ((iova, access), completion))

@@ -1,6 +1,6 @@
 //! The calls on handles, and batches of them.
 
-use dma_types::{Access, PAGE_SIZE};
+use dma_types::PAGE_SIZE;
 use iommu_engine::completion::Completion;
 use iommu_engine::platform::Platform;
 use libdma::Error;
@@ -13,6 +13,7 @@ use libdma::protocol::{MAX_BATCH, Rights, Secret, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::bounds::Bounds;
 use crate::handle::{Greeting, HandleId, Object};
 use crate::pending::Undo;
 use crate::service::Service;
@@ -58,7 +59,8 @@ impl<P: Platform> Service<P> {
             Opcode::DomainInfo => self.domain_info(handle, payload),
             Opcode::HandleInfo => self.handle_info(handle, payload),
             Opcode::Revoke => self.revoke(handle, payload),
-            Opcode::Reset => self.handles.get(handle).and(Err(Error::UnknownCall)),
+            // It takes time, and is answered by another way.
+            Opcode::Reset => Err(Error::UnknownCall),
             Opcode::Resume => self.resume(handle, payload),
             Opcode::Settle => self.settle_session(handle),
             Opcode::Next => self.next(handle, payload),
@@ -89,7 +91,8 @@ impl<P: Platform> Service<P> {
     fn device_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let id = self.device_of(handle, Rights::INSPECT)?;
         // The secret proves a claim to all that the session holds, so a weaker handle is not told it (R3).
-        let whole = self.handles.get(handle)?.rights == Rights::DEVICE;
+        let known = self.handles.get(handle)?;
+        let whole = known.rights == Rights::DEVICE && known.bounds == Bounds::NONE;
         let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
         let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
         let abilities = domain.abilities();
@@ -154,9 +157,9 @@ impl<P: Platform> Service<P> {
             handle: U64::new(id.0),
             parent: U64::new(parent.map_or(0, |parent| parent.0)),
             rights: U32::new(handle.rights.bits()),
-            access: U32::new(access_code(Access::ReadWrite)),
-            first: U64::new(0),
-            last: U64::new(u64::MAX),
+            access: U32::new(access_code(handle.bounds.access)),
+            first: U64::new(handle.bounds.first.get()),
+            last: U64::new(handle.bounds.last.get()),
         };
         answer(payload, &info)
     }

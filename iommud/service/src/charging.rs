@@ -11,7 +11,8 @@ use iommu_engine::policy::Resource;
 use libdma::Error;
 
 use crate::account::{AccountId, Accounts, Usage};
-use crate::handle::{HandleId, Object};
+use crate::bounds::Bounds;
+use crate::handle::{Handle, HandleId, Object};
 use crate::mappings::BufferMapping;
 use crate::service::Service;
 use crate::session::SessionId;
@@ -72,14 +73,27 @@ impl<P: Platform> Service<P> {
 
     /// The account on which it is what is done by a handle, if it is of a session.
     pub(crate) fn account_of(&self, handle: HandleId) -> Result<Option<AccountId>, Error> {
-        let session = match self.handles.get(handle)?.object {
+        let Handle { object, bounds, .. } = self.handles.get(handle)?;
+        let session = match *object {
             Object::Device(session) | Object::Registration(session, _) => Some(session),
             Object::Domain(key) => self.domains.get(&key).map(|domain| domain.session),
             Object::Buffer(id) => self.sessions.buffers.get(&id).and_then(|buffer| buffer.session),
             Object::Window(id) => self.windows.get(&id).map(|window| window.session),
             Object::Root | Object::Text(_) | Object::Claim(..) | Object::Quarantine(_) => None,
         };
-        Ok(session.and_then(|session| self.session_account(session).ok()))
+        let of_session = session.and_then(|session| self.session_account(session).ok());
+        Ok(of_session.map(|account| bounds.account.unwrap_or(account)))
+    }
+
+    /// The account on which it is what is done for a session by one of its handles.
+    pub(crate) fn account_by(&self, session: SessionId, by: HandleId) -> Result<AccountId, Error> {
+        let of_session = self.session_account(session)?;
+        Ok(self.bounds_of(by).account.unwrap_or(of_session))
+    }
+
+    /// What a handle's mappings are within.
+    pub(crate) fn bounds_of(&self, handle: HandleId) -> Bounds {
+        self.handles.entry(handle).map_or(Bounds::NONE, |entry| entry.handle.bounds)
     }
 
     /// Brings the accounts up to date with what the engine has done.

@@ -1,6 +1,7 @@
 //! New handles from old ones: see [`derive`](mod@derive).
 
 use iommu_engine::platform::Platform;
+use iommu_engine::policy::Quotas;
 use libdma::Error;
 use libdma::protocol::domain::Create;
 use libdma::protocol::resume::Reclaim;
@@ -8,6 +9,8 @@ use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
+use crate::bounds::Bounds;
+use crate::buffers::label;
 use crate::handle::{Handle, HandleId, Object, Watch};
 use crate::pending::Outcome;
 use crate::service::Service;
@@ -60,13 +63,46 @@ impl<P: Platform> Service<P> {
                 let rights = parent.rights & Rights::DOMAIN;
                 self.create_domain((session, from), &request, rights).map(Outcome::Done)
             }
-            derive::Kind::Restrict => Err(Error::UnknownCall),
+            derive::Kind::Restrict => {
+                let request: derive::Restrict = parse(request)?;
+                self.restrict(from, &request).map(Outcome::Done)
+            }
             derive::Kind::Reclaim => {
                 let request: Reclaim = parse(request)?;
                 let session = session_of(parent, Rights::ALLOCATE)?;
+                if parent.bounds != Bounds::NONE {
+                    // What there is to be had again is all of the session's.
+                    return Err(Error::NotPermitted);
+                }
                 self.reclaim((session, from), &request, parent.rights).map(Outcome::Done)
             }
         }
+    }
+
+    /// Makes a handle to the same device or domain, within bounds.
+    fn restrict(&mut self, from: HandleId, request: &derive::Restrict) -> Result<HandleId, Error> {
+        let parent = self.handles.get(from)?;
+        let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
+        let (Object::Device(_) | Object::Domain(_)) = parent.object else {
+            return Err(Error::WrongHandleKind);
+        };
+        parent.require(rights)?;
+        let label = label(&request.label)?;
+        let bounds = parent.bounds.within(request)?;
+        let handle = Handle { rights, label, watch: Watch::Off, ..parent.clone() };
+        let quotas = Quotas {
+            buffer_bytes: request.buffer_bytes.get(),
+            mapped_bytes: request.mapped_bytes.get(),
+            mappings: request.mappings.get(),
+            page_table_bytes: request.table_bytes.get(),
+            ..Quotas::UNLIMITED
+        };
+        let above = self.account_of(from)?.ok_or(Error::SessionEnded)?;
+        let account = self.accounts.restrict(above, quotas).ok_or(Error::SessionEnded)?;
+        self.count_handle(&handle.object);
+        let id = self.handles.insert_below(handle, &[from]);
+        self.handles.get_mut(id)?.bounds = Bounds { account: Some(account), ..bounds };
+        Ok(id)
     }
 
     /// Counts another handle to an object.

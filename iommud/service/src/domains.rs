@@ -72,7 +72,8 @@ impl<P: Platform> Service<P> {
         let window = IovaRange::new(Iova::new(base.get()), bytes.get());
         let window = (window != IovaRange::new(Iova::new(0), 0)).then_some(window);
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
-        let (device, account) = (holder.device, holder.account);
+        let device = holder.device;
+        let account = self.account_by(session, by)?;
         self.claim(account, &ONE_DOMAIN)?;
         let key = self.on_account(account, |engine, platform| {
             Ok(engine.create_explicit_domain(platform, &[device], window)?)

@@ -1,8 +1,9 @@
 //! How often a device has started afresh, which its holders notice.
 //!
-//! A session has a generation, and each of its handles is of the generation in which its client last said
+//! A session has a generation, and each handle to its device is of the generation in which its client last said
 //! [`Hello`](libdma::protocol::call::Hello). When the device starts afresh under its holders, because it was reset, say, the
-//! generation goes up, and each handle answers [`Error::DeviceReset`](libdma::Error::DeviceReset) until it is greeted again.
+//! generation goes up, and each of these handles answers [`Error::DeviceReset`](libdma::Error::DeviceReset) until it is greeted
+//! again. Handles to memory and to domains stay as they are: so do those.
 //! Generations of a device never come again: the next session goes on from there.
 
 use iommu_engine::platform::Platform;
@@ -13,7 +14,7 @@ use crate::service::Service;
 use crate::session::SessionId;
 
 impl<P: Platform> Service<P> {
-    /// Has a session's device start afresh: all handles of the session are to be greeted again. The new generation, or
+    /// Has a session's device start afresh: all handles to it are to be greeted again. The new generation, or
     /// nothing if there is no such session.
     pub fn next_generation_of(&mut self, id: SessionId) -> Option<u64> {
         // Some are set aside by each opening. Were there no memory for more, it is those that the next daemon might repeat.
@@ -32,12 +33,9 @@ impl<P: Platform> Service<P> {
             secret: session.secret,
         };
         engine.update_record(platform, session.slot, &record);
-        let greeted = self.handles.entries().filter(|(_, it)| it.handle.greeting == Greeting::Said);
-        let greeted: alloc::vec::Vec<HandleId> = greeted.map(|(id, _)| id).collect();
-        for handle in greeted {
-            if self.session_of_handle(handle) == Some(id)
-                && let Ok(handle) = self.handles.get_mut(handle)
-            {
+        for (_, handle) in self.handles.iter_mut() {
+            let is_of_it = matches!(handle.object, Object::Device(session) if session == id);
+            if is_of_it && handle.greeting == Greeting::Said {
                 handle.greeting = Greeting::BeforeReset;
             }
         }

@@ -10,6 +10,7 @@ use iommu_engine::domain::DomainKey;
 use libdma::Error;
 use libdma::protocol::Rights;
 
+use crate::bounds::Bounds;
 use crate::buffers::BufferSpec;
 use crate::session::{BufferId, SessionId};
 use crate::tree::Tree;
@@ -72,23 +73,29 @@ pub struct Handle {
     pub object: Object,
     /// What it allows.
     pub rights: Rights,
+    /// What is mapped by it is within these bounds.
+    pub bounds: Bounds,
     /// Whether the client has said which protocol it speaks.
     pub greeting: Greeting,
     /// Whether its transport is told of faults.
     pub watch: Watch,
     /// The user who opened what it came of.
     pub uid: u32,
+    /// What its holder was called where it was derived within bounds.
+    pub label: String,
 }
 
 impl Handle {
     /// A handle whose client has said nothing yet.
     pub const fn new(object: Object, rights: Rights) -> Self {
-        Self { object, rights, greeting: Greeting::None, watch: Watch::Off, uid: 0 }
+        let (bounds, greeting) = (Bounds::NONE, Greeting::None);
+        Self { object, rights, bounds, greeting, watch: Watch::Off, uid: 0, label: String::new() }
     }
 
     /// A handle to something of which clients know what it is.
     pub const fn greeted(object: Object, rights: Rights) -> Self {
-        Self { object, rights, greeting: Greeting::Said, watch: Watch::Off, uid: 0 }
+        let (bounds, greeting) = (Bounds::NONE, Greeting::Said);
+        Self { object, rights, bounds, greeting, watch: Watch::Off, uid: 0, label: String::new() }
     }
 
     /// The same handle, of a user's.
@@ -161,11 +168,15 @@ impl Handles {
         id
     }
 
-    /// The same for one that was derived from these handles. It is of the user of the first.
+    /// The same for one that was derived from these handles. It is of the user of the first, and within the bounds of
+    /// that.
     pub fn insert_below(&mut self, handle: Handle, parents: &[HandleId]) -> HandleId {
         let parent = parents.first().and_then(|parent| self.open.get(parent));
-        let uid = parent.map_or(handle.uid, |parent| parent.handle.uid);
-        let id = self.insert(handle.of(uid));
+        let handle = match parent.map(|parent| (parent.handle.uid, parent.handle.bounds)) {
+            Some((uid, bounds)) => Handle { uid, bounds, ..handle },
+            None => handle,
+        };
+        let id = self.insert(handle);
         self.tree.enter(id, parents);
         id
     }

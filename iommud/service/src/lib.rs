@@ -6,6 +6,7 @@
 //! | [`account`] | who holds how much, and how much that may be |
 //! | [`adopt`] | going on with the sessions of a daemon that has died |
 //! | [`attach`] | buffers of memory that another handle offers |
+//! | [`bounds`] | what the mappings of a handle are within |
 //! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
 //! | `charging` | what requests are charged, and what hardware gives back |
 //! | `devices` | devices: opened, which begins a session, and closed |
@@ -19,6 +20,7 @@
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`register`] | buffers of memory that clients supply |
 //! | `generation` | how often a device has started afresh, which its holders notice |
+//! | [`reset`] | devices that are reset under their drivers |
 //! | `revoke` | handles that end with everything that was derived from them |
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`tickets`] | what handles offer, for requests on other handles to name |
@@ -50,6 +52,7 @@ extern crate alloc;
 pub mod account;
 pub mod adopt;
 pub mod attach;
+pub mod bounds;
 pub mod buffers;
 pub mod calls;
 mod charging;
@@ -75,6 +78,7 @@ pub mod quarantine;
 pub mod records;
 pub mod register;
 pub mod report;
+pub mod reset;
 mod revoke;
 pub mod runs;
 pub mod service;

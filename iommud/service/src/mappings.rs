@@ -37,6 +37,8 @@ pub(crate) struct Space {
     pub(crate) session: SessionId,
     /// Where they are mapped.
     pub(crate) domain: DomainKey,
+    /// If only what is on one account is known, and on those below it.
+    pub(crate) within: Option<AccountId>,
 }
 
 /// Where a buffer is mapped.
@@ -59,14 +61,15 @@ impl<P: Platform> Service<P> {
     /// The address space that a handle with these rights is of.
     pub(crate) fn space_of(&self, handle: HandleId, rights: Rights) -> Result<Space, Error> {
         let handle = self.handles.get(handle)?;
+        let within = handle.bounds.account;
         let space = match handle.object {
             Object::Device(session) => {
                 let held = self.sessions.sessions.get(&session);
-                held.map(|held| Space { session, domain: held.domain })
+                held.map(|held| Space { session, domain: held.domain, within })
             }
             Object::Domain(domain) => {
                 let explicit = self.domains.get(&domain);
-                explicit.map(|explicit| Space { session: explicit.session, domain })
+                explicit.map(|explicit| Space { session: explicit.session, domain, within })
             }
             _ => return Err(Error::WrongHandleKind),
         };
@@ -134,6 +137,9 @@ impl<P: Platform> Service<P> {
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
             let piece = self.piece_of(space, entry, allowed).map_err(|error| (index, error))?;
+            if !piece.access.is_within(self.bounds_of(by).access) {
+                return Err((index, Error::NotPermitted));
+            }
             self.check_only(piece.run, BufferId(piece.owner), is_strict)
                 .map_err(|error| (index, error))?;
             if is_strict && pieces.iter().any(|other| other.run == piece.run) {
@@ -143,14 +149,20 @@ impl<P: Platform> Service<P> {
             bytes += piece.bytes;
             pieces.push(piece);
         }
-        let account = self.session_account(space.session).map_err(|error| (0, error))?;
+        let bounds = self.bounds_of(by);
+        let (first, limit) = (bounds.first, bounds.last.min(Iova::new(limit)));
+        let account = self.account_by(space.session, by).map_err(|error| (0, error))?;
         let usage = Usage::mappings(pieces.len() as u64, bytes);
         self.claim(account, &usage.with_addresses()).map_err(|error| (0, error))?;
-        let (limit, align) = (Iova::new(limit), PAGE_SIZE);
+        let align = PAGE_SIZE;
+        let start = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
+        if chosen && bounds.account.is_some() && !bounds.contain(start, bytes) {
+            return Err((0, Error::OutsideWindow));
+        }
         let mapped =
             self.on_account(account, |engine, platform| match (pieces.as_slice(), chosen) {
                 (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
-                    let spec = MapSpec { run, offset, bytes, access, align, limit, owner };
+                    let spec = MapSpec { run, offset, bytes, access, align, first, limit, owner };
                     // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
                     // want it; Linux's addresses are such. Where there is no room for that, or without an IOMMU
                     // the memory lies elsewhere, any page will do.
@@ -167,10 +179,9 @@ impl<P: Platform> Service<P> {
                     mapped.map_err(NotMapped::from)
                 }
                 (pieces, _) => {
-                    let iova = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
                     let place = match chosen {
-                        true => Place::At { iova, limit },
-                        false => Place::Anywhere { align, limit },
+                        true => Place::At { iova: start, limit },
+                        false => Place::Anywhere { align, first, limit },
                     };
                     engine.map_chain(platform, space.domain, place, pieces)
                 }
@@ -232,7 +243,7 @@ impl<P: Platform> Service<P> {
         let access = access_from_code(entry.access.get())?;
         let id = BufferId(entry.buffer.get());
         let buffer = self.sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
-        if buffer.session != Some(space.session) {
+        if buffer.session != Some(space.session) || !self.knows(space, buffer.account) {
             return Err(Error::WrongOwner);
         }
         if buffer.is_revoked() {
@@ -324,14 +335,22 @@ impl<P: Platform> Service<P> {
     ) -> Option<(BufferId, Mapping)> {
         let domain = self.engine.domain(space.domain)?;
         let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
-        Some((self.own_buffer(space, mapping.owner.buffer()?)?, *mapping))
+        let id = self.own_buffer(space, mapping.owner.buffer()?)?;
+        let known = self.sessions.buffers.get(&id)?.mappings.get(&(space.domain, iova))?;
+        self.knows(space, known.account).then_some((id, *mapping))
+    }
+
+    /// Whether what is on an account is known in a space.
+    fn knows(&self, space: Space, account: AccountId) -> bool {
+        space.within.is_none_or(|within| self.accounts.is_within(account, within))
     }
 
     /// A buffer by its number, if it is this session's.
     fn own_buffer(&self, space: Space, number: u64) -> Option<BufferId> {
         let id = BufferId(number);
-        let owner = self.sessions.buffers.get(&id)?.session;
-        (owner == Some(space.session)).then_some(id)
+        let buffer = self.sessions.buffers.get(&id)?;
+        let is_own = buffer.session == Some(space.session) && self.knows(space, buffer.account);
+        is_own.then_some(id)
     }
 
     /// Answers what of this session's is mapped at an address: Linux's `iommu_iova_to_phys`, but with a buffer for

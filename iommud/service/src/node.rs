@@ -34,6 +34,8 @@ pub enum Report {
     Faults,
     /// [`path::QUOTAS`].
     Quotas,
+    /// [`path::HANDLES`].
+    Handles,
     /// [`path::CONFIG`].
     Config,
 }
@@ -49,7 +51,7 @@ pub enum Form {
 
 impl Report {
     /// Every report, with its name.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         (path::UNITS, Self::Units),
         (path::DEVICES, Self::Devices),
         (path::GROUPS, Self::Groups),
@@ -57,6 +59,7 @@ impl Report {
         (path::MAPPINGS, Self::Mappings),
         (path::FAULTS, Self::Faults),
         (path::QUOTAS, Self::Quotas),
+        (path::HANDLES, Self::Handles),
         (path::CONFIG, Self::Config),
     ];
 }

@@ -149,7 +149,7 @@ impl<P: Platform> Service<P> {
         let mapped = buffer.mappings.iter().map(|((domain, iova), it)| (*domain, *iova, it.bytes));
         for (domain, iova, bytes) in mapped.collect::<Vec<_>>() {
             // What cannot be unmapped is kept until the session ends.
-            let space = Space { session, domain };
+            let space = Space { session, domain, within: None };
             let _ = self.unmap_ranges(space, &[(iova, bytes)], Invalidation::Deferred);
         }
     }

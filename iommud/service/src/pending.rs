@@ -63,6 +63,8 @@ pub(crate) struct Waiting {
 #[derive(Debug, Default)]
 pub struct Pending {
     waiting: Vec<(RequestId, Waiting)>,
+    /// Those that are answered by something else than hardware that confirms.
+    promised: Vec<(HandleId, RequestId)>,
     /// Those that are answered, and were not given yet.
     answered: Vec<Completed>,
     last: u64,
@@ -75,6 +77,23 @@ impl Pending {
         let request = RequestId(self.last);
         self.waiting.push((request, waiting));
         request
+    }
+
+    /// Keeps an answer back until [`keep_promise`](Self::keep_promise).
+    pub(crate) fn promise(&mut self, by: HandleId) -> RequestId {
+        self.last += 1;
+        let request = RequestId(self.last);
+        self.promised.push((by, request));
+        request
+    }
+
+    /// Answers a request, if it was not answered otherwise since.
+    pub(crate) fn keep_promise(&mut self, request: RequestId, result: Result<Answer, Error>) {
+        let before = self.promised.len();
+        self.promised.retain(|(_, promised)| *promised != request);
+        if self.promised.len() < before {
+            self.answered.push(Completed { request, result });
+        }
     }
 
     /// Takes out a request that is done or has failed, if there is one. The answer is given either way, so
@@ -120,13 +139,23 @@ impl Pending {
             }
             stays
         });
+        self.promised.retain(|(by, request)| {
+            let stays = !is_revoked(*by);
+            if !stays {
+                answered.push(Completed { request: *request, result: Err(Error::Revoked) });
+            }
+            stays
+        });
         (unclaimed, accounts)
     }
 
     /// What was unmapped is not to be taken back any more.
     pub(crate) fn forget(&mut self, space: Space, unmapped: &[(Iova, u64)]) {
-        for (_, ranges) in
-            self.waiting.iter_mut().flat_map(|(_, it)| &mut it.undo).filter(|(it, _)| *it == space)
+        for (_, ranges) in self
+            .waiting
+            .iter_mut()
+            .flat_map(|(_, it)| &mut it.undo)
+            .filter(|(it, _)| (it.session, it.domain) == (space.session, space.domain))
         {
             ranges.retain(|range| !unmapped.contains(range));
         }
@@ -139,7 +168,7 @@ impl Pending {
 
     /// How many requests are pending, or answered and not given yet.
     pub fn len(&self) -> usize {
-        self.waiting.len() + self.answered.len()
+        self.waiting.len() + self.promised.len() + self.answered.len()
     }
 
     /// Whether none is.

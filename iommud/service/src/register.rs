@@ -48,7 +48,8 @@ impl<P: Platform> Service<P> {
             return Err(Error::BadAlignment);
         }
         address.checked_add(spec.bytes).ok_or(Error::Overflow)?;
-        let account = self.session_account(session)?;
+        let spec = spec.within(&self.bounds_of(by))?;
+        let account = self.account_by(session, by)?;
         self.claim(account, &spec.usage())?;
         let spec = Box::new(BufferSpec { address, rights, ..spec });
         let handle = Handle::new(Object::Registration(session, spec), rights);
@@ -61,14 +62,14 @@ impl<P: Platform> Service<P> {
     ///
     /// [`Error::WrongHandleKind`] if it waits for none, or no more; [`Error::NoHandshake`],
     /// [`Error::SessionEnded`], [`Error::QuotaExceeded`].
-    pub fn awaited(&mut self, handle: HandleId) -> Result<Awaited, Error> {
-        let handle = self.handles.get(handle)?;
+    pub fn awaited(&mut self, id: HandleId) -> Result<Awaited, Error> {
+        let handle = self.handles.get(id)?;
         let Object::Registration(session, spec) = &handle.object else {
             return Err(Error::WrongHandleKind);
         };
         handle.require(Rights::empty())?;
         let awaited = Awaited { address: spec.address, bytes: spec.bytes };
-        let (account, usage) = (self.session_account(*session)?, spec.usage());
+        let (account, usage) = (self.account_by(*session, id)?, spec.usage());
         self.claim(account, &usage.and(&ONE_REQUEST))?;
         Ok(awaited)
     }

@@ -191,7 +191,7 @@ impl<P: Platform> Service<P> {
             }
         }
         for ((session, domain), ranges) in mapped {
-            let space = Space { session, domain: DomainKey(domain) };
+            let space = Space { session, domain: DomainKey(domain), within: None };
             completion.join(&self.unmap_for_good(space, &ranges));
         }
         for domain in domains {

@@ -26,6 +26,7 @@ use crate::numbers::Numbers;
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
 use crate::quarantine::Quarantine;
 use crate::report;
+use crate::reset::Resets;
 use crate::runs::Runs;
 use crate::session::Sessions;
 use crate::storms::Storms;
@@ -82,6 +83,7 @@ pub struct Service<P> {
     /// Who holds how much.
     pub(crate) accounts: Accounts,
     pub(crate) pending: Pending,
+    pub(crate) resets: Resets,
     pub(crate) faults: FaultLog,
     /// How many faults of whom there were.
     pub(crate) storms: Storms,
@@ -123,6 +125,7 @@ impl<P: Platform> Service<P> {
             reached: BTreeMap::new(),
             accounts: Accounts::default(),
             pending: Pending::default(),
+            resets: Resets::default(),
             faults: FaultLog::default(),
             storms: Storms::default(),
             quarantines: BTreeMap::new(),
@@ -206,6 +209,7 @@ impl<P: Platform> Service<P> {
         self.engine.poll(&mut self.platform);
         self.log_faults();
         self.end_unclaimed();
+        self.go_on_resetting();
         let mut completed = self.pending.take_answered();
         while let Some((request, waiting, progress)) =
             self.pending.take(|completion| self.engine.progress(completion))
@@ -305,6 +309,9 @@ impl<P: Platform> Service<P> {
         payload: &mut [u8],
     ) -> Result<Outcome<usize>, Error> {
         let opcode = Opcode::try_from(opcode)?;
+        if opcode == Opcode::Reset {
+            return self.reset(handle, payload);
+        }
         let account = self.account_of(handle)?;
         if let Some(account) = account.filter(|_| may_wait(opcode)) {
             self.claim(account, &ONE_REQUEST)?;
@@ -360,11 +367,21 @@ impl<P: Platform> Service<P> {
         self.leave_mappings_to_parent(handle);
         let Some(entry) = self.handles.remove(handle) else { return };
         let was_revoked = entry.is_revoked();
+        self.end_account(entry.handle.bounds.account);
         match entry.handle.object {
             Object::Buffer(buffer) => self.close_buffer(buffer, was_revoked),
             // It was closed when it was revoked.
             _ if was_revoked => {}
             object => drop(self.close_object(&object)),
+        }
+    }
+
+    /// Closes an account with a quota of its own, if no handle has it any more.
+    fn end_account(&mut self, account: Option<AccountId>) {
+        let Some(account) = account else { return };
+        let has_it = |handle: &Handle| handle.bounds.account == Some(account);
+        if !self.handles.entries().any(|(_, entry)| has_it(&entry.handle)) {
+            self.accounts.close(account);
         }
     }
 

@@ -116,11 +116,12 @@ impl<P: Platform> Service<P> {
         rights: Rights,
         (registers, allowed): (Registers, Option<Access>),
     ) -> Result<Outcome<HandleId>, Error> {
-        let spec = wanted(request, registers.place.bytes, allowed)?;
+        let [by, _] = parents;
+        let spec = wanted(request, registers.place.bytes, allowed)?.within(&self.bounds_of(by))?;
         // Registers that nothing reaches are of no use to anybody.
         let access = spec.access.ok_or(Error::BadValue)?;
         self.check_released(session)?;
-        let account = self.session_account(session)?;
+        let account = self.account_by(session, by)?;
         let usage = window_usage(registers.place.bytes);
         self.claim(account, &usage.with_addresses().and(&ONE_REQUEST))?;
         self.set_numbers_aside()?;
@@ -134,8 +135,8 @@ impl<P: Platform> Service<P> {
             return Err(Error::NotRegisters);
         }
         let number = sessions.next_buffer().0;
-        let (align, limit) = (spec.align, spec.limit);
-        let window = WindowSpec { window: place, access, align, limit, owner: number };
+        let (align, first, limit) = (spec.align, spec.first, spec.limit);
+        let window = WindowSpec { window: place, access, align, first, limit, owner: number };
         let mapped = self.on_account(account, |engine, platform| {
             Ok(engine.map_registers(platform, domain, &window)?)
         });

@@ -92,6 +92,11 @@ impl Edu {
         }
     }
 
+    /// What a function-level reset leaves of it.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.dma_nanos, self.dma_mask);
+    }
+
     /// The device's own buffer.
     pub fn buffer(&self) -> &[u8] {
         &self.buffer[..]

@@ -70,6 +70,8 @@ pub enum Report {
     },
     /// What each device and user holds, what it may, and which limits have refused something
     Quotas,
+    /// Who was given what: the handles, each below those that it was derived from
+    Handles,
     /// What the daemon was told and what it made of it
     Config,
 }
@@ -120,6 +122,7 @@ impl Report {
             Self::Mappings => path::MAPPINGS,
             Self::Faults { .. } => path::FAULTS,
             Self::Quotas => path::QUOTAS,
+            Self::Handles => path::HANDLES,
             Self::Config => path::CONFIG,
         }
     }

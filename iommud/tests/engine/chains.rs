@@ -31,7 +31,8 @@ both! {
 }
 
 const PAGE: u64 = 4096;
-const ANYWHERE: Place = Place::Anywhere { align: PAGE, limit: Iova::new(u64::MAX) };
+const ANYWHERE: Place =
+    Place::Anywhere { align: PAGE, first: Iova::new(0), limit: Iova::new(u64::MAX) };
 
 fn at(iova: u64) -> Place {
     Place::At { iova: Iova::new(iova), limit: Iova::new(u64::MAX) }
@@ -108,7 +109,10 @@ fn r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason(vendor: Vendor)
             Place::At { iova: Iova::new(0x11_0000), limit: Iova::new(0x11_3ffe) },
             "the highest I/O address",
         ),
-        (Place::Anywhere { align: PAGE, limit: Iova::new(0x10_2fff) }, "no room"),
+        (
+            Place::Anywhere { align: PAGE, first: Iova::new(0), limit: Iova::new(0x10_2fff) },
+            "no room",
+        ),
     ] {
         let refused = rig.chain(domain, place, &whole).unwrap_err().to_string();
         assert!(refused.contains(expected), "{place:?}: {refused}");

@@ -53,6 +53,7 @@ fn try_map_high(rig: &mut Rig, domain: DomainKey) -> Result<(Iova, Completion), 
         bytes: 4096,
         access: Access::ReadWrite,
         align: HIGH,
+        first: Iova::new(0),
         limit: Iova::new(u64::MAX),
         owner: 1,
     };

@@ -219,7 +219,7 @@ fn r2_what_a_failed_unit_never_forgot_is_not_given_out_and_all_else_is(vendor: V
     }
     let Rig { platform, engine } = &mut rig;
     let piece = |run| ChainPiece { run, offset: 0, bytes: 4096, access: Access::Read, owner: 1 };
-    let place = Place::Anywhere { align: 4096, limit: Iova::new(u64::MAX) };
+    let place = Place::Anywhere { align: 4096, first: Iova::new(0), limit: Iova::new(u64::MAX) };
     let (_, mapped) = engine.map_chain(platform, domain, place, &[piece(before)]).unwrap();
     rig.finish(&mapped);
     // What it did not, and what came later, can not.

@@ -118,6 +118,7 @@ fn r2_a_unit_that_never_confirms_is_given_up_and_nothing_of_it_is_reused(vendor:
             bytes: 4096,
             access: Access::Read,
             align: 4096,
+            first: Iova::new(0),
             limit: Iova::new(u64::MAX),
             owner: 2,
         };

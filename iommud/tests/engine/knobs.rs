@@ -210,6 +210,7 @@ fn an_address_limit_is_kept_or_the_request_refused(vendor: Vendor) {
         bytes: 1 << 20,
         access: Access::Read,
         align: 4096,
+        first: Iova::new(0),
         limit: Iova::new((1 << bits) - 1),
         owner: 1,
     };

@@ -114,6 +114,7 @@ fn r2_r7_random_traffic_on_random_hardware(vendor: Vendor) {
                     let run = rig.run(bytes);
                     let spec = MapSpec {
                         run, offset: 0, bytes, access, align,
+                        first: Iova::new(0),
                         limit: Iova::new(u64::MAX), owner: 1,
                     };
                     let Rig { platform, engine } = &mut rig;

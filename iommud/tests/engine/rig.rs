@@ -38,7 +38,7 @@ pub(crate) fn blocked<T>(result: &Result<T, Blocked>) -> bool {
 /// A whole run to be mapped anywhere, for reading and writing.
 pub(crate) fn whole(run: RunId, bytes: u64) -> MapSpec {
     let (access, limit) = (Access::ReadWrite, Iova::new(u64::MAX));
-    MapSpec { run, offset: 0, bytes, access, align: 4096, limit, owner: 1 }
+    MapSpec { run, offset: 0, bytes, access, align: 4096, first: Iova::new(0), limit, owner: 1 }
 }
 
 pub(crate) struct Rig {

@@ -150,6 +150,8 @@ errors! {
     /// The device was reset since [`Hello`](super::call::Hello) was said on this handle: what the holder knows of its
     /// state is of before. The next `Hello` makes the handle good again.
     DeviceReset = 117 EUCLEAN, "the device was reset since this handle was last greeted: set it up anew";
+    /// The device cannot be [reset](super::handle::Reset) by itself.
+    NoReset = 124 EMEDIUMTYPE, "the device has no reset of its own: neither by PCI Express nor by Advanced Features";
     /// The daemon is gone.
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
     /// There is no session that waits for this secret, or nothing of this number that waits for the session's client: it was

@@ -71,9 +71,9 @@ pub struct HandleInfo {
 /// PCI Express capability or that of Advanced Features.
 ///
 /// It is answered when the function may be accessed again, which takes at least 100 ms (PCI Express Base 6.0, 6.6.2). Its
-/// driver turns bus mastering on again. What is mapped stays mapped. From now on each handle of the session on which
+/// driver turns bus mastering on again. What is mapped stays mapped. From now on each device handle of the session on which
 /// [`Hello`](super::call::Hello) was said before answers [`Error::DeviceReset`](super::Error::DeviceReset), the one of this
-/// request included, until `Hello` is said on it again.
+/// request included, until `Hello` is said on it again. Handles to memory and to domains stay as they are.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Reset {

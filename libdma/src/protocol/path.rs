@@ -25,6 +25,8 @@ pub const MAPPINGS: &str = "mappings";
 pub const FAULTS: &str = "faults";
 /// What each device and user holds, what it may, and which limits have refused something.
 pub const QUOTAS: &str = "quotas";
+/// Who was given what: the handles, each below those that it was derived from.
+pub const HANDLES: &str = "handles";
 /// What the daemon was told and what it made of it.
 pub const CONFIG: &str = "config";
 /// What a text node's name ends with when JSON is wanted.

@@ -59,6 +59,18 @@ impl Machine {
         Self::start(MachineConfig::without_units().with_root_port(), policy)
     }
 
+    /// A machine whose first device is of PCI Express, and can be reset.
+    ///
+    /// # Panics
+    ///
+    /// If there is no first device.
+    pub fn resettable() -> Self {
+        let mut config = MachineConfig::default().with_root_port();
+        let edu = config.edus.first_mut().expect("an edu");
+        edu.express = Some(iommu_sim::pci::ExpressKind::IntegratedEndpoint);
+        Self::start(config, Policy::default())
+    }
+
     /// One of each of the above.
     pub fn each() -> [Self; 3] {
         [Self::vtd(), Self::amdvi(), Self::without_iommu()]

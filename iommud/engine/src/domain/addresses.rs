@@ -16,6 +16,8 @@ pub enum Place {
     Anywhere {
         /// What the address must be a multiple of: a power of two, at least 4096.
         align: u64,
+        /// The lowest address that the mapping may touch.
+        first: Iova,
         /// The highest address that the mapping may touch.
         limit: Iova,
     },
@@ -118,8 +120,8 @@ impl Addresses {
             last: self.allocator.last(),
         })?;
         let (iova, behind) = match place {
-            Place::Anywhere { align, limit } => {
-                (self.take(IovaRequest { bytes, align, limit })?, Guard::Page)
+            Place::Anywhere { align, first, limit } => {
+                (self.take(IovaRequest { bytes, align, first, limit })?, Guard::Page)
             }
             Place::At { iova, limit } => {
                 self.take_at(iova, bytes, limit)?;
@@ -177,7 +179,8 @@ mod tests {
     use crate::unit::Depths;
 
     const PAGE: u64 = PAGE_SIZE;
-    const ANYWHERE: Place = Place::Anywhere { align: PAGE, limit: Iova::new(u64::MAX) };
+    const ANYWHERE: Place =
+        Place::Anywhere { align: PAGE, first: Iova::new(0), limit: Iova::new(u64::MAX) };
 
     fn window(start: u64, bytes: u64) -> Result<Addresses, EngineError> {
         let abilities = Abilities {

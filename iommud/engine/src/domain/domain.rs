@@ -223,8 +223,8 @@ impl Domain {
         mapping: Mapping,
     ) -> Result<(Iova, Touched), EngineError> {
         let iova = if matches!(self.table, DomainTable::Absent) {
-            let IovaRequest { bytes, align, limit } = request;
-            self.take_physical(pieces, Place::Anywhere { align, limit }, &[bytes])?
+            let IovaRequest { bytes, align, first, limit } = request;
+            self.take_physical(pieces, Place::Anywhere { align, first, limit }, &[bytes])?
         } else {
             self.addresses.take(request)?
         };
@@ -267,6 +267,9 @@ impl Domain {
                 return Err(EngineError::Elsewhere(start));
             }
             _ if last.is_none_or(|last| last > limit.get()) => {
+                return Err(EngineError::Unsuitable(start));
+            }
+            Place::Anywhere { first, .. } if iova < first => {
                 return Err(EngineError::Unsuitable(start));
             }
             Place::Anywhere { align, .. } if !start.is_aligned(align) => {

@@ -29,6 +29,8 @@ pub struct MapSpec {
     pub access: Access,
     /// What the I/O address must be a multiple of: a power of two, at least 4096.
     pub align: u64,
+    /// The lowest I/O address that the mapping may touch.
+    pub first: Iova,
     /// The highest I/O address that the mapping may touch.
     pub limit: Iova,
     /// The client's number for its buffer, for reports.
@@ -56,8 +58,8 @@ impl Engine {
         pieces.clear();
         let run = platform.segments(spec.run);
         segments::cut(run, spec.offset, spec.bytes, pieces).ok_or(EngineError::OutOfRun)?;
-        let MapSpec { offset, bytes, access, align, limit, owner, .. } = *spec;
-        let request = IovaRequest { bytes, align, limit };
+        let MapSpec { offset, bytes, access, align, first, limit, owner, .. } = *spec;
+        let request = IovaRequest { bytes, align, first, limit };
         let payer = self.books.purse.payer;
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
         let root = domain.root();

@@ -21,6 +21,8 @@ pub struct WindowSpec {
     pub access: Access,
     /// What the I/O address must be a multiple of: a power of two, at least 4096.
     pub align: u64,
+    /// The lowest I/O address that the mapping may touch.
+    pub first: Iova,
     /// The highest I/O address that the mapping may touch.
     pub limit: Iova,
     /// The client's number for it, which no buffer has.
@@ -99,9 +101,9 @@ impl Engine {
             // Units may hold something of before at any address that is free.
             return Err(EngineError::NotForgotten);
         }
-        let WindowSpec { window, access, align, limit, owner } = *spec;
+        let WindowSpec { window, access, align, first, limit, owner } = *spec;
         let bytes = window.bytes;
-        let request = IovaRequest { bytes, align, limit };
+        let request = IovaRequest { bytes, align, first, limit };
         let payer = self.books.purse.payer;
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset: 0, payer };
         let root = domain.root();

@@ -3,7 +3,7 @@
 //! # Where an allocation goes
 //!
 //! To the lowest addresses that fit, but from the upper half of what the device can reach, and never
-//! higher than from 4 GiB: a device with a 28-bit mask starts at 128 MiB, one with a 32-bit mask at 2 GiB,
+//! higher than from 4 GiB, unless the request itself begins above that: a device with a 28-bit mask starts at 128 MiB, one with a 32-bit mask at 2 GiB,
 //! one with any wider mask at 4 GiB. Only when there is no room there is the rest used, from its bottom. So
 //! each device leaves the lower half to those with narrower masks, and allocations pack densely from a few
 //! fixed places, which keeps page tables short and few. (From the top of the mask down would spare the low
@@ -67,6 +67,8 @@ pub struct IovaAllocator {
 struct Wanted {
     pages: u64,
     order: u32,
+    /// The first page that the request may use.
+    first: u64,
     /// The first page that the request may not use.
     end: u64,
 }
@@ -304,13 +306,15 @@ impl IovaAllocator {
 
     /// The request in pages.
     fn check(&self, request: IovaRequest) -> Result<Wanted, IovaError> {
-        let IovaRequest { bytes, align, limit } = request;
+        let IovaRequest { bytes, align, first, limit } = request;
         let pages = whole_pages(bytes)?;
         if !align.is_power_of_two() || align < PAGE_SIZE {
             return Err(IovaError::BadAlignment { align });
         }
         let order = align.trailing_zeros() - PAGE_SHIFT;
-        Ok(Wanted { pages, order, end: self.first_beyond(limit) })
+        // None of the space is above its end.
+        let first = first.get().div_ceil(PAGE_SIZE).min(self.pages);
+        Ok(Wanted { pages, order, first, end: self.first_beyond(limit) })
     }
 
     /// The chosen range as its first page and its number of pages, if it can be in the space.
@@ -338,8 +342,8 @@ impl IovaAllocator {
     /// Finds pages and makes them held: those freed last if they suit, otherwise the lowest.
     fn place(&mut self, wanted: Wanted) -> Option<u64> {
         let upper_half = wanted.end.next_power_of_two() / 2;
-        let floor = upper_half.min(HIGHEST_FLOOR);
-        self.place_from(floor, wanted).or_else(|| self.place_from(0, wanted))
+        let floor = upper_half.min(HIGHEST_FLOOR).max(wanted.first);
+        self.place_from(floor, wanted).or_else(|| self.place_from(wanted.first, wanted))
     }
 
     fn place_from(&mut self, floor: u64, wanted: Wanted) -> Option<u64> {
@@ -368,9 +372,9 @@ impl IovaAllocator {
 
     /// Why there is no room. Nothing is idle any more, so that the tree of free ranges tells.
     fn no_room(&self, wanted: Wanted, request: IovaRequest) -> IovaError {
-        let IovaRequest { bytes, align, limit } = request;
+        let IovaRequest { bytes, align, limit, .. } = request;
         let longest = self.longest_free_before(wanted.end);
-        let higher = self.free.find(0, wanted.pages + 1, wanted.order);
+        let higher = self.free.find(wanted.first, wanted.pages + 1, wanted.order);
         if higher.is_some_and(|start| start + wanted.pages <= self.pages) {
             IovaError::NoRoomUnderLimit { bytes, align, limit, longest }
         } else {

@@ -74,6 +74,8 @@ pub struct IovaRequest {
     /// What the address must be a multiple of: a power of two, 4096 or more. For 2 MiB and more, ask
     /// for the largest page that fits, so that large pages can be used.
     pub align: u64,
+    /// The lowest address that may be used.
+    pub first: Iova,
     /// The highest address that may be used: the device's DMA mask.
     pub limit: Iova,
 }
@@ -81,12 +83,17 @@ pub struct IovaRequest {
 impl IovaRequest {
     /// A request for `bytes` at any page of the space.
     pub const fn new(bytes: u64) -> Self {
-        Self { bytes, align: PAGE_SIZE, limit: Iova::new(u64::MAX) }
+        Self { bytes, align: PAGE_SIZE, first: Iova::new(0), limit: Iova::new(u64::MAX) }
     }
 
     /// The same request, at a multiple of `align`.
     pub const fn aligned(self, align: u64) -> Self {
         Self { align, ..self }
+    }
+
+    /// The same request, no lower than `first`.
+    pub const fn from(self, first: Iova) -> Self {
+        Self { first, ..self }
     }
 
     /// The same request, no higher than `limit`.

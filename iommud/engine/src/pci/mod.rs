@@ -8,6 +8,7 @@
 //! | [`acs`] | Access Control Services: what keeps functions from reaching each other unseen |
 //! | `capability` | the lists of capabilities |
 //! | [`msi`] | the message by which a function interrupts |
+//! | [`reset`] | resetting a function, and nothing else of its device |
 //! | `registers` | the registers that every function has |
 
 pub mod acs;
@@ -17,6 +18,7 @@ pub mod express;
 pub mod function;
 pub mod msi;
 mod registers;
+pub mod reset;
 
 pub use acs::{Acs, AcsServices};
 pub use express::PortType;

@@ -9,6 +9,7 @@
 //! | `mappings` | `mappings` |
 //! | `faults` | `faults` |
 //! | `quotas` | `quotas` |
+//! | `handles` | `handles` |
 //! | `config` | `config` |
 //! | [`table`] | aligned columns |
 //!
@@ -20,6 +21,7 @@ mod devices;
 mod domains;
 mod faults;
 mod groups;
+mod handles;
 mod mappings;
 mod quotas;
 pub mod table;
@@ -63,6 +65,7 @@ pub(crate) fn write<P: Platform>(service: &Service<P>, report: Report, form: For
         Report::Mappings => render(&mappings::rows(service), form),
         Report::Faults => render(&faults::rows(service), form),
         Report::Quotas => render(&quotas::rows(service), form),
+        Report::Handles => render(&handles::rows(service), form),
         Report::Config => render(&config::rows(service), form),
     }
 }

@@ -175,8 +175,12 @@ impl<M: Memory> Machine<M> {
 
     /// Writes a dword of configuration space.
     pub fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
-        if let Some(function) = self.functions.get_mut(&function) {
-            function.write(offset, value);
+        let Some(known) = self.functions.get_mut(&function) else { return };
+        known.write(offset, value);
+        if known.take_reset()
+            && let Some(slot) = self.edus.iter_mut().find(|slot| slot.address == function)
+        {
+            slot.edu.reset();
         }
     }
 

@@ -38,6 +38,10 @@ const HAS_CAPABILITIES: u32 = 1 << 20;
 const TARGET_ABORT: u32 = 1 << 27;
 /// The status bits that are cleared by writing 1.
 const STATUS_CLEAR: u32 = 0xf900_0000;
+/// Device Capabilities bit 28: Function Level Reset.
+const FUNCTION_RESET: u32 = 1 << 28;
+/// Device Control bit 15: initiates it.
+const INITIATE_RESET: u32 = 1 << 15;
 /// Header type 1: a bridge.
 const BRIDGE: u32 = 1 << 16;
 /// Header type bit 7: the device has more functions.
@@ -91,6 +95,9 @@ pub struct Function {
     /// The capabilities, by the dword numbers at which they start.
     capabilities: Vec<usize>,
     msi: Option<usize>,
+    express: Option<usize>,
+    /// Whether it was reset, and its device has not noticed yet.
+    was_reset: bool,
     iommu: Option<usize>,
     /// Where BARs were put, and how long they are, by number.
     assigned: BTreeMap<usize, (u64, u64)>,
@@ -108,6 +115,8 @@ impl Function {
             bridge: None,
             capabilities: Vec::new(),
             msi: None,
+            express: None,
+            was_reset: false,
             iommu: None,
             assigned: BTreeMap::new(),
         };
@@ -165,7 +174,9 @@ impl Function {
 
     /// Makes it a PCI Express function: it has the capability, and 4096 bytes of configuration space.
     pub fn with_express(mut self, kind: ExpressKind) -> Self {
-        self.add_capability(&[Express::of(kind).into_bits(), 0, 0, 0]);
+        let resets = if self.bridge.is_none() { FUNCTION_RESET } else { 0 };
+        let at = self.add_capability(&[Express::of(kind).into_bits(), resets, 0, 0]);
+        self.express = Some(at);
         for dwords in [&mut self.values, &mut self.writable, &mut self.clear] {
             dwords.resize(EXPRESS_DWORDS, 0);
         }
@@ -218,10 +229,28 @@ impl Function {
             if !locked {
                 self.values[at] = value & writable;
             }
+        } else if self.express.is_some_and(|express| at == express + 2)
+            && self.bridge.is_none()
+            && value & INITIATE_RESET != 0
+        {
+            self.reset();
         } else if let Some(old) = self.values.get_mut(at) {
             let (writable, clear) = (self.writable[at], self.clear[at]);
             *old = (*old & !writable | value & writable) & !(value & clear);
         }
+    }
+
+    /// A function-level reset: what software has written is gone.
+    fn reset(&mut self) {
+        for (value, writable) in self.values.iter_mut().zip(&self.writable) {
+            *value &= !writable;
+        }
+        self.was_reset = true;
+    }
+
+    /// Whether it was reset since this was last asked.
+    pub fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.was_reset)
     }
 
     /// Sets Signaled Target Abort in the status register, which software clears by writing 1.

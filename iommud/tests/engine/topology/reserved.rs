@@ -38,7 +38,16 @@ fn reserved_ranges_are_handed_out_to_nobody(vendor: Vendor) {
     let run = rig.run(4096);
     let access = dma_types::Access::ReadWrite;
     let limit = Iova::new(0x40_0000);
-    let spec = MapSpec { run, offset: 0, bytes: 4096, access, align: 4096, limit, owner: 1 };
+    let spec = MapSpec {
+        run,
+        offset: 0,
+        bytes: 4096,
+        access,
+        align: 4096,
+        first: Iova::new(0),
+        limit,
+        owner: 1,
+    };
     let mut given = Vec::new();
     let full = loop {
         let Rig { platform, engine } = &mut rig;

@@ -2,10 +2,12 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | `random` | random trees of handles, and what each has and reaches |
 //! | `reach` | what devices reach afterwards, in whichever domain |
 //! | `use_after` | what a revoked handle answers, and what becomes of requests that are pending on it |
 //! | `who` | who may revoke what |
 
+mod random;
 mod reach;
 mod use_after;
 mod who;
@@ -23,18 +25,18 @@ use crate::tickets::greeted;
 const PAGE: u64 = 4096;
 
 /// The number of a handle.
-fn number(handle: &Handle) -> u64 {
+pub(crate) fn number(handle: &Handle) -> u64 {
     handle.call::<HandleInfo>(Opcode::HandleInfo, &[0u8; 0]).unwrap().handle.get()
 }
 
 /// Ends a handle by its number, or everything derived from `by` for zero; how many ended.
-fn revoke(by: &Handle, number: u64) -> Result<u64, Error> {
+pub(crate) fn revoke(by: &Handle, number: u64) -> Result<u64, Error> {
     let request = Revoke { handle: U64::new(number), reserved: U64::ZERO };
     by.call::<Revoked>(Opcode::Revoke, &request).map(|answer| answer.handles.get())
 }
 
 /// Maps the first page of a buffer by its number.
-fn map(by: &Handle, buffer: u64) -> Result<u64, Error> {
+pub(crate) fn map(by: &Handle, buffer: u64) -> Result<u64, Error> {
     let header = BatchHeader { count: U32::new(1), ..BatchHeader::new_zeroed() };
     let entry = MapEntry {
         buffer: U64::new(buffer),
@@ -53,7 +55,7 @@ fn map(by: &Handle, buffer: u64) -> Result<u64, Error> {
 }
 
 /// A device by a handle that was derived.
-fn derived(device: &Device, rights: Rights) -> Device {
+pub(crate) fn derived(device: &Device, rights: Rights) -> Device {
     Device::from_handle(device.derive(rights).unwrap()).unwrap()
 }
 

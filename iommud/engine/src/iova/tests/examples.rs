@@ -277,3 +277,23 @@ fn what_one_allocator_gave_out_another_takes_over() {
     }
     assert_eq!(after.free_pages(), space(SPACE48).free_pages());
 }
+
+#[test]
+fn nothing_is_given_out_below_the_requests_first_address() {
+    let mut space = space(Iova::new(u64::from(u32::MAX)));
+    // Freed lower down, where a request of this size would else find it first.
+    let low = space.alloc(IovaRequest::new(0x1000)).unwrap();
+    space.free(low, 0x1000).unwrap();
+    for first in [low.get() + 0x1000, low.get() + 0x1001, 0x1_0000, 0xf000_0000] {
+        let request = IovaRequest::new(0x1000).from(Iova::new(first));
+        let start = space.alloc(request).unwrap();
+        assert!(start.get() >= first, "{start} is below {first:#x}");
+        space.free(start, 0x1000).unwrap();
+    }
+    // As much as fits between the two, and no more.
+    let within = IovaRequest::new(0x1000).from(Iova::new(0x1_0000)).below(Iova::new(0x1_3fff));
+    let starts: Vec<u64> =
+        core::iter::from_fn(|| space.alloc(within).ok()).map(Iova::get).collect();
+    assert_eq!(starts, [0x1_0000, 0x1_2000]);
+    assert!(space.alloc(IovaRequest::new(0x1000).from(Iova::new(u64::MAX))).is_err());
+}

@@ -78,8 +78,16 @@ fn leave(platform: &mut Metal) -> Outcome<Left> {
     unsafe { memory.write_volatile(OTHER) };
     let limit = Iova::new(u64::MAX);
     let access = Access::ReadWrite;
-    let spec =
-        MapSpec { run, offset: 0, bytes: PAGE_SIZE, access, align: PAGE_SIZE, limit, owner: 1 };
+    let spec = MapSpec {
+        run,
+        offset: 0,
+        bytes: PAGE_SIZE,
+        access,
+        align: PAGE_SIZE,
+        first: Iova::new(0),
+        limit,
+        owner: 1,
+    };
     let (iova, _) = engine.map(platform, domain, &spec)?;
     edu.transfer(platform, Direction::ToDevice, iova.get(), 16)?;
     let events = engine.take_events(platform);

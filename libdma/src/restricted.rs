@@ -1,0 +1,234 @@
+//! Handles to a device within bounds, and handles that are taken back.
+//!
+//! Who drives a device can have parts of it driven by others: a codec in a process of its own, a queue for a client. Each gets
+//! a handle to the device by which it can do as much as its work takes, and no more (rule R3): with fewer [rights](Rights),
+//! read-only or write-only for the device, within a range of I/O addresses, and with a quota of its own. What it derives from
+//! that is within the same bounds.
+//!
+//! ```
+//! use libdma::protocol::Rights;
+//! use libdma::{Access, Device, Error, Iova};
+//!
+//! # let machine = simulated::Machine::vtd();
+//! # let device = machine.open();
+//! let (handle, codec) = device
+//!     .restricted("codec")
+//!     .rights(Rights::ALLOCATE | Rights::MAP | Rights::READ | Rights::WRITE | Rights::INSPECT)
+//!     .access(Access::Read)
+//!     .addresses(Iova::new(0x1_0000_0000), Iova::new(0x1_00ff_ffff))
+//!     .buffer_bytes(1 << 20)
+//!     .hand_out()?;
+//!
+//! // The other process, which was passed the handle:
+//! let part = Device::from_handle(handle)?;
+//! let frames = part.allocate(65536, Some(Access::Read), "frames")?;
+//! let address = frames.iova().unwrap();
+//! assert!((0x1_0000_0000..=0x1_00ff_ffff).contains(&address.get()));
+//! let refused = part.allocate(4096, Some(Access::Write), "status");
+//! assert_eq!(refused.err(), Some(Error::NotPermitted));
+//! let refused = part.allocate(2 << 20, Some(Access::Read), "too much");
+//! assert_eq!(refused.err(), Some(Error::QuotaExceeded));
+//! assert!(machine.device_reads(address, 8).is_ok());
+//!
+//! // Whatever it does: from here on the device reaches nothing of it.
+//! codec.revoke()?;
+//! assert!(machine.device_reads(address, 8).is_err());
+//! let refused = part.allocate(4096, Some(Access::Read), "more");
+//! assert_eq!(refused.err(), Some(Error::Revoked));
+//! # drop((frames, part));
+//! # machine.check();
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Taking back
+//!
+//! A handle can be revoked by whoever holds the handle that it was derived from, and with it everything that was derived from
+//! it. When that is done, no device reaches anything by any of them (rule R2). What their holders see of their memory they go
+//! on seeing; it is not used again before they have closed it.
+//!
+//! | to take back | |
+//! | --- | --- |
+//! | a handle to the device within bounds | the [`Revocable`] that came with it |
+//! | any other handle that was derived from this device's | [`Device::revocable`], before it is passed on |
+//! | every handle to a buffer that was passed on | [`Buffer::revoke_shares`], [`UnmappedBuffer::revoke_shares`] |
+
+use alloc::sync::Arc;
+
+use dma_types::{Access, Iova};
+use zerocopy::little_endian::{U32, U64};
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::handle::Handle;
+use crate::protocol::call::{self, Opcode};
+use crate::protocol::derive::{Allocate, Kind, NO_LIMIT, Restrict};
+use crate::protocol::handle::{HandleInfo, Revoke, Revoked};
+use crate::protocol::{Error, Rights};
+use crate::session::Session;
+use crate::unmapped::UnmappedBuffer;
+
+/// What a handle within bounds is to be: see [`Device::restricted`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is made before `hand_out`"]
+pub struct Restricted<'a> {
+    device: &'a Device,
+    label: &'a str,
+    rights: Rights,
+    access: Access,
+    addresses: (Iova, Iova),
+    buffer_bytes: u64,
+    mapped_bytes: u64,
+    table_bytes: u64,
+    mappings: u32,
+}
+
+impl Restricted<'_> {
+    /// What it allows; without this, all that a device's handle can but [`Rights::ADMINISTER`] and [`Rights::ATTACH`].
+    pub fn rights(self, rights: Rights) -> Self {
+        Self { rights, ..self }
+    }
+
+    /// The most that the device may do with what is mapped by it: [`Access::Read`] makes it read-only, [`Access::Write`]
+    /// write-only, for the device.
+    pub fn access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// Nothing is mapped by it but from the first of these I/O addresses to the last, that is included: a multiple of 4096,
+    /// and one less than another.
+    pub fn addresses(self, first: Iova, last: Iova) -> Self {
+        Self { addresses: (first, last), ..self }
+    }
+
+    /// The most memory in buffers, in bytes.
+    pub fn buffer_bytes(self, buffer_bytes: u64) -> Self {
+        Self { buffer_bytes, ..self }
+    }
+
+    /// The most that is mapped at a time, in bytes.
+    pub fn mapped_bytes(self, mapped_bytes: u64) -> Self {
+        Self { mapped_bytes, ..self }
+    }
+
+    /// The most mappings at a time.
+    pub fn mappings(self, mappings: u32) -> Self {
+        Self { mappings, ..self }
+    }
+
+    /// The most memory in page tables, in bytes: 4096 for each table.
+    pub fn table_bytes(self, table_bytes: u64) -> Self {
+        Self { table_bytes, ..self }
+    }
+
+    /// Makes the handle, to pass to another process, and what takes it back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if this device's handle does not have all of that itself (rule R3), [`Error::BadAlignment`] and
+    /// [`Error::BadValue`] for addresses that are no range of pages.
+    pub fn hand_out(self) -> Result<(Handle, Revocable), Error> {
+        let (first, last) = self.addresses;
+        let handle = self.device.handle().derive(&Restrict {
+            kind: U32::new(Kind::Restrict as u32),
+            rights: U32::new(self.rights.bits()),
+            access: U32::new(call::access_code(self.access)),
+            mappings: U32::new(self.mappings),
+            first: U64::new(first.get()),
+            last: U64::new(last.get()),
+            buffer_bytes: U64::new(self.buffer_bytes),
+            mapped_bytes: U64::new(self.mapped_bytes),
+            table_bytes: U64::new(self.table_bytes),
+            label: Allocate::label(self.label),
+        })?;
+        let revocable = self.device.revocable(&handle)?;
+        Ok((handle, revocable))
+    }
+}
+
+/// The right to take a handle back that was derived from a device's, with everything that was derived from it. It need not be
+/// used, and does nothing when it is dropped.
+#[derive(Clone, Debug)]
+pub struct Revocable {
+    by: Arc<Session>,
+    number: u64,
+}
+
+impl Revocable {
+    /// The number of the handle, as `iommuctl handles` shows it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Takes the handle back: how many handles ended that had not ended before. When this returns, no device reaches anything
+    /// by them (rule R2), and every request on them is [`Error::Revoked`].
+    ///
+    /// Without an IOMMU handles end, and the device reaches what it was told of, which is kept for it until its session ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] if the hardware did not confirm: they are revoked all the same, the IOMMU is given up, the devices
+    /// behind it are cut off, and the memory is never used again. [`Error::NotPermitted`] if the handle is closed, so that
+    /// there is nothing to be taken back; [`Error::Revoked`] if this device's own was revoked, [`Error::DeviceReset`].
+    pub fn revoke(&self) -> Result<u64, Error> {
+        revoke(self.by.handle(), self.number)
+    }
+}
+
+impl Device {
+    /// Begins a handle to this device within bounds, for another process. Without more said it is bounded by nothing but its
+    /// [rights](Restricted::rights). Its [label](Self#labels) is what reports call it.
+    pub fn restricted<'a>(&'a self, label: &'a str) -> Restricted<'a> {
+        Restricted {
+            device: self,
+            label,
+            rights: Rights::DEVICE - Rights::ADMINISTER - Rights::ATTACH,
+            access: Access::ReadWrite,
+            addresses: (Iova::new(0), Iova::new(u64::MAX)),
+            buffer_bytes: u64::MAX,
+            mapped_bytes: u64::MAX,
+            table_bytes: u64::MAX,
+            mappings: NO_LIMIT,
+        }
+    }
+
+    /// What takes a handle back that was derived from this device's, or, with
+    /// [`Rights::ADMINISTER`], any of its session. It is asked before the handle is passed on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Revoked`], [`Error::DeviceReset`], [`Error::DaemonGone`], [`Error::NoHandshake`] on a handle that nothing has
+    /// been said on and that is not of the kind of what it was derived from.
+    pub fn revocable(&self, handle: &Handle) -> Result<Revocable, Error> {
+        let info: HandleInfo = handle.call(Opcode::HandleInfo, &[0u8; 0])?;
+        Ok(Revocable { by: self.session().clone(), number: info.handle.get() })
+    }
+}
+
+impl Buffer {
+    /// Takes back every handle to this buffer that was passed on, and the attachments that were made of them, for whichever
+    /// device: how many handles ended. This one stays. As [`Revocable::revoke`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocable::revoke`].
+    pub fn revoke_shares(&self) -> Result<u64, Error> {
+        revoke(self.handle(), 0)
+    }
+}
+
+impl UnmappedBuffer {
+    /// Takes back every handle to this buffer that was passed on: see [`Buffer::revoke_shares`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocable::revoke`].
+    pub fn revoke_shares(&self) -> Result<u64, Error> {
+        revoke(self.handle(), 0)
+    }
+}
+
+/// Takes back a handle by its number, or for zero everything that was derived from this one.
+fn revoke(by: &Handle, number: u64) -> Result<u64, Error> {
+    let request = Revoke { handle: U64::new(number), reserved: U64::ZERO };
+    by.call::<Revoked>(Opcode::Revoke, &request).map(|revoked| revoked.handles.get())
+}
