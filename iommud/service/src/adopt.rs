@@ -11,10 +11,13 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use dma_types::PciAddress;
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::Engine;
-use iommu_engine::engine::adopt::{AdoptError, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice};
+use iommu_engine::engine::adopt::{
+    AdoptError, BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice,
+};
 use iommu_engine::ledger::{Ledger, Record, Slot};
 use iommu_engine::platform::{Platform, TableFrames};
 
@@ -25,7 +28,7 @@ use crate::events::Events;
 use crate::handle::HandleId;
 use crate::history::History;
 use crate::mappings::BufferMapping;
-use crate::records::{BufferRecord, ExplicitRecord, SessionRecord, WindowRecord};
+use crate::records::{BufferRecord, ExplicitRecord, QuarantineRecord, SessionRecord, WindowRecord};
 use crate::service::{Service, Settings};
 use crate::session::{Buffer, BufferId, Session, SessionId};
 use crate::windows::{Registers, Window, WindowId, window_usage};
@@ -39,6 +42,7 @@ struct Written {
     domains: BTreeMap<DomainKey, (Slot, ExplicitRecord)>,
     buffers: BTreeMap<BufferId, (Slot, BufferRecord)>,
     windows: BTreeMap<WindowId, (Slot, WindowRecord)>,
+    quarantines: BTreeMap<PciAddress, (Slot, QuarantineRecord)>,
     /// The records of what nobody has any more.
     stale: Vec<Slot>,
 }
@@ -84,6 +88,9 @@ impl<P: Platform> Service<P> {
         }
         for (id, (slot, record)) in written.windows {
             self.restore_window(id, slot, &record);
+        }
+        for (_, (slot, record)) in written.quarantines {
+            self.restore_quarantine(slot, &record);
         }
         self.orphan_all();
     }
@@ -205,6 +212,7 @@ impl Written {
         let mut windows = all(frames, |it: &WindowRecord| it.window)?;
         let devices: BTreeSet<_> = sessions.values().map(|(_, session)| session.device).collect();
         let is_one_number = |id: &BufferId| !windows.contains_key(&WindowId(id.0));
+        let quarantines = all(frames, |it: &QuarantineRecord| it.device)?;
         if devices.len() < sessions.len() || !buffers.keys().all(is_one_number) {
             return Err(AdoptError::Record);
         }
@@ -220,7 +228,7 @@ impl Written {
         buffers.retain(|_, (slot, it)| is_there(*slot, there(&it.session) && it.place.is_some()));
         windows
             .retain(|_, (slot, it)| is_there(*slot, there(&it.session) && there(&it.of_session)));
-        Ok(Self { sessions, domains, buffers, windows, stale })
+        Ok(Self { sessions, domains, buffers, windows, quarantines, stale })
     }
 
     /// What of the engine's belongs to somebody.
@@ -250,8 +258,12 @@ impl Written {
             let domain = own(&it.session)?;
             Some(ClaimedWindow { number: it.window.0, domain, iova: it.iova, place: it.place })
         });
+        let blocked = self.quarantines.values();
+        let blocked =
+            blocked.map(|(_, it)| BlockedDevice { device: it.device, was_master: it.was_master });
         Claims {
             held: held.collect(),
+            blocked: blocked.collect(),
             explicit: self.domains.keys().copied().collect(),
             buffers: buffers.collect(),
             windows: windows.collect(),

@@ -38,10 +38,8 @@ pub struct Quarantine {
     pub faults: u32,
     /// Within which time.
     pub within: Duration,
-    /// Since when it is.
-    pub since: Instant,
-    /// The last of them.
-    pub fault: Fault,
+    /// When it began, and with which of them, the last; nothing if that was before the daemon was restarted.
+    pub began: Option<(Instant, Fault)>,
     /// The records of it in the ledger, one for each of its functions.
     pub(crate) slots: Vec<Slot>,
 }
@@ -75,12 +73,24 @@ impl<P: Platform> Service<P> {
             // Without memory for the record it ends with the daemon, and holds until then.
             slots.extend(engine.write_record(platform, &record));
         }
-        let why = Quarantine { requester, faults, within, since: now, fault, slots };
+        let why = Quarantine { requester, faults, within, began: Some((now, fault)), slots };
         self.quarantines.insert(group, why);
         let what = What::Quarantined { source, faults, within };
         for session in self.sessions_of(group) {
             self.tell(session, Entry { at: now, what });
         }
+    }
+
+    /// Goes on with a quarantine that a predecessor has written down, of one of the functions in it.
+    pub(crate) fn restore_quarantine(&mut self, slot: Slot, record: &QuarantineRecord) {
+        let QuarantineRecord { device, requester, faults, within, .. } = *record;
+        let known = self.engine.device(device).filter(|_| self.engine.is_blocked(device));
+        let Some(group) = known.map(|known| known.group) else {
+            // It is there no more.
+            return self.engine.strike_record(&self.platform, slot);
+        };
+        let why = || Quarantine { requester, faults, within, began: None, slots: Vec::new() };
+        self.quarantines.entry(group).or_insert_with(why).slots.push(slot);
     }
 
     /// Releases the device of a handle of the administrator's.
@@ -164,21 +174,26 @@ impl<P: Platform> Service<P> {
 }
 
 impl fmt::Display for Quarantine {
-    /// `in quarantine since 12.345 s: 0000:00:02.0 was denied 32 accesses within 1s, the last a write to 0x5000; ...`.
+    /// `in quarantine since second 12.345: 0000:00:02.0 was denied 32 accesses within 1s, the last a write at 0x5000; ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requester, faults, within, since, fault, .. } = self;
-        let seconds = since.as_nanos() as f64 / 1e9;
+        let Self { requester, faults, within, began, .. } = self;
         let accesses = if *faults == 1 { "access" } else { "accesses" };
-        write!(
-            f,
-            "in quarantine since second {seconds:.3}: {requester} was denied {faults} {accesses} within {within:?}, the \
-             last {} at {}; `iommuctl release` ends it",
-            match fault.tried {
+        match began {
+            Some((since, _)) => {
+                let seconds = since.as_nanos() as f64 / 1e9;
+                write!(f, "in quarantine since second {seconds:.3}: ")?;
+            }
+            None => f.write_str("in quarantine since before iommud was restarted: ")?,
+        }
+        write!(f, "{requester} was denied {faults} {accesses} within {within:?}")?;
+        if let Some((_, Fault { tried, address, .. })) = began {
+            let last = match tried {
                 Tried::Read => "a read",
                 Tried::Write => "a write",
                 _ => "one",
-            },
-            fault.address
-        )
+            };
+            write!(f, ", the last {last} at {address}")?;
+        }
+        f.write_str("; `iommuctl release` ends it")
     }
 }

@@ -25,7 +25,7 @@ both! {
 }
 
 /// The daemon dies: its platform, as the next one has it.
-fn death(rig: &Rig) -> SimPlatform {
+pub(crate) fn death(rig: &Rig) -> SimPlatform {
     let other = SimPlatform::with_manual_clock(MachineConfig::default()).unwrap();
     let Ok(other) = Service::start(other, Settings::default()) else { panic!("no IOMMU") };
     let dead = core::mem::replace(&mut *rig.service.lock(), other);
@@ -34,14 +34,14 @@ fn death(rig: &Rig) -> SimPlatform {
     platform
 }
 
-fn adopt(platform: SimPlatform) -> Service<SimPlatform> {
+pub(crate) fn adopt(platform: SimPlatform) -> Service<SimPlatform> {
     match Service::adopt(platform, Settings::default()) {
         Ok(service) => service,
         Err((error, _)) => panic!("{error}"),
     }
 }
 
-fn settle(service: &mut Service<SimPlatform>) {
+pub(crate) fn settle(service: &mut Service<SimPlatform>) {
     while !service.engine().is_settled() {
         service.poll();
     }

@@ -12,6 +12,7 @@ use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::protocol::path;
 use libdma::{Access, Device, Error, Event, Handle, Iova};
 
+use crate::adopting::{adopt, death, settle};
 use crate::chosen::piece;
 use crate::rig::{ROOT, Rig, edu};
 use crate::vendor::Vendor;
@@ -29,6 +30,7 @@ both! {
     a_device_that_was_in_an_explicit_domain_comes_back_there_unless_it_has_left,
     reports_say_why_and_since_when,
     what_must_survive_the_daemon_is_written_down_until_the_release,
+    r1_a_device_stays_in_quarantine_over_the_death_of_the_daemon,
 }
 
 const PAGE: u64 = 4096;
@@ -352,4 +354,46 @@ fn what_must_survive_the_daemon_is_written_down_until_the_release(vendor: Vendor
     assert_eq!(written(), [record]);
     release(&rig, edu()).unwrap();
     assert_eq!(written(), []);
+}
+
+fn r1_a_device_stays_in_quarantine_over_the_death_of_the_daemon(vendor: Vendor) {
+    let rig = rig(vendor);
+    let device = rig.open();
+    let calm = rig.open_at(other()).unwrap();
+    let [place, elsewhere] = [&device, &calm].map(|device| {
+        let buffer = device.allocate(PAGE, Some(Access::ReadWrite), "ring").unwrap();
+        let iova = buffer.iova().unwrap();
+        core::mem::forget(buffer);
+        iova.get()
+    });
+    offend(&rig, edu(), 3);
+    let platform = death(&rig);
+    let reaches = |platform: &iommud::platform::sim::SimPlatform, who, iova| {
+        platform.machine_mut().config_write(who, 4, 6);
+        platform.machine_mut().dma_write(who, iova, &[1; 8]).is_ok()
+    };
+    assert!(!reaches(&platform, edu(), place) && reaches(&platform, other(), elsewhere));
+    let mut service = adopt(platform);
+    assert_eq!(service.platform_mut().machine_mut().config_read(edu(), 4) & 4, 0);
+    assert!(!reaches(service.platform(), edu(), place));
+    settle(&mut service);
+    assert!(!reaches(service.platform(), edu(), place));
+    assert!(reaches(service.platform(), other(), elsewhere));
+    assert_eq!(
+        service.quarantine_of(edu()).unwrap().to_string(),
+        "in quarantine since before iommud was restarted: 0000:00:02.0 was denied 3 accesses within 1s; \
+         `iommuctl release` ends it"
+    );
+    assert!(service.quarantine_of(other()).is_none());
+    let root = service.root();
+    let opened = service.open(root, &path::quarantine(edu()), ROOT).unwrap();
+    let iommu_service::Outcome::Done(node) = opened else { panic!() };
+    service.platform_mut().machine_mut().config_write(edu(), 4, 0);
+    service.call(node, Opcode::Release as u64, &mut []).unwrap();
+    settle(&mut service);
+    assert_eq!(service.platform_mut().machine_mut().config_read(edu(), 4) & 4, 4, "as it was");
+    assert!(reaches(service.platform(), edu(), place));
+    let records = Ledger::records::<QuarantineRecord>(service.platform()).unwrap();
+    assert!(records.is_empty() && service.quarantine_of(edu()).is_none());
+    core::mem::forget((device, calm));
 }

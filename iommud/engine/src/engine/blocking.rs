@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 
 use dma_types::{PciAddress, SourceId};
 
+use super::adopt::BlockedDevice;
 use super::{Engine, unit_mut};
 use crate::completion::{Completion, UnitId};
 use crate::domain::DomainKey;
@@ -97,6 +98,27 @@ impl Engine {
         masters.into_iter().for_each(|member| pci::set_bus_master(platform, member));
         self.follow_arenas(platform);
         Ok(completion)
+    }
+
+    /// Blocks what a predecessor had blocked, before it could reach anything.
+    pub(super) fn block_again(&mut self, platform: &mut impl Platform, devices: &[BlockedDevice]) {
+        for BlockedDevice { device, was_master } in devices {
+            let Ok(id) = self.group_of(*device) else { continue };
+            let Some(group) = self.groups.get_mut(id.0).filter(|it| it.unit.is_some()) else {
+                continue;
+            };
+            let masters = &mut group.blocked.get_or_insert_default().masters;
+            if *was_master {
+                masters.push(*device);
+            }
+            // It died before it had taken everything away, say; units forget it all before they are up.
+            let _ = self.leave(platform, id);
+            let known = self.devices.get(device);
+            if known.is_some_and(|known| known.function.bridge.is_none()) {
+                pci::clear_bus_master(platform, *device);
+            }
+            self.silence_group(platform, id, true);
+        }
     }
 
     /// Whether a device is blocked.

@@ -12,12 +12,23 @@ use crate::platform::{RunId, RunPlace, Segment};
 pub struct Claims {
     /// The devices that somebody holds.
     pub held: Vec<HeldDevice>,
+    /// The devices that are kept from everything.
+    pub blocked: Vec<BlockedDevice>,
     /// The domains that clients have made.
     pub explicit: Vec<DomainKey>,
     /// The buffers.
     pub buffers: Vec<ClaimedBuffer>,
     /// The windows of registers.
     pub windows: Vec<ClaimedWindow>,
+}
+
+/// A device that is [kept from everything](crate::engine::blocking).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockedDevice {
+    /// The device.
+    pub device: PciAddress,
+    /// Whether it mastered the bus before.
+    pub was_master: bool,
 }
 
 /// A device that somebody holds.

@@ -33,7 +33,7 @@ mod read;
 mod restore;
 mod tables;
 
-pub use self::claims::{ClaimedBuffer, ClaimedWindow, Claims, HeldDevice};
+pub use self::claims::{BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice};
 pub use self::error::AdoptError;
 
 use alloc::collections::BTreeMap;

@@ -71,6 +71,7 @@ pub(super) fn restore(
             hardware.detach(platform, source, translation.domain);
         }
     }
+    engine.block_again(platform, &claims.blocked);
     engine.restore_groups(platform, claims);
     engine.drop_unclaimed(platform, claims);
     engine.follow_arenas(platform);
@@ -260,6 +261,10 @@ impl Engine {
         for HeldDevice { device, own } in &claims.held {
             let Some(id) = self.devices.get(device).map(|device| device.group) else { continue };
             let Some(group) = self.groups.get(id.0) else { continue };
+            if group.blocked.is_some() {
+                self.groups[id.0].holders.insert(*device);
+                continue;
+            }
             let is_there =
                 group.attached.is_some_and(|key| key == *own || claims.explicit.contains(&key));
             if !is_there && !group.is_held() && self.domains.contains_key(own) {
@@ -273,7 +278,8 @@ impl Engine {
         }
         for id in (0..self.groups.len()).map(GroupId) {
             let group = &self.groups[id.0];
-            if group.is_held() || group.attached.is_some() && group.attached == group.home {
+            let is_home = group.attached.is_some() && group.attached == group.home;
+            if group.is_held() || is_home || group.blocked.is_some() {
                 continue;
             }
             let is_covered = group.unit.is_some();
