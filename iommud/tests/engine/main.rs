@@ -8,6 +8,7 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
+mod adopting;
 mod amdvi;
 mod bring_up;
 mod chains;
@@ -23,7 +24,9 @@ mod isolation;
 mod knobs;
 mod leaks;
 mod many_units;
+mod mortal;
 mod overtaking;
+mod reach;
 mod rig;
 mod topology;
 mod transfer;

@@ -3,6 +3,7 @@
 mod amd;
 mod amd_walkers;
 mod fake;
+mod found;
 mod model;
 mod near;
 mod properties;
