@@ -15,6 +15,8 @@ pub(crate) enum Event {
     Drop(usize, usize),
     /// The first client lets the second have its first buffer, mapped for the second's device.
     Lend,
+    /// The first client revokes what was derived of one of its handles.
+    Revoke(From),
     /// It dies: its handles are closed, the device's first or last.
     Die(usize, Order),
     /// This unit does all that it was asked for.
@@ -23,6 +25,15 @@ pub(crate) enum Event {
     Poll,
     /// So much time passes that unmaps which were gathered are due.
     Wait,
+}
+
+/// The handle that it revokes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum From {
+    /// That of its first buffer: what the second was lent of it.
+    Buffer,
+    /// That of its device: all of its buffers, and whatever was lent of them.
+    Device,
 }
 
 /// In which order handles are closed.
@@ -50,6 +61,7 @@ pub(crate) fn all(clients: usize) -> Vec<Event> {
         all.push(Event::Die(client, Order::DeviceFirst));
     }
     all.push(Event::Die(0, Order::DeviceLast));
+    all.extend([From::Buffer, From::Device].map(Event::Revoke));
     all.extend([Event::Lend, Event::Confirm(0), Event::Confirm(1), Event::Poll, Event::Wait]);
     all
 }

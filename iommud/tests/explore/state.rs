@@ -46,7 +46,8 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
                 (mapped.iova, mapped.strict, stage)
             };
             let it = held.as_ref();
-            it.map(|it| (place(it.handle), it.is_lent, it.mapped.map(mapped))).hash(into);
+            it.map(|it| (place(it.handle), it.is_lent, it.is_revoked, it.mapped.map(mapped)))
+                .hash(into);
         }
     }
     for (unit, device) in devices().into_iter().enumerate() {
@@ -61,6 +62,9 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
         platform.machine().unforgotten(unit).hash(into);
     }
     engine.quarantine().filter(|retired| retired.run.is_some()).count().hash(into);
+    let revoking = world.revoking.iter().flat_map(|(_, gone)| gone);
+    let revoking: Vec<_> = revoking.map(|(client, iova, _)| (*client, *iova)).collect();
+    (world.revoking.len(), revoking).hash(into);
     let usage = platform.usage();
     (usage.live_frames, usage.live_runs).hash(into);
     (engine.retired(), service.handles(), service.tickets().len()).hash(into);

@@ -20,7 +20,7 @@ use simulated::{ROOT, edu, second_edu};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::event::{BUFFERS, Event, MOST, Order};
+use crate::event::{BUFFERS, Event, From, MOST, Order};
 use crate::rules::Known;
 use crate::search::Bound;
 use crate::vendor::Vendor;
@@ -38,6 +38,7 @@ pub(crate) struct World {
     pub(crate) invalidation: Invalidation,
     /// How many opens of each device pend whose clients are dead.
     orphans: [usize; 2],
+    pub(crate) revoking: Vec<Revoking>,
     bound: Bound,
     /// What there was before anything happened.
     base: (Usage, usize),
@@ -69,7 +70,12 @@ pub(crate) struct Held {
     /// Whether it is lent: mapped from the beginning, and never unmapped but by giving it up.
     pub(crate) is_lent: bool,
     pub(crate) mapped: Option<Mapped>,
+    /// Whether its handle is good for nothing but to be closed.
+    pub(crate) is_revoked: bool,
 }
+
+/// What is out of reach when revoking is answered: whose, at which address, and which buffer.
+type Revoking = (RequestId, Vec<(usize, u64, u64)>);
 
 /// What a client knows of a mapping.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +90,12 @@ pub(crate) enum Stage {
     Mapping(RequestId),
     Mapped,
     Unmapping(RequestId),
+}
+
+impl Held {
+    fn new(handle: Place<HandleId>, number: u64, is_lent: bool) -> Self {
+        Self { handle, number, is_lent, mapped: None, is_revoked: false }
+    }
 }
 
 impl<T> Place<T> {
@@ -108,7 +120,9 @@ impl World {
         let base = (service.platform().usage(), 0);
         let (clients, known) = Default::default();
         let orphans = [0; 2];
-        let mut world = Self { service, clients, known, invalidation, orphans, bound, base };
+        let revoking = Vec::new();
+        let mut world =
+            Self { service, clients, known, invalidation, orphans, revoking, bound, base };
         world.settle();
         // Whatever is kept that was grown by is there now.
         for client in [0, 1] {
@@ -142,6 +156,7 @@ impl World {
         assert_eq!((self.service.engine().retired(), self.service.tickets().len()), (0, 0));
         self.clients = Default::default();
         self.known = Known::default();
+        assert!(self.revoking.is_empty(), "revoking is not answered");
         for unit in 0..2 {
             self.pace(unit, Takes::Never);
         }
@@ -168,7 +183,8 @@ impl World {
             Event::Map(client, index, strict) => {
                 // Where unmaps are answered late anyway, strict mappings are no others.
                 let is_worth_it = !strict || self.invalidation == Invalidation::Deferred;
-                let free = |it: &Held| it.mapped.is_none() && it.handle.had().is_some();
+                let free =
+                    |it: &Held| it.mapped.is_none() && it.handle.had().is_some() && !it.is_revoked;
                 is_worth_it && open(client) && buffer(client, index).is_some_and(free)
             }
             Event::Unmap(client, index) => {
@@ -181,8 +197,16 @@ impl World {
                 buffer(client, index).is_some_and(|it| it.handle.had().is_some())
             }
             Event::Lend => {
-                let lent = |it: &Held| it.handle.had().is_some();
+                let lent = |it: &Held| it.handle.had().is_some() && !it.is_revoked;
                 open(0) && open(1) && buffer(0, 0).is_some_and(lent) && self.has_room(1)
+            }
+            Event::Revoke(from) => {
+                let of = |client: usize| self.clients[client].buffers.iter().flatten();
+                let has_some = match from {
+                    From::Buffer => of(1).any(|it| it.is_lent && !it.is_revoked),
+                    From::Device => of(0).any(|it| !it.is_revoked),
+                };
+                open(0) && has_some && buffer(0, 0).is_some_and(|it| !it.is_revoked)
             }
             Event::Die(client, _) => !matches!(self.clients[client].device, Place::None),
             Event::Confirm(unit) => !self.service.platform().machine().unforgotten(unit).is_empty(),
@@ -211,6 +235,7 @@ impl World {
                 }
             }
             Event::Lend => self.lend(),
+            Event::Revoke(from) => self.revoke(from),
             Event::Die(client, order) => self.die(client, order),
             Event::Confirm(unit) => {
                 self.pace(unit, Takes::Immediate);
@@ -274,7 +299,7 @@ impl World {
         let Outcome::Done(handle) = made else { panic!("no hardware is needed") };
         let number = self.number(handle);
         let handle = Place::Had(handle);
-        *self.place(client) = Some(Held { handle, number, is_lent: false, mapped: None });
+        *self.place(client) = Some(Held::new(handle, number, false));
     }
 
     /// What requests call a buffer.
@@ -381,7 +406,7 @@ impl World {
             Err(Error::NoAddressSpace | Error::MappedElsewhere) => return,
             Err(other) => panic!("{other}"),
         };
-        *self.place(1) = Some(Held { handle, number: 0, is_lent: true, mapped: None });
+        *self.place(1) = Some(Held::new(handle, 0, true));
         let is_new = |it: &Option<Held>| it.as_ref().is_some_and(|it| it.is_lent && it.number == 0);
         let index = self.clients[1].buffers.iter().position(is_new);
         if let (Place::Had(handle), Some(index)) = (handle, index) {
@@ -396,6 +421,42 @@ impl World {
         self.clients[1].buffers[index].iter_mut().for_each(has);
         let mapped = Mapped { iova: self.iova_of(1, index), strict: false, stage: Stage::Mapped };
         self.clients[1].buffers[index].iter_mut().for_each(|held| held.mapped = Some(mapped));
+    }
+
+    /// Revokes what was derived from a handle of the first client.
+    fn revoke(&mut self, from: From) {
+        let from = match from {
+            From::Buffer => self.clients[0].buffers[0].as_ref().and_then(|it| it.handle.had()),
+            From::Device => self.clients[0].device.had(),
+        };
+        let Some(from) = from else { return };
+        let mut payload = [0; 16];
+        let outcome = self.service.call(from, Opcode::Revoke as u64, &mut payload).unwrap();
+        let mut gone = Vec::new();
+        for client in [0, 1] {
+            for held in self.clients[client].buffers.iter_mut().flatten() {
+                let Some(handle) = held.handle.had().filter(|_| !held.is_revoked) else { continue };
+                let mut info = BufferInfo::new_zeroed();
+                let asked =
+                    self.service.call(handle, Opcode::BufferInfo as u64, info.as_mut_bytes());
+                held.is_revoked = asked == Err(Error::Revoked);
+                if held.is_revoked {
+                    let mapped = held.mapped.take();
+                    gone.extend(mapped.map(|mapped| (client, mapped.iova, held.number)));
+                }
+            }
+        }
+        match outcome {
+            Outcome::Done(_) => self.are_gone(gone),
+            Outcome::Pending(request) => self.revoking.push((request, gone)),
+        }
+    }
+
+    /// Revoking is answered.
+    fn are_gone(&mut self, gone: Vec<(usize, u64, u64)>) {
+        for (client, iova, number) in gone {
+            self.known.is_gone(client, iova, number);
+        }
     }
 
     fn die(&mut self, client: usize, order: Order) {
@@ -413,12 +474,31 @@ impl World {
 
     fn poll(&mut self) {
         for Completed { request, result } in self.service.poll() {
-            self.answered(request, result.expect("no unit fails"));
+            match result {
+                Ok(answer) => self.answered(request, answer),
+                Err(Error::Revoked) => self.refused(request),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    /// The handle that this was asked on, or what was to be lent, was revoked before there was an answer.
+    fn refused(&mut self, request: RequestId) {
+        self.revoking.retain(|(asked, _)| *asked != request);
+        for held in self.clients.iter_mut().flat_map(|it| &mut it.buffers) {
+            let is_it = |it: &Held| matches!(it.handle, Place::Asked(asked) if asked == request);
+            if held.as_ref().is_some_and(is_it) {
+                *held = None;
+            }
         }
     }
 
     /// Gives an answer to whoever asked, if that client lives.
     fn answered(&mut self, request: RequestId, answer: Answer) {
+        if let Some(index) = self.revoking.iter().position(|(asked, _)| *asked == request) {
+            let (_, gone) = self.revoking.remove(index);
+            return self.are_gone(gone);
+        }
         for client in [0, 1] {
             if matches!(self.clients[client].device, Place::Asked(asked) if asked == request) {
                 let Answer::Handle(handle) = answer else { panic!("{answer:?}") };
