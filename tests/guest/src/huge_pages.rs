@@ -11,8 +11,9 @@ use crate::physical;
 /// The length of a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// How much of each page, from its start, is filled and looked at: more than any transfer moves.
-const WATCHED: usize = 4096;
+/// How much of each page, from its start, is filled and looked at: as much as the first windows of a driver are long, and
+/// more than any transfer moves.
+const WATCHED: usize = 64 << 10;
 
 /// Huge pages that no device has any business with.
 pub(crate) struct HugePages {

@@ -69,6 +69,15 @@ impl Driver {
         Ok(self.edu.start_transfer(direction, iova, 0, bytes as u64)?)
     }
 
+    /// Whether a transfer runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`].
+    pub fn is_busy(&self) -> Result<bool, Error> {
+        Ok(self.edu.is_busy()?)
+    }
+
     /// Waits for the end of the transfer that runs, if one does.
     ///
     /// # Errors

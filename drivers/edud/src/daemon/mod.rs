@@ -15,6 +15,7 @@
 //! | [`denied`] | what the device's own handle tells of blocked accesses |
 //! | `witness` | seeing by the device's own buffer what a transfer has moved |
 //! | [`hold`] | transfers without end |
+//! | [`traffic`] | memory of every kind, by chance, without end |
 //! | [`over_map`] | asking for more than one's own |
 //! | [`pass`] | passing the device on to another process |
 //! | [`error`] | [`Error`]: why a job failed |
@@ -36,6 +37,7 @@ pub mod pass;
 pub mod registered;
 pub mod rogue;
 pub mod run;
+pub mod traffic;
 mod witness;
 
 pub use claim::Claim;

@@ -48,6 +48,10 @@ pub struct Options {
     #[arg(long, group = "job")]
     pub hold: bool,
 
+    /// Have memory of every kind and give it back, in an order that follows from SEED, with transfers under way, until killed
+    #[arg(long, value_name = "SEED", group = "job")]
+    pub traffic: Option<u64>,
+
     /// Ask for mappings that reach beyond a buffer, and say how they were refused
     #[arg(long, group = "job")]
     pub over_map: bool,

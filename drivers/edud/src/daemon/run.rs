@@ -8,7 +8,7 @@ use driver_platform::{report_ready, wait_readable};
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
-use super::{buffers, copy, denied, hold, misuse, over_map, pass, registered, rogue};
+use super::{buffers, copy, denied, hold, misuse, over_map, pass, registered, rogue, traffic};
 
 /// How a job that could be done went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
     }
     if options.hold {
         let never = hold::run(&mut driver, out)?;
+        match never {}
+    }
+    if let Some(seed) = options.traffic {
+        let never = traffic::run(&mut driver, seed, out)?;
         match never {}
     }
     copy::run(&mut driver, options.rounds, out)?;

@@ -50,6 +50,44 @@ pub(super) fn leaves_nothing() -> Outcome {
     before.wait_for_return()
 }
 
+/// How often a driver is killed somewhere, and how many of these deaths are looked into. On both vendors together it is
+/// 200.
+const ANYWHERE: u64 = 100;
+const LOOKED_INTO: u64 = 10;
+
+/// A driver is killed anywhere in what it does with memory of every kind, its opening of the device included. The next
+/// has the device at once. Now and then all that is free is filled, and the device, which may make requests, ends what
+/// it was at: nothing of that is changed.
+pub(super) fn anywhere() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let edu = devices::edu()?;
+    let mut in_transfer = 0;
+    for kill in 0..ANYWHERE {
+        // No two of them are alike.
+        let moment = kill.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let seed = kill.to_string();
+        let mut driver = Program::start("edud", &["--device", &edu.name(), "--traffic", &seed])?;
+        if kill % 4 > 0 {
+            driver.wait_line("traffic")?;
+        }
+        thread::sleep(Duration::from_micros(moment % 60_000));
+        driver.kill()?;
+        let is_busy = dma::is_busy(&edu)?;
+        in_transfer += u64::from(is_busy);
+        if kill % (ANYWHERE / LOOKED_INTO) == 1 {
+            before.wait_for_return()?;
+            let canary = HugePages::new(huge_pages::free()?)?;
+            edu.enable()?;
+            wait_until("the transfer is over", || Ok(!dma::is_busy(&edu)?))?;
+            require!(canary.are_intact()?, "somebody has written to memory that was free");
+        }
+    }
+    require!(in_transfer > ANYWHERE / 4, "{in_transfer} drivers died in mid-transfer");
+    run("edud", &["--device", &edu.name(), "--rounds", "1"])?.expect(0)?;
+    before.wait_for_return()
+}
+
 /// The memory of a dead driver is somebody else's soon, and so the device must not reach it any more: not by
 /// the transfer that was running, and not by others that somebody starts.
 pub(super) fn reaches_nothing() -> Outcome {
