@@ -52,9 +52,9 @@ pub(crate) const MOST: usize = 2;
 /// All of them, whether they can happen or not.
 pub(crate) fn all(clients: usize) -> Vec<Event> {
     let mut all = Vec::new();
-    for client in 0..clients {
+    for (client, most) in BUFFERS.into_iter().enumerate().take(clients) {
         all.extend([Event::Open(client), Event::New(client)]);
-        for buffer in 0..BUFFERS[client] {
+        for buffer in 0..most {
             all.extend([true, false].map(|strict| Event::Map(client, buffer, strict)));
             all.extend([Event::Unmap(client, buffer), Event::Drop(client, buffer)]);
         }

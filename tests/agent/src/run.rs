@@ -31,6 +31,11 @@ impl Spec {
         Self { name, limit: Duration::from_secs(60), run }
     }
 
+    /// The same, which may take this long.
+    pub const fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Runs it in this process. What it says on failure is the last line it writes.
     pub fn run_here(&self) -> ExitCode {
         match (self.run)() {

@@ -53,7 +53,10 @@ pub(super) fn leaves_nothing() -> Outcome {
 /// How often a driver is killed somewhere, and how many of these deaths are looked into. On both vendors together it is
 /// 200.
 const ANYWHERE: u64 = 100;
-const LOOKED_INTO: u64 = 10;
+const LOOKED_INTO: u64 = 5;
+
+/// Half a minute, or twice that where the host has more to do.
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A driver is killed anywhere in what it does with memory of every kind, its opening of the device included. The next
 /// has the device at once. Now and then all that is free is filled, and the device, which may make requests, ends what
@@ -71,7 +74,7 @@ pub(super) fn anywhere() -> Outcome {
         if kill % 4 > 0 {
             driver.wait_line("traffic")?;
         }
-        thread::sleep(Duration::from_micros(moment % 60_000));
+        thread::sleep(Duration::from_micros(moment % 40_000));
         driver.kill()?;
         let is_busy = dma::is_busy(&edu)?;
         in_transfer += u64::from(is_busy);

@@ -58,7 +58,7 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("a_domain_is_entered_by_another_process_with_a_ticket", sessions::a_shared_domain),
     Spec::new("only_root_opens_devices", sessions::only_root_opens_devices),
     Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing),
-    Spec::long("r4_a_driver_killed_anywhere_leaves_nothing", killed::anywhere),
+    Spec::new("r4_a_driver_killed_anywhere_leaves_nothing", killed::anywhere).within(killed::LIMIT),
     Spec::long("r4_nothing_is_reached_after_death", killed::reaches_nothing),
     Spec::new("a_foreign_crate_reads_a_disk_through_translation", disk::is_read),
     Spec::new("a_foreign_crate_writes_a_disk_through_translation", disk::is_written),
