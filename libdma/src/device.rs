@@ -103,9 +103,27 @@ impl Device {
         self.session.addresses().session
     }
 
-    /// How often the device has started afresh: the number goes up each time it is opened anew, or reset.
+    /// How often the device has started afresh: the number goes up each time it is opened anew or reset, or
+    /// its driver goes on after a restart of iommud.
     pub fn generation(&self) -> u64 {
         self.session.generation()
+    }
+
+    /// Looks whether iommud was restarted, and goes on with its successor if so: everything that this process has of the device
+    /// has new handles. Every request does so by itself, and over a Redox scheme or a Linux socket this is done once a second, from
+    /// a thread; only a driver on another transport that makes no requests for long has to.
+    ///
+    /// Until then the device reaches what it reached, and [pools](crate::Pool), windows and what streams in them go on. A driver
+    /// learns of it by the [generation](Self::generation). Descriptors of handles are others then: who waits for
+    /// [events](crate::event) takes the device's anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`] if there is no successor, or one that knows nothing of the session, because it waited for longer
+    /// than the policy's `orphans`, or this process was only given its handle and may not open the scheme. The device reaches
+    /// nothing any more then, or will not soon.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.session.link().map_or(Ok(()), |link| link.look())
     }
 
     /// The number of its domain, as `iommuctl domains` shows it.

@@ -176,12 +176,19 @@ impl<P: Platform> Service<P> {
         let is_known = request.secret.is(found.map_or(&Secret::NONE, |(_, it)| &it.secret));
         let found = found.filter(|(_, session)| is_known && waits(session));
         let (session, _) = found.ok_or(Error::NotYours)?;
+        if !self.engine.is_settled() {
+            // What hardware knows of before it may know still, and nothing can be mapped.
+            return Err(Error::NotReady);
+        }
         self.set_numbers_aside()?;
         let generation = self.next_generation_of(session).ok_or(Error::NotYours)?;
         let resumed = Resumed { generation: U64::new(generation), reserved: U64::ZERO };
         let answered = answer(payload, &resumed)?;
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.handles = 1;
+            if let Some(inside) = &mut session.entered {
+                inside.by = [id; 2];
+            }
             for buffer in &session.buffers {
                 let Some(buffer) = self.sessions.buffers.get_mut(buffer) else { continue };
                 // Whichever handle of before they were made by.

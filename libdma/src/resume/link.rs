@@ -1,5 +1,6 @@
 //! One session's way to iommud, over restarts.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -8,13 +9,15 @@ use core::{fmt, mem};
 
 use dma_types::PciAddress;
 use spin::Mutex;
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::mappings::{At, Mappings, Piece};
 use super::place::Place;
 use crate::handle::Handle;
-use crate::protocol::call::{BATCH_FLAG_STRICT, BatchHeader, Hello, Opcode, UnmapEntry, Welcome};
+use crate::protocol::call::{
+    BATCH_FLAG_STRICT, BatchHeader, DeviceInfo, Hello, Opcode, UnmapEntry, Welcome,
+};
 use crate::protocol::derive::Kind;
 use crate::protocol::domain::Found;
 use crate::protocol::resume::{Next, Reclaim, Resume, Resumed, Thing};
@@ -114,9 +117,18 @@ impl Link {
         Arc::new(Self { transport, device, secret, generation, state: Mutex::default() })
     }
 
-    /// Keeps the device's own handle.
+    /// Keeps the device's own handle, and has it looked after.
     pub(crate) fn keep_device(self: &Arc<Self>, place: &Arc<Place>) -> Kept {
         self.state.lock().device = Arc::downgrade(place);
+        let link = Arc::downgrade(self);
+        self.transport.watch(Box::new(move || match link.upgrade() {
+            Some(link) => {
+                // Whatever comes of it shows in the driver's next request.
+                let _ = link.look();
+                true
+            }
+            None => false,
+        }));
         Kept { link: self.clone(), thing: None }
     }
 
@@ -129,6 +141,18 @@ impl Link {
     ) -> Kept {
         self.state.lock().things.insert(thing, (rights, Arc::downgrade(place)));
         Kept { link: self.clone(), thing: Some(thing) }
+    }
+
+    /// Looks whether iommud was restarted, and resumes the session then.
+    pub(crate) fn look(&self) -> Result<(), Error> {
+        let Some(place) = self.state.lock().device.upgrade() else { return Ok(()) };
+        self.request(|| {
+            let open = place.open();
+            let mut info = DeviceInfo::new_zeroed();
+            // SAFETY: the handle is open as long as that is, and of this transport.
+            unsafe { self.transport.call(open.raw(), Opcode::DeviceInfo, info.as_mut_bytes()) }
+        })
+        .map(drop)
     }
 
     /// The session's generation.
@@ -260,7 +284,11 @@ impl Link {
         let mut tries = 0;
         loop {
             match self.resume() {
-                Err(Error::DaemonGone) if !was_away && self.transport.pause(tries) => tries += 1,
+                Err(Error::DaemonGone | Error::NotReady)
+                    if !was_away && self.transport.pause(tries) =>
+                {
+                    tries += 1;
+                }
                 resumed => return resumed,
             }
         }

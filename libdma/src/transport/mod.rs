@@ -3,19 +3,32 @@
 //! | module | where | what it is |
 //! | --- | --- | --- |
 //! | `socket` | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
+//! | `errand` | Redox, feature `scheme` | requests that may take long, by threads that can be given up |
+//! | `patience` | Linux and Redox, features `socket`, `scheme` | how long a client waits for an iommud that was restarted |
 //! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
 //!
 //! A service in the same process, as in the bare guest and in tests, is a transport too; that one lives
 //! with the service (`iommu_service::in_process`), because nothing here may name the service.
 
+use alloc::boxed::Box;
 use core::ptr::NonNull;
 
 use crate::protocol::Error;
 use crate::protocol::call::Opcode;
 
+#[cfg(any(
+    all(test, target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+mod errand;
 #[cfg(all(target_os = "linux", feature = "socket"))]
 pub mod packet;
+#[cfg(any(
+    all(target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+mod patience;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub mod scheme;
 #[cfg(all(target_os = "linux", feature = "socket"))]
@@ -75,6 +88,9 @@ impl From<Error> for NotSupplied {
         Self { error, is_gone: false }
     }
 }
+
+/// What looks whether iommud was restarted, and says whether there is anything to look for any more.
+pub type Look = Box<dyn FnMut() -> bool + Send>;
 
 /// A way to reach `iommud`.
 ///
@@ -185,6 +201,15 @@ pub unsafe trait Transport: Send + Sync {
         let _ = tries;
         core::hint::spin_loop();
         false
+    }
+
+    /// Has `look` called now and then, from elsewhere, until it says `false`: it looks whether iommud was restarted, for a driver
+    /// that has nothing to ask would not learn of it in time.
+    ///
+    /// A transport that has nowhere else to call it from does nothing; then a driver that is to outlast restarts calls
+    /// [`Device::resume`](crate::Device::resume) now and then.
+    fn watch(&self, look: Look) {
+        drop(look);
     }
 
     /// Unmaps what [`map`](Self::map) returned, or [`supply`](Self::supply) left mapped.

@@ -9,7 +9,7 @@ use libredox::call::{self, MmapArgs};
 use libredox::flag::{MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
 use syscall::{CallFlags, F_GETFL};
 
-use super::{Mapping, NotSupplied, RawHandle, Supply, Transport};
+use super::{Look, Mapping, NotSupplied, RawHandle, Supply, Transport, errand, patience};
 use crate::handle::Handle;
 use crate::protocol::call::Opcode;
 use crate::protocol::{Error, path};
@@ -61,6 +61,27 @@ fn descriptor(handle: RawHandle) -> usize {
     handle.number() as usize
 }
 
+/// Whether hardware may have to confirm before a call is answered. All others iommud answers at once.
+const fn may_take_long(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Map
+            | Opcode::Unmap
+            | Opcode::Enter
+            | Opcode::Leave
+            | Opcode::Revoke
+            | Opcode::Reset
+    )
+}
+
+/// What looks whether the iommud of a descriptor is there: what was opened at one that has died answers so at once.
+fn is_there(descriptor: usize) -> impl Fn() -> bool + Clone + Send + 'static {
+    move || match call::fcntl(descriptor, F_GETFL, 0) {
+        Ok(_) => true,
+        Err(refused) => error(refused) != Error::DaemonGone,
+    }
+}
+
 // SAFETY: a handle is a descriptor that the kernel has just given to this process, and that nobody else was told of. `map`
 // returns a fresh shared mapping by the kernel of pages that a scheme's daemon lent for this buffer. Whoever that is,
 // the kernel has taken a reference to each frame of its own and entered all before it returns, as was asked for, and
@@ -70,11 +91,23 @@ fn descriptor(handle: RawHandle) -> usize {
 unsafe impl Transport for Scheme {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let path: String = format!("/scheme/{}/{path}", path::SCHEME);
-        call::open(path, O_RDWR | O_CLOEXEC, 0).map(owned).map_err(error)
+        // Nothing tells who opens it whether iommud is there, but its name.
+        let is_there = || call::open(format!("/scheme/{}", path::SCHEME), O_RDWR | O_CLOEXEC, 0);
+        let is_there = move || match is_there() {
+            Ok(root) => {
+                let _ = call::close(root);
+                true
+            }
+            Err(refused) => error(refused) != Error::DaemonGone,
+        };
+        let opened = errand::run(move || call::open(path, O_RDWR | O_CLOEXEC, 0), is_there);
+        opened.ok_or(Error::DaemonGone)?.map(owned).map_err(error)
     }
 
     unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
-        let derived = call::dup(descriptor(handle), request).map_err(error)?;
+        let (from, request) = (descriptor(handle), request.to_vec());
+        let derived = errand::run(move || call::dup(from, &request), is_there(from));
+        let derived = derived.ok_or(Error::DaemonGone)?.map_err(error)?;
         // iommud takes a handle for lost that was never used when its process has ended, and this one may be
         // meant for another process. Any request is a use.
         let _ = call::fcntl(derived, F_GETFL, 0);
@@ -87,8 +120,20 @@ unsafe impl Transport for Scheme {
         opcode: Opcode,
         payload: &mut [u8],
     ) -> Result<usize, Error> {
-        call::call_rw(descriptor(handle), payload, CallFlags::empty(), &[opcode as u64])
-            .map_err(error)
+        // iommud writes into the memory that it is lent, and may die of that: what fails is to leave the payload as it was.
+        let (descriptor, mut answer) = (descriptor(handle), payload.to_vec());
+        let call = move || {
+            let metadata = [opcode as u64];
+            let length = call::call_rw(descriptor, &mut answer, CallFlags::empty(), &metadata);
+            length.map(|length| (length, answer))
+        };
+        let answered = match may_take_long(opcode) {
+            true => errand::run(call, is_there(descriptor)).ok_or(Error::DaemonGone)?,
+            false => call(),
+        };
+        let (length, answer) = answered.map_err(error)?;
+        payload.copy_from_slice(&answer);
+        Ok(length)
     }
 
     unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
@@ -130,6 +175,14 @@ unsafe impl Transport for Scheme {
     unsafe fn supply(&self, handle: RawHandle, supply: &Supply) -> Result<(), NotSupplied> {
         // SAFETY: as the caller promises.
         unsafe { moved::supply(descriptor(handle), supply.memory, supply.bytes) }
+    }
+
+    fn pause(&self, tries: u32) -> bool {
+        patience::pause(tries)
+    }
+
+    fn watch(&self, look: Look) {
+        patience::watch(look);
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

@@ -2,8 +2,8 @@
 
 use core::ptr::NonNull;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use zerocopy::little_endian::{U32, U64};
 use super::packet::{
     self, FAULTS_EVENT, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader,
 };
-use super::{Mapping, NotSupplied, RawHandle, Supply, Transport};
+use super::{Look, Mapping, NotSupplied, RawHandle, Supply, Transport, patience};
 use crate::handle::Handle;
 use crate::protocol::Error;
 use crate::protocol::call::Opcode;
@@ -32,7 +32,9 @@ pub const DEFAULT_SOCKET: &str = "/run/iommud.sock";
 #[derive(Debug)]
 pub struct Socket {
     /// The handle from which paths are opened; `None` in a process that was only given handles.
-    root: Option<OwnedFd>,
+    root: Option<Mutex<Arc<OwnedFd>>>,
+    /// Where iommud listens.
+    path: PathBuf,
 }
 
 impl Socket {
@@ -54,20 +56,13 @@ impl Socket {
     ///
     /// [`Error::DaemonGone`] if nobody listens there.
     pub fn connect_to(path: &Path) -> Result<Arc<Self>, Error> {
-        let address = SocketAddrUnix::new(path).map_err(other)?;
-        let socket =
-            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(other)?;
-        connect(&socket, &address).map_err(|errno| match errno {
-            Errno::NOENT | Errno::CONNREFUSED => Error::DaemonGone,
-            errno => other(errno),
-        })?;
-        Ok(Arc::new(Self { root: Some(socket) }))
+        let root = Some(Mutex::new(Arc::new(connected(path)?)));
+        Ok(Arc::new(Self { root, path: path.to_path_buf() }))
     }
 
     /// A transport for handles that another process passed on. It cannot open paths.
     pub fn unconnected() -> Arc<Self> {
-        Arc::new(Self { root: None })
+        Arc::new(Self { root: None, path: PathBuf::new() })
     }
 
     /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
@@ -142,6 +137,19 @@ impl Socket {
     }
 }
 
+/// A new connection to the iommud that listens there.
+fn connected(path: &Path) -> Result<OwnedFd, Error> {
+    let address = SocketAddrUnix::new(path).map_err(other)?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(other)?;
+    connect(&socket, &address).map_err(|errno| match errno {
+        Errno::NOENT | Errno::CONNREFUSED => Error::DaemonGone,
+        errno => other(errno),
+    })?;
+    Ok(socket)
+}
+
 /// An errno of the operating system's own. It is not one of iommud's answers, even where the number is
 /// the same.
 fn other(errno: Errno) -> Error {
@@ -162,6 +170,11 @@ unsafe fn borrow(handle: &RawHandle) -> Result<BorrowedFd<'_>, Error> {
 /// The number of a descriptor that is the caller's to close from now on.
 fn owned(descriptor: OwnedFd) -> RawHandle {
     RawHandle::from_number(descriptor.into_raw_fd() as u64)
+}
+
+/// The connection that there is now.
+fn lock(root: &Mutex<Arc<OwnedFd>>) -> MutexGuard<'_, Arc<OwnedFd>> {
+    root.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn handle_from(reply: Packet<ReplyHeader>) -> Result<RawHandle, Error> {
@@ -213,7 +226,18 @@ fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error>
 unsafe impl Transport for Socket {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let root = self.root.as_ref().ok_or(Error::NotPermitted)?;
-        handle_from(self.request(root.as_fd(), Kind::Open, 0, path.as_bytes())?)
+        let open = |root: &OwnedFd| self.request(root.as_fd(), Kind::Open, 0, path.as_bytes());
+        let before = lock(root).clone();
+        let opened = open(&before).or_else(|error| match error {
+            Error::DaemonGone => {
+                // There may be another by now.
+                let again = Arc::new(connected(&self.path)?);
+                *lock(root) = again.clone();
+                open(&again)
+            }
+            error => Err(error),
+        });
+        handle_from(opened?)
     }
 
     unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error> {
@@ -282,6 +306,17 @@ unsafe impl Transport for Socket {
         // Whatever the answer, the memory is mapped here as it was.
         self.request_with(socket, Kind::Supply, 0, &[], Some(memfd))?;
         Ok(())
+    }
+
+    fn pause(&self, tries: u32) -> bool {
+        patience::pause(tries)
+    }
+
+    fn watch(&self, look: Look) {
+        // Who was only given handles can resume nothing.
+        if self.root.is_some() {
+            patience::watch(look);
+        }
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use dma_types::{Iova, PciAddress};
 use iommu_engine::policy::{Policy, WithoutIommu};
-use iommu_service::in_process::InProcess;
 use iommu_service::{Caller, HandleId, Service, Settings};
 use iommu_sim::amdvi::AmdviConfig;
 use iommu_sim::{Blocked, MachineConfig};
@@ -101,13 +100,8 @@ impl Machine {
             make_master(&platform, function);
         }
         let settings = Settings { lines: vec![("platform", "test".into())], policy };
-        let Ok(service) = Service::start(platform, settings) else { panic!("no IOMMU") };
-        let service = Arc::new(Mutex::new(service));
-        while !service.lock().engine().is_settled() {
-            service.lock().poll();
-        }
-        // SAFETY: tests close buffers by dropping them, and free no runs of the platform's.
-        let client = Arc::new(Tap::new(unsafe { InProcess::new(service.clone(), ROOT) }));
+        let service = Arc::new(Mutex::new(started(platform, settings.clone())));
+        let client = Arc::new(Tap::new(service.clone(), settings));
         Self { service, client }
     }
 
@@ -217,6 +211,15 @@ impl Machine {
         let service = self.service.lock();
         assert_eq!(service.platform().machine().violations(), Vec::<String>::new());
     }
+}
+
+/// A service on this platform that is up.
+pub(crate) fn started(platform: SimPlatform, settings: Settings) -> Service<SimPlatform> {
+    let Ok(mut service) = Service::start(platform, settings) else { panic!("no IOMMU") };
+    while !service.engine().is_settled() {
+        service.poll();
+    }
+    service
 }
 
 /// Memory and I/O decoding, and bus mastering: PCI's command register, bits 1 and 2.

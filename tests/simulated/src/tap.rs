@@ -1,15 +1,26 @@
 //! The transport of a simulated machine, which a test can count and disturb.
 
+use std::mem;
+
+use iommu_engine::platform::Platform;
 use iommu_service::in_process::InProcess;
+use iommu_service::{Service, Settings};
+use iommu_sim::MachineConfig;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
 use libdma::protocol::call::Opcode;
 use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use spin::Mutex;
 
+use crate::machine::{ROOT, Shared, started};
+
 /// A client of the service that counts what it asks, and fails what a test wants to fail.
 pub struct Tap {
     inner: InProcess<SimPlatform>,
+    service: Shared,
+    settings: Settings,
+    /// What is in the service's place while it is nobody's.
+    place: Mutex<Option<Service<SimPlatform>>>,
     refusal: Mutex<Option<Refusal>>,
     meanwhile: Mutex<Option<Meanwhile>>,
     deaths: Mutex<Option<Deaths>>,
@@ -61,9 +72,14 @@ enum Fate {
 }
 
 impl Tap {
-    pub(crate) fn new(inner: InProcess<SimPlatform>) -> Self {
+    pub(crate) fn new(service: Shared, settings: Settings) -> Self {
+        // SAFETY: tests close buffers by dropping them, and free no runs of the platform's.
+        let inner = unsafe { InProcess::new(service.clone(), ROOT) };
         Self {
             inner,
+            service,
+            settings,
+            place: Mutex::new(None),
             refusal: Mutex::new(None),
             meanwhile: Mutex::new(None),
             deaths: Mutex::new(None),
@@ -71,9 +87,33 @@ impl Tap {
         }
     }
 
-    /// Has iommud die and a successor take its place.
+    /// Has iommud die and a successor take its place, which adopts what it can.
     pub(crate) fn restart(&self) {
-        self.inner.restart();
+        let service = &mut *self.service.lock();
+        let place = &mut *self.place.lock();
+        let other = place.take().unwrap_or_else(|| {
+            let other = SimPlatform::new(MachineConfig::default()).expect("a machine's memory");
+            started(other, Settings::default())
+        });
+        let dead = mem::replace(service, other);
+        let incarnation = dead.incarnation();
+        let mut platform = dead.into_platform();
+        platform.inherit();
+        let next = match Service::adopt(platform, self.settings.clone()) {
+            Ok(next) => next,
+            Err((_, mut platform)) => {
+                platform.set_aside_inherited();
+                started(platform, self.settings.clone())
+            }
+        };
+        *place = Some(mem::replace(service, next));
+        while !service.engine().is_settled() {
+            service.poll();
+        }
+        // One that has adopted nothing does not know how many there were, and handles of before are to be known as such.
+        while service.incarnation() <= incarnation {
+            service.orphan_all();
+        }
     }
 
     /// How many requests have been made that the service was told of: opens, derivations, calls, reads and maps of
@@ -191,13 +231,13 @@ impl Tap {
         match self.dies() {
             Dies::Not => make(),
             Dies::Before => {
-                self.inner.restart();
+                self.restart();
                 make()
             }
             Dies::After => {
                 // Whatever it opened is dead with it.
                 let _ = make();
-                self.inner.restart();
+                self.restart();
                 Err(Error::DaemonGone)
             }
         }
@@ -287,12 +327,12 @@ unsafe impl Transport for Tap {
         // Of what is closed that was dead already, iommud does not hear.
         let dies = if self.inner.is_current(handle) { self.dies() } else { Dies::Not };
         if dies == Dies::Before {
-            self.inner.restart();
+            self.restart();
         }
         // SAFETY: as in `derive`.
         unsafe { self.inner.close(handle) };
         if dies == Dies::After {
-            self.inner.restart();
+            self.restart();
         }
     }
 }
