@@ -1,19 +1,60 @@
-//! Waiting for the units, and what became of each.
+//! Starting, waiting for the units, and what became of each.
 
 use core::time::Duration;
 use std::thread;
 
 use iommu_engine::engine::Confinement;
+use iommu_engine::error::StartError;
 use iommu_engine::machine::UnitSlot;
 use iommu_engine::platform::Platform;
 use iommu_engine::unit::UnitState;
-use iommu_service::Service;
+use iommu_service::{Service, Settings};
 
-use super::hand_over::Report;
+use super::hand_over::{Report, STARTED};
 use super::log;
 
 /// How long to sleep between two looks at the units.
 const PAUSE: Duration = Duration::from_micros(200);
+
+/// Starts the service: with what a process before this one left, if one did and it can be adopted. The report says so.
+///
+/// # Errors
+///
+/// [`StartError`], if it has to begin anew and cannot.
+pub fn start<P: Platform>(
+    mut platform: P,
+    mut settings: Settings,
+) -> Result<Service<P>, StartError> {
+    if platform.inherited() {
+        let mut adopting = settings.clone();
+        say_started(&mut adopting, "adopted from a predecessor");
+        match Service::adopt(platform, adopting) {
+            Ok(service) => {
+                log::line("adopted from a predecessor: devices go on with what they reach");
+                return Ok(service);
+            }
+            Err((error, back)) => {
+                log::line(format_args!(
+                    "what the one before left is not adopted, for {error}: devices reach nothing until they are opened anew"
+                ));
+                say_started(&mut settings, &format!("nothing adopted, for {error}"));
+                platform = back;
+            }
+        }
+        if platform.inherited() {
+            platform.set_aside_inherited();
+        }
+    }
+    Service::start(platform, settings).map_err(|(error, _)| error)
+}
+
+/// Adds to what the report says of how it came to be started.
+fn say_started(settings: &mut Settings, how: &str) {
+    let lines = settings.lines.iter_mut();
+    for (_, value) in lines.filter(|(name, _)| *name == STARTED) {
+        *value = format!("{value}: {how}");
+    }
+}
 
 /// Brings every unit up, or to where it is given up: each step of it has its deadline, so that this ends.
 /// Devices behind a unit that was given up cannot be opened.

@@ -17,6 +17,9 @@ use thiserror::Error;
 /// The environment variable. Who finds it serves; who does not is the keeper, or starts one.
 pub const HAND_OVER_VARIABLE: &str = "IOMMUD_KEEPER";
 
+/// What the report calls how it was started.
+pub const STARTED: &str = "started";
+
 /// The most descriptors that are left.
 const MOST_DESCRIPTORS: usize = 3;
 
@@ -64,9 +67,9 @@ impl Start {
         let (started, restarts) = match self {
             Self::Init => ("by init", 0),
             Self::Hand => ("by hand", 0),
-            Self::Again(deaths) => ("again, because the one before died", deaths),
+            Self::Again(deaths) => ("again", deaths),
         };
-        vec![("started", started.into()), ("restarts", restarts.to_string())]
+        vec![(STARTED, started.into()), ("restarts", restarts.to_string())]
     }
 }
 

@@ -166,6 +166,11 @@ impl Process {
         }
     }
 
+    /// Takes the lines that are there, so that what is waited for next was written after now.
+    pub fn skip_lines(&mut self) {
+        self.seen.extend(self.lines.try_iter());
+    }
+
     /// Waits for the end, showing each line to `on_line` as it comes.
     pub fn finish(
         mut self,

@@ -54,6 +54,11 @@ impl Program {
         self.process.signal(signal)
     }
 
+    /// Takes the lines that are there, so that what is waited for next was written after now.
+    pub fn skip_lines(&mut self) {
+        self.process.skip_lines();
+    }
+
     /// Waits for its end.
     pub fn finish(self) -> Outcome<End> {
         let end = self.process.finish(PATIENCE, |_| {}).map_err(told)?;

@@ -1,7 +1,7 @@
 //! What `iommuctl --json` says.
 
 pub(crate) use agent::reports::{
-    Device, Group, Mapping, Unit, device, domains, mapping, mappings, rows, setting, units,
+    Device, Fault, Group, Mapping, Unit, device, domains, mapping, mappings, rows, setting, units,
 };
 
 use crate::failure::Outcome;

@@ -5,8 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use iommu_engine::platform::Platform;
-use iommu_service::{Service, Settings};
+use iommu_service::Settings;
 use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::AmdviConfig;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -40,12 +39,9 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
     let stop = stop()?;
     raise_descriptor_limit();
     let (keeper, pieces) = Keeper::at(socket)?;
-    let mut platform = Linux::open(keeper.clone(), pieces)?;
-    if platform.inherited() {
-        platform.set_aside_inherited();
-    }
-    let mut service = Service::start(platform, settings(options, left.start, &told))
-        .map_err(|(error, _)| Error::Start(error))?;
+    let platform = Linux::open(keeper.clone(), pieces)?;
+    let settings = settings(options, left.start, &told);
+    let mut service = bring_up::start(platform, settings).map_err(Error::Start)?;
     told.warn(&service);
     bring_up::settle(&mut service);
     bring_up::report(&service);
@@ -79,8 +75,7 @@ fn serve_simulated(
     told: &Told,
     stop: &AtomicBool,
 ) -> Result<(), Error> {
-    let mut service =
-        Service::start(platform, settings).map_err(|(error, _)| Error::Start(error))?;
+    let mut service = bring_up::start(platform, settings).map_err(Error::Start)?;
     told.warn(&service);
     bring_up::settle(&mut service);
     bring_up::report(&service);

@@ -11,7 +11,8 @@
 //! # The processes
 //!
 //! What init starts, or a person, is the keeper. It makes a memory object, starts the same program again to
-//! serve from that memory, waits for its end, frees the scheme's name and starts the next one. It does nothing
+//! serve from that memory, waits for its end, frees the scheme's name and starts the next one, which is handed the same
+//! object with all that is in it, and an empty one for the case that it cannot adopt that. It does nothing
 //! else, so that nothing but a signal ends it: [`keeping`](super::keeping) says what it decides by.
 //!
 //! Init starts it as a service of type `{ scheme = "iommu" }` and leaves a pipe on which it waits for a
@@ -23,9 +24,11 @@
 //!
 //! # When one of them is killed
 //!
-//! The one that serves: the next one comes. Devices that were held are denied, their drivers' requests fail (but one that
-//! was waiting for an answer at that moment waits for good: kernel 663e6641, `scheme/user.rs`, never wakes it), and
-//! frames that the units or devices could still reach stay out of use until the units have forgotten them.
+//! The one that serves: the next one comes and adopts what it left. Devices go on with what they reach, and their drivers
+//! have a while to come back for it. Descriptors of the dead fail (but a request that
+//! was waiting for an answer at that moment waits for good: kernel 663e6641, `scheme/user.rs`, never wakes it). What cannot
+//! be adopted is cut off, and frames that the units or devices could still reach stay out of use until the units have
+//! forgotten them.
 //! The keeper: the one that serves goes on, but if it dies, too, its name stays taken, nobody starts it again,
 //! and its memory goes back to the kernel although units may walk it. An iommud started by hand then frees the
 //! name and takes over.

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use iommu_engine::platform::Platform;
-use iommu_service::{Service, Settings};
+use iommu_service::Settings;
 use libdma::protocol::path::SCHEME;
 use libredox::Fd;
 use libredox::call::{call_wo, getns, register_scheme_to_ns};
@@ -51,12 +50,9 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
             if error.errno() == EEXIST { Error::AlreadyServed } else { error.into() }
         })?;
     }
-    let mut platform = Redox::open(memory, heir)?;
-    if platform.inherited() {
-        platform.set_aside_inherited();
-    }
-    let mut service = Service::start(platform, settings(left.start, &told))
-        .map_err(|(error, _)| Error::Start(error))?;
+    let platform = Redox::open(memory, heir)?;
+    let settings = settings(left.start, &told);
+    let mut service = bring_up::start(platform, settings).map_err(Error::Start)?;
     told.warn(&service);
     bring_up::settle(&mut service);
     bring_up::report(&service);

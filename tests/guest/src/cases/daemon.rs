@@ -58,6 +58,7 @@ const DEATHS: u32 = 3;
 
 pub(super) fn is_started_again() -> Outcome {
     let iommud = start_iommud()?;
+    let edu = devices::edu()?.name();
     for death in 1..=DEATHS {
         let served = serving(&iommud)?;
         send(served, Signal::Kill)?;
@@ -69,7 +70,9 @@ pub(super) fn is_started_again() -> Outcome {
         require!(restarts == death.to_string(), "{restarts} restarts after {death} deaths");
         let unit = the_unit()?;
         require!(unit.state == "translating", "the unit is {}", unit.state);
-        run("edud", &["--rounds", "1"])?.expect(0)?;
+        run("edud", &["--device", &edu, "--rounds", "1"])?.expect(0)?;
+        // Were iommud killed before it has heard of the end of its client, the next one would wait for that to come back.
+        wait_until("the device is free", || Ok(reports::device(&edu)?.state == "free"))?;
     }
     iommud.signal(Signal::Term)?;
     iommud.finish()?.expect(0)?.line("iommud: told to end")?;

@@ -9,6 +9,7 @@ mod drivers;
 mod hostile;
 mod killed;
 mod machine;
+mod restarted;
 mod sessions;
 mod without_iommu;
 
@@ -30,6 +31,11 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("iommud_brings_the_unit_up", daemon::brings_the_unit_up),
     Spec::new("iommud_takes_over_from_a_dead_one", daemon::takes_over_from_a_dead_one),
     Spec::new("a_killed_iommud_is_started_again", daemon::is_started_again),
+    Spec::new(
+        "r2_a_device_streams_on_while_iommud_dies_20_times",
+        restarted::r2_a_device_streams_on,
+    )
+    .within(restarted::LIMIT),
     Spec::new("iommud_goes_on_without_its_keeper", daemon::goes_on_without_its_keeper),
     Spec::new("a_second_iommud_is_refused", daemon::a_second_one_is_refused),
     Spec::new("iommud_ends_when_told", daemon::ends_when_told),
