@@ -1,0 +1,21 @@
+//! Hostile input to the service on simulated hardware, by number: what comes of it is an error, and no rule is broken.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `sequences` | clients that ask for anything in any order, and die |
+//! | `messages` | requests that are no requests, to every kind of handle |
+//! | `requests` | what is asked: a line for each request there is |
+//! | `world` | a machine, a service, its clients, and what must be true of them after each step |
+//!
+//! How much is tried, and how a failure is had again, is in the crate `fuzz`. All of it, 100 million steps, is
+//! `tests/run fuzz`.
+#![cfg(target_os = "linux")]
+
+#[macro_use]
+#[path = "../vendor/mod.rs"]
+mod vendor;
+
+mod messages;
+mod requests;
+mod sequences;
+mod world;

@@ -1,0 +1,305 @@
+//! What is asked: a line for each request there is, and for each thing else that clients do.
+
+use std::time::Duration;
+
+use fuzz::Chance;
+use iommu_sim::pace::Completion as Takes;
+use libdma::protocol::Rights;
+use libdma::protocol::call::{
+    BATCH_FLAG_STRICT, BatchHeader, MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry, Opcode, UnmapEntry,
+};
+use libdma::protocol::derive::{self, Kind};
+use libdma::protocol::domain::Create;
+use libdma::protocol::ticket::Offer;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::world::{Ask, DEVICES, Held, PAGE, What, World};
+
+/// A request: by which handle, how, and what it says.
+pub(crate) type Request = (Held, Ask, Vec<u8>);
+
+const DEVICE: &[What] = &[What::Device];
+const SPACE: &[What] = &[What::Device, What::Device, What::Domain];
+const BUFFER: &[What] = &[What::Buffer];
+const ANY: &[What] = &[What::Device, What::Domain, What::Buffer, What::Window, What::Registration];
+
+/// Makes a request, if there is a handle to make it by.
+type Maker = fn(&World, &mut Chance) -> Option<Request>;
+
+/// Every request, and how often it is made.
+pub(crate) const REQUESTS: &[(usize, Maker)] = &[
+    (4, |world, chance| copy(world, chance, ANY)),
+    (10, allocate),
+    (1, register),
+    (7, offer),
+    (7, attach),
+    (4, create),
+    (12, map),
+    (10, unmap),
+    (5, enter),
+    (3, leave),
+    (2, |world, chance| {
+        call(world, chance, SPACE, Opcode::Lookup, 48, |world, chance| place(world, chance).1)
+    }),
+    (1, |world, chance| call(world, chance, ANY, Opcode::Hello, 8, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::DeviceInfo, 48, |_, _| 0)),
+    (1, |world, chance| call(world, chance, BUFFER, Opcode::BufferInfo, 48, |_, _| 0)),
+    (1, |world, chance| call(world, chance, &[What::Domain], Opcode::DomainInfo, 32, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::Faults, 300, |_, _| 0)),
+];
+
+/// What clients do beside making requests, and what happens to them, and how often.
+pub(crate) const DEEDS: &[(usize, fn(&mut World, &mut Chance))] = &[
+    (9, open),
+    (12, |world, chance| {
+        let index = chance.below(world.held.len());
+        world.close(index);
+    }),
+    (5, pass),
+    (1, |world, chance| {
+        let client = chance.below(4);
+        world.die(chance, client);
+    }),
+    (8, |world, chance| {
+        let time = Duration::from_micros(chance.below(400) as u64);
+        world.poll(time);
+    }),
+    (3, |world, chance| {
+        let slow = Takes::After(20_000 + chance.below(400_000) as u64);
+        world.pace(if chance.once_in(2) { slow } else { Takes::Immediate });
+    }),
+    (2, |world, chance| {
+        let platform = world.service.platform_mut();
+        let limit = platform.usage().live_frames + chance.below(5);
+        platform.limit_frames(if chance.once_in(2) { usize::MAX } else { limit });
+    }),
+];
+
+/// One of these, as often as they say.
+pub(crate) fn weighted<T: Copy>(chance: &mut Chance, all: &[(usize, T)]) -> T {
+    let mut at = chance.below(all.iter().map(|(weight, _)| weight).sum());
+    for (weight, one) in all {
+        match at.checked_sub(*weight) {
+            Some(rest) => at = rest,
+            None => return *one,
+        }
+    }
+    all[0].1
+}
+
+fn open(world: &mut World, chance: &mut Chance) {
+    const REPORTS: [&str; 6] =
+        ["units", "devices.json", "mappings", "domains", "faults", "nothing"];
+    let client = chance.below(4);
+    if chance.once_in(64) {
+        return world.open(client, chance.one_of(&REPORTS));
+    }
+    world.open(client, &format!("device/{}", chance.one_of(&DEVICES)));
+}
+
+/// Another client has a handle from now on.
+fn pass(world: &mut World, chance: &mut Chance) {
+    let index = chance.below(world.held.len());
+    if let Some(held) = world.held.get_mut(index) {
+        held.client = chance.below(4);
+    }
+}
+
+/// A call whose payload is as long as this, and begins with this word.
+fn call(
+    world: &World,
+    chance: &mut Chance,
+    kinds: &[What],
+    opcode: Opcode,
+    bytes: usize,
+    first: fn(&World, &mut Chance) -> u64,
+) -> Option<Request> {
+    let of = world.pick(chance, kinds)?;
+    let mut payload = vec![0; bytes];
+    payload[..8].copy_from_slice(&first(world, chance).to_le_bytes());
+    if opcode == Opcode::Hello {
+        payload.copy_from_slice(libdma::protocol::call::Hello::new().as_bytes());
+    }
+    Some((of, Ask::Call(opcode as u64), payload))
+}
+
+fn some_rights(chance: &mut Chance, of: Held) -> u32 {
+    match chance.below(8) {
+        0 => chance.next() as u32 & 0xff,
+        1 => (of.rights & Rights::from_bits_truncate(chance.next() as u32)).bits(),
+        2 | 3 => (of.rights & Rights::BUFFER).bits(),
+        _ => of.rights.bits(),
+    }
+}
+
+fn access(chance: &mut Chance) -> U32 {
+    U32::new(if chance.once_in(3) { chance.below(5) as u32 } else { 3 })
+}
+
+fn limit(chance: &mut Chance) -> U64 {
+    U64::new(if chance.once_in(6) { (1 << (12 + chance.below(40))) - 1 } else { u64::MAX })
+}
+
+fn align(chance: &mut Chance) -> U64 {
+    U64::new(if chance.once_in(6) { PAGE << chance.below(14) } else { PAGE })
+}
+
+/// A place where something is mapped, or was: domain, address and length.
+fn place(world: &World, chance: &mut Chance) -> (u64, u64, u64) {
+    world.known.get(chance.below(world.known.len())).copied().unwrap_or((0, PAGE, PAGE))
+}
+
+fn copy(world: &World, chance: &mut Chance, kinds: &[What]) -> Option<Request> {
+    let of = world.pick(chance, kinds)?;
+    let rights = U32::new(some_rights(chance, of));
+    let copy = derive::Copy { kind: U32::new(Kind::Copy as u32), rights };
+    Some((of, Ask::Derive, copy.as_bytes().to_vec()))
+}
+
+fn allocate(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let kind = if chance.once_in(8) { Kind::AllocateContiguous } else { Kind::Allocate };
+    let access = if chance.once_in(3) { U32::ZERO } else { access(chance) };
+    let request = derive::Allocate {
+        kind: U32::new(kind as u32),
+        access,
+        bytes: U64::new((1 + chance.below(4) as u64) * PAGE),
+        align: align(chance),
+        limit: limit(chance),
+        cache: U32::new(chance.below(4) as u32 % 3),
+        reserved: U32::ZERO,
+        label: [0; 32],
+    };
+    Some((of, Ask::Derive, request.as_bytes().to_vec()))
+}
+
+fn register(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let request = derive::Register {
+        kind: U32::new(Kind::Register as u32),
+        access: access(chance),
+        bytes: U64::new((1 + chance.below(4) as u64) * PAGE),
+        align: align(chance),
+        limit: limit(chance),
+        address: U64::ZERO,
+        label: [0; 32],
+    };
+    Some((of, Ask::Derive, request.as_bytes().to_vec()))
+}
+
+fn offer(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, &[What::Buffer, What::Buffer, What::Domain, What::Device])?;
+    let mut offer = Offer::default();
+    match of.what {
+        What::Domain => {}
+        What::Device => {
+            (offer.access, offer.bytes) = (access(chance), U64::new(PAGE));
+        }
+        _ => {
+            offer.rights = U32::new(some_rights(chance, of) & Rights::BUFFER.bits());
+            offer.access = access(chance);
+        }
+    }
+    Some((of, Ask::Call(Opcode::Offer as u64), offer.as_bytes().to_vec()))
+}
+
+fn ticket(world: &World, chance: &mut Chance, of: fn(What) -> bool) -> [u8; 16] {
+    let count = world.tickets.iter().filter(|it| of(it.0)).count();
+    // The later, the likelier that it is good.
+    let nth = chance.below(count).max(chance.below(count));
+    world.tickets.iter().filter(|it| of(it.0)).nth(nth).map_or([7; 16], |it| it.1)
+}
+
+fn attach(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let request = derive::Attach {
+        kind: U32::new(Kind::Attach as u32),
+        access: access(chance),
+        rights: U32::new(some_rights(chance, of) & Rights::BUFFER.bits()),
+        reserved: U32::ZERO,
+        align: align(chance),
+        limit: limit(chance),
+        ticket: ticket(world, chance, |what| what != What::Domain),
+        label: [0; 32],
+    };
+    Some((of, Ask::Derive, request.as_bytes().to_vec()))
+}
+
+fn create(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let (base, bytes) = if chance.once_in(2) { (0x5000_0000, 1 << 22) } else { (0, 0) };
+    let request = Create {
+        kind: U32::new(Kind::Domain as u32),
+        reserved: U32::ZERO,
+        base: U64::new(base),
+        bytes: U64::new(bytes),
+        label: [0; 32],
+    };
+    Some((of, Ask::Derive, request.as_bytes().to_vec()))
+}
+
+fn header(chance: &mut Chance, count: usize) -> BatchHeader {
+    let flags = U32::new(if chance.once_in(3) { BATCH_FLAG_STRICT } else { 0 });
+    BatchHeader { count: U32::new(count as u32), failed: U32::ZERO, errno: U32::ZERO, flags }
+}
+
+fn map(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, SPACE)?;
+    let count = if chance.once_in(64) { 120 + chance.below(9) } else { 1 + chance.below(3) };
+    let mut request = header(chance, count).as_bytes().to_vec();
+    for index in 0..count {
+        let its_own = |it: &&Held| it.what == What::Buffer && it.session == of.session;
+        let buffers = world.held.iter().filter(its_own).count();
+        let buffer = world.held.iter().filter(its_own).nth(chance.below(buffers));
+        let number = match buffer {
+            Some(buffer) if !chance.once_in(16) => buffer.number,
+            _ => world.pick(chance, BUFFER).map_or(0, |it| it.number),
+        };
+        let flags = match chance.below(8) {
+            0 | 1 => MAP_FLAG_AT,
+            2 | 3 if index > 0 => MAP_FLAG_BEHIND,
+            _ => 0,
+        };
+        // Near each other, and so far up that tables grow.
+        let at = [0x5000_0000, 0x5000_1000, 0x501f_f000, (1 << 41) - PAGE, 1 << 41];
+        let iova = if chance.once_in(4) { place(world, chance).1 } else { chance.one_of(&at) };
+        let entry = MapEntry {
+            buffer: U64::new(number),
+            offset: U64::new(if chance.once_in(4) { PAGE } else { 0 }),
+            bytes: U64::new((1 + chance.below(2) as u64) * PAGE),
+            limit: limit(chance),
+            iova: U64::new(iova),
+            access: access(chance),
+            flags: U32::new(flags),
+        };
+        request.extend(entry.as_bytes());
+    }
+    Some((of, Ask::Call(Opcode::Map as u64), request))
+}
+
+fn unmap(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, SPACE)?;
+    let count = 1 + chance.below(2);
+    let mut request = header(chance, count).as_bytes().to_vec();
+    for _ in 0..count {
+        let there = |it: &&(u64, u64, u64)| it.0 == of.domain;
+        let places = world.known.iter().filter(there).count();
+        let known = world.known.iter().filter(there).nth(chance.below(places));
+        let (_, iova, bytes) = known.copied().unwrap_or_else(|| place(world, chance));
+        request.extend(UnmapEntry { iova: U64::new(iova), bytes: U64::new(bytes) }.as_bytes());
+    }
+    Some((of, Ask::Call(Opcode::Unmap as u64), request))
+}
+
+fn enter(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let ticket = ticket(world, chance, |what| what == What::Domain);
+    Some((of, Ask::Call(Opcode::Enter as u64), ticket.to_vec()))
+}
+
+fn leave(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let domain = world.domains.get(chance.below(world.domains.len())).copied().unwrap_or(0);
+    Some((of, Ask::Call(Opcode::Leave as u64), domain.to_le_bytes().to_vec()))
+}

@@ -1,0 +1,662 @@
+//! A machine, a service on it, its clients, and what must be true of them after each step.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dma_types::{Iova, PciAddress};
+use fuzz::Chance;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::platform::{BufferRuns, RunId};
+use iommu_engine::policy::{Invalidation, Policy, Quotas};
+use iommu_service::{Answer, Caller, Completed, HandleId, Outcome, RequestId, Service, Settings};
+use iommu_sim::pace::Completion as Takes;
+use iommud::platform::sim::{SimPlatform, Usage};
+use libdma::Error;
+use libdma::protocol::Rights;
+use libdma::protocol::call::{
+    BatchHeader, BufferInfo, DeviceInfo, Hello, MapEntry, Opcode, UNMAPPED, UnmapEntry,
+};
+use libdma::protocol::derive::Kind;
+use libdma::protocol::domain::DomainInfo;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::vendor::{Vendor, slow_down};
+
+pub(crate) const PAGE: u64 = 4096;
+
+/// The simulated devices, each behind a unit of its own.
+pub(crate) const DEVICES: [&str; 2] = ["0000--00--02.0", "0000--01--00.0"];
+
+/// Who the clients are. The last may open no device, and has what others pass on to it.
+const USERS: [u32; 4] = [0, 0, 0, 1000];
+
+/// Of how much that was known once is remembered.
+const REMEMBERED: usize = 48;
+
+/// What a handle is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Device,
+    Domain,
+    Buffer,
+    Window,
+    Registration,
+}
+
+/// A handle, whose it is, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) handle: HandleId,
+    pub(crate) what: What,
+    /// The most that it may do.
+    pub(crate) rights: Rights,
+    pub(crate) client: usize,
+    /// The session that it is of, as it was counted here.
+    pub(crate) session: u64,
+    /// Of a device its own domain, of a domain itself.
+    pub(crate) domain: u64,
+    /// Of a buffer its number.
+    pub(crate) number: u64,
+    /// Of a buffer its memory, where that is known.
+    pub(crate) run: Option<RunId>,
+}
+
+/// How a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Call(u64),
+    Derive,
+}
+
+/// What a request that pends is answered with: a handle like this, if with one.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    made: Held,
+}
+
+/// Memory of a buffer: the physical address of each of its pages.
+#[derive(Debug)]
+struct Memory {
+    run: RunId,
+    /// Whether it was unmapped before anybody was told where it was mapped.
+    is_late: bool,
+    pages: Vec<u64>,
+}
+
+/// A machine, a service, and its clients.
+pub(crate) struct World {
+    pub(crate) service: Service<SimPlatform>,
+    pub(crate) held: Vec<Held>,
+    pending: BTreeMap<RequestId, Asked>,
+    pub(crate) tickets: Vec<(What, [u8; 16])>,
+    /// Numbers of domains that there were.
+    pub(crate) domains: Vec<u64>,
+    /// Where something was mapped once: domain, address and length.
+    pub(crate) known: Vec<(u64, u64, u64)>,
+    memory: Vec<Memory>,
+    /// What was last mapped in each page of each domain.
+    placed: BTreeMap<(u64, u64), (RunId, usize)>,
+    /// The domains that each device may still be translated by.
+    inside: [Vec<u64>; 2],
+    sessions: u64,
+    token: u64,
+    base: (usize, Usage),
+    most_frames: usize,
+    pub(crate) done: u64,
+}
+
+/// What a request that fails must not change.
+type Digest = (usize, usize, usize, u64);
+
+pub(crate) fn policy(invalidation: Invalidation) -> Policy {
+    let quotas = Quotas {
+        buffers: 12,
+        buffer_bytes: 30 * PAGE,
+        mapped_bytes: 400 * PAGE,
+        ..Quotas::default()
+    };
+    Policy { quotas, invalidation, ..Policy::default() }
+}
+
+pub(crate) fn devices() -> [PciAddress; 2] {
+    DEVICES.map(|name| name.replace("--", ":").parse().unwrap())
+}
+
+impl World {
+    pub(crate) fn new(vendor: Vendor, invalidation: Invalidation) -> Self {
+        let machine = vendor.two_units().with_peer_routing();
+        let platform = SimPlatform::with_manual_clock(machine).unwrap();
+        let functions: Vec<_> = platform.machine().functions().collect();
+        for function in functions {
+            platform.machine_mut().config_write(function, 4, 6);
+        }
+        let settings = Settings { policy: policy(invalidation), ..Settings::default() };
+        let Ok(mut service) = Service::start(platform, settings) else { panic!("no IOMMU") };
+        while !service.engine().is_settled() {
+            service.platform_mut().advance_time(Duration::from_millis(1));
+            service.poll();
+        }
+        let base = (service.handles(), service.platform().usage());
+        Self {
+            service,
+            held: Vec::new(),
+            pending: BTreeMap::new(),
+            tickets: Vec::new(),
+            domains: Vec::new(),
+            known: Vec::new(),
+            memory: Vec::new(),
+            placed: BTreeMap::new(),
+            inside: [const { Vec::new() }; 2],
+            sessions: 0,
+            token: 0,
+            base,
+            most_frames: 0,
+            done: 0,
+        }
+    }
+
+    /// One of the latest handles that are of one of these, mostly, or any.
+    pub(crate) fn pick(&self, chance: &mut Chance, kinds: &[What]) -> Option<Held> {
+        if chance.once_in(24) {
+            return (!self.held.is_empty()).then(|| self.held[chance.below(self.held.len())]);
+        }
+        let suits = |it: &&Held| kinds.contains(&it.what);
+        let count = self.held.iter().filter(suits).count();
+        self.held.iter().filter(suits).nth(chance.below(count)).copied()
+    }
+
+    /// Opens a path from the root.
+    pub(crate) fn open(&mut self, client: usize, path: &str) {
+        let root = self.service.root();
+        let uid = USERS[client];
+        let opened = self.service.open(root, path, Caller { uid });
+        self.service.close(root);
+        if uid != 0 && opened.is_ok() {
+            assert!(!path.starts_with("device/"), "R3: a user without the right opened {path}");
+        }
+        if !path.starts_with("device/") {
+            if let Ok(Outcome::Done(text)) = opened {
+                self.service.close(text);
+            }
+            return;
+        }
+        self.sessions += 1;
+        let made = Held {
+            handle: HandleId(0),
+            what: What::Device,
+            rights: Rights::all(),
+            client,
+            session: self.sessions,
+            domain: 0,
+            number: 0,
+            run: None,
+        };
+        self.made(opened, made);
+    }
+
+    /// Makes a request, as it is or as it has become. Says whether it was not refused.
+    pub(crate) fn send(&mut self, of: Held, ask: Ask, bytes: &mut Vec<u8>) -> bool {
+        let before = self.digest();
+        let strictly = self.strictly_unmapped(of, ask, bytes);
+        let refused = match ask {
+            Ask::Call(opcode) => match self.service.call(of.handle, opcode, bytes) {
+                Err(error) => Some(error),
+                Ok(outcome) => {
+                    match outcome {
+                        Outcome::Done(length) => assert!(length <= bytes.len()),
+                        Outcome::Pending(request) => {
+                            self.pending.insert(request, Asked { made: of });
+                        }
+                    }
+                    let refused = refused_batch(opcode, bytes);
+                    if refused.is_none() {
+                        self.called(of, opcode, bytes);
+                        let strictly = strictly.filter(|_| matches!(outcome, Outcome::Done(_)));
+                        for (iova, length) in strictly.into_iter().flatten() {
+                            self.forget(of.domain, iova, length);
+                        }
+                    }
+                    refused
+                }
+            },
+            Ask::Derive => {
+                let made = self.service.derive(of.handle, bytes);
+                let error = made.as_ref().err().copied();
+                if error.is_none() {
+                    let like = self.like(of, bytes);
+                    self.made(made, like);
+                }
+                error
+            }
+        };
+        trace(|| format!("{ask:?} by {of:?}: {refused:?} {bytes:x?}"));
+        match refused {
+            None => {
+                let needed = needed(ask, bytes);
+                let may = needed.is_empty() || of.rights.intersects(needed);
+                assert!(may, "R3: {ask:?} without {needed:?}, by {of:?}");
+                self.done += 1;
+            }
+            Some(error) => {
+                assert_eq!(
+                    self.digest(),
+                    before,
+                    "R7: {ask:?} failed ({error}) and changed something"
+                );
+            }
+        }
+        refused.is_none()
+    }
+
+    /// What a handle is that was derived by these bytes.
+    fn like(&self, of: Held, bytes: &[u8]) -> Held {
+        let word = |at: usize| {
+            let bytes = bytes.get(at..at + 4).and_then(|it| it.try_into().ok());
+            u32::from_le_bytes(bytes.unwrap_or_default())
+        };
+        let kind = Kind::try_from(word(0));
+        let (what, rights) = match kind {
+            Ok(Kind::Copy) => (of.what, Rights::from_bits_truncate(word(4))),
+            Ok(Kind::Register) => (What::Registration, of.rights),
+            Ok(Kind::Attach) => (What::Buffer, Rights::from_bits_truncate(word(8))),
+            Ok(Kind::Domain) => (What::Domain, of.rights),
+            _ => (What::Buffer, of.rights),
+        };
+        assert!(
+            of.rights.contains(rights) || kind == Ok(Kind::Attach) && what != of.what,
+            "R3: a handle with {rights:?} was made of one with {:?}",
+            of.rights
+        );
+        let domain =
+            if matches!(what, What::Device | What::Buffer | What::Window) { of.domain } else { 0 };
+        let run = if kind == Ok(Kind::Copy) { of.run } else { None };
+        let number = if kind == Ok(Kind::Copy) { of.number } else { 0 };
+        Held { what, rights, domain, run, number, ..of }
+    }
+
+    fn made(&mut self, made: Result<Outcome<HandleId>, Error>, like: Held) {
+        match made {
+            Ok(Outcome::Done(handle)) => self.opened(Held { handle, ..like }),
+            Ok(Outcome::Pending(request)) => {
+                self.pending.insert(request, Asked { made: like });
+                // It may be mapped already, and be unmapped before it is told.
+                self.look_up(like.domain);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Takes note of a handle that was made, and of what it says of itself.
+    fn opened(&mut self, mut held: Held) {
+        trace(|| format!("opened {held:?}"));
+        let handle = held.handle;
+        let mut hello = Hello::new();
+        let _ = self.service.call(handle, Opcode::Hello as u64, hello.as_mut_bytes());
+        let mut device = DeviceInfo::new_zeroed();
+        if self.service.call(handle, Opcode::DeviceInfo as u64, device.as_mut_bytes()).is_ok() {
+            held.domain = device.domain.get();
+            held.what = What::Device;
+            let source = dma_types::SourceId::new(device.source.get());
+            let address = PciAddress::from_source(device.segment.get(), source);
+            // Its driver lets it be a master.
+            self.service.platform().machine_mut().config_write(address, 4, 6);
+        }
+        let mut domain = DomainInfo::new_zeroed();
+        if self.service.call(handle, Opcode::DomainInfo as u64, domain.as_mut_bytes()).is_ok() {
+            held.domain = domain.domain.get();
+            held.what = What::Domain;
+            remember(&mut self.domains, held.domain);
+        }
+        let mut info = BufferInfo::new_zeroed();
+        if self.service.call(handle, Opcode::BufferInfo as u64, info.as_mut_bytes()).is_ok() {
+            let rights = Rights::from_bits_retain(info.rights.get());
+            assert!(held.rights.contains(rights), "R3: {rights:?} of {held:?}");
+            (held.rights, held.number) = (rights, info.buffer.get());
+            let (iova, bytes) = (info.iova.get(), info.bytes.get());
+            let granted = self.service.grant(handle, 0, bytes, false);
+            assert!(granted.is_err() || rights.contains(Rights::READ), "R3: {held:?}");
+            if let Ok(grant) = granted {
+                held.run = Some(grant.run);
+                self.learn(grant.run);
+            }
+            if iova != UNMAPPED && held.what == What::Buffer {
+                self.mapped(held.domain, iova, bytes, held.run.map(|run| (run, 0)));
+            }
+        } else if held.what == What::Buffer {
+            self.look_up(held.domain);
+        }
+        self.held.push(held);
+    }
+
+    /// Takes note of what is mapped in a domain that nobody has been told of: who may not ask does not know either.
+    fn look_up(&mut self, domain: u64) {
+        let Self { service, placed, memory, .. } = self;
+        let Some(tables) = service.engine().domain(DomainKey(domain)) else { return };
+        // What has been freed may be another's by now.
+        memory.retain(|it| service.platform().run_words(it.run).is_some());
+        for (iova, mapping) in tables.mappings() {
+            for page in (0..mapping.bytes).step_by(PAGE as usize) {
+                let key = (domain, iova.get() + page);
+                let there = tables.translate(service.platform(), Iova::new(key.1));
+                let there = there.map_or(0, |it| it.phys.get());
+                let found = memory.iter().find_map(|memory| {
+                    Some((memory.run, memory.pages.iter().position(|page| *page == there)?))
+                });
+                if let Some(found) = found {
+                    placed.insert(key, found);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, run: RunId) {
+        if self.memory.iter().all(|it| it.run != run) {
+            let segments = self.service.platform().segments(run);
+            let pages = segments.iter().flat_map(|segment| {
+                let start = segment.start.get();
+                (start..start + segment.bytes).step_by(PAGE as usize)
+            });
+            self.memory.push(Memory { run, is_late: false, pages: pages.collect() });
+        }
+    }
+
+    /// Takes note of what is mapped somewhere: this memory from this page on, if that is known.
+    fn mapped(&mut self, domain: u64, iova: u64, bytes: u64, memory: Option<(RunId, usize)>) {
+        remember(&mut self.known, (domain, iova, bytes));
+        for page in 0..bytes.min(64 * PAGE) / PAGE {
+            let key = (domain, iova.wrapping_add(page * PAGE));
+            match memory {
+                Some((run, first)) => self.placed.insert(key, (run, first + page as usize)),
+                None => self.placed.remove(&key),
+            };
+        }
+        if memory.is_none() {
+            self.look_up(domain);
+        }
+    }
+
+    fn forget(&mut self, domain: u64, iova: u64, bytes: u64) {
+        for page in 0..bytes.min(64 * PAGE) / PAGE {
+            self.placed.remove(&(domain, iova.wrapping_add(page * PAGE)));
+        }
+    }
+
+    /// What a request unmaps so that from its answer on no device reaches it.
+    fn strictly_unmapped(&self, of: Held, ask: Ask, bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
+        if ask != Ask::Call(Opcode::Unmap as u64) || !matches!(of.what, What::Device | What::Domain)
+        {
+            return None;
+        }
+        let (header, rest) = BatchHeader::read_from_prefix(bytes).ok()?;
+        let strict = self.service.engine().policy().invalidation == Invalidation::Strict;
+        if !strict && header.flags.get() == 0 {
+            return None;
+        }
+        let entries = rest.chunks_exact(size_of::<UnmapEntry>()).take(header.count.get() as usize);
+        let entries = entries.filter_map(|bytes| UnmapEntry::read_from_bytes(bytes).ok());
+        Some(entries.map(|entry| (entry.iova.get(), entry.bytes.get())).collect())
+    }
+
+    /// Takes note of a call that was made.
+    fn called(&mut self, of: Held, opcode: u64, answer: &[u8]) {
+        if opcode == Opcode::Offer as u64 {
+            let ticket = answer.get(..16).and_then(|it| it.try_into().ok());
+            self.tickets.extend(ticket.map(|ticket| (of.what, ticket)));
+            let surplus = self.tickets.len().saturating_sub(REMEMBERED);
+            self.tickets.drain(..surplus);
+        }
+        if opcode != Opcode::Map as u64 {
+            return;
+        }
+        let Ok((header, rest)) = BatchHeader::read_from_prefix(answer) else { return };
+        let entries = rest.chunks_exact(size_of::<MapEntry>()).take(header.count.get() as usize);
+        for entry in entries.filter_map(|bytes| MapEntry::read_from_bytes(bytes).ok()) {
+            let number = entry.buffer.get();
+            let run = self.held.iter().find(|it| it.number == number && it.run.is_some());
+            let first = (entry.offset.get() / PAGE) as usize;
+            let memory = run.and_then(|it| it.run).map(|run| (run, first));
+            self.mapped(of.domain, entry.iova.get(), entry.bytes.get(), memory);
+        }
+    }
+
+    /// Closes one of the handles.
+    pub(crate) fn close(&mut self, index: usize) {
+        if index < self.held.len() {
+            let held = self.held.swap_remove(index);
+            trace(|| format!("close {held:?}"));
+            self.service.close(held.handle);
+        }
+    }
+
+    /// Ends a client: whatever it holds is closed, in whatever order.
+    pub(crate) fn die(&mut self, chance: &mut Chance, client: usize) {
+        loop {
+            let of_client = |it: &Held| it.client == client;
+            let count = self.held.iter().filter(|it| of_client(it)).count();
+            if count == 0 {
+                break;
+            }
+            let nth = chance.below(count);
+            let mut indexes = self.held.iter().enumerate().filter(|(_, it)| of_client(it));
+            let Some((index, _)) = indexes.nth(nth) else { break };
+            self.close(index);
+        }
+        // What it still waits for nobody gets.
+        for asked in self.pending.values_mut().filter(|it| it.made.client == client) {
+            asked.made.client = usize::MAX;
+        }
+    }
+
+    /// Lets time pass, and takes what has been answered.
+    pub(crate) fn poll(&mut self, time: Duration) {
+        self.service.platform_mut().advance_time(time);
+        for Completed { request, result } in self.service.poll() {
+            let asked = self.pending.remove(&request);
+            let Asked { made } = asked.expect("a request that was made, answered once");
+            match result {
+                Ok(Answer::Handle(handle)) => {
+                    self.opened(Held { handle, ..made });
+                    let run = self.held.last().and_then(|it| it.run);
+                    let ended = |it: &&mut Memory| Some(it.run) == run;
+                    self.memory.iter_mut().filter(ended).for_each(|it| it.is_late = true);
+                    if made.client == usize::MAX {
+                        self.close(self.held.len() - 1);
+                    }
+                }
+                Ok(Answer::Payload(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    /// From now on the first unit takes so long.
+    pub(crate) fn pace(&mut self, takes: Takes) {
+        slow_down(&mut self.service.platform().machine_mut(), takes);
+    }
+
+    fn digest(&self) -> Digest {
+        let engine = self.service.engine();
+        let mapped = engine.domains().map(|(_, domain)| domain.mapped_bytes()).sum();
+        (self.service.handles(), self.service.tickets().len(), engine.domains().count(), mapped)
+    }
+
+    /// What must be true after each step. Where devices reach is tried at some places now, and at all of them now and then.
+    pub(crate) fn look(&mut self, chance: &mut Chance) {
+        let waiting = self.service.is_waiting();
+        for (index, device) in devices().into_iter().enumerate() {
+            let attached = self.service.engine().group(device).and_then(|group| group.attached);
+            let attached = attached.map_or(0, |key| key.0);
+            if !waiting {
+                self.inside[index].clear();
+            }
+            if !self.inside[index].contains(&attached) {
+                self.inside[index].push(attached);
+            }
+        }
+        if chance.once_in(64) {
+            for (_, iova, bytes) in self.known.clone() {
+                for index in 0..2 {
+                    self.reach(index, iova);
+                    self.reach(index, iova.wrapping_add(bytes).wrapping_sub(8));
+                }
+            }
+        } else if let Some(&(_, iova, bytes)) = self.known.get(chance.below(self.known.len())) {
+            let pages = chance.below((bytes / PAGE) as usize) as u64;
+            self.reach(chance.below(2), iova.wrapping_add(pages * PAGE));
+        }
+        let usage = self.service.platform().usage();
+        assert_eq!((usage.freed_accesses, usage.bad_frees), (0, 0), "R2");
+    }
+
+    /// Lets a device write there, and sees where that goes.
+    fn reach(&mut self, index: usize, iova: u64) {
+        let device = devices()[index];
+        self.token += 1;
+        let token = self.token;
+        let page = iova & !(PAGE - 1);
+        {
+            let mut machine = self.service.platform().machine_mut();
+            // Hostile, it may be turned on by whoever can.
+            machine.config_write(device, 4, 6);
+            let reached = machine.dma_write(device, page + 8, &token.to_le_bytes());
+            drop(machine);
+            if reached.is_err() {
+                self.check_blocked(device, page);
+                return;
+            }
+        }
+        let platform = self.service.platform();
+        self.memory.retain(|it| platform.run_words(it.run).is_some());
+        let landed = self.memory.iter().find_map(|memory| {
+            let words = platform.run_words(memory.run)?;
+            let at = |page: &usize| words[page * 512 + 1].load(Ordering::Relaxed) == token;
+            let found = (0..memory.pages.len()).find(at)?;
+            Some((memory.run, found, memory.pages[found], memory.is_late))
+        });
+        let engine = self.service.engine();
+        let group = engine.group(device).unwrap();
+        let domain = group.attached.and_then(|key| engine.domain(key));
+        let mapping = domain.and_then(|domain| domain.lookup(Iova::new(page)));
+        if let (Some((_, mapping)), Some(domain)) = (mapping, domain)
+            && mapping.access.may_write()
+        {
+            let there =
+                domain.translate(platform, Iova::new(page)).map(|it| it.phys.get() & !(PAGE - 1));
+            if landed.is_none_or(|(_, _, phys, _)| Some(phys) == there) {
+                return;
+            }
+        }
+        assert!(
+            self.service.is_waiting(),
+            "R1: {device} reaches {page:#x}, where nothing is for it"
+        );
+        // What a unit has not forgotten yet: what was mapped there, and nothing that came after.
+        if let Some((run, found, _, false)) = landed {
+            let mut inside = self.inside[index].iter();
+            let was = inside.any(|domain| self.placed.get(&(*domain, page)) == Some(&(run, found)));
+            trace(|| format!("placed {:x?}, inside {:?}", self.placed, self.inside));
+            assert!(
+                was,
+                "R2: {device} reaches page {found} of {run:?} by {page:#x}, which was never there"
+            );
+        }
+    }
+
+    /// Whether it is right that a device does not reach this.
+    fn check_blocked(&self, device: PciAddress, page: u64) {
+        if self.service.is_waiting() {
+            return;
+        }
+        let engine = self.service.engine();
+        let group = engine.group(device).unwrap();
+        let domain = group.attached.and_then(|key| engine.domain(key));
+        let mapping = domain.and_then(|domain| domain.lookup(Iova::new(page)));
+        let may = mapping.is_some_and(|(_, mapping)| mapping.access.may_write());
+        assert!(!may, "{device} does not reach {page:#x}, which is mapped for it");
+    }
+
+    /// Closes all, and counts.
+    pub(crate) fn end(&mut self, chance: &mut Chance) {
+        self.pace(Takes::Immediate);
+        self.service.platform_mut().limit_frames(usize::MAX);
+        for client in 0..USERS.len() {
+            self.die(chance, client);
+        }
+        for _ in 0..100_000 {
+            if self.pending.is_empty() && !self.service.is_waiting() {
+                break;
+            }
+            self.poll(Duration::from_micros(100));
+        }
+        self.poll(Duration::ZERO);
+        assert!(self.held.is_empty() && self.pending.is_empty(), "something pends for good");
+        self.look(chance);
+        let (handles, before) = self.base;
+        let engine = self.service.engine();
+        assert_eq!((self.service.handles(), self.service.tickets().len()), (handles, 0));
+        assert_eq!(engine.retired(), 0, "something waits for good");
+        for device in devices() {
+            assert_eq!(engine.waiting_runs(device).runs, 0);
+            assert!(engine.group(device).unwrap().attached.is_none(), "R4: {device} is attached");
+        }
+        assert_eq!(engine.domains().count(), 0);
+        let usage = self.service.platform().usage();
+        assert_eq!(
+            (usage.live_runs, usage.live_run_bytes),
+            (before.live_runs, before.live_run_bytes)
+        );
+        // The ledger and the tables of buses grow to what is needed at once, and stay.
+        self.most_frames = self.most_frames.max(usage.live_frames - before.live_frames);
+        assert!(self.most_frames <= 12, "{} frames more than at the start", self.most_frames);
+        assert_eq!(self.service.platform().machine().violations(), Vec::<String>::new());
+        self.known.clear();
+        self.placed.clear();
+        self.memory.clear();
+        self.domains.clear();
+    }
+}
+
+/// Why a batch was refused, which its answer says.
+fn refused_batch(opcode: u64, answer: &[u8]) -> Option<Error> {
+    let batches = [Opcode::Map as u64, Opcode::Unmap as u64];
+    let (header, _) = BatchHeader::read_from_prefix(answer).ok()?;
+    let errno = header.errno.get();
+    (batches.contains(&opcode) && errno != 0).then(|| Error::from_errno(errno as u16))
+}
+
+/// The rights of which a request that is done must have had one.
+fn needed(ask: Ask, bytes: &[u8]) -> Rights {
+    let Ask::Call(opcode) = ask else {
+        let kind = bytes.get(..4).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
+        return match kind.map(Kind::try_from) {
+            Some(Ok(Kind::Copy)) | None | Some(Err(_)) => Rights::empty(),
+            Some(Ok(_)) => Rights::ALLOCATE,
+        };
+    };
+    match Opcode::try_from(opcode) {
+        Ok(Opcode::DeviceInfo | Opcode::BufferInfo | Opcode::DomainInfo) => Rights::INSPECT,
+        Ok(Opcode::Lookup | Opcode::Faults) => Rights::INSPECT,
+        Ok(Opcode::Map | Opcode::Unmap | Opcode::Enter | Opcode::Leave) => Rights::MAP,
+        Ok(Opcode::Offer) => Rights::SHARE,
+        _ => Rights::empty(),
+    }
+}
+
+/// Tells what is done, where somebody replays a failure.
+pub(crate) fn trace(what: impl FnOnce() -> String) {
+    static REPLAYS: LazyLock<bool> = LazyLock::new(|| std::env::var_os("FUZZ_REPLAY").is_some());
+    if *REPLAYS {
+        println!("{}", what());
+    }
+}
+
+/// Adds to what is remembered, and forgets what was longest ago.
+fn remember<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if !all.contains(&one) {
+        if all.len() >= REMEMBERED {
+            all.remove(0);
+        }
+        all.push(one);
+    }
+}
