@@ -10,6 +10,7 @@ use libdma::protocol::call::{
 };
 use libdma::protocol::derive::{self, Kind};
 use libdma::protocol::domain::Create;
+use libdma::protocol::handle::Revoke;
 use libdma::protocol::ticket::Offer;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
@@ -37,20 +38,27 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
     (4, create),
     (12, map),
     (10, unmap),
+    (3, restrict),
+    (3, revoke),
+    (1, |world, chance| call(world, chance, ANY, Opcode::HandleInfo, 40, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::Reset, 8, |_, _| 0)),
     (5, enter),
     (3, leave),
     (2, |world, chance| {
         call(world, chance, SPACE, Opcode::Lookup, 48, |world, chance| place(world, chance).1)
     }),
     (1, |world, chance| call(world, chance, ANY, Opcode::Hello, 8, |_, _| 0)),
-    (1, |world, chance| call(world, chance, DEVICE, Opcode::DeviceInfo, 48, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::DeviceInfo, 56, |_, _| 0)),
     (1, |world, chance| call(world, chance, BUFFER, Opcode::BufferInfo, 48, |_, _| 0)),
     (1, |world, chance| call(world, chance, &[What::Domain], Opcode::DomainInfo, 32, |_, _| 0)),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Faults, 300, |_, _| 0)),
 ];
 
+/// Does something, or has it happen.
+type Deed = fn(&mut World, &mut Chance);
+
 /// What clients do beside making requests, and what happens to them, and how often.
-pub(crate) const DEEDS: &[(usize, fn(&mut World, &mut Chance))] = &[
+pub(crate) const DEEDS: &[(usize, Deed)] = &[
     (9, open),
     (12, |world, chance| {
         let index = chance.below(world.held.len());
@@ -155,6 +163,36 @@ fn copy(world: &World, chance: &mut Chance, kinds: &[What]) -> Option<Request> {
     let rights = U32::new(some_rights(chance, of));
     let copy = derive::Copy { kind: U32::new(Kind::Copy as u32), rights };
     Some((of, Ask::Derive, copy.as_bytes().to_vec()))
+}
+
+fn restrict(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, SPACE)?;
+    let mut some = |most: u64| if chance.once_in(2) { chance.next() % most } else { u64::MAX };
+    let (buffer_bytes, mapped_bytes) = (some(20 * PAGE), some(40 * PAGE));
+    let table_bytes = some(6 * PAGE);
+    let whole = chance.once_in(2);
+    let (first, last) = if whole { (0, u64::MAX) } else { (0x5000_0000, 0x500f_ffff) };
+    let request = derive::Restrict {
+        kind: U32::new(Kind::Restrict as u32),
+        rights: U32::new(some_rights(chance, of)),
+        access: access(chance),
+        mappings: U32::new(if chance.once_in(2) { 3 } else { derive::NO_LIMIT }),
+        first: U64::new(first),
+        last: U64::new(last),
+        buffer_bytes: U64::new(buffer_bytes),
+        mapped_bytes: U64::new(mapped_bytes),
+        table_bytes: U64::new(table_bytes),
+        label: [0; 32],
+    };
+    Some((of, Ask::Derive, request.as_bytes().to_vec()))
+}
+
+fn revoke(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, ANY)?;
+    let other = world.pick(chance, ANY)?.handle.0;
+    let handle = U64::new(if chance.once_in(2) { other } else { 0 });
+    let revoke = Revoke { handle, reserved: U64::ZERO };
+    Some((of, Ask::Call(Opcode::Revoke as u64), revoke.as_bytes().to_vec()))
 }
 
 fn allocate(world: &World, chance: &mut Chance) -> Option<Request> {

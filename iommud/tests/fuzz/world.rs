@@ -217,6 +217,9 @@ impl World {
                         for (iova, length) in strictly.into_iter().flatten() {
                             self.forget(of.domain, iova, length);
                         }
+                        if opcode == Opcode::Revoke as u64 && matches!(outcome, Outcome::Done(_)) {
+                            self.forget_unmapped();
+                        }
                     }
                     refused
                 }
@@ -258,7 +261,7 @@ impl World {
         };
         let kind = Kind::try_from(word(0));
         let (what, rights) = match kind {
-            Ok(Kind::Copy) => (of.what, Rights::from_bits_truncate(word(4))),
+            Ok(Kind::Copy | Kind::Restrict) => (of.what, Rights::from_bits_truncate(word(4))),
             Ok(Kind::Register) => (What::Registration, of.rights),
             Ok(Kind::Attach) => (What::Buffer, Rights::from_bits_truncate(word(8))),
             Ok(Kind::Domain) => (What::Domain, of.rights),
@@ -381,6 +384,15 @@ impl World {
         for page in 0..bytes.min(64 * PAGE) / PAGE {
             self.placed.remove(&(domain, iova.wrapping_add(page * PAGE)));
         }
+    }
+
+    /// Forgets what is mapped no more: no device reaches it from now on.
+    fn forget_unmapped(&mut self) {
+        let engine = self.service.engine();
+        self.placed.retain(|(domain, page), _| {
+            let domain = engine.domain(DomainKey(*domain));
+            domain.is_some_and(|domain| domain.lookup(Iova::new(*page)).is_some())
+        });
     }
 
     /// What a request unmaps so that from its answer on no device reaches it.
@@ -630,14 +642,17 @@ fn needed(ask: Ask, bytes: &[u8]) -> Rights {
     let Ask::Call(opcode) = ask else {
         let kind = bytes.get(..4).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
         return match kind.map(Kind::try_from) {
-            Some(Ok(Kind::Copy)) | None | Some(Err(_)) => Rights::empty(),
+            Some(Ok(Kind::Copy | Kind::Restrict)) | None | Some(Err(_)) => Rights::empty(),
+            Some(Ok(Kind::Domain)) => Rights::ATTACH,
             Some(Ok(_)) => Rights::ALLOCATE,
         };
     };
     match Opcode::try_from(opcode) {
         Ok(Opcode::DeviceInfo | Opcode::BufferInfo | Opcode::DomainInfo) => Rights::INSPECT,
         Ok(Opcode::Lookup | Opcode::Faults) => Rights::INSPECT,
-        Ok(Opcode::Map | Opcode::Unmap | Opcode::Enter | Opcode::Leave) => Rights::MAP,
+        Ok(Opcode::Map | Opcode::Unmap) => Rights::MAP,
+        Ok(Opcode::Enter | Opcode::Leave) => Rights::ATTACH,
+        Ok(Opcode::Reset) => Rights::ADMINISTER,
         Ok(Opcode::Offer) => Rights::SHARE,
         _ => Rights::empty(),
     }
