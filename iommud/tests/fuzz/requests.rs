@@ -51,7 +51,7 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
     (1, |world, chance| call(world, chance, DEVICE, Opcode::DeviceInfo, 56, |_, _| 0)),
     (1, |world, chance| call(world, chance, BUFFER, Opcode::BufferInfo, 48, |_, _| 0)),
     (1, |world, chance| call(world, chance, &[What::Domain], Opcode::DomainInfo, 32, |_, _| 0)),
-    (1, |world, chance| call(world, chance, DEVICE, Opcode::Faults, 300, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::Events, 300, |_, _| 0)),
 ];
 
 /// Does something, or has it happen.

@@ -649,7 +649,7 @@ fn needed(ask: Ask, bytes: &[u8]) -> Rights {
     };
     match Opcode::try_from(opcode) {
         Ok(Opcode::DeviceInfo | Opcode::BufferInfo | Opcode::DomainInfo) => Rights::INSPECT,
-        Ok(Opcode::Lookup | Opcode::Faults) => Rights::INSPECT,
+        Ok(Opcode::Lookup | Opcode::Events) => Rights::INSPECT,
         Ok(Opcode::Map | Opcode::Unmap) => Rights::MAP,
         Ok(Opcode::Enter | Opcode::Leave) => Rights::ATTACH,
         Ok(Opcode::Reset) => Rights::ADMINISTER,
