@@ -23,6 +23,7 @@ mod invalidation;
 mod isolation;
 mod knobs;
 mod leaks;
+mod lies;
 mod many_units;
 mod mortal;
 mod overtaking;

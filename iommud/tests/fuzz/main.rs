@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `sequences` | clients that ask for anything in any order, and die |
 //! | `messages` | requests that are no requests, to every kind of handle |
+//! | `records` | what a unit records of its devices, with any bit set |
+//! | `hardware` | a unit whose registers read as anything |
 //! | `requests` | what is asked: a line for each request there is |
 //! | `world` | a machine, a service, its clients, and what must be true of them after each step |
 //!
@@ -15,7 +17,9 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
+mod hardware;
 mod messages;
+mod records;
 mod requests;
 mod sequences;
 mod world;

@@ -200,6 +200,8 @@ impl World {
     pub(crate) fn send(&mut self, of: Held, ask: Ask, bytes: &mut Vec<u8>) -> bool {
         let before = self.digest();
         let strictly = self.strictly_unmapped(of, ask, bytes);
+        let revokes = ask == Ask::Call(Opcode::Revoke as u64);
+        let revocable = if revokes { self.mapped_pages() } else { Vec::new() };
         let refused = match ask {
             Ask::Call(opcode) => match self.service.call(of.handle, opcode, bytes) {
                 Err(error) => Some(error),
@@ -217,8 +219,13 @@ impl World {
                         for (iova, length) in strictly.into_iter().flatten() {
                             self.forget(of.domain, iova, length);
                         }
-                        if opcode == Opcode::Revoke as u64 && matches!(outcome, Outcome::Done(_)) {
-                            self.forget_unmapped();
+                        if matches!(outcome, Outcome::Done(_)) && !revocable.is_empty() {
+                            // No device reaches what was mapped by what was revoked.
+                            let still = self.mapped_pages();
+                            let gone = |page: &&(u64, u64)| !still.contains(page);
+                            for page in revocable.iter().filter(gone) {
+                                self.placed.remove(page);
+                            }
                         }
                     }
                     refused
@@ -386,13 +393,14 @@ impl World {
         }
     }
 
-    /// Forgets what is mapped no more: no device reaches it from now on.
-    fn forget_unmapped(&mut self) {
+    /// The pages that are mapped, of those of which it is known what is.
+    fn mapped_pages(&self) -> Vec<(u64, u64)> {
         let engine = self.service.engine();
-        self.placed.retain(|(domain, page), _| {
+        let is_mapped = |(domain, page): &&(u64, u64)| {
             let domain = engine.domain(DomainKey(*domain));
             domain.is_some_and(|domain| domain.lookup(Iova::new(*page)).is_some())
-        });
+        };
+        self.placed.keys().filter(is_mapped).copied().collect()
     }
 
     /// What a request unmaps so that from its answer on no device reaches it.

@@ -18,8 +18,8 @@ use super::registers::{
 };
 use crate::fault::Fault;
 use crate::platform::{Instant, Platform, Registers, TableFrames};
-use crate::unit::FaultSource;
 use crate::unit::fault_source::MOST_ROUNDS;
+use crate::unit::{FaultSource, UnitFailure};
 
 /// Events in the log's one frame.
 const LENGTH: u16 = 256;
@@ -73,6 +73,10 @@ impl EventLog {
     /// It is looked at again until there is nothing left to acknowledge: in some units EventLogInt stays when it is
     /// cleared at the moment of an event, and they never interrupt again (erratum 1312, as Linux knows it).
     ///
+    /// # Errors
+    ///
+    /// [`UnitFailure::Vanished`] for a unit that is gone.
+    ///
     /// A unit that does not log here is left alone: turned on, its log would be wherever firmware had it, in memory
     /// that may be anyone's by now.
     pub fn take(
@@ -81,15 +85,15 @@ impl EventLog {
         registers: &RegisterFile,
         source: &mut FaultSource,
         faults: &mut Vec<Fault>,
-    ) -> bool {
-        let Some(control) = self.control else { return false };
+    ) -> Result<bool, UnitFailure> {
+        let Some(control) = self.control else { return Ok(false) };
         let mut lost = false;
         let mut settled = false;
         for _ in 0..MOST_ROUNDS {
             // What comes later shows in the next status, so that no overflow goes unseen.
             let status: Status = registers.read(platform);
             if status == Status::GONE {
-                break;
+                return Err(UnitFailure::Vanished);
             }
             if status.event_interrupt() {
                 registers.write(platform, Status::new().with_event_interrupt(true));
@@ -106,7 +110,7 @@ impl EventLog {
             }
         }
         source.set_settled(settled);
-        lost
+        Ok(lost)
     }
 
     fn drain(
@@ -200,7 +204,7 @@ mod tests {
         log: &mut EventLog,
     ) -> (Vec<u64>, bool) {
         let mut faults = Vec::new();
-        let lost = log.take(machine, registers, &mut FaultSource::new(true), &mut faults);
+        let lost = log.take(machine, registers, &mut FaultSource::new(true), &mut faults).unwrap();
         (faults.iter().map(|fault| fault.address.get()).collect(), lost)
     }
 
@@ -211,7 +215,7 @@ mod tests {
         log: &mut EventLog,
     ) -> bool {
         let mut source = FaultSource::new(true);
-        log.take(machine, registers, &mut source, &mut Vec::new());
+        log.take(machine, registers, &mut source, &mut Vec::new()).unwrap();
         source.wants_polling()
     }
 
@@ -325,7 +329,8 @@ mod tests {
         machine.words[0x2018 / 8] = 0x1000;
         assert_eq!(take(&mut machine, &registers, &mut log), (Vec::new(), false));
         machine.words.fill(u64::MAX);
-        assert_eq!(take(&mut machine, &registers, &mut log), (Vec::new(), false));
+        let gone = log.take(&mut machine, &registers, &mut FaultSource::new(true), &mut Vec::new());
+        assert_eq!(gone, Err(UnitFailure::Vanished));
         assert_eq!(machine.writes.last(), Some(&(0x18, 0x5)), "a unit that is gone is left alone");
     }
 
@@ -334,7 +339,7 @@ mod tests {
         let (mut machine, registers, mut log) = running();
         machine.log([5 << 60, 0x12_3440]);
         let mut faults = Vec::new();
-        log.take(&mut machine, &registers, &mut FaultSource::new(false), &mut faults);
+        log.take(&mut machine, &registers, &mut FaultSource::new(false), &mut faults).unwrap();
         assert_eq!((faults[0].device, faults[0].address), (None, Iova::new(0x12_3440)));
     }
 }

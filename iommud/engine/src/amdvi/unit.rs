@@ -367,11 +367,19 @@ impl Unit {
     }
 
     /// Reads the events that the unit logged, and makes room for more. True if more came than it had room for.
+    /// A unit that is gone is given up.
     pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {
         if matches!(self.phase, Phase::Starting(_)) {
             return false;
         }
-        self.event_log.take(platform, &self.registers, &mut self.fault_source, faults)
+        let Self { event_log, registers, fault_source, .. } = self;
+        let taken = event_log.take(platform, registers, fault_source, faults);
+        taken.unwrap_or_else(|failure| {
+            if let Phase::Running = self.phase {
+                self.phase = Phase::Failed(failure);
+            }
+            false
+        })
     }
 
     /// What must be forgotten after a requester's entry allows more than before: the entry, and by a unit that

@@ -235,11 +235,7 @@ impl Engine {
             let had_failed = unit.has_failed();
             unit.poll(platform);
             if !had_failed && unit.has_failed() {
-                // Whether it still confines them nobody knows, so its devices are to start nothing more.
-                let id = Some(UnitId(index as u16));
-                for device in self.devices.values().filter(|device| device.unit == id) {
-                    pci::clear_bus_master(platform, device.function.address);
-                }
+                silence(platform, &self.devices, UnitId(index as u16));
             }
         }
         self.settle_inherited(platform);
@@ -274,7 +270,11 @@ impl Engine {
         for (index, slot) in self.units.iter_mut().enumerate() {
             let unit = UnitId(index as u16);
             let Ok(hardware) = &mut slot.unit else { continue };
+            let had_failed = hardware.has_failed();
             let lost = hardware.take_faults(platform, &mut faults);
+            if !had_failed && hardware.has_failed() {
+                silence(platform, &self.devices, unit);
+            }
             let segment = hardware.segment();
             events.extend(faults.drain(..).map(|fault| Event::Fault { unit, segment, fault }));
             if lost {
@@ -465,6 +465,13 @@ impl Engine {
 
     fn running_units(&self) -> impl Iterator<Item = &Unit> {
         self.units.iter().filter_map(|slot| slot.unit.as_ref().ok())
+    }
+}
+
+/// Has the devices of a unit that has failed start nothing more: whether it still confines them nobody knows.
+fn silence(platform: &mut impl Platform, devices: &BTreeMap<PciAddress, Device>, unit: UnitId) {
+    for device in devices.values().filter(|device| device.unit == Some(unit)) {
+        pci::clear_bus_master(platform, device.function.address);
     }
 }
 

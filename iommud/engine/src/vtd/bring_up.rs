@@ -85,6 +85,9 @@ pub struct BringUp {
     /// Whether translation was on when it was found.
     found_translating: bool,
     fault_source: FaultSource,
+    /// What is on: what was at first, and what we have turned on and off since. The unit is not asked again, for what it
+    /// makes up is not to turn anything on, or translation off (rules R1 and R5).
+    command: GlobalCommand,
 }
 
 /// What the steps work on.
@@ -105,7 +108,8 @@ impl BringUp {
     /// At the beginning.
     pub fn new(now: Instant) -> Self {
         let fault_source = FaultSource::new(false);
-        Self { step: Step::Begin, since: now, found_translating: false, fault_source }
+        let command = GlobalCommand::new();
+        Self { step: Step::Begin, since: now, found_translating: false, fault_source, command }
     }
 
     /// Where the unit is.
@@ -148,7 +152,7 @@ impl BringUp {
             if !self.is_done(parts, platform, status)? {
                 break;
             }
-            self.step = self.begin_next(parts, platform, status);
+            self.step = self.begin_next(parts, platform);
             self.since = platform.now();
         }
         Ok(())
@@ -164,6 +168,7 @@ impl BringUp {
         Ok(match self.step {
             Step::Begin => {
                 self.found_translating = status.translation();
+                self.command = GlobalCommand::keeping(status);
                 true
             }
             Step::DrainOldQueue => {
@@ -188,27 +193,24 @@ impl BringUp {
     }
 
     /// Begins the step after this one, leaving out what the unit does not need.
-    fn begin_next(
-        &mut self,
-        parts: &mut Parts<'_>,
-        platform: &mut impl Platform,
-        status: GlobalStatus,
-    ) -> Step {
+    fn begin_next(&mut self, parts: &mut Parts<'_>, platform: &mut impl Platform) -> Step {
         let registers = parts.registers;
-        let command = GlobalCommand::keeping(status);
+        let command = self.command;
         // A guard is a step's need; the first that is needed, in this order, is next.
         let after = |step: Step| order(self.step) < order(step);
-        if after(Step::DrainOldQueue) && status.queued_invalidation() {
+        if after(Step::DrainOldQueue) && command.queued_invalidation() {
             return Step::DrainOldQueue;
         }
-        if after(Step::StopOldQueue) && status.queued_invalidation() {
-            registers.write(platform, command.with_queued_invalidation(false));
+        if after(Step::StopOldQueue) && command.queued_invalidation() {
+            self.command = command.with_queued_invalidation(false);
+            registers.write(platform, self.command);
             return Step::StopOldQueue;
         }
-        if after(Step::StopOldTranslation) && status.translation() {
+        if after(Step::StopOldTranslation) && command.translation() {
             let old: RootTableAddress = registers.read(platform);
             if old.mode() != TranslationMode::Legacy {
-                registers.write(platform, command.with_translation(false));
+                self.command = command.with_translation(false);
+                registers.write(platform, self.command);
                 return Step::StopOldTranslation;
             }
         }
@@ -218,7 +220,8 @@ impl BringUp {
             if let Some(address) = queue {
                 registers.write(platform, QueueTail::new());
                 registers.write(platform, address);
-                registers.write(platform, command.with_queued_invalidation(true));
+                self.command = command.with_queued_invalidation(true);
+                registers.write(platform, self.command);
                 return Step::StartQueue;
             }
         }
@@ -235,10 +238,13 @@ impl BringUp {
             // The order is the specification's: contexts first, for what is cached of translations is
             // found by them (6.6).
             let all = [Invalidation::ContextGlobal, Invalidation::IotlbGlobal];
+            parts.invalidator.keep(command);
             return Step::Invalidate(parts.invalidator.submit(platform, registers, all));
         }
-        if after(Step::StartTranslation) && !status.translation() {
-            registers.write(platform, command.with_translation(true));
+        if after(Step::StartTranslation) && !command.translation() {
+            self.command = command.with_translation(true);
+            parts.invalidator.keep(self.command);
+            registers.write(platform, self.command);
             return Step::StartTranslation;
         }
         if after(Step::OpenProtectedMemory) && parts.has_protected_memory {

@@ -12,8 +12,8 @@ use super::registers::{
 };
 use crate::fault::Fault;
 use crate::platform::{MsiMessage, Registers};
-use crate::unit::FaultSource;
 use crate::unit::fault_source::MOST_ROUNDS;
+use crate::unit::{FaultSource, UnitFailure};
 
 /// Forgets the faults of before, and has the unit send `message` from now on when it records one; without a
 /// message, nothing. The completion of invalidations is never told (`has_queue`: there is a register for that).
@@ -58,35 +58,42 @@ fn mask(registers: &RegisterFile, platform: &mut impl Registers, masked: bool) {
 }
 
 /// Reads the faults that the unit recorded, and frees their records. True if more came than it could record.
+///
+/// # Errors
+///
+/// [`UnitFailure::Vanished`] for a unit that is gone.
 pub fn take(
     registers: &RegisterFile,
     platform: &mut impl Registers,
     source: &mut FaultSource,
     faults: &mut Vec<Fault>,
-) -> bool {
+) -> Result<bool, UnitFailure> {
     let mut lost = false;
     for _ in 0..MOST_ROUNDS {
         let status: FaultStatus = registers.read(platform);
+        if is_gone(status) {
+            return Err(UnitFailure::Vanished);
+        }
         if !is_of_devices(status) {
             source.set_settled(is_settled(status));
-            return lost;
+            return Ok(lost);
         }
         take_round(registers, platform, status, faults);
         lost |= status.overflow();
     }
     source.set_settled(is_settled(registers.read(platform)));
-    lost
+    Ok(lost)
 }
 
-/// Whether anything is set that devices cause. A unit that is gone has no more of it.
+/// Whether anything is set that devices cause.
 fn is_of_devices(status: FaultStatus) -> bool {
-    !is_gone(status) && (status.pending() || status.overflow() || status.completion_error())
+    status.pending() || status.overflow() || status.completion_error()
 }
 
 /// Whether whatever comes next interrupts.
 fn is_settled(status: FaultStatus) -> bool {
     let of_the_queue = status.queue_error() || status.time_out();
-    is_gone(status) || !(is_of_devices(status) || of_the_queue)
+    !(is_of_devices(status) || of_the_queue)
 }
 
 fn is_gone(status: FaultStatus) -> bool {
@@ -180,13 +187,13 @@ mod tests {
         let (mut platform, registers) = unit(&[(0x34, 2)]);
         let mut source = FaultSource::new(true);
         let mut faults = Vec::new();
-        assert!(!take(&registers, &mut platform, &mut source, &mut faults));
+        assert_eq!(take(&registers, &mut platform, &mut source, &mut faults), Ok(false));
         assert!(source.wants_polling() && faults.is_empty());
         platform.set(0x22c, &0x8000_0005u32.to_le_bytes());
-        take(&registers, &mut platform, &mut source, &mut faults);
+        take(&registers, &mut platform, &mut source, &mut faults).unwrap();
         assert_eq!((source.wants_polling(), faults.len()), (true, MOST_ROUNDS));
         platform.set(0x34, &[0; 4]);
-        take(&registers, &mut platform, &mut source, &mut faults);
+        take(&registers, &mut platform, &mut source, &mut faults).unwrap();
         assert!(!source.wants_polling());
     }
 
@@ -195,7 +202,7 @@ mod tests {
         for stopped in [0x10, 0x40] {
             let (mut platform, registers) = unit(&[(0x34, stopped)]);
             let mut source = FaultSource::new(true);
-            take(&registers, &mut platform, &mut source, &mut Vec::new());
+            take(&registers, &mut platform, &mut source, &mut Vec::new()).unwrap();
             assert!(source.wants_polling() && platform.writes.is_empty(), "{stopped:#x}");
         }
     }
@@ -206,16 +213,17 @@ mod tests {
             let (mut platform, registers) = unit(&[(0x34, set)]);
             let mut source = FaultSource::new(true);
             let lost = take(&registers, &mut platform, &mut source, &mut Vec::new());
-            assert_eq!((lost, source.wants_polling()), (set & 1 != 0, true));
+            assert_eq!((lost, source.wants_polling()), (Ok(set & 1 != 0), true));
             assert_eq!(platform.writes, [(0x34, 4, cleared); MOST_ROUNDS], "{set:#x}");
         }
     }
 
     #[test]
-    fn a_unit_that_is_gone_is_left_alone() {
+    fn r5_a_unit_that_is_gone_is_told_and_left_alone() {
         let (mut platform, registers) = unit(&[(0x34, u32::MAX)]);
         let (mut source, mut faults) = (FaultSource::new(true), Vec::new());
-        assert!(!take(&registers, &mut platform, &mut source, &mut faults));
-        assert!(!source.wants_polling() && faults.is_empty() && platform.writes.is_empty());
+        let taken = take(&registers, &mut platform, &mut source, &mut faults);
+        assert_eq!(taken, Err(UnitFailure::Vanished));
+        assert!(faults.is_empty() && platform.writes.is_empty());
     }
 }

@@ -42,6 +42,9 @@ pub struct Invalidator {
     queue: Option<Queue>,
     drain: Drain,
     needs_write_buffer_flush: bool,
+    /// What is on in the unit. A command says it again, and not what the unit says of itself: what it makes up is not to turn
+    /// anything on, or translation off (rules R1 and R5).
+    on: GlobalCommand,
     line: VecDeque<Command>,
     running: Option<Running>,
     tickets: Tickets,
@@ -61,6 +64,7 @@ impl Invalidator {
             queue,
             drain,
             needs_write_buffer_flush,
+            on: GlobalCommand::new(),
             line: VecDeque::new(),
             running: None,
             tickets: Tickets::default(),
@@ -72,6 +76,11 @@ impl Invalidator {
         if let Some(queue) = self.queue {
             queue.free(frames);
         }
+    }
+
+    /// Takes note of what is on in the unit.
+    pub fn keep(&mut self, on: GlobalCommand) {
+        self.on = on;
     }
 
     /// Where the queue is, if there is one.
@@ -185,9 +194,7 @@ impl Invalidator {
     ) -> bool {
         match (command, &mut self.queue) {
             (Command::FlushWriteBuffer, _) => {
-                let status: GlobalStatus = registers.read(platform);
-                let flush = GlobalCommand::keeping(status).with_flush_write_buffer(true);
-                registers.write(platform, flush);
+                registers.write(platform, self.on.with_flush_write_buffer(true));
                 self.running = Some(Running::WriteBuffer);
                 true
             }
@@ -254,14 +261,23 @@ fn finished(
     let done = match running {
         Running::WriteBuffer => {
             let status: GlobalStatus = registers.read(platform);
+            if status.into_bits() == u32::MAX {
+                return Err(UnitFailure::Vanished);
+            }
             return Ok(!status.flushing_write_buffer());
         }
         Running::Context => {
             let command: ContextCommand = registers.read(platform);
+            if command.into_bits() == u64::MAX {
+                return Err(UnitFailure::Vanished);
+            }
             (!command.invalidate()).then(|| command.done())
         }
         Running::Iotlb => {
             let command = registers.read_iotlb(platform);
+            if command.into_bits() == u64::MAX {
+                return Err(UnitFailure::Vanished);
+            }
             (!command.invalidate()).then(|| command.done())
         }
     };

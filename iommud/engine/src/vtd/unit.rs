@@ -402,12 +402,18 @@ impl Unit {
     }
 
     /// Reads the faults that the unit recorded, and frees their records. True if more came than it could
-    /// record.
+    /// record. A unit that is gone is given up.
     pub fn take_faults(&mut self, platform: &mut impl Platform, faults: &mut Vec<Fault>) -> bool {
         if matches!(self.phase, Phase::Starting(_)) {
             return false;
         }
-        fault_log::take(&self.registers, platform, &mut self.fault_source, faults)
+        let taken = fault_log::take(&self.registers, platform, &mut self.fault_source, faults);
+        taken.unwrap_or_else(|failure| {
+            if let Phase::Running = self.phase {
+                self.phase = Phase::Failed(failure);
+            }
+            false
+        })
     }
 
     /// What a unit needs after something became present: to forget that it was not, in caching mode, or

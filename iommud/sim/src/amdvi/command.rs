@@ -233,10 +233,13 @@ impl AmdviUnit {
         match command {
             Command::Wait { store, interrupt } => {
                 self.counters.waits += 1;
-                if let Some((address, data)) = store
-                    && !bus.memory.write(address, &data.to_le_bytes())
-                {
-                    self.violate(Violation::StoreAddress);
+                if let Some((address, data)) = store {
+                    let before = bus.memory.read64(address).unwrap_or(0);
+                    for number in self.confirms.numbers(data, before) {
+                        if !bus.memory.write(address, &number.to_le_bytes()) {
+                            self.violate(Violation::StoreAddress);
+                        }
+                    }
                 }
                 if interrupt {
                     let was = self.status.wait_interrupt();

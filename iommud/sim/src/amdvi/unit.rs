@@ -6,6 +6,7 @@ use super::config::{AmdviConfig, AmdviTiming};
 use super::log::Log;
 use super::registers::{Control, DeviceTable, Exclusion, RING_BITS, Status, offset};
 use crate::dram::Bus;
+use crate::machine::lies::Confirms;
 use crate::pace::Health;
 use crate::request::{half, with_half};
 
@@ -106,6 +107,7 @@ pub struct AmdviUnit {
     /// Interrupts not yet sent.
     pub(super) interrupts: usize,
     violations: Vec<Violation>,
+    pub(super) confirms: Confirms,
 }
 
 impl AmdviUnit {
@@ -128,6 +130,7 @@ impl AmdviUnit {
             counters: Counters::default(),
             interrupts: 0,
             violations: Vec::new(),
+            confirms: Confirms::default(),
         }
     }
 
@@ -144,6 +147,11 @@ impl AmdviUnit {
     /// Makes the registers answer, or not.
     pub fn set_health(&mut self, health: Health) {
         self.config.health = health;
+    }
+
+    /// Has the unit say so of what it has done, from now on.
+    pub(crate) fn set_confirms(&mut self, confirms: Confirms) {
+        self.confirms = confirms;
     }
 
     /// Puts the unit in the state that firmware or a boot loader leaves behind when it used translation:

@@ -1,5 +1,6 @@
 //! What CPUs do to the machine, and the passing of time.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -7,6 +8,7 @@ use dma_types::{PciAddress, SourceId};
 
 use super::config::{EduConfig, MachineConfig, ReservedRegion};
 use super::dma::Payload;
+use super::lies::Lie;
 use super::topology::Functions;
 use super::units::{UnitSlot, with_acs};
 use crate::dram::{Bus, Dram};
@@ -36,6 +38,10 @@ pub struct Machine<M> {
     routes_peers: bool,
     edus: Vec<EduSlot>,
     now: u64,
+    pub(super) lies: Vec<Lie>,
+    /// What reads as all ones in configuration space, and after how many reads.
+    pub(super) hidden: Option<(Option<PciAddress>, u64)>,
+    pub(super) config_reads: Cell<u64>,
 }
 
 /// What is at an address of the register space.
@@ -58,6 +64,9 @@ impl<M: Memory> Machine<M> {
             interrupts: Vec::new(),
             edus: Vec::new(),
             now: 0,
+            lies: Vec::new(),
+            hidden: None,
+            config_reads: Cell::new(0),
         };
         let segments = config.units.iter().map(|unit| unit.segment);
         let amdvi_segments = config.amdvi_units.iter().map(|unit| unit.function.segment());
@@ -136,7 +145,8 @@ impl<M: Memory> Machine<M> {
         match self.target(address, size) {
             Some(Target::Unit(number, at)) => {
                 let bus = Bus { memory: &self.memory, dram: &self.dram };
-                self.units[number].hardware.read(bus, at, size)
+                let value = self.units[number].hardware.read(bus, at, size);
+                self.lies.iter_mut().fold(value, |value, lie| lie.told(number, at, size, value))
             }
             Some(Target::Edu(number, at)) => self.edus[number].edu.read(at, size) & nothing,
             None => nothing,
@@ -165,6 +175,10 @@ impl<M: Memory> Machine<M> {
 
     /// Reads a dword of configuration space. All ones for a function that does not exist.
     pub fn config_read(&self, function: PciAddress, offset: u16) -> u32 {
+        self.config_reads.set(self.config_reads.get() + 1);
+        if self.is_hidden(function) {
+            return u32::MAX;
+        }
         self.functions.get(&function).map_or(u32::MAX, |function| function.read(offset))
     }
 

@@ -7,6 +7,7 @@
 //! | `units` | the units, and which functions are there |
 //! | `dma` | requests from devices, and [`Blocked`] |
 //! | `peers` | requests that reach another device without ever getting to a unit |
+//! | [`lies`] | hardware that lies |
 //! | `acpi` | what all ACPI tables begin with |
 //! | `dmar` | the ACPI DMAR table |
 //! | `ivrs` | the ACPI IVRS table |
@@ -18,6 +19,7 @@ pub mod config;
 mod dma;
 mod dmar;
 mod ivrs;
+pub mod lies;
 mod peers;
 mod topology;
 mod units;
@@ -28,3 +30,4 @@ pub use config::{
     ReservedRegion, UnitConfig, UnitScope,
 };
 pub use dma::Blocked;
+pub use lies::{Confirms, Lie};

@@ -112,6 +112,20 @@ impl FaultLog {
             .with_reason(reason as u8)
             .with_read(read)
             .with_fault(true);
+        self.put(Record { page, high })
+    }
+
+    /// Records a fault whose words are these, whatever they mean.
+    pub(crate) fn record_words(&mut self, low: u64, high: u64) -> Option<Message> {
+        if self.status().overflow() {
+            return None;
+        }
+        self.put(Record { page: low, high: FaultRecordHigh::from_bits(high).with_fault(true) })
+    }
+
+    fn put(&mut self, record: Record) -> Option<Message> {
+        let before = self.status();
+        let Record { page, high } = record;
         let same =
             |record: &Record| record.page == page && record.high.into_bits() == high.into_bits();
         if self.records.iter().any(same) {

@@ -245,10 +245,13 @@ impl VtdUnit {
             Command::InterruptEntries => {}
             Command::Wait { interrupt, status } => {
                 self.counters.waits += 1;
-                if let Some((address, value)) = status
-                    && !bus.memory.write(address, &value.to_le_bytes())
-                {
-                    self.violate(Violation::StatusAddress);
+                if let Some((address, value)) = status {
+                    let before = bus.memory.read64(address & !7).unwrap_or(0);
+                    for number in self.confirms.numbers(value.into(), before) {
+                        if !bus.memory.write(address, &(number as u32).to_le_bytes()) {
+                            self.violate(Violation::StatusAddress);
+                        }
+                    }
                 }
                 if interrupt && !std::mem::replace(&mut self.queue.wait_done, true) {
                     self.messages.extend(self.queue.event.raise());

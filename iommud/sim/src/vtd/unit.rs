@@ -11,6 +11,7 @@ use super::registers::{
     ContextCommand, FaultStatus, Global, IotlbCommand, QueueAddress, RootTableAddress, offset,
 };
 use crate::dram::Bus;
+use crate::machine::lies::Confirms;
 use crate::pace::Health;
 use crate::request::{Message, half, with_half};
 
@@ -98,6 +99,7 @@ pub struct VtdUnit {
     pub(super) counters: Counters,
     pub(super) messages: Vec<Message>,
     violations: Vec<Violation>,
+    pub(super) confirms: Confirms,
 }
 
 impl VtdUnit {
@@ -124,6 +126,7 @@ impl VtdUnit {
             counters: Counters::default(),
             messages: Vec::new(),
             violations: Vec::new(),
+            confirms: Confirms::default(),
         }
     }
 
@@ -140,6 +143,17 @@ impl VtdUnit {
     /// Makes the registers answer, or not.
     pub fn set_health(&mut self, health: Health) {
         self.config.health = health;
+    }
+
+    /// Has the unit say so of what it has done, from now on.
+    pub(crate) fn set_confirms(&mut self, confirms: Confirms) {
+        self.confirms = confirms;
+    }
+
+    /// Records a fault whose words are these, whatever they mean.
+    pub(crate) fn record_words(&mut self, low: u64, high: u64) {
+        let message = self.faults.record_words(low, high);
+        self.messages.extend(message);
     }
 
     /// Puts the unit in the state that firmware or a boot loader leaves behind when it used translation: on,

@@ -1,0 +1,233 @@
+//! Hardware that is stuck, gone or lies: whoever waits is told so in time, its unit is given up and its devices denied, and
+//! the others live on (R1, R2, R5).
+
+use std::time::Duration;
+
+use dma_types::Access;
+use iommu_engine::completion::Progress;
+use iommu_engine::engine::Engine;
+use iommu_engine::error::EngineError;
+use iommu_engine::platform::ConfigSpace;
+use iommu_engine::policy::Policy;
+use iommu_engine::unit::{UnitFailure, UnitState};
+use iommu_sim::MachineConfig;
+use iommu_sim::machine::{Confirms, Lie};
+use iommu_sim::pace::{Completion as Takes, Health};
+use iommu_sim::vtd::VtdConfig;
+use iommud::platform::sim::SimPlatform;
+
+use crate::rig::{Rig, edu, other, whole};
+use crate::vendor::{Vendor, slow_down};
+
+both! {
+    r5_a_unit_that_is_gone_while_nothing_is_asked_of_it_is_given_up_with_its_devices,
+    r5_a_unit_may_be_gone_from_any_read_of_its_registers_on_and_the_others_live,
+    r5_configuration_space_may_be_gone_from_any_read_on,
+    r2_a_confirmation_that_never_comes_is_not_waited_for_and_what_it_was_of_is_kept,
+    r2_a_confirmation_that_nobody_asked_for_confirms_nothing,
+    r2_a_confirmation_that_comes_twice_confirms_once,
+    r2_one_that_comes_after_its_unit_was_given_up_confirms_nothing,
+}
+
+/// A machine with a unit for each device, both of which are up. Unit 0 has the second device.
+fn rig(vendor: Vendor) -> Rig {
+    Rig::new(vendor.two_units())
+}
+
+/// The device behind the unit that is well reaches what is mapped for it, old and new, and nothing else.
+fn others_live(rig: &mut Rig) {
+    let domain = rig.attach(edu());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.platform.config_write(edu(), 4, 6);
+    assert_eq!(rig.write(iova.get(), &[1; 8]), Ok(()));
+    rig.unmap(domain, iova, 4096);
+    assert!(rig.write(iova.get(), &[1; 8]).is_err());
+    let Rig { platform, engine } = rig;
+    let completion = engine.detach(platform, edu()).unwrap();
+    rig.finish(&completion);
+    assert_eq!(rig.unit_state(1), UnitState::Running);
+    rig.check();
+}
+
+/// Unit 0 has failed like this, and its device is denied.
+fn is_given_up(rig: &mut Rig, failure: UnitFailure) {
+    assert_eq!(rig.unit_state(0), UnitState::Failed(failure));
+    assert_eq!(rig.platform.config_read(other(), 4) & 4, 0, "bus mastering is off");
+    let Rig { platform, engine } = rig;
+    let refused = engine.create_domain(platform, &[other()]);
+    assert_eq!(refused, Err(EngineError::UnitNotWorking(other())));
+    assert!(failure.to_string().starts_with("it"), "a clause: {failure}");
+}
+
+fn r5_a_unit_that_is_gone_while_nothing_is_asked_of_it_is_given_up_with_its_devices(
+    vendor: Vendor,
+) {
+    let mut rig = rig(vendor);
+    rig.attach(other());
+    rig.platform.machine_mut().set_health(0, Health::AllOnes);
+    // As when it is looked whether there are faults.
+    rig.faults();
+    is_given_up(&mut rig, UnitFailure::Vanished);
+    others_live(&mut rig);
+}
+
+/// Does everything that there is to do with the device behind unit 0, as far as that goes, and lets time pass for long
+/// enough that nothing waits.
+fn use_all(rig: &mut Rig) {
+    for _ in 0..50 {
+        rig.pass(Duration::from_millis(100));
+    }
+    let Rig { platform, engine } = rig;
+    if let Ok(domain) = engine.create_domain(platform, &[other()]) {
+        let mut asked = Vec::new();
+        asked.extend(engine.attach(platform, other(), domain));
+        let run = rig.run(8192);
+        let Rig { platform, engine } = rig;
+        if let Ok((iova, mapped)) = engine.map(platform, domain, &whole(run, 8192)) {
+            asked.push(mapped);
+            let _ = platform.machine_mut().dma_write(other(), iova.get(), &[1; 8]);
+            let _ = platform.machine_mut().dma_write(other(), iova.get() + 8192, &[1; 8]);
+            engine.take_events(platform);
+            asked.extend(engine.unmap(platform, domain, iova, 8192));
+        }
+        asked.extend(engine.detach(platform, other()));
+        let _ = engine.destroy_domain(platform, domain);
+        for _ in 0..30 {
+            rig.pass(Duration::from_millis(100));
+            rig.faults();
+        }
+        for completion in asked {
+            assert_ne!(rig.engine.progress(&completion), Progress::Pending, "waits for good");
+        }
+    }
+    // What was unmapped nobody reaches by it, unless its unit was given up and may do anything.
+    rig.check();
+}
+
+fn r5_a_unit_may_be_gone_from_any_read_of_its_registers_on_and_the_others_live(vendor: Vendor) {
+    let mut given_up = 0;
+    for after in 0..400 {
+        let platform = SimPlatform::with_manual_clock(vendor.two_units()).unwrap();
+        platform.machine_mut().lie(Lie::gone(0, after));
+        let mut rig = Rig::start_on(platform);
+        use_all(&mut rig);
+        // One that was gone before anything was known of it is not used at all.
+        let unit = rig.engine.units()[0].unit.as_ref();
+        if unit.is_ok_and(|unit| unit.has_failed()) {
+            given_up += 1;
+            assert_eq!(
+                rig.platform.config_read(other(), 4) & 4,
+                0,
+                "{after}: bus mastering is off"
+            );
+        }
+        rig.platform.machine_mut().end_lies();
+        others_live(&mut rig);
+    }
+    assert!(given_up > 30, "{given_up}");
+}
+
+fn r5_configuration_space_may_be_gone_from_any_read_on(vendor: Vendor) {
+    for which in [None, Some(other()), Some("0000:00:00.3".parse().unwrap())] {
+        for after in (0..2000).step_by(7) {
+            let mut platform = SimPlatform::with_manual_clock(vendor.two_units()).unwrap();
+            platform.machine_mut().hide_config_after(which, after);
+            let Ok(mut engine) = Engine::start(&mut platform, Policy::default()) else { continue };
+            for _ in 0..30 {
+                platform.advance_time(Duration::from_millis(100));
+                engine.poll(&mut platform);
+                engine.take_events(&mut platform);
+            }
+            assert!(engine.is_settled(), "{after}");
+            engine.rescan(&mut platform);
+            let usage = platform.usage();
+            assert_eq!((usage.freed_accesses, usage.bad_frees), (0, 0), "{after}");
+        }
+    }
+}
+
+/// Unit 0 confirms like this; what is unmapped then is never confirmed, and never used again.
+fn never_confirmed(vendor: Vendor, confirms: Confirms) {
+    let mut rig = rig(vendor);
+    let domain = rig.attach(other());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.platform.machine_mut().set_confirms(0, confirms);
+    let Rig { platform, engine } = &mut rig;
+    let unmapped = engine.unmap(platform, domain, iova, 4096).unwrap();
+    for _ in 0..9 {
+        rig.pass(Duration::from_millis(100));
+        assert_eq!(rig.engine.progress(&unmapped), Progress::Pending);
+    }
+    rig.pass(Duration::from_millis(200));
+    assert_eq!(rig.engine.progress(&unmapped), Progress::Failed);
+    is_given_up(&mut rig, UnitFailure::InvalidationTimedOut);
+    assert!(rig.engine.retired() > 0, "its addresses are never given out again");
+    others_live(&mut rig);
+}
+
+fn r2_a_confirmation_that_never_comes_is_not_waited_for_and_what_it_was_of_is_kept(vendor: Vendor) {
+    never_confirmed(vendor, Confirms::Never);
+}
+
+fn r2_a_confirmation_that_nobody_asked_for_confirms_nothing(vendor: Vendor) {
+    // One that was asked for before confirms nothing new; one that was not yet, nothing at all.
+    for off in [1, 1000, 1 << 31, u64::MAX, u64::MAX - 1000] {
+        never_confirmed(vendor, Confirms::Off(off));
+    }
+}
+
+fn r2_a_confirmation_that_comes_twice_confirms_once(vendor: Vendor) {
+    let mut rig = rig(vendor);
+    let domain = rig.attach(other());
+    let run = rig.run(4096);
+    rig.platform.machine_mut().set_confirms(0, Confirms::Twice);
+    for _ in 0..20 {
+        let Rig { platform, engine } = &mut rig;
+        let (iova, _) = engine.map(platform, domain, &whole(run, 4096)).unwrap();
+        let unmapped = engine.unmap(platform, domain, iova, 4096).unwrap();
+        // What is written last is of before: it is not known yet that this is done.
+        assert_ne!(rig.engine.progress(&unmapped), Progress::Failed);
+    }
+    rig.platform.machine_mut().set_confirms(0, Confirms::Rightly);
+    let Rig { platform, engine } = &mut rig;
+    let detached = engine.detach(platform, other()).unwrap();
+    rig.finish(&detached);
+    others_live(&mut rig);
+}
+
+fn r2_one_that_comes_after_its_unit_was_given_up_confirms_nothing(vendor: Vendor) {
+    let mut rig = rig(vendor);
+    let domain = rig.attach(other());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    slow_down(&mut rig.platform.machine_mut(), Takes::After(3_000_000_000));
+    let Rig { platform, engine } = &mut rig;
+    let unmapped = engine.unmap(platform, domain, iova, 4096).unwrap();
+    for _ in 0..60 {
+        rig.pass(Duration::from_millis(100));
+    }
+    assert_eq!(rig.engine.progress(&unmapped), Progress::Failed);
+    is_given_up(&mut rig, UnitFailure::InvalidationTimedOut);
+    assert!(rig.engine.retired() > 0);
+    others_live(&mut rig);
+}
+
+#[test]
+fn r1_a_status_that_is_made_up_turns_no_translation_off() {
+    let unit = VtdConfig { write_buffer: true, ..VtdConfig::default() };
+    for (clear, set) in [(u64::MAX, 0), (1 << 63, 0), (0, 0x13 << 55)] {
+        let mut rig = Rig::new(MachineConfig::with_unit(unit.clone()));
+        let domain = rig.attach(edu());
+        // GSTS_REG is the upper half.
+        rig.platform.machine_mut().lie(Lie { register: Some(0x18), clear, set, ..Lie::gone(0, 0) });
+        let run = rig.run(4096);
+        let Rig { platform, engine } = &mut rig;
+        let mapped = engine.map(platform, domain, &whole(run, 4096)).map(drop);
+        assert_eq!(mapped, Ok(()));
+        assert!(rig.platform.machine().is_translating(0), "{clear:#x} {set:#x}");
+        assert!(rig.write(0x4000_0000, &[1; 8]).is_err(), "nothing is mapped there");
+        rig.check();
+    }
+}
