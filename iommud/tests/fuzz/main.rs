@@ -20,6 +20,8 @@ mod vendor;
 mod hardware;
 mod messages;
 mod records;
+#[path = "../service/recount.rs"]
+mod recount;
 mod requests;
 mod sequences;
 mod world;

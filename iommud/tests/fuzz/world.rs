@@ -22,6 +22,7 @@ use libdma::protocol::derive::Kind;
 use libdma::protocol::domain::DomainInfo;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::recount::recount;
 use crate::vendor::{Vendor, slow_down};
 
 pub(crate) const PAGE: u64 = 4096;
@@ -525,6 +526,9 @@ impl World {
             let pages = chance.below((bytes / PAGE) as usize) as u64;
             self.reach(chance.below(2), iova.wrapping_add(pages * PAGE));
         }
+        if chance.once_in(256) {
+            recount(&mut self.service);
+        }
         let usage = self.service.platform().usage();
         assert_eq!((usage.freed_accesses, usage.bad_frees), (0, 0), "R2");
     }
@@ -617,10 +621,11 @@ impl World {
         assert_eq!((self.service.handles(), self.service.tickets().len()), (handles, 0));
         assert_eq!(engine.retired(), 0, "something waits for good");
         for device in devices() {
-            assert_eq!(engine.waiting_runs(device).runs, 0);
             assert!(engine.group(device).unwrap().attached.is_none(), "R4: {device} is attached");
         }
         assert_eq!(engine.domains().count(), 0);
+        recount(&mut self.service);
+        assert_eq!(self.service.accounts().iter().count(), 0, "nobody holds anything");
         let usage = self.service.platform().usage();
         assert_eq!(
             (usage.live_runs, usage.live_run_bytes),
