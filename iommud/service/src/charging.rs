@@ -103,6 +103,13 @@ impl<P: Platform> Service<P> {
         }
     }
 
+    /// Nothing more will be charged to an account. What is held on it already counts until it is given back, what has only just
+    /// been taken included.
+    pub(crate) fn close_account(&mut self, account: AccountId) {
+        self.settle();
+        self.accounts.close(account);
+    }
+
     /// Whether so much more may be held on an account. What was given up counts until no hardware knows of it any more, and
     /// may be free by now, so hardware is told what it was not told yet and asked once before anything is refused.
     pub(crate) fn claim(&mut self, account: AccountId, more: &Usage) -> Result<(), Error> {

@@ -54,7 +54,7 @@ impl<P: Platform> Service<P> {
         let account =
             self.accounts.open_session(session, (address, of_device), (caller.uid, of_user));
         if let Err(refused) = self.claim(account, &ONE_REQUEST) {
-            self.accounts.close(account);
+            self.close_account(account);
             return Err(refused);
         }
         let domain = shared.map_or_else(
@@ -66,7 +66,7 @@ impl<P: Platform> Service<P> {
             Ok,
         );
         let domain = domain.map_err(|refused| {
-            self.accounts.close(account);
+            self.close_account(account);
             to_client(refused.error)
         })?;
         let Self { engine, platform, sessions, .. } = self;
@@ -84,7 +84,7 @@ impl<P: Platform> Service<P> {
             Err(error) => {
                 // If it was just made, nothing is attached to it; a shared one is in use, and stays.
                 let _ = engine.destroy_domain(platform, domain);
-                self.accounts.close(account);
+                self.close_account(account);
                 return Err(to_client(error));
             }
         };
@@ -170,6 +170,6 @@ impl<P: Platform> Service<P> {
         }
         closed.into_iter().for_each(|buffer| self.retire_buffer(buffer));
         // What outlives it is on its account still.
-        self.accounts.close(session.account);
+        self.close_account(session.account);
     }
 }

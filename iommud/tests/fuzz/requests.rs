@@ -42,6 +42,9 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
     (3, revoke),
     (1, |world, chance| call(world, chance, ANY, Opcode::HandleInfo, 40, |_, _| 0)),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Reset, 8, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::Resume, 64, |_, chance| chance.next())),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::Settle, 16, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::Next, 64, |_, chance| chance.long())),
     (5, enter),
     (3, leave),
     (2, |world, chance| {

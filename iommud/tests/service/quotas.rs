@@ -30,6 +30,7 @@ both! {
     who_made_a_table_pays_for_it_until_it_is_free,
     a_user_s_devices_share_what_the_user_may_hold,
     the_report_says_what_is_held_and_which_limit_refused_something,
+    what_a_device_that_was_closed_at_once_leaves_to_hardware_is_on_its_account,
 }
 
 const PAGE: usize = 4096;
@@ -327,4 +328,18 @@ fn buffer_info(service: &mut Service<SimPlatform>, buffer: HandleId) -> BufferIn
     let mut payload = [0; size_of::<BufferInfo>()];
     call(service, buffer, Opcode::BufferInfo as u64, &mut payload).unwrap();
     BufferInfo::read_from_bytes(&payload).unwrap()
+}
+
+fn what_a_device_that_was_closed_at_once_leaves_to_hardware_is_on_its_account(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let before = rig.usage();
+    let service = &mut *rig.service.lock();
+    // Nobody asks what is on any account in between.
+    let handle = device(service);
+    slow_down(&mut service.platform().machine_mut(), Takes::After(400_000_000));
+    service.close(handle);
+    let left = service.platform().usage().live_frames > before.live_frames;
+    assert!(left, "its tables are walked still");
+    recount(service);
+    assert_ne!(service.accounts().iter().count(), 0, "somebody holds them");
 }
