@@ -187,6 +187,8 @@ fn attempt(vendor: Vendor, steps: Steps<'_>) -> bool {
 }
 
 fn r1_r2_r5_registers_may_read_as_anything_and_other_units_live(vendor: Vendor) {
-    let trial = Trial { name: "hardware", steps: 4000, each: 40 };
+    // An AMD unit's device table takes a while to fill.
+    let steps = if vendor == Vendor::Vtd { 4000 } else { 800 };
+    let trial = Trial { name: "hardware", steps, each: 40 };
     trial.run(|steps| attempt(vendor, steps));
 }
