@@ -91,6 +91,7 @@ impl Hardware {
                     bytes,
                     access: dma_types::Access::ReadWrite,
                     align: PAGE,
+                    first: dma_types::Iova::new(0),
                     limit: dma_types::Iova::new(u64::MAX),
                     owner: 1,
                 };
@@ -176,6 +177,7 @@ fn attempt(vendor: Vendor, steps: Steps<'_>) -> bool {
         bytes: PAGE,
         access: dma_types::Access::ReadWrite,
         align: PAGE,
+        first: dma_types::Iova::new(0),
         limit: dma_types::Iova::new(u64::MAX),
         owner: 2,
     };
