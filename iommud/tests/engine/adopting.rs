@@ -161,6 +161,7 @@ impl World {
         });
         Claims {
             held: held.into_iter().collect(),
+            blocked: Vec::new(),
             explicit: self.explicit.into_iter().collect(),
             buffers: buffers.collect(),
             windows: Vec::new(),
