@@ -31,13 +31,15 @@ impl Payer {
 pub struct Purse {
     /// Who.
     pub payer: Payer,
+    /// For whom, where several payers are one client: units do one thing at a time for each.
+    pub client: Payer,
     /// How many frames of tables it may take.
     pub frames: u64,
 }
 
 impl Purse {
     /// Nobody pays, and there is no end to it.
-    pub const NOBODY: Self = Self { payer: Payer::NOBODY, frames: u64::MAX };
+    pub const NOBODY: Self = Self { payer: Payer::NOBODY, client: Payer::NOBODY, frames: u64::MAX };
 }
 
 /// What has come to a payer's account, or gone from it where it is negative.
@@ -192,7 +194,10 @@ mod tests {
     #[test]
     fn no_more_frames_are_taken_than_the_purse_has_and_what_is_given_back_may_be_taken_again() {
         let mut frames = FakeFrames::new(8);
-        let books = Books { purse: Purse { payer: Payer(7), frames: 3 }, ..Books::default() };
+        let books = Books {
+            purse: Purse { payer: Payer(7), client: Payer(7), frames: 3 },
+            ..Books::default()
+        };
         let mut metered = books.meter(&mut frames, 1);
         let one = metered.alloc_frame().unwrap();
         let other = metered.alloc_frame().unwrap();

@@ -374,6 +374,13 @@ impl Accounts {
         self.open.iter().map(|(id, account)| (*id, account))
     }
 
+    /// The account of the session that an account is of; itself, if there is none.
+    pub(crate) fn session_of(&self, id: AccountId) -> AccountId {
+        let of_session = |account: &Account| matches!(account.holder, Holder::Session(_));
+        let found = self.chain(id).find(|(_, account)| of_session(account));
+        found.map_or(id, |(session, _)| session)
+    }
+
     /// An account and all above it, from below.
     pub fn chain(&self, id: AccountId) -> impl Iterator<Item = (AccountId, &Account)> {
         let mut next = [Some(id), None];

@@ -131,7 +131,8 @@ impl<P: Platform> Service<P> {
         let mut once = |service: &mut Self| {
             service.settle();
             let frames = service.accounts.room(account, Resource::PageTableBytes) / PAGE_SIZE;
-            let purse = Purse { payer: account.into(), frames };
+            let client = service.accounts.session_of(account).into();
+            let purse = Purse { payer: account.into(), client, frames };
             let Self { engine, platform, .. } = service;
             engine.on_account(purse, |engine| act(engine, platform))
         };

@@ -288,7 +288,9 @@ impl<P: Platform> Service<P> {
         }
         let operations = Usage { operations: ranges.len() as u64, ..Usage::NONE };
         self.claim(self.session_account(space.session)?, &operations)?;
-        let mut completion = self.unmap_ranges(space, &ranges, when)?.for_client();
+        let at_once = self.engine.answers_at_once(space.domain, when);
+        let unmapped = self.unmap_ranges(space, &ranges, when)?;
+        let mut completion = if at_once { Completion::none() } else { unmapped };
         // Who did not await the answer to the map would else be told that nothing is reached while what was mapped before is.
         strict.into_iter().for_each(|owner| completion.join(&self.lasting(owner)));
         Ok(Answered::after(batch.length(), completion))

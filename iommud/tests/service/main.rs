@@ -14,6 +14,7 @@ mod deferred;
 mod domains;
 mod explained;
 mod faults;
+mod floods;
 mod foreign;
 mod groups;
 mod handles;

@@ -60,6 +60,8 @@ pub struct Domain {
     slot: Option<Slot>,
     /// Who pays for which frames of its table. Those that are not here nobody pays.
     paid: BTreeMap<PhysAddr, Payer>,
+    /// For which client it was made.
+    client: Payer,
 }
 
 /// What is mapped in a domain, each by where it starts.
@@ -92,6 +94,7 @@ impl Domain {
             window,
             slot: None,
             paid: BTreeMap::new(),
+            client: Payer::NOBODY,
         })
     }
 
@@ -124,6 +127,7 @@ impl Domain {
             window: record.window,
             slot: Some(slot),
             paid: BTreeMap::new(),
+            client: Payer::NOBODY,
         }
     }
 
@@ -193,6 +197,16 @@ impl Domain {
     /// Notes where its record in the ledger is.
     pub fn set_slot(&mut self, slot: Slot) {
         self.slot = Some(slot);
+    }
+
+    /// Notes for which client it was made.
+    pub fn set_client(&mut self, client: Payer) {
+        self.client = client;
+    }
+
+    /// For which client it was made.
+    pub fn client(&self) -> Payer {
+        self.client
     }
 
     /// Notes who pays for frames that its table has taken.

@@ -1,17 +1,28 @@
 //! Unmaps that units are told of together.
 //!
+//! # One at a time
+//!
+//! A unit is asked one thing at a time for each client: while it has not confirmed what it was asked to forget for a client,
+//! what that client unmaps is gathered, and asked at one go afterwards. So a client that floods a unit makes its own batches
+//! larger, and no other's wait longer: what others ask stands behind one request of its at the most, for each client and
+//! unit.
+//!
+//! # Answered sooner
+//!
 //! Where the policy says so, an unmap is not followed by an invalidation of its own. Unmaps are gathered, and
 //! each unit is told once to forget all of a domain. Until it has confirmed that, nothing that was unmapped is
 //! used again (rule R2), exactly as if each had been told alone; only the client is answered sooner.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use dma_types::Iova;
 
 use super::{Engine, unit_mut};
 use crate::completion::{Completion, Progress, Ticket};
-use crate::domain::DomainKey;
+use crate::domain::{Domain, DomainKey};
+use crate::payer::Payer;
 use crate::platform::{Instant, Platform};
 use crate::unit::{Changed, Touched};
 
@@ -21,6 +32,26 @@ pub const MOST_GATHERED: usize = 128;
 /// How long the first of them waits at the most.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
+/// Whose unmaps wait for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Line {
+    /// Those of all domains that were made for one client.
+    Of(Payer),
+    /// Those of a domain that was made for nobody.
+    Alone(DomainKey),
+}
+
+/// A batch of unmaps of one domain that no unit has been told of.
+#[derive(Clone, Copy, Debug)]
+struct Gathered {
+    /// Its number.
+    batch: Ticket,
+    /// How many unmaps.
+    unmaps: usize,
+    /// Whether somebody waits for it, so that it is told as soon as it may be.
+    is_awaited: bool,
+}
+
 /// The unmaps that no unit has been told of, and the batches of them that units have not confirmed.
 ///
 /// Each domain has batches of its own, for a unit that is stuck is to hold nothing up but what it knows. Those of
@@ -28,7 +59,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     /// The domains that the unmaps are of, and the batch of each.
-    domains: BTreeMap<DomainKey, Ticket>,
+    domains: BTreeMap<DomainKey, Gathered>,
     /// How many unmaps those are together.
     gathered: usize,
     since: Instant,
@@ -36,24 +67,34 @@ pub(super) struct Deferred {
     last: Ticket,
     /// What units have yet to confirm of each batch; `None` while they have not been told of it.
     waiting: BTreeMap<Ticket, Option<Completion>>,
+    /// What each line's units were asked last.
+    asked: BTreeMap<Line, Completion>,
 }
 
 impl Deferred {
     /// Adds so many unmaps: what their batch is waited for with.
-    pub(super) fn gather(&mut self, domain: DomainKey, now: Instant, unmaps: usize) -> Completion {
+    pub(super) fn gather(
+        &mut self,
+        domain: DomainKey,
+        now: Instant,
+        unmaps: usize,
+        is_awaited: bool,
+    ) -> Completion {
         if self.gathered == 0 {
             self.since = now;
         }
         self.gathered += unmaps;
-        let batch = *self.domains.entry(domain).or_insert_with(|| {
+        let gathered = self.domains.entry(domain).or_insert_with(|| {
             self.last.0 += 1;
             self.waiting.insert(self.last, None);
-            self.last
+            Gathered { batch: self.last, unmaps: 0, is_awaited: false }
         });
-        Completion::gathered(domain, batch)
+        gathered.unmaps += unmaps;
+        gathered.is_awaited |= is_awaited;
+        Completion::gathered(domain, gathered.batch)
     }
 
-    /// Whether units should be told now.
+    /// Whether units should be told now of whatever there is.
     fn is_due(&self, now: Instant) -> bool {
         self.gathered >= MOST_GATHERED || now.since(self.since) >= LONGEST_WAIT
     }
@@ -66,6 +107,11 @@ impl Deferred {
     /// Whether there are some of this domain's.
     pub(super) fn holds(&self, domain: DomainKey) -> bool {
         self.domains.contains_key(&domain)
+    }
+
+    /// Notes what a line's units were asked.
+    pub(super) fn asked(&mut self, line: Line, completion: &Completion) {
+        self.asked.entry(line).or_default().join(completion);
     }
 
     /// How a batch stands.
@@ -87,12 +133,22 @@ impl Deferred {
     }
 }
 
+/// In which line the unmaps of a domain are.
+pub(super) fn line_of(domain: &Domain, key: DomainKey) -> Line {
+    match domain.client() {
+        Payer::NOBODY => Line::Alone(key),
+        client => Line::Of(client),
+    }
+}
+
 impl Engine {
-    /// Tells the units of unmaps that were gathered, if it is time.
+    /// Tells the units of unmaps that were gathered, if it is time or somebody waits for them.
     pub(super) fn tell_if_due(&mut self, platform: &mut impl Platform) {
-        if self.deferred.holds_any() && self.deferred.is_due(platform.now()) {
-            self.tell_gathered(platform);
+        if !self.deferred.holds_any() {
+            return;
         }
+        let all = self.deferred.is_due(platform.now());
+        self.tell_those(platform, |gathered| all || gathered.is_awaited);
     }
 
     /// [Polls](Self::poll) after the units were told of all unmaps that were gathered: for who waits for something to be
@@ -102,23 +158,59 @@ impl Engine {
         self.poll(platform);
     }
 
-    /// Tells the units of all unmaps that were gathered.
+    /// Tells the units of all unmaps that were gathered, or as soon as the units have confirmed what they were asked for the
+    /// same clients before.
     pub(super) fn tell_gathered(&mut self, platform: &mut impl Platform) {
+        self.deferred.domains.values_mut().for_each(|gathered| gathered.is_awaited = true);
+        self.tell_those(platform, |_| true);
+    }
+
+    /// Whether a unit of a domain's has yet to confirm what it was asked for the same client: it is asked for no more then.
+    pub(super) fn is_busy(&self, key: DomainKey) -> bool {
+        let Some(domain) = self.domains.get(&key) else { return false };
+        let asked = self.deferred.asked.get(&line_of(domain, key));
+        let mut open = asked.into_iter().flat_map(Completion::tickets).filter(|(unit, ticket)| {
+            let one = Completion::one(*unit, *ticket);
+            super::units_progress(&self.units, &one) == Progress::Pending
+        });
+        open.any(|(unit, _)| domain.id_at(unit).is_some())
+    }
+
+    /// Tells the units of such batches, the oldest first, of clients for whom they are asked for nothing else.
+    fn tell_those(&mut self, platform: &mut impl Platform, which: impl Fn(&Gathered) -> bool) {
+        let those = self.deferred.domains.iter().filter(|(_, gathered)| which(gathered));
+        let mut those: Vec<_> = those.map(|(key, gathered)| (gathered.batch, *key)).collect();
+        those.sort_unstable();
+        for (_, key) in those {
+            if !self.is_busy(key) {
+                self.tell_of(platform, key);
+            }
+        }
+    }
+
+    /// Tells the units of what was gathered of one domain.
+    pub(super) fn tell_of(&mut self, platform: &mut impl Platform, key: DomainKey) {
         let everything = Changed { start: Iova::new(0), bytes: u64::MAX, touched: Touched::Tables };
-        for (key, batch) in core::mem::take(&mut self.deferred.domains) {
-            let mut completion = Completion::none();
-            for (unit, id) in self.domains.get(&key).iter().flat_map(|it| it.memberships()) {
+        let Some(Gathered { batch, unmaps, .. }) = self.deferred.domains.remove(&key) else {
+            return;
+        };
+        self.deferred.gathered -= unmaps;
+        let mut completion = Completion::none();
+        if let Some(domain) = self.domains.get(&key) {
+            for (unit, id) in domain.memberships() {
                 let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
                 completion.add(unit, hardware.invalidate(platform, id, &[everything]));
             }
-            self.deferred.waiting.insert(batch, Some(completion));
+            self.deferred.asked(line_of(domain, key), &completion);
         }
-        self.deferred.gathered = 0;
+        self.deferred.waiting.insert(batch, Some(completion));
     }
 
     /// Forgets the batches that all units have confirmed.
     pub(super) fn forget_batches(&mut self) {
         let Self { deferred, units, .. } = self;
-        deferred.forget(|completion| super::units_progress(units, completion) == Progress::Done);
+        let progress = |completion: &Completion| super::units_progress(units, completion);
+        deferred.forget(|completion| progress(completion) == Progress::Done);
+        deferred.asked.retain(|_, completion| progress(completion) == Progress::Pending);
     }
 }

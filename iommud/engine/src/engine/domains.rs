@@ -108,6 +108,7 @@ impl Engine {
             }
         }
         self.books.take_tables(&mut domain, &taken);
+        domain.set_client(self.books.purse.client);
         self.next_domain += 1;
         self.domains.insert(key, domain);
         Ok(key)
@@ -125,7 +126,7 @@ impl Engine {
         }
         if self.deferred.holds(key) {
             // Afterwards nobody would know which units to tell.
-            self.tell_gathered(platform);
+            self.tell_of(platform, key);
         }
         let Some(domain) = self.domains.remove(&key) else { return Ok(()) };
         if let Some(slot) = domain.slot() {

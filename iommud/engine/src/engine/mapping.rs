@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PhysAddr};
 
+use super::deferred::line_of;
 use super::{Engine, has_failed, progress, unit_mut};
 use crate::completion::{Completion, Progress};
-use crate::domain::{DomainKey, Mapping, Owner};
+use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
 use crate::payer::{self, Payer, Turnover};
@@ -191,6 +192,12 @@ impl Engine {
         completion
     }
 
+    /// Whether unmaps in a domain are answered before units have confirmed them, if the client asks for no more.
+    pub fn answers_at_once(&self, key: DomainKey, when: Invalidation) -> bool {
+        let domain = self.domains.get(&key).map(Domain::invalidation);
+        (domain, when) == (Some(Invalidation::Deferred), Invalidation::Deferred)
+    }
+
     fn unmap_sorted(
         &mut self,
         platform: &mut impl Platform,
@@ -198,6 +205,7 @@ impl Engine {
         ranges: &[(Iova, u64)],
         when: Invalidation,
     ) -> Result<Completion, EngineError> {
+        let busy = self.is_busy(key);
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let twice = ranges.array_windows().any(|[(one, _), (next, _)]| one == next);
         if twice || !ranges.iter().all(|(iova, bytes)| domain.is_mapping(*iova, *bytes)) {
@@ -225,14 +233,17 @@ impl Engine {
         if done == 0 {
             return result.map(|()| completion);
         }
-        if (domain.invalidation(), when) == (Invalidation::Deferred, Invalidation::Deferred) {
-            completion = self.deferred.gather(key, platform.now(), done);
+        let at_once =
+            domain.invalidation() == Invalidation::Deferred && when == domain.invalidation();
+        if at_once || busy {
+            completion = self.deferred.gather(key, platform.now(), done, !at_once);
         } else {
             merge(changes);
             for (unit, id) in domain.memberships() {
                 let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
                 completion.add(unit, hardware.invalidate(platform, id, changes));
             }
+            self.deferred.asked(line_of(domain, key), &completion);
         }
         if tables {
             domain.tables_unlinked(&completion);
