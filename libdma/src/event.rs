@@ -88,6 +88,21 @@ pub enum Event {
         /// The session's [generation](crate::Device::generation) since.
         generation: u64,
     },
+    /// iommud was restarted, and libdma has gone on with what this process has: nothing of it is another, but the
+    /// descriptors that an event queue watches are.
+    Restarted {
+        /// When, since the start of the iommud that there is now.
+        at: Duration,
+        /// The session's [generation](crate::Device::generation) since.
+        generation: u64,
+    },
+    /// The device was reset, by whoever may [administer](crate::protocol::Rights::ADMINISTER) it: it is to be set up anew.
+    DeviceReset {
+        /// When, since iommud's start.
+        at: Duration,
+        /// The session's [generation](crate::Device::generation) since.
+        generation: u64,
+    },
 }
 
 /// What [`Device::events`](crate::Device::events) has read.
@@ -127,7 +142,9 @@ impl Event {
             Self::Fault(fault) => fault.at,
             Self::Silenced { at, .. }
             | Self::Quarantined { at, .. }
-            | Self::Released { at, .. } => *at,
+            | Self::Released { at, .. }
+            | Self::DeviceReset { at, .. }
+            | Self::Restarted { at, .. } => *at,
         }
     }
 
@@ -142,6 +159,8 @@ impl Event {
                 Self::Quarantined { at, requester, faults: record.count.get(), within: span }
             }
             EventKind::Released => Self::Released { at, generation: record.count.get() },
+            EventKind::DeviceReset => Self::DeviceReset { at, generation: record.count.get() },
+            EventKind::Restarted => Self::Restarted { at, generation: record.count.get() },
         })
     }
 }
@@ -171,6 +190,13 @@ impl fmt::Display for Event {
                      {within:?}; see `iommuctl devices`"
                 )
             }
+            Self::Restarted { generation, .. } => {
+                write!(f, "iommud was restarted: the session goes on, as number {generation}")
+            }
+            Self::DeviceReset { generation, .. } => write!(
+                f,
+                "the device was reset: set it up anew, its session is number {generation} now"
+            ),
             Self::Released { generation, .. } => write!(
                 f,
                 "the device was released from quarantine: set it up anew, its session is number {generation} now"

@@ -60,6 +60,16 @@ pub enum What {
         /// Within which time.
         within: Duration,
     },
+    /// The device was reset.
+    DeviceReset {
+        /// The session's generation since.
+        generation: u64,
+    },
+    /// iommud was restarted, and the session resumed.
+    Restarted {
+        /// The session's generation since.
+        generation: u64,
+    },
     /// The quarantine of the device has ended.
     Released {
         /// The session's generation since.
@@ -151,6 +161,14 @@ impl Entry {
                 record.source = U16::new(source.get());
                 record.count = U64::new((*faults).into());
                 record.span = U64::new(nanoseconds(*within));
+            }
+            What::DeviceReset { generation } => {
+                record.kind = U32::new(EventKind::DeviceReset as u32);
+                record.count = U64::new(*generation);
+            }
+            What::Restarted { generation } => {
+                record.kind = U32::new(EventKind::Restarted as u32);
+                record.count = U64::new(*generation);
             }
             What::Released { generation } => {
                 record.kind = U32::new(EventKind::Released as u32);

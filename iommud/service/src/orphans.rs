@@ -19,6 +19,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
 use crate::calls::{Answered, answer};
+use crate::events::{Entry, What};
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::mappings::Space;
 use crate::pending::Pending;
@@ -182,6 +183,8 @@ impl<P: Platform> Service<P> {
         }
         self.set_numbers_aside()?;
         let generation = self.next_generation_of(session).ok_or(Error::NotYours)?;
+        let what = What::Restarted { generation };
+        self.tell(session, Entry { at: self.platform.now(), what });
         let resumed = Resumed { generation: U64::new(generation), reserved: U64::ZERO };
         let answered = answer(payload, &resumed)?;
         if let Some(session) = self.sessions.sessions.get_mut(&session) {

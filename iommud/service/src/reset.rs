@@ -17,6 +17,7 @@ use libdma::protocol::handle::Reset;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::events::{Entry, What};
 use crate::handle::HandleId;
 use crate::pending::{Answer, Outcome, RequestId};
 use crate::service::Service;
@@ -79,6 +80,8 @@ impl<P: Platform> Service<P> {
         pci::clear_bus_master(&mut self.platform, device);
         // From here on its state is not what anybody knows of it.
         let generation = self.next_generation_of(session).ok_or(Error::SessionEnded)?;
+        let what = What::DeviceReset { generation };
+        self.tell(session, Entry { at: self.platform.now(), what });
         let request = self.pending.promise(handle);
         let (phase, since) = (Phase::Quieting, self.platform.now());
         let resetting = Resetting { by, saved, phase, since, request, generation };

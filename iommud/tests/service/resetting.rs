@@ -7,7 +7,7 @@ use iommu_service::{HandleId, Outcome};
 use iommu_sim::pci::ExpressKind;
 use libdma::protocol::Rights;
 use libdma::protocol::call::Opcode;
-use libdma::{Access, Device, Error};
+use libdma::{Access, Device, Error, Event};
 
 use crate::revoking::{derived, number, revoke};
 use crate::rig::{Rig, edu};
@@ -56,6 +56,9 @@ fn a_reset_clears_the_device_and_puts_back_where_it_is(vendor: Vendor) {
     assert!(device.generation() > before.1);
     assert_eq!((config(&rig, 0x10), live(&rig)), (bar, fresh));
     assert_eq!(config(&rig, 4) & 0xffff, command & !4, "its driver is to turn that on again");
+    let told = device.events().unwrap().events;
+    let [Event::DeviceReset { generation, .. }] = told[..] else { panic!("{told:?}") };
+    assert_eq!(generation, device.generation());
     // Its memory is where it was.
     rig.service.lock().platform().machine_mut().config_write(edu(), 4, 6);
     assert!(rig.device_reads(iova, 8).is_ok());

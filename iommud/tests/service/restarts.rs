@@ -4,7 +4,8 @@
 use iommu_engine::policy::{Orphans, Policy, WithoutIommu};
 use iommu_sim::MachineConfig;
 use libdma::{
-    Access, Bidirectional, Device, Error, FromDevice, Iova, MapRequest, ScatterList, ToDevice,
+    Access, Bidirectional, Device, Error, Event, FromDevice, Iova, MapRequest, ScatterList,
+    ToDevice,
 };
 use simulated::{Machine, second_edu};
 use std::time::Duration;
@@ -19,6 +20,7 @@ both! {
     r7_an_unmap_that_matches_nothing_is_an_error_still,
     r4_what_is_dropped_while_iommud_is_away_is_free_afterwards,
     what_is_in_windows_asks_nobody,
+    a_driver_is_told_once_that_iommud_was_restarted,
     a_device_that_entered_and_was_not_told_has_entered,
 }
 
@@ -392,6 +394,23 @@ fn what_is_in_windows_asks_nobody(vendor: Vendor) {
     }
     assert_eq!(machine.client.requests(), requests);
     drop((pool, stream, device));
+    machine.check();
+}
+
+fn a_driver_is_told_once_that_iommud_was_restarted(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    assert_eq!(device.events().unwrap().events, []);
+    for _ in 0..2 {
+        let before = device.generation();
+        machine.restart();
+        let told = device.events().unwrap().events;
+        let [Event::Restarted { generation, .. }] = told[..] else { panic!("{told:?}") };
+        assert_eq!(generation, device.generation());
+        assert!(generation > before);
+        assert_eq!(device.events().unwrap().events, []);
+    }
+    drop(device);
     machine.check();
 }
 

@@ -28,14 +28,14 @@ pub struct EventRecord {
     /// When iommud learned of it: nanoseconds since its start.
     pub nanoseconds: U64,
     /// [`EventKind::Fault`]: how many times in a row. [`EventKind::Quarantined`]: how many blocked accesses it is for.
-    /// [`EventKind::Released`]: the generation of the session since.
+    /// [`EventKind::Released`], [`EventKind::DeviceReset`], [`EventKind::Restarted`]: the generation of the session since.
     pub count: U64,
     /// [`EventKind::Fault`]: the I/O address, or no more of it than its page where the unit does not record the rest.
     pub address: U64,
     /// [`EventKind::Fault`]: the domain that the device was in when iommud learned of it, zero if in none.
     pub domain: U64,
-    /// But of [`EventKind::Released`]: the PCI source-id that the requests carried. A bridge or another function may have
-    /// put its own there.
+    /// [`EventKind::Fault`], [`EventKind::Silenced`], [`EventKind::Quarantined`]: the PCI source-id that the requests
+    /// carried. A bridge or another function may have put its own there.
     pub source: U16,
     /// [`EventKind::Fault`]: a [`Tried`](super::fault::Tried).
     pub tried: U16,
@@ -69,6 +69,10 @@ codes! {
         Quarantined = 3,
         /// The quarantine of the device has ended.
         Released = 4,
+        /// The device was reset.
+        DeviceReset = 5,
+        /// iommud was restarted, and the session resumed.
+        Restarted = 6,
     }
 }
 
