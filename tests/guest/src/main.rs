@@ -13,6 +13,7 @@ mod other;
 mod physical;
 mod programs;
 mod reports;
+mod revoking;
 mod sharing;
 mod traces;
 mod unit;

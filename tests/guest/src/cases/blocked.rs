@@ -84,6 +84,30 @@ pub(super) fn after_free() -> Outcome {
     rogue("after-free", "read", 0, &[])
 }
 
+/// How a driver misbehaves with a buffer that is not mapped any more.
+const UNMAPPED: [&str; 2] = ["write", "after-free"];
+
+/// The owner learns which buffer it was, where in it, and that it was unmapped just before.
+pub(super) fn behind() -> Outcome {
+    const BEHIND: &str = "; that was offset 0x0 of buffer \"edud rogue\", which was mapped for reading \
+                          and writing and unmapped ";
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    let bench = devices::bench()?;
+    for kind in UNMAPPED {
+        let end = bench.edud(&["--rogue", kind])?.expect(0)?;
+        if !bench.tells {
+            end.line("the device's handle tells of no fault")?;
+            continue;
+        }
+        let told = end.line("the device's handle tells: ")?;
+        // How long before: in µs or ms.
+        let is_told = told.split_once(BEHIND).is_some_and(|(_, rest)| rest.ends_with("s before"));
+        require!(is_told, "{kind}: it said {told:?}, and not {BEHIND:?}");
+    }
+    before.wait_for_return()
+}
+
 /// A driver knows where memory is, and gives that address to its device. It is the memory of another driver,
 /// and then memory that has nothing to do with any device.
 pub(super) fn physical() -> Outcome {

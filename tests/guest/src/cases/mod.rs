@@ -9,6 +9,7 @@ mod drivers;
 mod hostile;
 mod killed;
 mod machine;
+mod quarantine;
 mod restarted;
 mod sessions;
 mod without_iommu;
@@ -55,6 +56,11 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("r6_write_only_is_blocked_or_said_to_be_impossible", blocked::write_only),
     Spec::new("a_read_of_a_freed_buffer_is_blocked", blocked::after_free),
     Spec::new("a_physical_address_is_blocked", blocked::physical),
+    Spec::new("the_owner_is_told_what_was_behind_a_blocked_access", blocked::behind),
+    Spec::new(
+        "r1_a_device_in_quarantine_reaches_nothing_until_its_release",
+        quarantine::ends_with_a_release,
+    ),
     Spec::new("a_second_opener_is_refused", sessions::a_second_opener_is_refused),
     Spec::new("more_than_a_buffer_is_refused", sessions::more_than_a_buffer_is_refused),
     Spec::new("a_passed_handle_works_in_another_process", sessions::a_passed_handle_works),
@@ -62,6 +68,7 @@ pub(crate) const CASES: &[Spec] = &[
     Spec::new("a_buffer_is_shared_by_two_processes_and_their_devices", sessions::a_shared_buffer),
     Spec::new("r3_an_address_is_refused_by_another_device", sessions::r3_addresses),
     Spec::new("a_domain_is_entered_by_another_process_with_a_ticket", sessions::a_shared_domain),
+    Spec::new("r2_a_driver_whose_handle_is_revoked_is_cut_off", sessions::a_revoked_handle),
     Spec::new("only_root_opens_devices", sessions::only_root_opens_devices),
     Spec::long("r4_a_killed_driver_leaves_nothing", killed::leaves_nothing),
     Spec::new("r4_a_driver_killed_anywhere_leaves_nothing", killed::anywhere).within(killed::LIMIT),

@@ -8,6 +8,7 @@ use crate::domains;
 use crate::failure::{Failure, Outcome, require};
 use crate::programs::{Program, run, run_as_nobody, start_iommud, wait_until};
 use crate::reports;
+use crate::revoking;
 use crate::sharing;
 use crate::traces::Traces;
 
@@ -86,6 +87,13 @@ pub(super) fn a_shared_domain() -> Outcome {
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
     domains::first()?;
+    before.wait_for_return()
+}
+
+pub(super) fn a_revoked_handle() -> Outcome {
+    let _iommud = start_iommud()?;
+    let before = Traces::now()?;
+    revoking::drivers_are_cut_off()?;
     before.wait_for_return()
 }
 
