@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 /// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Verdict {
     /// How the device misbehaved.
     pub kind: Kind,
@@ -48,6 +48,9 @@ pub struct Verdict {
     pub went_through: bool,
     /// How the driver knows.
     pub because: &'static str,
+    /// The memory that it was about, if there still is such. Until the driver has let go of it, iommud can tell what
+    /// is mapped there.
+    pub memory: Option<Buffer>,
 }
 
 impl fmt::Display for Verdict {
@@ -90,28 +93,28 @@ pub fn run(driver: &mut Driver, kind: Kind, address: Option<u64>) -> Result<Verd
             let buffer = device.allocate(PAGE_SIZE, None, "edud rogue")?;
             let mapped = map_first_page(&device, &buffer, Access::ReadWrite)?;
             // While it may: a unit that keeps the translation would let it write again.
-            let before = wrote(&mut witness, kind, mapped.iova(), &buffer, 0)?;
-            if !before.went_through {
+            let before = wrote(&mut witness, kind, mapped.iova(), buffer, 0)?;
+            let Verdict { went_through: true, memory: Some(buffer), .. } = before else {
                 return Err(Error::Inert { iova: mapped.iova(), index: 0 });
-            }
+            };
             device.unmap(&[mapped])?;
-            wrote(&mut witness, kind, mapped.iova(), &buffer, 0)
+            wrote(&mut witness, kind, mapped.iova(), buffer, 0)
         }
         Kind::PastTheEnd => {
             let buffer = device.allocate(2 * PAGE_SIZE, None, "edud rogue")?;
             let mapped = map_first_page(&device, &buffer, Access::Write)?;
             let lead = PAGE_SIZE - PROBE_BYTES as u64 / 2;
             let start = mapped.iova().checked_add(lead).ok_or(libdma::Error::Overflow)?;
-            wrote(&mut witness, kind, start, &buffer, PAGE_SIZE as usize)
+            wrote(&mut witness, kind, start, buffer, PAGE_SIZE as usize)
         }
         Kind::ReadOnly => {
             let (target, iova) = secret(&device, Access::Read)?;
-            wrote(&mut witness, kind, iova, &target, 0)
+            wrote(&mut witness, kind, iova, target, 0)
         }
         Kind::WriteOnly => {
-            let (_target, iova) = secret(&device, Access::Write)?;
+            let (target, iova) = secret(&device, Access::Write)?;
             let seen = witness.device_reads(iova)?;
-            let verdict = unsure(&device, kind, iova, seen);
+            let verdict = Verdict { memory: Some(target), ..unsure(&device, kind, iova, seen) };
             Ok(match seen {
                 // What is there is known, so that this is no guess.
                 Seen::Nothing => {
@@ -163,7 +166,7 @@ fn wrote(
     witness: &mut Witness<'_>,
     kind: Kind,
     iova: Iova,
-    buffer: &Buffer,
+    buffer: Buffer,
     offset: usize,
 ) -> Result<Verdict, Error> {
     let mut page = [SECRET; PAGE_SIZE as usize];
@@ -172,7 +175,7 @@ fn wrote(
     buffer.read(offset, &mut page)?;
     let went_through = page.iter().any(|byte| *byte != SECRET);
     let because = if went_through { "the memory has changed" } else { "the memory is as it was" };
-    Ok(Verdict { kind, address: iova, went_through, because })
+    Ok(Verdict { kind, address: iova, went_through, because, memory: Some(buffer) })
 }
 
 /// The verdict where it is not known, or not for sure, what the device would have got.
@@ -183,5 +186,5 @@ fn unsure(device: &Device, kind: Kind, address: Iova, seen: Seen) -> Verdict {
         Seen::Secret => (true, "the device got what is there"),
         Seen::Something => (true, "the device got something"),
     };
-    Verdict { kind, address, went_through, because }
+    Verdict { kind, address, went_through, because, memory: None }
 }

@@ -41,6 +41,22 @@ fn the_address_in_the_verdict_is_the_one_on_the_bus() {
     );
 }
 
+/// iommud learns of a blocked access a little later, and can tell of what is mapped then.
+#[test]
+fn what_the_device_was_not_to_reach_stays_mapped_until_that_is_told() {
+    let iommu = Iommu::new(Guard::Firm);
+    let device = Device::open(Arc::new(Daemon::new(iommu.clone())), address()).unwrap();
+    let mut driver = Driver::new(device, Box::new(Edu::new(iommu.clone()))).unwrap();
+    for (kind, mappings) in
+        [(Kind::PastTheEnd, 1), (Kind::ReadOnly, 1), (Kind::WriteOnly, 1), (Kind::Write, 0)]
+    {
+        let verdict = rogue::run(&mut driver, kind, None).unwrap();
+        let meanwhile = iommu.live_mappings();
+        drop(verdict);
+        assert_eq!(meanwhile - iommu.live_mappings(), mappings, "{kind:?}");
+    }
+}
+
 #[test]
 fn an_address_where_none_is_used_is_refused() {
     for kind in [Kind::Write, Kind::PastTheEnd, Kind::ReadOnly, Kind::WriteOnly, Kind::AfterFree] {

@@ -84,26 +84,38 @@ pub(super) fn after_free() -> Outcome {
     rogue("after-free", "read", 0, &[])
 }
 
-/// How a driver misbehaves with a buffer that is not mapped any more.
-const UNMAPPED: [&str; 2] = ["write", "after-free"];
+/// What the device's own handle tells of the place, for each way to misbehave with a buffer, before the buffer's name
+/// and at the end. How long before something was unmapped is said in µs or ms; what may be written may also be read
+/// where a unit cannot do better (rule R6).
+const BEHIND: [(&str, &str, &str, &str); 4] = [
+    ("write", "was offset 0x0", "was mapped for reading and writing and unmapped ", "s before"),
+    (
+        "after-free",
+        "was offset 0x0",
+        "was mapped for reading and writing and unmapped ",
+        "s before",
+    ),
+    ("read-only", "is offset 0x0", "is mapped for reading", ""),
+    ("past-the-end", "would be offset 0x1000", "is mapped for ", "writing and ends before it"),
+];
 
-/// The owner learns which buffer it was, where in it, and that it was unmapped just before.
+/// The owner learns which buffer it was, where in it, and whether it was unmapped just before.
 pub(super) fn behind() -> Outcome {
-    const BEHIND: &str = "; that was offset 0x0 of buffer \"edud rogue\", which was mapped for reading \
-                          and writing and unmapped ";
     let _iommud = start_iommud()?;
     let before = Traces::now()?;
     let bench = devices::bench()?;
-    for kind in UNMAPPED {
-        let end = bench.edud(&["--rogue", kind])?.expect(0)?;
+    for (kind, that, which, end) in BEHIND {
+        let ended = bench.edud(&["--rogue", kind])?.expect(0)?;
         if !bench.tells {
-            end.line("the device's handle tells of no fault")?;
+            ended.line("the device's handle tells of no fault")?;
             continue;
         }
-        let told = end.line("the device's handle tells: ")?;
-        // How long before: in µs or ms.
-        let is_told = told.split_once(BEHIND).is_some_and(|(_, rest)| rest.ends_with("s before"));
-        require!(is_told, "{kind}: it said {told:?}, and not {BEHIND:?}");
+        let told = ended.line("the device's handle tells: ")?;
+        let behind = format!("; that {that} of buffer \"edud rogue\", which {which}");
+        let rest = told.split_once(&behind).map(|(_, rest)| rest);
+        let is_told =
+            rest.is_some_and(|rest| rest.ends_with(end) && rest.is_empty() == end.is_empty());
+        require!(is_told, "{kind}: it said {told:?}, and not {behind:?} and {end:?}");
     }
     before.wait_for_return()
 }
