@@ -60,7 +60,7 @@ const DISKS: [&str; 2] = [
 ];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
-const BOOT_LIMIT: Duration = Duration::from_secs(240);
+const BOOT_LIMIT: Duration = Duration::from_secs(360);
 
 pub(super) fn run(report: &mut Report) {
     let Some(qemu) = emulator(report) else { return };
