@@ -25,6 +25,7 @@ mod vendor;
 
 both! {
     a_text_is_a_file_in_a_folder,
+    the_root_has_its_number_in_a_daemon_that_adopted_too,
     r3_a_device_is_opened_by_root_alone_and_once,
     r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows,
     a_request_that_hardware_must_confirm_is_answered_later_and_once,
@@ -56,9 +57,11 @@ struct Rig {
 impl Rig {
     fn new(config: MachineConfig) -> Self {
         let platform = SimPlatform::new(config).unwrap();
-        let Ok(mut service) = Service::start(platform, Settings::default()) else {
-            panic!("no IOMMU")
-        };
+        let Ok(service) = Service::start(platform, Settings::default()) else { panic!("no IOMMU") };
+        Self::of(service)
+    }
+
+    fn of(mut service: Service<SimPlatform>) -> Self {
         while !service.engine().is_settled() {
             service.poll();
         }
@@ -174,6 +177,18 @@ fn a_text_is_a_file_in_a_folder(vendor: Vendor) {
     let only_folder = Request::Open { folder: root, path: "units".into(), only_folder: true };
     assert_eq!(rig.ask(only_folder, USER), Err(Error::Other(20)));
     assert_eq!(rig.ask(open(units, "units"), USER), Err(Error::WrongHandleKind));
+}
+
+fn the_root_has_its_number_in_a_daemon_that_adopted_too(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let device = rig.open(EDU, ROOT).unwrap();
+    for _ in 0..2 {
+        let mut platform = rig.desk.into_service().into_platform();
+        platform.inherit();
+        let Ok(service) = Service::adopt(platform, Settings::default()) else { panic!("refused") };
+        rig = Rig::of(service);
+        assert!(rig.open("units", USER).unwrap() > device, "numbers of before are nobody's");
+    }
 }
 
 fn r3_a_device_is_opened_by_root_alone_and_once(vendor: Vendor) {

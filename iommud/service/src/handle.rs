@@ -123,6 +123,9 @@ impl Handle {
 const INCARNATION_SHIFT: u32 = 40;
 
 impl HandleId {
+    /// The root of a scheme, if its transport asks for that first.
+    pub const FIRST: Self = Self(1);
+
     /// How many daemons had been adopted from when it was made.
     pub const fn incarnation(self) -> u64 {
         self.0 >> INCARNATION_SHIFT
@@ -162,7 +165,20 @@ impl Handles {
     /// Gives a new handle a number, which was derived from nothing.
     pub fn insert(&mut self, handle: Handle) -> HandleId {
         self.last += 1;
-        let id = HandleId(self.last);
+        self.insert_as(HandleId(self.last), handle)
+    }
+
+    /// Gives the first handle of all its number, which is the same in every daemon: its scheme has it before there is
+    /// a service that could say another.
+    pub fn insert_first(&mut self, handle: Handle) -> HandleId {
+        if self.open.contains_key(&HandleId::FIRST) {
+            return self.insert(handle);
+        }
+        self.last = self.last.max(HandleId::FIRST.0);
+        self.insert_as(HandleId::FIRST, handle)
+    }
+
+    fn insert_as(&mut self, id: HandleId, handle: Handle) -> HandleId {
         self.open.insert(id, Entry { handle, revoked: None });
         self.tree.enter(id, &[]);
         id

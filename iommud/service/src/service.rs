@@ -258,6 +258,12 @@ impl<P: Platform> Service<P> {
         self.handles.insert(Handle::greeted(Object::Root, Rights::empty()))
     }
 
+    /// A handle to the scheme's root that has the [number](HandleId::FIRST) that it has in every daemon, adopted or not, as
+    /// long as nothing else has been opened.
+    pub fn first_root(&mut self) -> HandleId {
+        self.handles.insert_first(Handle::greeted(Object::Root, Rights::empty()))
+    }
+
     /// Opens a path from the root.
     ///
     /// # Errors

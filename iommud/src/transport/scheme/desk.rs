@@ -16,7 +16,7 @@ const NOT_A_FOLDER: Error = Error::Other(20);
 
 /// The number of the scheme's root, which is the first handle of a service: the scheme has it before there is
 /// a service.
-pub const ROOT: usize = 1;
+pub const ROOT: usize = HandleId::FIRST.0 as usize;
 
 /// Where all requests come in and all answers go out.
 ///
@@ -63,11 +63,18 @@ impl<P: Platform, T> Desk<P, T> {
         &mut self.service
     }
 
+    /// The service, when nobody comes to the desk any more.
+    pub fn into_service(self) -> Service<P> {
+        self.service
+    }
+
     /// Opens the scheme's root, for whoever registers its name and holds it from then on: its number, which is
     /// [`ROOT`] as long as nothing else has been asked of the desk.
     pub fn root(&mut self) -> usize {
         let client = Client { uid: 0, process: None };
-        let (handle, open) = self.new_folder(Folder::Root, client, None);
+        let open =
+            Open { path: Folder::Root.join(""), shape: Shape::Folder, client, unused_since: None };
+        let handle = self.service.first_root();
         self.open.insert(handle, open);
         handle.0 as usize
     }
