@@ -10,10 +10,14 @@
 //! this to be needless the kernel would have to answer, with ENODEV, all requests that are in a scheme's hands when the last
 //! context that serves it ends.
 
-use alloc::boxed::Box;
-use alloc::vec::Vec;
+//!
+//! Nobody waits to be sent again. The kernel finds who waits for a word of memory by the frame that the word is in, and
+//! after a `fork` it is in another: a thread that waited meanwhile would not be woken (seen; 663e6641, `syscall/futex.rs`). Who waits for an
+//! answer looks for it every [`LOOK`].
+
+use alloc::sync::Arc;
 use core::time::Duration;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -23,71 +27,49 @@ const LOOK: Duration = Duration::from_millis(200);
 /// As much stack as a request takes, and some.
 const STACK: usize = 128 << 10;
 
-type Errand = Box<dyn FnOnce() + Send>;
-
-/// Those who wait to be sent.
-static IDLE: Mutex<Vec<Sender<Errand>>> = Mutex::new(Vec::new());
-
 /// Has somebody make a request. `None` if iommud was gone, as `is_there` says, before there was an answer.
 pub(super) fn run<R: Send + 'static>(
     request: impl FnOnce() -> R + Send + 'static,
     is_there: impl Fn() -> bool + Clone + Send + 'static,
 ) -> Option<R> {
-    let (worker, answer) = match send(request) {
-        Ok(sent) => sent,
+    let answer = match send(request) {
+        Ok(answer) => answer,
         // Where there can be no thread, it is waited for as it is.
         Err(request) => return Some(request()),
     };
     loop {
         match answer.recv_timeout(LOOK) {
-            Ok(answered) => {
-                come_back(worker);
-                return Some(answered);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                // Who looks may have to wait as well.
-                if let Ok((looker, seen)) = send(is_there.clone())
-                    && let Ok(is_there) = seen.recv_timeout(LOOK)
-                {
-                    come_back(looker);
-                    if !is_there {
-                        return None;
-                    }
-                }
-            }
+            Ok(answered) => return Some(answered),
+            // Who looks may have to wait as well.
+            Err(RecvTimeoutError::Timeout) => match send(is_there.clone()) {
+                Ok(seen) if seen.recv_timeout(LOOK) == Ok(false) => return None,
+                _ => {}
+            },
             Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
 }
 
 /// Sends somebody, who may not come back; or gives the errand back if nobody is to be had.
-#[allow(clippy::type_complexity, reason = "it is who was sent, and what he will bring")]
 fn send<R: Send + 'static, F: FnOnce() -> R + Send + 'static>(
     request: F,
-) -> Result<(Sender<Errand>, Receiver<R>), F> {
-    let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let Some(worker) = idle.or_else(hire) else { return Err(request) };
+) -> Result<Receiver<R>, F> {
     let (answer, answered) = mpsc::channel();
-    // Nobody listens any more who has given it up.
-    let errand = Box::new(move || drop(answer.send(request())));
-    match worker.send(errand) {
-        Ok(()) => Ok((worker, answered)),
-        // A worker ends only with the process. Were it not so, the request would not have been made, as the channel tells.
-        Err(_) => Ok((worker, answered)),
-    }
-}
-
-/// A new thread for errands, if there can be one.
-fn hire() -> Option<Sender<Errand>> {
-    let (worker, errands) = mpsc::channel::<Errand>();
-    let work = move || errands.into_iter().for_each(|errand| errand());
+    let errand = Arc::new(Mutex::new(Some(request)));
+    let take =
+        |errand: &Mutex<Option<F>>| errand.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = errand.clone();
+    let work = move || {
+        if let Some(request) = take(&taken) {
+            // Nobody listens any more who has given it up.
+            drop(answer.send(request()));
+        }
+    };
     let thread = thread::Builder::new().name("libdma".into()).stack_size(STACK);
-    thread.spawn(work).ok().map(|_| worker)
-}
-
-/// Has one who has come back wait to be sent again.
-fn come_back(worker: Sender<Errand>) {
-    IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+    match thread.spawn(work) {
+        Ok(_) => Ok(answered),
+        Err(_) => take(&errand).map_or(Ok(answered), Err),
+    }
 }
 
 #[cfg(test)]
