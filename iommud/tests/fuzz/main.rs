@@ -9,8 +9,8 @@
 //! | `requests` | what is asked: a line for each request there is |
 //! | `world` | a machine, a service, its clients, and what must be true of them after each step |
 //!
-//! How much is tried, and how a failure is had again, is in the crate `fuzz`. All of it, 100 million steps, is
-//! `tests/run fuzz`.
+//! How much is tried, and how a failure is had again, is in the crate `fuzz`. More of one than t0 has time for:
+//! `FUZZ_STEPS=10000000 cargo test --release -p iommud --test fuzz -- --nocapture --test-threads=1 TARGET`.
 #![cfg(target_os = "linux")]
 
 #[macro_use]
