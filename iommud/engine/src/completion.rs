@@ -29,7 +29,7 @@ impl Ticket {
 enum Promiser {
     /// A unit.
     Unit(UnitId),
-    /// Whoever is to be told of a domain's unmaps, which are gathered. The batches of one domain are confirmed in
+    /// Whoever is to be told of a domain's changes, which are gathered. The batches of one domain are confirmed in
     /// the order of their numbers.
     Batches(DomainKey),
 }
@@ -59,18 +59,9 @@ impl Completion {
         Self::one(UnitId(u16::MAX), Ticket::NEVER)
     }
 
-    /// A batch of unmaps of one domain, to be told to the units and confirmed by them.
+    /// A batch of changes of one domain, to be told to the units and confirmed by them.
     pub const fn gathered(domain: DomainKey, batch: Ticket) -> Self {
         Self { first: Some((Promiser::Batches(domain), batch)), more: Vec::new() }
-    }
-
-    /// What of this a client has to wait for: all but batches of unmaps, by which it was to be answered sooner.
-    pub fn for_client(&self) -> Self {
-        let mut waited = Self::none();
-        for (unit, ticket) in self.tickets() {
-            waited.add(unit, ticket);
-        }
-        waited
     }
 
     /// Waits for this too.
@@ -116,7 +107,7 @@ impl Completion {
         })
     }
 
-    /// The batches of unmaps, at most one for each domain.
+    /// The batches of changes, at most one for each domain.
     pub fn batches(&self) -> impl Iterator<Item = Ticket> {
         self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(_) => None,
@@ -170,7 +161,7 @@ mod tests {
         completion.join(&Completion::gathered(DomainKey(2), Ticket(3)));
         completion.add(UnitId(0), Ticket(9));
         assert_eq!(completion.batches().collect::<Vec<_>>(), [Ticket(6), Ticket(5)]);
-        assert_eq!(completion.for_client(), Completion::one(UnitId(0), Ticket(9)));
+        assert_eq!(completion.tickets().collect::<Vec<_>>(), [(UnitId(0), Ticket(9))]);
     }
 
     #[test]

@@ -32,6 +32,16 @@ pub struct Retired {
     pub run: Option<RetiredRun>,
 }
 
+impl Retired {
+    /// On whose accounts it is.
+    pub fn payers(&self) -> impl Iterator<Item = Payer> {
+        let tables = self.frames.iter().map(|(_, payer)| *payer);
+        let range = self.range.map(|_| self.payer);
+        let addresses = self.addresses.iter().map(|(payer, _)| *payer);
+        tables.chain(range).chain(addresses).chain(self.run.map(|run| run.payer))
+    }
+}
+
 /// A client's memory on its way to being free.
 #[derive(Clone, Copy, Debug)]
 pub struct RetiredRun {

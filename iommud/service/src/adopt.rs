@@ -107,6 +107,7 @@ impl<P: Platform> Service<P> {
             device,
             domain: own,
             entered: entered.map(|domain| Inside { domain, by: [NOBODY; 2] }),
+            moved: Completion::none(),
             uid,
             generation,
             secret,

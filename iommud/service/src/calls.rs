@@ -58,6 +58,7 @@ impl<P: Platform> Service<P> {
             Opcode::Lookup => self.lookup(handle, payload),
             Opcode::DomainInfo => self.domain_info(handle, payload),
             Opcode::HandleInfo => self.handle_info(handle, payload),
+            Opcode::Limit => self.last_limit(handle, payload),
             Opcode::Revoke => self.revoke(handle, payload),
             // It takes time, and is answered by another way.
             Opcode::Reset => Err(Error::UnknownCall),

@@ -9,9 +9,13 @@ use iommu_engine::payer::{Payer, Purse, Turnover};
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Resource;
 use libdma::Error;
+use libdma::protocol::Rights;
+use libdma::protocol::limit::Limit;
+use zerocopy::FromZeros;
 
 use crate::account::{AccountId, Accounts, Usage};
 use crate::bounds::Bounds;
+use crate::calls::{Answered, answer};
 use crate::handle::{Handle, HandleId, Object};
 use crate::mappings::BufferMapping;
 use crate::service::Service;
@@ -91,6 +95,25 @@ impl<P: Platform> Service<P> {
         Ok(self.bounds_of(by).account.unwrap_or(of_session))
     }
 
+    /// Answers which limit something was last refused by that was to be on a handle's account.
+    pub(crate) fn last_limit(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Answered, Error> {
+        let known = self.handles.get(handle)?;
+        let (Object::Device(_) | Object::Domain(_)) = known.object else {
+            return Err(Error::WrongHandleKind);
+        };
+        known.require(Rights::INSPECT)?;
+        let account = self.account_of(handle)?.ok_or(Error::SessionEnded)?;
+        if payload.len() < size_of::<Limit>() {
+            return Err(Error::ShortPayload);
+        }
+        let last = self.accounts.take_last(account);
+        answer(payload, &last.map_or_else(Limit::new_zeroed, |last| last.told()))
+    }
+
     /// What a handle's mappings are within.
     pub(crate) fn bounds_of(&self, handle: HandleId) -> Bounds {
         self.handles.entry(handle).map_or(Bounds::NONE, |entry| entry.handle.bounds)
@@ -114,12 +137,24 @@ impl<P: Platform> Service<P> {
     /// may be free by now, so hardware is told what it was not told yet and asked once before anything is refused.
     pub(crate) fn claim(&mut self, account: AccountId, more: &Usage) -> Result<(), Error> {
         self.settle();
-        if self.accounts.fits(account, more).is_ok() {
-            return Ok(());
+        let mut hastened = None;
+        while let Err((limit, _)) = self.accounts.fits(account, more)
+            && hastened != Some(limit)
+        {
+            self.hasten_for(limit);
+            hastened = Some(limit);
         }
-        self.engine.hasten(&mut self.platform);
-        self.settle();
         Ok(self.accounts.check(account, more)?)
+    }
+
+    /// Has units told of what was given up on an account and was gathered, and of nobody else's, so that what they confirm at
+    /// once is back.
+    fn hasten_for(&mut self, account: AccountId) {
+        let Self { engine, platform, accounts, .. } = self;
+        let is_its = |Payer(payer)| accounts.is_within(AccountId(payer), account);
+        let owed = engine.owed_to(is_its);
+        engine.hasten(platform, &owed);
+        self.settle();
     }
 
     /// Has the engine do something on an account, of which the frames of tables are that it takes.
@@ -142,10 +177,13 @@ impl<P: Platform> Service<P> {
             return done;
         }
         // There may be tables that nobody walks any more.
-        self.engine.hasten(&mut self.platform);
+        let limit = self.accounts.tightest(account, Resource::PageTableBytes);
+        limit.into_iter().for_each(|limit| self.hasten_for(limit));
         let done = once(self);
         if done.as_ref().is_err_and(|failed| failed.error == EngineError::TablesNotPaid) {
-            self.accounts.refused(account, Resource::PageTableBytes);
+            let room = self.accounts.room(account, Resource::PageTableBytes);
+            let wanted = (room / PAGE_SIZE + 1).saturating_mul(PAGE_SIZE);
+            self.accounts.refused(account, Resource::PageTableBytes, wanted);
         }
         done
     }

@@ -98,7 +98,7 @@ impl<P: Platform> Service<P> {
             ..Quotas::UNLIMITED
         };
         let above = self.account_of(from)?.ok_or(Error::SessionEnded)?;
-        let account = self.accounts.restrict(above, quotas).ok_or(Error::SessionEnded)?;
+        let account = self.accounts.restrict(above, quotas)?;
         self.count_handle(&handle.object);
         let id = self.handles.insert_below(handle, &[from]);
         self.handles.get_mut(id)?.bounds = Bounds { account: Some(account), ..bounds };

@@ -92,6 +92,7 @@ impl<P: Platform> Service<P> {
             device: address,
             domain,
             entered: None,
+            moved: Completion::none(),
             uid,
             generation,
             secret,

@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 
 use dma_types::Iova;
-use iommu_engine::completion::Completion;
+use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::DomainKey;
 use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::Slot;
@@ -134,6 +134,10 @@ impl<P: Platform> Service<P> {
         if holder.entered.is_some_and(|it| it.domain == key) {
             return Err(Error::AlreadyEntered);
         }
+        if self.engine.progress(&holder.moved) == Progress::Pending {
+            // One move at a time, and the way back: units are asked by each, and others' requests stand behind those.
+            return Err(Error::TooManyRequests);
+        }
         let by = [handle, offering.handle];
         let completion = self.move_device(session, Some(Inside { domain: key, by }))?;
         self.tickets.used(&request.ticket);
@@ -168,6 +172,7 @@ impl<P: Platform> Service<P> {
             None if engine.is_blocked(holder.device) => Completion::none(),
             _ => engine.transfer(platform, holder.device, key).map_err(to_client)?,
         };
+        holder.moved.join(&completion);
         let device = holder.device;
         let before = core::mem::replace(&mut holder.entered, to);
         if let Some(before) = before.and_then(|it| domains.get_mut(&it.domain)) {

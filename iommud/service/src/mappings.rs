@@ -287,7 +287,7 @@ impl<P: Platform> Service<P> {
             }
         }
         let operations = Usage { operations: ranges.len() as u64, ..Usage::NONE };
-        self.claim(self.session_account(space.session)?, &operations)?;
+        self.claim(self.account_by(space.session, handle)?, &operations)?;
         let at_once = self.engine.answers_at_once(space.domain, when);
         let unmapped = self.unmap_ranges(space, &ranges, when)?;
         let mut completion = if at_once { Completion::none() } else { unmapped };

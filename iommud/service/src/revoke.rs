@@ -100,7 +100,7 @@ impl<P: Platform> Service<P> {
         }
         if !self.is_done(&completion) {
             // Unmaps of before may be gathered still, which this is not to wait for.
-            self.engine.hasten(&mut self.platform);
+            self.engine.hasten(&mut self.platform, &completion);
         }
         ended.keys().for_each(|id| self.handles.revoke(*id, &completion));
         let count = ended.len() as u64;

@@ -36,6 +36,8 @@ pub struct Session {
     pub domain: DomainKey,
     /// The explicit domain that it is in instead.
     pub entered: Option<Inside>,
+    /// What units have yet to confirm of its moves into domains and back.
+    pub moved: Completion,
     /// Who opened it.
     pub uid: u32,
     /// Which session of the device this is.

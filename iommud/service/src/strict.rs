@@ -51,7 +51,7 @@ impl<P: Platform> Service<P> {
         if self.is_done(&lasting) {
             return Completion::none();
         }
-        self.engine.hasten(&mut self.platform);
+        self.engine.hasten(&mut self.platform, &lasting);
         lasting
     }
 

@@ -192,7 +192,7 @@ fn end_all(engine: &mut Engine, platform: &mut Mortal) -> usize {
     for key in domains {
         engine.destroy_domain(platform, key).unwrap();
     }
-    engine.hasten(platform);
+    engine.hasten(platform, &engine.owed_to(|_| true));
     assert_eq!(engine.retired(), 0);
     platform.sim.usage().live_frames
 }

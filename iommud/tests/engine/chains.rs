@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dma_types::{Access, Iova};
-use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::completion::Progress;
 use iommu_engine::domain::{DomainKey, Owner, Place};
 use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::error::EngineError;
@@ -293,7 +293,7 @@ fn a_chosen_address_that_is_gathered_is_told_at_once(vendor: Vendor) {
         rig.chain(domain, at(0x5000_0000), &[piece(run, 0, PAGE)]).unwrap();
         let Rig { platform, engine } = &mut rig;
         let gathered = engine.unmap(platform, domain, Iova::new(0x5000_0000), PAGE).unwrap();
-        assert_eq!(gathered.for_client(), Completion::none());
+        assert_eq!(gathered.tickets().count(), 0);
         assert_eq!(engine.progress(&gathered), Progress::Pending);
     }
     // What was made for those who choose addresses is not gathered in the first place.

@@ -41,6 +41,7 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
     (3, restrict),
     (3, revoke),
     (1, |world, chance| call(world, chance, ANY, Opcode::HandleInfo, 40, |_, _| 0)),
+    (1, |world, chance| call(world, chance, SPACE, Opcode::Limit, 48, |_, _| 0)),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Reset, 8, |_, _| 0)),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Resume, 64, |_, chance| chance.next())),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Settle, 16, |_, _| 0)),

@@ -2,22 +2,34 @@
 
 use std::time::Duration;
 
-use iommu_engine::policy::{Policy, Quotas};
+use dma_types::PciAddress;
+use iommu_engine::policy::{Devices, Invalidation, Policy, Quotas, Rule, SaidQuotas};
+use iommu_engine::unit::Unit;
 use iommu_service::{Completed, HandleId, Outcome, RequestId, Service};
+use iommu_sim::MachineConfig;
+use iommu_sim::machine::EduConfig;
 use iommu_sim::pace::Completion as Takes;
+use iommu_sim::pci::BridgeKind;
 use iommud::platform::sim::SimPlatform;
-use libdma::protocol::call::{Opcode, UnmapEntry};
+use libdma::protocol::Ticket;
+use libdma::protocol::call::{BatchHeader, MapEntry, Opcode, UnmapEntry, access_code};
+use libdma::protocol::domain::{Enter, Leave};
 use libdma::{Access, Buffer, Device, Error, MapRequest, Mapped};
-use zerocopy::little_endian::U64;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::recount::recount;
-use crate::rig::Rig;
+use crate::rig::{Rig, edu};
 use crate::strict::batch;
 use crate::tickets::open_other;
 use crate::vendor::{Vendor, slow_down, waits};
 
 both! {
     a_client_that_floods_a_unit_delays_no_other_by_more_than_one_request,
+    of_a_crowd_each_client_waits_for_one_request_of_each_other_and_no_more,
+    a_device_that_goes_in_and_out_of_domains_delays_no_other_by_more_than_its_last_move,
+    maps_that_units_must_be_told_of_delay_no_other_by_more_than_one_request,
+    who_is_at_its_limit_does_not_have_others_batches_told,
     r7_no_more_requests_wait_than_may_and_the_next_is_told_so,
     r7_no_more_unmaps_are_unconfirmed_than_may_be,
 }
@@ -99,6 +111,164 @@ fn a_client_that_floods_a_unit_delays_no_other_by_more_than_one_request(vendor: 
     assert!(told < FLOOD as u64 / 4, "the flood is asked in batches: {told}");
     assert_eq!((requests.len(), service.pending().len()), (FLOOD, 0));
     recount(service);
+}
+
+/// A machine with so many devices behind one unit, each behind a port of its own, and a driver of each.
+fn crowd(config: MachineConfig, clients: u8, policy: Policy) -> (Rig, Vec<Device>) {
+    let bus = |bus: u8| PciAddress::new(0, bus, 0, 0).unwrap();
+    let mut config = config;
+    for number in 1..clients {
+        config.edus.push(EduConfig::new(bus(number), 0xfeb0_0000 + u32::from(number) * 0x10_0000));
+        let port = u16::from(number + 2) << 3;
+        config = config.with_bridge(BridgeKind::RootPort, port, (number, number), None);
+    }
+    let rig = Rig::with(config, policy);
+    let mut devices = vec![rig.open()];
+    devices.extend((1..clients).map(|number| rig.open_at(bus(number)).unwrap()));
+    (rig, devices)
+}
+
+/// How many requests stand in the line of the units: what is asked now is done after those.
+fn in_line(service: &Service<SimPlatform>) -> usize {
+    let units = service.engine().units().iter();
+    units.filter_map(|slot| slot.unit.as_ref().ok()).map(Unit::open_tickets).sum()
+}
+
+fn finish(service: &mut Service<SimPlatform>) {
+    while service.is_waiting() {
+        service.platform_mut().advance_time(Duration::from_micros(10));
+        service.poll();
+    }
+    assert!(service.pending().is_empty());
+    recount(service);
+}
+
+fn of_a_crowd_each_client_waits_for_one_request_of_each_other_and_no_more(vendor: Vendor) {
+    const FLOOD: usize = 200;
+    for (clients, invalidation) in [3, 4, 5]
+        .into_iter()
+        .flat_map(|clients| [Invalidation::Strict, Invalidation::Deferred].map(|it| (clients, it)))
+    {
+        let policy = Policy { invalidation, ..Policy::default() };
+        let (rig, devices) = crowd(vendor.machine(), clients, policy);
+        let buffers: Vec<_> =
+            devices.iter().map(|device| device.allocate(PAGE, None, "").unwrap()).collect();
+        let all = mapped(&devices[0], &buffers[0], FLOOD);
+        let others = devices.iter().zip(&buffers).skip(1);
+        let others: Vec<_> = others.map(|(it, buffer)| (it, mapped(it, buffer, 2))).collect();
+        let service = &mut *rig.service.lock();
+        slow_down(&mut service.platform().machine_mut(), SLOW);
+        let flood: Vec<_> =
+            all.iter().map(|it| pending(unmap(service, &devices[0], &[*it]))).collect();
+        assert_eq!(in_line(service), 1, "of {FLOOD} that were asked");
+        // One after the other, each before anything but the flood is asked.
+        for (other, pages) in &others {
+            assert!(in_line(service) <= 1);
+            let request = pending(unmap(service, other, &pages[..1]));
+            answered(service, request);
+        }
+        // All at once.
+        let before = in_line(service);
+        assert!(before <= 1);
+        let mut waiting = Vec::new();
+        for (number, (other, pages)) in others.iter().enumerate() {
+            assert_eq!(in_line(service), before + number);
+            waiting.push(pending(unmap(service, other, &pages[1..])));
+        }
+        while !waiting.is_empty() {
+            service.platform_mut().advance_time(Duration::from_micros(10));
+            service.poll().iter().for_each(|done| waiting.retain(|it| *it != done.request));
+            assert!(in_line(service) <= clients.into(), "one of each");
+        }
+        assert_eq!(flood.len(), FLOOD);
+        finish(service);
+    }
+}
+
+fn a_device_that_goes_in_and_out_of_domains_delays_no_other_by_more_than_its_last_move(
+    vendor: Vendor,
+) {
+    let (rig, devices) = crowd(vendor.machine(), 2, Policy::default());
+    let domain = devices[0].new_domain("in and out").create().unwrap();
+    let tickets: Vec<_> = (0..8).map(|_| domain.ticket().unwrap()).collect();
+    let page = devices[1].allocate(PAGE, None, "").unwrap();
+    let (one, number) = (mapped(&devices[1], &page, 1), domain.id());
+    let service = &mut *rig.service.lock();
+    slow_down(&mut service.platform().machine_mut(), SLOW);
+    let hostile = HandleId(devices[0].handle().raw().number());
+    let (mut moves, mut of_one) = (Vec::new(), None);
+    for Ticket(ticket) in tickets {
+        let mut enter = Enter { ticket }.as_bytes().to_vec();
+        moves.push(service.call(hostile, Opcode::Enter as u64, &mut enter));
+        of_one = of_one.or(Some(in_line(service)));
+        let mut leave = Leave { domain: U64::new(number) }.as_bytes().to_vec();
+        moves.push(service.call(hostile, Opcode::Leave as u64, &mut leave));
+    }
+    let (before, of_one) = (in_line(service), of_one.unwrap());
+    // In, and out again: what it gives up is never refused.
+    assert!(before <= 2 * of_one, "{before} requests of one client stand before another's");
+    assert!(matches!(moves[..2], [Ok(Outcome::Pending(_)), Ok(Outcome::Pending(_))]), "{moves:?}");
+    for others in moves[2..].chunks(2) {
+        assert_eq!(others, [Err(Error::TooManyRequests), Err(Error::NotEntered)]);
+    }
+    let request = pending(unmap(service, &devices[1], &one));
+    answered(service, request);
+    finish(service);
+}
+
+fn maps_that_units_must_be_told_of_delay_no_other_by_more_than_one_request(vendor: Vendor) {
+    let (rig, devices) = crowd(vendor.caching(), 2, Policy::default());
+    let [flood, page] = [0, 1].map(|it| devices[it].allocate(PAGE, None, "").unwrap());
+    let one = mapped(&devices[1], &page, 1);
+    let service = &mut *rig.service.lock();
+    slow_down(&mut service.platform().machine_mut(), SLOW);
+    let handle = HandleId(devices[0].handle().raw().number());
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        // Not strictly, for then it could be mapped once.
+        let mut payload = batch(&[map_entry(&flood)]);
+        BatchHeader::mut_from_prefix(&mut payload).unwrap().0.flags = U32::ZERO;
+        waiting.push(pending(service.call(handle, Opcode::Map as u64, &mut payload)));
+    }
+    let before = in_line(service);
+    assert!(before <= 1, "{before} requests of one client stand before another's");
+    let request = pending(unmap(service, &devices[1], &one));
+    answered(service, request);
+    finish(service);
+    assert_eq!(waiting.len(), 100);
+}
+
+/// All of a buffer, wherever there is room.
+fn map_entry(buffer: &Buffer) -> MapEntry {
+    MapEntry {
+        buffer: U64::new(buffer.id()),
+        bytes: U64::new(PAGE),
+        access: U32::new(access_code(Access::Read)),
+        limit: U64::new(u64::MAX),
+        ..MapEntry::new_zeroed()
+    }
+}
+
+fn who_is_at_its_limit_does_not_have_others_batches_told(vendor: Vendor) {
+    let rule = |quotas| Rule { quotas, ..Rule::new(Devices::At(edu())) };
+    let quotas = SaidQuotas { buffers: Some(1), ..SaidQuotas::NOTHING };
+    let policy = Policy {
+        invalidation: Invalidation::Deferred,
+        rules: vec![rule(quotas)],
+        ..Policy::default()
+    };
+    let (rig, devices) = crowd(vendor.machine(), 2, policy);
+    let _held = devices[0].allocate(PAGE, None, "all that it may").unwrap();
+    let page = devices[1].allocate(PAGE, None, "").unwrap();
+    let pages = mapped(&devices[1], &page, 20);
+    let before = waits(&rig.service.lock().platform().machine());
+    for one in &pages {
+        devices[1].unmap(&[*one]).unwrap();
+        let refused = devices[0].allocate(PAGE, None, "more");
+        assert_eq!(refused.err(), Some(Error::QuotaExceeded));
+    }
+    let told = waits(&rig.service.lock().platform().machine()) - before;
+    assert!(told <= 1, "its unmaps were to be told of together: {told}");
 }
 
 fn r7_no_more_requests_wait_than_may_and_the_next_is_told_so(vendor: Vendor) {

@@ -8,10 +8,12 @@ use iommu_service::{HandleId, Outcome, Service};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
-use libdma::MapRequest;
+use libdma::protocol::Rights;
 use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
 use libdma::protocol::derive::Allocate;
-use libdma::{Access, Device, Error};
+use libdma::protocol::limit::Limit;
+use libdma::quota::{Level, Resource as Told};
+use libdma::{Access, Device, Error, MapRequest, QuotaReached};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::groups::cards;
@@ -31,6 +33,9 @@ both! {
     a_user_s_devices_share_what_the_user_may_hold,
     the_report_says_what_is_held_and_which_limit_refused_something,
     what_a_device_that_was_closed_at_once_leaves_to_hardware_is_on_its_account,
+    which_limit_was_reached_and_whose_is_told_once,
+    r3_who_may_not_inspect_is_not_told_of_limits,
+    r5_handles_that_come_of_each_other_are_so_many_deep_and_no_more,
 }
 
 const PAGE: usize = 4096;
@@ -310,6 +315,89 @@ fn who_made_a_table_pays_for_it_until_it_is_free(vendor: Vendor) {
     drop((theirs, other));
     assert_eq!((held_by(&rig, first), held_by(&rig, second)), (None, None));
     rig.check();
+}
+
+fn which_limit_was_reached_and_whose_is_told_once(vendor: Vendor) {
+    let page = PAGE as u64;
+    let quotas = Quotas { buffers: 4, mappings: 2, ..Quotas::default() };
+    let client_quotas = Quotas { buffer_bytes: 8 * page, ..Quotas::UNLIMITED };
+    let policy = Policy { quotas, client_quotas, ..Policy::default() };
+    let rig = Rig::with(vendor.machine(), policy);
+    let device = rig.open();
+    let refused = |device: &Device, bytes, access| {
+        let refused = device.allocate(bytes, access, "refused");
+        assert_eq!(refused.err(), Some(Error::QuotaExceeded));
+        device.quota_reached().unwrap()
+    };
+    assert_eq!(device.quota_reached(), Ok(None));
+    let reached = |level, resource, limit, held, wanted| {
+        Some(QuotaReached { level, resource, limit, held, wanted })
+    };
+    // The user's, with all devices together.
+    let held = device.allocate(3 * page, Some(Access::Read), "held").unwrap();
+    let told = refused(&device, 6 * page, None);
+    assert_eq!(told, reached(Level::User, Told::BufferBytes, 8 * page, 3 * page, 6 * page));
+    assert_eq!(device.quota_reached(), Ok(None), "it was told");
+    // A handle's own, which the holder of another is not told of.
+    let (handle, _) = device.restricted("part").mapped_bytes(page).hand_out().unwrap();
+    let part = Device::from_handle(handle).unwrap();
+    let told = refused(&part, 2 * page, Some(Access::Read));
+    assert_eq!(told, reached(Level::Handle, Told::MappedBytes, page, 0, 2 * page));
+    assert_eq!(device.quota_reached(), Ok(None));
+    // The device's, by whichever handle.
+    let more = device.allocate(page, Some(Access::Read), "more").unwrap();
+    let told = refused(&part, page, Some(Access::Read));
+    assert_eq!(told, reached(Level::Device, Told::Mappings, 2, 2, 1));
+    // Tables are seen to be too many in the making.
+    let (handle, _) = device.restricted("no tables").table_bytes(0).hand_out().unwrap();
+    let part = Device::from_handle(handle).unwrap();
+    drop(more);
+    let far = part.coherent("far").alone().align(1 << 30).bytes(PAGE);
+    assert_eq!(far.err(), Some(Error::QuotaExceeded));
+    let told = part.quota_reached().unwrap();
+    assert_eq!(told, reached(Level::Handle, Told::PageTableBytes, 0, 0, page));
+    drop((held, part));
+}
+
+fn r3_who_may_not_inspect_is_not_told_of_limits(vendor: Vendor) {
+    let rig = Rig::with(vendor.machine(), policy(Quotas { buffers: 0, ..Quotas::default() }));
+    let device = rig.open();
+    assert!(device.allocate(PAGE as u64, None, "refused").is_err());
+    let blind = device.derive(Rights::DEVICE - Rights::INSPECT).unwrap();
+    let service = &mut *rig.service.lock();
+    let [whole, blind] = [device.handle(), &blind].map(|it| HandleId(it.raw().number()));
+    greet(service, blind);
+    let mut limit = [0xff; size_of::<Limit>()];
+    let opcode = Opcode::Limit as u64;
+    assert_eq!(service.call(blind, opcode, &mut limit), Err(Error::NotPermitted));
+    // It is not lost on who has no room for it.
+    assert_eq!(service.call(whole, opcode, &mut limit[1..]), Err(Error::ShortPayload));
+    assert_eq!(service.call(whole, opcode, &mut limit), Ok(Outcome::Done(limit.len())));
+    let told = Limit::read_from_bytes(&limit).unwrap();
+    assert_eq!((told.resource.get(), told.limit.get(), told.wanted.get()), (1, 0, 1));
+    let root = service.root();
+    assert_eq!(service.call(root, opcode, &mut limit), Err(Error::WrongHandleKind));
+}
+
+fn r5_handles_that_come_of_each_other_are_so_many_deep_and_no_more(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let derived = |from: &Device| {
+        let (handle, _) = from.restricted("deeper").hand_out()?;
+        Device::from_handle(handle)
+    };
+    let mut last = derived(&device).unwrap();
+    for _ in 0..15 {
+        // What it was derived from is closed each time.
+        last = derived(&last).unwrap();
+    }
+    let accounts = rig.service.lock().accounts().iter().count();
+    assert_eq!(derived(&last).err(), Some(Error::QuotaExceeded));
+    assert_eq!(rig.service.lock().accounts().iter().count(), accounts);
+    drop(last);
+    derived(&device).unwrap();
+    drop(device);
+    assert_eq!(rig.service.lock().accounts().iter().count(), 0);
 }
 
 fn allocated(

@@ -46,6 +46,8 @@ pub enum Opcode {
     HandleInfo = 13,
     /// [`Reset`](super::handle::Reset) → the same; a device, with [`Rights::ADMINISTER`](super::Rights::ADMINISTER).
     Reset = 14,
+    /// Nothing → [`Limit`](super::limit::Limit); a device or a domain, with [`Rights::INSPECT`](super::Rights::INSPECT).
+    Limit = 15,
     /// [`Resume`](super::resume::Resume) → [`Resumed`](super::resume::Resumed); what was opened by
     /// [`path::resume`](super::path::resume).
     Resume = 16,
@@ -86,6 +88,7 @@ impl TryFrom<u64> for Opcode {
             12 => Self::Revoke,
             13 => Self::HandleInfo,
             14 => Self::Reset,
+            15 => Self::Limit,
             16 => Self::Resume,
             17 => Self::Settle,
             18 => Self::Next,

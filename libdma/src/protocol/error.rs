@@ -137,8 +137,8 @@ errors! {
     Quarantined = 132 ERFKILL, "the device is in quarantine: see `iommuctl devices`, and `iommuctl release` ends it";
     /// A device was to be released that is not in quarantine.
     NotQuarantined = 133 EHWPOISON, "the device is not in quarantine";
-    /// A limit on what one client may hold.
-    QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached";
+    /// A limit on what one client may hold. Which it was, [`Device::quota_reached`](crate::Device::quota_reached) tells.
+    QuotaExceeded = 122 EDQUOT, "a limit on what one client may hold has been reached: see `iommuctl quotas`";
     /// More requests of one client wait for hardware than may, or more of what it has unmapped.
     TooManyRequests = 105 ENOBUFS, "too many requests of this client wait for the IOMMU already: try again when some of them are answered";
     /// Nothing is offered by this ticket, or no more.

@@ -9,6 +9,7 @@
 //! | [`event`] | what happened to a device |
 //! | [`fault`] | what is said of a blocked access |
 //! | [`handle`] | what a handle is told of itself, how handles are revoked, and devices reset |
+//! | [`limit`] | which limit a request was refused by |
 //! | [`path`] | the names under `/scheme/iommu/` |
 //! | [`resume`](mod@resume) | how a client goes on after iommud was restarted |
 //! | [`rights`] | what a handle allows |
@@ -74,6 +75,7 @@ pub mod error;
 pub mod event;
 pub mod fault;
 pub mod handle;
+pub mod limit;
 pub mod path;
 pub mod resume;
 pub mod rights;

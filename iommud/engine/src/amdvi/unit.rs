@@ -350,15 +350,19 @@ impl Unit {
         self.submit(platform, plan::forgetting(domain, ranges))
     }
 
-    /// Makes the unit see what was mapped where nothing was. Only a virtual unit needs something for that.
+    /// Whether the unit sees what is mapped where nothing was without being told. Only a virtual one does not.
+    pub fn sees_by_itself(&self) -> bool {
+        !self.capabilities.header.caches_absent()
+    }
+
+    /// Makes a unit that does not see it by itself see what was mapped where nothing was.
     pub fn mapped(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
         range: Changed,
-    ) -> Option<Ticket> {
-        let caches_absent = self.capabilities.header.caches_absent();
-        caches_absent.then(|| self.invalidate(platform, domain, &[range]))
+    ) -> Ticket {
+        self.invalidate(platform, domain, &[range])
     }
 
     /// How it is learnt that the unit has logged an event.

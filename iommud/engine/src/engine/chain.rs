@@ -170,9 +170,7 @@ impl Engine {
             return taken;
         }
         // Nothing is mapped there. If something was, units may have forgotten it by now.
-        if self.deferred.holds(key) {
-            self.tell_gathered(platform);
-        }
+        self.tell_gathered(platform, key);
         self.poll(platform);
         match take(self) {
             Err(EngineError::Iova(IovaError::Allocated { allocation }))

@@ -1,19 +1,20 @@
-//! Unmaps that units are told of together.
+//! Changes of mappings that units are told of together.
 //!
 //! # One at a time
 //!
 //! A unit is asked one thing at a time for each client: while it has not confirmed what it was asked to forget for a client,
-//! what that client unmaps is gathered, and asked at one go afterwards. So a client that floods a unit makes its own batches
-//! larger, and no other's wait longer: what others ask stands behind one request of its at the most, for each client and
-//! unit.
+//! what that client unmaps is gathered, and asked at one go afterwards; so is what it maps, where units must be told of
+//! that. So a client that floods a unit makes its own batches larger, and no other's wait longer: what others ask stands
+//! behind one request of its at the most, for each client and unit.
 //!
 //! # Answered sooner
 //!
 //! Where the policy says so, an unmap is not followed by an invalidation of its own. Unmaps are gathered, and
 //! each unit is told once to forget all of a domain. Until it has confirmed that, nothing that was unmapped is
-//! used again (rule R2), exactly as if each had been told alone; only the client is answered sooner.
+//! used again (rule R2), exactly as if each had been told alone; only the client is answered sooner. Who waits for something
+//! to be free, or forgotten, has the batches told that it waits for, and those of nobody else.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -26,13 +27,13 @@ use crate::payer::Payer;
 use crate::platform::{Instant, Platform};
 use crate::unit::{Changed, Touched};
 
-/// How many unmaps are gathered at the most.
+/// How many changes are gathered at the most.
 pub const MOST_GATHERED: usize = 128;
 
 /// How long the first of them waits at the most.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
-/// Whose unmaps wait for one another.
+/// Whose changes wait for one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
     /// Those of all domains that were made for one client.
@@ -41,26 +42,33 @@ pub(super) enum Line {
     Alone(DomainKey),
 }
 
-/// A batch of unmaps of one domain that no unit has been told of.
+/// A batch of changes of one domain that no unit has been told of.
 #[derive(Clone, Copy, Debug)]
 struct Gathered {
     /// Its number.
     batch: Ticket,
-    /// How many unmaps.
-    unmaps: usize,
+    /// How many changes.
+    changes: usize,
     /// Whether somebody waits for it, so that it is told as soon as it may be.
     is_awaited: bool,
 }
 
-/// The unmaps that no unit has been told of, and the batches of them that units have not confirmed.
+impl Gathered {
+    /// Somebody waits for it.
+    fn want(&mut self) {
+        self.is_awaited = true;
+    }
+}
+
+/// The changes that no unit has been told of, and the batches of them that units have not confirmed.
 ///
 /// Each domain has batches of its own, for a unit that is stuck is to hold nothing up but what it knows. Those of
 /// one domain are confirmed in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// The domains that the unmaps are of, and the batch of each.
+    /// The domains that the changes are of, and the batch of each.
     domains: BTreeMap<DomainKey, Gathered>,
-    /// How many unmaps those are together.
+    /// How many changes those are together.
     gathered: usize,
     since: Instant,
     /// The number of the last batch.
@@ -72,24 +80,24 @@ pub(super) struct Deferred {
 }
 
 impl Deferred {
-    /// Adds so many unmaps: what their batch is waited for with.
+    /// Adds so many changes: what their batch is waited for with.
     pub(super) fn gather(
         &mut self,
         domain: DomainKey,
         now: Instant,
-        unmaps: usize,
+        changes: usize,
         is_awaited: bool,
     ) -> Completion {
         if self.gathered == 0 {
             self.since = now;
         }
-        self.gathered += unmaps;
+        self.gathered += changes;
         let gathered = self.domains.entry(domain).or_insert_with(|| {
             self.last.0 += 1;
             self.waiting.insert(self.last, None);
-            Gathered { batch: self.last, unmaps: 0, is_awaited: false }
+            Gathered { batch: self.last, changes: 0, is_awaited: false }
         });
-        gathered.unmaps += unmaps;
+        gathered.changes += changes;
         gathered.is_awaited |= is_awaited;
         Completion::gathered(domain, gathered.batch)
     }
@@ -99,14 +107,9 @@ impl Deferred {
         self.gathered >= MOST_GATHERED || now.since(self.since) >= LONGEST_WAIT
     }
 
-    /// Whether there are unmaps that no unit has been told of.
+    /// Whether there are changes that no unit has been told of.
     pub(super) fn holds_any(&self) -> bool {
         self.gathered > 0
-    }
-
-    /// Whether there are some of this domain's.
-    pub(super) fn holds(&self, domain: DomainKey) -> bool {
-        self.domains.contains_key(&domain)
     }
 
     /// Notes what a line's units were asked.
@@ -133,7 +136,7 @@ impl Deferred {
     }
 }
 
-/// In which line the unmaps of a domain are.
+/// In which line the changes of a domain are.
 pub(super) fn line_of(domain: &Domain, key: DomainKey) -> Line {
     match domain.client() {
         Payer::NOBODY => Line::Alone(key),
@@ -142,7 +145,7 @@ pub(super) fn line_of(domain: &Domain, key: DomainKey) -> Line {
 }
 
 impl Engine {
-    /// Tells the units of unmaps that were gathered, if it is time or somebody waits for them.
+    /// Tells the units of what was gathered, if it is time or somebody waits for it.
     pub(super) fn tell_if_due(&mut self, platform: &mut impl Platform) {
         if !self.deferred.holds_any() {
             return;
@@ -151,18 +154,31 @@ impl Engine {
         self.tell_those(platform, |gathered| all || gathered.is_awaited);
     }
 
-    /// [Polls](Self::poll) after the units were told of all unmaps that were gathered: for who waits for something to be
-    /// free.
-    pub fn hasten(&mut self, platform: &mut impl Platform) {
-        self.tell_gathered(platform);
+    /// [Polls](Self::poll) after the units were told of the batches of a completion: for who waits for it.
+    pub fn hasten(&mut self, platform: &mut impl Platform, completion: &Completion) {
+        let batches: BTreeSet<Ticket> = completion.batches().collect();
+        let gathered = self.deferred.domains.values_mut();
+        gathered.filter(|it| batches.contains(&it.batch)).for_each(Gathered::want);
+        self.tell_those(platform, |gathered| gathered.is_awaited);
         self.poll(platform);
     }
 
-    /// Tells the units of all unmaps that were gathered, or as soon as the units have confirmed what they were asked for the
-    /// same clients before.
-    pub(super) fn tell_gathered(&mut self, platform: &mut impl Platform) {
-        self.deferred.domains.values_mut().for_each(|gathered| gathered.is_awaited = true);
-        self.tell_those(platform, |_| true);
+    /// What units have yet to confirm before all is back that such payers have given up.
+    pub fn owed_to(&self, whose: impl Fn(Payer) -> bool) -> Completion {
+        let mut owed = Completion::none();
+        let theirs = self.quarantine.iter().filter(|retired| retired.payers().any(&whose));
+        theirs.for_each(|retired| owed.join(&retired.completion));
+        owed
+    }
+
+    /// Tells the units of what was gathered of a domain, or as soon as they have confirmed what they were asked for the same
+    /// client before.
+    pub(super) fn tell_gathered(&mut self, platform: &mut impl Platform, key: DomainKey) {
+        let Some(gathered) = self.deferred.domains.get_mut(&key) else { return };
+        gathered.want();
+        if !self.is_busy(key) {
+            self.tell_of(platform, key);
+        }
     }
 
     /// Whether a unit of a domain's has yet to confirm what it was asked for the same client: it is asked for no more then.
@@ -191,10 +207,10 @@ impl Engine {
     /// Tells the units of what was gathered of one domain.
     pub(super) fn tell_of(&mut self, platform: &mut impl Platform, key: DomainKey) {
         let everything = Changed { start: Iova::new(0), bytes: u64::MAX, touched: Touched::Tables };
-        let Some(Gathered { batch, unmaps, .. }) = self.deferred.domains.remove(&key) else {
+        let Some(Gathered { batch, changes, .. }) = self.deferred.domains.remove(&key) else {
             return;
         };
-        self.deferred.gathered -= unmaps;
+        self.deferred.gathered -= changes;
         let mut completion = Completion::none();
         if let Some(domain) = self.domains.get(&key) {
             for (unit, id) in domain.memberships() {

@@ -124,10 +124,8 @@ impl Engine {
         if domain.devices() > 0 || self.groups.iter().any(|group| group.attached == Some(key)) {
             return Err(EngineError::DomainInUse(key));
         }
-        if self.deferred.holds(key) {
-            // Afterwards nobody would know which units to tell.
-            self.tell_of(platform, key);
-        }
+        // Afterwards nobody would know which units to tell of what was gathered.
+        self.tell_of(platform, key);
         let Some(domain) = self.domains.remove(&key) else { return Ok(()) };
         if let Some(slot) = domain.slot() {
             self.ledger.remove(platform, slot);

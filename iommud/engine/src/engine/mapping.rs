@@ -91,16 +91,38 @@ impl Engine {
             domain.caught_up();
         }
         completion.join(domain.catching_up());
-        for (unit, id) in domain.memberships() {
-            let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
-            if let Some(ticket) = hardware.mapped(platform, id, range) {
-                completion.add(unit, ticket);
-            }
-        }
+        completion.join(&self.tell_mapped(platform, key, range));
         if range.touched == Touched::Tables {
             completion.join(&self.tables_changed(platform, key, root));
         }
         Ok(completion)
+    }
+
+    /// Tells those units of what was mapped that do not see it by themselves, or gathers it while they are at what they were
+    /// asked for the same client.
+    fn tell_mapped(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        range: Changed,
+    ) -> Completion {
+        let mut told = Completion::none();
+        let busy = self.is_busy(key);
+        let Self { domains, units, deferred, .. } = self;
+        let Some(domain) = domains.get(&key) else { return told };
+        for (unit, id) in domain.memberships() {
+            let Some(hardware) = unit_mut(units, unit).filter(|it| !it.sees_by_itself()) else {
+                continue;
+            };
+            if busy {
+                return deferred.gather(key, platform.now(), 1, true);
+            }
+            told.add(unit, hardware.mapped(platform, id, range));
+        }
+        if told != Completion::none() {
+            deferred.asked(line_of(domain, key), &told);
+        }
+        told
     }
 
     /// Sees to it that units walk the tables that a mapping has made, which are under another root if this one is
@@ -115,10 +137,8 @@ impl Engine {
         let Some(domain) = self.domains.get(&key) else { return completion };
         completion.join(domain.unlinked());
         let grown = domain.root() != root;
-        if self.deferred.holds(key) {
-            // Units may still walk tables that were unlinked: the client is not to wait for a batch to fill.
-            self.tell_gathered(platform);
-        }
+        // Units may still walk tables that were unlinked: the client is not to wait for a batch to fill.
+        self.tell_gathered(platform, key);
         if grown {
             completion.join(&self.follow_root(platform, key));
         }

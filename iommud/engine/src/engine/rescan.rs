@@ -92,8 +92,8 @@ impl Engine {
             let missing = device.reserved.iter().flat_map(|range| domain.missing_of(*range));
             for range in missing.collect::<Vec<_>>() {
                 let changed = domain.map_firmware_range(platform, range)?;
-                if let Some(ticket) = hardware.mapped(platform, domain_id, changed) {
-                    group.entering.add(unit, ticket);
+                if !hardware.sees_by_itself() {
+                    group.entering.add(unit, hardware.mapped(platform, domain_id, changed));
                 }
             }
             domain.admit(device.function.address);

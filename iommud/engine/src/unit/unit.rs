@@ -208,13 +208,18 @@ impl Unit {
         each!(self, unit => unit.invalidate(platform, domain, ranges))
     }
 
-    /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.
+    /// Whether the unit sees what is mapped where nothing was without being told. Most do.
+    pub fn sees_by_itself(&self) -> bool {
+        each!(self, unit => unit.sees_by_itself())
+    }
+
+    /// Makes a unit that does not [see it by itself](Self::sees_by_itself) see what was mapped where nothing was.
     pub fn mapped(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
         range: Changed,
-    ) -> Option<Ticket> {
+    ) -> Ticket {
         each!(self, unit => unit.mapped(platform, domain, range))
     }
 

@@ -383,17 +383,25 @@ impl Unit {
         self.submit(platform, plan::forgetting(domain, ranges, page_selective))
     }
 
-    /// Makes the unit see what was mapped where nothing was. Most units need nothing for that.
+    /// Whether the unit sees what is mapped where nothing was without being told: not in caching mode, nor where write
+    /// buffers must be flushed.
+    pub fn sees_by_itself(&self) -> bool {
+        let capability = self.capabilities.capability;
+        !capability.caching_mode() && !capability.needs_write_buffer_flush()
+    }
+
+    /// Makes a unit that does not see it by itself see what was mapped where nothing was.
     pub fn mapped(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
         range: Changed,
-    ) -> Option<Ticket> {
-        let capability = self.capabilities.capability;
-        let range = [range];
-        let forget = plan::forgetting(domain, &range, capability.page_selective());
-        self.make_visible(platform, capability.caching_mode(), forget)
+    ) -> Ticket {
+        if self.capabilities.capability.caching_mode() {
+            self.invalidate(platform, domain, &[range])
+        } else {
+            self.submit(platform, [])
+        }
     }
 
     /// How it is learnt that the unit has recorded a fault.

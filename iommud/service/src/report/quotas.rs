@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Resource;
+use libdma::quota::Size;
 use serde::Serialize;
 
 use super::Row;
@@ -63,7 +64,8 @@ impl Row for QuotaRow {
     const NONE: &'static str = "nobody holds anything";
 
     fn cells(&self) -> Vec<String> {
-        let shown = |amount| if self.in_bytes { size(amount) } else { amount.to_string() };
+        let in_bytes = self.in_bytes;
+        let shown = |it: u64| if in_bytes { Size(it).to_string() } else { it.to_string() };
         alloc::vec![
             self.holder.clone(),
             self.resource.to_string(),
@@ -71,33 +73,5 @@ impl Row for QuotaRow {
             self.limit.map_or_else(|| "-".to_string(), shown),
             self.refused.to_string(),
         ]
-    }
-}
-
-/// A size in the largest unit of which it is a whole number: `12 KiB`.
-fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let whole = UNITS.iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift));
-    whole.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{} {unit}", bytes >> shift))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_exact() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1, "1"),
-            (4096, "4 KiB"),
-            (4097, "4097"),
-            (3 << 20, "3 MiB"),
-            ((3 << 20) + 4096, "3076 KiB"),
-            (4 << 30, "4 GiB"),
-            (5 << 40, "5 TiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
     }
 }

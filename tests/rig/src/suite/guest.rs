@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::boot::{self, Boot, boot};
+use crate::boot::boot;
 use crate::cargo::{cargo, diagnostics, executables, scratch_dir, target_dir};
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
@@ -75,10 +75,7 @@ pub(super) fn run(report: &mut Report) {
         if let Err(error) = fs::write(machine.disk(), disk::known()) {
             return report.failed("disk", &format!("{}: {error}", machine.disk().display()));
         }
-    }
-    let booted = MACHINES.iter().map(|machine| machine.judged(&qemu, &contents)).collect();
-    boot(report, booted, BOOT_LIMIT, judge);
-    for machine in &MACHINES {
+        judge(report, machine.name, machine.command(&qemu, &contents, machine.cases));
         judge_disk(report, machine);
     }
 }
@@ -103,16 +100,19 @@ pub fn shell(name: &str) -> Result<(), String> {
     }
 }
 
-/// Where what is said on a machine is kept.
-fn log(machine: &str, whose: &str) -> PathBuf {
-    scratch_dir().join(format!("guest-{machine}-{whose}.log"))
-}
-
-fn judge(report: &mut Report, name: &'static str, boot: Boot) {
+/// Linux's own words go to a file, and QEMU's to another; the agent has a serial line for itself, so that they
+/// never mix.
+fn judge(report: &mut Report, name: &str, mut machine: Command) {
+    let [console, words] =
+        ["console", "qemu"].map(|whose| scratch_dir().join(format!("guest-{name}-{whose}.log")));
+    machine.arg("-serial").arg(format!("file:{}", console.display()));
+    machine.args(["-serial", "stdio"]);
+    let machine = qemu::with_words_in(&machine, &words);
+    let boot = boot(report, &format!("{name}: "), machine, BOOT_LIMIT);
     let Some(fault) = boot.fault(&[0]) else { return };
     report.failed(&format!("{name}: boot"), &fault);
     report.output(&boot.lines);
-    for (whose, file) in [("Linux", log(name, "console")), ("QEMU", log(name, "qemu"))] {
+    for (whose, file) in [("Linux", console), ("QEMU", words)] {
         report.note(&format!("{whose}'s last words ({}):", file.display()));
         let words = fs::read(file).unwrap_or_default();
         let words: Vec<_> = String::from_utf8_lossy(&words).lines().map(String::from).collect();
@@ -162,16 +162,6 @@ impl Machine {
     /// The file that its disk is in.
     fn disk(&self) -> PathBuf {
         scratch_dir().join(format!("guest-{}-disk.raw", self.name))
-    }
-
-    /// It with the cases. Linux's own words go to a file, and QEMU's to another; the agent has a serial line for itself, so
-    /// that they never mix.
-    fn judged(&self, qemu: &Qemu, contents: &Contents) -> boot::Machine {
-        let mut command = self.command(qemu, contents, self.cases);
-        command.arg("-serial").arg(format!("file:{}", log(self.name, "console").display()));
-        command.args(["-serial", "stdio"]);
-        let command = qemu::with_words_in(&command, &log(self.name, "qemu"));
-        boot::Machine { name: self.name, command }
     }
 
     /// Starts it, with these words for the agent. What it wants on its serial lines is for the caller to add.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::boot::{Boot, Machine, boot};
+use crate::boot::boot;
 use crate::cargo::{cargo, diagnostics, executables, scratch_dir};
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
@@ -130,19 +130,6 @@ impl Variant {
     fn runs_on(&self, qemu: &Qemu) -> bool {
         self.iommu.sees_past_bridges(qemu) || !self.devices.contains(&EDU_BELOW)
     }
-
-    fn machine(&self, qemu: &Qemu, image: &Path) -> Machine {
-        let mut machine = qemu::machine("256M");
-        machine.args(["-cpu", "max", "-serial", "stdio", "-device", EXIT]);
-        machine.arg("-kernel").arg(image).args(["-append", self.cases]);
-        let iommu = self.iommu.device(qemu);
-        for device in iommu.iter().map(String::as_str).chain(self.devices.iter().copied()) {
-            machine.args(["-device", device]);
-        }
-        // QEMU complains of every transfer that is blocked: kept where a person finds it.
-        let words = scratch_dir().join(format!("metal-{}-qemu.log", self.name));
-        Machine { name: self.name, command: qemu::with_words_in(&machine, &words) }
-    }
 }
 
 /// The guest's way out: a byte `b` written here ends QEMU with exit code `2 * b + 1`.
@@ -160,7 +147,6 @@ pub(super) fn run(report: &mut Report) {
         return report.failed("scratch folder", &error.to_string());
     }
     let Some(image) = build(report) else { return };
-    let mut machines = Vec::new();
     for variant in &VARIANTS {
         if variant.runs_on(&qemu) {
             if !variant.iommu.tells_what_it_blocks(&qemu) {
@@ -169,13 +155,12 @@ pub(super) fn run(report: &mut Report) {
                     variant.name
                 ));
             }
-            machines.push(variant.machine(&qemu, &image));
+            boot_variant(report, variant, &qemu, &image);
         } else {
             let why = "this QEMU's AMD-Vi is broken behind bridges".to_owned();
             report.case(&Case { name: variant.name.to_owned(), verdict: Verdict::Skipped(why) });
         }
     }
-    boot(report, machines, BOOT_LIMIT, judge);
 }
 
 fn build(report: &mut Report) -> Option<PathBuf> {
@@ -212,9 +197,20 @@ fn build(report: &mut Report) -> Option<PathBuf> {
     }
 }
 
-fn judge(report: &mut Report, name: &'static str, boot: Boot) {
+fn boot_variant(report: &mut Report, variant: &Variant, qemu: &Qemu, image: &Path) {
+    let mut machine = qemu::machine("256M");
+    machine.args(["-cpu", "max", "-serial", "stdio", "-device", EXIT]);
+    machine.arg("-kernel").arg(image).args(["-append", variant.cases]);
+    let iommu = variant.iommu.device(qemu);
+    for device in iommu.iter().map(String::as_str).chain(variant.devices.iter().copied()) {
+        machine.args(["-device", device]);
+    }
+    // QEMU complains of every transfer that is blocked: kept where a person finds it.
+    let words = scratch_dir().join(format!("metal-{}-qemu.log", variant.name));
+    let machine = qemu::with_words_in(&machine, &words);
+    let boot = boot(report, &format!("{}: ", variant.name), machine, BOOT_LIMIT);
     if let Some(fault) = boot.fault(&ENDS) {
-        report.failed(&format!("{name}: boot"), &fault);
+        report.failed(&format!("{}: boot", variant.name), &fault);
         report.output(&boot.lines);
     }
 }

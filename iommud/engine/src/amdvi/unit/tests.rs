@@ -85,10 +85,11 @@ fn what_changed_is_forgotten_and_what_is_new_only_where_absence_is_kept() {
     unit.invalidate(&mut machine, DOMAIN, &[CHANGED]);
     assert_eq!(machine.commands[0], [0x3000_0005_0000_0000, 0x2001]);
     assert_eq!(machine.codes(), [3, 1]);
-    assert_eq!(unit.mapped(&mut machine, DOMAIN, CHANGED), None);
+    assert!(unit.sees_by_itself());
     let (mut machine, mut unit) = running(true);
+    assert!(!unit.sees_by_itself());
     let ticket = unit.mapped(&mut machine, DOMAIN, CHANGED);
-    assert_eq!((ticket, machine.codes()), (Some(unit.confirmed()), [3, 1].into()));
+    assert_eq!((ticket, machine.codes()), (unit.confirmed(), [3, 1].into()));
 }
 
 #[test]

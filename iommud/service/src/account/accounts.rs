@@ -1,0 +1,241 @@
+//! All accounts, and which stands above which.
+
+use alloc::collections::BTreeMap;
+
+use dma_types::PciAddress;
+use iommu_engine::policy::{Quotas, Resource};
+use libdma::Error;
+
+use super::{Account, AccountId, Exceeded, Holder, Usage};
+use crate::session::SessionId;
+
+/// How many accounts there are in a chain at the most: a device's, a user's, a session's, and the rest of handles that were
+/// derived from each other with a quota.
+const DEEPEST: usize = 19;
+
+/// All accounts.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    open: BTreeMap<AccountId, Account>,
+    by_holder: BTreeMap<Holder, AccountId>,
+    last: u64,
+}
+
+impl Accounts {
+    /// Opens the account of a session, whose device and user may hold so much from now on.
+    pub fn open_session(
+        &mut self,
+        session: SessionId,
+        (device, of_device): (PciAddress, Quotas),
+        (uid, of_user): (u32, Quotas),
+    ) -> AccountId {
+        let device = self.shared(Holder::Device(device), of_device);
+        let client = self.shared(Holder::Client(uid), of_user);
+        self.open(Holder::Session(session), Quotas::UNLIMITED, [Some(device), Some(client)])
+    }
+
+    /// Opens an account for handles that may hold no more than so much of what may be held on another.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionEnded`] if there is no such other, [`Error::QuotaExceeded`] if too many stand above that already. An account
+    /// stays as long as there is one below it, so that else whoever derives from what it derived, and closes what it
+    /// derived from, would have as many as it liked.
+    pub fn restrict(&mut self, above: AccountId, limits: Quotas) -> Result<AccountId, Error> {
+        self.open.get(&above).filter(|account| account.is_open).ok_or(Error::SessionEnded)?;
+        if self.chain(above).count() >= DEEPEST {
+            return Err(Error::QuotaExceeded);
+        }
+        Ok(self.open(Holder::Handles, limits, [Some(above), None]))
+    }
+
+    /// The account of a device or a user, which is there as long as there is one below it.
+    fn shared(&mut self, holder: Holder, limits: Quotas) -> AccountId {
+        match self.by_holder.get(&holder) {
+            Some(id) => {
+                if let Some(account) = self.open.get_mut(id) {
+                    account.limits = limits;
+                }
+                *id
+            }
+            None => {
+                let id = self.open(holder, limits, [None, None]);
+                self.by_holder.insert(holder, id);
+                // It ends with the last below it.
+                self.open.entry(id).and_modify(|account| account.is_open = false);
+                id
+            }
+        }
+    }
+
+    fn open(&mut self, holder: Holder, limits: Quotas, above: [Option<AccountId>; 2]) -> AccountId {
+        self.last += 1;
+        let id = AccountId(self.last);
+        for above in above.iter().flatten() {
+            self.open.entry(*above).and_modify(|account| account.below += 1);
+        }
+        let (held, refusals) = (Usage::NONE, BTreeMap::new());
+        let (last, below, is_open) = (None, 0, true);
+        let account = Account { holder, limits, held, refusals, last, above, below, is_open };
+        self.open.insert(id, account);
+        id
+    }
+
+    /// Nothing more will be charged to an account. It goes when nothing is held on it any more.
+    pub fn close(&mut self, id: AccountId) {
+        if let Some(account) = self.open.get_mut(&id) {
+            account.is_open = false;
+            self.tidy(id);
+        }
+    }
+
+    /// Whether so much more may be held on an account and all above it.
+    ///
+    /// # Errors
+    ///
+    /// The first limit that is reached, from below.
+    pub fn check(&mut self, id: AccountId, more: &Usage) -> Result<(), Exceeded> {
+        self.fits(id, more).map_err(|(limit, exceeded)| {
+            self.note(id, limit, exceeded);
+            exceeded
+        })
+    }
+
+    /// Notes that something that was to be charged to an account was refused by the limit of one.
+    fn note(&mut self, id: AccountId, limit: AccountId, exceeded: Exceeded) {
+        if let Some(account) = self.open.get_mut(&limit) {
+            *account.refusals.entry(exceeded.resource).or_default() += 1;
+        }
+        if let Some(account) = self.open.get_mut(&id) {
+            account.last = Some(exceeded);
+        }
+    }
+
+    /// The limit that something was last refused by that was to be charged to an account, if this is asked for the first
+    /// time since.
+    pub(crate) fn take_last(&mut self, id: AccountId) -> Option<Exceeded> {
+        self.open.get_mut(&id)?.last.take()
+    }
+
+    /// The same without a note of what was refused; and whose limit it is.
+    pub(crate) fn fits(&self, id: AccountId, more: &Usage) -> Result<(), (AccountId, Exceeded)> {
+        let exceeded = self.chain(id).find_map(|(id, account)| Some((id, account.exceeded(more)?)));
+        exceeded.map_or(Ok(()), Err)
+    }
+
+    /// Charges so much to an account and all above it, or nothing to any (rule R7).
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn charge(&mut self, id: AccountId, more: &Usage) -> Result<(), Exceeded> {
+        self.check(id, more)?;
+        self.add(id, more);
+        Ok(())
+    }
+
+    /// Charges what there is already, whatever the limits are.
+    pub fn add(&mut self, id: AccountId, more: &Usage) {
+        self.each_above(id, |account| account.held = account.held.and(more));
+    }
+
+    /// Takes so much from an account and all above it.
+    pub fn release(&mut self, id: AccountId, less: &Usage) {
+        self.each_above(id, |account| account.held = account.held.without(less));
+        self.tidy(id);
+    }
+
+    /// How much more of a resource may be held on an account and all above it.
+    pub fn room(&self, id: AccountId, resource: Resource) -> u64 {
+        self.chain(id).map(|(_, account)| account.room(resource)).min().unwrap_or(0)
+    }
+
+    /// Notes that something was refused by the limit of a resource that [`room`](Self::room) told, which it was found to be
+    /// too much for only in the doing: at least so much was wanted.
+    pub fn refused(&mut self, id: AccountId, resource: Resource, wanted: u64) {
+        if let Some(tightest) = self.tightest(id, resource)
+            && let Some(account) = self.open.get(&tightest)
+            && let Some(limit) = account.limits.of(resource)
+        {
+            let (holder, held) = (account.holder, account.held.of(resource));
+            self.note(id, tightest, Exceeded { holder, resource, limit, held, wanted });
+        }
+    }
+
+    /// Of an account and all above it, the one with the least room for a resource.
+    pub(crate) fn tightest(&self, id: AccountId, resource: Resource) -> Option<AccountId> {
+        self.chain(id).min_by_key(|(_, account)| account.room(resource)).map(|(id, _)| id)
+    }
+
+    /// Whether an account is another, or stands below it.
+    pub fn is_within(&self, id: AccountId, of: AccountId) -> bool {
+        self.chain(id).any(|(id, _)| id == of)
+    }
+
+    /// An account.
+    pub fn get(&self, id: AccountId) -> Option<&Account> {
+        self.open.get(&id)
+    }
+
+    /// The account of a device or user, if it holds anything or has a session.
+    pub fn of(&self, holder: Holder) -> Option<&Account> {
+        self.open.get(self.by_holder.get(&holder)?)
+    }
+
+    /// All accounts, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (AccountId, &Account)> {
+        self.open.iter().map(|(id, account)| (*id, account))
+    }
+
+    /// The account of the session that an account is of; itself, if there is none.
+    pub(crate) fn session_of(&self, id: AccountId) -> AccountId {
+        let of_session = |account: &Account| matches!(account.holder, Holder::Session(_));
+        let found = self.chain(id).find(|(_, account)| of_session(account));
+        found.map_or(id, |(session, _)| session)
+    }
+
+    /// An account and all above it, from below.
+    pub fn chain(&self, id: AccountId) -> impl Iterator<Item = (AccountId, &Account)> {
+        let mut next = [Some(id), None];
+        core::iter::from_fn(move || {
+            let id = next[0].take().or_else(|| next[1].take())?;
+            let account = self.open.get(&id)?;
+            // Only a session has two above it, and nothing is above those.
+            if account.above != [None, None] {
+                next = account.above;
+            }
+            Some((id, account))
+        })
+    }
+
+    fn each_above(&mut self, id: AccountId, change: impl Fn(&mut Account)) {
+        let mut next = [Some(id), None];
+        while let Some(id) = next[0].take().or_else(|| next[1].take()) {
+            let Some(account) = self.open.get_mut(&id) else { return };
+            change(account);
+            if account.above != [None, None] {
+                next = account.above;
+            }
+        }
+    }
+
+    /// Forgets an account that is closed and holds nothing, and those above it that are so then.
+    fn tidy(&mut self, id: AccountId) {
+        let Some(account) = self.open.get(&id) else { return };
+        if account.is_open || account.below > 0 || account.held != Usage::NONE {
+            return;
+        }
+        let (holder, above) = (account.holder, account.above);
+        self.open.remove(&id);
+        if self.by_holder.get(&holder) == Some(&id) {
+            self.by_holder.remove(&holder);
+        }
+        for above in above.into_iter().flatten() {
+            self.open.entry(above).and_modify(|account| account.below -= 1);
+            self.tidy(above);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

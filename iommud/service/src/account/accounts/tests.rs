@@ -1,0 +1,147 @@
+//! What holds of accounts, by themselves.
+
+use super::*;
+
+const SMALL: Quotas = Quotas { buffers: 3, buffer_bytes: 0x3000, ..Quotas::UNLIMITED };
+
+fn device(function: u8) -> PciAddress {
+    PciAddress::new(0, 0, 2, function).unwrap()
+}
+
+fn buffers(buffers: u64) -> Usage {
+    Usage { buffers, buffer_bytes: buffers * 0x1000, ..Usage::NONE }
+}
+
+fn opened(accounts: &mut Accounts, session: u64, of_user: Quotas) -> AccountId {
+    let device = (device(session as u8), SMALL);
+    accounts.open_session(SessionId(session), device, (0, of_user))
+}
+
+#[test]
+fn r7_a_charge_is_made_on_the_whole_chain_or_on_nothing() {
+    let mut accounts = Accounts::default();
+    let session = opened(&mut accounts, 1, Quotas { buffers: 2, ..Quotas::UNLIMITED });
+    let handle = accounts.restrict(session, Quotas::UNLIMITED).unwrap();
+    accounts.charge(handle, &buffers(2)).unwrap();
+    let exceeded = accounts.charge(handle, &buffers(1)).unwrap_err();
+    let holder = Holder::Client(0);
+    let expected = Exceeded { holder, resource: Resource::Buffers, limit: 2, held: 2, wanted: 1 };
+    assert_eq!(exceeded, expected);
+    for (_, account) in accounts.iter() {
+        assert_eq!(account.held, buffers(2), "{}", account.holder);
+    }
+    assert_eq!(accounts.of(holder).unwrap().refusals[&Resource::Buffers], 1);
+    assert_eq!(Error::from(exceeded), Error::QuotaExceeded);
+    let busy = Exceeded { resource: Resource::Operations, ..exceeded };
+    assert_eq!(Error::from(busy), Error::TooManyRequests);
+    accounts.release(handle, &buffers(2));
+    assert!(accounts.iter().all(|(_, account)| account.held == Usage::NONE));
+}
+
+#[test]
+fn each_limit_holds_at_its_bound_and_not_one_before() {
+    for resource in Resource::ALL {
+        let (limit, mut one, mut limits) = (3, Usage::NONE, Quotas::UNLIMITED);
+        let (usage, count, bytes) = match resource {
+            Resource::Buffers => (&mut one.buffers, Some(&mut limits.buffers), None),
+            Resource::BufferBytes => (&mut one.buffer_bytes, None, Some(&mut limits.buffer_bytes)),
+            Resource::MappedBytes => (&mut one.mapped_bytes, None, Some(&mut limits.mapped_bytes)),
+            Resource::IovaBytes => (&mut one.iova_bytes, None, Some(&mut limits.iova_bytes)),
+            Resource::Mappings => (&mut one.mappings, Some(&mut limits.mappings), None),
+            Resource::PageTableBytes => {
+                (&mut one.page_table_bytes, None, Some(&mut limits.page_table_bytes))
+            }
+            Resource::Requests => (&mut one.requests, Some(&mut limits.requests), None),
+            Resource::Operations => (&mut one.operations, Some(&mut limits.operations), None),
+        };
+        *usage = 1;
+        count.into_iter().for_each(|place| *place = limit);
+        bytes.into_iter().for_each(|place| *place = limit.into());
+        let mut accounts = Accounts::default();
+        let session = opened(&mut accounts, 1, limits);
+        let handle = accounts.restrict(session, limits).unwrap();
+        for held in 0..3 {
+            assert_eq!(accounts.room(handle, resource), 3 - held, "{resource}");
+            accounts.charge(handle, &one).unwrap();
+        }
+        let exceeded = accounts.charge(handle, &one).unwrap_err();
+        assert_eq!((exceeded.resource, exceeded.holder), (resource, Holder::Handles));
+        assert_eq!((exceeded.limit, exceeded.held, exceeded.wanted), (3, 3, 1));
+        // What wants nothing of it is not refused by it.
+        accounts.charge(handle, &Usage::NONE).unwrap();
+        accounts.release(handle, &one);
+        accounts.charge(handle, &one).unwrap();
+        // What there is already is counted, whatever the limit.
+        accounts.add(handle, &one);
+        assert_eq!(
+            (accounts.room(handle, resource), accounts.get(handle).unwrap().held.of(resource)),
+            (0, 4)
+        );
+        assert!(accounts.charge(handle, &one).is_err());
+    }
+}
+
+#[test]
+fn users_and_devices_answer_for_all_their_sessions_and_no_others() {
+    let mut accounts = Accounts::default();
+    let limits = Quotas { buffers: 4, ..Quotas::UNLIMITED };
+    let [one, other] = [1, 2].map(|number| opened(&mut accounts, number, limits));
+    accounts.charge(one, &buffers(3)).unwrap();
+    assert_eq!(accounts.charge(one, &buffers(1)).unwrap_err().holder, Holder::Device(device(1)));
+    accounts.charge(other, &buffers(1)).unwrap();
+    assert_eq!(accounts.charge(other, &buffers(1)).unwrap_err().holder, Holder::Client(0));
+    let elsewhere = accounts.open_session(SessionId(3), (device(3), SMALL), (7, limits));
+    accounts.charge(elsewhere, &buffers(3)).unwrap();
+    let held = |holder| accounts.of(holder).unwrap().held.buffers;
+    let devices = [1, 2, 3].map(|number| held(Holder::Device(device(number))));
+    assert_eq!((devices, held(Holder::Client(0)), held(Holder::Client(7))), ([3, 1, 3], 4, 3));
+}
+
+#[test]
+fn what_outlives_a_session_counts_until_it_is_given_back_and_then_the_account_is_gone() {
+    let mut accounts = Accounts::default();
+    let first = opened(&mut accounts, 1, Quotas::UNLIMITED);
+    let handle = accounts.restrict(first, Quotas::UNLIMITED).unwrap();
+    accounts.charge(handle, &buffers(2)).unwrap();
+    accounts.close(first);
+    accounts.close(handle);
+    let (next, of_user) = (SessionId(2), (0, Quotas::UNLIMITED));
+    let next = accounts.open_session(next, (device(1), SMALL), of_user);
+    accounts.charge(next, &buffers(1)).unwrap();
+    assert_eq!(accounts.charge(next, &buffers(1)).unwrap_err().held, 3);
+    assert_eq!(accounts.restrict(first, SMALL), Err(Error::SessionEnded));
+    accounts.release(handle, &buffers(2));
+    assert!(accounts.get(handle).is_none() && accounts.get(first).is_none());
+    accounts.charge(next, &buffers(2)).unwrap();
+    accounts.release(next, &buffers(3));
+    accounts.close(next);
+    assert_eq!(accounts.iter().count(), 0);
+}
+
+#[test]
+fn r5_accounts_of_handles_that_come_of_each_other_are_so_many_deep_and_no_more() {
+    let mut accounts = Accounts::default();
+    let mut last = opened(&mut accounts, 1, Quotas::UNLIMITED);
+    for _ in 0..100_000 {
+        // Whoever derives from the last and closes that has two handles open at a time.
+        let Ok(next) = accounts.restrict(last, Quotas::UNLIMITED) else { break };
+        accounts.close(last);
+        last = next;
+    }
+    assert_eq!(accounts.restrict(last, Quotas::UNLIMITED), Err(Error::QuotaExceeded));
+    assert_eq!(accounts.iter().count(), DEEPEST);
+    accounts.close(last);
+    assert_eq!(accounts.iter().count(), 0);
+}
+
+#[test]
+fn r5_what_no_machine_has_is_refused_and_not_a_sum_that_runs_over() {
+    let mut accounts = Accounts::default();
+    let session = opened(&mut accounts, 1, Quotas::UNLIMITED);
+    accounts.charge(session, &buffers(1)).unwrap();
+    let huge = Usage { buffer_bytes: u64::MAX, ..Usage::NONE };
+    assert_eq!(accounts.charge(session, &huge).unwrap_err().resource, Resource::BufferBytes);
+    let unlimited = Usage { mapped_bytes: u64::MAX, ..Usage::NONE };
+    accounts.charge(session, &unlimited).unwrap();
+    assert_eq!(accounts.room(session, Resource::BufferBytes), 0x2000);
+}

@@ -1,0 +1,183 @@
+//! Accounts: who holds how much, and how much that may be.
+//!
+//! An account is a device's, a user's (a *client's*), a session's, or that of handles that were derived with a quota of
+//! their own. What is held is charged to one account and counts for all that stand above it: for a handle's account that
+//! is the session's, and for a session's both that of its device and that of its user, who may have other devices.
+//!
+//! ```text
+//! handles with a quota ─► session ─┬► device
+//!                                  └► client (user)
+//! ```
+//!
+//! A session has no limits of its own: it holds what its device may. It has an account all the same, for what it held may
+//! outlive it, in the hands of those who were given buffers, and until hardware has confirmed that nothing reaches it; so
+//! long it counts for the device and the user, as if the session were there still.
+//!
+//! # What counts, and for how long
+//!
+//! | | from | to |
+//! | --- | --- | --- |
+//! | buffers, and their bytes | the answer to who made them | when the memory is free again |
+//! | mapped bytes, mappings | the map | the unmap |
+//! | I/O addresses | the map | when units have confirmed that they have forgotten them |
+//! | tables | when they are made | when units have confirmed that they do not walk them |
+//! | requests | when one must wait | its answer |
+//! | operations | the unmap | when units have confirmed it |
+//!
+//! A buffer of memory that other buffers are of too counts as long as it is there; the last of them counts until the
+//! memory is free. A table is on the account of who mapped what it was made for, as long as anybody has something
+//! mapped in it.
+//!
+//! What a client asks for is refused where it would go beyond a limit, and has changed nothing (rule R7). What it gives up
+//! is never refused by a limit: a close may bring an account above what it may hold in operations, and nothing more is
+//! granted on it before it is below.
+
+mod accounts;
+mod usage;
+
+use alloc::collections::BTreeMap;
+use core::fmt;
+
+use dma_types::PciAddress;
+use iommu_engine::policy::{Quotas, Resource};
+use libdma::Error;
+use libdma::protocol::limit::{self, Limit};
+use zerocopy::little_endian::{U32, U64};
+
+pub use self::accounts::Accounts;
+pub use self::usage::Usage;
+use crate::session::SessionId;
+
+/// Names an account. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(pub u64);
+
+impl AccountId {
+    /// Nobody's, which there is not: what is charged to it is not counted.
+    pub const NOBODY: Self = Self(0);
+}
+
+/// Whose an account is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// All sessions of a device.
+    Device(PciAddress),
+    /// All sessions of a user.
+    Client(u32),
+    /// One session.
+    Session(SessionId),
+    /// Handles that were derived with a quota of their own.
+    Handles,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(device) => write!(f, "device {device}"),
+            Self::Client(uid) => write!(f, "user {uid}"),
+            Self::Session(SessionId(number)) => write!(f, "session {number}"),
+            Self::Handles => f.write_str("the handle"),
+        }
+    }
+}
+
+/// What one holds, and what it may.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose it is.
+    pub holder: Holder,
+    /// What it may hold.
+    pub limits: Quotas,
+    /// What it holds.
+    pub held: Usage,
+    /// Which limits something was refused by, and how often.
+    pub refusals: BTreeMap<Resource, u64>,
+    /// The limit that something was last refused by that was to be charged to it, its own or that of one above it.
+    last: Option<Exceeded>,
+    /// The accounts directly above it.
+    above: [Option<AccountId>; 2],
+    /// How many accounts are directly below it.
+    below: usize,
+    /// Whether something may still be charged to it.
+    is_open: bool,
+}
+
+impl Account {
+    /// How much more of a resource it may hold.
+    fn room(&self, resource: Resource) -> u64 {
+        let limit = self.limits.of(resource).unwrap_or(u64::MAX);
+        limit.saturating_sub(self.held.of(resource))
+    }
+
+    /// The first limit that so much more would go beyond.
+    fn exceeded(&self, more: &Usage) -> Option<Exceeded> {
+        Resource::ALL.into_iter().find_map(|resource| {
+            let (held, wanted) = (self.held.of(resource), more.of(resource));
+            let limit = self.limits.of(resource).filter(|_| wanted > 0)?;
+            let over = held.checked_add(wanted).is_none_or(|sum| sum > limit);
+            let holder = self.holder;
+            over.then_some(Exceeded { holder, resource, limit, held, wanted })
+        })
+    }
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Whose.
+    pub holder: Holder,
+    /// Of what.
+    pub resource: Resource,
+    /// How much may be held.
+    pub limit: u64,
+    /// How much is held.
+    pub held: u64,
+    /// How much more was wanted.
+    pub wanted: u64,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { holder, resource, limit, held, wanted } = self;
+        write!(f, "{holder} may hold {limit} of {resource}, holds {held} and wanted {wanted} more")
+    }
+}
+
+impl Exceeded {
+    /// It as it lies on the wire.
+    pub fn told(&self) -> Limit {
+        let resource = match self.resource {
+            Resource::Buffers => limit::Resource::Buffers,
+            Resource::BufferBytes => limit::Resource::BufferBytes,
+            Resource::MappedBytes => limit::Resource::MappedBytes,
+            Resource::IovaBytes => limit::Resource::IovaBytes,
+            Resource::Mappings => limit::Resource::Mappings,
+            Resource::PageTableBytes => limit::Resource::PageTableBytes,
+            Resource::Requests => limit::Resource::Requests,
+            Resource::Operations => limit::Resource::Operations,
+        };
+        let level = match self.holder {
+            Holder::Handles => limit::Level::Handle,
+            // A session has no limits of its own.
+            Holder::Session(_) | Holder::Device(_) => limit::Level::Device,
+            Holder::Client(_) => limit::Level::User,
+        };
+        Limit {
+            resource: U32::new(resource as u32),
+            level: U32::new(level as u32),
+            limit: U64::new(self.limit),
+            held: U64::new(self.held),
+            wanted: U64::new(self.wanted),
+        }
+    }
+}
+
+impl From<Exceeded> for Error {
+    fn from(exceeded: Exceeded) -> Self {
+        match exceeded.resource {
+            // These go by themselves: it is enough to wait.
+            Resource::Requests | Resource::Operations => Self::TooManyRequests,
+            _ => Self::QuotaExceeded,
+        }
+    }
+}
