@@ -95,12 +95,13 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`Error::QuotaExceeded`].
+    /// [`Error::TooManyRequests`]: it is enough to wait until some of them are answered.
     pub fn add_request(&mut self, holder: Holder) -> Result<(), Error> {
-        let left = self.descriptors.checked_sub(REQUEST_DESCRIPTORS).ok_or(Error::QuotaExceeded)?;
+        let left = self.descriptors.checked_sub(REQUEST_DESCRIPTORS);
+        let left = left.ok_or(Error::TooManyRequests)?;
         let account = self.open.entry(holder).or_default();
         if account.requests >= holder.most_requests() {
-            return Err(Error::QuotaExceeded);
+            return Err(Error::TooManyRequests);
         }
         account.requests += 1;
         self.descriptors = left;
@@ -148,10 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn r5_no_more_requests_of_one_client_wait_than_may_and_those_of_others_do() {
+        let mut accounts = Accounts::new(65536);
+        for (holder, most) in [(USER, 16), (ROOT, 256)] {
+            let taken = (0..).take_while(|_| accounts.add_request(holder).is_ok()).count();
+            assert_eq!((taken, accounts.add_request(holder)), (most, Err(Error::TooManyRequests)));
+        }
+        let other = Holder::Connection(Token(2));
+        assert_eq!(accounts.add_request(other), Ok(()));
+        accounts.remove_request(USER);
+        assert_eq!(accounts.add_request(USER), Ok(()));
+    }
+
+    #[test]
     fn r5_all_together_stay_below_what_the_daemon_may_open() {
         let mut accounts = Accounts::new(OWN_DESCRIPTORS + 7);
         assert_eq!(fill(&mut accounts, ROOT), 3);
-        assert_eq!(accounts.add_request(ROOT), Err(Error::QuotaExceeded));
+        assert_eq!(accounts.add_request(ROOT), Err(Error::TooManyRequests));
         accounts.remove_handle(ROOT);
         assert_eq!(accounts.add_request(ROOT), Ok(()));
         assert_eq!(fill(&mut Accounts::new(3), USER), 0);
