@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | here | [`Report`] |
 //! | `rows` | what it says of units, memory, devices and groups |
+//! | `quotas` | what each device and user may hold |
 //! | `probe` | whether AMD's units are there, by their PCI functions |
 //! | `unknown` | what it cannot know, and what of the policy is about nothing here |
 //! | `text` | how people read it |
 
 mod probe;
+mod quotas;
 mod rows;
 mod text;
 mod unknown;
@@ -23,6 +25,7 @@ use iommu_engine::policy::WithoutIommu;
 use serde::Serialize;
 
 use self::probe::Probe;
+use self::quotas::QuotaRow;
 use self::rows::{DeviceRow, GroupRow, MemoryRow, UnitRow};
 use super::input::{Input, Table};
 use crate::policy;
@@ -48,6 +51,8 @@ pub struct Report {
     odd: Vec<String>,
     /// The memory that would be set aside, and for whom.
     set_aside: Vec<String>,
+    /// What each device and user may hold.
+    quotas: Vec<QuotaRow>,
     /// What the policy leaves unconfined.
     policy: Vec<String>,
     /// What a plan from this input cannot know.
@@ -71,6 +76,7 @@ impl Report {
             refused: Vec::new(),
             odd: Vec::new(),
             set_aside: Vec::new(),
+            quotas: Vec::new(),
             policy: policy::warnings(&input.policy, None),
             unknown: Vec::new(),
             no_table: false,
@@ -101,6 +107,7 @@ impl Report {
         self.odd.extend(policy::absent_units(&input.policy, &bases));
         self.odd.extend(unknown::unmatched(plan, &input.policy));
         self.set_aside = rows::set_aside(plan, &input.policy);
+        self.quotas = quotas::quotas(plan, &input.policy);
         self.unknown = unknown::unknown(plan, &probe, input.functions.as_ref());
     }
 

@@ -2,6 +2,7 @@
 
 use iommu_service::report::table::Table;
 
+use super::quotas::QuotaRow;
 use super::rows::{DeviceRow, GroupRow, MemoryRow, UnitRow};
 use super::{Report, count};
 
@@ -25,10 +26,12 @@ pub(super) fn write(report: &Report) -> String {
             text += section;
         }
     }
+    let quotas = report.quotas.iter().map(QuotaRow::sentence).collect();
     for (head, lines) in [
         ("REFUSED", &report.refused),
         ("ODD", &report.odd),
         ("SET ASIDE", &report.set_aside),
+        ("QUOTA", &quotas),
         ("POLICY", &report.policy),
         ("NOT KNOWN", &report.unknown),
     ] {

@@ -13,9 +13,12 @@ use machines::{CAPABILITY, DMAR, IVRS, UNIT, amd, edit, intel};
 
 const POLICY: &str = r#"(
     reserve: "64 MiB",
+    quotas: (buffers: 100, buffer_bytes: "1 GiB"),
+    client_quotas: (mappings: 5000),
+    clients: [(uid: 7, quotas: (mappings: 50, iova_bytes: "2 GiB")), (uid: 0, quotas: ())],
     rules: [
         (device: "8086:1533", default: identity, invalidation: deferred, reserve: "16 MiB"),
-        (device: "0000:01:00.1", default: deny),
+        (device: "0000:01:00.1", default: deny, quotas: (buffers: 200, requests: 8)),
         (device: "0000:00:00.0", default: identity),
         (device: "8086:1534", default: identity),
     ],
