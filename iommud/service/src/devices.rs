@@ -107,7 +107,7 @@ impl<P: Platform> Service<P> {
             slot,
         };
         self.sessions.sessions.insert(session, state);
-        self.forgive_device(address);
+        self.tell_anew(address);
         let handle = Handle::new(Object::Device(session), Rights::DEVICE).of(uid);
         let handle = self.handles.insert(handle);
         let mut completion = completion;
@@ -122,6 +122,8 @@ impl<P: Platform> Service<P> {
         if session.handles > 0 {
             return;
         }
+        // What was blocked until now is not for others of its group.
+        self.log_faults();
         self.tickets.session_ended(id);
         self.end_windows_of(id);
         let Some(session) = self.sessions.sessions.remove(&id) else { return };
@@ -133,7 +135,8 @@ impl<P: Platform> Service<P> {
             // could say what the device still reaches.
             Err(_) => Completion::never(),
         };
-        self.forgive_device(session.device);
+        self.tell_anew(session.device);
+        self.given_up_in_quarantine(session.device);
         if let Some(domain) = session.entered.and_then(|it| self.domains.get_mut(&it.domain)) {
             domain.inside.remove(&id);
         }

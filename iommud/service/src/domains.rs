@@ -164,6 +164,8 @@ impl<P: Platform> Service<P> {
         session: SessionId,
         to: Option<Inside>,
     ) -> Result<Completion, Error> {
+        // What was blocked before was where it is still.
+        self.log_faults();
         let Self { engine, platform, sessions, domains, .. } = self;
         let holder = sessions.sessions.get_mut(&session).ok_or(Error::SessionEnded)?;
         let key = to.map_or(holder.domain, |it| it.domain);
@@ -227,6 +229,7 @@ impl<P: Platform> Service<P> {
     /// Ends a domain (rule R4): the devices in it go back into their own. After the completion no unit holds
     /// anything of what was mapped in it.
     pub(crate) fn end_domain(&mut self, key: DomainKey) -> Completion {
+        self.log_faults();
         let Some(domain) = self.domains.remove(&key) else { return Completion::none() };
         let Self { engine, platform, sessions, accounts, .. } = self;
         accounts.release(domain.account, &ONE_DOMAIN);

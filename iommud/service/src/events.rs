@@ -9,7 +9,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::fault::{Fault, FaultReason, Tried};
 use iommu_engine::platform::Instant;
 use libdma::protocol::call::access_code;
-use libdma::protocol::event::{EventKind, EventRecord};
+use libdma::protocol::event::{EventKind, EventRecord, Place};
 use libdma::protocol::fault;
 use zerocopy::FromZeros;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -77,6 +77,25 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Whether both are a fault, and all that a driver is told of it is alike but when it was.
+    fn is_the_same_fault(&self, other: &Self) -> bool {
+        let of_fault = |what: &Self| match *what {
+            Self::Fault { unit, fault, domain, behind, .. } => {
+                // Of what is mapped still the time is that of the look.
+                let behind = behind.map(|Behind { place, mapping, offset }| {
+                    let since = (place == Place::Unmapped).then_some(mapping.at);
+                    (place, since, mapping.domain, mapping.buffer, mapping.access, offset)
+                });
+                Some((unit, fault, domain, behind))
+            }
+            _ => None,
+        };
+        let fault = of_fault(self);
+        fault.is_some() && fault == of_fault(other)
+    }
+}
+
 /// The events that a session has not read, oldest first.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -85,26 +104,29 @@ pub struct Events {
 }
 
 impl Events {
-    /// Adds one, and drops the oldest fault if there is no room. A fault that is the same as the last only counts.
+    /// Adds one, and drops the oldest fault if there is no room, or else the oldest of what matters least. A fault that is
+    /// the same as the last only counts.
     pub fn add(&mut self, entry: Entry) {
-        if let What::Fault { unit, fault, .. } = entry.what
-            && let Some(Entry {
-                what: What::Fault { unit: last_unit, fault: last, times, .. }, ..
-            }) = self.waiting.back_mut()
-            && (*last_unit, *last) == (unit, fault)
+        if let Some(Entry { what: What::Fault { times, .. }, .. }) =
+            self.waiting.back_mut().filter(|last| last.what.is_the_same_fault(&entry.what))
         {
             *times += 1;
             return;
         }
         if self.waiting.len() >= UNREAD {
-            // There are few others.
-            let fault = self.waiting.iter().position(|it| matches!(it.what, What::Fault { .. }));
-            let oldest = self.waiting.remove(fault.unwrap_or(0));
-            if let Some(Entry { what: What::Fault { times, .. }, .. }) = oldest {
-                self.dropped += times;
-            }
+            self.make_room();
         }
         self.waiting.push_back(entry);
+    }
+
+    fn make_room(&mut self) {
+        let oldest = |of: fn(&What) -> bool| self.waiting.iter().position(|it| of(&it.what));
+        let fault = oldest(|what| matches!(what, What::Fault { .. }));
+        let least = fault.or_else(|| oldest(|what| matches!(what, What::Silenced { .. })));
+        let removed = self.waiting.remove(least.unwrap_or(0));
+        if let Some(Entry { what: What::Fault { times, .. }, .. }) = removed {
+            self.dropped += times;
+        }
     }
 
     /// Counts a blocked access that is not told.
@@ -223,5 +245,39 @@ const fn reason(reason: FaultReason) -> fault::Reason {
         FaultReason::PageTable => fault::Reason::PageTable,
         FaultReason::Command => fault::Reason::Command,
         FaultReason::Unknown => fault::Reason::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn silenced(number: u64) -> Entry {
+        let what = What::Silenced { source: SourceId::new(0x10), lasts: Duration::from_secs(1) };
+        Entry { at: Instant::from_nanos(number), what }
+    }
+
+    #[test]
+    fn what_a_driver_must_know_is_kept_though_it_never_reads_the_rest() {
+        let mut events = Events::default();
+        let what = What::DeviceReset { generation: 2 };
+        let reset = Entry { at: Instant::from_nanos(0), what };
+        events.add(reset);
+        (1..=UNREAD as u64 + 5).for_each(|number| events.add(silenced(number)));
+        let waiting: Vec<_> = events.take(UNREAD).collect();
+        assert_eq!((waiting[0], waiting[1], waiting.len()), (reset, silenced(7), UNREAD));
+    }
+
+    #[test]
+    fn of_what_matters_most_the_oldest_goes_when_there_is_nothing_else() {
+        let mut events = Events::default();
+        for generation in 1..=UNREAD as u64 + 1 {
+            let what = What::DeviceReset { generation };
+            events.add(Entry { at: Instant::from_nanos(0), what });
+        }
+        assert_eq!((events.len(), events.take_dropped()), (UNREAD, 0));
+        let what = What::DeviceReset { generation: 2 };
+        assert_eq!(events.take(1).next(), Some(Entry { at: Instant::from_nanos(0), what }));
     }
 }

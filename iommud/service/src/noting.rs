@@ -12,7 +12,7 @@ use iommu_engine::policy::QuarantineAfter;
 
 use crate::events::{Entry, What};
 use crate::service::Service;
-use crate::storms::{AT_ONCE, Requester, SILENCE, Verdict};
+use crate::storms::{AT_ONCE, Requester, SILENCE, Silence};
 
 impl<P: Platform> Service<P> {
     /// Reads what the units have recorded, and ends silences whose time is over.
@@ -24,16 +24,14 @@ impl<P: Platform> Service<P> {
                 Event::FaultsLost { .. } => self.faults.add_lost(),
             }
         }
-        for ((_, source), unit) in self.storms.take_ended(now) {
-            if let Some(source) = source {
-                self.engine.silence(&mut self.platform, unit, source, false);
-            }
+        for Silence { unit, source, .. } in self.storms.take_ended(now) {
+            self.engine.silence(&mut self.platform, unit, source, false);
         }
     }
 
     fn note(&mut self, now: Instant, unit: UnitId, segment: u16, fault: Fault) {
-        let (requester, after) = self.requester(segment, fault.device);
-        let verdict = self.storms.count(requester, now, after);
+        let (requester, limits) = self.requester(segment, fault.device);
+        let verdict = self.storms.count(requester, now, &limits);
         if verdict.is_told {
             self.faults.add(now, unit, segment, fault);
             self.note_unread(now, unit, segment, fault);
@@ -43,36 +41,30 @@ impl<P: Platform> Service<P> {
                 self.drop_unread(session);
             }
         }
-        match (verdict, requester.1, after) {
-            (Verdict { quarantines: true, .. }, Some(_), Some(after)) => {
-                self.quarantine(now, requester, fault, after);
+        let limit = verdict.quarantines;
+        if limit.is_some_and(|limit| self.quarantine(now, requester, fault, limit)) {
+            return;
+        }
+        if let (true, Some(source)) = (verdict.silences, fault.device) {
+            self.engine.silence(&mut self.platform, unit, source, true);
+            self.storms.silenced(requester, unit, source, now);
+            let what = What::Silenced { source, lasts: SILENCE };
+            for session in self.concerned(segment, Some(source)) {
+                self.tell(session, Entry { at: now, what });
             }
-            (Verdict { silences: true, .. }, Some(source), _) => {
-                self.engine.silence(&mut self.platform, unit, source, true);
-                self.storms.silenced(requester, unit, now);
-                let what = What::Silenced { source, lasts: SILENCE };
-                for session in self.concerned(segment, Some(source)) {
-                    self.tell(session, Entry { at: now, what });
-                }
-            }
-            _ => {}
         }
     }
 
-    /// Who signed a request, and after how many faults the policy has it quarantined. All that is not known to be any
-    /// device's is one.
+    /// Who signed a request, and after how many faults the policy has it quarantined, or others that sign so. All that is
+    /// not known to be any device's is one.
     fn requester(
         &self,
         segment: u16,
         source: Option<SourceId>,
-    ) -> (Requester, Option<QuarantineAfter>) {
+    ) -> (Requester, Vec<QuarantineAfter>) {
         let signers = source.map_or_else(Vec::new, |it| self.engine.signers(segment, it));
-        if signers.is_empty() {
-            return ((segment, None), None);
-        }
-        let after = signers.iter().filter_map(|device| self.engine.policy_for(device).quarantine);
-        // Of several, the first that is reached.
-        ((segment, source), after.min_by_key(|after| after.faults))
+        let limits = signers.iter().filter_map(|device| self.engine.policy_for(device).quarantine);
+        ((segment, source.filter(|_| !signers.is_empty())), limits.collect())
     }
 }
 

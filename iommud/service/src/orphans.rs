@@ -185,6 +185,7 @@ impl<P: Platform> Service<P> {
         let generation = self.next_generation_of(session).ok_or(Error::NotYours)?;
         let what = What::Restarted { generation };
         self.tell(session, Entry { at: self.platform.now(), what });
+        self.tell_of_quarantine(session);
         let resumed = Resumed { generation: U64::new(generation), reserved: U64::ZERO };
         let answered = answer(payload, &resumed)?;
         if let Some(session) = self.sessions.sessions.get_mut(&session) {

@@ -40,45 +40,57 @@ pub struct Quarantine {
     pub within: Duration,
     /// When it began, and with which of them, the last; nothing if that was before the daemon was restarted.
     pub began: Option<(Instant, Fault)>,
-    /// The records of it in the ledger, one for each of its functions.
-    pub(crate) slots: Vec<Slot>,
+    /// What the ledger has of it, one record for each of its functions.
+    records: Vec<(Slot, QuarantineRecord)>,
+}
+
+impl Quarantine {
+    /// What drivers are told of it.
+    const fn event(&self) -> What {
+        let source = self.requester.source();
+        What::Quarantined { source, faults: self.faults, within: self.within }
+    }
 }
 
 impl<P: Platform> Service<P> {
-    /// Puts the group of a requester in quarantine, whose last fault was this one. What no unit can block stays as it is.
+    /// Puts the group of a requester in quarantine, whose last fault was this one. Whether it went in: what is there already,
+    /// or no unit can block, stays as it is.
     pub(crate) fn quarantine(
         &mut self,
         now: Instant,
         (segment, source): Requester,
         fault: Fault,
-        after: QuarantineAfter,
-    ) {
-        let Some(source) = source else { return };
+        limit: QuarantineAfter,
+    ) -> bool {
+        let Some(source) = source else { return false };
         let signer = self.engine.signers(segment, source).first().map(|device| device.group);
-        let Some(group) = signer else { return };
+        let Some(group) = signer else { return false };
         let members = self.members(group);
-        let Some(first) = members.first().copied() else { return };
+        let Some(first) = members.first().copied() else { return false };
         let Self { engine, platform, .. } = self;
-        // It is blocked already, or its unit is not used: there is nothing more to be done.
-        if engine.block(platform, first).is_err() {
-            return;
+        if engine.is_blocked(first) {
+            return false;
         }
         let requester = PciAddress::from_source(segment, source);
-        let QuarantineAfter { faults, within } = after;
-        let mut slots = Vec::new();
-        for device in &members {
-            let was_master = engine.was_master(*device);
-            let record =
-                QuarantineRecord { device: *device, was_master, requester, faults, within };
-            // Without memory for the record it ends with the daemon, and holds until then.
-            slots.extend(engine.write_record(platform, &record));
+        let QuarantineAfter { faults, within } = limit;
+        let mut records = Vec::new();
+        for device in members {
+            let was_master = engine.masters(platform, device);
+            let record = QuarantineRecord { device, was_master, requester, faults, within };
+            // First of all, so that it does not end with a daemon that dies meanwhile. Without memory for it, it does.
+            records.extend(engine.write_record(platform, &record).map(|slot| (slot, record)));
         }
-        let why = Quarantine { requester, faults, within, began: Some((now, fault)), slots };
+        if engine.block(platform, first).is_err() {
+            records.iter().for_each(|(slot, _)| engine.strike_record(platform, *slot));
+            return false;
+        }
+        let why = Quarantine { requester, faults, within, began: Some((now, fault)), records };
+        let what = why.event();
         self.quarantines.insert(group, why);
-        let what = What::Quarantined { source, faults, within };
         for session in self.sessions_of(group) {
             self.tell(session, Entry { at: now, what });
         }
+        true
     }
 
     /// Goes on with a quarantine that a predecessor has written down, of one of the functions in it.
@@ -89,8 +101,8 @@ impl<P: Platform> Service<P> {
             // It is there no more.
             return self.engine.strike_record(&self.platform, slot);
         };
-        let why = || Quarantine { requester, faults, within, began: None, slots: Vec::new() };
-        self.quarantines.entry(group).or_insert_with(why).slots.push(slot);
+        let why = || Quarantine { requester, faults, within, began: None, records: Vec::new() };
+        self.quarantines.entry(group).or_insert_with(why).records.push((slot, *record));
     }
 
     /// Releases the device of a handle of the administrator's.
@@ -110,7 +122,7 @@ impl<P: Platform> Service<P> {
         let Self { engine, platform, .. } = self;
         let completion = engine.unblock(platform, device, domain).map_err(to_client)?;
         if let Some(quarantine) = self.quarantines.remove(&group) {
-            for slot in quarantine.slots {
+            for (slot, _) in quarantine.records {
                 self.engine.strike_record(&self.platform, slot);
             }
         }
@@ -142,13 +154,34 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Counts the faults of a device anew, for a session of it has begun or ended.
-    pub(crate) fn forgive_device(&mut self, device: PciAddress) {
+    /// Tells the faults of a device from the first again, for a session of it has begun or ended.
+    pub(crate) fn tell_anew(&mut self, device: PciAddress) {
         let now = self.platform.now();
-        let Some(known) = self.engine.device(device) else { return };
-        let Some(group) = self.engine.groups().get(known.group.0) else { return };
+        let Some(group) = self.engine.group(device) else { return };
         if group.holders.iter().all(|holder| *holder == device) {
-            self.forgive(known.group, now);
+            for source in &group.spec.requesters {
+                self.storms.tell_anew((group.spec.segment, Some(*source)), now);
+            }
+        }
+    }
+
+    /// Takes note that a device in quarantine has been given up: whoever had it master the bus is gone.
+    pub(crate) fn given_up_in_quarantine(&mut self, device: PciAddress) {
+        let Self { engine, platform, quarantines, .. } = self;
+        let group = engine.device(device).map(|device| device.group);
+        let Some(quarantine) = group.and_then(|group| quarantines.get_mut(&group)) else { return };
+        for (slot, record) in quarantine.records.iter_mut().filter(|it| it.1.device == device) {
+            record.was_master = false;
+            engine.update_record(platform, *slot, record);
+        }
+    }
+
+    /// Tells a session that has come back of the quarantine that its device is in.
+    pub(crate) fn tell_of_quarantine(&mut self, session: SessionId) {
+        let device = self.sessions.sessions.get(&session).map(|session| session.device);
+        let why = device.and_then(|device| self.quarantine_of(device));
+        if let Some(what) = why.map(Quarantine::event) {
+            self.tell(session, Entry { at: self.platform.now(), what });
         }
     }
 

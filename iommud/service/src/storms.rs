@@ -5,10 +5,13 @@
 //! busy, and takes the room in its unit's log that is there for others: then its unit is told to record nothing of it for a
 //! while (see [`blocking`](iommu_engine::engine::blocking)), and how much it is denied meanwhile nobody knows.
 //!
+//! What signs as no device that is known is one requester, of which one source-id at a time is silenced. What units record of
+//! a requester though they were told not to (AMD-Vi logs requests of a wrong kind all the same) is counted, and costs what reading it does.
+//!
 //! So of one requester no more than [`AT_ONCE`] + [`STORM`] records are read in a [`SILENCE`], and what its unit recorded
 //! until it was told.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -33,7 +36,7 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 pub type Requester = (u16, Option<SourceId>);
 
 /// What was recorded of one requester.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     /// Everything.
     pub total: u64,
@@ -46,9 +49,20 @@ pub struct Tally {
     /// How many were not told since one was, or since its unit was told to record them again.
     untold: u32,
     /// Where and until when nothing is recorded of it.
-    silent: Option<(UnitId, Instant)>,
-    /// Since when faults are counted for a quarantine, and how many there were.
-    counted: (Instant, u32),
+    silent: Option<Silence>,
+    /// When the last of its faults were, as many as a quarantine takes at the most.
+    latest: VecDeque<Instant>,
+}
+
+/// A unit that records nothing of a requester.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The unit.
+    pub unit: UnitId,
+    /// Whose requests it does not record.
+    pub source: SourceId,
+    /// Until when.
+    until: Instant,
 }
 
 /// What is to be done about a fault.
@@ -58,8 +72,8 @@ pub struct Verdict {
     pub is_told: bool,
     /// Its unit is to record nothing of the requester from now on.
     pub silences: bool,
-    /// It is one more than the policy allows.
-    pub quarantines: bool,
+    /// It is one more than the policy allows: by this limit.
+    pub quarantines: Option<QuarantineAfter>,
 }
 
 /// What was recorded of all requesters.
@@ -78,7 +92,7 @@ impl Tally {
             filled: now,
             untold: 0,
             silent: None,
-            counted: (now, 0),
+            latest: VecDeque::new(),
         }
     }
 
@@ -96,7 +110,7 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, now: Instant, after: Option<QuarantineAfter>) -> Verdict {
+    fn count(&mut self, now: Instant, limits: &[QuarantineAfter]) -> Verdict {
         self.total += 1;
         self.fill(now);
         let is_told = self.left > 0;
@@ -107,29 +121,38 @@ impl Tally {
             self.dropped += 1;
             self.untold += 1;
         }
-        let quarantines = after.is_some_and(|after| {
-            if now.since(self.counted.0) > after.within || self.counted.1 == 0 {
-                self.counted = (now, 0);
-            }
-            self.counted.1 += 1;
-            self.counted.1 >= after.faults
-        });
+        let quarantines = self.exceeded(now, limits);
         // Of what is not recorded nobody could say whether it is more than the policy allows.
-        let storm = after.map_or(STORM, |after| after.faults.max(STORM));
-        let silences = self.untold >= storm && self.silent.is_none() && !quarantines;
+        let storm = limits.iter().map(|limit| limit.faults).fold(STORM, u32::max);
+        let silences = self.untold >= storm && self.silent.is_none();
         Verdict { is_told, silences, quarantines }
+    }
+
+    /// Notes that a fault was now, and the limit by which it is one too many: so many within the time until now.
+    fn exceeded(&mut self, now: Instant, limits: &[QuarantineAfter]) -> Option<QuarantineAfter> {
+        let most = limits.iter().map(|limit| limit.faults as usize).max()?;
+        while !self.latest.is_empty() && self.latest.len() >= most {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(now);
+        let exceeded = |limit: &&QuarantineAfter| {
+            let first = self.latest.len().checked_sub(limit.faults as usize);
+            let first = first.and_then(|index| self.latest.get(index));
+            first.is_some_and(|first| now.since(*first) <= limit.within)
+        };
+        limits.iter().find(exceeded).copied()
     }
 }
 
 impl Storms {
-    /// Counts a fault of a requester, which the policy has quarantined after so many.
+    /// Counts a fault of a requester, which the policy has quarantined by the first of these limits that is reached.
     pub fn count(
         &mut self,
         requester: Requester,
         now: Instant,
-        after: Option<QuarantineAfter>,
+        limits: &[QuarantineAfter],
     ) -> Verdict {
-        self.tallies.entry(requester).or_insert_with(|| Tally::new(now)).count(now, after)
+        self.tallies.entry(requester).or_insert_with(|| Tally::new(now)).count(now, limits)
     }
 
     /// What was recorded of a requester, if anything.
@@ -137,39 +160,46 @@ impl Storms {
         self.tallies.get(&requester)
     }
 
-    /// Notes that nothing is recorded of a requester by this unit for a [`SILENCE`].
-    pub fn silenced(&mut self, requester: Requester, unit: UnitId, now: Instant) {
+    /// Notes that nothing is recorded of what a requester signs so by this unit for a [`SILENCE`].
+    pub fn silenced(&mut self, requester: Requester, unit: UnitId, source: SourceId, now: Instant) {
         let Some(tally) = self.tallies.get_mut(&requester) else { return };
         let until = now.as_nanos().saturating_add(SILENCE.as_nanos() as u64);
-        if tally.silent.replace((unit, Instant::from_nanos(until))).is_none() {
+        let silence = Silence { unit, source, until: Instant::from_nanos(until) };
+        if tally.silent.replace(silence).is_none() {
             self.silent += 1;
         }
         tally.untold = 0;
     }
 
     /// Those of whom everything is to be recorded again.
-    pub fn take_ended(&mut self, now: Instant) -> Vec<(Requester, UnitId)> {
+    pub fn take_ended(&mut self, now: Instant) -> Vec<Silence> {
         let mut ended = Vec::new();
         if self.silent == 0 {
             return ended;
         }
-        for (requester, tally) in &mut self.tallies {
-            if let Some((unit, _)) = tally.silent.take_if(|(_, until)| now >= *until) {
+        for tally in self.tallies.values_mut() {
+            if let Some(silence) = tally.silent.take_if(|silence| now >= silence.until) {
                 self.silent -= 1;
-                ended.push((*requester, unit));
+                ended.push(silence);
             }
         }
         ended
     }
 
-    /// Begins anew with a requester, of which everything is recorded: its device has another driver, or was released.
-    pub fn forgive(&mut self, requester: Requester, now: Instant) {
+    /// Tells the faults of a requester from the first again, of which everything is recorded: its device has another driver.
+    /// How many they were lately is not forgotten, for it is the device's.
+    pub fn tell_anew(&mut self, requester: Requester, now: Instant) {
+        self.unsilenced(requester);
         let Some(tally) = self.tallies.get_mut(&requester) else { return };
-        if tally.silent.is_some() {
-            self.silent -= 1;
+        (tally.left, tally.filled, tally.untold) = (AT_ONCE, now, 0);
+    }
+
+    /// Begins anew with a requester, of which everything is recorded: its device was released.
+    pub fn forgive(&mut self, requester: Requester, now: Instant) {
+        self.tell_anew(requester, now);
+        if let Some(tally) = self.tallies.get_mut(&requester) {
+            tally.latest.clear();
         }
-        let Tally { total, dropped, .. } = *tally;
-        *tally = Tally { total, dropped, ..Tally::new(now) };
     }
 
     /// Notes that everything is recorded of a requester again.
@@ -190,7 +220,8 @@ impl Storms {
 mod tests {
     use super::*;
 
-    const WHO: Requester = (0, Some(SourceId::new(0x10)));
+    const SOURCE: SourceId = SourceId::new(0x10);
+    const WHO: Requester = (0, Some(SOURCE));
     const UNIT: UnitId = UnitId(0);
 
     fn at(millis: u64) -> Instant {
@@ -199,7 +230,7 @@ mod tests {
 
     /// How many of so many faults at one moment are told.
     fn told(storms: &mut Storms, faults: u32, now: Instant) -> u32 {
-        (0..faults).filter(|_| storms.count(WHO, now, None).is_told).count() as u32
+        (0..faults).filter(|_| storms.count(WHO, now, &[]).is_told).count() as u32
     }
 
     #[test]
@@ -221,19 +252,20 @@ mod tests {
     #[test]
     fn a_storm_silences_once_and_for_a_while() {
         let mut storms = Storms::default();
-        let count = |storms: &mut Storms| storms.count(WHO, at(0), None);
+        let count = |storms: &mut Storms| storms.count(WHO, at(0), &[]);
         for _ in 0..AT_ONCE + STORM - 1 {
             assert!(!count(&mut storms).silences);
         }
         assert!(count(&mut storms).silences);
         assert!(!storms.silences_any() && storms.take_ended(at(0)).is_empty());
-        storms.silenced(WHO, UNIT, at(5));
+        storms.silenced(WHO, UNIT, SOURCE, at(5));
         assert!(storms.silences_any());
         assert!((0..2 * STORM).all(|_| !count(&mut storms).silences), "it is on its way");
         assert!(storms.take_ended(at(1004)).is_empty());
-        assert_eq!(storms.take_ended(at(1005)), [(WHO, UNIT)]);
+        let ended = Silence { unit: UNIT, source: SOURCE, until: at(1005) };
+        assert_eq!(storms.take_ended(at(1005)), [ended]);
         assert!(!storms.silences_any() && storms.take_ended(at(1005)).is_empty());
-        storms.silenced(WHO, UNIT, at(2000));
+        storms.silenced(WHO, UNIT, SOURCE, at(2000));
         storms.forgive(WHO, at(2001));
         assert!(!storms.silences_any() && storms.take_ended(at(9000)).is_empty());
     }
@@ -241,24 +273,49 @@ mod tests {
     #[test]
     fn so_many_within_the_time_quarantine_and_no_fewer() {
         let mut storms = Storms::default();
-        let after = Some(QuarantineAfter { faults: 3, within: Duration::from_secs(1) });
-        let mut count = |millis| storms.count(WHO, at(millis), after).quarantines;
-        assert!(!count(0) && !count(500) && !count(1001), "the time was over");
-        assert!(!count(1500) && count(2001));
+        let limit = QuarantineAfter { faults: 3, within: Duration::from_secs(1) };
+        let mut count = |millis| storms.count(WHO, at(millis), &[limit]).quarantines;
+        for millis in [0, 500, 1001, 1501, 2002] {
+            assert_eq!(count(millis), None, "{millis}");
+        }
+        assert_eq!(count(2501), Some(limit), "the third since 1501, and just within a second");
         let other = (0, Some(SourceId::new(0x18)));
-        assert!(!storms.count(other, at(2001), after).quarantines, "of another device");
+        assert_eq!(storms.count(other, at(2501), &[limit]).quarantines, None, "of another device");
+        storms.tell_anew(WHO, at(2502));
+        assert_eq!(storms.count(WHO, at(2502), &[limit]).quarantines, Some(limit));
+        storms.forgive(WHO, at(2503));
+        assert_eq!(storms.count(WHO, at(2503), &[limit]).quarantines, None);
+    }
+
+    #[test]
+    fn of_several_limits_each_counts_and_no_more_is_remembered_than_the_widest_takes() {
+        let mut storms = Storms::default();
+        let [soon, long] = [(2, 1), (4, 3600)]
+            .map(|(faults, secs)| QuarantineAfter { faults, within: Duration::from_secs(secs) });
+        for limits in [[soon, long], [long, soon]] {
+            let mut count = |secs: u64| storms.count(WHO, at(secs * 1000), &limits).quarantines;
+            assert_eq!([count(0), count(60), count(120)], [None; 3]);
+            assert_eq!(count(180), Some(long));
+            assert_eq!(count(9000), None);
+            assert_eq!(count(9001), Some(soon));
+            storms.forgive(WHO, at(9001));
+        }
+        for number in 0..10_000 {
+            storms.count(WHO, at(number), &[long]);
+        }
+        assert_eq!(storms.of(WHO).unwrap().latest.len(), 4);
     }
 
     #[test]
     fn what_would_quarantine_is_not_silenced_before() {
         let mut storms = Storms::default();
         let faults = AT_ONCE + 4 * STORM;
-        let after = Some(QuarantineAfter { faults, within: Duration::from_secs(1) });
+        let limit = QuarantineAfter { faults, within: Duration::from_secs(1) };
         for _ in 1..faults {
-            let verdict = storms.count(WHO, at(0), after);
-            assert!(!verdict.silences && !verdict.quarantines);
+            let verdict = storms.count(WHO, at(0), &[limit]);
+            assert!(!verdict.silences && verdict.quarantines.is_none());
         }
-        let verdict = storms.count(WHO, at(0), after);
-        assert!(verdict.quarantines && !verdict.silences);
+        let verdict = storms.count(WHO, at(0), &[limit]);
+        assert_eq!((verdict.quarantines, verdict.silences), (Some(limit), false));
     }
 }

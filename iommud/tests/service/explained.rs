@@ -26,6 +26,7 @@ both! {
     r3_a_neighbour_in_the_same_domain_explains_nothing,
     r3_what_others_map_in_their_domain_explains_nothing_to_its_guests,
     r3_an_earlier_session_explains_nothing,
+    the_same_again_is_told_by_itself_if_another_buffer_is_behind_it,
 }
 
 const PAGE: u64 = 4096;
@@ -313,4 +314,23 @@ fn r3_an_earlier_session_explains_nothing(vendor: Vendor) {
     drop((buffer, device));
     let next = rig.open();
     assert_eq!(behind(&rig, &next, start), None);
+}
+
+fn the_same_again_is_told_by_itself_if_another_buffer_is_behind_it(vendor: Vendor) {
+    let rig = rig(vendor);
+    let device = rig.open();
+    let mut start = None;
+    for label in ["first", "second"] {
+        let buffer = device.allocate(PAGE, Some(Access::ReadWrite), label).unwrap();
+        let iova = buffer.iova().unwrap().get();
+        assert_eq!(*start.get_or_insert(iova), iova, "the address is given out again");
+        drop(buffer);
+        offend(&rig, edu(), iova);
+        rig.pass(Duration::from_micros(3));
+        offend(&rig, edu(), iova);
+    }
+    let told: Vec<_> = faults(&device);
+    let told: Vec<_> = told.iter().map(|it| (it.behind.unwrap().label, it.times)).collect();
+    let told: Vec<_> = told.iter().map(|(label, times)| (label.as_str(), *times)).collect();
+    assert_eq!(told, [("first", 2), ("second", 2)]);
 }

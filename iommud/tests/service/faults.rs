@@ -29,6 +29,7 @@ both! {
     a_watched_handle_is_named_once_until_it_was_read,
     reading_some_of_the_faults_names_the_handle_again,
     each_watched_handle_of_a_session_is_named_and_no_other,
+    the_domain_of_a_fault_is_where_the_device_was_and_not_where_it_has_gone,
 }
 
 fn at(address: &str) -> PciAddress {
@@ -294,4 +295,16 @@ fn each_watched_handle_of_a_session_is_named_and_no_other(vendor: Vendor) {
     offend(&rig, cards[0], 0x5000);
     assert_eq!(readable(&rig), ids[..1], "the copy is gone");
     drop(second);
+}
+
+fn the_domain_of_a_fault_is_where_the_device_was_and_not_where_it_has_gone(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let domain = device.new_domain("apart").create().unwrap();
+    offend_unseen(&rig, edu(), 0x5000);
+    let inside = domain.attach(&device).unwrap();
+    offend_unseen(&rig, edu(), 0x6000);
+    inside.leave().unwrap();
+    let domains: Vec<_> = device.events().unwrap().faults().map(|fault| fault.domain).collect();
+    assert_eq!(domains, [Some(device.domain()), Some(domain.id())]);
 }

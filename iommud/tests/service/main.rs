@@ -5,6 +5,9 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
+#[path = "../engine/mortal.rs"]
+mod mortal;
+
 mod adopting;
 mod attributes;
 mod batches;
@@ -21,6 +24,7 @@ mod handles;
 mod hostile;
 mod orphans;
 mod quarantine;
+mod quarantine_deaths;
 mod quotas;
 mod recount;
 mod register;

@@ -12,7 +12,6 @@ use libdma::protocol::call::{Hello, Opcode, Welcome};
 use libdma::protocol::path;
 use libdma::{Access, Device, Error, Event, Handle, Iova};
 
-use crate::adopting::{adopt, death, settle};
 use crate::chosen::piece;
 use crate::rig::{ROOT, Rig, edu};
 use crate::vendor::Vendor;
@@ -30,34 +29,37 @@ both! {
     a_device_that_was_in_an_explicit_domain_comes_back_there_unless_it_has_left,
     reports_say_why_and_since_when,
     what_must_survive_the_daemon_is_written_down_until_the_release,
-    r1_a_device_stays_in_quarantine_over_the_death_of_the_daemon,
+    so_many_within_the_time_quarantine_wherever_they_begin,
+    faults_are_the_device_s_whichever_driver_has_it,
+    a_member_that_was_silenced_before_stays_so_in_quarantine,
 }
 
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
-const AFTER: QuarantineAfter = QuarantineAfter { faults: 3, within: Duration::from_secs(1) };
+pub(crate) const AFTER: QuarantineAfter =
+    QuarantineAfter { faults: 3, within: Duration::from_secs(1) };
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy { quarantine: Some(AFTER), ..Policy::default() }
 }
 
-fn rig(vendor: Vendor) -> Rig {
+pub(crate) fn rig(vendor: Vendor) -> Rig {
     Rig::with_manual_clock(vendor.machine().with_root_port(), policy())
 }
 
-fn other() -> PciAddress {
+pub(crate) fn other() -> PciAddress {
     "0000:01:00.0".parse().unwrap()
 }
 
 /// Lets a device write so often where it may not.
-fn offend(rig: &Rig, device: PciAddress, times: u64) {
+pub(crate) fn offend(rig: &Rig, device: PciAddress, times: u64) {
     for page in 1..=times {
         rig.writes(device, Iova::new(page << 12), &[1; 8]).unwrap_err();
     }
     rig.service.lock().poll();
 }
 
-fn is_master(rig: &Rig, device: PciAddress) -> bool {
+pub(crate) fn is_master(rig: &Rig, device: PciAddress) -> bool {
     rig.service.lock().platform_mut().machine_mut().config_read(device, 4) & 4 != 0
 }
 
@@ -88,7 +90,7 @@ fn is_in(rig: &Rig, device: PciAddress) -> bool {
 }
 
 /// What a driver is told, but for faults.
-fn told(device: &Device) -> Vec<Event> {
+pub(crate) fn told(device: &Device) -> Vec<Event> {
     let events = device.events().unwrap().into_iter();
     events.filter(|event| !matches!(event, Event::Fault(_))).collect()
 }
@@ -356,44 +358,53 @@ fn what_must_survive_the_daemon_is_written_down_until_the_release(vendor: Vendor
     assert_eq!(written(), []);
 }
 
-fn r1_a_device_stays_in_quarantine_over_the_death_of_the_daemon(vendor: Vendor) {
+fn so_many_within_the_time_quarantine_wherever_they_begin(vendor: Vendor) {
     let rig = rig(vendor);
-    let device = rig.open();
-    let calm = rig.open_at(other()).unwrap();
-    let [place, elsewhere] = [&device, &calm].map(|device| {
-        let buffer = device.allocate(PAGE, Some(Access::ReadWrite), "ring").unwrap();
-        let iova = buffer.iova().unwrap();
-        core::mem::forget(buffer);
-        iova.get()
-    });
-    offend(&rig, edu(), 3);
-    let platform = death(&rig);
-    let reaches = |platform: &iommud::platform::sim::SimPlatform, who, iova| {
-        platform.machine_mut().config_write(who, 4, 6);
-        platform.machine_mut().dma_write(who, iova, &[1; 8]).is_ok()
-    };
-    assert!(!reaches(&platform, edu(), place) && reaches(&platform, other(), elsewhere));
-    let mut service = adopt(platform);
-    assert_eq!(service.platform_mut().machine_mut().config_read(edu(), 4) & 4, 0);
-    assert!(!reaches(service.platform(), edu(), place));
-    settle(&mut service);
-    assert!(!reaches(service.platform(), edu(), place));
-    assert!(reaches(service.platform(), other(), elsewhere));
-    assert_eq!(
-        service.quarantine_of(edu()).unwrap().to_string(),
-        "in quarantine since before iommud was restarted: 0000:00:02.0 was denied 3 accesses within 1s; \
-         `iommuctl release` ends it"
-    );
-    assert!(service.quarantine_of(other()).is_none());
-    let root = service.root();
-    let opened = service.open(root, &path::quarantine(edu()), ROOT).unwrap();
-    let iommu_service::Outcome::Done(node) = opened else { panic!() };
-    service.platform_mut().machine_mut().config_write(edu(), 4, 0);
-    service.call(node, Opcode::Release as u64, &mut []).unwrap();
-    settle(&mut service);
-    assert_eq!(service.platform_mut().machine_mut().config_read(edu(), 4) & 4, 4, "as it was");
-    assert!(reaches(service.platform(), edu(), place));
-    let records = Ledger::records::<QuarantineRecord>(service.platform()).unwrap();
-    assert!(records.is_empty() && service.quarantine_of(edu()).is_none());
-    core::mem::forget((device, calm));
+    let _device = rig.open();
+    // At 0, 900 and 1001 ms: of no second more than two. At 1900 there are three, of the second since 900.
+    for pause in [0, 900, 101] {
+        rig.pass(Duration::from_millis(pause));
+        offend(&rig, edu(), 1);
+        assert!(!is_in(&rig, edu()), "after {pause}");
+    }
+    rig.pass(Duration::from_millis(899));
+    offend(&rig, edu(), 1);
+    assert!(is_in(&rig, edu()));
+}
+
+fn faults_are_the_device_s_whichever_driver_has_it(vendor: Vendor) {
+    let rig = rig(vendor);
+    for driver in 1..=2 {
+        let device = rig.open();
+        offend(&rig, edu(), 1);
+        assert!(!is_in(&rig, edu()), "driver {driver}");
+        drop(device);
+    }
+    let _device = rig.open();
+    offend(&rig, edu(), 1);
+    assert!(is_in(&rig, edu()));
+}
+
+fn a_member_that_was_silenced_before_stays_so_in_quarantine(vendor: Vendor) {
+    let cards: [PciAddress; 2] = ["12:00.0", "13:00.0"].map(|card| card.parse().unwrap());
+    let never =
+        Rule { quarantine: Some(QuarantineRule::Never), ..Rule::new(Devices::At(cards[0])) };
+    let policy = Policy { rules: vec![never], ..policy() };
+    let rig = Rig::with_manual_clock(vendor.machine().with_switch(None), policy);
+    let _devices = cards.map(|card| rig.open_at(card).unwrap());
+    for _ in 0..100 {
+        offend(&rig, cards[0], 4);
+    }
+    assert!(rig.service.lock().wants_polling(), "it is silenced");
+    offend(&rig, cards[1], 3);
+    assert!(is_in(&rig, cards[0]));
+    rig.pass(iommu_service::storms::SILENCE);
+    rig.service.lock().poll();
+    let total = rig.service.lock().faults().total();
+    make_master(&rig, cards[0]);
+    offend(&rig, cards[0], 8);
+    assert_eq!(rig.service.lock().faults().total(), total);
+    release(&rig, cards[0]).unwrap();
+    offend(&rig, cards[0], 8);
+    assert_eq!(rig.service.lock().faults().total(), total + 8);
 }

@@ -1,12 +1,14 @@
 //! Devices that are denied something all the time: what is told and counted of it, what it costs, and that others' faults
 //! are told all the while (R5).
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, SourceId};
 use iommu_engine::policy::Policy;
 use iommu_service::events::UNREAD;
 use iommu_service::storms::{AT_ONCE, SILENCE, STORM};
+use iommu_sim::machine::FunctionConfig;
 use libdma::{Device, Event, Events};
 
+use crate::adopting::{adopt, death, settle};
 use crate::rig::{Rig, edu};
 use crate::vendor::Vendor;
 
@@ -17,6 +19,8 @@ both! {
     after_a_silence_everything_is_recorded_again,
     silence_changes_nothing_of_what_is_reached_and_ends_with_the_session,
     what_was_dropped_is_counted_in_reports,
+    a_storm_of_before_the_death_of_the_daemon_is_recorded_again,
+    r5_a_storm_of_what_is_nobodys_device_is_silenced_and_ends,
 }
 
 fn other() -> PciAddress {
@@ -202,4 +206,48 @@ fn what_was_dropped_is_counted_in_reports(vendor: Vendor) {
     let row = devices.as_array().unwrap().iter().find(|row| row["device"] == edu().to_string());
     assert_eq!(row.unwrap()["faults"], AT_ONCE + STORM);
     drop(device);
+}
+
+fn a_storm_of_before_the_death_of_the_daemon_is_recorded_again(vendor: Vendor) {
+    let rig = rig(vendor);
+    let device = rig.open();
+    // One whose entry lets it reach something, and one whose entry does not.
+    storm(&rig, edu(), 1000);
+    storm(&rig, other(), 1000);
+    let mut service = adopt(death(&rig));
+    settle(&mut service);
+    for who in [edu(), other()] {
+        let before = service.faults().total();
+        service.platform_mut().machine_mut().config_write(who, 4, 6);
+        service.platform().machine_mut().dma_write(who, 0x1000, &[1]).unwrap_err();
+        service.poll();
+        assert_eq!(service.faults().total(), before + 1, "{who}");
+    }
+    core::mem::forget(device);
+}
+
+fn r5_a_storm_of_what_is_nobodys_device_is_silenced_and_ends(vendor: Vendor) {
+    // It signs as nobody does that iommud knows.
+    let stranger = "0000:00:06.0".parse().unwrap();
+    let requester = Some(SourceId::new(0x4242));
+    let function = FunctionConfig { requester, ..FunctionConfig::endpoint(stranger) };
+    let mut config = vendor.machine();
+    config.functions.push(function);
+    let rig = Rig::with_manual_clock(config, Policy::default());
+    let calm = rig.open();
+    rig.service.lock().platform().machine_mut().config_write(stranger, 4, 6);
+    let recorded = u64::from(AT_ONCE + STORM);
+    for round in 1..=2 {
+        storm(&rig, stranger, 10_000);
+        let total = rig.service.lock().faults().total();
+        assert!(total <= round * recorded, "{total} in round {round}");
+        rig.pass(SILENCE);
+        rig.service.lock().poll();
+    }
+    deny(&rig, stranger, 0x5000);
+    let total = rig.service.lock().faults().total();
+    rig.service.lock().poll();
+    assert_eq!(rig.service.lock().faults().total(), total + 1, "it is recorded again");
+    assert_eq!(events(&calm), Events::default());
+    rig.check();
 }

@@ -15,6 +15,7 @@ both! {
     r2_what_waits_for_hardware_counts_until_it_is_free,
     r2_what_waits_for_hardware_is_in_the_ledger_until_it_is_free,
     r4_what_a_driver_left_is_in_the_ledger_until_it_is_free,
+    what_was_confirmed_and_is_not_free_yet_is_waited_for,
 }
 
 const PAGE: u64 = 4096;
@@ -92,4 +93,21 @@ fn r4_what_a_driver_left_is_in_the_ledger_until_it_is_free(vendor: Vendor) {
     assert_eq!((rig.usage().live_runs, buffers(&rig).len()), (0, 0));
     drop((alive, device));
     rig.check();
+}
+
+fn what_was_confirmed_and_is_not_free_yet_is_waited_for(vendor: Vendor) {
+    let config = vendor.machine().with_root_port();
+    let rig = Rig::with_manual_clock(config, Policy::default());
+    let device = rig.open();
+    let other = rig.open_at("0000:01:00.0".parse().unwrap()).unwrap();
+    let [one, another] = [&device, &other].map(|device| allocated(device).unwrap());
+    slow_down(&mut rig.service.lock().platform().machine_mut(), LONG);
+    drop(one);
+    assert!(rig.service.lock().engine().retired() > 0);
+    slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::Immediate);
+    rig.pass(std::time::Duration::from_secs(1));
+    // With this the unit confirms both.
+    drop(another);
+    let service = rig.service.lock();
+    assert!(service.is_waiting() || service.engine().retired() == 0);
 }

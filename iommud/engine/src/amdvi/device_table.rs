@@ -195,6 +195,16 @@ impl DeviceTable {
         self.store(frames, source, 1, word.into_bits());
     }
 
+    /// Has everything logged of every requester that is denied something.
+    pub fn end_silences(&self, frames: &impl TableFrames) {
+        for source in (0..=u16::MAX).map(SourceId::new) {
+            let word = DomainWord::from_bits(self.load(frames, source, 1));
+            if word.events_never() {
+                self.store(frames, source, 1, word.with_events_never(false).into_bits());
+            }
+        }
+    }
+
     fn change_domain(&self, frames: &impl TableFrames, source: SourceId, domain: DomainId) {
         let word = DomainWord::from_bits(self.load(frames, source, 1));
         let word = word.with_domain(domain).with_events_never(false);

@@ -68,7 +68,8 @@ pub struct DomainWord {
     /// SE, bit 97: one event of the device is logged, and then none. Never.
     #[bits(access = RO)]
     pub events_once: bool,
-    /// SA, bit 98: no I/O page fault of the device is logged.
+    /// SA, bit 98: no I/O page fault of the device is logged. Other events are (VirtualBox's `iommuAmdIoPageFaultEventRaise`;
+    /// Linux's `DEV_ENTRY_NO_PAGE_FAULT` is the bit).
     pub events_never: bool,
     /// IoCtl, bits 100:99: port I/O through HyperTransport. Never.
     #[bits(2, access = RO)]

@@ -326,6 +326,11 @@ impl Unit {
         Some(self.submit(platform, [Invalidation::Device(source)]))
     }
 
+    /// Has everything logged of every requester: SA is clear in all entries from now on.
+    pub fn end_silences(&mut self, platform: &mut impl Platform) {
+        self.table.end_silences(platform);
+    }
+
     /// Has a requester translated by another root of its domain's table, which has grown above the old one. What
     /// the old root translates stays as it is; after the ticket the rest is translated, too.
     ///

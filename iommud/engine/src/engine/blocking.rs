@@ -23,7 +23,7 @@ use super::{Engine, unit_mut};
 use crate::completion::{Completion, UnitId};
 use crate::domain::DomainKey;
 use crate::error::EngineError;
-use crate::machine::{Blocked, Device, GroupId};
+use crate::machine::{Blocked, Device, Group, GroupId};
 use crate::pci;
 use crate::platform::Platform;
 
@@ -52,10 +52,7 @@ impl Engine {
         let completion = self.leave(platform, id)?;
         let mut masters = members;
         masters.retain(|member| {
-            // What is behind a bridge is another's, if it is not of this group.
-            let device = self.devices.get(member);
-            device.is_some_and(|it| it.function.bridge.is_none())
-                && pci::clear_bus_master(platform, *member)
+            self.masters(platform, *member) && pci::clear_bus_master(platform, *member)
         });
         if let Some(group) = self.groups.get_mut(id.0) {
             group.blocked = Some(Blocked { masters });
@@ -113,8 +110,7 @@ impl Engine {
             }
             // It died before it had taken everything away, say; units forget it all before they are up.
             let _ = self.leave(platform, id);
-            let known = self.devices.get(device);
-            if known.is_some_and(|known| known.function.bridge.is_none()) {
+            if self.masters(platform, *device) {
                 pci::clear_bus_master(platform, *device);
             }
             self.silence_group(platform, id, true);
@@ -126,14 +122,15 @@ impl Engine {
         self.group(device).is_some_and(|group| group.blocked.is_some())
     }
 
-    /// Whether a device that is blocked is to master the bus again afterwards.
-    pub fn was_master(&self, device: PciAddress) -> bool {
-        let blocked = self.group(device).and_then(|group| group.blocked.as_ref());
-        blocked.is_some_and(|blocked| blocked.masters.contains(&device))
+    /// Whether a device would be kept from mastering the bus if it were blocked now.
+    pub fn masters(&self, platform: &mut impl Platform, device: PciAddress) -> bool {
+        // What is behind a bridge is another's, if it is not of its group.
+        let known = self.devices.get(&device);
+        known.is_some_and(|it| it.function.bridge.is_none()) && pci::is_bus_master(platform, device)
     }
 
     /// Has a unit record nothing more of what a requester is denied, or again everything. Attaching it to a domain, or
-    /// detaching it, ends its silence.
+    /// detaching it, ends its silence. That of a blocked group does not end before it is unblocked.
     pub fn silence(
         &mut self,
         platform: &mut impl Platform,
@@ -141,6 +138,12 @@ impl Engine {
         source: SourceId,
         silent: bool,
     ) {
+        let of_it =
+            |group: &&Group| group.unit == Some(unit) && group.spec.requesters.contains(&source);
+        let blocked = self.groups.iter().find(of_it).is_some_and(|it| it.blocked.is_some());
+        if blocked && !silent {
+            return;
+        }
         if let Some(hardware) = unit_mut(&mut self.units, unit) {
             // Nothing waits for it: what is recorded until then is told.
             let _ = hardware.silence(platform, source, silent);

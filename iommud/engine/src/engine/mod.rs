@@ -250,10 +250,11 @@ impl Engine {
         self.running_units().all(|unit| !matches!(unit.state(), UnitState::Starting(_)))
     }
 
-    /// Whether something waits for hardware, so that the engine should be polled soon.
+    /// Whether something waits for hardware, or has waited and is not free yet, so that the engine should be polled soon.
     pub fn is_waiting(&self) -> bool {
         !self.is_settled()
             || self.deferred.holds_any()
+            || self.quarantine.waiting() > 0
             || self.running_units().any(|unit| !unit.has_failed() && unit.open_tickets() > 0)
     }
 

@@ -136,6 +136,12 @@ fn functions_of_device(
     functions
 }
 
+/// Whether a function may start transactions.
+pub fn is_bus_master(config: &mut impl ConfigSpace, function: PciAddress) -> bool {
+    let command: CommandStatus = read(config, function);
+    command.into_bits() != u32::MAX && command.bus_master()
+}
+
 /// Stops a function from starting transactions, DMA among them. Whether it did before.
 pub fn clear_bus_master(config: &mut impl ConfigSpace, function: PciAddress) -> bool {
     let command: CommandStatus = read(config, function);
@@ -260,6 +266,8 @@ pub(crate) mod tests {
         set_bus_master(&mut config, address);
         set_bus_master(&mut config, address);
         assert_eq!(config.written[1..], [(address, 4, 0x0000_0007)]);
+        assert!(is_bus_master(&mut config, address));
+        assert!(!is_bus_master(&mut config, "00:05.0".parse().unwrap()), "there is none");
         clear_bus_master(&mut config, "00:05.0".parse().unwrap());
         set_bus_master(&mut config, "00:05.0".parse().unwrap());
         assert_eq!(config.written.len(), 2);

@@ -22,4 +22,6 @@ pub mod reset;
 
 pub use acs::{Acs, AcsServices};
 pub use express::PortType;
-pub use function::{BusRange, Function, clear_bus_master, function, scan, set_bus_master};
+pub use function::{
+    BusRange, Function, clear_bus_master, function, is_bus_master, scan, set_bus_master,
+};

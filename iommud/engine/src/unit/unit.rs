@@ -197,6 +197,11 @@ impl Unit {
         each!(self, unit => unit.silence(platform, source, silent))
     }
 
+    /// Has everything recorded of every requester, in the tables of a unit that has yet to forget what it holds of them.
+    pub fn end_silences(&mut self, platform: &mut impl Platform) {
+        each!(self, unit => unit.end_silences(platform));
+    }
+
     /// Makes the unit forget what it holds of some ranges of a domain, at one go: by so many requests as it takes,
     /// and one ticket.
     pub fn invalidate(

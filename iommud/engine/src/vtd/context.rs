@@ -82,8 +82,9 @@ pub enum TranslationType {
 pub struct ContextEntry {
     /// P: present, bit 0.
     pub present: bool,
-    /// FPD: faults of this function are not reported, bit 1. It counts in an entry that is not present,
-    /// too.
+    /// FPD: faults of this function are not reported, bit 1. It counts in an entry that is not present, too (so QEMU's
+    /// `vtd_do_iommu_translate`, whose `vtd_qualified_faults` are those that it hides; Linux's `context_set_fault_enable` has
+    /// the bit alone).
     pub faults_hidden: bool,
     /// TT: the translation type, bits 3:2.
     #[bits(2)]

@@ -1,13 +1,14 @@
 //! One VT-d unit: its root and context tables, its caches, its faults.
 
+mod entries;
+
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
-use core::ops::Range;
-use core::sync::atomic::Ordering;
 
 use dma_types::{PhysAddr, SourceId};
 
+use self::entries::entry_in;
 use super::bring_up::{BringUp, Parts, Step};
 use super::context::{self, AddressWidth, ContextEntry};
 use super::fault_log;
@@ -16,7 +17,6 @@ use super::invalidator::Invalidator;
 use super::plan;
 use super::probe::UnitCapabilities;
 use super::registers::{GlobalStatus, RegisterFile, RootTableAddress, TranslationMode};
-use super::root::RootEntry;
 use super::second_stage::{ORDER_1G, ORDER_2M};
 use crate::completion::Ticket;
 use crate::fault::Fault;
@@ -149,9 +149,7 @@ impl Unit {
             let Some(frame) = self.root_entry(frames, bus).context_table() else { continue };
             let table = frames.table(frame).filter(|_| claim(frame))?;
             for devfn in 0..=u8::MAX {
-                let word = usize::from(devfn) * 2;
-                let words = [0, 1].map(|n| table[word + n].load(Ordering::Acquire));
-                let entry = ContextEntry::from_words(words);
+                let entry = entry_in(table, devfn);
                 if !entry.present() {
                     continue;
                 }
@@ -346,32 +344,6 @@ impl Unit {
         Some(self.submit(platform, forget))
     }
 
-    /// Has the unit record nothing of what a function is denied, or again everything: FPD in its context entry, whose
-    /// change is one store. Without a ticket there is no memory for the entry.
-    ///
-    /// A fault that leads to no context entry is recorded all the same (7.1.3), so there is one afterwards.
-    pub fn silence(
-        &mut self,
-        platform: &mut impl Platform,
-        source: SourceId,
-        silent: bool,
-    ) -> Option<Ticket> {
-        let table = self.context_table(platform, source.bus()).ok()?;
-        let word = usize::from(source.devfn()) * 2;
-        let words =
-            [0, 1].map(|n| platform.table(table).map(|it| it[word + n].load(Ordering::Acquire)));
-        let [Some(low), Some(high)] = words else { return None };
-        let entry = ContextEntry::from_words([low, high]).with_faults_hidden(silent);
-        self.write_entry(platform, table, source.devfn(), entry.words());
-        // What is cached of the entry goes, and with it what was cached through it. One that is not present is cached
-        // only in caching mode, under domain id 0 (6.2.2.1).
-        let known = entry.translation().map(|translation| translation.domain);
-        let domain = known.unwrap_or(DomainId::new(0));
-        let forget = [Invalidation::ContextDevice { domain, source }];
-        let forget = forget.into_iter().chain(known.map(Invalidation::IotlbDomain));
-        Some(self.submit(platform, forget))
-    }
-
     /// Makes the unit forget what it holds of some ranges of a domain.
     pub fn invalidate(
         &mut self,
@@ -456,63 +428,6 @@ impl Unit {
             Phase::Starting(_) | Phase::Running => {
                 self.invalidator.submit(platform, &self.registers, invalidations)
             }
-        }
-    }
-
-    /// The context table of a bus, made if there is none.
-    fn context_table(&self, platform: &mut impl Platform, bus: u8) -> Result<PhysAddr, Unusable> {
-        if let Some(table) = self.root_entry(platform, bus).context_table() {
-            return Ok(table);
-        }
-        let table = platform.alloc_frame().ok_or(Unusable::OutOfFrames)?;
-        self.flush(platform, table, 0..512);
-        self.write_entry(platform, self.root, bus, RootEntry::pointing_to(table).words());
-        Ok(table)
-    }
-
-    fn root_entry(&self, platform: &impl TableFrames, bus: u8) -> RootEntry {
-        let word = usize::from(bus) * 2;
-        platform.table(self.root).map_or(RootEntry::BLOCKED, |table| {
-            RootEntry::from_words([0, 1].map(|n| table[word + n].load(Ordering::Acquire)))
-        })
-    }
-
-    fn write_context(
-        &self,
-        platform: &mut impl Platform,
-        table: PhysAddr,
-        source: SourceId,
-        entry: ContextEntry,
-    ) {
-        // Blocked in between: an entry is never half one and half the other.
-        self.write_entry(platform, table, source.devfn(), ContextEntry::BLOCKED.words());
-        self.write_entry(platform, table, source.devfn(), entry.words());
-    }
-
-    /// Writes an entry of two words, the one with the present bit last if it is set and first if not.
-    fn write_entry(
-        &self,
-        platform: &mut impl Platform,
-        frame: PhysAddr,
-        index: u8,
-        [low, high]: [u64; 2],
-    ) {
-        let word = usize::from(index) * 2;
-        let Some(table) = platform.table(frame) else { return };
-        if low & 1 == 0 {
-            table[word].store(low, Ordering::Release);
-            table[word + 1].store(high, Ordering::Release);
-        } else {
-            table[word + 1].store(high, Ordering::Release);
-            table[word].store(low, Ordering::Release);
-        }
-        self.flush(platform, frame, word..word + 2);
-    }
-
-    /// Writes table entries back to memory if the unit does not snoop.
-    fn flush(&self, frames: &impl TableFrames, frame: PhysAddr, entries: Range<usize>) {
-        if !self.capabilities.extended.coherent() {
-            frames.flush_entries(frame, entries);
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct DeviceRow {
     shared: usize,
     /// How many handles there are to it.
     handles: u32,
+    /// How many accesses were blocked that carry what it signs with, and so may others behind its bridge.
     faults: u64,
     /// The memory that firmware reserves for it.
     reserved: Vec<String>,
@@ -61,8 +62,9 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             _ => "NOT CONFINED",
         };
         let confined = confinement == Confinement::Confined || function.is_iommu();
-        let requester = (function.address.segment(), Some(function.address.source()));
-        let faults = service.storms.of(requester).map_or(0, |tally| tally.total);
+        let of = |source| service.storms.of((function.address.segment(), Some(source)));
+        let faults = device.requesters.iter().filter_map(|source| of(*source));
+        let faults = faults.map(|tally| tally.total).sum();
         DeviceRow {
             device: function.address.to_string(),
             id: format!("{:04x}:{:04x}", function.vendor, function.device),

@@ -71,6 +71,11 @@ pub(super) fn restore(
             hardware.detach(platform, source, translation.domain);
         }
     }
+    for slot in &mut engine.units {
+        if let Ok(unit) = &mut slot.unit {
+            unit.end_silences(platform);
+        }
+    }
     engine.block_again(platform, &claims.blocked);
     engine.restore_groups(platform, claims);
     engine.drop_unclaimed(platform, claims);
