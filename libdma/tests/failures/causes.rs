@@ -145,7 +145,8 @@ fn r7_a_quota_is_reached() {
     ] {
         let machine = Machine::start(config.with_root_port(), policy());
         let held = Held::new(&machine);
-        let sentence = "a limit on what one client may hold has been reached";
+        let sentence =
+            "a limit on what one client may hold has been reached: see `iommuctl quotas`";
         each_fails_with(&machine, &held, Error::QuotaExceeded, sentence, true);
         machine.check();
     }
