@@ -27,6 +27,7 @@ both! {
     r2_a_confirmation_that_nobody_asked_for_confirms_nothing,
     r2_a_confirmation_that_comes_twice_confirms_once,
     r2_one_that_comes_after_its_unit_was_given_up_confirms_nothing,
+    r2_where_a_unit_says_that_its_queue_is_makes_no_room_in_it,
 }
 
 /// A machine with a unit for each device, both of which are up. Unit 0 has the second device.
@@ -217,6 +218,45 @@ fn r2_one_that_comes_after_its_unit_was_given_up_confirms_nothing(vendor: Vendor
     is_given_up(&mut rig, UnitFailure::InvalidationTimedOut);
     assert!(rig.engine.retired() > 0);
     others_live(&mut rig);
+}
+
+/// The register that says how far a unit has read what it is asked for.
+fn queue_head(vendor: Vendor) -> u64 {
+    match vendor {
+        Vendor::Vtd => 0x80,
+        Vendor::Amdvi => 0x2000,
+    }
+}
+
+fn r2_where_a_unit_says_that_its_queue_is_makes_no_room_in_it(vendor: Vendor) {
+    // What was overwritten would never be forgotten, and what comes after it be confirmed all the same.
+    for head in [0x400, 0x7e0, 0x800, 0xfe0, 0xff0, 0x1000, 0x10] {
+        let mut rig = rig(vendor);
+        let domain = rig.attach(other());
+        let run = rig.run(4096);
+        let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+        rig.platform.config_write(other(), 4, 6);
+        assert_eq!(rig.platform.machine_mut().dma_write(other(), iova.get(), &[1; 8]), Ok(()));
+        slow_down(&mut rig.platform.machine_mut(), Takes::After(100_000));
+        let lie = Lie { register: Some(queue_head(vendor)), clear: u64::MAX, ..Lie::gone(0, 0) };
+        rig.platform.machine_mut().lie(Lie { set: head, ..lie });
+        let Rig { platform, engine } = &mut rig;
+        let mut asked = vec![engine.detach(platform, other()).unwrap()];
+        // More than there is room for, of other domains.
+        for _ in 0..150 {
+            let domain = engine.create_domain(platform, &[other()]).unwrap();
+            asked.push(engine.attach(platform, other(), domain).unwrap());
+            asked.push(engine.detach(platform, other()).unwrap());
+        }
+        for completion in &asked {
+            rig.finish(completion);
+            rig.platform.config_write(other(), 4, 6);
+            let reached = rig.platform.machine_mut().dma_write(other(), iova.get(), &[2; 8]);
+            assert!(reached.is_err(), "head {head:#x}: what was to be forgotten is reached");
+        }
+        assert_eq!(rig.unit_state(0), UnitState::Running, "it has done all it was asked");
+        others_live(&mut rig);
+    }
 }
 
 #[test]

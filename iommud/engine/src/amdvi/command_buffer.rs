@@ -10,7 +10,7 @@ use super::registers::{
 };
 use crate::completion::Ticket;
 use crate::platform::{Platform, Registers, TableFrames};
-use crate::unit::Ring;
+use crate::unit::{Mark, Ring};
 
 /// The command buffer of one unit.
 #[derive(Debug)]
@@ -51,12 +51,10 @@ impl CommandBuffer {
         if self.0.is_full() {
             // A unit that was told of nothing makes no room.
             self.announce(platform, registers);
-            let CommandBufferHead(head) = registers.read(platform);
-            // Before it goes back to the start, QEMU has the end of the buffer here.
-            let head = if head == RingPlace::END { RingPlace::new() } else { head };
-            self.0.set_head(head.entry());
+            self.0.look(platform);
         }
-        self.0.push(platform, command.words())
+        let mark: Mark = |number, place| Command::storing(number.into(), place).words();
+        self.0.push(platform, command.words(), mark)
     }
 
     /// Tells the unit of what was put in the buffer since.

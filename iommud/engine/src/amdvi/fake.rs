@@ -63,7 +63,7 @@ pub(super) struct FakeMachine {
     pub(super) words: Vec<u64>,
     /// Every write: offset and value.
     pub(super) writes: Vec<(usize, u64)>,
-    /// The commands that were carried out.
+    /// The commands that were carried out, but for marks of the ring.
     pub(super) commands: Vec<[u64; 2]>,
     /// The unit carries out so many more commands, and then waits.
     pub(super) patience: usize,
@@ -133,7 +133,10 @@ impl FakeMachine {
             if command[0] >> 60 == 1 && command[0] & 1 != 0 {
                 self.store(PhysAddr::new(command[0] & 0x000f_ffff_ffff_fff8), command[1]);
             }
-            self.commands.push(command);
+            let is_mark = command[0] >> 60 == 1 && command[0] & 0xff8 == 8;
+            if !is_mark {
+                self.commands.push(command);
+            }
             self.patience = self.patience.saturating_sub(1);
             self.words[COMMAND_HEAD / 8] = (head + 16) % RING_BYTES;
         }

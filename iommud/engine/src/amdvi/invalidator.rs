@@ -51,6 +51,8 @@ pub struct Invalidator {
     named: Vec<RangeInclusive<SourceId>>,
     line: VecDeque<Request>,
     tickets: Tickets,
+    /// The last ticket whose fence is in the buffer or was. What is in the line yet nobody can have confirmed.
+    issued: Ticket,
     /// The fence after the last new start. What is written of those before it counts for nothing.
     restarted: Ticket,
 }
@@ -75,6 +77,7 @@ impl Invalidator {
             named,
             line: VecDeque::new(),
             tickets: Tickets::default(),
+            issued: Ticket(0),
             restarted: Ticket(0),
         }
     }
@@ -255,8 +258,12 @@ impl Invalidator {
             }
             Request::Barrier => push(Command::barrier()),
             Request::Fence(ticket) => {
-                let store = self.buffer.status_address();
-                self.buffer.push(platform, registers, Command::storing(ticket.0, store))
+                let store = Command::storing(ticket.0, self.buffer.status_address());
+                let has_room = self.buffer.push(platform, registers, store);
+                if has_room {
+                    self.issued = *ticket;
+                }
+                has_room
             }
         }
     }
@@ -264,7 +271,7 @@ impl Invalidator {
     /// Reads how far the unit is. What was never asked for confirms nothing (rule R5).
     fn collect(&mut self, platform: &impl Platform) {
         let ticket = self.buffer.status(platform);
-        if ticket <= self.tickets.submitted() && ticket >= self.restarted {
+        if ticket <= self.issued && ticket >= self.restarted {
             self.tickets.confirm(ticket, platform.now());
         }
     }

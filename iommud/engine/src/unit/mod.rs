@@ -27,7 +27,7 @@ pub use self::abilities::{Abilities, Depths, Mismatch, Walks};
 pub use self::change::{Changed, MOST_AT_ONCE, Touched, Translation, merge};
 pub use self::domain_ids::{DomainId, DomainIds};
 pub use self::fault_source::FaultSource;
-pub use self::ring::Ring;
+pub use self::ring::{Mark, Ring};
 pub use self::state::{DEADLINE, UnitFailure, UnitState, Unusable};
 pub use self::summary::{InvalidatesBy, Summary};
 pub use self::tickets::Tickets;

@@ -2,6 +2,10 @@
 //!
 //! One frame: 256 requests of 16 bytes, of which 255 can be there at once. A status frame beside it is where the
 //! unit writes how far it is.
+//!
+//! Units also say by a register how far they have read. That is not believed: what is overwritten because of a wrong word is
+//! never carried out, and what comes after it is confirmed all the same (rules R2 and R5). So every 64th request is a *mark*,
+//! which has the unit write a number when it is through with what comes before; from then on there is room again.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -12,6 +16,15 @@ use crate::platform::TableFrames;
 /// Requests in the ring's one frame.
 const LENGTH: u16 = 256;
 
+/// The last of so many places is a mark's.
+const STRIDE: u16 = 64;
+
+/// Which word of the status frame marks are written to. Confirmations are in the first.
+const PASSED: usize = 1;
+
+/// Makes the request that has a unit write a mark's number to an address, two words, the lower address first.
+pub type Mark = fn(u32, PhysAddr) -> [u64; 2];
+
 /// The ring of one unit.
 #[derive(Debug)]
 pub struct Ring {
@@ -19,8 +32,13 @@ pub struct Ring {
     status: PhysAddr,
     /// Where the next request goes.
     tail: u16,
-    /// Where the unit was when it was last looked at: what it has not read must not be overwritten.
+    /// Where the unit was when it was last looked at: what it has not read must not be overwritten. A mark that was passed, for
+    /// the unit may not have said yet that it is.
     head: u16,
+    /// The number of the last mark in the ring.
+    marked: u32,
+    /// That of the last which the unit is known to have passed.
+    passed: u32,
     /// Whether the unit has been told of everything up to `tail`.
     announced: bool,
 }
@@ -33,7 +51,7 @@ impl Ring {
             frames.free_frame(requests);
             return None;
         };
-        Some(Self { requests, status, tail: 0, head: 0, announced: true })
+        Some(Self { requests, status, tail: 0, head: 0, marked: 0, passed: 0, announced: true })
     }
 
     /// Gives its frames back. Only for a ring that no unit has been told of.
@@ -45,6 +63,8 @@ impl Ring {
     /// Starts anew: what is in it is gone. Only while the unit does not read it.
     pub fn restart(&mut self) {
         (self.tail, self.head, self.announced) = (0, 0, true);
+        // The number of a mark that was in it is no mark's any more.
+        self.passed = self.marked;
     }
 
     /// Where its requests are.
@@ -62,23 +82,43 @@ impl Ring {
         frames.table(self.status).map_or(0, |table| table[0].load(Ordering::Acquire))
     }
 
-    /// Whether there is no room, as far as is known: the unit is asked only then how far it is, for that is dear.
+    /// Whether there is no room, as far as is known.
     pub fn is_full(&self) -> bool {
         (self.tail + 1) % LENGTH == self.head
     }
 
-    /// Takes note of which request the unit reads next. A place beyond the end is none (rule R5).
-    pub fn set_head(&mut self, head: u16) {
-        if head < LENGTH {
-            self.head = head;
+    /// Looks which marks the unit has passed. A number that is none of those in the ring is none (rule R5).
+    pub fn look(&mut self, frames: &impl TableFrames) {
+        let Some(table) = frames.table(self.status) else { return };
+        let written = table[PASSED].load(Ordering::Acquire) as u32;
+        let behind = self.marked.wrapping_sub(written);
+        if behind < self.marked.wrapping_sub(self.passed) {
+            let last = self.tail / STRIDE * STRIDE + LENGTH - 1;
+            self.head = (last + LENGTH - STRIDE * behind as u16) % LENGTH;
+            self.passed = written;
         }
     }
 
-    /// Puts a request in the ring, of two words, the lower address first; false if it is full.
-    pub fn push(&mut self, frames: &impl TableFrames, words: [u64; 2]) -> bool {
-        let Some(table) = frames.table(self.requests).filter(|_| !self.is_full()) else {
+    /// Puts a request in the ring, of two words, the lower address first, and a mark before it where it is time for one;
+    /// false if it is full.
+    pub fn push(&mut self, frames: &impl TableFrames, words: [u64; 2], mark: Mark) -> bool {
+        if self.is_full() {
             return false;
-        };
+        }
+        if self.tail % STRIDE == STRIDE - 1 {
+            let number = self.marked.wrapping_add(1);
+            let place = PhysAddr::new(self.status.get() + (PASSED * size_of::<u64>()) as u64);
+            if !self.put(frames, mark(number, place)) {
+                return false;
+            }
+            self.marked = number;
+        }
+        // A full ring ends before a mark.
+        self.put(frames, words)
+    }
+
+    fn put(&mut self, frames: &impl TableFrames, words: [u64; 2]) -> bool {
+        let Some(table) = frames.table(self.requests) else { return false };
         let word = usize::from(self.tail) * 2;
         for (place, value) in table[word..].iter().zip(words) {
             place.store(value, Ordering::Relaxed);
@@ -105,35 +145,112 @@ mod tests {
     use super::*;
     use crate::fakes::FakeFrames;
 
-    #[test]
-    fn what_the_unit_has_not_read_is_not_overwritten() {
-        let mut frames = FakeFrames::new(2);
-        let mut ring = Ring::new(&mut frames).unwrap();
-        assert_eq!(ring.announcement(), None);
-        assert!((0..255).all(|n| ring.push(&frames, [n, !n])));
-        assert!(ring.is_full() && !ring.push(&frames, [0, 0]));
-        assert_eq!((ring.announcement(), ring.announcement()), (Some(255), None));
-        ring.set_head(2);
-        assert!(ring.push(&frames, [1000, 0]) && ring.push(&frames, [1001, 0]));
-        assert!(ring.is_full());
-        assert_eq!(ring.announcement(), Some(1));
-        let words = frames.table(ring.requests()).unwrap();
-        let words = [0, 1, 2, 3, 510].map(|word| words[word].load(Ordering::Relaxed));
-        assert_eq!(words, [1001, 0, 1, !1, 1000]);
+    /// The word before those that are pushed.
+    const MARK: u64 = 0xaaaa;
+
+    fn mark(number: u32, place: PhysAddr) -> [u64; 2] {
+        [MARK << 32 | u64::from(number), place.get()]
+    }
+
+    /// A ring with as many requests as go in.
+    fn full(frames: &mut FakeFrames) -> Ring {
+        let mut ring = Ring::new(frames).unwrap();
+        let mut pushed = 0;
+        while ring.push(frames, [pushed, !pushed], mark) {
+            pushed += 1;
+        }
+        // And three marks.
+        assert_eq!(pushed, 252);
+        ring
+    }
+
+    fn write(frames: &FakeFrames, ring: &Ring, number: u64) {
+        let table = frames.table(ring.status_address()).unwrap();
+        table[1].store(number, Ordering::Release);
+    }
+
+    fn words(frames: &FakeFrames, ring: &Ring, slots: [usize; 4]) -> [u64; 4] {
+        let table = frames.table(ring.requests()).unwrap();
+        slots.map(|slot| table[2 * slot].load(Ordering::Relaxed))
     }
 
     #[test]
-    fn r5_a_place_beyond_the_end_makes_no_room() {
+    fn what_the_unit_has_not_read_is_not_overwritten() {
         let mut frames = FakeFrames::new(2);
-        let mut ring = Ring::new(&mut frames).unwrap();
-        (0..255).for_each(|_| assert!(ring.push(&frames, [0, 0])));
-        for head in [256, u16::MAX] {
-            ring.set_head(head);
-            assert!(ring.is_full());
+        let mut ring = full(&mut frames);
+        assert_eq!((ring.announcement(), ring.announcement()), (Some(255), None));
+        assert_eq!(words(&frames, &ring, [62, 63, 64, 254]), [62, MARK << 32 | 1, 63, 251]);
+        let place = frames.table(ring.requests()).unwrap()[127].load(Ordering::Relaxed);
+        assert_eq!(place, ring.status_address().get() + 8);
+        ring.look(&frames);
+        assert!(ring.is_full());
+        // It is through with the first mark: up to there is room, and a fourth comes before.
+        write(&frames, &ring, 1);
+        ring.look(&frames);
+        let pushed = (0..100).take_while(|n| ring.push(&frames, [1000 + n, 0], mark)).count();
+        assert_eq!(pushed, 62);
+        assert_eq!(
+            words(&frames, &ring, [255, 0, 61, 63]),
+            [MARK << 32 | 4, 1000, 1061, MARK << 32 | 1]
+        );
+        assert_eq!(ring.announcement(), Some(62));
+        // And with all of them.
+        write(&frames, &ring, 4);
+        ring.look(&frames);
+        let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
+        assert_eq!(pushed, 192 - 3);
+        assert_eq!(ring.announcement(), Some(254));
+    }
+
+    #[test]
+    fn r2_r5_a_number_that_is_no_marks_makes_no_room() {
+        let mut frames = FakeFrames::new(2);
+        let mut ring = full(&mut frames);
+        for number in [0, 4, 5, 256, u64::from(u32::MAX), 1 << 31] {
+            write(&frames, &ring, number);
+            ring.look(&frames);
+            assert!(ring.is_full(), "{number}");
         }
+        write(&frames, &ring, 2);
+        ring.look(&frames);
+        // Nor one that has come before.
+        write(&frames, &ring, 1);
+        ring.look(&frames);
+        let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
+        assert_eq!(pushed, 125);
+    }
+
+    #[test]
+    fn r2_after_a_new_start_the_marks_of_before_make_no_room() {
+        let mut frames = FakeFrames::new(2);
+        let mut ring = full(&mut frames);
         ring.restart();
         assert!(!ring.is_full() && ring.announcement().is_none());
+        while ring.push(&frames, [0, 0], mark) {}
+        for number in [1, 2, 3] {
+            write(&frames, &ring, number);
+            ring.look(&frames);
+            assert!(ring.is_full(), "{number}");
+        }
+        write(&frames, &ring, 4);
+        ring.look(&frames);
+        assert!(!ring.is_full());
         ring.free(&mut frames);
         assert_eq!(frames.live(), 0);
+    }
+
+    #[test]
+    fn marks_are_counted_over_the_wrap() {
+        let mut frames = FakeFrames::new(2);
+        let mut ring = Ring::new(&mut frames).unwrap();
+        (ring.marked, ring.passed) = (u32::MAX - 1, u32::MAX - 1);
+        while ring.push(&frames, [0, 0], mark) {}
+        assert_eq!(ring.marked, 1);
+        for (number, room) in [(u32::MAX, 62), (0, 63), (1, 63)] {
+            write(&frames, &ring, number.into());
+            ring.look(&frames);
+            let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
+            assert_eq!(pushed, room, "{number}");
+        }
     }
 }

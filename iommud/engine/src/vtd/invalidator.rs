@@ -48,6 +48,8 @@ pub struct Invalidator {
     line: VecDeque<Command>,
     running: Option<Running>,
     tickets: Tickets,
+    /// The last ticket whose fence is in the queue or was. What is in the line yet nobody can have confirmed.
+    issued: Ticket,
 }
 
 impl Invalidator {
@@ -68,6 +70,7 @@ impl Invalidator {
             line: VecDeque::new(),
             running: None,
             tickets: Tickets::default(),
+            issued: Ticket(0),
         })
     }
 
@@ -204,7 +207,11 @@ impl Invalidator {
             }
             (Command::Fence(ticket), Some(queue)) => {
                 let wait = WaitDescriptor::writing(ticket.0 as u32, queue.status_address());
-                queue.push(platform, registers, wait.into())
+                let has_room = queue.push(platform, registers, wait.into());
+                if has_room {
+                    self.issued = ticket;
+                }
+                has_room
             }
             (Command::Invalidate(invalidation), None) => {
                 self.running =
@@ -222,8 +229,7 @@ impl Invalidator {
     fn collect(&mut self, platform: &impl Platform) {
         if let Some(queue) = &self.queue {
             let status = queue.status(platform);
-            let (confirmed, submitted) = (self.tickets.confirmed(), self.tickets.submitted());
-            if let Some(ticket) = Queue::ticket(status, confirmed, submitted) {
+            if let Some(ticket) = Queue::ticket(status, self.tickets.confirmed(), self.issued) {
                 self.tickets.confirm(ticket, platform.now());
             }
         }

@@ -4,11 +4,11 @@
 
 use dma_types::PhysAddr;
 
-use super::descriptor::Descriptor;
-use super::registers::{QueueAddress, QueueHead, QueueTail, RegisterFile};
+use super::descriptor::{Descriptor, WaitDescriptor};
+use super::registers::{QueueAddress, QueueTail, RegisterFile};
 use crate::completion::Ticket;
 use crate::platform::{Platform, TableFrames};
-use crate::unit::Ring;
+use crate::unit::{Mark, Ring};
 
 /// The queue of one unit.
 #[derive(Debug)]
@@ -43,9 +43,13 @@ impl Queue {
         descriptor: Descriptor,
     ) -> bool {
         if self.0.is_full() {
-            self.0.set_head(registers.read::<QueueHead>(platform).descriptor());
+            // A unit that was told of nothing makes no room.
+            self.announce(platform, registers);
+            self.0.look(platform);
         }
-        self.0.push(platform, descriptor.words())
+        let mark: Mark =
+            |number, place| Descriptor::from(WaitDescriptor::writing(number, place)).words();
+        self.0.push(platform, descriptor.words(), mark)
     }
 
     /// Tells the unit of what was put in the queue since.
@@ -60,12 +64,12 @@ impl Queue {
         self.0.status(frames) as u32
     }
 
-    /// The ticket that a status number stands for: the tickets not yet confirmed are far fewer than
-    /// 2^32, so its low half tells them apart. `None` if it stands for none of them.
-    pub fn ticket(status: u32, confirmed: Ticket, submitted: Ticket) -> Option<Ticket> {
+    /// The ticket that a status number stands for, of those whose fences the unit has been given, up to `issued`: the ones not
+    /// yet confirmed are far fewer than 2^32, so its low half tells them apart. `None` if it stands for none of them.
+    pub fn ticket(status: u32, confirmed: Ticket, issued: Ticket) -> Option<Ticket> {
         let ahead = u64::from(status.wrapping_sub(confirmed.0 as u32));
         let ticket = Ticket(confirmed.0 + ahead);
-        (ticket <= submitted).then_some(ticket)
+        (ticket <= issued).then_some(ticket)
     }
 }
 
@@ -75,9 +79,9 @@ mod tests {
 
     #[test]
     fn a_status_number_finds_its_ticket_over_the_wrap() {
-        let (confirmed, submitted) = (Ticket(0xffff_fffe), Ticket(0x1_0000_0003));
-        assert_eq!(Queue::ticket(0xffff_fffe, confirmed, submitted), Some(confirmed));
-        assert_eq!(Queue::ticket(1, confirmed, submitted), Some(Ticket(0x1_0000_0001)));
+        let (confirmed, issued) = (Ticket(0xffff_fffe), Ticket(0x1_0000_0003));
+        assert_eq!(Queue::ticket(0xffff_fffe, confirmed, issued), Some(confirmed));
+        assert_eq!(Queue::ticket(1, confirmed, issued), Some(Ticket(0x1_0000_0001)));
     }
 
     #[test]

@@ -40,11 +40,6 @@ pub struct RingPlace {
     __: u64,
 }
 
-impl RingPlace {
-    /// The end of a ring of one frame.
-    pub const END: Self = Self::new().with_entry(1 << LEAST_ORDER);
-}
-
 /// A register that holds one of the above.
 macro_rules! ring_register {
     ($(#[$about:meta])* $name:ident($content:ident): $offset:literal) => {
