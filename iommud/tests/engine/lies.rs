@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use dma_types::Access;
 use iommu_engine::completion::Progress;
-use iommu_engine::engine::Engine;
+use iommu_engine::engine::{Confinement, Engine};
 use iommu_engine::error::EngineError;
 use iommu_engine::platform::ConfigSpace;
-use iommu_engine::policy::Policy;
+use iommu_engine::policy::{IgnoredUnit, Policy};
 use iommu_engine::unit::{UnitFailure, UnitState};
 use iommu_sim::MachineConfig;
 use iommu_sim::machine::{Confirms, Lie};
@@ -21,6 +21,8 @@ use crate::vendor::{Vendor, slow_down};
 
 both! {
     r5_a_unit_that_is_gone_while_nothing_is_asked_of_it_is_given_up_with_its_devices,
+    r5_what_is_behind_a_bridge_lives_on_when_the_bridges_unit_fails,
+    r1_what_is_behind_a_unit_that_cannot_be_used_masters_no_bus,
     r5_a_unit_may_be_gone_from_any_read_of_its_registers_on_and_the_others_live,
     r5_configuration_space_may_be_gone_from_any_read_on,
     r2_a_confirmation_that_never_comes_is_not_waited_for_and_what_it_was_of_is_kept,
@@ -70,6 +72,49 @@ fn r5_a_unit_that_is_gone_while_nothing_is_asked_of_it_is_given_up_with_its_devi
     // As when it is looked whether there are faults.
     rig.faults();
     is_given_up(&mut rig, UnitFailure::Vanished);
+    others_live(&mut rig);
+}
+
+fn r5_what_is_behind_a_bridge_lives_on_when_the_bridges_unit_fails(vendor: Vendor) {
+    let mut rig = rig(vendor);
+    let domain = rig.attach(other());
+    let run = rig.run(4096);
+    let iova = rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.platform.config_write(other(), 4, 6);
+    rig.platform.machine_mut().set_health(1, Health::AllOnes);
+    rig.faults();
+    assert_eq!(rig.unit_state(1), UnitState::Failed(UnitFailure::Vanished));
+    assert_eq!(rig.platform.config_read(edu(), 4) & 4, 0, "bus mastering is off");
+    assert_eq!(rig.platform.machine_mut().dma_write(other(), iova.get(), &[1; 8]), Ok(()));
+    rig.unmap(domain, iova, 4096);
+    assert!(rig.platform.machine_mut().dma_write(other(), iova.get(), &[1; 8]).is_err());
+    rig.check();
+}
+
+fn r1_what_is_behind_a_unit_that_cannot_be_used_masters_no_bus(vendor: Vendor) {
+    let started = |policy| {
+        let platform = SimPlatform::with_manual_clock(vendor.two_units()).unwrap();
+        platform.machine_mut().set_health(0, Health::AllOnes);
+        let mut rig = Rig::start_with(platform, policy);
+        rig.settle();
+        assert!(rig.engine.units()[0].unit.is_err());
+        rig
+    };
+    let mut rig = started(Policy::default());
+    assert_eq!(rig.platform.config_read(other(), 4) & 4, 0, "bus mastering is off");
+    assert_eq!(rig.engine.confinement(other()), Confinement::UnitUnusable);
+    assert!(rig.platform.machine_mut().dma_write(other(), 0x2_0000_0000, &[1; 8]).is_err());
+    others_live(&mut rig);
+    // One that has come later, or was turned on by somebody, is looked at when functions are.
+    rig.platform.config_write(other(), 4, 6);
+    rig.engine.rescan(&mut rig.platform);
+    assert_eq!(rig.platform.config_read(other(), 4) & 4, 0, "bus mastering is off");
+    // What the administrator wants left alone is.
+    let base = rig.engine.units()[0].base;
+    let ignored_units = vec![IgnoredUnit { base, reason: "it hangs".into() }];
+    let mut rig = started(Policy { ignored_units, ..Policy::default() });
+    assert_eq!(rig.platform.config_read(other(), 4) & 4, 4, "as it was");
+    assert_eq!(rig.engine.confinement(other()), Confinement::UnitNotUsed);
     others_live(&mut rig);
 }
 

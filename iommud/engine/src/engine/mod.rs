@@ -60,7 +60,7 @@ use crate::policy::Policy;
 use crate::records::{EpochRecord, Purpose};
 use crate::reserve::Reserve;
 use crate::retired::{Quarantine, Retired};
-use crate::unit::{Changed, Unit, UnitState};
+use crate::unit::{Changed, Unit, UnitState, Unusable};
 
 /// What happened to a unit's devices since it was last looked at.
 #[derive(Clone, Debug)]
@@ -90,9 +90,14 @@ pub enum Confinement {
     /// The policy lets it reach all memory while nobody holds it.
     #[error("it reaches all memory, for the policy says so")]
     LeftOpen,
-    /// The unit that covers it is not used.
+    /// The policy leaves the unit that covers it alone.
     #[error("it reaches everything, for the IOMMU in front of it is not used")]
     UnitNotUsed,
+    /// The unit that covers it cannot be used. Its bus mastering was turned off, as far as it was known then.
+    #[error(
+        "it reaches everything once it masters the bus, for the IOMMU in front of it cannot be used"
+    )]
+    UnitUnusable,
     /// The machine has no IOMMU.
     #[error("it reaches all memory, for this machine has no IOMMU")]
     NoIommu,
@@ -146,7 +151,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`StartError`] if there is no table of IOMMUs that can be used. A single unit that cannot be used is
-    /// left out, and the others go on.
+    /// left out, with bus mastering turned off in the devices behind it (rule R1), and the others go on.
     pub fn start(platform: &mut impl Platform, policy: Policy) -> Result<Self, StartError> {
         if platform.inherited() {
             platform.set_aside_inherited();
@@ -181,6 +186,7 @@ impl Engine {
             engine.ledger.insert(platform, &unit.record())?;
         }
         engine.ledger.insert(platform, &EpochRecord(0))?;
+        silence_unusable(platform, &engine.units, &engine.devices);
         engine.set_memory_aside(platform);
         for id in (0..engine.groups.len()).map(GroupId) {
             engine.make_home(platform, id);
@@ -339,7 +345,8 @@ impl Engine {
             Some(Ok(unit)) if unit.has_failed() => Confinement::Unknown,
             Some(Ok(_)) if self.reaches_everything(device) => Confinement::LeftOpen,
             Some(Ok(_)) => Confinement::Confined,
-            Some(Err(_)) | None => Confinement::UnitNotUsed,
+            Some(Err(Unusable::Ignored(_))) => Confinement::UnitNotUsed,
+            Some(Err(_)) | None => Confinement::UnitUnusable,
         }
     }
 
@@ -469,10 +476,25 @@ impl Engine {
     }
 }
 
-/// Has the devices of a unit that has failed start nothing more: whether it still confines them nobody knows.
+/// Has no device behind a unit master the bus any more. Bridges go on: what is behind them may be behind another unit; and so do
+/// functions of units, which say by messages what they deny.
 fn silence(platform: &mut impl Platform, devices: &BTreeMap<PciAddress, Device>, unit: UnitId) {
-    for device in devices.values().filter(|device| device.unit == Some(unit)) {
+    let behind = |device: &&Device| device.unit == Some(unit) && !device.is_infrastructure();
+    for device in devices.values().filter(behind) {
         pci::clear_bus_master(platform, device.function.address);
+    }
+}
+
+/// Does so behind each unit that cannot be used, which denies nothing (rule R1). What the policy leaves alone stays as it is.
+fn silence_unusable(
+    platform: &mut impl Platform,
+    units: &[UnitSlot],
+    devices: &BTreeMap<PciAddress, Device>,
+) {
+    for (index, slot) in units.iter().enumerate() {
+        if matches!(&slot.unit, Err(unusable) if !matches!(unusable, Unusable::Ignored(_))) {
+            silence(platform, devices, UnitId(index as u16));
+        }
     }
 }
 

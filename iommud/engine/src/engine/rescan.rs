@@ -34,6 +34,7 @@ impl Engine {
                 self.devices.insert(*address, Device::from(planned));
             }
         }
+        super::silence_unusable(platform, &self.units, &self.devices);
         for index in 0..self.plan.groups().len() {
             let planned = &self.plan.groups()[index];
             let id = GroupId(index);

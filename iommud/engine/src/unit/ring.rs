@@ -4,7 +4,7 @@
 //! unit writes how far it is.
 //!
 //! Units also say by a register how far they have read. That is not believed: what is overwritten because of a wrong word is
-//! never carried out, and what comes after it is confirmed all the same (rules R2 and R5). So every 64th request is a *mark*,
+//! never carried out, and what comes after it is confirmed all the same (rules R2 and R5). So every 32nd request is a *mark*,
 //! which has the unit write a number when it is through with what comes before; from then on there is room again.
 
 use core::sync::atomic::{Ordering, fence};
@@ -17,7 +17,7 @@ use crate::platform::TableFrames;
 const LENGTH: u16 = 256;
 
 /// The last of so many places is a mark's.
-const STRIDE: u16 = 64;
+const STRIDE: u16 = 32;
 
 /// Which word of the status frame marks are written to. Confirmations are in the first.
 const PASSED: usize = 1;
@@ -159,8 +159,8 @@ mod tests {
         while ring.push(frames, [pushed, !pushed], mark) {
             pushed += 1;
         }
-        // And three marks.
-        assert_eq!(pushed, 252);
+        // And seven marks.
+        assert_eq!(pushed, 248);
         ring
     }
 
@@ -179,26 +179,26 @@ mod tests {
         let mut frames = FakeFrames::new(2);
         let mut ring = full(&mut frames);
         assert_eq!((ring.announcement(), ring.announcement()), (Some(255), None));
-        assert_eq!(words(&frames, &ring, [62, 63, 64, 254]), [62, MARK << 32 | 1, 63, 251]);
+        assert_eq!(words(&frames, &ring, [30, 31, 32, 254]), [30, MARK << 32 | 1, 31, 247]);
         let place = frames.table(ring.requests()).unwrap()[127].load(Ordering::Relaxed);
         assert_eq!(place, ring.status_address().get() + 8);
         ring.look(&frames);
         assert!(ring.is_full());
-        // It is through with the first mark: up to there is room, and a fourth comes before.
+        // It is through with the first mark: up to there is room, and an eighth comes before.
         write(&frames, &ring, 1);
         ring.look(&frames);
         let pushed = (0..100).take_while(|n| ring.push(&frames, [1000 + n, 0], mark)).count();
-        assert_eq!(pushed, 62);
+        assert_eq!(pushed, 30);
         assert_eq!(
-            words(&frames, &ring, [255, 0, 61, 63]),
-            [MARK << 32 | 4, 1000, 1061, MARK << 32 | 1]
+            words(&frames, &ring, [255, 0, 29, 31]),
+            [MARK << 32 | 8, 1000, 1029, MARK << 32 | 1]
         );
-        assert_eq!(ring.announcement(), Some(62));
+        assert_eq!(ring.announcement(), Some(30));
         // And with all of them.
-        write(&frames, &ring, 4);
+        write(&frames, &ring, 8);
         ring.look(&frames);
         let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
-        assert_eq!(pushed, 192 - 3);
+        assert_eq!(pushed, 224 - 7);
         assert_eq!(ring.announcement(), Some(254));
     }
 
@@ -206,7 +206,7 @@ mod tests {
     fn r2_r5_a_number_that_is_no_marks_makes_no_room() {
         let mut frames = FakeFrames::new(2);
         let mut ring = full(&mut frames);
-        for number in [0, 4, 5, 256, u64::from(u32::MAX), 1 << 31] {
+        for number in [0, 8, 9, 256, u64::from(u32::MAX), 1 << 31] {
             write(&frames, &ring, number);
             ring.look(&frames);
             assert!(ring.is_full(), "{number}");
@@ -217,7 +217,7 @@ mod tests {
         write(&frames, &ring, 1);
         ring.look(&frames);
         let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
-        assert_eq!(pushed, 125);
+        assert_eq!(pushed, 61);
     }
 
     #[test]
@@ -227,12 +227,12 @@ mod tests {
         ring.restart();
         assert!(!ring.is_full() && ring.announcement().is_none());
         while ring.push(&frames, [0, 0], mark) {}
-        for number in [1, 2, 3] {
+        for number in 1..8 {
             write(&frames, &ring, number);
             ring.look(&frames);
             assert!(ring.is_full(), "{number}");
         }
-        write(&frames, &ring, 4);
+        write(&frames, &ring, 8);
         ring.look(&frames);
         assert!(!ring.is_full());
         ring.free(&mut frames);
@@ -245,8 +245,8 @@ mod tests {
         let mut ring = Ring::new(&mut frames).unwrap();
         (ring.marked, ring.passed) = (u32::MAX - 1, u32::MAX - 1);
         while ring.push(&frames, [0, 0], mark) {}
-        assert_eq!(ring.marked, 1);
-        for (number, room) in [(u32::MAX, 62), (0, 63), (1, 63)] {
+        assert_eq!(ring.marked, 5);
+        for (number, room) in [(u32::MAX, 30), (0, 31), (1, 31)] {
             write(&frames, &ring, number.into());
             ring.look(&frames);
             let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
