@@ -91,9 +91,11 @@ impl<P: Platform> Service<P> {
 
     fn device_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let id = self.device_of(handle, Rights::INSPECT)?;
-        // The secret proves a claim to all that the session holds, so a weaker handle is not told it (R3).
+        // The secret proves a claim to all that the session holds, whatever becomes of the handle: so a weaker one is not told
+        // it, nor one that can be revoked by what it was derived from (R3).
         let known = self.handles.get(handle)?;
         let whole = known.rights == Rights::DEVICE && known.bounds == Bounds::NONE;
+        let whole = whole && self.handles.tree().parents(handle).is_empty();
         let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
         let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
         let abilities = domain.abilities();

@@ -69,9 +69,9 @@ impl<P: Platform> Service<P> {
             }
             derive::Kind::Reclaim => {
                 let request: Reclaim = parse(request)?;
-                let session = session_of(parent, Rights::ALLOCATE)?;
+                // What there is to be had again is all of the session's.
+                let session = session_of(parent, Rights::DEVICE)?;
                 if parent.bounds != Bounds::NONE {
-                    // What there is to be had again is all of the session's.
                     return Err(Error::NotPermitted);
                 }
                 self.reclaim((session, from), &request, parent.rights).map(Outcome::Done)

@@ -60,6 +60,16 @@ impl<P: Platform> Service<P> {
         self.incarnation += 1;
     }
 
+    /// Counts from somewhere else, for nobody knows how far a predecessor has come of which nothing can be adopted: numbers of
+    /// its clients are among four billion others.
+    pub(crate) fn count_elsewhere(&mut self) {
+        let [a, b, c, d, ..] = self.platform.entropy();
+        let from = (u64::from(u32::from_le_bytes([a, b, c, d])) + 1) << 16;
+        let incarnation = self.incarnation;
+        let (session, buffer, generation) = (from, from, from);
+        self.sessions.count_from(NumbersRecord { session, buffer, generation, incarnation });
+    }
+
     /// Sees to it that the next number of each kind is set aside. To be called before one is given out that is written down.
     ///
     /// # Errors

@@ -105,8 +105,15 @@ impl<P: Platform> Service<P> {
     ///
     /// [`StartError`], with the platform given back.
     pub fn start(mut platform: P, settings: Settings) -> Result<Self, (StartError, P)> {
+        let has_predecessor = platform.inherited();
         match Engine::start(&mut platform, settings.policy.clone()) {
-            Ok(engine) => Ok(Self::empty(platform, engine, settings)),
+            Ok(engine) => {
+                let mut service = Self::empty(platform, engine, settings);
+                if has_predecessor {
+                    service.count_elsewhere();
+                }
+                Ok(service)
+            }
             Err(error) => Err((error, platform)),
         }
     }

@@ -120,8 +120,10 @@ impl<P: Platform> Service<P> {
                 (Offered::Buffer(buffer), offered.session.ok_or(Error::SessionEnded)?)
             }
             Object::Device(session) => {
-                handle.require(Rights::SHARE | rights)?;
-                access.ok_or(Error::BadValue)?;
+                handle.require(Rights::SHARE | rights_for(access) | rights)?;
+                if !access.ok_or(Error::BadValue)?.is_within(handle.bounds.access) {
+                    return Err(Error::NotPermitted);
+                }
                 (Offered::Registers(self.registers_of(session, &offer)?), session)
             }
             Object::Domain(key) => {

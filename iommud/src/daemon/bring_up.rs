@@ -41,9 +41,6 @@ pub fn start<P: Platform>(
                 platform = back;
             }
         }
-        if platform.inherited() {
-            platform.set_aside_inherited();
-        }
     }
     Service::start(platform, settings).map_err(|(error, _)| error)
 }

@@ -35,6 +35,7 @@ mod restarts;
 mod restricting;
 mod revoking;
 mod rig;
+mod rights;
 mod sessions;
 mod sharing;
 mod stateful;

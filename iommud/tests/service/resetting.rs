@@ -2,13 +2,17 @@
 
 use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::ConfigSpace;
+use iommu_engine::policy::Policy;
 use iommu_service::records::SessionRecord;
-use iommu_service::{HandleId, Outcome};
+use iommu_service::{HandleId, Outcome, Service, Settings};
 use iommu_sim::pci::ExpressKind;
 use libdma::protocol::Rights;
-use libdma::protocol::call::Opcode;
+use libdma::protocol::call::{BufferInfo, DeviceInfo, Opcode};
 use libdma::{Access, Device, Error, Event};
+use zerocopy::{FromZeros, IntoBytes};
 
+use crate::adopting::{death, settle};
+use crate::hostile;
 use crate::revoking::{derived, number, revoke};
 use crate::rig::{Rig, edu};
 use crate::vendor::Vendor;
@@ -19,6 +23,7 @@ both! {
     r3_who_does_not_administer_does_not_reset,
     r7_what_cannot_be_reset_is_left_as_it_was,
     r4_a_reset_goes_on_without_who_asked_for_it,
+    a_generation_is_not_used_again_where_nothing_could_be_adopted,
 }
 
 const PAGE: u64 = 4096;
@@ -148,4 +153,25 @@ fn r4_a_reset_goes_on_without_who_asked_for_it(vendor: Vendor) {
     }
     assert!(rig.open_again().is_ok());
     rig.check();
+}
+
+fn a_generation_is_not_used_again_where_nothing_could_be_adopted(vendor: Vendor) {
+    let rig = Rig::with_manual_clock(vendor.machine(), Policy::default());
+    let device = rig.open();
+    let before: DeviceInfo = device.handle().call(Opcode::DeviceInfo, &[0u8; 0]).unwrap();
+    let buffer = device.allocate(PAGE, None, "of before").unwrap().id();
+    // Of what the one before left, nothing is looked at.
+    let Ok(mut next) = Service::start(death(&rig), Settings::default()) else { panic!("no IOMMU") };
+    settle(&mut next);
+    let device = hostile::device(&mut next);
+    let mut told = DeviceInfo::new_zeroed();
+    hostile::call(&mut next, device, Opcode::DeviceInfo as u64, told.as_mut_bytes()).unwrap();
+    assert_ne!(told.generation, before.generation);
+    assert_ne!(told.session, before.session, "libdma knows by it what is of which device");
+    let made = next.derive(device, hostile::allocate(PAGE).as_bytes());
+    let Ok(Outcome::Done(made)) = made else { panic!("{made:?}") };
+    hostile::greet(&mut next, made);
+    let mut told = BufferInfo::new_zeroed();
+    hostile::call(&mut next, made, Opcode::BufferInfo as u64, told.as_mut_bytes()).unwrap();
+    assert_ne!(told.buffer.get(), buffer);
 }

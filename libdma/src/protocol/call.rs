@@ -153,7 +153,8 @@ pub struct DeviceInfo {
     /// The domain's number, as `iommuctl domains` shows it.
     pub domain: U64,
     /// The session's secret; [`Secret::NONE`] for a handle that does not have all of
-    /// [`Rights::DEVICE`](super::Rights::DEVICE).
+    /// [`Rights::DEVICE`](super::Rights::DEVICE), that has bounds, or that was derived from one that is open still, which may
+    /// revoke it: who knows the secret can have the session after a restart of iommud.
     pub secret: Secret,
     /// [`DEVICE_FLAG_WRITE_IMPLIES_READ`], [`DEVICE_FLAG_NOT_CONFINED`], and no others yet.
     pub flags: U32,

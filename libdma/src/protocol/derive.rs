@@ -29,8 +29,8 @@ pub enum Kind {
     Domain = 6,
     /// [`Restrict`]: another handle to the same device or domain, within bounds.
     Restrict = 7,
-    /// [`Reclaim`](super::resume::Reclaim): something of before a restart of iommud, from a device handle with
-    /// [`Rights::ALLOCATE`](super::Rights::ALLOCATE) whose session was resumed.
+    /// [`Reclaim`](super::resume::Reclaim): something of before a restart of iommud, from a handle without bounds and with all
+    /// of [`Rights::DEVICE`](super::Rights::DEVICE), to a device whose session was resumed.
     Reclaim = 8,
 }
 

@@ -27,6 +27,9 @@ pub struct Offer {
     /// Of a buffer: what devices that it is attached to may do. To let a device read, the handle must have
     /// [`Rights::READ`](super::Rights::READ), and to let one write, [`Rights::WRITE`](super::Rights::WRITE). It is no more
     /// than was offered, if the buffer was itself made by a ticket.
+    ///
+    /// Of a device's registers: what others may do with them, by the same rights, and within what a handle
+    /// [within bounds](super::derive::Restrict) may have mapped.
     pub access: U32,
     /// Of a device, where in its registers the window starts; else zero.
     pub offset: U64,

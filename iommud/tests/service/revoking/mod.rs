@@ -2,11 +2,13 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | `meanwhile` | what else happens at the time |
 //! | `random` | random trees of handles, and what each has and reaches |
 //! | `reach` | what devices reach afterwards, in whichever domain |
 //! | `use_after` | what a revoked handle answers, and what becomes of requests that are pending on it |
 //! | `who` | who may revoke what |
 
+mod meanwhile;
 mod random;
 mod reach;
 mod use_after;

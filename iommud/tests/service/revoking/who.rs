@@ -1,8 +1,8 @@
 //! Who may revoke what.
 
-use libdma::protocol::Rights;
-use libdma::protocol::call::Opcode;
+use libdma::protocol::call::{DeviceInfo, Opcode};
 use libdma::protocol::handle::HandleInfo;
+use libdma::protocol::{Rights, Secret};
 use libdma::{Access, Error};
 
 use super::{PAGE, copy, derived, number, revoke};
@@ -14,6 +14,7 @@ both! {
     r3_a_handle_revokes_what_was_derived_from_it_and_nothing_else,
     r3_who_administers_a_device_revokes_any_handle_of_its_session_but_those_above_it,
     r3_what_is_revoked_offers_nothing_and_derives_nothing,
+    r3_who_may_be_revoked_is_not_told_what_resumes_the_session,
     r5_requests_that_make_no_sense_are_refused,
 }
 
@@ -100,6 +101,26 @@ fn r3_what_is_revoked_offers_nothing_and_derives_nothing(vendor: Vendor) {
     assert_eq!(attach(ticket).err(), Some(Error::BadTicket));
     assert!(attach(own).is_ok());
     drop((passed, buffer, other, device));
+    rig.check();
+}
+
+/// A secret cannot be taken back.
+fn r3_who_may_be_revoked_is_not_told_what_resumes_the_session(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let told = |handle: &libdma::Handle| {
+        let info: DeviceInfo = handle.call(Opcode::DeviceInfo, &[0u8; 0]).unwrap();
+        info.secret != Secret::NONE
+    };
+    assert!(told(device.handle()));
+    let (one, below) = (copy(&device, Rights::DEVICE), derived(&device, Rights::DEVICE));
+    let below = copy(&below, Rights::DEVICE);
+    assert!(!told(&one) && !told(&below));
+    assert_eq!(revoke(device.handle(), number(&below)), Ok(1));
+    // Of what it was derived from nothing is left that could take it back.
+    drop((below, device));
+    assert!(told(&one));
+    drop(one);
     rig.check();
 }
 
