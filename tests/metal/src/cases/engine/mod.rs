@@ -16,6 +16,7 @@
 //! | [`domains`] | addresses that a driver chooses, and domains that devices are moved into |
 //! | [`checking`] | what a driver and its device do wrong is named |
 //! | [`blocking`] | what is not mapped, or not so, does not, and is reported |
+//! | [`quarantine`] | what a device is denied once too often takes everything from it |
 //! | [`telling`] | what is blocked is told by an interrupt |
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
 //! | [`group`] | two devices that a unit can keep apart, or cannot |
@@ -36,6 +37,7 @@ pub mod limits;
 pub mod lists;
 pub mod moving;
 pub mod pools;
+pub mod quarantine;
 pub mod reserve;
 pub mod rig;
 pub mod sharing;
@@ -81,6 +83,7 @@ use self::moving::{
     pages_that_are_scattered_are_contiguous_for_the_device,
 };
 use self::pools::{a_device_follows_descriptors_of_a_pool, blocks_of_a_pool_cross_no_boundary};
+use self::quarantine::r1_a_device_in_quarantine_reaches_nothing_until_it_is_released;
 use self::reserve::{
     memory_is_set_aside_and_given_out_in_one_piece, memory_is_set_aside_for_one_device,
 };
@@ -163,6 +166,7 @@ pub const SUITE: Suite = Suite {
         r6_a_read_only_mapping_is_enforced,
         r6_a_write_only_mapping_is_enforced_or_said_to_be_impossible,
         a_blocked_transfer_interrupts_and_so_does_the_next,
+        r1_a_device_in_quarantine_reaches_nothing_until_it_is_released,
         a_stale_translation_really_stays_until_it_is_invalidated,
         r2_after_an_unmap_the_translation_is_gone,
         r4_closing_ends_access_and_gives_everything_back,

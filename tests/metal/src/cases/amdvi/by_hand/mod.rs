@@ -8,6 +8,7 @@
 //! | [`registers`] | its registers |
 //! | `capability` | its PCI function's capabilities |
 //! | [`entries`] | entries of the device table and of page tables |
+//! | `events` | events, written in its place |
 //! | [`commands`] | commands |
 //! | [`command_buffer`] | giving the unit commands |
 //! | [`tables`] | reading and writing tables |
@@ -19,6 +20,7 @@ mod capability;
 pub mod command_buffer;
 pub mod commands;
 pub mod entries;
+mod events;
 pub mod ivrs;
 pub mod registers;
 pub mod tables;

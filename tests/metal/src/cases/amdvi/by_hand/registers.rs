@@ -6,10 +6,12 @@ use bitfield_struct::bitfield;
 pub(super) mod register {
     pub(crate) const DEVICE_TABLE: usize = 0x00;
     pub(crate) const COMMAND_BUFFER: usize = 0x08;
+    pub(crate) const EVENT_LOG: usize = 0x10;
     pub(crate) const CONTROL: usize = 0x18;
     pub(crate) const EXTENDED_FEATURES: usize = 0x30;
     pub(crate) const COMMAND_HEAD: usize = 0x2000;
     pub(crate) const COMMAND_TAIL: usize = 0x2008;
+    pub(crate) const EVENT_TAIL: usize = 0x2018;
     pub(crate) const STATUS: usize = 0x2020;
     /// The registers of a unit without counters end here.
     pub(crate) const END: usize = 0x4000;
@@ -59,6 +61,17 @@ pub(super) struct CommandBufferBase {
     pub(super) length: u8,
     #[bits(4)]
     __: u8,
+}
+
+/// The event log's base address register.
+#[bitfield(u64)]
+pub(super) struct EventLogBase {
+    #[bits(12)]
+    __: u16,
+    #[bits(40)]
+    pub(super) page: u64,
+    #[bits(12)]
+    __: u16,
 }
 
 /// The control register.
