@@ -29,6 +29,7 @@ mod mortal;
 mod overtaking;
 mod reach;
 mod rig;
+mod stores;
 mod topology;
 mod transfer;
 mod widths;

@@ -1,46 +1,89 @@
 //! What a device reaches by the tables as they are in memory: walked by the specifications, and by nothing of the
 //! engine's or the simulator's.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use dma_types::PciAddress;
-use iommu_engine::platform::Registers;
 use iommu_sim::Memory;
 use iommud::platform::sim::SimPlatform;
 
 use crate::vendor::Vendor;
 
-/// Each page by its I/O address: where it is in memory, and whether it may be read and written.
-pub(crate) type Reach = BTreeMap<u64, (u64, bool, bool)>;
-
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const PAGE: u64 = 4096;
 
+/// Where an address is in memory, and whether it may be read and written.
+pub(crate) type Reached = (u64, bool, bool);
+
+/// What a device reaches: I/O addresses as ranges, ordered, of which none goes on with the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reach(Vec<(u64, u64, Reached)>);
+
+impl Reach {
+    /// Adds what is behind all that was added before.
+    fn add(&mut self, iova: u64, bytes: u64, reached: Reached) {
+        if let Some((start, length, (to, read, write))) = self.0.last_mut() {
+            let next = (*start + *length, (*to + *length, *read, *write));
+            if next == (iova, reached) {
+                *length += bytes;
+                return;
+            }
+        }
+        self.0.push((iova, bytes, reached));
+    }
+
+    /// How much it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.iter().map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// Where each of its ranges starts.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|(start, ..)| *start)
+    }
+
+    /// What is reached at an address.
+    pub(crate) fn at(&self, iova: u64) -> Option<Reached> {
+        let next = self.0.partition_point(|(start, ..)| *start <= iova);
+        let (start, bytes, (to, read, write)) = *self.0.get(next.checked_sub(1)?)?;
+        let within = iova - start;
+        (within < bytes).then_some((to + within, read, write))
+    }
+}
+
+/// Whether something is so of each address, by what is reached there in each of these.
+pub(crate) fn is_so<const N: usize>(
+    reaches: [&Reach; N],
+    holds: impl Fn([Option<Reached>; N]) -> bool,
+) -> bool {
+    let ranges = reaches.iter().flat_map(|reach| &reach.0);
+    let ends = ranges.flat_map(|(start, bytes, _)| [*start, start + bytes]);
+    let mut ends = ends.collect::<BTreeSet<_>>().into_iter();
+    ends.all(|iova| holds(reaches.map(|reach| reach.at(iova))))
+}
+
 /// What a device reaches that is behind the unit with registers at `base`.
 pub(crate) fn reach(
-    platform: &mut SimPlatform,
+    platform: &SimPlatform,
     vendor: Vendor,
     base: u64,
     device: PciAddress,
 ) -> Reach {
-    let registers = platform.map_registers(dma_types::PhysAddr::new(base), 4096).unwrap();
-    let (mut reach, source) = (Reach::new(), u64::from(device.source().get()));
+    let (mut reach, source) = (Reach::default(), u64::from(device.source().get()));
+    let register = |offset| platform.machine_mut().mmio_read(base + offset, 8);
     match vendor {
         Vendor::Vtd => {
-            let root = platform.read64(registers, 0x20) & ADDRESS;
-            let bus = word(platform, root + (source >> 8) * 16);
+            let [bus, _] = words(platform, (register(0x20) & ADDRESS) + (source >> 8) * 16);
             if bus & 1 == 0 {
                 return reach;
             }
-            let entry = (bus & ADDRESS) + (source & 0xff) * 16;
-            let (low, high) = (word(platform, entry), word(platform, entry + 8));
+            let [low, high] = words(platform, (bus & ADDRESS) + (source & 0xff) * 16);
             if low & 1 == 1 {
                 second_stage(platform, low & ADDRESS, (high & 7) + 1, 0, &mut reach);
             }
         }
         Vendor::Amdvi => {
-            let table = platform.read64(registers, 0) & ADDRESS;
-            let entry = word(platform, table + source * 32);
+            let [entry] = words(platform, (register(0) & ADDRESS) + source * 32);
             assert_eq!(entry & 3, 3, "an entry that does not count lets everything pass");
             if entry >> 61 & 3 != 0 {
                 let levels = entry >> 9 & 7;
@@ -51,23 +94,22 @@ pub(crate) fn reach(
     reach
 }
 
-fn word(platform: &SimPlatform, address: u64) -> u64 {
-    let mut bytes = [0; 8];
+fn words<const N: usize>(platform: &SimPlatform, address: u64) -> [u64; N] {
+    let mut bytes = vec![0; 8 * N];
     assert!(platform.machine().memory().read(address, &mut bytes), "{address:#x}");
-    u64::from_le_bytes(bytes)
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|index| u64::from_le_bytes(words[index]))
 }
 
 fn second_stage(platform: &SimPlatform, table: u64, level: u64, base: u64, reach: &mut Reach) {
     let span = PAGE << (9 * level);
-    for slot in 0..512 {
-        let (entry, iova) = (word(platform, table + slot * 8), base + slot * span);
+    for (slot, entry) in words::<512>(platform, table).into_iter().enumerate() {
+        let iova = base + slot as u64 * span;
         match entry & 3 {
             0 => {}
             _ if level == 0 || entry & 0x80 != 0 => {
                 let start = entry & ADDRESS & !(span - 1);
-                for page in (0..span).step_by(4096) {
-                    reach.insert(iova + page, (start + page, entry & 1 != 0, entry & 2 != 0));
-                }
+                reach.add(iova, span, (start, entry & 1 != 0, entry & 2 != 0));
             }
             _ => second_stage(platform, entry & ADDRESS, level - 1, iova, reach),
         }
@@ -76,8 +118,8 @@ fn second_stage(platform: &SimPlatform, table: u64, level: u64, base: u64, reach
 
 fn host(platform: &SimPlatform, table: u64, level: u64, base: u64, reach: &mut Reach) {
     let span = PAGE << (9 * level);
-    for slot in 0..512 {
-        let (entry, iova) = (word(platform, table + slot * 8), base + slot * span);
+    for (slot, entry) in words::<512>(platform, table).into_iter().enumerate() {
+        let iova = base + slot as u64 * span;
         if entry & 1 == 0 {
             continue;
         }
@@ -94,9 +136,7 @@ fn host(platform: &SimPlatform, table: u64, level: u64, base: u64, reach: &mut R
         };
         let start = address & !(bytes - 1);
         let within = iova & (bytes - 1);
-        for page in (0..span).step_by(4096) {
-            let access = (entry >> 61 & 1 != 0, entry >> 62 & 1 != 0);
-            reach.insert(iova + page, (start + within + page, access.0, access.1));
-        }
+        let access = (entry >> 61 & 1 != 0, entry >> 62 & 1 != 0);
+        reach.add(iova, span, (start + within, access.0, access.1));
     }
 }

@@ -20,8 +20,8 @@ use super::fault_log;
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::registers::{
-    FaultStatus, GlobalCommand, GlobalStatus, ProtectedMemory, QueueHead, QueueTail, RegisterFile,
-    RootTableAddress, TranslationMode,
+    ContextCommand, FaultStatus, GlobalCommand, GlobalStatus, ProtectedMemory, QueueHead,
+    QueueTail, RegisterFile, RootTableAddress, TranslationMode,
 };
 use crate::completion::Ticket;
 use crate::platform::{Instant, Platform};
@@ -31,11 +31,18 @@ use crate::unit::{FaultSource, UnitFailure};
 /// out of use with it.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long a unit that was in use is given for the command that it may have been given last. Most commands are told to be under
+/// way by nothing. Units take some microseconds for one.
+const COMMAND_PATIENCE: Duration = Duration::from_millis(1);
+
 /// Where a unit is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing has been done.
+    /// Nothing has been done. Waiting until the unit is done with what whoever had it before has asked it for last: a command
+    /// is not to be given while another is under way (10.4.4), and that may be somebody who died in the midst of it.
     Begin,
+    /// Waiting until what was to be forgotten by the registers is: nothing else may be asked for by them before (10.4.7, 10.4.8).
+    DrainOldRegisters,
     /// Waiting until a queue of firmware's is empty, so that it can be turned off.
     DrainOldQueue,
     /// Waiting until a queue of firmware's is off.
@@ -62,7 +69,8 @@ impl Step {
     /// What the unit is asked for in this step, for reports.
     pub const fn what(self) -> &'static str {
         match self {
-            Self::Begin => "begin",
+            Self::Begin => "be done with its last command",
+            Self::DrainOldRegisters => "be done with what it is forgetting",
             Self::DrainOldQueue => "empty the queue that firmware left",
             Self::StopOldQueue => "turn off the queue that firmware left",
             Self::StopOldTranslation => "turn off the translation that firmware left",
@@ -132,6 +140,13 @@ impl BringUp {
         self.fault_source
     }
 
+    /// Whether the unit was left alone for long enough, if anybody had it before.
+    fn was_quiet(&self, platform: &impl Platform, status: GlobalStatus) -> bool {
+        let was_used =
+            platform.inherited() || GlobalCommand::keeping(status) != GlobalCommand::new();
+        !was_used || platform.now().since(self.since) >= COMMAND_PATIENCE
+    }
+
     /// Goes as far as the unit lets it.
     ///
     /// # Errors
@@ -167,10 +182,14 @@ impl BringUp {
     ) -> Result<bool, UnitFailure> {
         Ok(match self.step {
             Step::Begin => {
+                if is_at_a_command(status) || !self.was_quiet(platform, status) {
+                    return Ok(false);
+                }
                 self.found_translating = status.translation();
                 self.command = GlobalCommand::keeping(status);
                 true
             }
+            Step::DrainOldRegisters => !is_forgetting(parts, platform),
             Step::DrainOldQueue => {
                 platform.now().since(self.since) > DRAIN_PATIENCE
                     || old_queue_is_empty(parts, platform)
@@ -198,6 +217,9 @@ impl BringUp {
         let command = self.command;
         // A guard is a step's need; the first that is needed, in this order, is next.
         let after = |step: Step| order(self.step) < order(step);
+        if after(Step::DrainOldRegisters) && is_forgetting(parts, platform) {
+            return Step::DrainOldRegisters;
+        }
         if after(Step::DrainOldQueue) && command.queued_invalidation() {
             return Step::DrainOldQueue;
         }
@@ -262,17 +284,30 @@ impl BringUp {
 const fn order(step: Step) -> u8 {
     match step {
         Step::Begin => 0,
-        Step::DrainOldQueue => 1,
-        Step::StopOldQueue => 2,
-        Step::StopOldTranslation => 3,
-        Step::StartQueue => 4,
-        Step::FlushWriteBuffer => 5,
-        Step::SetRootTable => 6,
-        Step::Invalidate(_) => 7,
-        Step::StartTranslation => 8,
-        Step::OpenProtectedMemory => 9,
-        Step::Finished => 10,
+        Step::DrainOldRegisters => 1,
+        Step::DrainOldQueue => 2,
+        Step::StopOldQueue => 3,
+        Step::StopOldTranslation => 4,
+        Step::StartQueue => 5,
+        Step::FlushWriteBuffer => 6,
+        Step::SetRootTable => 7,
+        Step::Invalidate(_) => 8,
+        Step::StartTranslation => 9,
+        Step::OpenProtectedMemory => 10,
+        Step::Finished => 11,
     }
+}
+
+/// Whether the unit says that a command is under way. It translates by a root table always, so that without one it is just
+/// being told of another.
+fn is_at_a_command(status: GlobalStatus) -> bool {
+    status.flushing_write_buffer() || status.translation() && !status.root_table_set()
+}
+
+/// Whether the unit is still at what it was asked by the registers to forget.
+fn is_forgetting(parts: &Parts<'_>, platform: &mut impl Platform) -> bool {
+    let context: ContextCommand = parts.registers.read(platform);
+    context.invalidate() || parts.registers.read_iotlb(platform).invalidate()
 }
 
 /// Whether the unit has read all of the queue that firmware left; a queue that stopped at an error never
