@@ -134,6 +134,14 @@ impl Ledger {
         }
     }
 
+    /// What is written down in a slot, if it is of this kind.
+    pub fn read<R: Record>(frames: &impl TableFrames, slot: Slot) -> Option<R> {
+        let words = slot_words(frames, slot).ok()?;
+        let kind = words.first()?.load(Ordering::Acquire);
+        let payload = core::array::from_fn(|word| words[word + 1].load(Ordering::Relaxed));
+        R::from_words(&payload).filter(|_| kind == R::KIND)
+    }
+
     /// Strikes a record out. Its slot is used again.
     pub fn remove(&mut self, frames: &impl TableFrames, slot: Slot) {
         if let Ok(words) = slot_words(frames, slot) {

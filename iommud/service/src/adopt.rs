@@ -139,7 +139,7 @@ impl<P: Platform> Service<P> {
     }
 
     fn restore_buffer(&mut self, id: BufferId, slot: Slot, record: &BufferRecord) {
-        let BufferRecord { session, run, bytes, allowed, cache, .. } = *record;
+        let BufferRecord { session, run, bytes, allowed, cache, is_revoked, .. } = *record;
         let Some(owner) = self.sessions.sessions.get_mut(&session) else { return };
         let spaces = core::iter::once(owner.domain).chain(owner.domains.iter().copied());
         let account = owner.account;
@@ -173,6 +173,7 @@ impl<P: Platform> Service<P> {
             mappings,
             handles: 0,
             revoked: 0,
+            is_ended: is_revoked,
             unmapped: Completion::none(),
             slot,
         };

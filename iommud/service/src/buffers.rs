@@ -248,6 +248,7 @@ impl<P: Platform> Service<P> {
             cache: spec.cache,
             label: spec.label_bytes,
             place: platform.place(run),
+            is_revoked: false,
         };
         runs.enter(run);
         let slot = match engine.write_record(platform, &record) {
@@ -293,6 +294,7 @@ impl<P: Platform> Service<P> {
             mappings,
             handles: 1,
             revoked: 0,
+            is_ended: false,
             unmapped: Completion::none(),
             slot,
         };
@@ -342,6 +344,7 @@ impl<P: Platform> Service<P> {
         if buffer.handles > 0 {
             if buffer.is_revoked() {
                 // Nobody is left who may have it mapped.
+                self.end_buffer(id);
                 self.unmap_revoked(id);
             }
             return;

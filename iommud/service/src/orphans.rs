@@ -237,6 +237,9 @@ impl<P: Platform> Service<P> {
             Thing::Buffer if orphaned.buffers.contains(&BufferId(number)) => {
                 let id = BufferId(number);
                 let buffer = sessions.buffers.get_mut(&id).ok_or(Error::NotYours)?;
+                if buffer.is_ended {
+                    return Err(Error::Revoked);
+                }
                 may(buffer.rights)?;
                 buffer.handles = 1;
                 buffer.is_told = true;

@@ -82,6 +82,8 @@ pub struct BufferRecord {
     pub label: [u8; 32],
     /// Where its memory is, if a successor will have it.
     pub place: Option<RunPlace>,
+    /// Whether all handles to it were revoked.
+    pub is_revoked: bool,
 }
 
 impl Record for BufferRecord {
@@ -94,6 +96,7 @@ impl Record for BufferRecord {
             | u64::from(self.allowed.map_or(0, access_code)) << 8
             | u64::from(cache_code(self.cache)) << 16
             | u64::from(self.place.is_some()) << 24
+            | u64::from(self.is_revoked) << 25
             | u64::from(self.rights.bits()) << 32;
         let mut words = words([self.buffer.0, self.session.0, self.run.0, self.bytes, iova, codes]);
         for (word, bytes) in words[6..].iter_mut().zip(self.label.as_chunks().0) {
@@ -108,14 +111,13 @@ impl Record for BufferRecord {
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
         let [buffer, session, run, bytes, iova, codes, ..] = *words;
-        let [access, allowed, cache, placed, rights @ ..] = codes.to_le_bytes();
+        let [access, allowed, cache, flags, rights @ ..] = codes.to_le_bytes();
         let first = access_or_none(access)?.map(|access| (Iova::new(iova), access));
         let place = RunPlace(*words[10..].first_chunk()?);
-        let place = match placed {
-            0 => None,
-            1 => Some(place),
-            _ => return None,
-        };
+        if flags > 3 {
+            return None;
+        }
+        let place = (flags & 1 != 0).then_some(place);
         let mut label = [0; 32];
         for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[6..]) {
             *bytes = word.to_le_bytes();
@@ -131,6 +133,7 @@ impl Record for BufferRecord {
             cache: cache_from_code(cache.into()).ok()?,
             label,
             place,
+            is_revoked: flags & 2 != 0,
         })
     }
 }
@@ -320,6 +323,7 @@ mod tests {
             cache: CacheType::WriteBack,
             label: *b"ring\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
             place: Some(RunPlace([11, 12, 13, 14, 15])),
+            is_revoked: false,
         };
         let words = buffer.to_words();
         assert_eq!(
@@ -327,6 +331,10 @@ mod tests {
             [9, 3, 4, 0x2000, 0x1_0000, 0x14_0100_0302, u64::from_le_bytes(*b"ring\0\0\0\0")]
         );
         assert_eq!(words[10..], [11, 12, 13, 14, 15]);
+        assert_eq!(BufferRecord::from_words(&words), Some(buffer));
+        let buffer = BufferRecord { place: None, is_revoked: true, ..buffer };
+        let words = buffer.to_words();
+        assert_eq!((words[5], words[10]), (0x14_0200_0302, 0));
         assert_eq!(BufferRecord::from_words(&words), Some(buffer));
 
         let window = WindowRecord {
@@ -376,7 +384,7 @@ mod tests {
     #[test]
     fn r5_words_that_are_no_record_are_none() {
         assert_eq!(QuarantineRecord::from_words(&words([0, 2])), None);
-        for codes in [4, 4 << 8, 9 << 16, 2 << 24, 1 << 63] {
+        for codes in [4, 4 << 8, 9 << 16, 4 << 24, 1 << 63] {
             assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, codes])), None);
         }
         assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);

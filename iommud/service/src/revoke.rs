@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use dma_types::Iova;
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
+use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Invalidation;
 use libdma::Error;
@@ -29,6 +30,7 @@ use crate::calls::{Answered, answer};
 use crate::domains::Inside;
 use crate::handle::{HandleId, Object};
 use crate::mappings::Space;
+use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
 use crate::session::{BufferId, SessionId};
 
@@ -150,7 +152,20 @@ impl<P: Platform> Service<P> {
                 buffers.insert(*id);
             }
         }
+        buffers.iter().for_each(|id| self.end_buffer(*id));
         buffers
+    }
+
+    /// Writes down that all handles to a buffer are revoked, if they are: they stay so when iommud is restarted.
+    pub(crate) fn end_buffer(&mut self, id: BufferId) {
+        let Self { engine, platform, sessions, .. } = self;
+        let buffer = sessions.buffers.get_mut(&id).filter(|it| it.is_revoked() && !it.is_ended);
+        let Some(buffer) = buffer else { return };
+        buffer.is_ended = true;
+        if let Some(record) = Ledger::read::<BufferRecord>(platform, buffer.slot) {
+            let record = BufferRecord { is_revoked: true, ..record };
+            engine.update_record(platform, buffer.slot, &record);
+        }
     }
 
     /// Unmaps what was mapped by these handles, and whatever is left of these buffers if all handles to them are revoked. From

@@ -95,6 +95,8 @@ pub struct Buffer {
     pub handles: u32,
     /// How many of them were revoked.
     pub revoked: u32,
+    /// Whether all of them once were, which the ledger says, too: nobody ever has one again.
+    pub is_ended: bool,
     /// What units have yet to confirm before nothing reaches its memory.
     pub unmapped: Completion,
     /// Its record in the ledger.
@@ -109,7 +111,7 @@ impl Buffer {
 
     /// Whether all handles to it were revoked: it is there for the memory that their holders have mapped.
     pub const fn is_revoked(&self) -> bool {
-        self.handles > 0 && self.revoked == self.handles
+        self.is_ended || (self.handles > 0 && self.revoked == self.handles)
     }
 
     /// Whether it is mapped at an address that somebody was told, and may have told the device.

@@ -21,7 +21,12 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
+mod clients;
+mod domains;
 mod event;
+mod mortal;
+mod requests;
+mod restart;
 mod rules;
 mod search;
 mod state;
@@ -35,41 +40,104 @@ use crate::vendor::Vendor;
 
 both! {
     r2_no_order_of_events_reuses_anything_early,
-    r2_no_order_of_events_reuses_anything_early_where_unmaps_are_gathered,
     r2_no_order_of_events_of_one_client_reuses_anything_early,
     r2_no_order_of_events_with_a_machine_to_itself_reuses_anything_early,
-    #[ignore = "takes minutes: longer orders of the same events"]
+    r2_no_order_of_events_and_deaths_of_iommud_reuses_anything_early,
+    r2_no_death_of_iommud_in_the_midst_of_an_event_reuses_anything_early,
+    r2_no_order_of_events_with_a_domain_reuses_anything_early,
+    r2_no_order_of_events_with_restricted_handles_reuses_anything_early,
+    r2_no_order_of_events_with_large_pages_reuses_anything_early,
+    #[ignore = "takes an hour in debug builds: longer orders of the same events"]
     r2_no_longer_order_of_events_reuses_anything_early,
+    #[ignore = "takes an hour in debug builds: longer orders with deaths of iommud"]
+    r2_no_longer_order_with_deaths_of_iommud_reuses_anything_early,
+}
+
+const WHEN: [Invalidation; 2] = [Invalidation::Strict, Invalidation::Deferred];
+
+const LARGE: u64 = 2 << 20;
+
+/// An AMD unit's device table takes a while to be looked through by a successor: fewer events follow each other.
+const fn with_deaths(vendor: Vendor, events: usize) -> Bound {
+    let fewer = match vendor {
+        Vendor::Vtd => 0,
+        Vendor::Amdvi => 1,
+    };
+    Bound { deaths: 1, ..Bound::new(events - fewer) }
 }
 
 /// Two clients, who have their devices and a buffer each.
 fn r2_no_order_of_events_reuses_anything_early(vendor: Vendor) {
-    explore(vendor, Invalidation::Strict, &BOTH, Bound { events: 5, clients: 2, pages: 1 });
-}
-
-fn r2_no_order_of_events_reuses_anything_early_where_unmaps_are_gathered(vendor: Vendor) {
-    explore(vendor, Invalidation::Deferred, &BOTH, Bound { events: 5, clients: 2, pages: 1 });
+    for when in WHEN {
+        explore(vendor, when, &BOTH, Bound::new(4));
+    }
 }
 
 /// One client gets further with as many events, and has two addresses to itself.
 fn r2_no_order_of_events_of_one_client_reuses_anything_early(vendor: Vendor) {
-    for when in [Invalidation::Strict, Invalidation::Deferred] {
-        explore(vendor, when, &ONE, Bound { events: 8, clients: 1, pages: 2 });
+    for when in WHEN {
+        explore(vendor, when, &ONE, Bound { clients: 1, pages: 2, ..Bound::new(6) });
     }
 }
 
 /// From the very beginning.
 fn r2_no_order_of_events_with_a_machine_to_itself_reuses_anything_early(vendor: Vendor) {
-    for when in [Invalidation::Strict, Invalidation::Deferred] {
-        explore(vendor, when, &[], Bound { events: 6, clients: 2, pages: 1 });
+    for when in WHEN {
+        explore(vendor, when, &[], Bound::new(5));
     }
 }
 
+/// iommud dies between two events, and its clients resume, or are late.
+fn r2_no_order_of_events_and_deaths_of_iommud_reuses_anything_early(vendor: Vendor) {
+    explore(vendor, Invalidation::Strict, &MAPPED, with_deaths(vendor, 3));
+    explore(vendor, Invalidation::Deferred, &UNMAPPED, with_deaths(vendor, 3));
+}
+
+/// It dies after each of its accesses to tables and registers.
+fn r2_no_death_of_iommud_in_the_midst_of_an_event_reuses_anything_early(vendor: Vendor) {
+    let bound = Bound { anywhere: true, clients: 1, ..with_deaths(vendor, 2) };
+    explore(vendor, Invalidation::Strict, &MAPPED, bound);
+}
+
+fn r2_no_order_of_events_with_a_domain_reuses_anything_early(vendor: Vendor) {
+    let bound = Bound { domains: true, ..with_deaths(vendor, 3) };
+    explore(vendor, Invalidation::Strict, &INSIDE, bound);
+}
+
+fn r2_no_order_of_events_with_restricted_handles_reuses_anything_early(vendor: Vendor) {
+    let bound = Bound { parts: true, clients: 1, ..with_deaths(vendor, 4) };
+    explore(vendor, Invalidation::Strict, &ONE, bound);
+}
+
+fn r2_no_order_of_events_with_large_pages_reuses_anything_early(vendor: Vendor) {
+    let bound = Bound { bytes: LARGE, clients: 1, ..with_deaths(vendor, 3) };
+    explore(vendor, Invalidation::Deferred, &UNMAPPED, bound);
+}
+
 fn r2_no_longer_order_of_events_reuses_anything_early(vendor: Vendor) {
-    for when in [Invalidation::Strict, Invalidation::Deferred] {
-        explore(vendor, when, &BOTH, Bound { events: 7, clients: 2, pages: 1 });
-        explore(vendor, when, &ONE, Bound { events: 11, clients: 1, pages: 2 });
-        explore(vendor, when, &[], Bound { events: 10, clients: 2, pages: 1 });
+    for when in WHEN {
+        explore(vendor, when, &BOTH, Bound::new(7));
+        explore(vendor, when, &ONE, Bound { clients: 1, pages: 2, ..Bound::new(11) });
+        explore(vendor, when, &[], Bound::new(10));
+        explore(vendor, when, &INSIDE, Bound { domains: true, ..Bound::new(5) });
+        explore(vendor, when, &ONE, Bound { clients: 1, pages: 2, parts: true, ..Bound::new(8) });
+        explore(vendor, when, &BOTH, Bound { bytes: LARGE, ..Bound::new(4) });
+    }
+}
+
+fn r2_no_longer_order_with_deaths_of_iommud_reuses_anything_early(vendor: Vendor) {
+    let fewer = usize::from(vendor == Vendor::Amdvi);
+    for when in WHEN {
+        let two = Bound { deaths: 2, ..Bound::new(6 - fewer) };
+        explore(vendor, when, &MAPPED, two);
+        explore(vendor, when, &UNMAPPED, two);
+        let one = Bound { clients: 1, deaths: 1, pages: 2, ..Bound::new(8 - fewer) };
+        explore(vendor, when, &MAPPED, Bound { parts: true, ..one });
+        explore(vendor, when, &INSIDE, Bound { domains: true, deaths: 1, ..Bound::new(5 - fewer) });
+        let anywhere = Bound { anywhere: true, deaths: 1, ..Bound::new(3 - fewer) };
+        explore(vendor, when, &UNMAPPED, Bound { clients: 1, ..anywhere });
+        explore(vendor, when, &INSIDE, Bound { domains: true, ..anywhere });
+        explore(vendor, when, &UNMAPPED, Bound { bytes: LARGE, ..one });
     }
 }
 
@@ -86,4 +154,47 @@ const BOTH: [Event; 8] = [
     Event::Poll,
     Event::New(0),
     Event::New(1),
+];
+
+/// And after these the first has mapped it.
+const MAPPED: [Event; 9] = [
+    Event::Open(0),
+    Event::Confirm(1),
+    Event::Open(1),
+    Event::Confirm(0),
+    Event::Poll,
+    Event::Poll,
+    Event::New(0),
+    Event::New(1),
+    Event::Map(0, 0, false),
+];
+
+/// And after these it has unmapped it again, which no unit has confirmed.
+const UNMAPPED: [Event; 10] = [
+    Event::Open(0),
+    Event::Confirm(1),
+    Event::Open(1),
+    Event::Confirm(0),
+    Event::Poll,
+    Event::Poll,
+    Event::New(0),
+    Event::New(1),
+    Event::Map(0, 0, false),
+    Event::Unmap(0, 0),
+];
+
+/// And after these the first has it mapped in a domain, which the second's device is on its way into.
+const INSIDE: [Event; 12] = [
+    Event::Open(0),
+    Event::Confirm(1),
+    Event::Open(1),
+    Event::Confirm(0),
+    Event::Poll,
+    Event::Poll,
+    Event::New(0),
+    Event::New(1),
+    Event::Map(0, 0, false),
+    Event::Domain,
+    Event::MapThere,
+    Event::Enter(1),
 ];

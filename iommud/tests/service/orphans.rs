@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use iommu_engine::policy::{Orphans, Policy};
-use iommu_service::{Caller, HandleId, Outcome, Service};
+use iommu_service::{Caller, HandleId, Outcome, Service, Settings};
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
-use libdma::protocol::call::{BufferInfo, DeviceInfo, Opcode};
+use libdma::protocol::call::{BatchHeader, BufferInfo, DeviceInfo, MapEntry, Opcode};
 use libdma::protocol::derive::Kind;
 use libdma::protocol::domain::{Create, DomainInfo};
 use libdma::protocol::resume::{Reclaim, Resume, Resumed, Thing};
@@ -14,6 +14,7 @@ use libdma::protocol::{Rights, Secret};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::adopting::{death, settle};
 use crate::hostile::{allocate, call, device, greet};
 use crate::rig::{ROOT, Rig, edu};
 use crate::vendor::Vendor;
@@ -22,6 +23,7 @@ both! {
     r4_what_nobody_claims_by_the_deadline_is_cut_off_and_free,
     r4_what_a_resumed_session_does_not_reclaim_is_given_up,
     r3_who_does_not_know_the_secret_gets_nothing,
+    r3_what_was_revoked_stays_so_over_a_restart,
     r3_a_reclaimed_handle_has_no_more_rights_than_the_first,
     r1_until_the_deadline_the_device_is_its_drivers_and_nobody_elses,
     a_generation_is_never_used_again,
@@ -190,6 +192,45 @@ fn r4_what_a_resumed_session_does_not_reclaim_is_given_up(vendor: Vendor) {
         let request = reclaiming(Thing::Buffer, first, Rights::BUFFER);
         assert_eq!(derive(service, device, request.as_bytes()), Err(Error::NotYours));
     }
+}
+
+fn r3_what_was_revoked_stays_so_over_a_restart(vendor: Vendor) {
+    let rig = patient(vendor);
+    let (secret, number) = {
+        let service = &mut *rig.service.lock();
+        let device = device(service);
+        let DeviceInfo { secret, .. } = info(service, device, Opcode::DeviceInfo);
+        let buffer = derive(service, device, allocate(4096).as_bytes()).unwrap();
+        greet(service, buffer);
+        let BufferInfo { buffer: number, .. } = info(service, buffer, Opcode::BufferInfo);
+        call(service, device, Opcode::Revoke as u64, &mut [0; 16]).unwrap();
+        (secret, number.get())
+    };
+    let refused = |service: &mut Service<SimPlatform>| {
+        let device = resume(service, secret).unwrap();
+        let request = reclaiming(Thing::Buffer, number, Rights::empty());
+        assert_eq!(derive(service, device, request.as_bytes()), Err(Error::Revoked));
+        // Its number is known still.
+        let header = BatchHeader { count: U32::new(1), ..BatchHeader::new_zeroed() };
+        let mut entry = MapEntry::new_zeroed();
+        entry.buffer = U64::new(number);
+        (entry.bytes, entry.limit) = (U64::new(4096), U64::new(u64::MAX));
+        entry.access = U32::new(3);
+        let mut payload = [header.as_bytes(), entry.as_bytes()].concat();
+        call(service, device, Opcode::Map as u64, &mut payload).unwrap();
+        let (header, _) = BatchHeader::read_from_prefix(&payload).unwrap();
+        assert_eq!(Error::from_errno(header.errno.get() as u16), Error::Revoked);
+    };
+    rig.service.lock().orphan_all();
+    refused(&mut rig.service.lock());
+    // And once more, by what is in the ledger.
+    let policy = rig.service.lock().engine().policy().clone();
+    let settings = Settings { policy, ..Settings::default() };
+    let Ok(mut service) = Service::adopt(death(&rig), settings) else { panic!("not adopted") };
+    settle(&mut service);
+    refused(&mut service);
+    let device = service.sessions().sessions.len();
+    assert_eq!((device, service.sessions().buffers.len()), (1, 1), "until it has settled");
 }
 
 fn r3_who_does_not_know_the_secret_gets_nothing(vendor: Vendor) {

@@ -21,7 +21,7 @@ use iommu_sim::{Machine, MachineConfig};
 use super::clock::Clock;
 use super::memory::{ARENA, ARENA_BYTES, POISON, SimMemory, fill};
 use super::reserved;
-use super::runs::Runs;
+use super::runs::{MemoryId, Runs};
 use super::shared::SharedMemory;
 
 /// Where the machine says that it has memory, by start and length: below the devices of the first 4 GiB, and
@@ -179,9 +179,9 @@ impl SimPlatform {
         self.always = all;
     }
 
-    /// The run that a page of memory is of now, and how far in it the page is.
-    pub fn run_at(&self, page: PhysAddr) -> Option<(RunId, u64)> {
-        self.runs.at(page)
+    /// The memory that a page is of now, also if a predecessor had it and nobody has decided about it.
+    pub fn memory_at(&self, page: PhysAddr) -> Option<MemoryId> {
+        self.runs.memory_at(page)
     }
 
     /// How many accesses to registers there are still such writes for.

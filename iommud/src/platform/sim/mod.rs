@@ -57,3 +57,4 @@ pub mod shared;
 
 pub use machine::{SimPlatform, Usage};
 pub use memory::SimMemory;
+pub use runs::MemoryId;

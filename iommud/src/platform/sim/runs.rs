@@ -29,6 +29,8 @@ pub(super) struct Runs {
     /// A predecessor's, which devices may reach for good.
     aside: Vec<Run>,
     next: u64,
+    /// How many there have ever been.
+    made: u64,
     /// How many bytes of them there may be at a time.
     limit: u64,
     pages: PageBook,
@@ -44,7 +46,12 @@ struct Run {
     segments: Vec<Segment>,
     bytes: u64,
     kind: Kind,
+    memory_id: MemoryId,
 }
+
+/// Names the memory of a run, whichever daemon has it, under whichever number. No two runs ever had the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemoryId(u64);
 
 /// What a run's memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +83,7 @@ impl Runs {
             inherited: Vec::new(),
             aside: Vec::new(),
             next: 1,
+            made: 0,
             limit: RUN_BYTES,
             pages: PageBook::default(),
             bad_frees: 0,
@@ -103,19 +111,16 @@ impl Runs {
         self.bytes(Kind::Plain) + self.bytes(Kind::Part)
     }
 
-    /// The run that a page is of, and how far in it that is. Of parts it is the part.
-    pub(super) fn at(&self, page: PhysAddr) -> Option<(RunId, u64)> {
-        let parts_first = self.runs.iter().filter(|(_, run)| run.kind == Kind::Part);
-        let others = self.runs.iter().filter(|(_, run)| run.kind != Kind::Part);
-        parts_first.chain(others).find_map(|(id, run)| {
-            let mut before = 0;
-            run.segments.iter().find_map(|segment| {
-                let at = page.get().checked_sub(segment.start.get());
-                let found = at.filter(|at| *at < segment.bytes).map(|at| (*id, before + at));
-                before += segment.bytes;
-                found
-            })
-        })
+    /// The memory that a page is of, whether a run is given out, or was a predecessor's and is not decided about.
+    pub(super) fn memory_at(&self, page: PhysAddr) -> Option<MemoryId> {
+        let runs = self.runs.values().chain(&self.inherited).chain(&self.aside);
+        let of = |run: &&Run| {
+            let contains = |segment: &Segment| {
+                page.get().checked_sub(segment.start.get()).is_some_and(|at| at < segment.bytes)
+            };
+            run.segments.iter().any(contains)
+        };
+        runs.filter(of).map(|run| run.memory_id).max()
     }
 
     /// How often one was freed that was not given out.
@@ -240,7 +245,9 @@ impl Runs {
         self.memory.insert(&segments, &memory);
         let id = RunId(self.next);
         self.next += 1;
-        self.runs.insert(id, Run { memory, segments, bytes, kind });
+        self.made += 1;
+        let memory_id = MemoryId(self.made);
+        self.runs.insert(id, Run { memory, segments, bytes, kind, memory_id });
         self.changes += u64::from(kind != Kind::Part);
         id
     }
