@@ -2,19 +2,30 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | `clients` | what clients have, and what they know of it |
+//! | `domains` | the explicit domain, and the devices in it |
 //! | `event` | what can happen |
+//! | `mortal` | a platform on which iommud dies at a chosen access |
+//! | `requests` | what clients ask for, and what becomes of it |
+//! | `restart` | iommud dies, and its clients go on |
 //! | `rules` | what must be true after each event |
 //! | `search` | all orders of them, those once that come to the same |
 //! | `state` | what two orders of events have in common that come to the same |
-//! | `world` | two devices, each behind a unit of its own, two clients, and what they know |
+//! | `world` | two devices, each behind a unit of its own, two clients, and iommud |
 //!
 //! Units confirm nothing by themselves: that one does is an event, and so is that iommud looks. Whatever is in tables
 //! at any time is in caches at once, and stays there until it is invalidated: before and after each event, and before
 //! each write to a register in it, both devices reach for all that was ever mapped. What is freed is given out again at once. Addresses are
 //! scarce, so that one that is free is taken by whoever comes next.
 //!
+//! iommud dies between two events, whatever units have not confirmed by then, and in some searches after each access to a
+//! table or a register in the midst of one. Its successor adopts what it had, over the same memory and the same caches. What
+//! clients were told is true after that as it was before: what is mapped is reached at every instant, what is gone stays
+//! gone, and who resumes its session has everything again but what was revoked.
+//!
 //! Where the search does not go twice is where all is the same that [`state`] names. What it does not name is the order of
-//! allocators' free lists, and the time, which passes in one event alone.
+//! allocators' free lists, and the time, which passes in one event alone. Each search says how many states it has found, by
+//! how many steps, and how many orders of events these are.
 #![cfg(target_os = "linux")]
 
 #[macro_use]
