@@ -10,6 +10,7 @@ mod ctl;
 mod devices;
 mod edu;
 mod faults;
+mod flooding;
 mod gone;
 mod handles;
 mod malformed;
