@@ -11,7 +11,7 @@ use zerocopy::little_endian::U32;
 
 use crate::bounds::Bounds;
 use crate::buffers::label;
-use crate::handle::{Handle, HandleId, Object, Watch};
+use crate::handle::{Handle, HandleId, MOST_DERIVED, Object, Watch};
 use crate::pending::Outcome;
 use crate::service::Service;
 use crate::session::SessionId;
@@ -21,12 +21,17 @@ impl<P: Platform> Service<P> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownCall`] for bytes that are no request, [`Error::ShortPayload`], and what the request
-    /// itself can fail with.
+    /// [`Error::UnknownCall`] for bytes that are no request, [`Error::ShortPayload`], [`Error::QuotaExceeded`] for more than
+    /// [`MOST_DERIVED`], and what the request itself can fail with.
     pub fn derive(&mut self, from: HandleId, request: &[u8]) -> Result<Outcome<HandleId>, Error> {
         let parent = self.handles.get(from)?;
         let kind: U32 = parse(request)?;
-        match derive::Kind::try_from(kind.get())? {
+        let kind = derive::Kind::try_from(kind.get())?;
+        let most = self.account_of(from)?.map_or(0, |account| self.accounts.buffers_of(account));
+        if self.handles.derived_beside(from) >= most.saturating_add(MOST_DERIVED) {
+            return Err(Error::QuotaExceeded);
+        }
+        match kind {
             derive::Kind::Copy => {
                 let request: derive::Copy = parse(request)?;
                 let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;

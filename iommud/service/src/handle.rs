@@ -119,6 +119,10 @@ impl Handle {
     }
 }
 
+/// How many handles may come of one that was opened, besides as many as its device may have buffers. Transports that know
+/// their clients have limits of their own; this one holds for whoever was passed a handle, on any of them.
+pub const MOST_DERIVED: usize = 4096;
+
 /// Where in a handle's number it is told how many daemons were adopted from before it.
 const INCARNATION_SHIFT: u32 = 40;
 
@@ -139,6 +143,8 @@ pub struct Entry {
     pub handle: Handle,
     /// If it was revoked, what units have to confirm of that.
     pub revoked: Option<Completion>,
+    /// The handle that was opened of which it came; itself, if it was opened.
+    origin: HandleId,
 }
 
 impl Entry {
@@ -153,6 +159,8 @@ impl Entry {
 pub struct Handles {
     open: BTreeMap<HandleId, Entry>,
     tree: Tree,
+    /// How many came of each handle that was opened.
+    derived: BTreeMap<HandleId, usize>,
     last: u64,
 }
 
@@ -179,7 +187,7 @@ impl Handles {
     }
 
     fn insert_as(&mut self, id: HandleId, handle: Handle) -> HandleId {
-        self.open.insert(id, Entry { handle, revoked: None });
+        self.open.insert(id, Entry { handle, revoked: None, origin: id });
         self.tree.enter(id, &[]);
         id
     }
@@ -192,9 +200,21 @@ impl Handles {
             Some((uid, bounds)) => Handle { uid, bounds, ..handle },
             None => handle,
         };
+        let origin = parent.map(|parent| parent.origin);
         let id = self.insert(handle);
         self.tree.enter(id, parents);
+        if let (Some(origin), Some(entry)) = (origin, self.open.get_mut(&id)) {
+            entry.origin = origin;
+            *self.derived.entry(origin).or_default() += 1;
+        }
         id
+    }
+
+    /// How many handles there are that came of the same one that was opened as this did, those that were revoked and not
+    /// closed included.
+    pub(crate) fn derived_beside(&self, id: HandleId) -> usize {
+        let origin = self.open.get(&id).map(|entry| entry.origin);
+        origin.and_then(|origin| self.derived.get(&origin)).copied().unwrap_or(0)
     }
 
     /// Which was derived from which.
@@ -254,7 +274,16 @@ impl Handles {
     /// Takes a handle out.
     pub fn remove(&mut self, id: HandleId) -> Option<Entry> {
         self.tree.leave(id);
-        self.open.remove(&id)
+        let entry = self.open.remove(&id)?;
+        if entry.origin != id
+            && let Some(derived) = self.derived.get_mut(&entry.origin)
+        {
+            *derived -= 1;
+            if *derived == 0 {
+                self.derived.remove(&entry.origin);
+            }
+        }
+        Some(entry)
     }
 
     /// How many are open.

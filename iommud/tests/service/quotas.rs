@@ -4,16 +4,19 @@ use iommu_engine::policy::{
     ClientRule, Devices, Policy, Quotas, Resource, Rule, SaidQuotas, WithoutIommu,
 };
 use iommu_service::account::{Holder, Usage};
+use iommu_service::handle::MOST_DERIVED;
 use iommu_service::{HandleId, Outcome, Service};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
-use libdma::protocol::derive::Allocate;
+use libdma::protocol::derive::{Allocate, Copy, Kind};
+use libdma::protocol::handle::Revoke;
 use libdma::protocol::limit::Limit;
 use libdma::quota::{Level, Resource as Told};
 use libdma::{Access, Device, Error, MapRequest, QuotaReached};
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::groups::cards;
@@ -36,6 +39,7 @@ both! {
     which_limit_was_reached_and_whose_is_told_once,
     r3_who_may_not_inspect_is_not_told_of_limits,
     r5_handles_that_come_of_each_other_are_so_many_deep_and_no_more,
+    r5_no_more_handles_come_of_one_than_may_revoked_ones_included,
 }
 
 const PAGE: usize = 4096;
@@ -398,6 +402,43 @@ fn r5_handles_that_come_of_each_other_are_so_many_deep_and_no_more(vendor: Vendo
     derived(&device).unwrap();
     drop(device);
     assert_eq!(rig.service.lock().accounts().iter().count(), 0);
+}
+
+fn r5_no_more_handles_come_of_one_than_may_revoked_ones_included(vendor: Vendor) {
+    let rig = Rig::with(vendor.machine(), policy(Quotas { buffers: 3, ..Quotas::default() }));
+    let device = rig.open();
+    let buffer = device.allocate(PAGE as u64, None, "one").unwrap();
+    let service = &mut *rig.service.lock();
+    let handle = HandleId(device.handle().raw().number());
+    let copy = |service: &mut Service<SimPlatform>, from| {
+        let kind = U32::new(Kind::Copy as u32);
+        let request = Copy { kind, rights: U32::new(Rights::INSPECT.bits()) };
+        service.derive(from, request.as_bytes()).map(|outcome| match outcome {
+            Outcome::Done(handle) => handle,
+            Outcome::Pending(_) => panic!("nothing here needs hardware"),
+        })
+    };
+    let first = copy(service, handle).unwrap();
+    greet(service, first);
+    // Of whichever they come: a copy's are the device's, and a buffer's.
+    let from = [handle, first, HandleId(buffer.handle().raw().number())];
+    let most = MOST_DERIVED + 3;
+    let mut held: Vec<_> =
+        (2..most).map(|number| copy(service, from[number % 3]).unwrap()).collect();
+    for from in from {
+        assert_eq!(copy(service, from), Err(Error::QuotaExceeded));
+    }
+    // What is revoked counts until it is closed.
+    let revoke = Revoke { handle: U64::new(first.0), ..Revoke::default() };
+    let mut revoke = revoke.as_bytes().to_vec();
+    service.call(handle, Opcode::Revoke as u64, &mut revoke).unwrap();
+    assert_eq!(copy(service, handle), Err(Error::QuotaExceeded));
+    service.close(held.pop().unwrap());
+    held.push(copy(service, handle).unwrap());
+    assert_eq!(copy(service, handle), Err(Error::QuotaExceeded));
+    held.into_iter().for_each(|it| service.close(it));
+    service.close(first);
+    copy(service, handle).unwrap();
 }
 
 fn allocated(

@@ -187,6 +187,14 @@ impl Accounts {
         self.open.iter().map(|(id, account)| (*id, account))
     }
 
+    /// How many buffers the device of an account may have.
+    pub(crate) fn buffers_of(&self, id: AccountId) -> usize {
+        let of_device = |account: &Account| matches!(account.holder, Holder::Device(_));
+        let device = self.chain(id).find(|(_, account)| of_device(account));
+        let most = device.map_or(Some(0), |(_, account)| account.limits.of(Resource::Buffers));
+        most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
     /// The account of the session that an account is of; itself, if there is none.
     pub(crate) fn session_of(&self, id: AccountId) -> AccountId {
         let of_session = |account: &Account| matches!(account.holder, Holder::Session(_));
