@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PciAddress, PhysAddr};
 
-use super::{Addresses, DomainTable, Mapping, Owner, Place};
-use crate::completion::{Completion, UnitId};
+use super::members::Membership;
+use super::{Addresses, DomainTable, Mapping, Place};
+use crate::completion::Completion;
 use crate::error::EngineError;
 use crate::iova::{IovaRange, IovaRequest};
 use crate::ledger::Slot;
-use crate::machine::ReservedRange;
 use crate::payer::Payer;
 use crate::platform::{Segment, TableFrames};
 use crate::policy::Invalidation;
@@ -18,40 +18,32 @@ use crate::records::{DomainRecord, MADE_FOR, Purpose};
 use crate::retired::Retired;
 use crate::segments;
 use crate::table::{Translation, Unmapped};
-use crate::unit::{Abilities, Changed, DomainId, Touched};
+use crate::unit::{Abilities, Changed, Touched};
 
 /// Names a domain. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainKey(pub u64);
 
-/// A domain's place at one unit that devices of it are behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Membership {
-    unit: UnitId,
-    id: DomainId,
-    devices: u32,
-}
-
 /// An I/O address space and its page table.
 #[derive(Debug)]
 pub struct Domain {
     /// The devices whose reserved ranges were mapped when it was made.
-    made_for: Vec<PciAddress>,
+    pub(super) made_for: Vec<PciAddress>,
     /// What every unit must be able to do that its devices are behind.
-    abilities: Abilities,
-    table: DomainTable,
+    pub(super) abilities: Abilities,
+    pub(super) table: DomainTable,
     /// When an unmap is answered.
     invalidation: Invalidation,
     addresses: Addresses,
-    mappings: BTreeMap<Iova, Mapping>,
-    memberships: Vec<Membership>,
+    pub(super) mappings: BTreeMap<Iova, Mapping>,
+    pub(super) memberships: Vec<Membership>,
     /// What the units have yet to confirm of all that was ever detached from it.
-    detached: Completion,
+    pub(super) detached: Completion,
     /// What they have yet to confirm of tables that were unlinked: until then they may look for what is mapped
     /// in the old ones.
-    unlinked: Completion,
+    pub(super) unlinked: Completion,
     /// What they have yet to confirm before they walk the tables that were made last, and see what is mapped there.
-    catching_up: Completion,
+    pub(super) catching_up: Completion,
     /// What it is for.
     purpose: Purpose,
     /// The window that was asked for.
@@ -294,92 +286,6 @@ impl Domain {
         self.addresses.take_chain(Place::At { iova, limit }, lengths)
     }
 
-    /// Maps a range that firmware reserves, at the I/O address that is its physical one (rule R1). Its
-    /// addresses have been reserved, so that nothing else lies there.
-    pub fn map_firmware_range(
-        &mut self,
-        frames: &mut impl TableFrames,
-        range: ReservedRange,
-    ) -> Result<Changed, EngineError> {
-        let ReservedRange { start, bytes, access } = range;
-        let (iova, piece) = (Iova::new(start.get()), Segment { start, bytes });
-        let mapping =
-            Mapping { bytes, access, owner: Owner::Firmware, offset: 0, payer: Payer::NOBODY };
-        let touched = self.enter(frames, iova, &[piece], mapping)?;
-        Ok(Changed { start: iova, bytes, touched })
-    }
-
-    /// What of a range that firmware reserves is not mapped here yet.
-    pub fn missing_of(&self, range: ReservedRange) -> Vec<ReservedRange> {
-        let ReservedRange { start, bytes, access } = range;
-        let held: Vec<Segment> = self.pieces_of(Owner::Firmware).collect();
-        let missing = segments::without(&[Segment { start, bytes }], &held);
-        missing
-            .into_iter()
-            .map(|it| ReservedRange { start: it.start, bytes: it.bytes, access })
-            .collect()
-    }
-
-    /// Maps just this memory at its own addresses, as far as the table reaches and firmware's ranges leave room:
-    /// what was so mapped and is not wanted any more is taken away, also where an error ends it. `changed` gets
-    /// what units must be made to forget, and `retired` the frames that they may still walk.
-    pub fn map_identity(
-        &mut self,
-        frames: &mut impl TableFrames,
-        wanted: &[Segment],
-        changed: &mut Vec<Changed>,
-        retired: &mut Vec<PhysAddr>,
-    ) -> Result<(), EngineError> {
-        let beyond = u64::MAX
-            .checked_shl(self.abilities.address_bits.into())
-            .map(|first| Segment { start: PhysAddr::new(first), bytes: u64::MAX - first });
-        let mut kept: Vec<Segment> = self.pieces_of(Owner::Firmware).collect();
-        kept.extend(beyond);
-        let wanted = segments::without(wanted, &kept);
-        let mapped: Vec<Segment> = self.identity().collect();
-        for piece in segments::without(&mapped, &wanted) {
-            let iova = Iova::new(piece.start.get());
-            let Unmapped { start, bytes, touched } =
-                self.table.unmap(frames, iova, piece.bytes, retired)?;
-            changed.push(Changed { start, bytes, touched });
-            self.carve_out(piece);
-        }
-        for piece in segments::without(&wanted, &mapped) {
-            let iova = Iova::new(piece.start.get());
-            let (bytes, access, owner) = (piece.bytes, Access::ReadWrite, Owner::Identity);
-            let mapping = Mapping { bytes, access, owner, offset: 0, payer: Payer::NOBODY };
-            let touched = self.enter(frames, iova, &[piece], mapping)?;
-            changed.push(Changed { start: iova, bytes: piece.bytes, touched });
-        }
-        Ok(())
-    }
-
-    /// What is mapped where it is in memory, for devices that are not confined.
-    pub fn identity(&self) -> impl Iterator<Item = Segment> {
-        self.pieces_of(Owner::Identity)
-    }
-
-    /// What of an owner's is mapped where it is in memory.
-    fn pieces_of(&self, owner: Owner) -> impl Iterator<Item = Segment> {
-        let own = self.mappings.iter().filter(move |(_, mapping)| mapping.owner == owner);
-        own.map(|(iova, mapping)| Segment {
-            start: PhysAddr::new(iova.get()),
-            bytes: mapping.bytes,
-        })
-    }
-
-    /// Notes that a part of an identity mapping is gone.
-    fn carve_out(&mut self, piece: Segment) {
-        let at = Iova::new(piece.start.get());
-        let Some((&start, &whole)) = self.mappings.range(..=at).next_back() else { return };
-        self.mappings.remove(&start);
-        let of = Segment { start: PhysAddr::new(start.get()), bytes: whole.bytes };
-        for rest in segments::without(&[of], &[piece]) {
-            let mapping = Mapping { bytes: rest.bytes, ..whole };
-            self.mappings.insert(Iova::new(rest.start.get()), mapping);
-        }
-    }
-
     /// Maps physical pieces at addresses that were taken out of use for them.
     pub fn enter(
         &mut self,
@@ -499,94 +405,5 @@ impl Domain {
         visitor: impl FnMut(PhysAddr),
     ) -> Result<(), EngineError> {
         Ok(self.table.visit_tables(frames, visitor)?)
-    }
-
-    /// The units that devices of the domain are, or were, behind, and its ids there.
-    pub fn memberships(&self) -> impl Iterator<Item = (UnitId, DomainId)> {
-        self.memberships.iter().map(|membership| (membership.unit, membership.id))
-    }
-
-    /// Its id at a unit, if it has one there.
-    pub fn id_at(&self, unit: UnitId) -> Option<DomainId> {
-        self.memberships().find(|(at, _)| *at == unit).map(|(_, id)| id)
-    }
-
-    /// How many devices are attached.
-    pub fn devices(&self) -> u32 {
-        self.memberships.iter().map(|membership| membership.devices).sum()
-    }
-
-    /// Counts a device behind `unit` in, at which the domain has this id.
-    pub fn device_attached(&mut self, unit: UnitId, id: DomainId) {
-        match self.memberships.iter_mut().find(|membership| membership.unit == unit) {
-            Some(membership) => membership.devices += 1,
-            None => self.memberships.push(Membership { unit, id, devices: 1 }),
-        }
-    }
-
-    /// Gives it an id at a unit that none of its devices is behind yet.
-    pub fn make_known(&mut self, unit: UnitId, id: DomainId) {
-        self.memberships.push(Membership { unit, id, devices: 0 });
-    }
-
-    /// Counts a device behind `unit` out. Until `completion` the unit may still use the table.
-    pub fn device_detached(&mut self, unit: UnitId, completion: &Completion) {
-        if let Some(membership) =
-            self.memberships.iter_mut().find(|membership| membership.unit == unit)
-        {
-            membership.devices = membership.devices.saturating_sub(1);
-        }
-        self.held_until(completion);
-    }
-
-    /// Notes that a unit may still use the table until `completion`, though no device counts as attached by it.
-    pub fn held_until(&mut self, completion: &Completion) {
-        self.detached.join(completion);
-    }
-
-    /// What units have yet to confirm before none of them uses the table for devices that were detached.
-    pub fn detached(&self) -> &Completion {
-        &self.detached
-    }
-
-    /// Notes that tables were unlinked, which units may walk until `completion`.
-    pub fn tables_unlinked(&mut self, completion: &Completion) {
-        self.unlinked.join(completion);
-    }
-
-    /// What units have yet to confirm before they see what is mapped in new tables.
-    pub fn unlinked(&self) -> &Completion {
-        &self.unlinked
-    }
-
-    /// Notes that tables were made which units walk only from `completion` on.
-    pub fn catch_up(&mut self, completion: &Completion) {
-        self.catching_up.join(completion);
-    }
-
-    /// What units have yet to confirm before they walk all tables that there are.
-    pub fn catching_up(&self) -> &Completion {
-        &self.catching_up
-    }
-
-    /// Notes that they have.
-    pub fn caught_up(&mut self) {
-        self.catching_up = Completion::none();
-    }
-
-    /// Notes a device more whose reserved ranges are mapped.
-    pub fn admit(&mut self, device: PciAddress) {
-        self.made_for.push(device);
-    }
-
-    /// Whether a device may be in it, for which firmware reserves these ranges: the domain was made for it, or
-    /// just these ranges of firmware's are mapped.
-    pub fn admits(&self, device: PciAddress, ranges: &[ReservedRange]) -> bool {
-        if self.made_for.contains(&device) {
-            return true;
-        }
-        let firmware = self.mappings.iter().filter(|(_, it)| it.owner == Owner::Firmware);
-        let held = firmware.map(|(iova, mapping)| (iova.get(), mapping.bytes));
-        held.eq(ranges.iter().map(|range| (range.start.get(), range.bytes)))
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`domain`] | [`Domain`]: an address space, what is mapped in it, and which units know it |
+//! | [`domain`] | [`Domain`]: an address space, and what is mapped in it |
+//! | `identity` | what is mapped in it at its own addresses |
+//! | `members` | which units know it |
 //! | [`table`] | its page table, in whichever layout its units walk |
 //! | [`addresses`] | which of its addresses are taken, and where a new mapping goes |
 //! | [`mapping`] | what lies at an address, and whose it is |
@@ -10,7 +12,9 @@
 pub mod addresses;
 #[expect(clippy::module_inception, reason = "the module is about domains, and so is the type")]
 pub mod domain;
+mod identity;
 pub mod mapping;
+mod members;
 pub mod table;
 
 pub use self::addresses::{Addresses, Place};
