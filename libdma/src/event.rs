@@ -46,7 +46,7 @@ use core::time::Duration;
 
 use alloc::vec::{IntoIter, Vec};
 
-use dma_types::{PciAddress, SourceId};
+use dma_types::{PciAddress, SourceId, Span};
 
 use crate::fault::Fault;
 use crate::protocol::Error;
@@ -180,14 +180,16 @@ impl fmt::Display for Event {
             }
             Self::Silenced { requester, lasts, .. } => write!(
                 f,
-                "{requester} was denied too much to be told: what it is denied in the next {lasts:?} is not recorded"
+                "{requester} was denied too much to be told: what it is denied in the next {} is not recorded",
+                Span(*lasts)
             ),
             Self::Quarantined { requester, faults, within, .. } => {
                 let blocked = if *faults == 1 { "access" } else { "accesses" };
                 write!(
                     f,
                     "the device is in quarantine and reaches nothing: {requester} was denied {faults} {blocked} within \
-                     {within:?}; see `iommuctl devices`"
+                     {}; see `iommuctl devices`",
+                    Span(*within)
                 )
             }
             Self::Restarted { generation, .. } => {

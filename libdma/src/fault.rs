@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use dma_types::{Access, Iova, PciAddress, SourceId};
+use dma_types::{Access, Iova, PciAddress, SourceId, Span};
 
 use crate::protocol::Error;
 use crate::protocol::call::access_from_code;
@@ -163,26 +163,13 @@ impl fmt::Display for Behind {
         })?;
         match life {
             Life::Mapped => {}
-            Life::Unmapped { before } => write!(f, " and unmapped {} before", Ago(*before))?,
+            Life::Unmapped { before } => write!(f, " and unmapped {} before", Span(*before))?,
             Life::Beyond => f.write_str(" and ends before it")?,
         }
         if *is_within_reach {
             return Ok(());
         }
         write!(f, ", in domain {domain}, which the device was not in")
-    }
-}
-
-/// How long ago, in the unit that suits.
-struct Ago(Duration);
-
-impl fmt::Display for Ago {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_micros() {
-            micros @ ..100_000 => write!(f, "{micros} µs"),
-            micros @ ..100_000_000 => write!(f, "{} ms", micros / 1000),
-            micros => write!(f, "{} s", micros / 1_000_000),
-        }
     }
 }
 

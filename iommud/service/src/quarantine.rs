@@ -7,11 +7,12 @@
 //! Only the administrator releases it, by `iommuctl release`: a driver that could would, the first thing in its handler. Each
 //! driver's session has another generation afterwards, for its device has stood still and is to be set up anew.
 
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 use core::time::Duration;
 
-use dma_types::PciAddress;
+use dma_types::{PciAddress, Span};
 use iommu_engine::fault::{Fault, Tried};
 use iommu_engine::ledger::Slot;
 use iommu_engine::machine::GroupId;
@@ -25,6 +26,7 @@ use crate::error::to_client;
 use crate::events::{Entry, What};
 use crate::handle::{HandleId, Object};
 use crate::records::QuarantineRecord;
+use crate::report::ago::Ago;
 use crate::service::Service;
 use crate::session::SessionId;
 use crate::storms::Requester;
@@ -45,6 +47,27 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
+    /// Why, and for how long by now: `in quarantine for 12.3 s: 0000:00:02.0 was denied 32 accesses within 1 s, the last a write
+    /// at 0x5000; ...`.
+    pub fn why(&self, now: Instant) -> String {
+        let Self { requester, faults, within, began, .. } = self;
+        let accesses = if *faults == 1 { "access" } else { "accesses" };
+        let mut why = match began {
+            Some((since, _)) => format!("in quarantine for {}: ", Ago(now.since(*since))),
+            None => "in quarantine since before iommud was restarted: ".to_string(),
+        };
+        why += &format!("{requester} was denied {faults} {accesses} within {}", Span(*within));
+        if let Some((_, Fault { tried, address, .. })) = began {
+            let last = match tried {
+                Tried::Read => "a read",
+                Tried::Write => "a write",
+                _ => "one",
+            };
+            why += &format!(", the last {last} at {address}");
+        }
+        why + "; `iommuctl release` ends it"
+    }
+
     /// What drivers are told of it.
     const fn event(&self) -> What {
         let source = self.requester.source();
@@ -203,30 +226,5 @@ impl<P: Platform> Service<P> {
         let members = self.members(group);
         let sessions = self.sessions.sessions.iter();
         sessions.filter(|(_, it)| members.contains(&it.device)).map(|(id, _)| *id).collect()
-    }
-}
-
-impl fmt::Display for Quarantine {
-    /// `in quarantine since second 12.345: 0000:00:02.0 was denied 32 accesses within 1s, the last a write at 0x5000; ...`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requester, faults, within, began, .. } = self;
-        let accesses = if *faults == 1 { "access" } else { "accesses" };
-        match began {
-            Some((since, _)) => {
-                let seconds = since.as_nanos() as f64 / 1e9;
-                write!(f, "in quarantine since second {seconds:.3}: ")?;
-            }
-            None => f.write_str("in quarantine since before iommud was restarted: ")?,
-        }
-        write!(f, "{requester} was denied {faults} {accesses} within {within:?}")?;
-        if let Some((_, Fault { tried, address, .. })) = began {
-            let last = match tried {
-                Tried::Read => "a read",
-                Tried::Write => "a write",
-                _ => "one",
-            };
-            write!(f, ", the last {last} at {address}")?;
-        }
-        f.write_str("; `iommuctl release` ends it")
     }
 }

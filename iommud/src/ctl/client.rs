@@ -71,7 +71,7 @@ impl Client {
         let released = node.and_then(|node| node.call_bytes(Opcode::Release, &mut []));
         released.map(drop).map_err(|error| match error {
             libdma::Error::DaemonGone => Error::NotRunning { place: self.place.clone() },
-            error => Error::Refused { path, error },
+            error => Error::Refused { path: device.to_string(), error },
         })
     }
 

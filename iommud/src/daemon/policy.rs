@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use dma_types::PhysAddr;
+use dma_types::{PhysAddr, Span};
 use iommu_engine::platform::Platform;
-use iommu_engine::policy::{Policy, Quotas, Resource};
+use iommu_engine::policy::{Policy, QuarantineAfter, Quotas, Resource};
 use iommu_service::Service;
+use libdma::quota::Size;
 
 use super::log;
 use super::options::Options;
@@ -81,16 +82,37 @@ fn lines_of(policy: &Policy) -> Vec<(&'static str, String)> {
         ("policy on quotas of a device", limits(&policy.quotas)),
         ("policy on quotas of a user", limits(&policy.client_quotas)),
         ("policy on users", policy.clients.len().to_string()),
-        ("policy on reserve", format!("{} bytes", policy.reserve)),
+        ("policy on reserve", reserve(policy.reserve)),
+        ("policy on quarantine", quarantine(policy.quarantine)),
         ("policy rules", policy.rules.len().to_string()),
         ("policy ignores units", policy.ignored_units.len().to_string()),
         ("policy without an IOMMU", policy.without_iommu.to_string()),
+        ("policy on orphans", policy.orphans.to_string()),
     ]
 }
 
-/// Limits in one line, where there are any: `4096 buffers, 4294967296 buffer_bytes`.
+fn reserve(bytes: u64) -> String {
+    if bytes == 0 { "nothing".into() } else { Size(bytes).to_string() }
+}
+
+fn quarantine(after: Option<QuarantineAfter>) -> String {
+    after.map_or_else(
+        || "never".into(),
+        |QuarantineAfter { faults, within }| {
+            let accesses = if faults == 1 { "access" } else { "accesses" };
+            format!("after {faults} blocked {accesses} within {}", Span(within))
+        },
+    )
+}
+
+/// Limits in one line, where there are any: `4096 buffers, 4 GiB buffer_bytes`.
 fn limits(quotas: &Quotas) -> String {
-    let limit = |resource: Resource| Some(format!("{} {resource}", quotas.of(resource)?));
+    let limit = |resource: Resource| {
+        let limit = quotas.of(resource)?;
+        let limit =
+            if resource.is_in_bytes() { Size(limit).to_string() } else { limit.to_string() };
+        Some(format!("{limit} {resource}"))
+    };
     let limits: Vec<_> = Resource::ALL.into_iter().filter_map(limit).collect();
     if limits.is_empty() { "no limits".into() } else { limits.join(", ") }
 }
@@ -116,8 +138,14 @@ mod tests {
     #[test]
     fn a_check_tells_what_a_policy_says_or_where_it_is_wrong() {
         let path = env::temp_dir().join(format!("iommud-check-{}.ron", process::id()));
-        fs::write(&path, "(invalidation: deferred)").unwrap();
+        let words = r#"(invalidation: deferred, reserve: "8 MiB", quarantine: (faults: 7, within: "90 s"))"#;
+        fs::write(&path, words).unwrap();
         let told = check(&path).unwrap();
+        assert!(told.contains("policy on reserve: 8 MiB\n"), "{told}");
+        assert!(
+            told.contains("policy on quarantine: after 7 blocked accesses within 90 s\n"),
+            "{told}"
+        );
         assert!(told.contains(": right\n  policy by default: deny\n"), "{told}");
         assert!(told.contains("policy on invalidation: deferred\n"), "{told}");
         fs::write(&path, "(invalidation: sloppy)").unwrap();

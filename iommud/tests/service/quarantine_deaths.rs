@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dma_types::PciAddress;
 use iommu_engine::ledger::Ledger;
+use iommu_engine::platform::Instant;
 use iommu_service::records::QuarantineRecord;
 use iommu_service::{HandleId, Outcome, Service, Settings};
 use iommud::platform::sim::SimPlatform;
@@ -48,8 +49,8 @@ fn r1_a_device_stays_in_quarantine_over_the_death_of_the_daemon(vendor: Vendor) 
     assert!(!reaches(service.platform(), edu(), place));
     assert!(reaches(service.platform(), other(), elsewhere));
     assert_eq!(
-        service.quarantine_of(edu()).unwrap().to_string(),
-        "in quarantine since before iommud was restarted: 0000:00:02.0 was denied 3 accesses within 1s; \
+        service.quarantine_of(edu()).unwrap().why(Instant::from_nanos(0)),
+        "in quarantine since before iommud was restarted: 0000:00:02.0 was denied 3 accesses within 1 s; \
          `iommuctl release` ends it"
     );
     assert!(service.quarantine_of(other()).is_none());

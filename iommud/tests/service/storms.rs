@@ -81,7 +81,7 @@ fn r5_of_a_hundred_thousand_faults_each_is_told_or_counted_until_the_unit_record
     assert_eq!((*requester, *lasts), (edu(), SILENCE));
     assert_eq!(
         silenced.to_string(),
-        "0000:00:02.0 was denied too much to be told: what it is denied in the next 1s is not recorded"
+        "0000:00:02.0 was denied too much to be told: what it is denied in the next 1 s is not recorded"
     );
     assert_eq!(device.events(), Ok(Events::default()), "it was told");
     rig.check();

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use iommu_engine::platform::Platform;
+use libdma::quota::Size;
 use serde::Serialize;
 
 use super::Row;
@@ -27,7 +28,6 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
     rows.push(row("protocol version", libdma::protocol::VERSION.to_string()));
     rows.push(row("open handles", service.handles.len().to_string()));
     rows.push(row("pending requests", service.pending.len().to_string()));
-    rows.push(row("orphans wait", service.settings.policy.orphans.to_string()));
     rows.push(row("orphaned sessions", service.orphans().to_string()));
     rows.push(row("awaiting invalidation", service.engine.retired().to_string()));
     for reserve in service.engine.reserves() {
@@ -35,7 +35,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
         let (used, bytes, largest) = (reserve.used(), reserve.bytes(), reserve.largest());
         rows.push(row(
             &format!("contiguous reserve{}", owner.unwrap_or_default()),
-            format!("{used} of {bytes} bytes used, {largest} free in one piece"),
+            format!("{} of {} used, {} free in one piece", Size(used), Size(bytes), Size(largest)),
         ));
     }
     rows.push(row("blocked accesses", faults.total().to_string()));

@@ -72,7 +72,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DeviceRow> {
             unit: device.unit.map(|unit| unit.0),
             state,
             why: (!confined).then(|| confinement.to_string()),
-            quarantine: quarantine.map(ToString::to_string),
+            quarantine: quarantine.map(|it| it.why(service.platform.now())),
             domain: domain.map(|domain| domain.0),
             generation: session.map(|session| session.generation),
             uid: session.map(|session| session.uid),

@@ -10,13 +10,16 @@ use iommu_engine::platform::Platform;
 use serde::Serialize;
 
 use super::Row;
+use super::ago::Ago;
 use crate::service::Service;
 
 #[derive(Serialize)]
 pub(super) struct FaultRow {
     number: u64,
-    /// Seconds since the daemon's clock began.
+    /// When the first of them was, in seconds since iommud's start.
     seconds: f64,
+    #[serde(skip)]
+    ago: Ago,
     unit: u16,
     /// The device, unless no device made the trouble.
     device: Option<String>,
@@ -28,16 +31,18 @@ pub(super) struct FaultRow {
     reason: String,
     /// How many times in a row.
     times: u64,
-    /// How many other accesses of the device were blocked lately of which nothing is kept, because it made too many.
+    /// How many other accesses of the device were blocked so far of which nothing is kept, because it made too many.
     dropped: u64,
     /// If it is in quarantine: why, and since when.
     quarantine: Option<String>,
 }
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
+    let now = service.platform.now();
     let entries = service.faults.entries().map(|entry| FaultRow {
         number: entry.number,
         seconds: entry.at.as_nanos() as f64 / 1e9,
+        ago: Ago(now.since(entry.at)),
         unit: entry.unit.0,
         device: entry.fault.device_in(entry.segment).map(|device| device.to_string()),
         tried: match entry.fault.tried {
@@ -66,7 +71,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
             row.dropped = service.storms.of(requester).map_or(0, |tally| tally.dropped);
             let device = entry.fault.device_in(entry.segment);
             let why = device.and_then(|device| service.quarantine_of(device));
-            row.quarantine = why.map(ToString::to_string);
+            row.quarantine = why.map(|why| why.why(now));
         }
     }
     rows
@@ -74,13 +79,13 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<FaultRow> {
 
 impl Row for FaultRow {
     const COLUMNS: &'static [&'static str] =
-        &["FAULT ", "SECONDS ", "UNIT ", "DEVICE", "TRIED", "ADDRESS ", "TIMES ", "REASON"];
+        &["FAULT ", "AGO ", "UNIT ", "DEVICE", "TRIED", "ADDRESS ", "TIMES ", "REASON"];
     const NONE: &'static str = "no access was blocked";
 
     fn cells(&self) -> Vec<String> {
         alloc::vec![
             self.number.to_string(),
-            format!("{:.3}", self.seconds),
+            self.ago.to_string(),
             self.unit.to_string(),
             self.device.clone().unwrap_or_else(|| "-".into()),
             self.tried.to_string(),

@@ -12,10 +12,12 @@
 //! | `handles` | `handles` |
 //! | `config` | `config` |
 //! | [`table`] | aligned columns |
+//! | [`ago`] | how long ago something was |
 //!
 //! A report is a list of rows, each a struct. The same rows make the table for people and the JSON for
 //! programs; JSON has every field, the table what fits a terminal.
 
+pub mod ago;
 mod config;
 mod devices;
 mod domains;

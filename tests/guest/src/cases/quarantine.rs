@@ -87,12 +87,12 @@ fn offend(edu: &Function, state: &str, canary: &HugePages) -> Outcome {
     wait_until("the device is blocked", || Ok(reports::device(&name)?.state == "QUARANTINED"))?;
     let last = canary.first() + FAULTS * PAGE;
     let why = format!(
-        ": {name} was denied {FAULTS} accesses within 30s, the last a write at {last:#x}; `iommuctl \
+        ": {name} was denied {FAULTS} accesses within 30 s, the last a write at {last:#x}; `iommuctl \
          release` ends it"
     );
     let devices = run("iommuctl", &["devices"])?.expect(0)?;
     let told = devices.line(&why)?;
-    require!(told.contains("in quarantine since second "), "it said {told:?}");
+    require!(told.contains("in quarantine for "), "it said {told:?}");
     Ok(())
 }
 
