@@ -60,11 +60,17 @@ impl World {
         for client in [0, 1] {
             let has_none = matches!(self.clients[client].device, Place::None);
             self.unclaimed[client] |= has_none && self.is_held(client);
+            let has_session = self.service.sessions().of_device(devices()[client]).is_some();
+            if matches!(self.clients[client].device, Place::Lost) && has_session {
+                let (handle, early) = self.ask_to_resume(client);
+                assert_eq!(early, Err(Error::NotReady), "units know yet what they knew");
+                self.service.close(handle);
+            }
         }
     }
 
-    /// A client resumes its session, and has all again that it had.
-    pub(crate) fn resume(&mut self, client: usize) {
+    /// A client asks to resume its session.
+    fn ask_to_resume(&mut self, client: usize) -> (HandleId, Result<Outcome<usize>, Error>) {
         let root = self.service.root();
         let path = format!("resume/{}", devices()[client].to_string().replace(':', "--"));
         let opened = self.service.open(root, &path, ROOT);
@@ -72,7 +78,12 @@ impl World {
         let Ok(Outcome::Done(handle)) = opened else { panic!("{opened:?}") };
         self.greet(handle);
         let mut payload = Resume { secret: self.clients[client].secret };
-        let resumed = self.service.call(handle, Opcode::Resume as u64, payload.as_mut_bytes());
+        (handle, self.service.call(handle, Opcode::Resume as u64, payload.as_mut_bytes()))
+    }
+
+    /// A client resumes its session, and has all again that it had.
+    pub(crate) fn resume(&mut self, client: usize) {
+        let (handle, resumed) = self.ask_to_resume(client);
         assert_eq!(resumed, Ok(Outcome::Done(16)), "a session is lost");
         // As soon as it has that, it has its device, whether iommud dies again or not.
         self.clients[client].device = Place::Had(handle);
