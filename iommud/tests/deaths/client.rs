@@ -11,10 +11,14 @@ use iommu_service::in_process::RunMemory;
 use iommu_service::{Answer, HandleId, Outcome, Service};
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
+use libdma::protocol::Rights;
 use libdma::protocol::call::Opcode;
+use libdma::protocol::derive::{self, Kind};
 use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use simulated::ROOT;
 use spin::{Mutex, MutexGuard};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 use crate::chance::Chance;
 use crate::world::{Inner, World};
@@ -35,6 +39,8 @@ struct Life {
     /// Whether it died at a request, and whether one pended then.
     died_asking: bool,
     died_waiting: bool,
+    /// Another handle to its device, which another process has.
+    copy: Option<HandleId>,
 }
 
 /// When it dies: before a request, when it has made one that pends, or when one is answered.
@@ -61,6 +67,7 @@ impl Client {
             is_dead: false,
             died_asking: false,
             died_waiting: false,
+            copy: None,
         };
         Self { world, life: Mutex::new(life) }
     }
@@ -82,6 +89,28 @@ impl Client {
     /// Whether one of its requests pended when it died.
     pub(crate) fn died_waiting(&self) -> bool {
         self.life.lock().died_waiting
+    }
+
+    /// Lets another process have its device, too, as by a fork.
+    pub(crate) fn share(&self) {
+        let life = &mut *self.life.lock();
+        // The second that it has opened is its device.
+        let device = life.handles[1];
+        let (kind, rights) = (U32::new(Kind::Copy as u32), U32::new(Rights::DEVICE.bits()));
+        let request = derive::Copy { kind, rights };
+        let copied = self.world.lock().service.derive(device, request.as_bytes());
+        let Ok(Outcome::Done(copy)) = copied else { panic!("{copied:?}") };
+        life.copy = Some(copy);
+    }
+
+    /// What the other process has.
+    pub(crate) fn copy(&self) -> Option<HandleId> {
+        self.life.lock().copy
+    }
+
+    /// The other process dies, too.
+    pub(crate) fn end_copy(&self, copy: HandleId) {
+        self.world.lock().service.close(copy);
     }
 
     /// Dies now, between two requests.
@@ -156,6 +185,8 @@ impl Client {
 /// The end of a client: its handles are closed in any order, and the hardware does not wait for that.
 fn end(life: &mut Life, world: &mut Inner) -> Error {
     life.is_dead = true;
+    // Its device is at work all the while.
+    world.touch_between(200);
     while let Some(handle) = life.chance.take(&mut life.handles) {
         world.service.close(handle);
         match life.chance.below(6) {

@@ -20,6 +20,8 @@ mod vendor;
 mod chance;
 mod client;
 mod pages;
+#[path = "../service/recount.rs"]
+mod recount;
 mod traffic;
 mod world;
 
@@ -82,6 +84,8 @@ struct Deaths {
     waiting: usize,
     /// While it did anything at all that iommud was told of.
     asking: usize,
+    /// While another process had its device's handle, too.
+    outlived: usize,
 }
 
 fn die(vendor: Vendor, invalidation: Invalidation, deaths: usize) {
@@ -116,6 +120,13 @@ fn die_on(vendor: Vendor, invalidation: Invalidation, deaths: usize, soon: bool,
         let counts = world.lock().counts();
         assert_eq!(&counts, fresh.get_or_insert(counts.clone()), "before driver {number}");
         let given = live(&world, &mut chance, (&client, device), &survivor, &mut pages);
+        if let Some(copy) = client.copy() {
+            // Another process has the device still: nothing of it has ended, and nobody else gets it.
+            let refused = Device::open(survivor.client.clone(), edu()).err();
+            assert_eq!(refused, Some(libdma::Error::DeviceBusy));
+            all.outlived += 1;
+            client.end_copy(copy);
+        }
         let mut inner = world.lock();
         all.in_transfer += usize::from(inner.is_in_transfer());
         all.waiting += usize::from(client.died_waiting());
@@ -138,6 +149,7 @@ fn die_on(vendor: Vendor, invalidation: Invalidation, deaths: usize, soon: bool,
     }
     assert!(all.in_transfer > deaths / 8, "{all:?}");
     assert!(all.waiting > deaths / 40, "{all:?}");
+    assert!(all.outlived > deaths / 20, "{all:?}");
     println!("{vendor:?}, {invalidation:?}, soon {soon}: {deaths} deaths, {all:?}");
 }
 
@@ -177,6 +189,9 @@ fn live(
     survivor: &Survivor,
     pages: &mut Pages,
 ) -> Vec<libdma::Attachment> {
+    if chance.once_in(8) {
+        client.share();
+    }
     let mut driver = Driver::new(world.clone(), device, Chance::new(chance.next()));
     let steps = 1 + chance.below(40);
     for _ in 0..steps {
@@ -196,6 +211,7 @@ fn live(
 
 /// The driver that lives on.
 struct Survivor {
+    client: Arc<Client>,
     device: Device,
     /// What only it has: nobody else is to change it.
     own: Buffer,
@@ -207,7 +223,7 @@ const OWN: [u8; 64] = [0x3c; 64];
 impl Survivor {
     fn new(world: &Arc<World>) -> Self {
         let client = Arc::new(Client::new(world.clone(), Chance::new(0)));
-        let device = Device::open(client, other()).unwrap();
+        let device = Device::open(client.clone(), other()).unwrap();
         make_masters(&mut world.lock().service);
         let own = device.allocate(3 * 4096, Some(Access::ReadWrite), "own").unwrap();
         let shared = device.allocate(4096, Some(Access::ReadWrite), "lent").unwrap();
@@ -215,7 +231,7 @@ impl Survivor {
             own.write(page * 4096 + 128, &OWN).unwrap();
         }
         shared.write(128, &OWN).unwrap();
-        Self { device, own, shared }
+        Self { client, device, own, shared }
     }
 
     /// Whether it has what it had, and its device still reaches it.

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iommu_engine::ledger::Ledger;
-use iommu_engine::policy::Policy;
-use iommu_service::records::{BufferRecord, SessionRecord};
+use iommu_engine::policy::{Policy, Resource};
+use iommu_engine::records::{AttachmentRecord, DomainRecord};
+use iommu_service::account::Usage;
+use iommu_service::records::{BufferRecord, ExplicitRecord, SessionRecord};
 use iommu_service::{Answer, Completed, RequestId, Service, Settings};
 use iommu_sim::MachineConfig;
-use iommud::platform::sim::{SimPlatform, Usage};
+use iommud::platform::sim::{SimPlatform, Usage as Memory};
 use libdma::Error;
 use simulated::edu;
 use spin::{Mutex, MutexGuard};
 
 use crate::chance::Chance;
+use crate::recount::recount;
 
 /// Registers of the device: where it is to read and write, how much, and that it is to do so.
 const SOURCE: u64 = 0x80;
@@ -45,16 +48,21 @@ pub(crate) struct Inner {
 /// Everything that a dead client could leave behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
-    usage: Usage,
+    usage: Memory,
     handles: usize,
     tickets: usize,
     retired: usize,
     orphans: usize,
     answers: usize,
-    /// Of buffers and of sessions, in the ledger.
-    records: [usize; 2],
-    /// What is mapped in each domain: how many mappings, and how many bytes of I/O addresses.
-    domains: Vec<(usize, u64)>,
+    /// Of buffers, sessions, explicit domains, domains and attachments, in the ledger.
+    records: [usize; 5],
+    /// What is mapped in each domain, how many mappings and bytes, and what is taken of its addresses, how many pieces and
+    /// bytes.
+    domains: Vec<(usize, u64, (u64, u64))>,
+    /// Of sessions, buffers, explicit domains, windows of registers and requests that pend.
+    things: [usize; 5],
+    /// What each account holds.
+    accounts: Vec<[u64; Resource::ALL.len()]>,
     /// Runs of the device that wait to be free.
     waiting: usize,
 }
@@ -187,12 +195,18 @@ impl Inner {
         }
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&mut self) -> Counts {
+        recount(&mut self.service);
+        let held = |held: &Usage| Resource::ALL.map(|resource| held.of(resource));
+        let mut accounts: Vec<_> =
+            self.service.accounts().iter().map(|(_, account)| held(&account.held)).collect();
+        accounts.sort_unstable();
         let platform = self.service.platform();
         let engine = self.service.engine();
         let domains = engine.domains();
-        let mut domains: Vec<_> =
-            domains.map(|(_, it)| (it.mappings().count(), it.mapped_bytes())).collect();
+        let mut domains: Vec<_> = domains
+            .map(|(_, it)| (it.mappings().count(), it.mapped_bytes(), it.taken_addresses()))
+            .collect();
         domains.sort_unstable();
         Counts {
             usage: platform.usage(),
@@ -204,8 +218,19 @@ impl Inner {
             records: [
                 Ledger::records::<BufferRecord>(platform).unwrap().len(),
                 Ledger::records::<SessionRecord>(platform).unwrap().len(),
+                Ledger::records::<ExplicitRecord>(platform).unwrap().len(),
+                Ledger::records::<DomainRecord>(platform).unwrap().len(),
+                Ledger::records::<AttachmentRecord>(platform).unwrap().len(),
             ],
             domains,
+            things: [
+                self.service.sessions().sessions.len(),
+                self.service.sessions().buffers.len(),
+                self.service.explicit_domains().count(),
+                self.service.windows().count(),
+                self.service.pending().len(),
+            ],
+            accounts,
             waiting: engine.quarantine().filter(|retired| retired.run.is_some()).count(),
         }
     }

@@ -147,6 +147,12 @@ impl Addresses {
         debug_assert_eq!(freed, Ok(()));
     }
 
+    /// How many pieces are taken, and how many bytes of addresses these are with their guards.
+    pub fn taken(&self) -> (u64, u64) {
+        let Self { allocator, .. } = self;
+        (allocator.allocations(), allocator.allocated_bytes() + allocator.guard_bytes())
+    }
+
     /// What an address should be a multiple of, so that a buffer of this size can be mapped by the
     /// largest pages that it fills.
     fn natural_alignment(&self, bytes: u64) -> u64 {

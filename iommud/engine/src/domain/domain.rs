@@ -389,6 +389,12 @@ impl Domain {
         self.mappings.values().map(|mapping| mapping.bytes).sum()
     }
 
+    /// How many pieces of addresses are not free, and how many bytes these are with their guards: of what is mapped, and of
+    /// what was and waits for units to forget it.
+    pub fn taken_addresses(&self) -> (u64, u64) {
+        self.addresses.taken()
+    }
+
     /// What the page table says of an address.
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
         self.table.translate(frames, iova)
