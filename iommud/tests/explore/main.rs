@@ -5,7 +5,6 @@
 //! | `clients` | what clients have, and what they know of it |
 //! | `domains` | the explicit domain, and the devices in it |
 //! | `event` | what can happen |
-//! | `mortal` | a platform on which iommud dies at a chosen access |
 //! | `requests` | what clients ask for, and what becomes of it |
 //! | `restart` | iommud dies, and its clients go on |
 //! | `rules` | what must be true after each event |
@@ -35,6 +34,7 @@ mod vendor;
 mod clients;
 mod domains;
 mod event;
+#[path = "../mortal/mod.rs"]
 mod mortal;
 mod requests;
 mod restart;

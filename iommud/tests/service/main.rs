@@ -5,7 +5,7 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
-#[path = "../engine/mortal.rs"]
+#[path = "../mortal/mod.rs"]
 mod mortal;
 
 mod adopting;

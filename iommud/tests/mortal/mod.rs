@@ -1,5 +1,6 @@
 //! A platform under which the daemon dies at a chosen access: to a table, a register or configuration space, or as it
-//! takes or gives back memory. What it had done until then is done.
+//! takes or gives back memory. What it had done until then is done. The engine's own tests have a finer one, by which it dies
+//! at each store.
 
 use std::cell::Cell;
 use std::ops::Range;
