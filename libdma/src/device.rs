@@ -266,9 +266,11 @@ impl Device {
     pub fn events(&self) -> Result<Events, Error> {
         let mut read = Events::default();
         loop {
+            let before = read.events.len();
             match self.read_events(&mut read) {
-                // A device that is denied more all the time must not keep its driver here.
+                // A device that is denied more all the time must not keep its driver here, nor an iommud that says so.
                 Ok(left) if left == 0 || read.events.len() >= MAX_BATCH => return Ok(read),
+                Ok(_) if read.events.len() == before => return Ok(read),
                 Ok(_) => {}
                 // What was read can be read nowhere else any more; the error comes again.
                 Err(_) if read != Events::default() => return Ok(read),

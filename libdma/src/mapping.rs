@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use dma_types::{Access, Iova};
+use dma_types::{Access, Iova, PAGE_SIZE};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -124,6 +124,30 @@ impl Places {
     }
 }
 
+/// Whether pieces were mapped as was asked for: the driver tells its device where they are. iommud may be anybody (rule R5).
+fn are_as_asked(
+    answers: &[MapEntry],
+    requests: &[MapRequest<'_>],
+    places: Places,
+    limit: Iova,
+) -> bool {
+    let mut next = match places {
+        Places::From(iova) => Some(iova.get()),
+        Places::Anywhere | Places::Together => None,
+    };
+    answers.iter().zip(requests).all(|(answer, request)| {
+        let (start, bytes) = (answer.iova.get(), answer.bytes.get());
+        let is_there = bytes == request.bytes
+            && start.is_multiple_of(PAGE_SIZE)
+            && next.is_none_or(|next| next == start);
+        let end = start.checked_add(bytes);
+        if places != Places::Anywhere {
+            next = end;
+        }
+        is_there && end.is_some_and(|end| end.saturating_sub(1) <= limit.get())
+    })
+}
+
 impl Session {
     /// As [`Device::map`](crate::Device::map), below this limit.
     pub(crate) fn map(
@@ -177,10 +201,15 @@ impl Handle {
             })
         };
         let domain = space.domain;
+        let map_once = || {
+            let answers: Vec<MapEntry> = self.batch(Opcode::Map, flags, entries())?;
+            let is_it = are_as_asked(&answers, requests, places, limit);
+            if is_it { Ok(answers) } else { Err(Error::BadValue) }
+        };
         let answers: Vec<MapEntry> = match self.link() {
-            None => self.batch(Opcode::Map, flags, entries())?,
+            None => map_once()?,
             Some(link) => link.request(|| {
-                let answers: Result<Vec<MapEntry>, _> = self.batch(Opcode::Map, flags, entries());
+                let answers = map_once();
                 match &answers {
                     Ok(answers) => {
                         let places = answers.iter().map(|entry| (domain, entry.iova.get()));

@@ -18,7 +18,7 @@ use crate::protocol::call::{
 use crate::protocol::derive::{self, Allocate};
 use crate::protocol::{Error, MAX_BUFFER_BYTES, Secret, VERSION};
 use crate::resume::Link;
-use crate::unmapped::UnmappedBuffer;
+use crate::unmapped::{Asked, UnmappedBuffer};
 
 /// An open device as iommud knows it. Everything that the device may reach holds on to it, so that the session
 /// outlives them all.
@@ -205,6 +205,6 @@ impl Session {
             reserved: U32::ZERO,
             label: Allocate::label(label),
         };
-        self.make(&request)
+        self.make(&request)?.if_it_is(&Asked { bytes: Some(bytes), access, align, limit })
     }
 }

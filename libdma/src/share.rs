@@ -66,7 +66,7 @@ use crate::protocol::{Error, Rights, Ticket};
 use crate::resume::Link;
 use crate::shown;
 use crate::transport::Mapping;
-use crate::unmapped::UnmappedBuffer;
+use crate::unmapped::{Asked, UnmappedBuffer};
 
 impl Buffer {
     /// Another handle to this buffer with these rights, to pass to another process, which makes a [`SharedBuffer`] of it:
@@ -206,7 +206,8 @@ impl Device {
             ticket: ticket.0,
             label: Allocate::label(label),
         };
-        self.windows().after_trimming(|| self.session().make(&request))
+        let buffer = self.windows().after_trimming(|| self.session().make(&request))?;
+        buffer.if_it_is(&Asked { bytes: None, access: Some(access), align: PAGE_SIZE, limit })
     }
 
     /// What was so mapped, as the driver's own.

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use dma_types::{Access, CacheType, Iova};
+use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 
 use crate::buffer::Buffer;
 use crate::check::{self, Kind, Mark, Note};
@@ -53,6 +53,19 @@ pub struct UnmappedBuffer {
     mark: Mark,
 }
 
+/// What a buffer was to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Its length, where the driver says that.
+    pub(crate) bytes: Option<u64>,
+    /// How it is mapped, if at all.
+    pub(crate) access: Option<Access>,
+    /// What its I/O address is a multiple of.
+    pub(crate) align: u64,
+    /// The highest I/O address that it has.
+    pub(crate) limit: Iova,
+}
+
 impl UnmappedBuffer {
     /// Takes over a buffer's handle.
     pub(crate) fn from_handle(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
@@ -73,6 +86,23 @@ impl UnmappedBuffer {
             }
         }
         Ok(Self { info, handle, session, mark: Mark::default() })
+    }
+
+    /// This one, if it is as was asked for: the driver tells its device where it is, and uses all of it. iommud may be
+    /// anybody (rule R5).
+    pub(crate) fn if_it_is(self, asked: &Asked) -> Result<Self, Error> {
+        let (bytes, first) = (self.bytes(), self.info.iova.get());
+        let is_whole = bytes > 0 && bytes.is_multiple_of(PAGE_SIZE);
+        let last = first.checked_add(bytes.saturating_sub(1));
+        let is_there = match asked.access {
+            Some(_) => {
+                first.is_multiple_of(asked.align.max(PAGE_SIZE))
+                    && last.is_some_and(|last| last <= asked.limit.get())
+            }
+            None => first == UNMAPPED,
+        };
+        let is_it = is_whole && is_there && asked.bytes.is_none_or(|asked| asked == bytes);
+        if is_it { Ok(self) } else { Err(Error::BadValue) }
     }
 
     /// With a mark by which the checker knows it: it is the driver's own.

@@ -581,6 +581,9 @@ impl World {
             let mut inside = self.inside[index].iter().chain([&0]);
             let was = inside.any(|domain| self.placed.get(&(*domain, page)) == Some(&(run, found)));
             trace(|| format!("placed {:x?}, inside {:?}", self.placed, self.inside));
+            let tables = engine.domain(DomainKey(self.inside[index].last().copied().unwrap_or(0)));
+            let there = tables.and_then(|it| it.translate(platform, Iova::new(page)));
+            trace(|| format!("the table says {there:?}, mapping {mapping:?}, group {group:?}"));
             assert!(
                 was,
                 "R2: {device} reaches page {found} of {run:?} by {page:#x}, which was never there"

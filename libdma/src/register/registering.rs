@@ -13,7 +13,7 @@ use crate::protocol::Error;
 use crate::protocol::call::{Hello, Opcode, Welcome, access_code};
 use crate::protocol::derive::{self, Allocate, Register};
 use crate::transport::NotSupplied;
-use crate::unmapped::UnmappedBuffer;
+use crate::unmapped::{Asked, UnmappedBuffer};
 
 /// Why memory was not registered, and the memory.
 #[derive(Debug, ThisError)]
@@ -60,7 +60,10 @@ impl Device {
         match self.supply(&memory, access, label) {
             Ok(handle) => {
                 let memory = memory.into_mapping();
-                match UnmappedBuffer::greeted(handle, self.session().clone()) {
+                let (bytes, limit) = (Some(memory.length as u64), self.highest_address());
+                let asked = Asked { bytes, access, align: PAGE_SIZE, limit };
+                let buffer = UnmappedBuffer::greeted(handle, self.session().clone());
+                match buffer.and_then(|buffer| buffer.if_it_is(&asked)) {
                     Ok(buffer) => {
                         // SAFETY: it is the memory of this buffer, and the buffer's to unmap.
                         let buffer = unsafe { Buffer::from_parts(buffer, memory) };

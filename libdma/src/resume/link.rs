@@ -1,7 +1,7 @@
 //! One session's way to iommud, over restarts.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -54,12 +54,12 @@ struct State {
     /// The handles that this process has.
     things: BTreeMap<(Thing, u64), (Rights, Weak<Place>)>,
     mappings: Mappings,
-    /// What was to be mapped and not answered.
-    lost: Vec<Lost>,
+    /// What was to be mapped and not answered, however often.
+    lost: BTreeSet<Lost>,
 }
 
 /// A piece that was to be mapped in a domain, and nobody knows whether it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lost {
     pub(crate) domain: Option<u64>,
     pub(crate) piece: Piece,
@@ -342,7 +342,7 @@ impl Link {
         reclaimed: &[((Thing, u64), Handle, Arc<Place>)],
     ) -> Result<(), Error> {
         let lost = mem::take(&mut self.state.lock().lost);
-        for (index, piece) in lost.iter().enumerate() {
+        for piece in &lost {
             let space = match piece.domain {
                 None => Some(device),
                 Some(number) => {
@@ -354,7 +354,7 @@ impl Link {
             // A domain that is gone has taken with it what was mapped there.
             let Some(space) = space else { continue };
             if let Err(Error::DaemonGone) = self.take_back_piece(space, *piece) {
-                self.lose(lost[index..].iter().copied());
+                self.lose(lost.range(piece..).copied());
                 return Err(Error::DaemonGone);
             }
         }
@@ -368,10 +368,11 @@ impl Link {
         loop {
             let request = Next { iova: U64::new(from), buffer: U64::new(piece.buffer) };
             let found: Found = space.call(Opcode::Next, &request)?;
-            if found.access.get() == 0 {
+            let (start, bytes) = (found.start.get(), found.bytes.get());
+            // What is said to lie before has been seen: whoever says so could go on for good (rule R5).
+            if found.access.get() == 0 || start < from {
                 return Ok(());
             }
-            let (start, bytes) = (found.start.get(), found.bytes.get());
             let there = Piece { buffer: piece.buffer, offset: found.offset.get(), bytes };
             if there == piece && !self.state.lock().mappings.is((domain, start), piece) {
                 let header = BatchHeader {

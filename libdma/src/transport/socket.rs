@@ -28,6 +28,9 @@ pub const SOCKET_VARIABLE: &str = "IOMMUD_SOCKET";
 /// Where iommud's socket is when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/iommud.sock";
 
+/// How many packets that nobody asked for are taken from a device's handle at one go.
+const MOST_EVENTS: usize = 64;
+
 /// A connection to iommud.
 #[derive(Debug)]
 pub struct Socket {
@@ -209,8 +212,13 @@ fn length_that_stays(object: &OwnedFd, bytes: usize) -> Result<usize, Error> {
 /// Takes what has made a device's handle readable from it, if anything has.
 fn take_event(socket: BorrowedFd<'_>) {
     let mut event = FAULTS_EVENT;
-    // Whatever it is, what comes of it shows in the call that follows.
-    while recv(socket, &mut event, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| bytes > 0) {}
+    // Whatever it is, what comes of it shows in the call that follows. iommud sends one at a time; whoever sends more is not
+    // listened to for good.
+    for _ in 0..MOST_EVENTS {
+        if !recv(socket, &mut event, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| bytes > 0) {
+            return;
+        }
+    }
 }
 
 /// Copies an answer's payload out; how much there was.

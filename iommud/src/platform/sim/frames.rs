@@ -143,6 +143,7 @@ impl FrameBook {
     pub fn settle(&mut self) -> Vec<usize> {
         let Some(Inherited { left, free, .. }) = self.inherited.take() else { return Vec::new() };
         self.free.extend(free);
+        self.aside = 0;
         let left: Vec<usize> = left.into_iter().collect();
         for frame in &left {
             self.put_back(*frame);
@@ -153,8 +154,8 @@ impl FrameBook {
     /// Never gives out again what a predecessor had: the header is another then.
     pub fn set_aside(&mut self) {
         let Some(Inherited { left, .. }) = self.inherited.take() else { return };
-        // The old header, too.
-        self.aside += left.len() + 1;
+        // The old header, too. What was set aside before is part of what is left.
+        self.aside = left.len() + 1;
         if let Some(header) = self.take() {
             self.header = header;
         }
@@ -252,6 +253,11 @@ mod tests {
         assert!(book.is_live(taken) && book.is_live(0));
         let rest: Vec<_> = core::iter::from_fn(|| book.take()).collect();
         assert_eq!(rest, [3, 4, 5, 6, 7]);
+        for _ in 0..3 {
+            book.inherit();
+            book.set_aside();
+            assert_eq!(book.count(), 0, "what was set aside before is so once");
+        }
     }
 
     #[test]
