@@ -1,16 +1,12 @@
 //! The policy's parser on texts that nobody would write: it never panics, and what it complains of is in the
 //! text.
 //!
-//! `IOMMUD_FUZZ_INPUTS` says how many texts are tried. Each is made from its number alone, so that one that
-//! fails can be had again.
+//! How many texts are tried, and how one that fails is had again, is in the crate `fuzz`.
 
-use std::env;
-use std::time::Instant;
+use std::cell::Cell;
 
+use fuzz::{Chance, Trial};
 use iommud::policy::text::parse;
-
-/// How many texts are tried when nobody says.
-const INPUTS: u64 = 20_000;
 
 /// Texts that are right, to be changed a little.
 const SEEDS: [&str; 3] = [
@@ -81,22 +77,6 @@ const PIECES: [&str; 53] = [
     "\u{0}",
 ];
 
-/// Numbers that look like chance (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
-
 fn any_bytes(chance: &mut Chance) -> Vec<u8> {
     (0..chance.below(200)).map(|_| chance.next() as u8).collect()
 }
@@ -139,46 +119,38 @@ fn changed(chance: &mut Chance) -> Vec<u8> {
     text
 }
 
-fn input(number: u64) -> Vec<u8> {
-    let mut chance = Chance(number);
+fn input(chance: &mut Chance) -> Vec<u8> {
     match chance.below(8) {
-        0 => any_bytes(&mut chance),
-        1 | 2 => pieces(&mut chance),
-        3 => repeated(&mut chance),
-        _ => changed(&mut chance),
+        0 => any_bytes(chance),
+        1 | 2 => pieces(chance),
+        3 => repeated(chance),
+        _ => changed(chance),
     }
+}
+
+/// What is wrong with a text is said of a place in it. Whether anything is.
+fn is_wrong(text: &[u8]) -> bool {
+    let Err(fault) = parse(text) else { return false };
+    // A part that is no text in UTF-8 is told by where it starts.
+    let lines = String::from_utf8_lossy(text);
+    let line = lines.split('\n').nth(fault.line - 1);
+    let inside = line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&fault.column));
+    assert!(inside, "{fault} in {lines:?}");
+    assert!(!fault.sentence.is_empty() && fault.sentence.len() < 600, "{fault}");
+    let plain = !fault.sentence.contains(|char: char| char.is_control());
+    assert!(plain, "{fault:?}");
+    true
 }
 
 #[test]
 fn r5_no_text_makes_the_policy_parser_panic_and_every_fault_is_in_the_text() {
-    let told = env::var("IOMMUD_FUZZ_INPUTS").ok().and_then(|number| number.parse().ok());
-    let inputs = told.unwrap_or(INPUTS);
-    let start = Instant::now();
-    let (mut right, mut wrong, mut longest) = (0_u64, 0_u64, 0);
-    for number in 0..inputs {
-        let text = input(number);
-        longest = longest.max(text.len());
-        let Err(fault) = parse(&text) else {
-            right += 1;
-            continue;
-        };
-        wrong += 1;
-        // A part that is no text in UTF-8 is told by where it starts.
-        let lines = String::from_utf8_lossy(&text);
-        let line = lines.split('\n').nth(fault.line - 1);
-        let inside =
-            line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&fault.column));
-        assert!(inside, "input {number}: {fault} in {lines:?}");
-        assert!(
-            !fault.sentence.is_empty() && fault.sentence.len() < 600,
-            "input {number}: {fault}"
-        );
-        let plain = !fault.sentence.contains(|char: char| char.is_control());
-        assert!(plain, "input {number}: {fault:?}");
-    }
-    println!(
-        "{inputs} texts of up to {longest} bytes in {:.0} s: {right} were policies, {wrong} were told why not",
-        start.elapsed().as_secs_f64()
-    );
-    assert!(right > 0 && wrong > 0);
+    let wrong = Cell::new(0);
+    let trial = Trial { name: "policy", steps: 20_000, each: 1 };
+    trial.run(|mut steps| {
+        let Some(mut chance) = steps.next() else { return false };
+        let is_wrong = is_wrong(&input(&mut chance));
+        wrong.set(wrong.get() + u64::from(is_wrong));
+        !is_wrong
+    });
+    assert!(wrong.get() > 0);
 }

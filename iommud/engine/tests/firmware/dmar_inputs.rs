@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use dma_types::{PAGE_SIZE, PciAddress, SourceId};
+use fuzz::Chance;
 use iommu_engine::acpi::Coverage;
 use iommu_engine::acpi::dmar::{DeviceScope, Dmar, DmarError, Drhd, Refusal};
 
 use crate::corpus;
 use crate::dmar::kinds;
-use crate::random::{self, Random, try_inputs};
+use crate::random::{self, try_inputs};
 
 const SIGNATURE: [u8; 4] = *b"DMAR";
 
@@ -25,7 +26,7 @@ fn r5_arbitrary_bytes_after_a_header_are_refused_or_make_sense() {
 #[test]
 fn r5_changed_tables_are_refused_or_make_sense() {
     let mut seeds: Vec<_> = corpus::tables("DMAR").into_iter().map(|table| table.bytes).collect();
-    let mut random = Random::of_input(u64::MAX);
+    let mut random = Chance::of(u64::MAX);
     seeds.extend((0..64).map(|_| [[0; 36].to_vec(), structured(&mut random)].concat()));
     try_inputs("DMAR, changed", |random| {
         let rest = random::mutated(random, &seeds);
@@ -42,7 +43,7 @@ fn r5_well_formed_tables_of_any_content_are_refused_or_make_sense() {
 }
 
 /// What follows the header: structures whose lengths are right, of any content.
-fn structured(random: &mut Random) -> Vec<u8> {
+fn structured(random: &mut Chance) -> Vec<u8> {
     let width = random.one_of(&[38, 45, 0, 255]);
     let mut rest = vec![width, random.byte(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     for _ in 0..random.below(7) {
@@ -59,7 +60,7 @@ fn structured(random: &mut Random) -> Vec<u8> {
 }
 
 /// What follows the head of a unit.
-fn drhd(random: &mut Random) -> Vec<u8> {
+fn drhd(random: &mut Chance) -> Vec<u8> {
     let mut body = vec![random.byte() & 1, random.likely_byte()];
     body.extend(random.one_of(&[0u16, 0, 0, 1]).to_le_bytes());
     let base = match random.below(4) {
@@ -73,7 +74,7 @@ fn drhd(random: &mut Random) -> Vec<u8> {
 }
 
 /// What follows the head of a region.
-fn rmrr(random: &mut Random) -> Vec<u8> {
+fn rmrr(random: &mut Chance) -> Vec<u8> {
     let mut body = vec![0, 0];
     body.extend(random.one_of(&[0u16, 0, 0, 1]).to_le_bytes());
     let base = random.long();
@@ -87,7 +88,7 @@ fn rmrr(random: &mut Random) -> Vec<u8> {
     body
 }
 
-fn scopes(random: &mut Random, body: &mut Vec<u8>) {
+fn scopes(random: &mut Chance, body: &mut Vec<u8>) {
     for _ in 0..random.below(5) {
         let steps = random.below(4);
         let length = 6 + 2 * steps as u8;
@@ -99,7 +100,7 @@ fn scopes(random: &mut Random, body: &mut Vec<u8>) {
     }
 }
 
-fn check_input(random: &mut Random, rest: &[u8]) -> bool {
+fn check_input(random: &mut Chance, rest: &[u8]) -> bool {
     let table = random::table(random, SIGNATURE, rest);
     let parsed = Dmar::parse(&table);
     match &parsed {
@@ -115,7 +116,7 @@ fn check_input(random: &mut Random, rest: &[u8]) -> bool {
 }
 
 /// Whether a parsed table makes sense, as far as a walk of its own can tell.
-fn check(random: &mut Random, table: &[u8], dmar: &Dmar) {
+fn check(random: &mut Chance, table: &[u8], dmar: &Dmar) {
     let length = u32::from_le_bytes(table[4..8].try_into().unwrap()) as usize;
     for refused in &dmar.refused {
         assert!((48..length).contains(&refused.offset), "{refused:?}");

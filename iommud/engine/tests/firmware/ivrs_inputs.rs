@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use dma_types::{PAGE_SIZE, PciAddress, SourceId};
+use fuzz::Chance;
 use iommu_engine::acpi::Coverage;
 use iommu_engine::acpi::ivrs::{EntryKind, Ivhd, Ivrs, IvrsError, Refusal, SkippedWhat};
 
 use crate::corpus;
 use crate::ivrs::{blocks, ivhd_fields};
-use crate::random::{self, Random, try_inputs};
+use crate::random::{self, try_inputs};
 
 const SIGNATURE: [u8; 4] = *b"IVRS";
 
@@ -24,7 +25,7 @@ fn r5_arbitrary_bytes_after_a_header_are_refused_or_make_sense() {
 #[test]
 fn r5_changed_tables_are_refused_or_make_sense() {
     let mut seeds: Vec<_> = corpus::tables("IVRS").into_iter().map(|table| table.bytes).collect();
-    let mut random = Random::of_input(u64::MAX);
+    let mut random = Chance::of(u64::MAX);
     seeds.extend((0..64).map(|_| [[0; 36].to_vec(), structured(&mut random)].concat()));
     try_inputs("IVRS, changed", |random| {
         let rest = random::mutated(random, &seeds);
@@ -41,7 +42,7 @@ fn r5_well_formed_tables_of_any_content_are_refused_or_make_sense() {
 }
 
 /// What follows the header: blocks whose lengths are right, of any content.
-fn structured(random: &mut Random) -> Vec<u8> {
+fn structured(random: &mut Chance) -> Vec<u8> {
     let sizes = random.one_of(&[0x0020_3043, 0x0020_3041, 0x0000_2800, 0, u32::MAX]);
     let mut rest = [u64::from(sizes).to_le_bytes(), [0; 8]].concat();
     rest.truncate(12);
@@ -66,7 +67,7 @@ fn structured(random: &mut Random) -> Vec<u8> {
 }
 
 /// The kind of an IVHD, and what follows its head.
-fn ivhd(random: &mut Random) -> Vec<u8> {
+fn ivhd(random: &mut Chance) -> Vec<u8> {
     let kind = random.one_of(&[0x10, 0x11, 0x40]);
     let mut block = vec![kind];
     block.extend(random.one_of(&[2u16, 0x4002, 0x8002]).to_le_bytes());
@@ -90,7 +91,7 @@ fn ivhd(random: &mut Random) -> Vec<u8> {
     block
 }
 
-fn entry(random: &mut Random, block: &mut Vec<u8>) {
+fn entry(random: &mut Chance, block: &mut Vec<u8>) {
     let kind = match random.below(16) {
         0 => random.byte(),
         1..4 => 0x04,
@@ -116,7 +117,7 @@ fn entry(random: &mut Random, block: &mut Vec<u8>) {
 }
 
 /// The kind of an IVMD, and what follows its head.
-fn ivmd(random: &mut Random) -> Vec<u8> {
+fn ivmd(random: &mut Chance) -> Vec<u8> {
     let mut block = vec![random.one_of(&[0x20, 0x21, 0x22])];
     block.extend(random.word().to_le_bytes());
     block.extend(random.word().to_le_bytes());
@@ -126,7 +127,7 @@ fn ivmd(random: &mut Random) -> Vec<u8> {
     block
 }
 
-fn check_input(random: &mut Random, rest: &[u8]) -> bool {
+fn check_input(random: &mut Chance, rest: &[u8]) -> bool {
     let table = random::table(random, SIGNATURE, rest);
     let parsed = Ivrs::parse(&table);
     match &parsed {
@@ -142,7 +143,7 @@ fn check_input(random: &mut Random, rest: &[u8]) -> bool {
 }
 
 /// Whether a parsed table makes sense, as far as a walk of its own can tell.
-fn check(random: &mut Random, table: &[u8], ivrs: &Ivrs) {
+fn check(random: &mut Chance, table: &[u8], ivrs: &Ivrs) {
     let length = u32::from_le_bytes(table[4..8].try_into().unwrap()) as usize;
     let mut last = 48;
     for refused in &ivrs.refused {
@@ -175,7 +176,7 @@ fn check(random: &mut Random, table: &[u8], ivrs: &Ivrs) {
 }
 
 /// A device that is somehow interesting.
-fn device(random: &mut Random, ivrs: &Ivrs) -> PciAddress {
+fn device(random: &mut Chance, ivrs: &Ivrs) -> PciAddress {
     let segment = random.one_of(&[0, 0, 0, 1]);
     let any = PciAddress::from_source(segment, SourceId::new(random.word()));
     if ivrs.units.is_empty() {

@@ -14,8 +14,7 @@
 //! The tables are not in the repository. Where they are absent, or `iasl` (of Debian's acpica-tools) is,
 //! `build.rs` sees to it that the tests that need them count as ignored.
 //!
-//! `IOMMUD_FUZZ_INPUTS` says how many hostile tables of each kind are tried, 4,000 if it is not set. Each is made
-//! from its number alone, which a failure names; `IOMMUD_FUZZ_FIRST` is the number of the first.
+//! How many hostile tables of each kind are tried, and how a failure is had again, is in the crate `fuzz`.
 
 mod corpus;
 mod dmar;
