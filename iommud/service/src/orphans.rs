@@ -53,6 +53,10 @@ impl<P: Platform> Service<P> {
     /// any more is given back, for nobody can ask for it. Numbers go on from what the ledger says.
     pub fn orphan_all(&mut self) {
         self.count_on();
+        // Nobody has handles with a quota of their own any more.
+        for (_, entry) in self.handles.entries() {
+            entry.handle.bounds.account.into_iter().for_each(|it| self.accounts.close(it));
+        }
         self.handles = Handles::since(self.incarnation);
         self.tickets = Tickets::default();
         while let Some((_, waiting, _)) = self.pending.take(|_| Progress::Done) {

@@ -6,6 +6,7 @@
 //! | `messages` | requests that are no requests, to every kind of handle |
 //! | `records` | what a unit records of its devices, with any bit set |
 //! | `hardware` | a unit whose registers read as anything |
+//! | `coverage` | which requests were made, and what came of them |
 //! | `requests` | what is asked: a line for each request there is |
 //! | `world` | a machine, a service, its clients, and what must be true of them after each step |
 //!
@@ -17,6 +18,7 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
+mod coverage;
 mod hardware;
 mod messages;
 mod records;

@@ -10,10 +10,12 @@ use libdma::protocol::call::{
 };
 use libdma::protocol::derive::{self, Kind};
 use libdma::protocol::domain::Create;
+use libdma::protocol::event::{EventRecord, EventsHeader};
 use libdma::protocol::handle::Revoke;
+use libdma::protocol::resume::{Next, Reclaim, Thing};
 use libdma::protocol::ticket::Offer;
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::world::{Ask, DEVICES, Held, PAGE, What, World};
 
@@ -42,10 +44,15 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
     (3, revoke),
     (1, |world, chance| call(world, chance, ANY, Opcode::HandleInfo, 40, |_, _| 0)),
     (1, |world, chance| call(world, chance, SPACE, Opcode::Limit, 48, |_, _| 0)),
-    (1, |world, chance| call(world, chance, DEVICE, Opcode::Reset, 8, |_, _| 0)),
+    (1, |world, chance| {
+        // It ends much of what others do.
+        let reset = |_: &World, _: &mut Chance| 0;
+        chance.once_in(4).then(|| call(world, chance, DEVICE, Opcode::Reset, 8, reset)).flatten()
+    }),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Resume, 64, |_, chance| chance.next())),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Settle, 16, |_, _| 0)),
-    (1, |world, chance| call(world, chance, DEVICE, Opcode::Next, 64, |_, chance| chance.long())),
+    (2, next),
+    (3, reclaim),
     (5, enter),
     (3, leave),
     (2, |world, chance| {
@@ -55,7 +62,7 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
     (1, |world, chance| call(world, chance, DEVICE, Opcode::DeviceInfo, 56, |_, _| 0)),
     (1, |world, chance| call(world, chance, BUFFER, Opcode::BufferInfo, 48, |_, _| 0)),
     (1, |world, chance| call(world, chance, &[What::Domain], Opcode::DomainInfo, 32, |_, _| 0)),
-    (1, |world, chance| call(world, chance, DEVICE, Opcode::Events, 300, |_, _| 0)),
+    (1, events),
 ];
 
 /// Does something, or has it happen.
@@ -73,6 +80,17 @@ pub(crate) const DEEDS: &[(usize, Deed)] = &[
         let client = chance.below(4);
         world.die(chance, client);
     }),
+    (1, |world, chance| {
+        if chance.once_in(8) {
+            world.restart();
+            for _ in 0..chance.below(4) {
+                world.resume(chance);
+            }
+        }
+    }),
+    (3, World::resume),
+    (1, World::release),
+    (2, World::supply),
     (8, |world, chance| {
         let time = Duration::from_micros(chance.below(400) as u64);
         world.poll(time);
@@ -255,6 +273,10 @@ fn ticket(world: &World, chance: &mut Chance, of: fn(What) -> bool) -> [u8; 16] 
 
 fn attach(world: &World, chance: &mut Chance) -> Option<Request> {
     let of = world.pick(chance, DEVICE)?;
+    let there_is_one = world.tickets.iter().any(|it| it.0 != What::Domain);
+    if !there_is_one && !chance.once_in(8) {
+        return None;
+    }
     let request = derive::Attach {
         kind: U32::new(Kind::Attach as u32),
         access: access(chance),
@@ -294,6 +316,9 @@ fn map(world: &World, chance: &mut Chance) -> Option<Request> {
         let its_own = |it: &&Held| it.what == What::Buffer && it.session == of.session;
         let buffers = world.held.iter().filter(its_own).count();
         let buffer = world.held.iter().filter(its_own).nth(chance.below(buffers));
+        if buffers == 0 && !chance.once_in(8) {
+            return None;
+        }
         let number = match buffer {
             Some(buffer) if !chance.once_in(16) => buffer.number,
             _ => world.pick(chance, BUFFER).map_or(0, |it| it.number),
@@ -327,6 +352,9 @@ fn unmap(world: &World, chance: &mut Chance) -> Option<Request> {
     for _ in 0..count {
         let there = |it: &&(u64, u64, u64)| it.0 == of.domain;
         let places = world.known.iter().filter(there).count();
+        if places == 0 && !chance.once_in(8) {
+            return None;
+        }
         let known = world.known.iter().filter(there).nth(chance.below(places));
         let (_, iova, bytes) = known.copied().unwrap_or_else(|| place(world, chance));
         request.extend(UnmapEntry { iova: U64::new(iova), bytes: U64::new(bytes) }.as_bytes());
@@ -336,12 +364,64 @@ fn unmap(world: &World, chance: &mut Chance) -> Option<Request> {
 
 fn enter(world: &World, chance: &mut Chance) -> Option<Request> {
     let of = world.pick(chance, DEVICE)?;
+    let there_is_one = world.tickets.iter().any(|it| it.0 == What::Domain);
+    if !there_is_one && !chance.once_in(8) {
+        return None;
+    }
     let ticket = ticket(world, chance, |what| what == What::Domain);
     Some((of, Ask::Call(Opcode::Enter as u64), ticket.to_vec()))
 }
 
+fn events(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    let count = chance.below(5);
+    let header = EventsHeader { count: U32::new(count as u32), ..EventsHeader::new_zeroed() };
+    let mut payload = header.as_bytes().to_vec();
+    payload.resize(size_of::<EventsHeader>() + count * size_of::<EventRecord>(), 0);
+    Some((of, Ask::Call(Opcode::Events as u64), payload))
+}
+
+/// One of these, of the latest the likelier.
+fn recent(chance: &mut Chance, all: &[u64]) -> Option<u64> {
+    let back = if chance.once_in(3) { all.len() } else { all.len().min(4) };
+    all.iter().rev().nth(chance.below(back)).copied()
+}
+
+fn next(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, SPACE)?;
+    let number = recent(chance, &world.numbers).unwrap_or(1);
+    let iova = if chance.once_in(2) { 0 } else { place(world, chance).1 };
+    let request = Next { iova: U64::new(iova), buffer: U64::new(number) };
+    let mut payload = request.as_bytes().to_vec();
+    payload.resize(64, 0);
+    Some((of, Ask::Call(Opcode::Next as u64), payload))
+}
+
+fn reclaim(world: &World, chance: &mut Chance) -> Option<Request> {
+    let of = world.pick(chance, DEVICE)?;
+    Some(reclaim_by(of, world, chance))
+}
+
+/// Asks by this handle for something that its session may have from before.
+pub(crate) fn reclaim_by(of: Held, world: &World, chance: &mut Chance) -> Request {
+    let (thing, numbers, rights) = match chance.once_in(3) {
+        true => (Thing::Domain, &world.domains, Rights::DOMAIN),
+        false => (Thing::Buffer, &world.numbers, Rights::BUFFER),
+    };
+    let number = recent(chance, numbers).unwrap_or(0);
+    let rights = if chance.once_in(4) { some_rights(chance, of) } else { rights.bits() };
+    let request = Reclaim {
+        kind: U32::new(Kind::Reclaim as u32),
+        rights: U32::new(rights),
+        thing: U32::new(thing as u32),
+        reserved: U32::ZERO,
+        number: U64::new(number),
+    };
+    (of, Ask::Derive, request.as_bytes().to_vec())
+}
+
 fn leave(world: &World, chance: &mut Chance) -> Option<Request> {
     let of = world.pick(chance, DEVICE)?;
-    let domain = world.domains.get(chance.below(world.domains.len())).copied().unwrap_or(0);
+    let domain = recent(chance, &world.domains).unwrap_or(0);
     Some((of, Ask::Call(Opcode::Leave as u64), domain.to_le_bytes().to_vec()))
 }

@@ -1,6 +1,10 @@
 //! A machine, a service on it, its clients, and what must be true of them after each step.
 
+mod deeds;
+mod look;
+
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,20 +13,24 @@ use dma_types::{Iova, PciAddress};
 use fuzz::Chance;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::platform::{BufferRuns, RunId};
-use iommu_engine::policy::{Invalidation, Policy, Quotas};
+use iommu_engine::policy::{Invalidation, Orphans, Policy, QuarantineAfter, Quotas};
 use iommu_service::{Answer, Caller, Completed, HandleId, Outcome, RequestId, Service, Settings};
 use iommu_sim::pace::Completion as Takes;
+use iommu_sim::pci::ExpressKind;
 use iommud::platform::sim::{SimPlatform, Usage};
 use libdma::Error;
-use libdma::protocol::Rights;
 use libdma::protocol::call::{
     BatchHeader, BufferInfo, DeviceInfo, Hello, MapEntry, Opcode, UNMAPPED, UnmapEntry,
 };
 use libdma::protocol::derive::Kind;
 use libdma::protocol::domain::DomainInfo;
+use libdma::protocol::resume::Thing;
+use libdma::protocol::{Rights, Secret};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::coverage::Coverage;
 use crate::recount::recount;
+use crate::requests::reclaim_by;
 use crate::vendor::{Vendor, slow_down};
 
 pub(crate) const PAGE: u64 = 4096;
@@ -97,6 +105,15 @@ pub(crate) struct World {
     /// Where something was mapped once: domain, address and length.
     pub(crate) known: Vec<(u64, u64, u64)>,
     memory: Vec<Memory>,
+    /// The domain and the pieces of memory of batches that were refused: until units have confirmed that they forget it, what
+    /// came before the entry that was wrong may be reached somewhere.
+    attempts: Vec<(u64, RunId, Range<usize>)>,
+    /// The sessions' secrets: of which device, and the session as it was counted here.
+    pub(crate) secrets: Vec<(usize, Secret, u64)>,
+    /// Numbers of buffers that there were.
+    pub(crate) numbers: Vec<u64>,
+    /// What was asked, and what came of it.
+    coverage: Coverage,
     /// What was last mapped in each page of each domain.
     placed: BTreeMap<(u64, u64), (RunId, usize)>,
     /// The domains that each device may still be translated by.
@@ -118,7 +135,9 @@ pub(crate) fn policy(invalidation: Invalidation) -> Policy {
         mapped_bytes: 400 * PAGE,
         ..Quotas::default()
     };
-    Policy { quotas, invalidation, ..Policy::default() }
+    let quarantine = Some(QuarantineAfter { faults: 60, within: Duration::from_millis(5) });
+    let orphans = Orphans(Duration::from_millis(2));
+    Policy { quotas, invalidation, quarantine, orphans, ..Policy::default() }
 }
 
 pub(crate) fn devices() -> [PciAddress; 2] {
@@ -127,7 +146,11 @@ pub(crate) fn devices() -> [PciAddress; 2] {
 
 impl World {
     pub(crate) fn new(vendor: Vendor, invalidation: Invalidation) -> Self {
-        let machine = vendor.two_units().with_peer_routing();
+        let mut machine = vendor.two_units().with_peer_routing();
+        for edu in &mut machine.edus {
+            // It can be reset.
+            edu.express.get_or_insert(ExpressKind::IntegratedEndpoint);
+        }
         let platform = SimPlatform::with_manual_clock(machine).unwrap();
         let functions: Vec<_> = platform.machine().functions().collect();
         for function in functions {
@@ -148,6 +171,10 @@ impl World {
             domains: Vec::new(),
             known: Vec::new(),
             memory: Vec::new(),
+            attempts: Vec::new(),
+            secrets: Vec::new(),
+            numbers: Vec::new(),
+            coverage: Coverage::default(),
             placed: BTreeMap::new(),
             inside: [const { Vec::new() }; 2],
             sessions: 0,
@@ -243,6 +270,10 @@ impl World {
             }
         };
         trace(|| format!("{ask:?} by {of:?}: {refused:?} {bytes:x?}"));
+        self.coverage.count(ask, bytes, refused);
+        if refused.is_some() && ask == Ask::Call(Opcode::Map as u64) {
+            self.attempted(of.domain, bytes);
+        }
         match refused {
             None => {
                 let needed = needed(ask, bytes);
@@ -273,6 +304,10 @@ impl World {
             Ok(Kind::Register) => (What::Registration, of.rights),
             Ok(Kind::Attach) => (What::Buffer, Rights::from_bits_truncate(word(8))),
             Ok(Kind::Domain) => (What::Domain, of.rights),
+            Ok(Kind::Reclaim) if word(8) == Thing::Domain as u32 => {
+                (What::Domain, Rights::from_bits_truncate(word(4)))
+            }
+            Ok(Kind::Reclaim) => (What::Buffer, Rights::from_bits_truncate(word(4))),
             _ => (What::Buffer, of.rights),
         };
         assert!(
@@ -309,6 +344,10 @@ impl World {
         if self.service.call(handle, Opcode::DeviceInfo as u64, device.as_mut_bytes()).is_ok() {
             held.domain = device.domain.get();
             held.what = What::Device;
+            let which = devices().iter().position(|it| it.source().get() == device.source.get());
+            if let (Some(which), true) = (which, device.secret != Secret::NONE) {
+                remember(&mut self.secrets, (which, device.secret, held.session));
+            }
             let source = dma_types::SourceId::new(device.source.get());
             let address = PciAddress::from_source(device.segment.get(), source);
             // Its driver lets it be a master.
@@ -325,6 +364,7 @@ impl World {
             let rights = Rights::from_bits_retain(info.rights.get());
             assert!(held.rights.contains(rights), "R3: {rights:?} of {held:?}");
             (held.rights, held.number) = (rights, info.buffer.get());
+            remember(&mut self.numbers, held.number);
             let (iova, bytes) = (info.iova.get(), info.bytes.get());
             let granted = self.service.grant(handle, 0, bytes, false);
             assert!(granted.is_err() || rights.contains(Rights::READ), "R3: {held:?}");
@@ -420,8 +460,26 @@ impl World {
         Some(entries.map(|entry| (entry.iova.get(), entry.bytes.get())).collect())
     }
 
+    /// Takes note of a batch that was refused.
+    fn attempted(&mut self, domain: u64, bytes: &[u8]) {
+        let Ok((header, rest)) = BatchHeader::read_from_prefix(bytes) else { return };
+        let entries = rest.chunks_exact(size_of::<MapEntry>()).take(header.count.get() as usize);
+        for entry in entries.filter_map(|bytes| MapEntry::read_from_bytes(bytes).ok()) {
+            let number = entry.buffer.get();
+            let of = self.held.iter().find(|it| it.number == number && it.run.is_some());
+            let Some(run) = of.and_then(|it| it.run) else { continue };
+            let first = (entry.offset.get() / PAGE) as usize;
+            let pages = first..first.saturating_add((entry.bytes.get() / PAGE) as usize);
+            self.attempts.push((domain, run, pages));
+        }
+    }
+
     /// Takes note of a call that was made.
     fn called(&mut self, of: Held, opcode: u64, answer: &[u8]) {
+        // A ticket is good once.
+        if opcode == Opcode::Enter as u64 {
+            self.tickets.retain(|(_, ticket)| !answer.starts_with(ticket));
+        }
         if opcode == Opcode::Offer as u64 {
             let ticket = answer.get(..16).and_then(|it| it.try_into().ok());
             self.tickets.extend(ticket.map(|ticket| (of.what, ticket)));
@@ -441,209 +499,6 @@ impl World {
             self.mapped(of.domain, entry.iova.get(), entry.bytes.get(), memory);
         }
     }
-
-    /// Closes one of the handles.
-    pub(crate) fn close(&mut self, index: usize) {
-        if index < self.held.len() {
-            let held = self.held.swap_remove(index);
-            trace(|| format!("close {held:?}"));
-            self.service.close(held.handle);
-        }
-    }
-
-    /// Ends a client: whatever it holds is closed, in whatever order.
-    pub(crate) fn die(&mut self, chance: &mut Chance, client: usize) {
-        loop {
-            let of_client = |it: &Held| it.client == client;
-            let count = self.held.iter().filter(|it| of_client(it)).count();
-            if count == 0 {
-                break;
-            }
-            let nth = chance.below(count);
-            let mut indexes = self.held.iter().enumerate().filter(|(_, it)| of_client(it));
-            let Some((index, _)) = indexes.nth(nth) else { break };
-            self.close(index);
-        }
-        // What it still waits for nobody gets.
-        for asked in self.pending.values_mut().filter(|it| it.made.client == client) {
-            asked.made.client = usize::MAX;
-        }
-    }
-
-    /// Lets time pass, and takes what has been answered.
-    pub(crate) fn poll(&mut self, time: Duration) {
-        self.service.platform_mut().advance_time(time);
-        for Completed { request, result } in self.service.poll() {
-            let asked = self.pending.remove(&request);
-            let Asked { made } = asked.expect("a request that was made, answered once");
-            match result {
-                Ok(Answer::Handle(handle)) => {
-                    self.opened(Held { handle, ..made });
-                    let run = self.held.last().and_then(|it| it.run);
-                    let ended = |it: &&mut Memory| Some(it.run) == run;
-                    self.memory.iter_mut().filter(ended).for_each(|it| it.is_late = true);
-                    if made.client == usize::MAX {
-                        self.close(self.held.len() - 1);
-                    }
-                }
-                Ok(Answer::Payload(_)) | Err(_) => {}
-            }
-        }
-    }
-
-    /// From now on the first unit takes so long.
-    pub(crate) fn pace(&mut self, takes: Takes) {
-        slow_down(&mut self.service.platform().machine_mut(), takes);
-    }
-
-    fn digest(&self) -> Digest {
-        let engine = self.service.engine();
-        let mapped = engine.domains().map(|(_, domain)| domain.mapped_bytes()).sum();
-        (self.service.handles(), self.service.tickets().len(), engine.domains().count(), mapped)
-    }
-
-    /// What must be true after each step. Where devices reach is tried at some places now, and at all of them now and then.
-    pub(crate) fn look(&mut self, chance: &mut Chance) {
-        let waiting = self.service.is_waiting();
-        for (index, device) in devices().into_iter().enumerate() {
-            let attached = self.service.engine().group(device).and_then(|group| group.attached);
-            let attached = attached.map_or(0, |key| key.0);
-            if !waiting {
-                self.inside[index].clear();
-            }
-            if !self.inside[index].contains(&attached) {
-                self.inside[index].push(attached);
-            }
-        }
-        if chance.once_in(64) {
-            for (_, iova, bytes) in self.known.clone() {
-                for index in 0..2 {
-                    self.reach(index, iova);
-                    self.reach(index, iova.wrapping_add(bytes).wrapping_sub(8));
-                }
-            }
-        } else if let Some(&(_, iova, bytes)) = self.known.get(chance.below(self.known.len())) {
-            let pages = chance.below((bytes / PAGE) as usize) as u64;
-            self.reach(chance.below(2), iova.wrapping_add(pages * PAGE));
-        }
-        if chance.once_in(256) {
-            recount(&mut self.service);
-        }
-        let usage = self.service.platform().usage();
-        assert_eq!((usage.freed_accesses, usage.bad_frees), (0, 0), "R2");
-    }
-
-    /// Lets a device write there, and sees where that goes.
-    fn reach(&mut self, index: usize, iova: u64) {
-        let device = devices()[index];
-        self.token += 1;
-        let token = self.token;
-        let page = iova & !(PAGE - 1);
-        {
-            let mut machine = self.service.platform().machine_mut();
-            // Hostile, it may be turned on by whoever can.
-            machine.config_write(device, 4, 6);
-            let reached = machine.dma_write(device, page + 8, &token.to_le_bytes());
-            drop(machine);
-            if reached.is_err() {
-                self.check_blocked(device, page);
-                return;
-            }
-        }
-        let platform = self.service.platform();
-        self.memory.retain(|it| platform.run_words(it.run).is_some());
-        let landed = self.memory.iter().find_map(|memory| {
-            let words = platform.run_words(memory.run)?;
-            let at = |page: &usize| words[page * 512 + 1].load(Ordering::Relaxed) == token;
-            let found = (0..memory.pages.len()).find(at)?;
-            Some((memory.run, found, memory.pages[found], memory.is_late))
-        });
-        let engine = self.service.engine();
-        let group = engine.group(device).unwrap();
-        let domain = group.attached.and_then(|key| engine.domain(key));
-        let mapping = domain.and_then(|domain| domain.lookup(Iova::new(page)));
-        if let (Some((_, mapping)), Some(domain)) = (mapping, domain)
-            && mapping.access.may_write()
-        {
-            let there =
-                domain.translate(platform, Iova::new(page)).map(|it| it.phys.get() & !(PAGE - 1));
-            if landed.is_none_or(|(_, _, phys, _)| Some(phys) == there) {
-                return;
-            }
-        }
-        assert!(
-            self.service.is_waiting(),
-            "R1: {device} reaches {page:#x}, where nothing is for it"
-        );
-        // What a unit has not forgotten yet: what was mapped there, and nothing that came after.
-        if let Some((run, found, _, false)) = landed {
-            // Of a domain that nobody may ask for its number, all that is known is that it is one.
-            let mut inside = self.inside[index].iter().chain([&0]);
-            let was = inside.any(|domain| self.placed.get(&(*domain, page)) == Some(&(run, found)));
-            trace(|| format!("placed {:x?}, inside {:?}", self.placed, self.inside));
-            let tables = engine.domain(DomainKey(self.inside[index].last().copied().unwrap_or(0)));
-            let there = tables.and_then(|it| it.translate(platform, Iova::new(page)));
-            trace(|| format!("the table says {there:?}, mapping {mapping:?}, group {group:?}"));
-            assert!(
-                was,
-                "R2: {device} reaches page {found} of {run:?} by {page:#x}, which was never there"
-            );
-        }
-    }
-
-    /// Whether it is right that a device does not reach this.
-    fn check_blocked(&self, device: PciAddress, page: u64) {
-        if self.service.is_waiting() {
-            return;
-        }
-        let engine = self.service.engine();
-        let group = engine.group(device).unwrap();
-        let domain = group.attached.and_then(|key| engine.domain(key));
-        let mapping = domain.and_then(|domain| domain.lookup(Iova::new(page)));
-        let may = mapping.is_some_and(|(_, mapping)| mapping.access.may_write());
-        assert!(!may, "{device} does not reach {page:#x}, which is mapped for it");
-    }
-
-    /// Closes all, and counts.
-    pub(crate) fn end(&mut self, chance: &mut Chance) {
-        self.pace(Takes::Immediate);
-        self.service.platform_mut().limit_frames(usize::MAX);
-        for client in 0..USERS.len() {
-            self.die(chance, client);
-        }
-        for _ in 0..100_000 {
-            if self.pending.is_empty() && !self.service.is_waiting() {
-                break;
-            }
-            self.poll(Duration::from_micros(100));
-        }
-        self.poll(Duration::ZERO);
-        assert!(self.held.is_empty() && self.pending.is_empty(), "something pends for good");
-        self.look(chance);
-        let (handles, before) = self.base;
-        let engine = self.service.engine();
-        assert_eq!((self.service.handles(), self.service.tickets().len()), (handles, 0));
-        assert_eq!(engine.retired(), 0, "something waits for good");
-        for device in devices() {
-            assert!(engine.group(device).unwrap().attached.is_none(), "R4: {device} is attached");
-        }
-        assert_eq!(engine.domains().count(), 0);
-        recount(&mut self.service);
-        assert_eq!(self.service.accounts().iter().count(), 0, "nobody holds anything");
-        let usage = self.service.platform().usage();
-        assert_eq!(
-            (usage.live_runs, usage.live_run_bytes),
-            (before.live_runs, before.live_run_bytes)
-        );
-        // The ledger and the tables of buses grow to what is needed at once, and stay.
-        self.most_frames = self.most_frames.max(usage.live_frames - before.live_frames);
-        assert!(self.most_frames <= 12, "{} frames more than at the start", self.most_frames);
-        assert_eq!(self.service.platform().machine().violations(), Vec::<String>::new());
-        self.known.clear();
-        self.placed.clear();
-        self.memory.clear();
-        self.domains.clear();
-    }
 }
 
 /// Why a batch was refused, which its answer says.
@@ -659,17 +514,20 @@ fn needed(ask: Ask, bytes: &[u8]) -> Rights {
     let Ask::Call(opcode) = ask else {
         let kind = bytes.get(..4).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
         return match kind.map(Kind::try_from) {
-            Some(Ok(Kind::Copy | Kind::Restrict)) | None | Some(Err(_)) => Rights::empty(),
+            Some(Ok(Kind::Copy | Kind::Restrict | Kind::Reclaim)) | None | Some(Err(_)) => {
+                Rights::empty()
+            }
             Some(Ok(Kind::Domain)) => Rights::ATTACH,
             Some(Ok(_)) => Rights::ALLOCATE,
         };
     };
     match Opcode::try_from(opcode) {
         Ok(Opcode::DeviceInfo | Opcode::BufferInfo | Opcode::DomainInfo) => Rights::INSPECT,
-        Ok(Opcode::Lookup | Opcode::Events) => Rights::INSPECT,
+        Ok(Opcode::Lookup | Opcode::Next | Opcode::Events) => Rights::INSPECT,
         Ok(Opcode::Map | Opcode::Unmap) => Rights::MAP,
         Ok(Opcode::Enter | Opcode::Leave) => Rights::ATTACH,
-        Ok(Opcode::Reset) => Rights::ADMINISTER,
+        Ok(Opcode::Reset | Opcode::Release) => Rights::ADMINISTER,
+        Ok(Opcode::Settle) => Rights::MAP,
         Ok(Opcode::Offer) => Rights::SHARE,
         _ => Rights::empty(),
     }

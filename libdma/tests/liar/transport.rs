@@ -135,9 +135,9 @@ unsafe impl Transport for Liar {
             return unsafe { self.inner.call(handle, opcode, payload) };
         };
         let mut answer = payload.to_vec();
-        // SAFETY: as in `derive`.
         let answered = match chance.once_in(4) {
             true => Ok(answer.len()),
+            // SAFETY: as in `derive`.
             false => unsafe { self.inner.call(handle, opcode, &mut answer) },
         };
         if chance.once_in(3) {

@@ -91,6 +91,31 @@ mod tests {
     }
 
     #[test]
+    fn r5_whatever_a_table_holds_what_is_read_from_it_makes_sense() {
+        let trial = fuzz::Trial { name: "MCFG", steps: 20_000, each: 1 };
+        trial.run(|mut steps| {
+            let Some(mut chance) = steps.next() else { return false };
+            let mut table = Q35.to_vec();
+            for _ in 0..chance.below(4) {
+                table.extend(chance.long().to_le_bytes());
+                table.extend([0, 0, chance.byte(), chance.byte(), 0, 0, 0, 0]);
+            }
+            chance.change(&mut table);
+            let ranges = bus_ranges(&table);
+            for range in &ranges {
+                let end = range.base.checked_add((u64::from(range.last_bus) + 1) << 20);
+                assert!(range.first_bus <= range.last_bus && end.is_some(), "{range:?}");
+            }
+            let source = dma_types::SourceId::new(chance.word());
+            let function = PciAddress::from_source(chance.below(2) as u16, source);
+            if let Some((start, inside)) = place(&ranges, function) {
+                assert!(start.is_aligned(BUS_BYTES as u64) && inside < BUS_BYTES, "{function}");
+            }
+            !ranges.is_empty()
+        });
+    }
+
+    #[test]
     fn a_function_lies_at_its_bus_device_and_function() {
         let ranges = bus_ranges(&Q35);
         let function = PciAddress::new(0, 2, 3, 1).unwrap();

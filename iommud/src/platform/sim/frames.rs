@@ -253,11 +253,19 @@ mod tests {
         assert!(book.is_live(taken) && book.is_live(0));
         let rest: Vec<_> = core::iter::from_fn(|| book.take()).collect();
         assert_eq!(rest, [3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn what_is_set_aside_over_and_over_is_counted_once() {
+        let mut book = FrameBook::new(8);
+        book.take().unwrap();
         for _ in 0..3 {
             book.inherit();
             book.set_aside();
-            assert_eq!(book.count(), 0, "what was set aside before is so once");
+            assert_eq!(book.count(), 0);
         }
+        book.inherit();
+        assert_eq!((book.settle().len(), book.count()), (4, 0), "the first, and three headers");
     }
 
     #[test]
