@@ -16,7 +16,7 @@ use core::time::Duration;
 
 use dma_types::PhysAddr;
 
-use super::fault_log;
+use super::fault_log::{self, Recorded};
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::registers::{
@@ -93,6 +93,7 @@ pub struct BringUp {
     /// Whether translation was on when it was found.
     found_translating: bool,
     fault_source: FaultSource,
+    recorded: Recorded,
     /// What is on: what was at first, and what we have turned on and off since. The unit is not asked again, for what it
     /// makes up is not to turn anything on, or translation off (rules R1 and R5).
     command: GlobalCommand,
@@ -113,11 +114,11 @@ pub struct Parts<'a> {
 }
 
 impl BringUp {
-    /// At the beginning.
-    pub fn new(now: Instant) -> Self {
-        let fault_source = FaultSource::new(false);
-        let command = GlobalCommand::new();
-        Self { step: Step::Begin, since: now, found_translating: false, fault_source, command }
+    /// At the beginning. What it has recorded already is for whoever goes on with its tables.
+    pub fn new(now: Instant, recorded: Recorded) -> Self {
+        let (step, found_translating) = (Step::Begin, false);
+        let (fault_source, command) = (FaultSource::new(false), GlobalCommand::new());
+        Self { step, since: now, found_translating, fault_source, recorded, command }
     }
 
     /// Where the unit is.
@@ -238,7 +239,9 @@ impl BringUp {
         }
         if after(Step::StartQueue) {
             let (queue, message) = (parts.invalidator.queue_address(), platform.fault_message());
-            self.fault_source = fault_log::take_over(registers, platform, queue.is_some(), message);
+            let (has_queue, recorded) = (queue.is_some(), self.recorded);
+            self.fault_source =
+                fault_log::take_over(registers, platform, has_queue, message, recorded);
             if let Some(address) = queue {
                 registers.write(platform, QueueTail::new());
                 registers.write(platform, address);

@@ -15,8 +15,17 @@ use crate::platform::{MsiMessage, Registers};
 use crate::unit::fault_source::MOST_ROUNDS;
 use crate::unit::{FaultSource, UnitFailure};
 
-/// Forgets the faults of before, and has the unit send `message` from now on when it records one; without a
-/// message, nothing. The completion of invalidations is never told (`has_queue`: there is a register for that).
+/// What becomes of the faults that a unit has recorded already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// They are firmware's, or of devices that somebody else has driven.
+    Forgotten,
+    /// They are of devices that reached what they reach now, when nobody was there to read of it.
+    Kept,
+}
+
+/// Has the unit send `message` from now on when it records a fault; without a message, nothing. The completion of
+/// invalidations is never told (`has_queue`: there is a register for that).
 ///
 /// While the message is changed it is held back, so that none goes to where firmware wanted it with our data.
 pub fn take_over(
@@ -24,17 +33,28 @@ pub fn take_over(
     platform: &mut impl Registers,
     has_queue: bool,
     message: Option<MsiMessage>,
+    recorded: Recorded,
 ) -> FaultSource {
     mask(registers, platform, true);
     if has_queue {
         let control: InvalidationEventControl = registers.read(platform);
         registers.write(platform, control.with_masked(true));
     }
-    for index in 0..registers.fault_record_count() {
-        registers.clear_fault_record(platform, index);
-    }
-    let status: FaultStatus = registers.read(platform);
-    registers.write(platform, status);
+    let cleared: FaultStatus = match recorded {
+        Recorded::Forgotten => {
+            for index in 0..registers.fault_record_count() {
+                registers.clear_fault_record(platform, index);
+            }
+            registers.read(platform)
+        }
+        Recorded::Kept => {
+            let status: FaultStatus = registers.read(platform);
+            // What stopped the old queue is not of the new one.
+            let of_the_queue = FaultStatus::new().with_queue_error(status.queue_error());
+            of_the_queue.with_time_out(status.time_out())
+        }
+    };
+    registers.write(platform, cleared);
     let Some(message) = message else { return FaultSource::new(false) };
     let data = FaultEventData::new().with_message(message.data);
     let address = FaultEventAddress::of(message.address);
@@ -48,7 +68,10 @@ pub fn take_over(
     let holds = registers.read::<FaultEventData>(platform).message() == message.data
         && registers.read::<FaultEventAddress>(platform) == address
         && registers.read::<FaultEventUpperAddress>(platform) == upper;
-    FaultSource::new(holds && !control.masked())
+    let mut source = FaultSource::new(holds && !control.masked());
+    // Of what is kept nobody interrupts again.
+    source.set_settled(recorded == Recorded::Forgotten);
+    source
 }
 
 /// Holds interrupts back, or lets them go: with the last one that was held back, if there is one.
@@ -148,7 +171,7 @@ mod tests {
         let kept =
             [(0x34, 0x33), (0x3c, 0x51), (0x40, 0xfee0_3000), (0x44, 0), (0xa0, 0x4000_0000)];
         let (mut platform, registers) = unit(&kept);
-        let source = take_over(&registers, &mut platform, true, Some(MESSAGE));
+        let source = take_over(&registers, &mut platform, true, Some(MESSAGE), Recorded::Forgotten);
         assert!(source.interrupts());
         let expected = [
             (0x38, 4, 0x8000_0000),
@@ -164,9 +187,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_recorded_while_nobody_served_is_read_by_the_next() {
+        let kept = [(0x34, 0x13), (0x3c, 0x51), (0x40, 0xfee0_3000), (0x44, 0), (0x38, 0)];
+        let (mut platform, registers) = unit(&kept);
+        platform.set(0x22c, &0x8000_0005u32.to_le_bytes());
+        let message = Some(MESSAGE);
+        let mut source = take_over(&registers, &mut platform, false, message, Recorded::Kept);
+        // Of the status, only what the queue of before has left.
+        assert_eq!(platform.writes[..2], [(0x38, 4, 0x8000_0000), (0x34, 4, 0x10)]);
+        assert!(source.interrupts() && source.wants_polling());
+        let mut faults = Vec::new();
+        assert_eq!(take(&registers, &mut platform, &mut source, &mut faults), Ok(true));
+        assert!(!faults.is_empty());
+    }
+
+    #[test]
     fn without_a_message_interrupts_stay_masked() {
         let (mut platform, registers) = unit(&[]);
-        assert!(!take_over(&registers, &mut platform, false, None).interrupts());
+        assert!(
+            !take_over(&registers, &mut platform, false, None, Recorded::Forgotten).interrupts()
+        );
         let expected = [(0x38, 4, 0x8000_0000), (0x22c, 4, 0x8000_0000), (0x34, 4, 0)];
         assert_eq!(platform.writes, expected);
     }
@@ -177,7 +217,8 @@ mod tests {
         let wrong = [(0x3c, 0x50), (0x40, 0xfee0_0000), (0x44, 1), (0x38, 0x8000_0000)];
         for wrong in wrong {
             let (mut platform, registers) = unit(&[&message[..], &[wrong]].concat());
-            let source = take_over(&registers, &mut platform, false, Some(MESSAGE));
+            let source =
+                take_over(&registers, &mut platform, false, Some(MESSAGE), Recorded::Forgotten);
             assert!(!source.interrupts() && source.wants_polling(), "{wrong:x?}");
         }
     }

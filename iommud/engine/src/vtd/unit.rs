@@ -11,7 +11,7 @@ use dma_types::{PhysAddr, SourceId};
 use self::entries::entry_in;
 use super::bring_up::{BringUp, Parts, Step};
 use super::context::{self, AddressWidth, ContextEntry};
-use super::fault_log;
+use super::fault_log::{self, Recorded};
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
 use super::plan;
@@ -116,6 +116,10 @@ impl Unit {
             }
             return Err(Unusable::OutOfFrames);
         };
+        let recorded = match inherited {
+            Some(_) => Recorded::Kept,
+            None => Recorded::Forgotten,
+        };
         let unit = Self {
             base,
             segment,
@@ -124,7 +128,7 @@ impl Unit {
             root,
             domain_ids: DomainIds::new(capability.domain_count()),
             invalidator,
-            phase: Phase::Starting(BringUp::new(platform.now())),
+            phase: Phase::Starting(BringUp::new(platform.now(), recorded)),
             found_translating: false,
             fault_source: FaultSource::new(false),
         };
