@@ -1,4 +1,4 @@
-//! Where a run is, as a daemon after this one is told.
+//! Where a run is, as a daemon after this one is told; and what platforms answer alike whose memory outlives them.
 
 use iommu_engine::platform::{PLACE_WORDS, RunPlace};
 
@@ -19,6 +19,44 @@ pub fn run_words(place: RunPlace) -> Option<[u64; WORDS]> {
     let (words, rest) = place.0.split_first_chunk()?;
     rest.iter().all(|word| *word == 0).then_some(*words)
 }
+
+/// Of `impl Platform`, what is alike where table frames come from a field `tables` and runs from a field `runs`: where they
+/// are, and which of those that are inherited are in use.
+macro_rules! arenas_of_tables_and_runs {
+    () => {
+        fn arena_changes(&self) -> u64 {
+            self.tables.changes() + self.runs.changes()
+        }
+
+        fn keep_frames(
+            &mut self,
+            start: ::dma_types::PhysAddr,
+            count: usize,
+        ) -> Result<(), ::iommu_engine::platform::NotInherited> {
+            let kept = self.tables.keep(start, count);
+            kept.then_some(()).ok_or(::iommu_engine::platform::NotInherited)
+        }
+
+        fn place(
+            &self,
+            run: ::iommu_engine::platform::RunId,
+        ) -> Option<::iommu_engine::platform::RunPlace> {
+            self.runs.place(run).map($crate::platform::run_places::run_place)
+        }
+
+        fn keep_run(
+            &mut self,
+            run: ::iommu_engine::platform::RunId,
+            place: ::iommu_engine::platform::RunPlace,
+        ) -> Result<(), ::iommu_engine::platform::NotInherited> {
+            let words = $crate::platform::run_places::run_words(place);
+            let kept = words.is_some_and(|words| self.runs.keep(run, words));
+            kept.then_some(()).ok_or(::iommu_engine::platform::NotInherited)
+        }
+    };
+}
+
+pub(crate) use arenas_of_tables_and_runs;
 
 #[cfg(test)]
 mod tests {

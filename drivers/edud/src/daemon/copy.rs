@@ -12,12 +12,17 @@ const WORDS: usize = TRANSFER_END as usize / size_of::<u64>();
 const BYTES: usize = WORDS * size_of::<u64>();
 
 /// Copies data to the device and back `rounds` times, each time other data, and checks what came back. One
-/// line on `out` for each round.
+/// line on `out` for each round, and what `beside` has to say.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] for the first word that differs; [`Error::Iommud`], [`Error::Device`].
-pub fn run(driver: &mut Driver, rounds: u32, out: &mut dyn Write) -> Result<(), Error> {
+/// [`Error::Corrupt`] for the first word that differs; [`Error::Iommud`], [`Error::Device`]; those of `beside`.
+pub fn run(
+    driver: &mut Driver,
+    rounds: u32,
+    out: &mut dyn Write,
+    mut beside: impl FnMut(&mut dyn Write) -> Result<(), Error>,
+) -> Result<(), Error> {
     // The device may only read the one and only write the other.
     let outgoing = driver
         .device()
@@ -58,6 +63,7 @@ pub fn run(driver: &mut Driver, rounds: u32, out: &mut dyn Write) -> Result<(), 
             incoming.iova(),
             incoming.cpu_address(),
         )?;
+        beside(out)?;
     }
     Ok(())
 }

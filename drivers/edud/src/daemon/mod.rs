@@ -8,6 +8,7 @@
 //! | [`function`] | the device found among PCI functions, and switched on |
 //! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
 //! | [`copy`] | the main job: data to the device and back |
+//! | [`asking`] | asking iommud without pause meanwhile |
 //! | [`buffers`] | every kind of buffer: data to the device and back |
 //! | [`registered`] | memory that edud has already, made a buffer |
 //! | [`rogue`] | misbehaving on purpose |
@@ -22,6 +23,7 @@
 //!
 //! What differs between Linux and Redox is in the crate `driver-platform`.
 
+pub mod asking;
 pub mod buffers;
 pub mod claim;
 pub mod copy;

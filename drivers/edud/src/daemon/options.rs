@@ -36,6 +36,10 @@ pub struct Options {
     #[arg(long, default_value_t = 4)]
     pub rounds: u32,
 
+    /// Ask iommud for memory and mappings without pause meanwhile, and say how often
+    #[arg(long, group = "job")]
+    pub asking: bool,
+
     /// Misbehave instead, and say whether it was blocked
     #[arg(long, value_name = "KIND", group = "job")]
     pub rogue: Option<Kind>,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use driver_platform::{report_ready, wait_readable};
 
+use super::asking::Asking;
 use super::claim::Claim;
 use super::error::Error;
 use super::options::Options;
@@ -84,6 +85,13 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Outcome, Error> {
         let never = traffic::run(&mut driver, seed, out)?;
         match never {}
     }
-    copy::run(&mut driver, options.rounds, out)?;
+    let mut asking = match options.asking {
+        true => Some(Asking::begin(driver.device())?),
+        false => None,
+    };
+    copy::run(&mut driver, options.rounds, out, |out| match &mut asking {
+        Some(asking) => asking.tell(out),
+        None => Ok(()),
+    })?;
     Ok(Outcome::Well)
 }

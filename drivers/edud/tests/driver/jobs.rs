@@ -11,7 +11,7 @@ use crate::stand_in::{Daemon, Edu, Guard, Iommu, address, driver};
 #[test]
 fn each_round_is_one_line_with_both_kinds_of_address() {
     let mut out = Vec::new();
-    copy::run(&mut driver(Guard::Firm), 3, &mut out).unwrap();
+    copy::run(&mut driver(Guard::Firm), 3, &mut out, |_| Ok(())).unwrap();
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3);
@@ -29,7 +29,7 @@ fn r4_nothing_stays_mapped_after_the_job() {
     let iommu = Iommu::new(Guard::Firm);
     let device = Device::open(Arc::new(Daemon::new(iommu.clone())), address()).unwrap();
     let mut driver = Driver::new(device, Box::new(Edu::new(iommu.clone()))).unwrap();
-    copy::run(&mut driver, 1, &mut Vec::new()).unwrap();
+    copy::run(&mut driver, 1, &mut Vec::new(), |_| Ok(())).unwrap();
     assert_eq!(iommu.live_mappings(), 0);
 }
 
@@ -38,7 +38,7 @@ fn data_that_does_not_arrive_is_noticed() {
     // The device's requests go through an IOMMU at which nothing is mapped.
     let device = Device::open(Arc::new(Daemon::new(Iommu::new(Guard::Firm))), address()).unwrap();
     let mut driver = Driver::new(device, Box::new(Edu::new(Iommu::new(Guard::Firm)))).unwrap();
-    let error = copy::run(&mut driver, 1, &mut Vec::new()).unwrap_err();
+    let error = copy::run(&mut driver, 1, &mut Vec::new(), |_| Ok(())).unwrap_err();
     assert!(matches!(error, Error::Corrupt { index: 0, found: 0, .. }), "{error}");
 }
 

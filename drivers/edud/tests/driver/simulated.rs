@@ -16,7 +16,7 @@ fn a_simulated_device_is_switched_on_and_driven_like_any_other() {
     assert_eq!((bar.read32(0), bar.read32(12)), (0x0100_00ed, u32::MAX));
     let device = Device::open(daemon.clone(), address()).unwrap();
     let mut driver = Driver::new(device, Box::new(bar)).unwrap();
-    copy::run(&mut driver, 2, &mut Vec::new()).unwrap();
+    copy::run(&mut driver, 2, &mut Vec::new(), |_| Ok(())).unwrap();
     drop(driver);
     assert_eq!(daemon.open_handles(), 0);
 }

@@ -29,6 +29,9 @@ use crate::transport::socket::Listener;
 /// some thousands.
 const HAND_OVER_BYTES: usize = 16 << 20;
 
+/// The program that this process runs, whatever has become of its file.
+const MYSELF: &str = "/proc/self/exe";
+
 /// The memory of one process.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -42,6 +45,17 @@ pub struct Store {
     last: u64,
     /// Whether something was heard that made no sense.
     has_complained: bool,
+}
+
+/// Whether something was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// There may be more.
+    Something,
+    /// There may be, later.
+    Nothing,
+    /// Nor will there be.
+    NothingAnyMore,
 }
 
 /// A process that serves.
@@ -122,8 +136,8 @@ impl Store {
         parcel::send(socket, &Parcel::End(self.last))
     }
 
-    /// Hears what the process that serves says: whether there may be more.
-    pub fn hear(&mut self, socket: impl AsFd) -> bool {
+    /// Hears what the process that serves says.
+    pub fn hear(&mut self, socket: impl AsFd) -> Heard {
         match parcel::receive(socket, RecvFlags::DONTWAIT) {
             Ok(Parcel::Piece(piece)) => self.keep(piece),
             Ok(Parcel::Gone(number)) => {
@@ -134,11 +148,11 @@ impl Store {
             Ok(Parcel::Report(Report::SetAside)) => self.keeping.set_aside(),
             Ok(Parcel::Report(report)) => self.keeping.touched(report == Report::AllTranslate),
             Ok(Parcel::End(_)) | Err(NoParcel::Garbled) => self.complain(),
-            Err(NoParcel::None) => return false,
-            // Nothing comes any more, and nobody can do anything about it.
-            Err(NoParcel::Closed | NoParcel::System(_)) => return false,
+            Err(NoParcel::None) => return Heard::Nothing,
+            // Nobody can do anything about it.
+            Err(NoParcel::Closed | NoParcel::System(_)) => return Heard::NothingAnyMore,
         }
-        true
+        Heard::Something
     }
 
     /// Keeps memory. What has the number of other memory is not kept in that one's place.
@@ -167,14 +181,25 @@ impl Serving {
         let listening = listener.as_fd();
         let descriptors = [theirs.as_raw_fd(), listening.as_raw_fd()].map(|it| it as usize);
         let left = HandOver { descriptors: descriptors.to_vec(), start };
-        let mut command = Command::new(env::current_exe()?);
+        // By its own name, which people know it by, unless there is no such file any more.
+        let program = env::current_exe().ok().filter(|path| path.exists());
+        let mut command = Command::new(program.unwrap_or_else(|| MYSELF.into()));
         let mut words = env::args_os();
         command.arg0(words.next().unwrap_or_else(|| "iommud".into())).args(words);
         command.env(HAND_OVER_VARIABLE, left.to_string());
-        let process = spawn(&mut command, &[theirs.as_fd(), listening])?;
-        let end = pidfd_open(Pid::from_child(&process), PidfdFlags::empty())?;
-        store.keeping.started(Memory::default());
-        Ok(Self { process, end, socket })
+        let mut process = spawn(&mut command, &[theirs.as_fd(), listening])?;
+        match pidfd_open(Pid::from_child(&process), PidfdFlags::empty()) {
+            Ok(end) => {
+                store.keeping.started(Memory::default());
+                Ok(Self { process, end, socket })
+            }
+            Err(errno) => {
+                // Two that serve would undo each other's work.
+                process.kill()?;
+                process.wait()?;
+                Err(errno.into())
+            }
+        }
     }
 
     /// Waits until it ends, hears what it has to say meanwhile, and passes on that it is to end.
@@ -191,11 +216,11 @@ impl Serving {
                 break;
             }
             if ready[2] && hears {
-                hears = store.hear(&self.socket);
+                hears = store.hear(&self.socket) != Heard::NothingAnyMore;
             }
         }
         // What it said last.
-        while store.hear(&self.socket) {}
+        while store.hear(&self.socket) == Heard::Something {}
         signals.take();
         let status = self.process.wait().map_err(Error::Spawn)?;
         Ok(match status.code().map(u8::try_from) {
@@ -324,7 +349,7 @@ mod tests {
     }
 
     fn hear_all(store: &mut Store, served: &Served) {
-        while store.hear(&served.socket) {}
+        while store.hear(&served.socket) == Heard::Something {}
     }
 
     fn died(store: &mut Store, served: Served) {
@@ -332,7 +357,7 @@ mod tests {
         drop(left);
         // The socket is closed, and nothing more is told.
         let Ok(()) = Rc::try_unwrap(keeper).map(drop) else { panic!("the dead hold memory") };
-        while store.hear(&socket) {}
+        while store.hear(&socket) == Heard::Something {}
         assert!(matches!(store.keeping.ended(End::Crash, SOON), Next::Again(_)));
     }
 
@@ -414,12 +439,12 @@ mod tests {
         parcel::send(&theirs, &Parcel::End(0)).unwrap();
         parcel::send(&theirs, &Parcel::Report(Report::SetAside)).unwrap();
         drop(memory);
-        while store.hear(&socket) {}
+        while store.hear(&socket) == Heard::Something {}
         assert!(store.has_complained);
         assert_eq!((open("keeper-garbage"), store.keeping.held()), (1, 0));
         parcel::send(&theirs, &Parcel::Gone(u64::MAX)).unwrap();
         drop(theirs);
-        while store.hear(&socket) {}
+        while store.hear(&socket) == Heard::Something {}
         assert_eq!(open("keeper-garbage"), 0);
     }
 

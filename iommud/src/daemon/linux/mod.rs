@@ -24,7 +24,8 @@
 //! The one that serves: the next one comes and adopts what it left. The keeper: the one that serves goes on, but nobody
 //! starts another. Both: memory that the units walk and devices reach is free, as far as no client has it mapped. Only
 //! what this platform is for allows that: its memory is in huge pages, which nobody else takes in a guest that runs
-//! tests.
+//! tests. The next iommud that is started stops all devices before it takes any of that memory, and only then has the units
+//! forget what they walked.
 
 pub mod error;
 pub mod keeper;

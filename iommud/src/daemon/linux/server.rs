@@ -39,7 +39,7 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
     let stop = stop()?;
     raise_descriptor_limit();
     let (keeper, pieces) = Keeper::at(socket)?;
-    let platform = Linux::open(keeper.clone(), pieces)?;
+    let platform = Linux::open(keeper.clone(), pieces, left.start == Start::Hand)?;
     let settings = settings(options, left.start, &told);
     let mut service = bring_up::start(platform, settings).map_err(Error::Start)?;
     told.warn(&service);

@@ -64,7 +64,7 @@ impl HugePages {
     pub fn inherited(piece: Piece, source: &Source) -> io::Result<Self> {
         let Piece { number, bytes, memory: fd, .. } = piece;
         let kept = source.keeper.kept(number);
-        let length = u64::try_from(fstat(&fd)?.st_size).ok();
+        let length = fstat(&fd).ok().and_then(|it| u64::try_from(it.st_size).ok());
         let is_whole = length == Some(bytes) && bytes.is_multiple_of(HUGE_PAGE) && bytes != 0;
         let mapping = match is_whole {
             true => Mapping::of(&fd, bytes),

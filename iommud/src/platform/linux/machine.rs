@@ -5,11 +5,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time;
 
-use dma_types::{PciAddress, PhysAddr};
+use dma_types::PciAddress;
 use iommu_engine::delegate;
-use iommu_engine::platform::{
-    Instant, NotInherited, Platform, PlatformError, RunId, RunPlace, Segment,
-};
+use iommu_engine::platform::{Instant, Platform, PlatformError, RunId, Segment};
 use libdma::Error;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -26,7 +24,7 @@ use super::runs::Runs;
 use super::tables::TableArena;
 use crate::daemon::hand_over::Report;
 use crate::daemon::log;
-use crate::platform::run_places::{run_place, run_words};
+use crate::platform::run_places::arenas_of_tables_and_runs;
 use crate::platform::windows::RegisterWindows;
 
 /// A guest that runs Linux.
@@ -61,10 +59,14 @@ impl Linux {
     /// Opens what the platform needs, and takes over the memory that a process before this one left with the keeper, if one
     /// did. Else, or if some of it is not to be had, it takes a huge page for tables.
     ///
+    /// The first that a keeper starts has nothing to take over. If there was an iommud before that keeper, the units still
+    /// walk its tables, in huge pages that are free now. So before any memory is taken, of which those may be, every device is
+    /// stopped; drivers let theirs go on when they have it.
+    ///
     /// # Errors
     ///
     /// [`OpenError`].
-    pub fn open(keeper: Rc<Keeper>, left: Vec<Piece>) -> Result<Self, OpenError> {
+    pub fn open(keeper: Rc<Keeper>, left: Vec<Piece>, is_first: bool) -> Result<Self, OpenError> {
         let memory = DeviceMemory::open().map_err(OpenError::Memory)?;
         let map = PageMap::open().map_err(OpenError::PageMap)?;
         let source = Rc::new(Source { map, keeper: keeper.clone() });
@@ -77,6 +79,12 @@ impl Linux {
             keeper,
             start: time::Instant::now(),
         };
+        if is_first {
+            let stopped = linux.config.stop_all();
+            if stopped > 0 {
+                log::line(format_args!("{stopped} devices might have been at work: stopped"));
+            }
+        }
         if linux.inherited
             && let Err(error) = linux.inherit(left, &source)
         {
@@ -163,25 +171,10 @@ impl Platform for Linux {
         places.map(|start| Segment { start, bytes: HUGE_PAGE }).collect()
     }
 
-    fn arena_changes(&self) -> u64 {
-        self.tables.changes() + self.runs.changes()
-    }
+    arenas_of_tables_and_runs!();
 
     fn inherited(&self) -> bool {
         self.inherited
-    }
-
-    fn keep_frames(&mut self, start: PhysAddr, count: usize) -> Result<(), NotInherited> {
-        if self.tables.keep(start, count) { Ok(()) } else { Err(NotInherited) }
-    }
-
-    fn place(&self, run: RunId) -> Option<RunPlace> {
-        self.runs.place(run).map(run_place)
-    }
-
-    fn keep_run(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
-        let words = run_words(place).ok_or(NotInherited)?;
-        if self.runs.keep(run, words) { Ok(()) } else { Err(NotInherited) }
     }
 
     fn settle_inherited(&mut self) {

@@ -44,7 +44,12 @@ pub(super) fn brings_the_unit_up() -> Outcome {
 pub(super) fn takes_over_from_a_dead_one() -> Outcome {
     kill_iommud(start_iommud()?)?;
     require!(Path::new(SOCKET).exists(), "a killed iommud removed its socket");
+    let edu = devices::edu()?;
+    edu.enable()?;
+    require!(edu.is_bus_master()?, "it may make no requests");
     let _iommud = start_iommud()?;
+    // Nobody has what the units walk until they walk something else.
+    require!(!edu.is_bus_master()?, "a device was at work while memory was taken");
     let unit = the_unit()?;
     require!(unit.state == "translating", "the unit is {}", unit.state);
     let found = unit.abilities.is_some_and(|abilities| abilities.found_translating);

@@ -1,6 +1,5 @@
 //! iommud that is killed while devices are at work: what comes after it adopts what it left.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use edud::Direction;
 use crate::dma;
 use crate::failure::{Outcome, require};
 use crate::huge_pages::HugePages;
-use crate::programs::{Program, serving, start_iommud_with, wait_until};
+use crate::programs::{Program, kill_iommud, serving, start_iommud, wait_until};
 use crate::reports::{self, Fault, Mapping};
 use crate::{devices, huge_pages};
 
@@ -24,36 +23,49 @@ const STEP: Duration = Duration::from_millis(13);
 /// For how long iommud must have served to be started again without a pause.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// A driver that needs nothing of iommud does not come back to it: for that long what it has stays its own.
-const POLICY: &str = "(orphans: \"60 s\")";
-const POLICY_FILE: &str = "/tmp/orphans.ron";
+/// At each such one, nobody serves for a while.
+const PAUSED: u32 = 4;
 
 /// More rounds than there is time for.
 const ROUNDS: &str = "100000";
 
+/// What it calls the memory that its transfers go from and to.
+const STREAMED: [&str; 2] = ["edud out", "edud in"];
+
 /// How many bytes a device tries to bring that nobody holds.
 const BYTES: u64 = 512;
 
-/// No transfer fails or brings the wrong data, and nothing is reached meanwhile that was not before.
+/// No transfer fails or brings the wrong data, and nothing is reached meanwhile that was not before. The driver asks for memory
+/// and mappings without pause, so that iommud dies with requests under way.
 pub(super) fn r2_a_device_streams_on() -> Outcome {
-    fs::write(POLICY_FILE, POLICY)?;
-    let iommud = start_iommud_with(&["--policy", POLICY_FILE])?;
+    let before = huge_pages::free()?;
+    let iommud = start_iommud()?;
     let [edu, other] = devices::both_edus()?;
     let canary = HugePages::new(1)?;
-    let mut driver = Program::start("edud", &["--device", &edu.name(), "--rounds", ROUNDS])?;
+    let mut driver =
+        Program::start("edud", &["--device", &edu.name(), "--rounds", ROUNDS, "--asking"])?;
     driver.wait_line("intact")?;
-    let mapped = reports::mappings()?;
-    require!(!mapped.is_empty(), "the driver has nothing mapped");
-    let free = huge_pages::free()?;
+    let mapped = streamed()?;
+    require!(mapped.len() == STREAMED.len(), "what is streamed from and to is {mapped:x?}");
+    let mut asked = asked(&driver.wait_line("asked")?)?;
     for kill in 1..=KILLS {
         let served = serving(&iommud)?;
+        let is_paused = kill % PAUSED == 0;
         thread::sleep(STEP * (kill % 16));
+        if is_paused {
+            iommud.signal(Signal::Stop)?;
+        }
         send(served, Signal::Kill)?;
         driver.skip_lines();
         require!(edu.is_bus_master()?, "kill {kill}: the device may make no requests");
-        // Now by the tables of the dead, then by those that its successor has adopted.
+        // By the tables of the dead, and else partly by those that its successor has adopted.
         dma::transfer(&other, Direction::FromDevice, canary.first(), BYTES)?;
         require!(canary.are_intact()?, "kill {kill}: a device that nobody holds wrote to memory");
+        if is_paused {
+            driver.wait_line("intact")?;
+            driver.wait_line("intact")?;
+            iommud.signal(Signal::Continue)?;
+        }
         wait_until("another serves", || {
             Ok(serving(&iommud).is_ok_and(|another| another != served))
         })?;
@@ -62,10 +74,14 @@ pub(super) fn r2_a_device_streams_on() -> Outcome {
         let (started, restarts) = (reports::setting("started")?, reports::setting("restarts")?);
         require!(started.contains("adopted from a predecessor"), "kill {kill}: {started}");
         require!(restarts == kill.to_string(), "{restarts} restarts after {kill} kills");
-        let after: Vec<Mapping> = reports::mappings()?;
+        let after = streamed()?;
         require!(after == mapped, "kill {kill}: mapped is {after:x?} instead of {mapped:x?}");
         for unit in reports::units()? {
             require!(unit.state == "translating", "kill {kill}: {} is {}", unit.kind, unit.state);
+        }
+        if is_paused {
+            // The unit has noted what it blocked while nobody served.
+            reports::wait_for_fault(&other.name(), "write", canary.first())?;
         }
         // One round that was under way, and one that was not.
         driver.wait_line("intact")?;
@@ -73,13 +89,33 @@ pub(super) fn r2_a_device_streams_on() -> Outcome {
         let faults = reports::rows::<Fault>("faults")?;
         let of_it = faults.iter().find(|fault| fault.device == edu.name());
         require!(of_it.is_none(), "kill {kill}: the device was blocked: {of_it:x?}");
+        wait_until("the driver is answered again", || {
+            let before = asked[0];
+            asked = self::asked(&driver.wait_line("asked")?)?;
+            Ok(asked[0] > before)
+        })?;
         thread::sleep(STEADY.saturating_sub(began.elapsed()));
     }
-    // Nothing was lost on the way: a queue and what is new takes no more than what is given back.
-    let left = huge_pages::free()?;
-    require!(
-        left + 2 >= free,
-        "{left} huge pages are free after {KILLS} kills, {free} were before"
-    );
-    Ok(())
+    let waited = asked[1];
+    require!(waited >= KILLS / PAUSED, "the driver has waited for another iommud {waited} times");
+    driver.kill()?;
+    wait_until("nothing is mapped", || Ok(reports::mappings()?.is_empty()))?;
+    drop(canary);
+    kill_iommud(iommud)?;
+    // Nothing was lost on the way.
+    wait_until("all huge pages are free", || Ok(huge_pages::free()? == before))
+}
+
+/// What the driver's transfers go from and to.
+fn streamed() -> Outcome<Vec<Mapping>> {
+    let mut mappings = reports::mappings()?;
+    mappings.retain(|mapping| STREAMED.contains(&&*mapping.label));
+    Ok(mappings)
+}
+
+/// How often the driver has asked iommud, and how often that took long, as it says.
+fn asked(line: &str) -> Outcome<[u32; 2]> {
+    let numbers = line.split(' ').filter_map(|word| word.parse().ok());
+    let numbers: Vec<u32> = numbers.collect();
+    Ok(numbers[..].try_into()?)
 }
