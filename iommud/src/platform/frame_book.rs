@@ -1,7 +1,8 @@
 //! Which frames of an arena are taken, in which chunk an address lies, and which chunks can go.
 //!
 //! A chunk may be *inherited*: a daemon before this one made it, and left some of its frames in use. Until it is known
-//! which, none of them is given out.
+//! which, none of them is given out. Of one that processes may have mapped which nobody here knows of, none is given out
+//! even then: it is *retired*, and goes when no frame of it is in use any more.
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 
@@ -28,6 +29,8 @@ struct Chunk<M> {
     search_from: usize,
     /// While nobody knows which frames of it are in use, those that are known to be, a bit each. All count as taken.
     kept: Option<Box<[u64]>>,
+    /// Whether no frame of it is given out any more.
+    is_retired: bool,
 }
 
 impl<M> Default for FrameBook<M> {
@@ -40,17 +43,16 @@ impl<M: Copy> FrameBook<M> {
     /// Adds a chunk of free frames.
     pub fn add(&mut self, start: PhysAddr, frames: usize, memory: M) {
         let taken = unused(frames);
-        let chunk =
-            Chunk { start, frames, memory, free: frames, taken, search_from: 0, kept: None };
-        self.insert(chunk);
+        let (free, search_from, kept, is_retired) = (frames, 0, None, false);
+        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept, is_retired });
     }
 
     /// Adds a chunk of which nobody knows which frames are in use.
     pub fn add_inherited(&mut self, start: PhysAddr, frames: usize, memory: M) {
         let kept = Some(unused(frames));
         let taken = vec![u64::MAX; frames.div_ceil(64)].into_boxed_slice();
-        let chunk = Chunk { start, frames, memory, free: 0, taken, search_from: 0, kept };
-        self.insert(chunk);
+        let (free, search_from, is_retired) = (0, 0, false);
+        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept, is_retired });
     }
 
     fn insert(&mut self, chunk: Chunk<M>) {
@@ -84,8 +86,18 @@ impl<M: Copy> FrameBook<M> {
 
     /// From now on all that was not noted of inherited chunks is free.
     pub fn settle(&mut self) {
+        self.settle_as(false);
+    }
+
+    /// From now on what was noted of inherited chunks is in use until it is given back, and nothing of them is given out again.
+    pub fn retire(&mut self) {
+        self.settle_as(true);
+    }
+
+    fn settle_as(&mut self, is_retired: bool) {
         for chunk in &mut self.chunks {
             if let Some(kept) = chunk.kept.take() {
+                chunk.is_retired = is_retired;
                 let taken: u32 = kept.iter().map(|word| word.count_ones()).sum();
                 let beyond = kept.len() * 64 - chunk.frames;
                 chunk.free = chunk.frames + beyond - taken as usize;
@@ -147,20 +159,20 @@ impl<M: Copy> FrameBook<M> {
         }
     }
 
-    /// How many frames there are, taken or not.
+    /// How many frames there are, taken or not, in chunks that are not retired.
     pub fn frames(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.frames).sum()
+        self.chunks.iter().filter(|chunk| !chunk.is_retired).map(|chunk| chunk.frames).sum()
     }
 
     /// Removes a chunk of which no frame is taken, as long as there is a larger one, or one as large, of which
     /// none is: where it starts. So one is kept for those who come next, and a chunk is not given back and
-    /// asked for in turns.
+    /// asked for in turns. Of retired ones none is kept.
     pub fn remove_spare(&mut self) -> Option<PhysAddr> {
-        let idle = |(at, chunk): (usize, &Chunk<M>)| {
-            (chunk.free == chunk.frames).then_some((chunk.frames, at))
-        };
-        let idle: Vec<_> = self.chunks.iter().enumerate().filter_map(idle).collect();
-        let &(_, at) = idle.iter().min().filter(|_| idle.len() > 1)?;
+        let idle = self.chunks.iter().enumerate().filter(|(_, it)| it.free == it.frames);
+        let (retired, idle): (Vec<_>, Vec<_>) = idle.partition(|(_, chunk)| chunk.is_retired);
+        let spare = idle.iter().map(|(at, chunk)| (chunk.frames, *at)).min();
+        let spare = spare.filter(|_| idle.len() > 1).map(|(_, at)| at);
+        let at = retired.first().map(|(at, _)| *at).or(spare)?;
         self.recent = 0;
         Some(self.chunks.remove(at).start)
     }
@@ -183,6 +195,9 @@ impl<M: Copy> FrameBook<M> {
 
 impl<M> Chunk<M> {
     fn take(&mut self) -> Option<usize> {
+        if self.is_retired {
+            return None;
+        }
         let from = self.taken.get(self.search_from..)?;
         let Some(step) = from.iter().position(|&word| word != u64::MAX) else {
             self.search_from = self.taken.len();
@@ -197,7 +212,7 @@ impl<M> Chunk<M> {
     }
 
     fn take_run(&mut self, frames: usize, align: u64, limit: PhysAddr) -> Option<usize> {
-        if self.free < frames {
+        if self.free < frames || self.is_retired {
             return None;
         }
         let below = limit.get().checked_sub(self.start.get())?.saturating_add(1) / PAGE_SIZE;
@@ -399,6 +414,29 @@ mod tests {
         // From there on they are as any others.
         book.give_back(frame(4));
         assert_eq!(book.take(), Some((frame(4), 'i', 4)));
+    }
+
+    #[test]
+    fn r8_nothing_of_a_retired_chunk_is_given_out_and_it_goes_when_all_is_given_back() {
+        let mut book = book(&[(0x10_0000, 1)]);
+        let frame = |index: u64| PhysAddr::new(0x40_0000 + index * 0x1000);
+        book.add_inherited(frame(0), 70, 'i');
+        book.add_inherited(PhysAddr::new(0x80_0000), 8, 'j');
+        assert!(book.keep(frame(3), 2));
+        book.retire();
+        assert_eq!(book.frames(), 1);
+        // One of which none is in use goes at once, however few there are.
+        assert_eq!(book.remove_spare(), Some(PhysAddr::new(0x80_0000)));
+        assert_eq!(book.remove_spare(), None);
+        assert_eq!(book.take(), Some((PhysAddr::new(0x10_0000), 'a', 0)));
+        book.give_back(frame(3));
+        assert_eq!((book.take(), book.take_run(1), book.take_run(8)), (None, None, None));
+        assert_eq!((book.find(frame(4)), book.remove_spare()), (Some(('i', 4)), None));
+        book.give_back(frame(4));
+        assert_eq!((book.remove_spare(), book.find(frame(4))), (Some(frame(0)), None));
+        // Those that come later are as any others.
+        book.add(PhysAddr::new(0xc0_0000), 4, 'k');
+        assert!(book.take().is_some());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{HAND_VARIABLE, INIT_VARIABLE, descriptor, name};
 use crate::daemon::hand_over::{HAND_OVER_VARIABLE, HandOver, Report, Start};
 use crate::daemon::keeping::{End, Keeping, Next};
 use crate::daemon::log;
-use crate::platform::redox::MemoryObject;
+use crate::platform::redox::AnchoredObject;
 
 /// Who waits for the daemon to be ready, until it is.
 pub enum Starter {
@@ -110,15 +110,15 @@ impl Serving {
     fn start(
         start: Start,
         starter: &mut Starter,
-        keeping: &mut Keeping<MemoryObject>,
+        keeping: &mut Keeping<AnchoredObject>,
     ) -> Result<Self, Error> {
-        let own = MemoryObject::create().map_err(Error::Memory)?;
+        let own = AnchoredObject::create().map_err(Error::Memory)?;
         let (reports, writer) = io::pipe()?;
         let report = writer.as_raw_fd() as usize;
-        let own_number = own.descriptor().raw();
+        let number = |it: &AnchoredObject| it.object().descriptor().raw();
         let mut descriptors = match keeping.current() {
-            Some(left) => vec![left.descriptor().raw(), report, own_number],
-            None => vec![own_number, report],
+            Some(left) => vec![number(left), report, number(&own)],
+            None => vec![number(&own), report],
         };
         let left = HandOver { descriptors: descriptors.clone(), start };
         let mut command = descriptor::this_program();

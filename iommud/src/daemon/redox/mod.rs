@@ -29,9 +29,10 @@
 //! was waiting for an answer at that moment waits for good: kernel 663e6641, `scheme/user.rs`, never wakes it). What cannot
 //! be adopted is cut off, and frames that the units or devices could still reach stay out of use until the units have
 //! forgotten them.
-//! The keeper: the one that serves goes on, but if it dies, too, its name stays taken, nobody starts it again,
-//! and its memory goes back to the kernel although units may walk it. An iommud started by hand then frees the
-//! name and takes over.
+//! The keeper: the one that serves goes on, but if it dies, too, its name stays taken, and nobody starts it again.
+//! Its memory is nobody's then and stays what it was ([`anchor`](crate::platform::redox::anchor)): the units go on by
+//! its tables, and devices reach what they reached. An iommud started by hand frees the name and takes the units
+//! over as from a firmware that had them translate: no device is ever open, and what the dead one had is lost until the machine is started anew.
 
 pub mod descriptor;
 pub mod error;

@@ -12,6 +12,15 @@ use core::ops::Range;
 /// Of a process's addresses, those that are kept for what is in the object.
 pub const AREA: Range<usize> = 1 << 44..(1 << 45) - (1 << 40);
 
+/// Where an object has what [keeps](super::anchor) it, and nothing else: in no region.
+pub const ANCHOR: Range<usize> = 1 << 40..(1 << 40) + 2 * ANCHOR_PAGE;
+
+/// How much of each other the two have.
+pub const ANCHOR_PAGE: usize = 4096;
+
+/// Where an object has what a process notes for its successor, which no hardware reaches: in no region either.
+pub const NOTES: Range<usize> = ANCHOR.end..ANCHOR.end + (32 << 10);
+
 /// Regions of an object are so far apart.
 const REGION: usize = 1 << 45;
 
@@ -106,8 +115,18 @@ mod tests {
 
     #[test]
     fn r5_what_no_process_put_there_is_in_no_region() {
-        for address in [0, PAGE, AREA.start - PAGE, AREA.end, REGION + PAGE, usize::MAX - PAGE + 1]
-        {
+        let last = usize::MAX - PAGE + 1;
+        for address in [
+            0,
+            PAGE,
+            ANCHOR.start,
+            NOTES.start,
+            AREA.start - PAGE,
+            AREA.end,
+            REGION + PAGE,
+            REGION,
+            last,
+        ] {
             assert_eq!(Region::of(address, PAGE), None, "{address:#x}");
         }
         assert_eq!(Region::of(AREA.end - PAGE, 2 * PAGE), None);

@@ -8,8 +8,7 @@ use std::time;
 use dma_types::{CpuAddr, PciAddress, PhysAddr};
 use iommu_engine::delegate;
 use iommu_engine::platform::{
-    ConfigSpace, Instant, MsiMessage, NotInherited, Platform, PlatformError, Registers, RunId,
-    RunPlace, Segment,
+    ConfigSpace, Instant, MsiMessage, Platform, PlatformError, Registers, RunId, Segment,
 };
 use libredox::Fd;
 use libredox::errno::{ENOENT, ENOLCK};
@@ -30,7 +29,7 @@ use super::registers::RegisterWindows;
 use super::runs::RunArena;
 use crate::daemon::hand_over::Report;
 use crate::daemon::log;
-use crate::platform::run_places::{run_place, run_words};
+use crate::platform::run_places::arenas_of_tables_and_runs;
 
 /// Where a PC's memory goes on above the addresses of its devices.
 const LOW_MEMORY: u64 = 4 << 30;
@@ -102,8 +101,14 @@ impl Redox {
             heir,
             start: time::Instant::now(),
         };
-        if redox.heir.is_some() && !redox.inherit() {
-            redox.give_up();
+        if redox.heir.is_some() {
+            match redox.memory.notes() {
+                Ok(notes) => redox.bars = Bars::read(notes.words()),
+                Err(error) => log::line(format_args!("no registers are known: {error}")),
+            }
+            if !redox.inherit() {
+                redox.give_up();
+            }
         }
         if redox.heir.is_none() {
             redox.tables.begin().ok_or(OpenError::OutOfMemory)?;
@@ -141,6 +146,17 @@ impl Redox {
         // A keeper that is gone holds nothing.
         let _ = keeper.write_all(&[Report::SetAside as u8]);
         self.memory.replace_object(own);
+        self.note_bars();
+    }
+
+    /// Writes down for a successor where registers are.
+    fn note_bars(&self) {
+        match self.memory.notes() {
+            Ok(notes) => self.bars.write(notes.words()),
+            Err(error) => {
+                log::line(format_args!("a successor will know of no registers: {error}"));
+            }
+        }
     }
 
     /// Asks pcid where the registers of these functions are, and how far they go: see [`bars`](super::bars). Only before
@@ -151,6 +167,7 @@ impl Redox {
                 log::line(format_args!("the registers of {function} are unknown: {error}"));
             }
         }
+        self.note_bars();
     }
 
     fn learn_bars_of(&mut self, function: PciAddress) -> Result<(), pcid_channel::Error> {
@@ -277,25 +294,10 @@ impl Platform for Redox {
         self.tables.chunks().chain(self.runs.places()).collect()
     }
 
-    fn arena_changes(&self) -> u64 {
-        self.tables.changes() + self.runs.changes()
-    }
+    arenas_of_tables_and_runs!();
 
     fn inherited(&self) -> bool {
         self.heir.is_some()
-    }
-
-    fn keep_frames(&mut self, start: PhysAddr, count: usize) -> Result<(), NotInherited> {
-        if self.tables.keep(start, count) { Ok(()) } else { Err(NotInherited) }
-    }
-
-    fn place(&self, run: RunId) -> Option<RunPlace> {
-        self.runs.place(run).map(run_place)
-    }
-
-    fn keep_run(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
-        let words = run_words(place).ok_or(NotInherited)?;
-        if self.runs.keep(run, words) { Ok(()) } else { Err(NotInherited) }
     }
 
     fn settle_inherited(&mut self) {

@@ -11,6 +11,8 @@
 
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
+use core::slice;
+use core::sync::atomic::AtomicU64;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -18,15 +20,16 @@ use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::Segment;
 use libredox::Fd;
 use libredox::call::{self, MmapArgs};
-use libredox::errno::{EINVAL, ENOMEM};
+use libredox::errno::{EEXIST, EINVAL, ENOMEM};
 use libredox::error::{Error, Result};
 use libredox::flag::{
     MAP_PRIVATE, MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 use syscall::{CallFlags, MapFlags};
 
-use super::area::{Cursor, Region};
+use super::area::{ANCHOR, Cursor, NOTES, Region};
 use super::object::{MemoryObject, move_memory};
+use super::plain::Extent;
 use crate::platform::pieces::append;
 
 /// The memory scheme, opened, and the object that its memory goes to.
@@ -68,6 +71,19 @@ pub struct Left {
     pub segments: Vec<Segment>,
 }
 
+/// What is noted in an object for a successor. It stays there.
+pub struct Notes(Place);
+
+impl Notes {
+    /// It.
+    pub fn words(&self) -> &[AtomicU64] {
+        let count = self.0.bytes / size_of::<AtomicU64>();
+        // SAFETY: the place is mapped for reading and writing as long as this lives, starts at a page, and is only ever
+        // reached through these atomic words.
+        unsafe { slice::from_raw_parts(self.0.start.cast().as_ptr(), count) }
+    }
+}
+
 /// A range of this process's addresses, unmapped when dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -103,8 +119,8 @@ impl Memory {
         self.object.replace(Rc::new(object));
     }
 
-    /// All that a process before this one put into the object, mapped here at the same addresses as there, in the order of
-    /// regions.
+    /// All that a process before this one put into the object, mapped here in the order of addresses: whatever else comes to
+    /// be mapped meanwhile, which the kernel puts into holes, is then only ever in one that is behind.
     ///
     /// # Errors
     ///
@@ -112,13 +128,20 @@ impl Memory {
     pub fn inherit(&self) -> Result<Vec<Left>> {
         let object = self.object.borrow().clone();
         let mut extents = object.extents();
-        let found: Vec<_> = extents.by_ref().collect();
+        let mut found = Vec::new();
+        for Extent { start, bytes, .. } in extents.by_ref() {
+            if !ANCHOR.contains(&start) && !NOTES.contains(&start) {
+                let (region, place) = Region::of(start, bytes).ok_or(Error::new(EINVAL))?;
+                found.push((place, region, bytes));
+            }
+        }
         if let Some(error) = extents.failure() {
             return Err(error);
         }
+        found.sort_unstable();
         let mut all = Vec::new();
-        for extent in found {
-            match self.map_left(&object, extent.start, extent.bytes) {
+        for (start, region, bytes) in found {
+            match self.map_left(&object, region, start, bytes) {
                 Ok(left) => all.push(left),
                 Err(error) => {
                     all.into_iter().for_each(|left: Left| left.chunk.leave());
@@ -129,13 +152,34 @@ impl Memory {
         Ok(all)
     }
 
-    fn map_left(&self, object: &Rc<MemoryObject>, address: usize, bytes: usize) -> Result<Left> {
-        let (region, start) = Region::of(address, bytes).ok_or(Error::new(EINVAL))?;
+    fn map_left(
+        &self,
+        object: &Rc<MemoryObject>,
+        region: Region,
+        start: usize,
+        bytes: usize,
+    ) -> Result<Left> {
+        let address = region.object_address(start);
         self.cursor.borrow_mut().pass(start + bytes);
         let place = Place::map_at(start, bytes, object.descriptor(), Kind::Object(address))?;
         let segments = self.translate_all(place.start, bytes)?;
         let lease = Lease { object: object.clone(), address, bytes };
         Ok(Left { region, chunk: Chunk { place, lease }, segments })
+    }
+
+    /// What is noted in the object for a successor: zeroes, if nothing is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel: there is no memory for it.
+    pub fn notes(&self) -> Result<Notes> {
+        let object = self.object.borrow();
+        match object.add(NOTES.start, NOTES.len(), &self.contiguous) {
+            // They are there.
+            Err(error) if error.errno() == EEXIST => {}
+            result => result?,
+        }
+        Ok(Notes(Place::map(NOTES.len(), object.descriptor(), Kind::Object(NOTES.start))?))
     }
 
     /// Where in physical memory mapped pages are.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `machine` | `Redox`: the whole platform |
 //! | `object` | memory objects, in which all is that hardware reaches: they outlive the process |
+//! | `anchor` | what keeps them when the keeper, too, is killed |
 //! | `area` | where all that lies, in the process and in the object |
 //! | `memory` | the memory scheme: contiguous memory, its physical addresses, registers' pages |
 //! | `page_pool` | an arena: chunks that come and go, and pages out of them |
@@ -30,6 +31,8 @@ pub mod mcfg;
 pub mod plain;
 
 #[cfg(target_os = "redox")]
+pub mod anchor;
+#[cfg(target_os = "redox")]
 pub mod closing;
 #[cfg(target_os = "redox")]
 pub mod config_space;
@@ -54,6 +57,8 @@ pub mod registers;
 #[cfg(target_os = "redox")]
 pub mod runs;
 
+#[cfg(target_os = "redox")]
+pub use anchor::AnchoredObject;
 #[cfg(target_os = "redox")]
 pub use machine::{Heir, OpenError, Redox};
 #[cfg(target_os = "redox")]

@@ -19,6 +19,7 @@ use syscall::flag::{
 };
 use syscall::{SYS_READ2, syscall5};
 
+use super::area::ANCHOR_PAGE;
 use super::plain::Extent;
 
 unsafe extern "C" {
@@ -68,6 +69,29 @@ impl MemoryObject {
         let memory = MapFlags::PROT_READ | MapFlags::PROT_WRITE;
         let flags = memory | MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
         self.tell(&[ADDRSPACE_OP_MMAP, source.raw(), 0, address, bytes, flags.bits()])
+    }
+
+    /// Puts `bytes` of zeroes at `address`, where there must be nothing yet, that nobody writes to.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn add_zeroes(&self, address: usize, bytes: usize) -> Result<()> {
+        let flags = MapFlags::PROT_READ | MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
+        // Of no descriptor.
+        self.tell(&[ADDRSPACE_OP_MMAP, usize::MAX, 0, address, bytes, flags.bits()])
+    }
+
+    /// Maps a page that another has at `from`, to read it, at `address`, where there must be nothing yet. The other lives
+    /// as long as that is mapped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn borrow_page(&self, address: usize, other: &Self, from: usize) -> Result<()> {
+        let flags = MapFlags::PROT_READ | MapFlags::MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE;
+        let (other, bytes) = (other.descriptor.raw(), ANCHOR_PAGE);
+        self.tell(&[ADDRSPACE_OP_MMAP, other, from, address, bytes, flags.bits()])
     }
 
     /// Takes out what was put at `address`. Those who have mapped it keep what they see.

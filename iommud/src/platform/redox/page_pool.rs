@@ -93,10 +93,15 @@ impl PagePool {
         self.inherited.iter().find_map(of_it)
     }
 
-    /// What was not noted of what is inherited is free.
+    /// What was not noted of what is inherited is free: to be given out again if that is this process's alone, as tables
+    /// are. Pages that processes have mapped, of which nobody here knows, go back to the kernel instead, a chunk at a time,
+    /// which gives a frame to nobody before the last of its mappings is gone.
     pub fn settle(&mut self) {
         self.inherited.clear();
-        self.book.settle();
+        match self.region {
+            Region::Header | Region::Tables => self.book.settle(),
+            Region::Pool | Region::Own => self.book.retire(),
+        }
         self.shrink();
     }
 

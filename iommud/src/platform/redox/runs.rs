@@ -16,6 +16,12 @@
 //! after its handle is closed, and the kernel closes a handle when the last of its descriptors and the last
 //! of its mappings are gone (a mapping holds the description that it was made from).
 //!
+//! Of handles that died with a process before this one nobody hears that they are closed, and a client that does not come
+//! back may have mapped what was its own for as long as it lives (rule R8). So no memory of that process's chunks is given
+//! out here again: a chunk goes back to the kernel when no run is in it any more. The kernel counts for each frame who has
+//! mapped it (`src/context/memory.rs`: `borrow_fmap` adds one, `handle_free_action` gives a frame back with the last), and
+//! gives it to nobody before.
+//!
 //! [`MapRequest::check`]: crate::transport::scheme::request::MapRequest::check
 
 use core::ptr::NonNull;

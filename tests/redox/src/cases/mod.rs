@@ -9,6 +9,7 @@ mod disk;
 mod domain;
 mod drivers;
 mod killed;
+mod memory;
 mod nodes;
 mod registers;
 mod restart;
@@ -139,6 +140,18 @@ pub(crate) const CONFINED: &[Check] = &[
     Check::new(
         &[Edus(1), NobodyElse],
         Spec::long("r4_an_iommud_that_is_killed_is_started_again", restart::again),
+    ),
+    Check::new(
+        &[Edus(1), NobodyElse],
+        Spec::long("r8_what_somebody_maps_still_is_nobody_elses", memory::r8_that_is_still_mapped),
+    ),
+    // The last one: from then on iommud is one that was started by hand.
+    Check::new(
+        &[Edus(1), NobodyElse],
+        Spec::long(
+            "r2_what_devices_reach_is_nobodys_when_iommud_and_its_keeper_are_killed",
+            memory::r2_that_nobody_keeps,
+        ),
     ),
 ];
 

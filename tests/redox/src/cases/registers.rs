@@ -52,7 +52,14 @@ pub(super) fn are_reached() -> Outcome {
     Ok(())
 }
 
-/// An iommud that was not started by init knows of none.
+/// An iommud that comes after one that was started by init knows what that one was told.
+pub(super) fn are_known(device: &Device) -> Outcome {
+    let beyond = device.offer_register_window(0, 1 << 20, 4096, Access::Read).map(drop);
+    require!(beyond == Err(Error::OutOfBuffer), "beyond the end of the BAR: {beyond:?}");
+    Ok(device.offer_register_window(0, 0, 4096, Access::Read).map(drop)?)
+}
+
+/// An iommud that was started by hand knows of none.
 pub(super) fn are_unknown(device: &Device) -> Outcome {
     let refused = device.offer_register_window(0, 0, 4096, Access::Read).map(drop);
     require!(refused == Err(Error::NotRegisters), "registers are offered: {refused:?}");

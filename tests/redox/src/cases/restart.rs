@@ -8,6 +8,8 @@ use agent::programs::{Program, run, wait_until};
 use agent::reports;
 use agent::signal::{Signal, send};
 
+use super::registers;
+use crate::driving::drive;
 use crate::machine::Machine;
 use crate::processes::Processes;
 
@@ -56,7 +58,7 @@ pub(super) fn again() -> Outcome {
     }
     let next = bench.edud(&["--rounds", "1"])?.expect(0)?;
     require!(next.line("round 1/1")?.ends_with("intact"), "the data is not intact");
-    Ok(())
+    registers::are_known(drive(&bench)?.device())
 }
 
 /// The process that serves: the keeper started it, so that it is the younger one.
