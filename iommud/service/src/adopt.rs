@@ -21,7 +21,7 @@ use iommu_engine::engine::adopt::{
 use iommu_engine::ledger::{Ledger, Record, Slot};
 use iommu_engine::platform::{Platform, TableFrames};
 
-use crate::account::Usage;
+use crate::account::{AccountId, Usage};
 use crate::buffers::{label, quotas_of};
 use crate::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
 use crate::events::Events;
@@ -103,6 +103,7 @@ impl<P: Platform> Service<P> {
         let of_device = quotas_of(&self.engine, device);
         let of_user = self.engine.policy().for_client(uid);
         let account = self.accounts.open_session(id, (device, of_device), (uid, of_user));
+        self.pay_for_table(own, account);
         let session = Session {
             device,
             domain: own,
@@ -124,6 +125,13 @@ impl<P: Platform> Service<P> {
         self.sessions.sessions.insert(id, session);
     }
 
+    /// The tables of a session's domains are on its account, whichever of its handles they were made for.
+    fn pay_for_table(&mut self, domain: DomainKey, account: AccountId) {
+        let client = self.accounts.session_of(account);
+        let Self { engine, platform, .. } = self;
+        engine.put_table_on_account(platform, domain, account.into(), client.into());
+    }
+
     fn restore_domain(&mut self, key: DomainKey, slot: Slot, record: &ExplicitRecord) {
         let sessions = &mut self.sessions.sessions;
         let is_inside = |it: &Session| it.entered.is_some_and(|inside| inside.domain == key);
@@ -133,6 +141,7 @@ impl<P: Platform> Service<P> {
         owner.domains.insert(key);
         let (session, account) = (record.session, owner.account);
         let (label, handles) = (label_of(&record.label), 0);
+        self.pay_for_table(key, account);
         self.accounts.add(account, &ONE_DOMAIN);
         let domain = ExplicitDomain { session, account, label, handles, inside, slot };
         self.domains.insert(key, domain);
@@ -144,15 +153,19 @@ impl<P: Platform> Service<P> {
         let spaces = core::iter::once(owner.domain).chain(owner.domains.iter().copied());
         let account = owner.account;
         self.accounts.add(account, &Usage::buffer(bytes));
+        let is_strict = record.is_strict;
         let mut mappings = BTreeMap::new();
         for key in spaces {
             let domain = self.engine.domain(key).into_iter().flat_map(|domain| domain.mappings());
             for (iova, mapping) in domain.filter(|(_, it)| it.owner.buffer() == Some(id.0)) {
                 let bytes = mapping.bytes;
-                let mapping = BufferMapping { bytes, account, is_strict: false, by: NOBODY };
+                let mapping = BufferMapping { bytes, account, is_strict, by: NOBODY };
                 self.accounts.add(account, &Usage::mappings(1, bytes));
                 mappings.insert((key, iova), mapping);
             }
+        }
+        for (key, iova) in mappings.keys() {
+            self.engine.put_mapping_on_account(*key, *iova, account.into());
         }
         // It may have been unmapped since.
         let own = owner.domain;
@@ -175,6 +188,7 @@ impl<P: Platform> Service<P> {
             revoked: 0,
             is_ended: is_revoked,
             unmapped: Completion::none(),
+            is_noted_strict: is_strict,
             slot,
         };
         self.runs.enter(run);
@@ -195,6 +209,7 @@ impl<P: Platform> Service<P> {
         let Some(owner) = self.sessions.sessions.get_mut(&session) else { return };
         owner.windows.insert(id);
         let account = owner.account;
+        self.engine.put_mapping_on_account(domain, iova, account.into());
         self.accounts.add(account, &window_usage(place.bytes));
         let registers = Registers { device, session: of_session, bar, offset, place };
         let label = label_of(&record.label);

@@ -249,6 +249,7 @@ impl<P: Platform> Service<P> {
             label: spec.label_bytes,
             place: platform.place(run),
             is_revoked: false,
+            is_strict: false,
         };
         runs.enter(run);
         let slot = match engine.write_record(platform, &record) {
@@ -296,6 +297,7 @@ impl<P: Platform> Service<P> {
             revoked: 0,
             is_ended: false,
             unmapped: Completion::none(),
+            is_noted_strict: false,
             slot,
         };
         self.sessions.buffers.insert(id, buffer);

@@ -159,6 +159,7 @@ impl<P: Platform> Service<P> {
         if chosen && bounds.account.is_some() && !bounds.contain(start, bytes) {
             return Err((0, Error::OutsideWindow));
         }
+        pieces.iter().for_each(|piece| self.note_strict(BufferId(piece.owner), is_strict));
         let mapped =
             self.on_account(account, |engine, platform| match (pieces.as_slice(), chosen) {
                 (&[ChainPiece { run, offset, bytes, access, owner }], false) => {

@@ -84,6 +84,8 @@ pub struct BufferRecord {
     pub place: Option<RunPlace>,
     /// Whether all handles to it were revoked.
     pub is_revoked: bool,
+    /// Whether its mapping, if it has one, is [strict](crate::strict), and its only one.
+    pub is_strict: bool,
 }
 
 impl Record for BufferRecord {
@@ -97,6 +99,7 @@ impl Record for BufferRecord {
             | u64::from(cache_code(self.cache)) << 16
             | u64::from(self.place.is_some()) << 24
             | u64::from(self.is_revoked) << 25
+            | u64::from(self.is_strict) << 26
             | u64::from(self.rights.bits()) << 32;
         let mut words = words([self.buffer.0, self.session.0, self.run.0, self.bytes, iova, codes]);
         for (word, bytes) in words[6..].iter_mut().zip(self.label.as_chunks().0) {
@@ -114,7 +117,7 @@ impl Record for BufferRecord {
         let [access, allowed, cache, flags, rights @ ..] = codes.to_le_bytes();
         let first = access_or_none(access)?.map(|access| (Iova::new(iova), access));
         let place = RunPlace(*words[10..].first_chunk()?);
-        if flags > 3 {
+        if flags > 7 {
             return None;
         }
         let place = (flags & 1 != 0).then_some(place);
@@ -134,6 +137,7 @@ impl Record for BufferRecord {
             label,
             place,
             is_revoked: flags & 2 != 0,
+            is_strict: flags & 4 != 0,
         })
     }
 }
@@ -324,6 +328,7 @@ mod tests {
             label: *b"ring\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
             place: Some(RunPlace([11, 12, 13, 14, 15])),
             is_revoked: false,
+            is_strict: false,
         };
         let words = buffer.to_words();
         assert_eq!(
@@ -336,6 +341,9 @@ mod tests {
         let words = buffer.to_words();
         assert_eq!((words[5], words[10]), (0x14_0200_0302, 0));
         assert_eq!(BufferRecord::from_words(&words), Some(buffer));
+        let strict = BufferRecord { is_strict: true, ..buffer };
+        assert_eq!(strict.to_words()[5], 0x14_0600_0302);
+        assert_eq!(BufferRecord::from_words(&strict.to_words()), Some(strict));
 
         let window = WindowRecord {
             window: WindowId(6),
@@ -384,7 +392,7 @@ mod tests {
     #[test]
     fn r5_words_that_are_no_record_are_none() {
         assert_eq!(QuarantineRecord::from_words(&words([0, 2])), None);
-        for codes in [4, 4 << 8, 9 << 16, 4 << 24, 1 << 63] {
+        for codes in [4, 4 << 8, 9 << 16, 8 << 24, 1 << 63] {
             assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, codes])), None);
         }
         assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);

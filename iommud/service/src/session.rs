@@ -99,6 +99,8 @@ pub struct Buffer {
     pub is_ended: bool,
     /// What units have yet to confirm before nothing reaches its memory.
     pub unmapped: Completion,
+    /// Whether its record says that its mapping is strict.
+    pub is_noted_strict: bool,
     /// Its record in the ledger.
     pub slot: Slot,
 }

@@ -6,10 +6,12 @@
 
 use dma_types::Iova;
 use iommu_engine::completion::Completion;
+use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::{Platform, RunId};
 use libdma::Error;
 
 use crate::mappings::Space;
+use crate::records::BufferRecord;
 use crate::service::Service;
 use crate::session::{Buffer, BufferId};
 
@@ -28,6 +30,20 @@ impl<P: Platform> Service<P> {
             Err(Error::MappedElsewhere)
         } else {
             Ok(())
+        }
+    }
+
+    /// Writes down that a buffer is about to be mapped strictly, or not so: a successor knows by that what may be mapped besides.
+    /// Where one mapping is strict there is no other, so that it is said of the buffer.
+    pub(crate) fn note_strict(&mut self, buffer: BufferId, is_strict: bool) {
+        let Self { engine, platform, sessions, .. } = self;
+        let Some(held) = sessions.buffers.get_mut(&buffer) else { return };
+        if held.is_noted_strict == is_strict {
+            return;
+        }
+        held.is_noted_strict = is_strict;
+        if let Some(record) = Ledger::read::<BufferRecord>(platform, held.slot) {
+            engine.update_record(platform, held.slot, &BufferRecord { is_strict, ..record });
         }
     }
 

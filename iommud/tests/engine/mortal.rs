@@ -18,7 +18,7 @@ use iommud::platform::sim::memory::{ARENA, ARENA_BYTES};
 use crate::stores::Watch;
 
 /// The daemon is dead.
-pub(crate) struct Dead;
+struct Dead;
 
 /// Who looks before each of the daemon's accesses.
 type Look = Box<dyn Fn(&SimPlatform)>;
@@ -29,6 +29,33 @@ pub(crate) struct Mortal {
     pub(crate) sim: SimPlatform,
     pub(crate) look: Option<Look>,
     died_storing: Cell<bool>,
+}
+
+/// Lets a daemon that has the platform do something, and has it die at the event after so many others. `None` if it died.
+pub(crate) fn live<T, R>(
+    daemon: &mut T,
+    platform: impl Fn(&T) -> &Mortal,
+    events: u64,
+    act: impl FnOnce(&mut T) -> R,
+) -> Option<R> {
+    let mortal = platform(daemon);
+    if events < u64::MAX || mortal.look.is_some() {
+        mortal.watch.arm(events);
+    }
+    mortal.watch.close();
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let done = act(daemon);
+        platform(daemon).tells(|_| {});
+        done
+    }));
+    let watch = &platform(daemon).watch;
+    watch.open();
+    watch.disarm();
+    match lived {
+        Ok(done) => Some(done),
+        Err(why) if why.is::<Dead>() => None,
+        Err(why) => resume_unwind(why),
+    }
 }
 
 impl Mortal {
@@ -42,23 +69,7 @@ impl Mortal {
 
     /// Lets the daemon do something, and has it die at the event after so many others. `None` if it died.
     pub(crate) fn live<R>(&mut self, events: u64, act: impl FnOnce(&mut Self) -> R) -> Option<R> {
-        if events < u64::MAX || self.look.is_some() {
-            self.watch.arm(events);
-        }
-        self.watch.close();
-        let act = AssertUnwindSafe(|| {
-            let done = act(self);
-            self.tells(|_| {});
-            done
-        });
-        let lived = catch_unwind(act);
-        self.watch.open();
-        self.watch.disarm();
-        match lived {
-            Ok(done) => Some(done),
-            Err(why) if why.is::<Dead>() => None,
-            Err(why) => resume_unwind(why),
-        }
+        live(self, |platform| platform, events, act)
     }
 
     /// Whether it has died at a store, and not at anything else.

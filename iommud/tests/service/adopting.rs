@@ -3,25 +3,34 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use dma_types::Access;
+use dma_types::{Access, Iova};
 use iommu_engine::engine::adopt::AdoptError;
 use iommu_engine::ledger::{Ledger, Record};
+use iommu_engine::payer::Payer;
 use iommu_engine::platform::{BufferRuns, Platform, TableFrames};
 use iommu_engine::policy::Policy;
 use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord};
 use iommu_service::records::{BufferRecord, SessionRecord};
+use iommu_service::session::BufferId;
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
+use libdma::{MapRequest, Mapped};
 
+use crate::chosen::entry;
+use crate::recount::recount;
 use crate::rig::{Rig, edu};
+use crate::strict::send;
+use crate::tickets::open_other;
 use crate::vendor::{Vendor, slow_down};
 
 both! {
     r4_sessions_and_buffers_are_there_again_and_devices_go_on_meanwhile,
     r2_nothing_is_mapped_or_used_again_before_all_is_forgotten,
     r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over,
+    r2_memory_that_is_mapped_strictly_is_so_still_and_other_memory_is_not,
+    r7_sessions_pay_for_what_they_had_and_for_nothing_else,
 }
 
 /// The daemon dies: its platform, as the next one has it.
@@ -43,6 +52,7 @@ pub(crate) fn adopt(platform: SimPlatform) -> Service<SimPlatform> {
 
 pub(crate) fn settle(service: &mut Service<SimPlatform>) {
     while !service.engine().is_settled() {
+        service.platform_mut().advance_time(Duration::from_micros(10));
         service.poll();
     }
     service.poll();
@@ -145,4 +155,69 @@ fn spoil(platform: &SimPlatform, kind: u64, word: usize, value: u64) -> bool {
     let table = platform.table(platform.header_frame()).unwrap();
     let slot = (1..32).find(|slot| table[slot * 16].load(Relaxed) == kind);
     slot.map(|slot| table[slot * 16 + word].store(value, Relaxed)).is_some()
+}
+
+/// Another daemon goes on in the place of the first.
+fn restart(rig: &Rig) {
+    let mut next = adopt(death(rig));
+    settle(&mut next);
+    *rig.service.lock() = next;
+}
+
+fn r2_memory_that_is_mapped_strictly_is_so_still_and_other_memory_is_not(vendor: Vendor) {
+    let rig = Rig::with_manual_clock(vendor.machine(), Policy::default());
+    let device = rig.open();
+    let [strict, plain, was_strict] =
+        ["strict", "plain", "was"].map(|label| device.allocate(0x1000, None, label).unwrap());
+    let numbers = [&strict, &plain, &was_strict].map(|buffer| BufferId(buffer.id()));
+    assert_eq!(send(&device, &[entry(&strict, 0, 0)]).1, 0);
+    let (_, _, mapped) = send(&device, &[entry(&was_strict, 0, 0)]);
+    device
+        .unmap(&[Mapped::new(device.bus_address(Iova::new(mapped[0].iova.get())), 0x1000)])
+        .unwrap();
+    for buffer in [&plain, &was_strict] {
+        let piece = MapRequest { buffer, offset: 0, bytes: 0x1000, access: Access::ReadWrite };
+        device.map(&[piece]).unwrap();
+    }
+    restart(&rig);
+    restart(&rig);
+    let service = rig.service.lock();
+    let is_strict = numbers.map(|number| {
+        let buffer = &service.sessions().buffers[&number];
+        buffer.mappings.values().map(|mapping| mapping.is_strict).collect::<Vec<_>>()
+    });
+    assert_eq!(is_strict, [[true], [false], [false]]);
+}
+
+fn r7_sessions_pay_for_what_they_had_and_for_nothing_else(vendor: Vendor) {
+    let rig = Rig::with_manual_clock(vendor.two_units(), Policy::default());
+    let (device, other) = (rig.open(), open_other(&rig));
+    let rings = [0x3000, 0x20_0000, 0x1000];
+    let rings = rings.map(|bytes| device.allocate(bytes, Some(Access::ReadWrite), "ring").unwrap());
+    let attached = rings[0].attach(&other, Access::Read, "shared").unwrap();
+    let domain = device.new_domain("fixed").create().unwrap();
+    let piece = MapRequest { buffer: &rings[1], offset: 0, bytes: 0x20_0000, access: Access::Read };
+    domain.map_at(Iova::new(0x8000_0000), &[piece]).unwrap();
+    let held = |rig: &Rig| {
+        let mut service = rig.service.lock();
+        recount(&mut service);
+        let accounts = service.accounts().iter();
+        let mut all: Vec<_> =
+            accounts.map(|(_, account)| (account.holder.to_string(), account.held)).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    };
+    let before = held(&rig);
+    assert!(before.iter().any(|(_, held)| held.page_table_bytes > 0x4000), "{before:?}");
+    restart(&rig);
+    assert_eq!(held(&rig), before);
+    let clients = rig
+        .service
+        .lock()
+        .engine()
+        .domains()
+        .filter(|(_, it)| it.client() != Payer::NOBODY)
+        .count();
+    assert_eq!(clients, 3, "units do one thing at a time for each");
+    drop((attached, rings, domain, device, other));
 }

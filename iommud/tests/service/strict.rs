@@ -126,7 +126,7 @@ pub(crate) fn batch<Entry: IntoBytes + Immutable>(entries: &[Entry]) -> Vec<u8> 
 }
 
 /// Asks for strict mappings: the answer's header and entries.
-fn send(device: &Device, entries: &[MapEntry]) -> (u32, u16, Vec<MapEntry>) {
+pub(crate) fn send(device: &Device, entries: &[MapEntry]) -> (u32, u16, Vec<MapEntry>) {
     let mut payload = batch(entries);
     device.handle().call_bytes(Opcode::Map, &mut payload).unwrap();
     let (header, rest) = BatchHeader::read_from_prefix(&payload).unwrap();

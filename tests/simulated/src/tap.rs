@@ -1,6 +1,7 @@
 //! The transport of a simulated machine, which a test can count and disturb.
 
 use std::mem;
+use std::time::Duration;
 
 use iommu_engine::platform::Platform;
 use iommu_service::in_process::InProcess;
@@ -108,6 +109,7 @@ impl Tap {
         };
         *place = Some(mem::replace(service, next));
         while !service.engine().is_settled() {
+            service.platform_mut().advance_time(Duration::from_micros(10));
             service.poll();
         }
         // One that has adopted nothing does not know how many there were, and handles of before are to be known as such.

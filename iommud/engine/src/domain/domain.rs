@@ -214,6 +214,16 @@ impl Domain {
         retired.into_iter().map(|frame| (frame, payer(frame))).collect()
     }
 
+    /// All frames of its table.
+    pub fn frames(&self, frames: &impl TableFrames) -> Vec<PhysAddr> {
+        self.table.frames(frames)
+    }
+
+    /// What is mapped from an address on, to be put on another account.
+    pub(crate) fn mapping_mut(&mut self, iova: Iova) -> Option<&mut Mapping> {
+        self.mappings.get_mut(&iova)
+    }
+
     /// The frames of its table that somebody pays for.
     pub fn paid(&self) -> impl Iterator<Item = (PhysAddr, Payer)> {
         self.paid.iter().map(|(frame, payer)| (*frame, *payer))

@@ -140,6 +140,11 @@ impl DomainTable {
         each!(self, table => table.prune(frames, keeps, retired), Ok(Touched::Leaves))
     }
 
+    /// See [`PageTable::frames`].
+    pub fn frames(&self, frames: &impl TableFrames) -> Vec<PhysAddr> {
+        each!(self, table => table.frames(frames), Vec::new())
+    }
+
     /// See [`PageTable::has_grown_from`].
     pub fn has_grown_from(&self, frames: &impl TableFrames, root: PhysAddr, levels: u8) -> bool {
         each!(self, table => table.has_grown_from(frames, root, levels), false)

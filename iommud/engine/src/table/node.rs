@@ -146,19 +146,19 @@ impl<F: Format> Node<'_, F> {
         self.words.iter().all(|word| word.load(Ordering::Relaxed) & F::PRESENT == 0)
     }
 
-    /// Adds the frames of this table, and of all below it, to those that are retired, as they are.
-    pub(super) fn retire(&self, frames: &impl TableFrames, retired: &mut Vec<PhysAddr>) {
+    /// Adds the frames of all below this table, and its own.
+    pub(super) fn collect(&self, frames: &impl TableFrames, all: &mut Vec<PhysAddr>) {
         if self.level > 0 {
             for word in self.words {
                 let entry = self.format.decode(self.level, word.load(Ordering::Acquire));
                 if let Entry::Table { frame, level, .. } = entry
                     && let Ok(node) = self.below(frames, frame, level)
                 {
-                    node.retire(frames, retired);
+                    node.collect(frames, all);
                 }
             }
         }
-        retired.push(self.frame);
+        all.push(self.frame);
     }
 }
 

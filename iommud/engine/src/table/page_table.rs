@@ -351,10 +351,19 @@ impl<F: Format> PageTable<F> {
         }
     }
 
+    /// All frames that it is in, the root last.
+    pub fn frames(&self, frames: &impl TableFrames) -> Vec<PhysAddr> {
+        let mut all = Vec::new();
+        if let Ok(root) = self.root_node(frames) {
+            root.collect(frames, &mut all);
+        }
+        all
+    }
+
     /// Takes the table apart: all its frames are added to `retired`. Units may still walk them.
     pub fn destroy(self, frames: &mut impl TableFrames, retired: &mut Vec<PhysAddr>) {
         if let Ok(root) = self.root_node(frames) {
-            root.retire(frames, retired);
+            root.collect(frames, retired);
         }
         retired.extend(self.outgrown);
     }

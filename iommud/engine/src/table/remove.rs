@@ -217,7 +217,7 @@ impl<F: Format> Remove<F> {
                         put(frames, &node, at, 0);
                         // What is below it goes as it is.
                         if whole {
-                            below.retire(frames, retired);
+                            below.collect(frames, retired);
                         } else {
                             retired.push(frame);
                         }

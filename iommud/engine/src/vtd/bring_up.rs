@@ -33,7 +33,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a unit that was in use is given for the command that it may have been given last. Most commands are told to be under
 /// way by nothing. Units take some microseconds for one.
-const COMMAND_PATIENCE: Duration = Duration::from_millis(1);
+const COMMAND_PATIENCE: Duration = Duration::from_micros(100);
 
 /// Where a unit is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -159,8 +159,9 @@ impl Left {
             before: before.clone(),
             known: [old, new].map(|plain| plain.reach.clone()),
             moves: step.moves(),
-            // What was entered whole in a table that has grown is reached when the unit is told of the root.
-            finishes: step.moves() || step == Step::MapFar,
+            // What was entered whole in a table that has grown is reached when the unit is told of the root, and what is not
+            // confined reaches memory that is free.
+            finishes: step.moves() || matches!(step, Step::MapFar | Step::Allocate | Step::Free),
         });
         if tried.looks && !case.is_long {
             let (may, devices) = (may.clone(), case.devices.clone());

@@ -8,6 +8,7 @@
 //! | `read` | what the ledger says |
 //! | `frames` | which frames are in use, each by one thing |
 //! | `tables` | what is mapped, and whose that is |
+//! | `paying` | who pays for it |
 //! | `restore` | the engine's domains, groups and ids as they were |
 //!
 //! # What is promised
@@ -29,6 +30,7 @@
 pub mod claims;
 pub mod error;
 mod frames;
+mod paying;
 mod read;
 mod restore;
 mod tables;
