@@ -11,7 +11,8 @@
 //! | `world` | a machine, a service, its clients, and what must be true of them after each step |
 //!
 //! How much is tried, and how a failure is had again, is in the crate `fuzz`. More of one than t0 has time for:
-//! `FUZZ_STEPS=10000000 cargo test --release -p iommud --test fuzz -- --nocapture --test-threads=1 TARGET`.
+//! `FUZZ_STEPS=10000000 cargo test --release -p iommud --test fuzz -- --nocapture --test-threads=1 TARGET`; of all, with a
+//! table of what came of it: `tests/run fuzz`.
 #![cfg(target_os = "linux")]
 
 #[macro_use]

@@ -22,6 +22,7 @@ mod foreign;
 mod groups;
 mod handles;
 mod hostile;
+mod lying;
 mod orphans;
 mod quarantine;
 mod quarantine_deaths;

@@ -10,6 +10,7 @@ pub mod console;
 pub mod cpio;
 pub mod debian;
 pub mod disk;
+pub mod fuzz;
 pub mod libtest;
 pub mod qemu;
 pub mod report;

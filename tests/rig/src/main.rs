@@ -20,9 +20,14 @@ fn main() -> ExitCode {
             }
         };
     }
+    if let [first, rest @ ..] = &names[..]
+        && first == "fuzz"
+    {
+        return rig::fuzz::run(rest.first().map(String::as_str));
+    }
     if names.iter().any(|name| SUITES.iter().all(|suite| suite.name != name)) {
         eprintln!(
-            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]\n\nSuites (default: all):"
+            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]   or   tests/run fuzz [STEPS]\n\nSuites (default: all):"
         );
         for suite in &SUITES {
             eprintln!("  {}  {}", suite.name, suite.about);
