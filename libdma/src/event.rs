@@ -70,6 +70,7 @@ pub enum Event {
     },
     /// The device was put in quarantine, by the administrator's policy: it reaches nothing and does not master the bus, and
     /// what would be mapped for it is [`Error::Quarantined`]. Nothing else is lost. `iommuctl release` ends it.
+    /// Who resumes its session while the device is in there is told again.
     Quarantined {
         /// When, since iommud's start.
         at: Duration,

@@ -153,7 +153,7 @@ impl fmt::Display for Invalidation {
 pub struct QuarantineAfter {
     /// With the last of so many blocked accesses, at least one: those that the unit recorded.
     pub faults: u32,
-    /// If they were within this time, counted from the first of them.
+    /// If there was no more than this time from the first of them to the last, whenever that began.
     pub within: Duration,
 }
 

@@ -30,6 +30,7 @@ both! {
     reading_some_of_the_faults_names_the_handle_again,
     each_watched_handle_of_a_session_is_named_and_no_other,
     the_domain_of_a_fault_is_where_the_device_was_and_not_where_it_has_gone,
+    r3_what_was_denied_before_a_driver_went_is_not_told_to_its_neighbour,
 }
 
 fn at(address: &str) -> PciAddress {
@@ -305,6 +306,20 @@ fn the_domain_of_a_fault_is_where_the_device_was_and_not_where_it_has_gone(vendo
     let inside = domain.attach(&device).unwrap();
     offend_unseen(&rig, edu(), 0x6000);
     inside.leave().unwrap();
+    let inside = domain.attach(&device).unwrap();
+    offend_unseen(&rig, edu(), 0x7000);
+    let apart = domain.id();
+    drop(domain);
     let domains: Vec<_> = device.events().unwrap().faults().map(|fault| fault.domain).collect();
-    assert_eq!(domains, [Some(device.domain()), Some(domain.id())]);
+    assert_eq!(domains, [Some(device.domain()), Some(apart), Some(apart)]);
+    drop(inside);
+}
+
+fn r3_what_was_denied_before_a_driver_went_is_not_told_to_its_neighbour(vendor: Vendor) {
+    let cards = ["12:00.0", "13:00.0"].map(at);
+    let rig = Rig::on(vendor.machine().with_switch(None));
+    let [one, other] = cards.map(|card| Device::open(rig.transport(), card).unwrap());
+    offend_unseen(&rig, cards[0], 0x5000);
+    drop(one);
+    assert!(read(&other).is_empty());
 }
