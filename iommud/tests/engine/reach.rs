@@ -19,6 +19,7 @@ pub(crate) type Reached = (u64, bool, bool);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach(Vec<(u64, u64, Reached)>);
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
 impl Reach {
     /// Adds what is behind all that was added before.
     fn add(&mut self, iova: u64, bytes: u64, reached: Reached) {
@@ -35,6 +36,12 @@ impl Reach {
     /// How much it is.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.iter().map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// All pages of memory that it is.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
+        let ranges = self.0.iter().map(|(_, bytes, (to, ..))| *to..to + bytes);
+        ranges.flat_map(|range| range.step_by(PAGE as usize))
     }
 
     /// Where each of its ranges starts.

@@ -7,6 +7,9 @@ mod vendor;
 
 #[path = "../mortal/mod.rs"]
 mod mortal;
+#[path = "../engine/reach.rs"]
+#[allow(dead_code, reason = "the tests of the engine use more of it")]
+mod reach;
 
 mod adopting;
 mod attributes;
@@ -39,6 +42,7 @@ mod rig;
 mod rights;
 mod sessions;
 mod sharing;
+mod spoilt;
 mod stateful;
 mod storms;
 mod strict;
