@@ -112,11 +112,11 @@ impl Books {
         // Most often it is the same payer's again.
         match self.turnovers.iter_mut().rev().find(|(other, _)| *other == payer) {
             Some((_, sum)) => {
-                sum.frames += change.frames;
-                sum.iova_bytes += change.iova_bytes;
-                sum.operations += change.operations;
-                sum.runs += change.runs;
-                sum.run_bytes += change.run_bytes;
+                sum.frames = sum.frames.saturating_add(change.frames);
+                sum.iova_bytes = sum.iova_bytes.saturating_add(change.iova_bytes);
+                sum.operations = sum.operations.saturating_add(change.operations);
+                sum.runs = sum.runs.saturating_add(change.runs);
+                sum.run_bytes = sum.run_bytes.saturating_add(change.run_bytes);
             }
             None => self.turnovers.push((payer, change)),
         }

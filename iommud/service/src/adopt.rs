@@ -6,6 +6,15 @@
 //! of it.
 //!
 //! Buffers that have outlived their sessions are not there again. Their handles have died with the daemon.
+//!
+//! | of before | now |
+//! | --- | --- |
+//! | mappings, explicit domains, strictness, quarantines | as they were |
+//! | restricted handles | dead, like all. Who has the session's secret is its driver, and not who had such a handle |
+//! | what restricted handles had on accounts of their own | on the session's account |
+//! | the page behind a mapping that stayed free | may be mapped: an overrun by the device is not told then |
+//! | what a device may do by a mapping | what its table says, so that on units without zero-length reads write-only is both |
+//! | faults that nobody has read, and what was mapped lately | forgotten |
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;

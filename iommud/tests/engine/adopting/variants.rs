@@ -156,6 +156,19 @@ fn r2_r7_a_daemon_dies_anywhere_and_the_next_goes_on(vendor: Vendor) {
     }
 }
 
+/// What is in a processor's cache when a daemon dies is not in memory, where such units look.
+#[test]
+fn r1_r2_what_a_dead_daemon_had_not_written_back_is_before_units_forget() {
+    let machine = MachineConfig::with_unit(VtdConfig { coherent: false, ..VtdConfig::default() });
+    let case = Case { machine, ..plain(Vendor::Vtd) };
+    for step in [Step::Enter(0), Step::Leave(0), Step::Close(0)] {
+        let index = case.steps.iter().position(|it| *it == step).unwrap();
+        let steps = (index, case.steps.len());
+        let deaths = die(&case, Tried { steps, stride: 1, successors: 0, looks: false });
+        assert!(deaths.stores > 1, "{deaths:?}");
+    }
+}
+
 fn r2_r7_a_daemon_dies_at_every_event_and_the_next_goes_on(vendor: Vendor) {
     for deaths in in_all(vendor, ALL) {
         assert!(deaths.stores > 50 && deaths.all() > 100, "{deaths:?}");

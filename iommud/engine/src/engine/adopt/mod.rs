@@ -22,6 +22,9 @@
 //! no sense, a frame that is reached twice, a register that names another table are each enough to refuse the whole. Then the
 //! caller [starts](Engine::start) as from what a firmware left.
 //!
+//! Units that do not snoop are shown the tables as they are: what the predecessor had stored when it died may not have come to
+//! memory, and everything that is looked at here is looked at through a processor's cache.
+//!
 //! What of the predecessor's memory is free is not known before every unit has forgotten everything that it holds by those
 //! tables (rule R2). Units are given new queues, and are asked to by the same steps as at a start. Until all have confirmed
 //! it, what is given out lies elsewhere, and nothing is mapped ([`EngineError::NotForgotten`](crate::error::EngineError)).
@@ -40,6 +43,8 @@ pub use self::error::AdoptError;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+
+use dma_types::{PAGE_SIZE, PhysAddr};
 
 use self::frames::FrameSet;
 use self::read::Written;
@@ -68,10 +73,14 @@ impl Engine {
         let written = Written::read(platform)?;
         let units: Vec<_> = written.units.iter().map(|(_, unit)| unit.clone()).collect();
         let found = machine::discover(platform, &policy, &units)?;
-        let seen = look(platform, &written, &found)
-            .and_then(|(frames, seen)| keep(platform, &written, claims, &frames).map(|()| seen));
+        let seen = look(platform, &written, &found).and_then(|(frames, seen)| {
+            keep(platform, &written, claims, &frames).map(|()| (frames, seen))
+        });
         let seen = match seen {
-            Ok(seen) => seen,
+            Ok((frames, seen)) => {
+                write_back(platform, &found, &frames);
+                seen
+            }
             Err(error) => {
                 abandon(platform, &written, found);
                 return Err(error);
@@ -127,8 +136,27 @@ fn keep(
             Some(place) if place == buffer.place => {}
             Some(_) => return Err(AdoptError::Record),
         }
+        // Clients are given as much of the memory as the record says.
+        let there: u64 = platform.segments(buffer.run).iter().map(|segment| segment.bytes).sum();
+        if buffer.bytes == 0 || !buffer.bytes.is_multiple_of(PAGE_SIZE) || buffer.bytes > there {
+            return Err(AdoptError::Record);
+        }
     }
     Ok(())
+}
+
+/// Has units that do not snoop see the tables as they are. The predecessor may have died between a store and its way to memory,
+/// and its successor, too: what they have stored is seen by who looks at it by a processor, as we have, and not by such units.
+fn write_back(platform: &impl Platform, found: &Found, frames: &FrameSet) {
+    let mut units = found.units.iter().filter_map(|slot| slot.unit.as_ref().ok());
+    if units.all(|unit| unit.abilities().coherent) {
+        return;
+    }
+    for (start, count) in frames.ranges() {
+        for frame in 0..count as u64 {
+            platform.flush_entries(PhysAddr::new(start.get() + frame * PAGE_SIZE), 0..512);
+        }
+    }
 }
 
 /// Gives back what was made of units that nobody has told anything.
