@@ -308,6 +308,24 @@ mod tests {
     }
 
     #[test]
+    fn one_that_brings_the_units_up_makes_good_for_those_that_died_before() {
+        let mut keeping = Keeping::default();
+        let first = started(&mut keeping);
+        keeping.touched(true);
+        for _ in 0..3 {
+            for _ in 1..MOST_HEIRS {
+                keeping.ended(End::Crash, SOON);
+                started(&mut keeping);
+            }
+            keeping.touched(true);
+        }
+        keeping.ended(End::Crash, SOON);
+        started(&mut keeping);
+        assert!(has(&keeping, &first));
+        assert_eq!(keeping.held(), 0);
+    }
+
+    #[test]
     fn what_is_said_tells_what_becomes_of_the_memory() {
         let mut keeping = Keeping::default();
         started(&mut keeping);

@@ -79,7 +79,7 @@ struct Signals {
 ///
 /// Whatever keeps the first one from being started.
 pub fn keep(listener: &Listener) -> Result<u8, Error> {
-    raise_descriptor_limit();
+    raise_descriptor_limit(0);
     let mut signals = Signals::catch()?;
     let mut store = Store::default();
     let mut server = Serving::start(Start::Hand, listener, &mut store).map_err(Error::Spawn)?;
@@ -302,11 +302,16 @@ fn spawn(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<Ch
     child
 }
 
-/// Takes as many descriptors as the system lets it, for each memory costs one.
-pub(super) fn raise_descriptor_limit() {
+/// How many descriptors fewer the process that serves may have than its keeper.
+pub(super) const FEWER: u64 = 64;
+
+/// Takes as many descriptors as the system lets it, but for some: each memory costs one, here and in the process that serves.
+/// That one runs out first, and takes no more memory then: what its keeper has no descriptor left for is nobody's when it dies.
+pub(super) fn raise_descriptor_limit(but: u64) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let most = maximum.map(|maximum| maximum.saturating_sub(but));
     // Where that is refused, there are fewer handles.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum });
 }
 
 #[cfg(test)]

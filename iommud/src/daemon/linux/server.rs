@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::error::Error;
-use super::keeper::raise_descriptor_limit;
+use super::keeper::{FEWER, raise_descriptor_limit};
 use crate::daemon::hand_over::{HandOver, NotByKeeper, Start};
 use crate::daemon::options::{Options, UnitKind};
 use crate::daemon::policy::Told;
@@ -37,7 +37,7 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
     let (socket, listener) = (inherited(socket)?, inherited(listener)?);
     let told = Told::by(options)?;
     let stop = stop()?;
-    raise_descriptor_limit();
+    raise_descriptor_limit(FEWER);
     let (keeper, pieces) = Keeper::at(socket)?;
     let platform = Linux::open(keeper.clone(), pieces, left.start == Start::Hand)?;
     let settings = settings(options, left.start, &told);
@@ -62,7 +62,7 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
 pub fn simulate(options: &Options, listener: Listener) -> Result<(), Error> {
     let told = Told::by(options)?;
     let stop = stop()?;
-    raise_descriptor_limit();
+    raise_descriptor_limit(0);
     log::line("SIMULATED: this daemon confines nothing real");
     let platform = SimPlatform::new(machine(options.unit)).map_err(Error::Simulator)?;
     serve_simulated(platform, listener, settings(options, Start::Hand, &told), &told, &stop)

@@ -12,7 +12,7 @@ use core::ops::Range;
 /// Of a process's addresses, those that are kept for what is in the object.
 pub const AREA: Range<usize> = 1 << 44..(1 << 45) - (1 << 40);
 
-/// Where an object has what [keeps](super::anchor) it, and nothing else: in no region.
+/// Where an object has what keeps it (`anchor`), and nothing else: in no region.
 pub const ANCHOR: Range<usize> = 1 << 40..(1 << 40) + 2 * ANCHOR_PAGE;
 
 /// How much of each other the two have.

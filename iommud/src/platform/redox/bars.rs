@@ -60,8 +60,6 @@ impl Bars {
     /// Writes all of it down, as far as there is room: for [`read`](Self::read).
     pub fn write(&self, words: &[AtomicU64]) {
         let Some((count, words)) = words.split_first() else { return };
-        // Nobody finds half of it.
-        count.store(0, Ordering::Relaxed);
         let bars = self.0.iter().flat_map(|(function, bars)| {
             let numbered = bars.iter().zip(0..);
             numbered.filter_map(|(bar, number)| Some((key(*function, number), (*bar)?)))
@@ -73,6 +71,7 @@ impl Bars {
             }
             written += 1;
         }
+        // Last, so that nobody finds what is not all there.
         count.store(written, Ordering::Release);
     }
 
@@ -206,7 +205,7 @@ mod tests {
             (1, good[1] + BARS as u64),
             (1, 1 << 48),
             (2, 0xfea0_1000),
-            (2, u64::MAX),
+            (2, u64::MAX - (1 << 20) + 1),
             (3, 0),
             (3, 8),
             (3, 3 << 20),
@@ -215,6 +214,14 @@ mod tests {
             words[word] = value;
             assert!(read(words).0.is_empty(), "{words:x?}");
         }
+        let of_another_segment = [good[0], good[1] | 1 << 32, good[2], good[3]];
+        let another = PciAddress::new(1, 0, 2, 0).unwrap();
+        assert!(read(of_another_segment).get(another, 0).is_some());
+        let mut known = Bars::default();
+        known.0.insert(another, [read(good).get(function(2), 0); BARS]);
+        let words = [const { AtomicU64::new(0) }; 32];
+        known.write(&words);
+        assert_eq!(Bars::read(&words).0, known.0);
         // The same BAR twice.
         let twice = [2, good[1], good[2], good[3], good[1], good[2], good[3]];
         assert!(Bars::read(&twice.map(AtomicU64::new)).0.is_empty());
