@@ -5,27 +5,19 @@ use std::time::Instant;
 
 use agent::bench::Bench;
 use agent::failure::{Failure, Outcome, require};
-use agent::programs::{PATIENCE, Program, run, wait_until};
+use agent::programs::{PATIENCE, Program, wait_until};
 use agent::reports;
 use agent::signal::{Signal, send};
-use agent::traces::Traces;
 use dma_types::Iova;
-use driver_platform::let_inherit;
 use edud::daemon::function;
 use edud::{Direction, Edu, MappedBar};
-use libdma::Access;
-use libdma::protocol::Rights;
 
-use crate::driving::{LENGTH, drive};
-use crate::lent::{BYTES, LENT, NO_WRITING};
+use crate::driving::LENGTH;
 use crate::machine::Machine;
 use crate::processes::Processes;
 
 /// What others have in their memory.
 const OTHERS: u8 = b'?';
-
-/// How many buffers are had then: more than there were before.
-const PIECES: usize = 64;
 
 /// By which init would tell iommud that it has started it.
 const INIT_PIPE: &str = "INIT_NOTIFY";
@@ -34,46 +26,6 @@ const INIT_PIPE: &str = "INIT_NOTIFY";
 const ALL: usize = 640 << 20;
 /// How much of it at once.
 const SOME: usize = 1 << 20;
-
-/// A process that was lent a buffer still has it mapped, of which the iommud that comes next hears nothing.
-pub(super) fn r8_that_is_still_mapped() -> Outcome {
-    let bench = Machine::bench()?;
-    let before = Traces::now()?;
-    let driver = drive(&bench)?;
-    let device = driver.device();
-    // What is in use beside it keeps iommud from giving all of it back to the kernel.
-    let beside = device.allocate(BYTES as u64, None, "beside it")?;
-    let buffer = device.allocate(BYTES as u64, Some(Access::Write), "lent")?;
-    let handle = buffer.share(Rights::READ | Rights::INSPECT)?;
-    let_inherit(&handle)?;
-    let mut command = Command::new("iommu-selftest");
-    command.arg(LENT).env(driver_platform::LENT_VARIABLE, handle.raw().number().to_string());
-    let mut other = Program::from_command(command)?;
-    drop(handle);
-    other.wait_line(NO_WRITING)?;
-    let lent = pages_of("lent")?;
-    require!(!lent.is_empty(), "nothing is lent");
-    let [_, served] = both()?;
-    send(served, Signal::Kill)?;
-    wait_until("another iommud serves", || {
-        Ok(both().is_ok_and(|[_, another]| another != served)
-            && run("iommuctl", &["units"])?.code == Some(0))
-    })?;
-    // Whoever else has a handle of the buffer has one of a dead iommud's: it ends with the driver's own.
-    drop(buffer);
-    wait_until("the buffer is gone", || Ok(pages_of("lent")?.is_empty()))?;
-    let mut taken = Vec::new();
-    for _ in 0..PIECES {
-        taken.push(device.allocate(BYTES as u64, Some(Access::Write), "another's")?);
-    }
-    let others = pages_of("another's")?;
-    require!(others.len() == PIECES, "of {PIECES} pieces, {} are mapped", others.len());
-    let again = others.iter().find(|place| lent.contains(place));
-    require!(again.is_none(), "the page at {again:x?} is mapped still and given out again");
-    other.signal(Signal::Kill)?;
-    drop((taken, beside, driver));
-    before.wait_for_return()
-}
 
 /// iommud and its keeper are killed, and the driver, while its device may do what it likes.
 pub(super) fn r2_that_nobody_keeps() -> Outcome {
@@ -126,12 +78,6 @@ fn write(edu: &mut Edu<MappedBar>, place: u64) -> Outcome {
 
 fn is_untouched(all: &[Vec<u8>]) -> bool {
     all.iter().flatten().all(|byte| *byte == OTHERS)
-}
-
-/// Where in physical memory mappings with this label are.
-fn pages_of(label: &str) -> Outcome<Vec<u64>> {
-    let mappings = reports::mappings()?.into_iter();
-    Ok(mappings.filter(|it| it.label == label).map(|it| it.physical).collect())
 }
 
 /// The keeper, and the process that serves, which the keeper started.

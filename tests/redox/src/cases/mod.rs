@@ -141,10 +141,6 @@ pub(crate) const CONFINED: &[Check] = &[
         &[Edus(1), NobodyElse],
         Spec::long("r4_an_iommud_that_is_killed_is_started_again", restart::again),
     ),
-    Check::new(
-        &[Edus(1), NobodyElse],
-        Spec::long("r8_what_somebody_maps_still_is_nobody_elses", memory::r8_that_is_still_mapped),
-    ),
     // The last one: from then on iommud is one that was started by hand.
     Check::new(
         &[Edus(1), NobodyElse],
