@@ -67,6 +67,9 @@ pub struct Device {
 impl Device {
     /// Opens a device at iommud. From now on it reaches what this process gives it, and nothing else.
     ///
+    /// While it is not known yet whether somebody holds it, this waits: a driver may have died while its own opening took a
+    /// while, or the device is being [reset](Self::reset).
+    ///
     /// # Errors
     ///
     /// [`Error::DeviceBusy`] if another driver holds it, [`Error::NoSuchDevice`] if it does not exist or no

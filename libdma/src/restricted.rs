@@ -89,7 +89,8 @@ impl Restricted<'_> {
     }
 
     /// The most that the device may do with what is mapped by it: [`Access::Read`] makes it read-only, [`Access::Write`]
-    /// write-only, for the device.
+    /// write-only, for the device (which may read all the same where its IOMMU
+    /// [cannot tell](Device::write_implies_read) the two apart).
     pub fn access(self, access: Access) -> Self {
         Self { access, ..self }
     }

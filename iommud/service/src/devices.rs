@@ -28,7 +28,7 @@ impl<P: Platform> Service<P> {
         address: PciAddress,
         caller: Caller,
     ) -> Result<Outcome<HandleId>, Error> {
-        if self.sessions.of_device(address).is_some() || self.resets.has(address) {
+        if self.sessions.of_device(address).is_some() {
             return Err(Error::DeviceBusy);
         }
         // What was blocked before is not this session's.

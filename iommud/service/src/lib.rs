@@ -25,6 +25,7 @@
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`tickets`] | what handles offer, for requests on other handles to name |
 //! | [`numbers`] | numbers that are never used again |
+//! | [`openings`] | openings of devices that may be free soon |
 //! | [`orphans`] | sessions of before a restart, which wait for their clients |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
 //! | [`faults`] | the latest blocked accesses of all devices |
@@ -72,6 +73,7 @@ pub mod mappings;
 pub mod node;
 mod noting;
 pub mod numbers;
+pub mod openings;
 pub mod orphans;
 pub mod pending;
 pub mod quarantine;

@@ -22,6 +22,7 @@ use crate::calls::{Answered, answer};
 use crate::events::{Entry, What};
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::mappings::Space;
+use crate::openings::Openings;
 use crate::pending::Pending;
 use crate::service::{ONE_REQUEST, Service};
 use crate::session::{BufferId, Session, SessionId};
@@ -63,6 +64,7 @@ impl<P: Platform> Service<P> {
             self.accounts.release(waiting.account, &ONE_REQUEST);
         }
         self.pending = Pending::default();
+        self.openings = Openings::default();
         let since = self.platform.now();
         let Self { sessions, windows, domains, .. } = self;
         for session in sessions.sessions.values_mut() {

@@ -96,6 +96,23 @@ impl Pending {
         }
     }
 
+    /// The handle that a request is to be answered with, if it is one.
+    pub(crate) fn handle_of(&self, request: RequestId) -> Option<HandleId> {
+        let (_, waiting) = self.waiting.iter().find(|(other, _)| *other == request)?;
+        match waiting.answer {
+            Answer::Handle(handle) => Some(handle),
+            Answer::Payload(_) => None,
+        }
+    }
+
+    /// Has hardware's confirmation answer a request that was promised an answer: what is kept back for `other`.
+    pub(crate) fn go_on_as(&mut self, request: RequestId, other: RequestId) {
+        self.promised.retain(|(_, promised)| *promised != request);
+        if let Some((id, _)) = self.waiting.iter_mut().find(|(id, _)| *id == other) {
+            *id = request;
+        }
+    }
+
     /// Takes out a request that is done or has failed, if there is one. The answer is given either way, so
     /// that a handle that nobody will get can be closed.
     pub(crate) fn take(

@@ -23,6 +23,7 @@ use crate::faults::FaultLog;
 use crate::handle::{Handle, HandleId, Handles, Object};
 use crate::node::{Node, Report};
 use crate::numbers::Numbers;
+use crate::openings::Openings;
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
 use crate::quarantine::Quarantine;
 use crate::report;
@@ -84,6 +85,7 @@ pub struct Service<P> {
     pub(crate) accounts: Accounts,
     pub(crate) pending: Pending,
     pub(crate) resets: Resets,
+    pub(crate) openings: Openings,
     pub(crate) faults: FaultLog,
     /// How many faults of whom there were.
     pub(crate) storms: Storms,
@@ -133,6 +135,7 @@ impl<P: Platform> Service<P> {
             accounts: Accounts::default(),
             pending: Pending::default(),
             resets: Resets::default(),
+            openings: Openings::default(),
             faults: FaultLog::default(),
             storms: Storms::default(),
             quarantines: BTreeMap::new(),
@@ -217,6 +220,7 @@ impl<P: Platform> Service<P> {
         self.log_faults();
         self.end_unclaimed();
         self.go_on_resetting();
+        self.go_on_opening();
         let mut completed = self.pending.take_answered();
         while let Some((request, waiting, progress)) =
             self.pending.take(|completion| self.engine.progress(completion))
@@ -224,7 +228,12 @@ impl<P: Platform> Service<P> {
             let Waiting { account, answer, undo, .. } = waiting;
             self.accounts.release(account, &ONE_REQUEST);
             let result = match (progress, answer) {
-                (Progress::Done, answer) => Ok(answer),
+                (Progress::Done, answer) => {
+                    if let Answer::Handle(handle) = answer {
+                        self.opened(handle);
+                    }
+                    Ok(answer)
+                }
                 (_, Answer::Handle(handle)) => {
                     self.close(handle);
                     Err(Error::TimedOut)
@@ -299,7 +308,7 @@ impl<P: Platform> Service<P> {
             Node::Device(_) | Node::Resume(_) | Node::Quarantine(_) if !caller.is_root() => {
                 Err(Error::NotPermitted)
             }
-            Node::Device(address) => self.open_device(address, caller),
+            Node::Device(address) => self.open_in_turn(directory, address, caller),
             Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid))),
             Node::Quarantine(address) => {
                 self.engine.device(address).ok_or(Error::NoSuchDevice)?;

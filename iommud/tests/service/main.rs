@@ -26,6 +26,7 @@ mod groups;
 mod handles;
 mod hostile;
 mod lying;
+mod openings;
 mod orphans;
 mod quarantine;
 mod quarantine_deaths;

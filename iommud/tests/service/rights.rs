@@ -118,7 +118,9 @@ const REQUESTS: &[(&str, Of, Rights, Act)] = &[
         request[8..16].copy_from_slice(&world.buffer.id().to_le_bytes());
         call(handle, Opcode::Next, &request)
     }),
-    ("read events", Of::Device, INSPECT, |_, handle| call(handle, Opcode::Events, &[0; 256])),
+    ("read events", Of::Device, INSPECT, |_, handle| {
+        call(handle, Opcode::Events, &1u32.to_le_bytes())
+    }),
     ("offer registers to be read", Of::Device, SHARE.union(READ), |_, handle| {
         offer_registers(handle, Access::Read)
     }),

@@ -22,6 +22,9 @@
 //! What its holder has mapped into its own memory stays there. So the memory stays the session's and is not used again until
 //! the holder has closed the handle, by itself or by its death, and what it mapped by it is unmapped.
 //!
+//! A device that the policy leaves unconfined is so only while nobody holds it. For as long as somebody does, what is revoked is
+//! out of its reach as out of any other's; and buffers are in memory that no unconfined device reaches, whoever holds them.
+//!
 //! Without an IOMMU nothing keeps a device from memory that it was told of: handles end, and the memory is kept until the
 //! device's session has ended.
 

@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) is_served: bool,
     /// Its first NVMe controller, if `iommu-run` is to start a driver for such.
     pub(crate) nvme: Option<String>,
+    /// Its first NVMe controller, if nobody holds it and none is to start a driver for it.
+    pub(crate) free_nvme: Option<String>,
     /// Its first virtio disk that nobody holds, if the program that drives such is there.
     pub(crate) virtio_disk: Option<String>,
     /// A device that somebody holds already.
@@ -55,6 +57,7 @@ impl Machine {
                 edus: Vec::new(),
                 is_served: false,
                 nvme: None,
+                free_nvme: None,
                 virtio_disk: None,
                 in_use: None,
                 write_only: false,
@@ -72,7 +75,10 @@ impl Machine {
         let in_use = devices.iter().find(|device| device.handles > 0);
         let in_use = in_use.map(|device| device.device.clone());
         let nvme = devices.iter().find(|device| device.class.starts_with(NVME));
-        let nvme = nvme.map(|device| device.device.clone()).filter(|_| nvme_driver_is_wanted());
+        let is_driven = nvme_driver_is_wanted();
+        let free_nvme = nvme.filter(|device| !is_driven && device.handles == 0);
+        let free_nvme = free_nvme.map(|device| device.device.clone());
+        let nvme = nvme.map(|device| device.device.clone()).filter(|_| is_driven);
         let mut disks = devices.iter().filter(|device| device.id == VIRTIO_DISK);
         let disk = disks.find(|device| device.handles == 0);
         let virtio_disk = disk.map(|device| device.device.clone());
@@ -80,7 +86,8 @@ impl Machine {
             virtio_disk.filter(|_| beside(VIRTIO_DRIVER).is_ok_and(|it| it.is_file()));
         devices.retain(|device| device.id == EDU);
         let edus = devices.into_iter().map(|device| device.device).collect();
-        Ok(Self { found, edus, is_served: true, nvme, virtio_disk, in_use, write_only })
+        let is_served = true;
+        Ok(Self { found, edus, is_served, nvme, free_nvme, virtio_disk, in_use, write_only })
     }
 
     /// What a device is said to be while a driver has it.

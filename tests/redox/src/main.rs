@@ -26,7 +26,7 @@ use agent::run::CASE;
 
 use crate::lent::LENT;
 use crate::prisoner::PRISONER;
-use crate::second::{ENTERS, SENT};
+use crate::second::{ENTERS, SENT, TAKEN};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         [CASE, name] => run::one(name),
         [LENT] => lent::look(),
         [SENT, pipe, device, bits] => second::run(second::sent(pipe, device, bits)),
+        [TAKEN, pipe, device, bits] => second::run(second::taken(pipe, device, bits)),
         [ENTERS, ticket, device] => second::run(second::enters(ticket, device)),
         [PRISONER, ref paths @ ..] => prisoner::open(paths),
         _ => {

@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Edus(usize),
     /// An NVMe disk, and a driver for it that `iommu-run` is to start.
     Nvme,
+    /// An NVMe disk that nobody drives.
+    FreeNvme,
     /// A virtio disk, and the program that drives it.
     VirtioDisk,
     /// That no driver is at work that would be cut off when iommud dies.
@@ -44,6 +46,9 @@ impl Need {
             Self::Nvme if machine.nvme.is_none() => {
                 Some("there is no NVMe disk with an nvmed that iommu-run is to start".into())
             }
+            Self::FreeNvme if machine.free_nvme.is_none() => {
+                Some("there is no NVMe disk that nobody drives".into())
+            }
             Self::VirtioDisk if machine.virtio_disk.is_none() => {
                 Some("there is no virtio disk with virtio-blkd where the self-test is".into())
             }
@@ -51,7 +56,7 @@ impl Need {
                 .in_use
                 .as_ref()
                 .map(|device| format!("the driver of {device} would be cut off by it")),
-            Self::Edus(_) | Self::Nvme | Self::VirtioDisk => None,
+            Self::Edus(_) | Self::Nvme | Self::FreeNvme | Self::VirtioDisk => None,
         }
     }
 }

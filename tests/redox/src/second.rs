@@ -8,7 +8,7 @@ use agent::failure::{Failure, Outcome, require};
 use agent::programs::PATIENCE;
 use edud::Direction;
 use edud::daemon::Driver;
-use libdma::protocol::Ticket;
+use libdma::protocol::{Rights, Ticket};
 use libdma::{Access, Error, Iova, SharedBuffer};
 
 use crate::console::say;
@@ -20,11 +20,20 @@ use crate::passing::receive;
 /// address bits.
 pub(crate) const SENT: &str = "sent";
 
+/// The same for a buffer that is taken back.
+pub(crate) const TAKEN: &str = "taken";
+
 /// The first argument that asks for a domain to be entered. The ticket follows, then the device.
 pub(crate) const ENTERS: &str = "enters";
 
 /// What is said before what the device has read.
 pub(crate) const DEVICE_READS: &str = "its device reads: ";
+
+/// What is said when the buffer was taken back.
+pub(crate) const IS_REVOKED: &str = "it is taken back, and out of its device's reach";
+
+/// What is said before what this process sees of it then.
+pub(crate) const SEES: &str = "it sees: ";
 
 /// What is said when the device has read and written in the domain, and the ticket is no good any more.
 pub(crate) const HAS_ENTERED: &str = "its device was in the domain, and the ticket is used";
@@ -63,6 +72,36 @@ pub(crate) fn sent(pipe: &str, device: &str, bits: &str) -> Outcome {
         shared.read(PLACE, &mut found)?;
     }
     told(&mut driver, from).map(drop)
+}
+
+/// Attaches the buffer that it is sent to its own device, has that read it, and once more when it was taken back.
+pub(crate) fn taken(pipe: &str, device: &str, bits: &str) -> Outcome {
+    let bits = bits.parse().map_err(|_| Failure(format!("{bits:?} are no address bits")))?;
+    let shared = SharedBuffer::from_handle(receive(pipe)?)?;
+    let mut driver = drive_device(device, bits)?;
+    let attached = shared.attach(driver.device(), Access::Read, "to be taken back")?;
+    let from = attached.io_address().at(PLACE as u64)?.for_device(driver.device())?;
+    let first = told(&mut driver, from)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match shared.share(Rights::empty()).map(drop) {
+            Err(Error::Revoked) => break,
+            other => require!(other == Ok(()), "a handle to it: {other:?}"),
+        }
+        require!(Instant::now() < end, "it is never taken back");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let own = driver.device().coherent("read").bytes(LENGTH)?;
+    driver.transfer(Direction::ToDevice, own.iova(), LENGTH)?;
+    driver.transfer(Direction::ToDevice, from, LENGTH)?;
+    driver.transfer(Direction::FromDevice, own.iova(), LENGTH)?;
+    let mut found = [0; LENGTH];
+    own.copy_to(0, &mut found)?;
+    require!(found != first, "its device reads it still");
+    say(IS_REVOKED);
+    shared.read(PLACE, &mut found)?;
+    say(format_args!("{SEES}{}", String::from_utf8_lossy(&found)));
+    Ok(())
 }
 
 /// Says what the device reads at an address.

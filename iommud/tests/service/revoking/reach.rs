@@ -1,7 +1,7 @@
 //! What devices reach after a handle was revoked.
 
 use dma_types::Iova;
-use iommu_engine::policy::{Invalidation, Policy};
+use iommu_engine::policy::{Devices, Invalidation, Policy, Rule, Unclaimed};
 use iommu_service::{HandleId, Outcome};
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::call::Opcode;
@@ -29,6 +29,7 @@ both! {
     r2_memory_is_kept_for_good_where_a_unit_does_not_confirm,
     r4_a_buffer_whose_last_live_handle_closes_is_out_of_reach,
     r3_what_a_closed_handle_has_mapped_is_its_parents,
+    r2_what_is_revoked_is_out_of_reach_of_a_device_that_is_unconfined_otherwise,
 }
 
 const ALL: Option<Access> = Some(Access::ReadWrite);
@@ -274,6 +275,29 @@ fn r3_what_a_closed_handle_has_mapped_is_its_parents(vendor: Vendor) {
     assert_eq!(revoke(device.handle(), number(child.handle())), Ok(1));
     assert!(!reads(&rig, iova));
     drop((child, buffer, device));
+    rig.check();
+}
+
+fn r2_what_is_revoked_is_out_of_reach_of_a_device_that_is_unconfined_otherwise(vendor: Vendor) {
+    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(edu())) };
+    let rig = Rig::with(vendor.machine(), Policy { rules: vec![rule], ..Policy::default() });
+    assert!(rig.service.lock().engine().reaches_everything(edu()));
+    let device = rig.open();
+    let child = derived(&device, Rights::DEVICE);
+    let buffer = child.allocate(PAGE, ALL, "revoked").unwrap();
+    let iova = buffer.iova().unwrap().get();
+    let row = &rig.json("mappings")[0];
+    let physical = row["pieces"][0]["physical"].as_str().or(row["physical"].as_str());
+    let physical = physical.unwrap_or_else(|| panic!("{row}")).trim_start_matches("0x");
+    let physical = u64::from_str_radix(physical, 16).unwrap();
+    assert!(reads(&rig, iova) && !reads(&rig, physical));
+    assert_eq!(revoke(device.handle(), 0), Ok(2));
+    assert!(!reads(&rig, iova) && !reads(&rig, physical));
+    drop((child, device));
+    // It has not been recycled, and of what iommud gives out an unconfined device reaches nothing.
+    assert!(rig.service.lock().engine().reaches_everything(edu()));
+    assert!(!reads(&rig, physical));
+    drop(buffer);
     rig.check();
 }
 

@@ -13,6 +13,7 @@ mod memory;
 mod nodes;
 mod registers;
 mod restart;
+mod revoked;
 mod sessions;
 mod shared;
 mod streams;
@@ -22,7 +23,7 @@ use agent::run::Spec;
 
 use crate::machine::Machine;
 use crate::needs::Check;
-use crate::needs::Need::{Edus, NobodyElse, Nvme, VirtioDisk};
+use crate::needs::Need::{Edus, FreeNvme, NobodyElse, Nvme, VirtioDisk};
 
 /// The cases on a machine with an IOMMU, in the order in which they run.
 pub(crate) const CONFINED: &[Check] = &[
@@ -85,6 +86,21 @@ pub(crate) const CONFINED: &[Check] = &[
     Check::new(
         &[Edus(2)],
         Spec::new("r4_registers_are_reached_until_their_driver_goes", registers::are_reached),
+    ),
+    Check::new(
+        &[Edus(2)],
+        Spec::new("r2_a_share_that_was_revoked_is_out_of_each_devices_reach", revoked::a_share),
+    ),
+    Check::new(
+        &[Edus(1)],
+        Spec::new(
+            "r2_r3_a_handle_within_bounds_maps_there_until_it_is_revoked",
+            revoked::within_bounds,
+        ),
+    ),
+    Check::new(
+        &[Edus(1), FreeNvme],
+        Spec::new("a_device_is_reset_and_its_holders_learn_of_it", revoked::by_a_reset),
     ),
     Check::new(&[Edus(2)], Spec::new("two_drivers_work_at_once_and_apart", drivers::two_at_once)),
     Check::new(&[Edus(1)], Spec::new("a_read_of_what_is_not_mapped_is_blocked", blocked::read)),

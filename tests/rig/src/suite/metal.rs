@@ -31,6 +31,8 @@ const SMALL: Iommu = Iommu::Vtd { bits: 39, caching_mode: false };
 const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 /// The same on the bus `below` of a bridge.
 const EDU_BELOW: &str = "edu,bus=below,dma_mask=0xffffffffffffffff";
+/// A device whose function can be reset, which `edu`'s cannot.
+const RESETTABLE: &str = "nvme,serial=resettable";
 const PORT: &str = "pcie-root-port,id=port0,chassis=1,slot=1";
 const PORT_ALONE: &str = "pcie-root-port,id=below,chassis=1,slot=1";
 
@@ -103,6 +105,7 @@ const VARIANTS: [Variant; 15] = [
             "pcie-root-port,id=port1,chassis=2,slot=2,addr=0x3.1",
             "edu,bus=port0,dma_mask=0xffffffffffffffff",
             "edu,bus=port1,dma_mask=0xffffffffffffffff",
+            RESETTABLE,
         ],
     },
     Variant {
@@ -116,7 +119,12 @@ const VARIANTS: [Variant; 15] = [
             "edu,bus=port1,dma_mask=0xffffffffffffffff",
         ],
     },
-    Variant { name: "amdvi-two", cases: "shared", iommu: Iommu::AmdVi, devices: &[EDU, EDU] },
+    Variant {
+        name: "amdvi-two",
+        cases: "shared",
+        iommu: Iommu::AmdVi,
+        devices: &[EDU, EDU, RESETTABLE],
+    },
     Variant { name: "amdvi", cases: "amdvi engine", iommu: Iommu::AmdVi, devices: &[EDU] },
     Variant {
         name: "amdvi-port",

@@ -21,6 +21,7 @@
 //! | [`ending`] | what was taken away stays away, and what was held comes back |
 //! | [`group`] | two devices that a unit can keep apart, or cannot |
 //! | [`addresses`] | one device's address, given to another |
+//! | [`revoking`] | what was given away and is taken back, and a device that is reset |
 //! | [`sharing`] | two devices and what they share |
 //! | [`starting`] | from the first instant, and from translation that was left on |
 
@@ -39,6 +40,7 @@ pub mod moving;
 pub mod pools;
 pub mod quarantine;
 pub mod reserve;
+pub mod revoking;
 pub mod rig;
 pub mod sharing;
 pub mod starting;
@@ -87,6 +89,11 @@ use self::quarantine::r1_a_device_in_quarantine_reaches_nothing_until_it_is_rele
 use self::reserve::{
     memory_is_set_aside_and_given_out_in_one_piece, memory_is_set_aside_for_one_device,
 };
+use self::revoking::{
+    a_device_is_reset_and_its_holders_learn_of_it,
+    r2_a_share_that_was_revoked_is_out_of_each_devices_reach,
+    r2_r3_a_handle_within_bounds_maps_there_until_it_is_revoked,
+};
 use self::sharing::{
     a_shared_buffer_is_reached_in_segments_of_its_devices_limits,
     r4_a_buffer_is_shared_until_the_last_device_lets_it_go,
@@ -124,6 +131,8 @@ pub const SHARED: Suite = Suite {
         r4_registers_that_are_offered_are_reached_until_their_driver_goes,
         two_devices_reach_one_buffer_at_one_address,
         r3_an_address_is_given_back_to_its_own_device_and_no_other,
+        r2_a_share_that_was_revoked_is_out_of_each_devices_reach,
+        a_device_is_reset_and_its_holders_learn_of_it,
     ],
 };
 
@@ -169,6 +178,7 @@ pub const SUITE: Suite = Suite {
         r1_a_device_in_quarantine_reaches_nothing_until_it_is_released,
         a_stale_translation_really_stays_until_it_is_invalidated,
         r2_after_an_unmap_the_translation_is_gone,
+        r2_r3_a_handle_within_bounds_maps_there_until_it_is_revoked,
         r4_closing_ends_access_and_gives_everything_back,
         r1_translation_that_was_left_on_is_taken_over,
     ],

@@ -182,7 +182,7 @@ fn write_register(rig: &Rig, second: &Edu, own: &Buffer, at: Iova, value: u64) -
 }
 
 /// Opens both devices, and lets them be bus masters, as their drivers do.
-fn both(rig: &Rig) -> Outcome<(Device, Edu, Device)> {
+pub(super) fn both(rig: &Rig) -> Outcome<(Device, Edu, Device)> {
     let second = Edu::find_second(rig.service.lock().platform_mut())?;
     let first_device = rig.open()?;
     let second_device = Device::open(rig.transport(), second.function())?;
@@ -190,12 +190,18 @@ fn both(rig: &Rig) -> Outcome<(Device, Edu, Device)> {
     Ok((first_device, second, second_device))
 }
 
-fn place(buffer: &Buffer) -> Iova {
+pub(super) fn place(buffer: &Buffer) -> Iova {
     buffer.iova().unwrap_or_default()
 }
 
 /// Whether a device that reads there finds this, as it shows when it writes it to its own buffer.
-fn expect_read(rig: &Rig, edu: &Edu, from: Iova, own: &Buffer, expected: &[u8; 16]) -> Outcome {
+pub(super) fn expect_read(
+    rig: &Rig,
+    edu: &Edu,
+    from: Iova,
+    own: &Buffer,
+    expected: &[u8; 16],
+) -> Outcome {
     own.write(0, &OTHER)?;
     edu.transfer(rig.service.lock().platform_mut(), Direction::ToDevice, from.get(), 16)?;
     let own_place = place(own).get();
