@@ -43,7 +43,7 @@ impl Unit {
         let base = EventLogBase::from_bits(platform.read64(self.window, register::EVENT_LOG));
         let log = PhysAddr::new(base.page() << 12);
         let tail = platform.read64(self.window, register::EVENT_TAIL);
-        require!(tail % EVENT == 0 && tail < PAGE_SIZE, "the log ends at {tail:#x}");
+        require!(tail.is_multiple_of(EVENT) && tail < PAGE_SIZE, "the log ends at {tail:#x}");
         let event = PageFault::new().with_device(device.get()).with_write(true).with_code(2);
         let word = (tail / 8) as usize;
         write_word(platform, log, word, event.into_bits())?;
