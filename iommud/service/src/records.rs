@@ -84,7 +84,7 @@ pub struct BufferRecord {
     pub place: Option<RunPlace>,
     /// Whether all handles to it were revoked.
     pub is_revoked: bool,
-    /// Whether its mapping, if it has one, is [strict](crate::strict), and its only one.
+    /// Whether its mapping, if it has one, is strict, and its only one: see `strict`.
     pub is_strict: bool,
 }
 
