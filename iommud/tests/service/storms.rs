@@ -227,7 +227,7 @@ fn a_storm_of_before_the_death_of_the_daemon_is_recorded_again(vendor: Vendor) {
 }
 
 fn r5_a_storm_of_what_is_nobodys_device_is_silenced_and_ends(vendor: Vendor) {
-    // It signs as nobody does that iommud knows.
+    // It signs as nobody does that iommud knows, but by AMD's firmware.
     let stranger = "0000:00:06.0".parse().unwrap();
     let requester = Some(SourceId::new(0x4242));
     let function = FunctionConfig { requester, ..FunctionConfig::endpoint(stranger) };
@@ -250,4 +250,26 @@ fn r5_a_storm_of_what_is_nobodys_device_is_silenced_and_ends(vendor: Vendor) {
     assert_eq!(rig.service.lock().faults().total(), total + 1, "it is recorded again");
     assert_eq!(events(&calm), Events::default());
     rig.check();
+}
+
+/// AMD's firmware tells of everybody's aliases: there they are known.
+#[test]
+fn r5_of_what_many_sign_whom_nobody_knows_no_more_is_told_than_of_one() {
+    let strangers: [PciAddress; 3] =
+        ["00:06.0", "00:07.0", "00:08.0"].map(|address| address.parse().unwrap());
+    let mut config = Vendor::Vtd.machine();
+    for (number, stranger) in strangers.iter().enumerate() {
+        let requester = Some(SourceId::new(0x4242 + number as u16));
+        config.functions.push(FunctionConfig { requester, ..FunctionConfig::endpoint(*stranger) });
+    }
+    let rig = Rig::with_manual_clock(config, Policy::default());
+    for stranger in strangers {
+        rig.service.lock().platform().machine_mut().config_write(stranger, 4, 6);
+        storm(&rig, stranger, 100);
+    }
+    let service = rig.service.lock();
+    assert_eq!(
+        (service.faults().total(), service.faults().dropped()),
+        (300, 300 - u64::from(AT_ONCE))
+    );
 }
