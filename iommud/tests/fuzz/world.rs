@@ -315,8 +315,7 @@ impl World {
             "R3: a handle with {rights:?} was made of one with {:?}",
             of.rights
         );
-        let domain =
-            if matches!(what, What::Device | What::Buffer | What::Window) { of.domain } else { 0 };
+        let domain = if what == What::Domain { 0 } else { of.domain };
         let run = if kind == Ok(Kind::Copy) { of.run } else { None };
         let number = if kind == Ok(Kind::Copy) { of.number } else { 0 };
         Held { what, rights, domain, run, number, ..of }

@@ -42,6 +42,11 @@ impl Driver {
         Self { device, other, buffers: Vec::new(), shared: Vec::new() }
     }
 
+    /// Its device reaches so far.
+    pub(crate) fn set_mask(&mut self, chance: &mut Chance) {
+        let _ = self.device.set_dma_mask(chance.one_of(&[32, 40, 64]));
+    }
+
     /// Does something.
     pub(crate) fn step(&mut self, chance: &mut Chance) -> Result<(), Error> {
         match chance.below(14) {
@@ -236,7 +241,7 @@ impl Driver {
             0 => self.device.reset()?,
             1 => drop(self.device.renew()?),
             2 => drop(self.device.trim()),
-            3 => self.device.set_dma_mask(chance.one_of(&[24, 32, 40, 64]))?,
+            3 => self.set_mask(chance),
             _ => self.device.resume()?,
         }
         let _ = (self.device.window_usage(), format!("{:?}", self.device));

@@ -31,6 +31,9 @@ fn attempt(machine: &Machine, steps: Steps<'_>) -> bool {
         if driver.is_none() {
             let open = |address| Device::open(liar.clone(), address);
             driver = open(edu()).and_then(|it| Ok(Driver::new(it, open(second_edu())?))).ok();
+            if let Some(driver) = &mut driver {
+                driver.set_mask(&mut chance);
+            }
         }
         let Some(it) = &mut driver else { continue };
         if chance.once_in(30) {

@@ -145,10 +145,11 @@ unsafe impl Transport for Liar {
         }
         let mut length = answered.unwrap_or(answer.len());
         for _ in 0..1 + chance.below(3) {
-            // Most of what is said is in words of four bytes.
-            let at = chance.below(answer.len()) & !3;
-            let long = chance.long().to_le_bytes();
-            let bytes = chance.one_of(&[1, 4, 4, 8, 8]);
+            // Most is words of four bytes or eight, and of the latter most are of whole pages.
+            let bytes = chance.one_of(&[1, 4, 4, 8, 8, 8, 8]);
+            let at = chance.below(answer.len()) / bytes * bytes;
+            let pages = if bytes == 8 && !chance.once_in(4) { !0xfff } else { u64::MAX };
+            let long = (chance.long() & pages).to_le_bytes();
             answer.iter_mut().skip(at).zip(&long[..bytes]).for_each(|(byte, new)| *byte = *new);
         }
         if chance.once_in(8) {
