@@ -56,8 +56,15 @@ impl Accounts {
             operations: of(operations),
             ..Usage::NONE
         };
-        self.add(id, &part(|change| change.max(0).unsigned_abs()));
-        self.release(id, &part(|change| change.min(0).unsigned_abs()));
+        let (more, less) =
+            (part(|it| it.max(0).unsigned_abs()), part(|it| it.min(0).unsigned_abs()));
+        // Most often it is one or the other.
+        if more != Usage::NONE {
+            self.add(id, &more);
+        }
+        if less != Usage::NONE {
+            self.release(id, &less);
+        }
     }
 
     /// Takes mappings that are no more from who mapped them.
@@ -138,13 +145,15 @@ impl<P: Platform> Service<P> {
     pub(crate) fn claim(&mut self, account: AccountId, more: &Usage) -> Result<(), Error> {
         self.settle();
         let mut hastened = None;
-        while let Err((limit, _)) = self.accounts.fits(account, more)
-            && hastened != Some(limit)
-        {
+        while let Err((limit, exceeded)) = self.accounts.fits(account, more) {
+            if hastened == Some(limit) {
+                self.accounts.note(account, limit, exceeded);
+                return Err(exceeded.into());
+            }
             self.hasten_for(limit);
             hastened = Some(limit);
         }
-        Ok(self.accounts.check(account, more)?)
+        Ok(())
     }
 
     /// Has units told of what was given up on an account and was gathered, and of nobody else's, so that what they confirm at

@@ -102,7 +102,7 @@ impl Accounts {
     }
 
     /// Notes that something that was to be charged to an account was refused by the limit of one.
-    fn note(&mut self, id: AccountId, limit: AccountId, exceeded: Exceeded) {
+    pub(crate) fn note(&mut self, id: AccountId, limit: AccountId, exceeded: Exceeded) {
         if let Some(account) = self.open.get_mut(&limit) {
             *account.refusals.entry(exceeded.resource).or_default() += 1;
         }

@@ -111,9 +111,10 @@ impl Account {
 
     /// The first limit that so much more would go beyond.
     fn exceeded(&self, more: &Usage) -> Option<Exceeded> {
-        Resource::ALL.into_iter().find_map(|resource| {
+        // Of most resources nothing is wanted, and this is on the way of each request.
+        Resource::ALL.into_iter().filter(|resource| more.of(*resource) > 0).find_map(|resource| {
             let (held, wanted) = (self.held.of(resource), more.of(resource));
-            let limit = self.limits.of(resource).filter(|_| wanted > 0)?;
+            let limit = self.limits.of(resource)?;
             let over = held.checked_add(wanted).is_none_or(|sum| sum > limit);
             let holder = self.holder;
             over.then_some(Exceeded { holder, resource, limit, held, wanted })
