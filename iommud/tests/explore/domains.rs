@@ -28,6 +28,8 @@ impl World {
         self.greet(handle);
         let mut info = DomainInfo::new_zeroed();
         self.service.call(handle, Opcode::DomainInfo as u64, info.as_mut_bytes()).unwrap();
+        assert!(info.domain.get() > self.highest[1], "a domain has another's number");
+        self.highest[1] = info.domain.get();
         let (handle, key) = (Place::Had(handle), DomainKey(info.domain.get()));
         self.explicit = Some(Explicit { handle, key, mapped: None });
     }

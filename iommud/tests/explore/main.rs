@@ -102,6 +102,8 @@ fn r2_no_order_of_events_with_a_machine_to_itself_reuses_anything_early(vendor: 
 fn r2_no_order_of_events_and_deaths_of_iommud_reuses_anything_early(vendor: Vendor) {
     explore(vendor, Invalidation::Strict, &MAPPED, with_deaths(vendor, 3));
     explore(vendor, Invalidation::Deferred, &UNMAPPED, with_deaths(vendor, 3));
+    // And its successor goes on.
+    explore(vendor, Invalidation::Strict, &RESUMED, with_deaths(vendor, 3));
 }
 
 /// It dies after each of its accesses to tables and registers.
@@ -142,6 +144,7 @@ fn r2_no_longer_order_with_deaths_of_iommud_reuses_anything_early(vendor: Vendor
         let two = Bound { deaths: 2, ..Bound::new(6 - fewer) };
         explore(vendor, when, &MAPPED, two);
         explore(vendor, when, &UNMAPPED, two);
+        explore(vendor, when, &RESUMED, two);
         let one = Bound { clients: 1, deaths: 1, pages: 2, ..Bound::new(8 - fewer) };
         explore(vendor, when, &MAPPED, Bound { parts: true, ..one });
         explore(vendor, when, &INSIDE, Bound { domains: true, deaths: 1, ..Bound::new(5 - fewer) });
@@ -208,4 +211,21 @@ const INSIDE: [Event; 12] = [
     Event::Domain,
     Event::MapThere,
     Event::Enter(1),
+];
+
+/// And after these iommud has died, and both clients have resumed their sessions.
+const RESUMED: [Event; 13] = [
+    Event::Open(0),
+    Event::Confirm(1),
+    Event::Open(1),
+    Event::Confirm(0),
+    Event::Poll,
+    Event::Poll,
+    Event::New(0),
+    Event::New(1),
+    Event::Map(0, 0, false),
+    Event::Restart,
+    Event::Settle,
+    Event::Resume(0),
+    Event::Resume(1),
 ];

@@ -116,11 +116,13 @@ impl World {
         });
     }
 
-    /// What requests call a buffer, and where it was mapped when it was made.
+    /// What requests call a new buffer, and where it was mapped when it was made.
     fn number(&mut self, handle: HandleId) -> (u64, u64) {
         self.greet(handle);
         let mut info = BufferInfo::new_zeroed();
         self.service.call(handle, Opcode::BufferInfo as u64, info.as_mut_bytes()).unwrap();
+        assert!(info.buffer.get() > self.highest[0], "a buffer has another's number");
+        self.highest[0] = info.buffer.get();
         (info.buffer.get(), info.iova.get())
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct World {
     /// Whether there may be a session of each device from before a restart that nobody will resume.
     pub(crate) unclaimed: [bool; 2],
     pub(crate) revoking: Vec<Revoking>,
+    /// The highest number that a buffer had, and that an explicit domain had.
+    pub(crate) highest: [u64; 2],
     /// How often iommud has died.
     pub(crate) deaths: usize,
     /// How often it has, since this machine was new.
@@ -72,6 +74,7 @@ impl World {
             orphans: [0; 2],
             unclaimed: [false; 2],
             revoking: Vec::new(),
+            highest: [0; 2],
             deaths: 0,
             restarts: 0,
             died_revoking: false,
