@@ -45,7 +45,8 @@ pub(crate) enum Event {
     Wait,
     /// iommud dies, and its successor adopts what it had.
     Restart,
-    /// A client resumes its session, reclaims what it had, and settles.
+    /// A client resumes its session, reclaims what it had, and settles: after all that is under way, if units have yet to
+    /// forget what they knew before a restart.
     Resume(usize),
 }
 

@@ -158,6 +158,13 @@ impl World {
         self.poll();
     }
 
+    /// Units do all that they were asked for, until nothing is under way.
+    fn settle_now(&mut self) {
+        [0, 1].into_iter().for_each(|unit| self.pace(unit, Takes::Immediate));
+        self.settle();
+        [0, 1].into_iter().for_each(|unit| self.pace(unit, Takes::Never));
+    }
+
     /// Whether something can happen now.
     pub(crate) fn can(&self, event: Event) -> bool {
         let buffer = |client: usize, buffer: usize| self.clients[client].buffers[buffer].as_ref();
@@ -212,10 +219,7 @@ impl World {
                 (is_gathering && self.service.is_waiting()) || self.awaits_clients()
             }
             Event::Restart => self.deaths < self.bound.deaths,
-            Event::Resume(client) => {
-                let is_lost = matches!(self.clients[client].device, Place::Lost);
-                is_lost && self.service.engine().is_settled()
-            }
+            Event::Resume(client) => matches!(self.clients[client].device, Place::Lost),
         }
     }
 
@@ -296,18 +300,19 @@ impl World {
                 self.pace(unit, Takes::Never);
             }
             Event::Poll => self.poll(),
-            Event::Settle => {
-                [0, 1].into_iter().for_each(|unit| self.pace(unit, Takes::Immediate));
-                self.settle();
-                [0, 1].into_iter().for_each(|unit| self.pace(unit, Takes::Never));
-            }
+            Event::Settle => self.settle_now(),
             Event::Wait => {
                 self.sim_mut().advance_time(LATER);
                 self.poll();
                 self.lose_sessions();
             }
             Event::Restart => self.restart(),
-            Event::Resume(client) => self.resume(client),
+            Event::Resume(client) => {
+                if !self.service.engine().is_settled() {
+                    self.settle_now();
+                }
+                self.resume(client);
+            }
         }
     }
 
