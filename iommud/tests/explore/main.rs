@@ -197,8 +197,8 @@ const UNMAPPED: [Event; 10] = [
     Event::Unmap(0, 0),
 ];
 
-/// And after these the first has it mapped in a domain, which the second's device is on its way into.
-const INSIDE: [Event; 12] = [
+/// And after these the first has it mapped in a domain, which the second's device is in.
+const INSIDE: [Event; 14] = [
     Event::Open(0),
     Event::Confirm(1),
     Event::Open(1),
@@ -211,6 +211,8 @@ const INSIDE: [Event; 12] = [
     Event::Domain,
     Event::MapThere,
     Event::Enter(1),
+    Event::Confirm(0),
+    Event::Poll,
 ];
 
 /// And after these iommud has died, and both clients have resumed their sessions.

@@ -6,7 +6,7 @@ use dma_types::{Iova, PhysAddr};
 use iommu_engine::domain::DomainKey;
 use iommud::platform::sim::MemoryId;
 
-use crate::clients::{Inside, Mapped, Stage};
+use crate::clients::{Inside, Mapped, Place, Stage};
 use crate::world::{World, devices};
 
 /// What clients' devices may still reach, and what they must not.
@@ -93,6 +93,11 @@ fn look_at(world: &mut World, client: usize, iova: u64) -> Result<Reached, Strin
     {
         return Err(what("what was mapped, and answered for, is mapped no more"));
     }
+    if let Some((number, ..)) = now
+        && !is_known(world, client, number)
+    {
+        return Err(what("what was taken away is mapped still"));
+    }
     let Ok(physical) = reached else {
         return match now {
             Some((number, ..)) if promised(world, client, iova) == Some(number) => {
@@ -127,6 +132,21 @@ fn look_at(world: &mut World, client: usize, iova: u64) -> Result<Reached, Strin
         return Err(what("what was unmapped, and answered for, is reached"));
     }
     Ok(Some(memory))
+}
+
+/// Whether a client that has its device knows of a buffer that it is mapped where its device is.
+fn is_known(world: &World, client: usize, number: u64) -> bool {
+    let held = &world.clients[client];
+    match held.inside {
+        Inside::Own if held.device.had().is_some() => held.buffers.iter().flatten().any(|it| {
+            matches!(it.handle, Place::Asked(_)) || (it.number == number && it.mapped.is_some())
+        }),
+        Inside::Explicit => {
+            let explicit = world.explicit.as_ref();
+            explicit.is_none_or(|it| it.mapped.is_some_and(|(mapped, _)| mapped == number))
+        }
+        _ => true,
+    }
 }
 
 fn is_on_the_way(world: &World, client: usize) -> bool {
