@@ -86,7 +86,7 @@ fn pending(outcome: Result<Outcome<usize>, Error>) -> RequestId {
 
 fn a_client_that_floods_a_unit_delays_no_other_by_more_than_one_request(vendor: Vendor) {
     const FLOOD: usize = 200;
-    let rig = Rig::on(vendor.machine().with_root_port());
+    let rig = Rig::with_manual_clock(vendor.machine().with_root_port(), Policy::default());
     let (hostile, other) = (rig.open(), open_other(&rig));
     let [flood, page] = [&hostile, &other].map(|device| device.allocate(PAGE, None, "").unwrap());
     let (all, one) = (mapped(&hostile, &flood, FLOOD), mapped(&other, &page, 2));
@@ -122,7 +122,7 @@ fn crowd(config: MachineConfig, clients: u8, policy: Policy) -> (Rig, Vec<Device
         let port = u16::from(number + 2) << 3;
         config = config.with_bridge(BridgeKind::RootPort, port, (number, number), None);
     }
-    let rig = Rig::with(config, policy);
+    let rig = Rig::with_manual_clock(config, policy);
     let mut devices = vec![rig.open()];
     devices.extend((1..clients).map(|number| rig.open_at(bus(number)).unwrap()));
     (rig, devices)
@@ -273,7 +273,10 @@ fn who_is_at_its_limit_does_not_have_others_batches_told(vendor: Vendor) {
 
 fn r7_no_more_requests_wait_than_may_and_the_next_is_told_so(vendor: Vendor) {
     let quotas = Quotas { requests: 4, ..Quotas::default() };
-    let rig = Rig::with(vendor.machine().with_root_port(), Policy { quotas, ..Policy::default() });
+    let rig = Rig::with_manual_clock(
+        vendor.machine().with_root_port(),
+        Policy { quotas, ..Policy::default() },
+    );
     let (hostile, other) = (rig.open(), open_other(&rig));
     let [flood, page] = [&hostile, &other].map(|device| device.allocate(PAGE, None, "").unwrap());
     let (all, one) = (mapped(&hostile, &flood, 6), mapped(&other, &page, 1));
@@ -294,7 +297,7 @@ fn r7_no_more_requests_wait_than_may_and_the_next_is_told_so(vendor: Vendor) {
 
 fn r7_no_more_unmaps_are_unconfirmed_than_may_be(vendor: Vendor) {
     let quotas = Quotas { operations: 8, ..Quotas::default() };
-    let rig = Rig::with(vendor.machine(), Policy { quotas, ..Policy::default() });
+    let rig = Rig::with_manual_clock(vendor.machine(), Policy { quotas, ..Policy::default() });
     let device = rig.open();
     let buffer = device.allocate(PAGE, None, "").unwrap();
     let all = mapped(&device, &buffer, 20);
