@@ -13,11 +13,11 @@ use libdma::protocol::{MAX_BATCH, Rights, Secret, VERSION};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::bounds::Bounds;
-use crate::handle::{Greeting, HandleId, Object};
+use crate::handles::bounds::Bounds;
+use crate::handles::handle::{Greeting, HandleId, Object};
 use crate::pending::Undo;
 use crate::service::Service;
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 /// An answer, but for its bytes, which are in the payload.
 pub(crate) struct Answered {

@@ -14,12 +14,12 @@ use libdma::protocol::limit::Limit;
 use zerocopy::FromZeros;
 
 use crate::account::{AccountId, Accounts, Usage};
-use crate::bounds::Bounds;
 use crate::calls::{Answered, answer};
-use crate::handle::{Handle, HandleId, Object};
-use crate::mappings::BufferMapping;
+use crate::handles::bounds::Bounds;
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::memory::mappings::BufferMapping;
 use crate::service::Service;
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 impl From<AccountId> for Payer {
     fn from(AccountId(number): AccountId) -> Self {

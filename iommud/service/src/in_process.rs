@@ -15,9 +15,9 @@ use libdma::protocol::call::Opcode;
 use libdma::transport::{Mapping, NotSupplied, RawHandle, Supply, Transport};
 use spin::{Mutex, MutexGuard};
 
-use crate::handle::HandleId;
+use crate::handles::handle::HandleId;
+use crate::memory::register::Awaited;
 use crate::pending::{Answer, Completed, Outcome, RequestId};
-use crate::register::Awaited;
 use crate::service::{Caller, Service};
 
 /// A platform that shares its address space with the drivers.

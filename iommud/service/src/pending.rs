@@ -7,8 +7,8 @@ use iommu_engine::completion::{Completion, Progress};
 use libdma::Error;
 
 use crate::account::AccountId;
-use crate::handle::HandleId;
-use crate::mappings::Space;
+use crate::handles::handle::HandleId;
+use crate::memory::mappings::Space;
 
 /// Names a request that is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

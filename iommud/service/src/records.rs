@@ -10,8 +10,8 @@ use iommu_engine::records::{address_from_word, address_word, words};
 use libdma::protocol::call::{access_code, access_from_code, cache_code, cache_from_code};
 use libdma::protocol::{Rights, Secret};
 
-use crate::session::{BufferId, SessionId};
-use crate::windows::WindowId;
+use crate::memory::windows::WindowId;
+use crate::sessions::session::{BufferId, SessionId};
 
 /// A session, with the secret that proves whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

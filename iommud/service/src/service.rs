@@ -18,21 +18,21 @@ use libdma::protocol::call::Opcode;
 
 use crate::account::{AccountId, Accounts, Usage};
 use crate::calls::Answered;
-use crate::domains::ExplicitDomain;
-use crate::faults::FaultLog;
-use crate::handle::{Handle, HandleId, Handles, Object};
+use crate::faults::fault_log::FaultLog;
+use crate::faults::quarantine::Quarantine;
+use crate::faults::storms::Storms;
+use crate::handles::handle::{Handle, HandleId, Handles, Object};
+use crate::handles::tickets::Tickets;
+use crate::memory::runs::Runs;
+use crate::memory::windows::{Window, WindowId};
 use crate::node::{Node, Report};
-use crate::numbers::Numbers;
-use crate::openings::Openings;
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
-use crate::quarantine::Quarantine;
 use crate::report;
-use crate::reset::Resets;
-use crate::runs::Runs;
-use crate::session::Sessions;
-use crate::storms::Storms;
-use crate::tickets::Tickets;
-use crate::windows::{Window, WindowId};
+use crate::sessions::domains::ExplicitDomain;
+use crate::sessions::numbers::Numbers;
+use crate::sessions::openings::Openings;
+use crate::sessions::reset::Resets;
+use crate::sessions::session::Sessions;
 
 /// Who makes a request, as the operating system vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

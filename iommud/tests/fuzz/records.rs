@@ -57,7 +57,9 @@ fn attempt(vendor: Vendor, steps: Steps<'_>) -> bool {
             let before = world.service.faults().total();
             world.service.poll();
             assert!(world.service.faults().total() >= before);
-            assert!(world.service.faults().entries().count() <= iommu_service::faults::KEPT);
+            assert!(
+                world.service.faults().entries().count() <= iommu_service::faults::fault_log::KEPT
+            );
         }
         if chance.once_in(200) {
             report(&mut world, chance.one_of(&["faults", "faults.json", "devices", "units.json"]));

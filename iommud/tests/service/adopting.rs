@@ -11,7 +11,7 @@ use iommu_engine::platform::{BufferRuns, Platform, TableFrames};
 use iommu_engine::policy::Policy;
 use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord};
 use iommu_service::records::{BufferRecord, SessionRecord};
-use iommu_service::session::BufferId;
+use iommu_service::sessions::session::BufferId;
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dma_types::PciAddress;
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::Policy;
-use iommu_service::history::REMEMBERED;
+use iommu_service::faults::history::REMEMBERED;
 use libdma::fault::{Behind, Life, Reason, Tried};
 use libdma::{Access, Device, Event, Fault, Iova};
 

@@ -2,7 +2,7 @@
 
 use dma_types::PciAddress;
 use iommu_service::HandleId;
-use iommu_service::events::UNREAD;
+use iommu_service::faults::events::UNREAD;
 use iommu_sim::MachineConfig;
 use iommu_sim::machine::{FunctionConfig, UnitConfig};
 use libdma::fault::{Reason, Tried};

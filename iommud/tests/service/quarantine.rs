@@ -397,7 +397,7 @@ fn a_member_that_was_silenced_before_stays_so_in_quarantine(vendor: Vendor) {
     assert!(rig.service.lock().wants_polling(), "it is silenced");
     offend(&rig, cards[1], 3);
     assert!(is_in(&rig, cards[0]));
-    rig.pass(iommu_service::storms::SILENCE);
+    rig.pass(iommu_service::faults::storms::SILENCE);
     rig.service.lock().poll();
     let total = rig.service.lock().faults().total();
     make_master(&rig, cards[0]);

@@ -4,7 +4,7 @@ use iommu_engine::policy::{
     ClientRule, Devices, Policy, Quotas, Resource, Rule, SaidQuotas, WithoutIommu,
 };
 use iommu_service::account::{Holder, Usage};
-use iommu_service::handle::MOST_DERIVED;
+use iommu_service::handles::handle::MOST_DERIVED;
 use iommu_service::{HandleId, Outcome, Service};
 use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;

@@ -3,8 +3,8 @@
 
 use dma_types::{PciAddress, SourceId};
 use iommu_engine::policy::Policy;
-use iommu_service::events::UNREAD;
-use iommu_service::storms::{AT_ONCE, SILENCE, STORM};
+use iommu_service::faults::events::UNREAD;
+use iommu_service::faults::storms::{AT_ONCE, SILENCE, STORM};
 use iommu_sim::machine::FunctionConfig;
 use libdma::{Device, Event, Events};
 

@@ -7,7 +7,7 @@ use iommu_engine::policy::{Quotas, Resource};
 use libdma::Error;
 
 use super::{Account, AccountId, Exceeded, Holder, Usage};
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 /// How many accounts there are in a chain at the most: a device's, a user's, a session's, and the rest of handles that were
 /// derived from each other with a quota.

@@ -46,7 +46,7 @@ use zerocopy::little_endian::{U32, U64};
 
 pub use self::accounts::Accounts;
 pub use self::usage::Usage;
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 /// Names an account. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

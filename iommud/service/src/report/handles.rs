@@ -11,8 +11,8 @@ use libdma::protocol::Rights;
 use serde::Serialize;
 
 use super::Row;
-use crate::bounds::Bounds;
-use crate::handle::{Entry, Greeting, HandleId, Object};
+use crate::handles::bounds::Bounds;
+use crate::handles::handle::{Entry, Greeting, HandleId, Object};
 use crate::service::Service;
 
 #[derive(Serialize)]

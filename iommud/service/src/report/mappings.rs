@@ -10,9 +10,9 @@ use iommu_engine::platform::Platform;
 use serde::Serialize;
 
 use super::Row;
+use crate::memory::windows::{Registers, WindowId};
 use crate::service::Service;
-use crate::session::BufferId;
-use crate::windows::{Registers, WindowId};
+use crate::sessions::session::BufferId;
 
 #[derive(Serialize)]
 pub(super) struct MappingRow {

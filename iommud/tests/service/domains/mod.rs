@@ -45,6 +45,6 @@ fn with_page(device: &Device, buffer: &libdma::Buffer) -> (Domain, Mapped) {
 
 /// Closes a device's handle under its driver, as a death that closes it before all others.
 fn end_session(rig: &Rig, device: &Device) {
-    let handle = iommu_service::handle::HandleId(device.handle().raw().number());
+    let handle = iommu_service::handles::handle::HandleId(device.handle().raw().number());
     rig.service.lock().close(handle);
 }

@@ -14,7 +14,7 @@ use libdma::protocol::fault;
 use zerocopy::FromZeros;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::explain::Behind;
+use crate::faults::explain::Behind;
 
 /// How many are kept for a session that does not read them.
 pub const UNREAD: usize = 64;

@@ -8,7 +8,7 @@ use iommu_engine::domain::{DomainKey, Mapping};
 use iommu_engine::engine::Engine;
 use iommu_engine::platform::Instant;
 
-use crate::mappings::{BufferMapping, MappedAt};
+use crate::memory::mappings::{BufferMapping, MappedAt};
 
 /// How many mappings are remembered for a session: what a driver unmaps in a few interrupts' time. That is 24 KiB.
 pub const REMEMBERED: usize = 256;

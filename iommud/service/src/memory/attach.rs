@@ -1,19 +1,19 @@
 //! Buffers of memory that another handle offers.
 //!
 //! Such a buffer is its session's as any other, but that its memory is shared: see
-//! [`Runs`](crate::runs::Runs).
+//! [`Runs`](crate::memory::runs::Runs).
 
 use dma_types::{Access, Iova};
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::{Rights, derive};
 
-use crate::buffers::BufferSpec;
-use crate::handle::{Handle, HandleId, Object};
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::handles::tickets::Offered;
+use crate::memory::buffers::BufferSpec;
 use crate::pending::Outcome;
 use crate::service::{ONE_REQUEST, Service};
-use crate::session::{BufferId, Session, SessionId};
-use crate::tickets::Offered;
+use crate::sessions::session::{BufferId, Session, SessionId};
 
 impl<P: Platform> Service<P> {
     /// How many of a session's buffers are of memory that other buffers are of too.

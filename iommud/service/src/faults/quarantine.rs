@@ -23,13 +23,13 @@ use libdma::protocol::Rights;
 
 use crate::calls::Answered;
 use crate::error::to_client;
-use crate::events::{Entry, What};
-use crate::handle::{HandleId, Object};
+use crate::faults::events::{Entry, What};
+use crate::faults::storms::Requester;
+use crate::handles::handle::{HandleId, Object};
 use crate::records::QuarantineRecord;
 use crate::report::ago::Ago;
 use crate::service::Service;
-use crate::session::SessionId;
-use crate::storms::Requester;
+use crate::sessions::session::SessionId;
 
 /// Why a group is in quarantine.
 #[derive(Clone, Debug)]

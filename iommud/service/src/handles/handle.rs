@@ -10,11 +10,11 @@ use iommu_engine::domain::DomainKey;
 use libdma::Error;
 use libdma::protocol::Rights;
 
-use crate::bounds::Bounds;
-use crate::buffers::BufferSpec;
-use crate::session::{BufferId, SessionId};
-use crate::tree::Tree;
-use crate::windows::WindowId;
+use crate::handles::bounds::Bounds;
+use crate::handles::tree::Tree;
+use crate::memory::buffers::BufferSpec;
+use crate::memory::windows::WindowId;
+use crate::sessions::session::{BufferId, SessionId};
 
 /// Names a handle to the transport. Numbers are never used again, so that a stale one is an error and
 /// not somebody else's handle.

@@ -27,12 +27,12 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
 use crate::calls::{Answered, answer};
-use crate::domains::Inside;
-use crate::handle::{HandleId, Object};
-use crate::mappings::Space;
+use crate::handles::handle::{HandleId, Object};
+use crate::memory::mappings::Space;
 use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
-use crate::session::{BufferId, SessionId};
+use crate::sessions::domains::Inside;
+use crate::sessions::session::{BufferId, SessionId};
 
 impl<P: Platform> Service<P> {
     /// Ends what was derived from a handle, or what the request names.

@@ -11,13 +11,13 @@ use iommu_engine::platform::RunId;
 use libdma::protocol::{Rights, Secret};
 
 use crate::account::AccountId;
-use crate::domains::Inside;
-use crate::events::Events;
-use crate::history::History;
-use crate::mappings::{BufferMapping, MappedAt};
-use crate::numbers::NumbersRecord;
-use crate::orphans::Orphaned;
-use crate::windows::WindowId;
+use crate::faults::events::Events;
+use crate::faults::history::History;
+use crate::memory::mappings::{BufferMapping, MappedAt};
+use crate::memory::windows::WindowId;
+use crate::sessions::domains::Inside;
+use crate::sessions::numbers::NumbersRecord;
+use crate::sessions::orphans::Orphaned;
 
 /// Names a session. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,10 +10,10 @@ use iommu_engine::fault::{Fault, Tried};
 use iommu_engine::platform::{Instant, Platform};
 use libdma::protocol::event::Place;
 
-use crate::history::Past;
+use crate::faults::history::Past;
+use crate::memory::windows::WindowId;
 use crate::service::Service;
-use crate::session::{BufferId, Session, SessionId};
-use crate::windows::WindowId;
+use crate::sessions::session::{BufferId, Session, SessionId};
 
 /// What is or was mapped where a device was denied an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use dma_types::PciAddress;
 use iommu_engine::platform::{Instant, Platform};
 use libdma::Error;
 
-use crate::handle::{Greeting, HandleId};
+use crate::handles::handle::{Greeting, HandleId};
 use crate::pending::{Answer, Outcome, RequestId};
 use crate::service::{Caller, Service};
 

@@ -9,12 +9,12 @@ use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
-use crate::bounds::Bounds;
-use crate::buffers::label;
-use crate::handle::{Handle, HandleId, MOST_DERIVED, Object, Watch};
+use crate::handles::bounds::Bounds;
+use crate::handles::handle::{Handle, HandleId, MOST_DERIVED, Object, Watch};
+use crate::memory::buffers::label;
 use crate::pending::Outcome;
 use crate::service::Service;
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 impl<P: Platform> Service<P> {
     /// Makes a new handle from one; see [`derive`](mod@derive).

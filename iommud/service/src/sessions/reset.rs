@@ -17,8 +17,8 @@ use libdma::protocol::handle::Reset;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::events::{Entry, What};
-use crate::handle::HandleId;
+use crate::faults::events::{Entry, What};
+use crate::handles::handle::HandleId;
 use crate::pending::{Answer, Outcome, RequestId};
 use crate::service::Service;
 

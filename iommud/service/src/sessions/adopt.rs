@@ -2,7 +2,7 @@
 //!
 //! The ledger tells which sessions there were, and what they had. Each is there again under its number, with its secret,
 //! its buffers, domains and windows, and its device reaches what it reached; but nobody has a handle to any of it: it is an
-//! [orphan](crate::orphans). What was just being made or ended, of which the records are not whole, is gone: nobody was told
+//! [orphan](crate::sessions::orphans). What was just being made or ended, of which the records are not whole, is gone: nobody was told
 //! of it.
 //!
 //! Buffers that have outlived their sessions are not there again. Their handles have died with the daemon.
@@ -31,16 +31,16 @@ use iommu_engine::ledger::{Ledger, Record, Slot};
 use iommu_engine::platform::{Platform, TableFrames};
 
 use crate::account::{AccountId, Usage};
-use crate::buffers::{label, quotas_of};
-use crate::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
-use crate::events::Events;
-use crate::handle::HandleId;
-use crate::history::History;
-use crate::mappings::BufferMapping;
+use crate::faults::events::Events;
+use crate::faults::history::History;
+use crate::handles::handle::HandleId;
+use crate::memory::buffers::{label, quotas_of};
+use crate::memory::mappings::BufferMapping;
+use crate::memory::windows::{Registers, Window, WindowId, window_usage};
 use crate::records::{BufferRecord, ExplicitRecord, QuarantineRecord, SessionRecord, WindowRecord};
 use crate::service::{Service, Settings};
-use crate::session::{Buffer, BufferId, Session, SessionId};
-use crate::windows::{Registers, Window, WindowId, window_usage};
+use crate::sessions::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
+use crate::sessions::session::{Buffer, BufferId, Session, SessionId};
 
 /// By which handle something was made of which the handle has died with its daemon. No handle has this number.
 const NOBODY: HandleId = HandleId(0);

@@ -14,11 +14,11 @@ use libdma::Error;
 use libdma::protocol::Rights;
 use libdma::protocol::derive::{self, MAX_REGISTER_BYTES};
 
-use crate::buffers::{BufferSpec, Refused};
-use crate::handle::{Handle, HandleId, Object};
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::memory::buffers::{BufferSpec, Refused};
 use crate::pending::{Answer, Outcome};
 use crate::service::{ONE_REQUEST, Service};
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 /// Which memory a handle waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,10 +22,10 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::calls::Answered;
-use crate::events::{Entry, What};
-use crate::handle::{HandleId, Object, Watch};
+use crate::faults::events::{Entry, What};
+use crate::handles::handle::{HandleId, Object, Watch};
 use crate::service::Service;
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 impl<P: Platform> Service<P> {
     /// Whether a device handle's session has events to be read. If it is `wanted`, [`take_readable`] names the

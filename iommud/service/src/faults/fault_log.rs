@@ -6,7 +6,7 @@ use iommu_engine::completion::UnitId;
 use iommu_engine::fault::Fault;
 use iommu_engine::platform::Instant;
 
-use crate::noting::MOST_OF_ONE;
+use crate::faults::noting::MOST_OF_ONE;
 
 /// How many are kept: the latest, for a device that goes wild says the same thing over and over.
 pub const KEPT: usize = 256;

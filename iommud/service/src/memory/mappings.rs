@@ -21,14 +21,14 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros};
 
 use crate::account::{AccountId, Usage};
-use crate::buffers::check_size;
 use crate::calls::{Answered, Batch, answer};
 use crate::error::to_client;
-use crate::handle::{HandleId, Object};
-use crate::history::Past;
+use crate::faults::history::Past;
+use crate::handles::handle::{HandleId, Object};
+use crate::memory::buffers::check_size;
 use crate::pending::Undo;
 use crate::service::Service;
-use crate::session::{BufferId, SessionId};
+use crate::sessions::session::{BufferId, SessionId};
 
 /// An address space, and whose buffers are mapped in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use crate::handle::HandleId;
+use crate::handles::handle::HandleId;
 
 /// Who is derived from whom. Every handle that is open is in it.
 #[derive(Debug, Default)]

@@ -10,15 +10,15 @@ use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::{Rights, Secret};
 
-use crate::buffers::{quotas_of, unmap_everywhere};
 use crate::error::to_client;
-use crate::events::Events;
-use crate::handle::{Handle, HandleId, Object};
-use crate::history::History;
+use crate::faults::events::Events;
+use crate::faults::history::History;
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::memory::buffers::{quotas_of, unmap_everywhere};
 use crate::pending::Outcome;
 use crate::records::SessionRecord;
 use crate::service::{Caller, ONE_REQUEST, Service};
-use crate::session::{Session, SessionId};
+use crate::sessions::session::{Session, SessionId};
 
 impl<P: Platform> Service<P> {
     /// Begins a session: a domain for the device's group, and the device in it. When another member of the group

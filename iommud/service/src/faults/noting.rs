@@ -10,9 +10,9 @@ use iommu_engine::fault::Fault;
 use iommu_engine::platform::{Instant, Platform};
 use iommu_engine::policy::QuarantineAfter;
 
-use crate::events::{Entry, What};
+use crate::faults::events::{Entry, What};
+use crate::faults::storms::{AT_ONCE, Requester, SILENCE, Silence};
 use crate::service::Service;
-use crate::storms::{AT_ONCE, Requester, SILENCE, Silence};
 
 impl<P: Platform> Service<P> {
     /// Reads what the units have recorded, and ends silences whose time is over.

@@ -17,14 +17,14 @@ use libdma::protocol::call::{access_from_code, cache_from_code};
 use libdma::protocol::{MAX_BUFFER_BYTES, Rights, derive};
 
 use crate::account::Usage;
-use crate::bounds::Bounds;
 use crate::error::to_client;
-use crate::handle::{Handle, HandleId, Object};
-use crate::mappings::{BufferMapping, MappedAt};
+use crate::handles::bounds::Bounds;
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::memory::mappings::{BufferMapping, MappedAt};
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
-use crate::session::{Buffer, BufferId, SessionId};
+use crate::sessions::session::{Buffer, BufferId, SessionId};
 
 /// The right to map a part of a buffer, for the transport to turn into memory of the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

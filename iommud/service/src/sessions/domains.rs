@@ -17,14 +17,14 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
 use crate::account::{AccountId, Usage};
-use crate::buffers::label;
 use crate::calls::{Answered, answer};
 use crate::error::to_client;
-use crate::handle::{Handle, HandleId, Object};
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::handles::tickets::Offered;
+use crate::memory::buffers::label;
 use crate::records::ExplicitRecord;
 use crate::service::Service;
-use crate::session::SessionId;
-use crate::tickets::Offered;
+use crate::sessions::session::SessionId;
 
 /// A domain that a client has made: until its last handle is gone, or its session.
 #[derive(Debug)]

@@ -16,10 +16,10 @@ use libdma::protocol::{Rights, Ticket};
 use zerocopy::FromBytes;
 
 use crate::calls::{Answered, answer};
-use crate::handle::{HandleId, Object};
+use crate::handles::handle::{HandleId, Object};
+use crate::memory::windows::Registers;
 use crate::service::Service;
-use crate::session::{BufferId, SessionId};
-use crate::windows::Registers;
+use crate::sessions::session::{BufferId, SessionId};
 
 /// What a ticket offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

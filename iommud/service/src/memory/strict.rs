@@ -2,7 +2,7 @@
 //!
 //! Who unmaps strictly is told that the device reaches the memory no more. That is true of the memory, and not just of the
 //! one mapping, where nothing else of it is mapped: not at another address, not in another domain, and not for another
-//! device by a buffer of another session (see [`Runs`](crate::runs::Runs)); and where no unit holds on to a mapping of before.
+//! device by a buffer of another session (see [`Runs`](crate::memory::runs::Runs)); and where no unit holds on to a mapping of before.
 
 use dma_types::Iova;
 use iommu_engine::completion::Completion;
@@ -10,10 +10,10 @@ use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::{Platform, RunId};
 use libdma::Error;
 
-use crate::mappings::Space;
+use crate::memory::mappings::Space;
 use crate::records::BufferRecord;
 use crate::service::Service;
-use crate::session::{Buffer, BufferId};
+use crate::sessions::session::{Buffer, BufferId};
 
 impl<P: Platform> Service<P> {
     /// Refuses to map memory that is mapped strictly, and to map memory strictly that is mapped. `buffer` is one that is of

@@ -8,10 +8,10 @@
 
 use iommu_engine::platform::Platform;
 
-use crate::handle::{Greeting, HandleId, Object};
+use crate::handles::handle::{Greeting, HandleId, Object};
 use crate::records::SessionRecord;
 use crate::service::Service;
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 impl<P: Platform> Service<P> {
     /// Has a session's device start afresh: all handles to it are to be greeted again. The new generation, or

@@ -19,15 +19,15 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
 use crate::calls::{Answered, answer};
-use crate::events::{Entry, What};
-use crate::handle::{Handle, HandleId, Handles, Object};
-use crate::mappings::Space;
-use crate::openings::Openings;
+use crate::faults::events::{Entry, What};
+use crate::handles::handle::{Handle, HandleId, Handles, Object};
+use crate::handles::tickets::Tickets;
+use crate::memory::mappings::Space;
+use crate::memory::windows::WindowId;
 use crate::pending::Pending;
 use crate::service::{ONE_REQUEST, Service};
-use crate::session::{BufferId, Session, SessionId};
-use crate::tickets::Tickets;
-use crate::windows::WindowId;
+use crate::sessions::openings::Openings;
+use crate::sessions::session::{BufferId, Session, SessionId};
 
 /// What a session has from before that nobody has claimed.
 #[derive(Debug)]

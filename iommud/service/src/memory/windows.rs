@@ -19,13 +19,13 @@ use libdma::protocol::{Rights, derive};
 use zerocopy::little_endian::{U32, U64};
 
 use crate::account::{AccountId, Usage};
-use crate::attach::wanted;
 use crate::error::to_client;
-use crate::handle::{Handle, HandleId, Object};
+use crate::handles::handle::{Handle, HandleId, Object};
+use crate::memory::attach::wanted;
 use crate::pending::Outcome;
 use crate::records::WindowRecord;
 use crate::service::{ONE_REQUEST, Service};
-use crate::session::SessionId;
+use crate::sessions::session::SessionId;
 
 /// Names a window. It is of the numbers that buffers have, and no buffer has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,7 +99,7 @@ impl<P: Platform> Service<P> {
         let device = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.device;
         let bar = u8::try_from(offer.bar.get()).map_err(|_| Error::NotRegisters)?;
         let (offset, bytes) = (offer.offset.get(), offer.bytes.get());
-        crate::buffers::check_size(bytes)?;
+        crate::memory::buffers::check_size(bytes)?;
         if !offset.is_multiple_of(dma_types::PAGE_SIZE) {
             return Err(Error::BadAlignment);
         }

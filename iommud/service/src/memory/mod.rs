@@ -1,0 +1,19 @@
+//! Buffers and windows, and their mappings in domains.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`buffers`] | buffers: allocated, granted to clients' eyes, and given back |
+//! | [`attach`] | buffers of memory that another handle offers |
+//! | [`register`] | buffers of memory that clients supply |
+//! | [`runs`] | memory that several buffers may be of |
+//! | [`windows`] | windows of one device's registers in the address space of another |
+//! | [`mappings`] | buffers in domains: mapped, unmapped and looked up |
+//! | `strict` | mappings each of which is the only one of its memory |
+
+pub mod attach;
+pub mod buffers;
+pub mod mappings;
+pub mod register;
+pub mod runs;
+pub(crate) mod strict;
+pub mod windows;
