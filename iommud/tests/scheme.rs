@@ -13,6 +13,7 @@ use iommud::transport::scheme::request::{Client, MapRequest, Shape};
 use iommud::transport::scheme::{Desk, Reply, Request, desk};
 use libdma::protocol::call::{BufferInfo, Hello, Opcode};
 use libdma::protocol::event::{EventRecord, EventsHeader};
+use libdma::protocol::handle::Revoke;
 use libdma::protocol::{Rights, derive};
 use libdma::{Access, Error};
 use zerocopy::little_endian::{U32, U64};
@@ -28,6 +29,7 @@ both! {
     the_root_has_its_number_in_a_daemon_that_adopted_too,
     r3_a_device_is_opened_by_root_alone_and_once,
     r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows,
+    r3_by_a_revoked_handle_nothing_is_mapped_but_once_more_what_is,
     a_request_that_hardware_must_confirm_is_answered_later_and_once,
     r5_an_opening_that_hardware_never_confirms_is_refused_at_the_deadline,
     r4_a_handle_that_its_client_died_for_is_closed,
@@ -238,6 +240,37 @@ fn r3_of_a_buffer_no_more_is_mapped_than_it_has_and_its_handle_allows(vendor: Ve
     let weaker = rig.derive(buffer, &copy(Rights::READ)).unwrap();
     assert_eq!(map(&mut rig, weaker, good), Err(Error::NotPermitted));
     assert!(map(&mut rig, weaker, MapRequest { write: false, ..good }).is_ok());
+}
+
+/// Whoever starts a process has the child mapped what he has himself, and starts none if that is refused.
+fn r3_by_a_revoked_handle_nothing_is_mapped_but_once_more_what_is(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let device = rig.device();
+    let buffer = rig.derive(device, &allocation(0x3000)).unwrap();
+    rig.call(buffer, Opcode::Hello, Hello::new().as_bytes()).unwrap();
+    let [passed, unused] =
+        [(); 2].map(|()| rig.derive(buffer, &copy(Rights::READ | Rights::WRITE)).unwrap());
+    let ask = |rig: &mut Rig, handle, bytes, write| {
+        let mapping = MapRequest { offset: 0, bytes, shared: true, write, execute: false };
+        rig.ask(Request::Map { handle, mapping }, ROOT).map(|_| ())
+    };
+    ask(&mut rig, passed, 0x1001, false).unwrap();
+    rig.call(buffer, Opcode::Revoke, Revoke::default().as_bytes()).unwrap();
+    while rig.desk.is_waiting() {
+        rig.desk.poll(rig.now);
+    }
+    assert_eq!(ask(&mut rig, unused, 0x1000, false), Err(Error::Revoked));
+    assert_eq!(ask(&mut rig, passed, 0x2001, false), Err(Error::Revoked), "more");
+    assert_eq!(ask(&mut rig, passed, 0x2000, true), Err(Error::Revoked), "to be written");
+    assert_eq!(ask(&mut rig, passed, 0x2000, false), Ok(()));
+    // The parent's goes, and the child's in two parts.
+    for bytes in [0x2000, 0x1000] {
+        rig.ask(Request::Unmapped { handle: passed, bytes }, ROOT).unwrap();
+    }
+    assert_eq!(ask(&mut rig, passed, 0x1001, false), Err(Error::Revoked), "as much is not left");
+    assert_eq!(ask(&mut rig, passed, 0x1000, false), Ok(()));
+    rig.ask(Request::Unmapped { handle: passed, bytes: 0x2000 }, ROOT).unwrap();
+    assert_eq!(ask(&mut rig, passed, 0x1000, false), Err(Error::Revoked));
 }
 
 fn a_request_that_hardware_must_confirm_is_answered_later_and_once(vendor: Vendor) {

@@ -85,9 +85,9 @@ pub fn request(op: &mut Op, copier: &mut Copier) -> Result<Request, Error> {
             };
             Request::Map { handle: *fd, mapping }
         }
-        // Whoever unmaps waits for the answer, and there is nothing to be done: the service hears of the
-        // handle's end when that has come. Flags are the kernel's business.
-        Op::Munmap { fd, .. } | Op::Fcntl { fd, .. } => Request::Check(*fd),
+        Op::Munmap { fd, len, .. } => Request::Unmapped { handle: *fd, bytes: *len as u64 },
+        // Flags are the kernel's business.
+        Op::Fcntl { fd, .. } => Request::Check(*fd),
         // What all event queues that have the handle want together.
         Op::Fevent { fd, req_flags, .. } => {
             Request::Watch { handle: *fd, wanted: req_flags.contains(EventFlags::EVENT_READ) }

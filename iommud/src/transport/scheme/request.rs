@@ -79,7 +79,14 @@ pub enum Request {
         /// Or not to be told any more.
         wanted: bool,
     },
-    /// Nothing that would have to be done, but the handle must be one: its last mapping went, flags were set.
+    /// A mapping by a handle is gone, or a part of one. The service hears of the handle's end when that has come.
+    Unmapped {
+        /// The handle.
+        handle: usize,
+        /// How much is gone.
+        bytes: u64,
+    },
+    /// Nothing that would have to be done, but the handle must be one: flags were set.
     Check(usize),
 }
 
