@@ -1,6 +1,7 @@
 //! A machine, a service on it, and its devices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dma_types::{Iova, PciAddress};
 use iommu_engine::policy::{Policy, WithoutIommu};
@@ -189,10 +190,11 @@ impl Machine {
         read(&self.transport(), path).expect("a node of this path")
     }
 
-    /// What is given out, after everything that waits has been confirmed.
+    /// What is given out, after everything that waits has been confirmed. A clock that stands still is moved for that.
     pub fn usage(&self) -> Usage {
         let mut service = self.service.lock();
         while service.is_waiting() {
+            service.platform_mut().advance_time(Duration::from_micros(100));
             service.poll();
         }
         service.poll();
