@@ -264,12 +264,15 @@ fn r3_by_a_revoked_handle_nothing_is_mapped_but_once_more_what_is(vendor: Vendor
     assert_eq!(ask(&mut rig, passed, 0x2000, true), Err(Error::Revoked), "to be written");
     assert_eq!(ask(&mut rig, passed, 0x2000, false), Ok(()));
     // The parent's goes, and the child's in two parts.
-    for bytes in [0x2000, 0x1000] {
-        rig.ask(Request::Unmapped { handle: passed, bytes }, ROOT).unwrap();
+    for (offset, bytes) in [(0, 0x2000), (0x1000, 0x1000)] {
+        rig.ask(Request::Unmapped { handle: passed, offset, bytes }, ROOT).unwrap();
     }
-    assert_eq!(ask(&mut rig, passed, 0x1001, false), Err(Error::Revoked), "as much is not left");
+    assert_eq!(ask(&mut rig, passed, 0x1001, false), Err(Error::Revoked), "it is not all left");
     assert_eq!(ask(&mut rig, passed, 0x1000, false), Ok(()));
-    rig.ask(Request::Unmapped { handle: passed, bytes: 0x2000 }, ROOT).unwrap();
+    for _ in 0..2 {
+        let gone = Request::Unmapped { handle: passed, offset: 0, bytes: 0x1000 };
+        rig.ask(gone, ROOT).unwrap();
+    }
     assert_eq!(ask(&mut rig, passed, 0x1000, false), Err(Error::Revoked));
 }
 

@@ -85,7 +85,9 @@ pub fn request(op: &mut Op, copier: &mut Copier) -> Result<Request, Error> {
             };
             Request::Map { handle: *fd, mapping }
         }
-        Op::Munmap { fd, len, .. } => Request::Unmapped { handle: *fd, bytes: *len as u64 },
+        Op::Munmap { fd, offset, len, .. } => {
+            Request::Unmapped { handle: *fd, offset: *offset, bytes: *len as u64 }
+        }
         // Flags are the kernel's business.
         Op::Fcntl { fd, .. } => Request::Check(*fd),
         // What all event queues that have the handle want together.

@@ -225,9 +225,9 @@ impl<P: Platform, T> Desk<P, T> {
                 let (handle, _) = self.open.used(handle)?;
                 Reply::Readable(self.service.watch(handle, wanted)?)
             }
-            Request::Unmapped { handle, bytes } => {
+            Request::Unmapped { handle, offset, bytes } => {
                 let (handle, _) = self.open.used(handle)?;
-                self.open.unmap(handle, bytes);
+                self.open.unmap(handle, offset, bytes);
                 Reply::Done
             }
             Request::Check(handle) => {

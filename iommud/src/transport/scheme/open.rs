@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dma_types::PAGE_SIZE;
 use iommu_service::HandleId;
 use libdma::Error;
 
 use super::folder::Folder;
+use super::mapped::Mapped;
 use super::request::{Client, MapRequest, Shape};
 
 /// The most handles that one user may have open, root excepted: whoever is root can do all that the daemon
@@ -36,14 +36,6 @@ impl Open {
     pub fn folder(&self) -> Option<Folder> {
         if self.shape == Shape::Folder { Folder::at(&self.path) } else { None }
     }
-}
-
-/// What is mapped by a handle, in all the processes that have it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mapped {
-    bytes: u64,
-    /// Whether some of it is or was mapped to be written.
-    to_write: bool,
 }
 
 /// All handles that are open.
@@ -91,29 +83,23 @@ impl OpenHandles {
         self.open.remove(&handle).map(|_| handle)
     }
 
-    /// Counts a mapping that somebody got.
+    /// Notes a mapping that somebody got.
     pub fn map(&mut self, handle: HandleId, mapping: MapRequest) {
-        let mapped = self.mapped.entry(handle).or_default();
-        mapped.bytes = mapped.bytes.saturating_add(in_pages(mapping.bytes));
-        mapped.to_write |= mapping.write;
+        self.mapped.entry(handle).or_default().add(mapping);
     }
 
-    /// Counts a mapping, or a part of one, that is gone.
-    pub fn unmap(&mut self, handle: HandleId, bytes: u64) {
+    /// Forgets a mapping, or a part of one, that is gone.
+    pub fn unmap(&mut self, handle: HandleId, offset: u64, bytes: u64) {
         let Some(mapped) = self.mapped.get_mut(&handle) else { return };
-        mapped.bytes = mapped.bytes.saturating_sub(in_pages(bytes));
-        if mapped.bytes == 0 {
+        mapped.take(offset, bytes);
+        if mapped.is_empty() {
             self.mapped.remove(&handle);
         }
     }
 
-    /// Whether as much may be mapped by the handle already, and in this way. It is for whoever starts a process:
-    /// relibc (`redox-rt/src/proc.rs`, `fork_inner`) maps for the child, one by one, what its parent has mapped, and makes none
-    /// if one is refused.
+    /// Whether the same is mapped by the handle already, or more.
     pub fn has_mapped(&self, handle: HandleId, mapping: MapRequest) -> bool {
-        self.mapped.get(&handle).is_some_and(|mapped| {
-            mapped.bytes >= in_pages(mapping.bytes) && (mapped.to_write || !mapping.write)
-        })
+        self.mapped.get(&handle).is_some_and(|mapped| mapped.has(mapping))
     }
 
     /// Whether some were never used, and so may be [lost](Self::lost) once their client's process has ended.
@@ -131,9 +117,4 @@ impl OpenHandles {
         let lost = self.open.iter().filter(|(_, open)| is_lost(open));
         lost.map(|(handle, _)| handle.0 as usize).collect()
     }
-}
-
-/// The kernel maps whole pages.
-const fn in_pages(bytes: u64) -> u64 {
-    bytes.saturating_add(PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE
 }

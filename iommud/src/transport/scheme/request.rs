@@ -83,6 +83,8 @@ pub enum Request {
     Unmapped {
         /// The handle.
         handle: usize,
+        /// Where in the buffer.
+        offset: u64,
         /// How much is gone.
         bytes: u64,
     },
