@@ -265,7 +265,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::NotPermitted`] if the handle may not inspect. What was read before a request fails is given all the same.
+    /// [`Error::NotPermitted`] if the handle may not inspect, or was derived [within bounds](Self::restricted): events are
+    /// for who has all of the device. What was read before a request fails is given all the same.
     pub fn events(&self) -> Result<Events, Error> {
         let mut read = Events::default();
         loop {

@@ -39,7 +39,8 @@
 //! When it is readable, call [`Device::events`](crate::Device::events), which makes it unreadable again; there may
 //! be nothing, if another holder of a handle to the same device was faster. It becomes readable once, with the first
 //! event that is unread, and again only after this handle has been used to read. Nothing else makes a
-//! device's handle readable, and it must not be read from in any other way.
+//! device's handle readable, and it must not be read from in any other way. A handle
+//! [within bounds](crate::Device::restricted) never becomes readable: events are for who has all of the device.
 
 use core::fmt;
 use core::time::Duration;

@@ -153,8 +153,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::NotPermitted`] if the handle may not share, or not read or write itself what others shall,
-    /// [`Error::OutOfBuffer`] if the BAR is shorter,
+    /// [`Error::NotPermitted`] if the handle may not share, or not read or write itself what others shall, or is
+    /// [within bounds](Self::restricted), [`Error::OutOfBuffer`] if the BAR is shorter,
     /// [`Error::BadAlignment`], [`Error::ZeroSize`], [`Error::NotRegisters`] if there is no memory BAR of this number
     /// or nobody knows how long it is, and [`Error::QuotaExceeded`] when too many tickets wait to be used.
     pub fn offer_register_window(

@@ -1,5 +1,6 @@
 //! Handles within bounds: I/O addresses, what devices may do, and quotas (R3, R6).
 
+use iommu_service::HandleId;
 use libdma::protocol::Rights;
 use libdma::protocol::call::Opcode;
 use libdma::protocol::derive::{Kind, NO_LIMIT, Restrict};
@@ -18,6 +19,8 @@ both! {
     r3_all_that_is_mapped_by_a_handle_is_within_its_addresses,
     r3_r6_a_handle_gives_a_device_no_more_access_than_it_has,
     r3_a_handle_within_bounds_knows_what_came_of_it_and_nothing_else,
+    r3_events_are_told_to_handles_of_the_whole_device_alone,
+    r3_a_handle_within_bounds_offers_no_registers,
     r3_bounds_are_within_those_of_all_ancestors,
     r3_bounds_outlive_the_handle_that_has_them,
     r3_each_quota_holds_for_a_handle_and_all_that_comes_of_it,
@@ -142,6 +145,60 @@ fn r3_a_handle_within_bounds_knows_what_came_of_it_and_nothing_else(vendor: Vend
     let info: libdma::protocol::call::DeviceInfo = all.call(Opcode::DeviceInfo, &[0u8; 0]).unwrap();
     assert_eq!(info.secret, libdma::protocol::Secret::NONE);
     drop((all, own, below, theirs, part, sibling, buffer, device));
+    rig.check();
+}
+
+fn r3_events_are_told_to_handles_of_the_whole_device_alone(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    // Without a bound said, with all rights, and what came of it.
+    let (handle, _) = device.restricted("part").rights(Rights::DEVICE).hand_out().unwrap();
+    let part = Device::from_handle(handle).unwrap();
+    let parts = [derived(&part, Rights::DEVICE), within(&part), part];
+    let watch =
+        |device: &Device| rig.service.lock().watch(HandleId(device.handle().raw().number()), true);
+    assert_eq!(watch(&device), Ok(false));
+    let own = device.allocate(PAGE, Some(Access::Read), "the owner's ring").unwrap();
+    let start = own.iova().unwrap().get();
+    for at in [0, 2 * PAGE] {
+        rig.device_writes(start + at, &[1; 8]).unwrap_err();
+    }
+    for part in &parts {
+        assert_eq!(part.events().err(), Some(Error::NotPermitted));
+        assert_eq!(watch(part), Err(Error::NotPermitted));
+        assert!(part.allocate(PAGE, ALL, "its work goes on").is_ok());
+    }
+    rig.service.lock().poll();
+    let readable = rig.service.lock().take_readable();
+    assert_eq!(readable, [HandleId(device.handle().raw().number())]);
+    assert_eq!(device.events().unwrap().faults().count(), 2, "nobody has taken any");
+    // A copy of the whole is told what the whole is.
+    let copy = derived(&device, Rights::DEVICE);
+    rig.device_writes(start, &[1; 8]).unwrap_err();
+    assert_eq!(watch(&copy), Ok(true));
+    assert_eq!(copy.events().unwrap().faults().count(), 1);
+    drop((copy, parts, own, device));
+    rig.check();
+}
+
+fn r3_a_handle_within_bounds_offers_no_registers(vendor: Vendor) {
+    let rig = Rig::on(vendor.two_units().with_peer_routing());
+    let (device, other) = (rig.open(), open_other(&rig));
+    let (handle, _) = device.restricted("part").rights(Rights::DEVICE).hand_out().unwrap();
+    let part = Device::from_handle(handle).unwrap();
+    let parts = [derived(&part, Rights::DEVICE), within(&part), part];
+    for part in &parts {
+        for access in [Access::Read, Access::Write, Access::ReadWrite] {
+            let offered = part.offer_register_window(0, 0, PAGE, access);
+            assert_eq!(offered.err(), Some(Error::NotPermitted));
+        }
+    }
+    // What another device's driver offers it may have, and a copy of the whole offers what the whole does.
+    let ticket = other.offer_register_window(0, 0, PAGE, Access::Write).unwrap();
+    let attached = parts[0].attach(&ticket, Access::Write, "doorbell").unwrap();
+    let copy = derived(&device, Rights::DEVICE);
+    assert!(copy.offer_register_window(0, 0, PAGE, Access::Write).is_ok());
+    drop((attached, copy, parts, device, other));
     rig.check();
 }
 

@@ -58,8 +58,8 @@ pub enum Opcode {
     /// [`Rights::INSPECT`](super::Rights::INSPECT).
     Next = 18,
     /// [`EventsHeader`](super::event::EventsHeader) with room behind it → the same with
-    /// [`EventRecord`](super::event::EventRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT). What was
-    /// told once, on whichever handle of the session, is not told again.
+    /// [`EventRecord`](super::event::EventRecord)s; a device, with [`Rights::INSPECT`](super::Rights::INSPECT) and not
+    /// [within bounds](super::derive::Restrict). What was told once, on whichever handle of the session, is not told again.
     Events = 20,
     /// Nothing → nothing; what was opened at [`quarantine`](super::path::quarantine). It ends the quarantine of the device and
     /// of the others of its group, or is [`Error::NotQuarantined`].

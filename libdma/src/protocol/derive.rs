@@ -67,7 +67,8 @@ pub struct Copy {
 ///
 /// Such a handle knows only what came of it: buffers that were allocated, registered or attached by it or by what was
 /// derived from it, and their mappings. Other mappings of its session it can neither unmap nor look up, and other buffers it
-/// cannot map.
+/// cannot map. What is the whole device's is not its holder's, whatever its rights: it reads no
+/// [events](super::event), and offers none of the device's registers ([`Error::NotPermitted`]).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Restrict {

@@ -1,4 +1,8 @@
 //! What happened to a device, as [`Opcode::Events`](super::call::Opcode::Events) tells it.
+//!
+//! Events are the whole device's: who reads them takes them, and they name what any holder has mapped. So they are told to
+//! handles of the whole device alone. One that was derived [within bounds](super::derive::Restrict), and what came of it, is
+//! refused with [`Error::NotPermitted`](super::Error::NotPermitted), and never becomes readable (rule R3).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

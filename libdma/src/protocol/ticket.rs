@@ -28,8 +28,8 @@ pub struct Offer {
     /// [`Rights::READ`](super::Rights::READ), and to let one write, [`Rights::WRITE`](super::Rights::WRITE). It is no more
     /// than was offered, if the buffer was itself made by a ticket.
     ///
-    /// Of a device's registers: what others may do with them, by the same rights, and within what a handle
-    /// [within bounds](super::derive::Restrict) may have mapped.
+    /// Of a device's registers: what others may do with them, by the same rights. A handle
+    /// [within bounds](super::derive::Restrict) offers none.
     pub access: U32,
     /// Of a device, where in its registers the window starts; else zero.
     pub offset: U64,

@@ -5,7 +5,9 @@
 //! so are told. So are the sessions of a whole group where the request comes from a member that nobody
 //! holds. Nobody else is (rule R3): what other devices were denied is for the `faults` node.
 //!
-//! A session's events are read once, on whichever of its handles. Each handle that is watched has its transport
+//! A session's events are read once, on whichever of its handles that are to the whole device. They name buffers and addresses
+//! of all of it, and who reads them takes them: so one that was derived within bounds, or below such a one, neither reads
+//! them nor is told of them. Each handle that is watched has its transport
 //! told once when there is something unread, and again only after the handle was used to read: so a holder who
 //! never reads costs nothing.
 
@@ -35,7 +37,8 @@ impl<P: Platform> Service<P> {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongHandleKind`] if it is no device's handle, [`Error::NotPermitted`] if it may not inspect.
+    /// [`Error::WrongHandleKind`] if it is no device's handle, [`Error::NotPermitted`] if it may not inspect, or not all of the
+    /// device.
     pub fn watch(&mut self, handle: HandleId, wanted: bool) -> Result<bool, Error> {
         self.log_faults();
         let handle = self.handles.get_mut(handle)?;
@@ -43,6 +46,7 @@ impl<P: Platform> Service<P> {
         if !handle.rights.contains(Rights::INSPECT) {
             return Err(Error::NotPermitted);
         }
+        handle.require_whole()?;
         let session = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
         let readable = !session.unread.is_empty();
         handle.watch = match (wanted, readable) {
@@ -127,6 +131,7 @@ impl<P: Platform> Service<P> {
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
         let session = self.device_of(id, Rights::INSPECT)?;
+        self.handles.get(id)?.require_whole()?;
         let (header, rest) =
             EventsHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let room = header.count.get() as usize;

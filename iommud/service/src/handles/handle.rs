@@ -112,6 +112,12 @@ impl Handle {
         }
     }
 
+    /// Refuses a handle that was derived within bounds, and what came of one: what is the whole device's is not for who
+    /// was given a part of it (rule R3).
+    pub fn require_whole(&self) -> Result<(), Error> {
+        if self.bounds.account.is_none() { Ok(()) } else { Err(Error::NotPermitted) }
+    }
+
     /// Refuses what the handle does not allow.
     pub fn require(&self, rights: Rights) -> Result<(), Error> {
         self.check_greeted()?;

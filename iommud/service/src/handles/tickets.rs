@@ -121,9 +121,8 @@ impl<P: Platform> Service<P> {
             }
             Object::Device(session) => {
                 handle.require(Rights::SHARE | rights_for(access) | rights)?;
-                if !access.ok_or(Error::BadValue)?.is_within(handle.bounds.access) {
-                    return Err(Error::NotPermitted);
-                }
+                handle.require_whole()?;
+                access.ok_or(Error::BadValue)?;
                 (Offered::Registers(self.registers_of(session, &offer)?), session)
             }
             Object::Domain(key) => {
