@@ -47,6 +47,16 @@ fn the_example_passes_the_check() {
     assert!(error.starts_with("iommud: /nonexistent/iommud.ron: "), "{error}");
 }
 
+#[test]
+fn the_check_says_which_limits_limit_nothing() {
+    let path = file("idle", "(clients: [(uid: 1000, quotas: (buffers: 5))])");
+    let output = iommud(&["--check-policy", path.to_str().unwrap()]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\n  the limits of user 1000 limit nothing: "), "{text}");
+    fs::remove_file(path).unwrap();
+}
+
 /// What the daemon says until it serves, with this policy on a simulated machine.
 fn start(name: &str, policy: &str) -> Vec<String> {
     let path = file(name, policy);

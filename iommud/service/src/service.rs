@@ -44,7 +44,7 @@ pub struct Caller {
 impl Caller {
     /// Whether it may open devices, and see physical addresses. Which process it is does not matter: a
     /// process id is not an authority.
-    const fn is_root(self) -> bool {
+    pub const fn is_root(self) -> bool {
         self.uid == 0
     }
 }
@@ -377,7 +377,7 @@ impl<P: Platform> Service<P> {
             | Object::Device(_)
             | Object::Domain(_)
             | Object::Window(_)
-            | Object::Claim(..)
+            | Object::Claim(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => Err(Error::WrongHandleKind),
         }
@@ -417,7 +417,7 @@ impl<P: Platform> Service<P> {
             Object::Buffer(_)
             | Object::Root
             | Object::Text(_)
-            | Object::Claim(..)
+            | Object::Claim(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => {}
         }

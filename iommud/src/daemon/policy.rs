@@ -10,7 +10,7 @@ use libdma::quota::Size;
 
 use super::log;
 use super::options::Options;
-use crate::policy::{PolicyError, absent_units, load, load_default, warnings};
+use crate::policy::{PolicyError, absent_units, idle_limits, load, load_default, warnings};
 
 /// A policy, and where it comes from.
 #[derive(Debug)]
@@ -47,12 +47,14 @@ impl Told {
         lines
     }
 
-    /// Writes a line for all that takes away from confinement on this machine, and for each unit to be ignored
-    /// that it does not have.
+    /// Writes a line for all that takes away from confinement on this machine, for each unit to be ignored that it
+    /// does not have, and for each user whose limits limit nothing.
     pub fn warn<P: Platform>(&self, service: &Service<P>) {
         let units: Vec<PhysAddr> = service.engine().units().iter().map(|slot| slot.base).collect();
         let warnings = warnings(&self.policy, Some(&units));
-        for warning in warnings.into_iter().chain(absent_units(&self.policy, &units)) {
+        let of_nothing = absent_units(&self.policy, &units).into_iter();
+        let of_nothing = of_nothing.chain(idle_limits(&self.policy));
+        for warning in warnings.into_iter().chain(of_nothing) {
             log::line(format_args!("POLICY: {warning}"));
         }
     }
@@ -69,7 +71,7 @@ pub fn check(file: &Path) -> Result<String, PolicyError> {
     for (name, value) in lines_of(&policy) {
         text += &format!("  {name}: {value}\n");
     }
-    for warning in warnings(&policy, None) {
+    for warning in warnings(&policy, None).into_iter().chain(idle_limits(&policy)) {
         text += &format!("  {warning}\n");
     }
     Ok(text)

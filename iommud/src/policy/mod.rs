@@ -6,7 +6,8 @@
 //! | [`text`] | [`parse`](text::parse): from text to a policy |
 //! | `words` | what can be said |
 //! | `value` | the values that are more than a word |
-//! | [`warnings()`], [`absent_units`] | what of a policy takes away from confinement, or would |
+//! | [`warnings()`] | what of a policy takes away from confinement, or would |
+//! | [`absent_units`], [`idle_limits`] | what of a policy comes to nothing |
 //! | [`error`] | [`PolicyError`]: why there is no policy, with line and column |
 //!
 //! What the words mean is in the example, `iommud.ron` beside this crate's `Cargo.toml`, which says what holds
@@ -21,4 +22,4 @@ mod words;
 
 pub use error::PolicyError;
 pub use file::{load, load_default};
-pub use warnings::{absent_units, warnings};
+pub use warnings::{absent_units, idle_limits, warnings};

@@ -1,7 +1,10 @@
-//! What of a policy takes away from confinement, and what of it is about no unit.
+//! What of a policy takes away from confinement, and what of it is about no unit or nobody.
+
+use std::collections::BTreeSet;
 
 use dma_types::PhysAddr;
 use iommu_engine::policy::{Policy, Unclaimed, WithoutIommu};
+use iommu_service::Caller;
 
 /// A line for each exception that leaves something unconfined, to be said loudly. `units` is where the machine's
 /// units have their registers, if somebody has looked: a unit that is not there is not ignored.
@@ -48,6 +51,20 @@ pub fn absent_units(policy: &Policy, units: &[PhysAddr]) -> Vec<String> {
         .collect()
 }
 
+/// A line for each user whose limits limit nothing, because only others open devices: what is held by handles that were
+/// passed on is on the account of who opened them.
+pub fn idle_limits(policy: &Policy) -> Vec<String> {
+    let users: BTreeSet<u32> = policy.clients.iter().map(|rule| rule.uid).collect();
+    let idle = users.into_iter().filter(|uid| !Caller { uid: *uid }.is_root());
+    idle.map(|uid| {
+        format!(
+            "the limits of user {uid} limit nothing: only user 0 opens devices, and what is held by handles that it \
+             passes on is on its account"
+        )
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +92,20 @@ mod tests {
         let open = Policy { default: Unclaimed::Identity, ..Policy::default() };
         assert!(warnings(&open, None)[0].contains("NOT CONFINED"));
     }
+
+    #[test]
+    fn limits_of_who_opens_no_devices_are_said_to_limit_nothing() {
+        let text = br#"(clients: [
+            (uid: 1000, quotas: (buffers: 5)),
+            (uid: 0, quotas: (buffers: 50)),
+            (uid: 1000, quotas: (mappings: 5)),
+        ])"#;
+        let line = "the limits of user 1000 limit nothing: only user 0 opens devices, and what is held by handles \
+                    that it passes on is on its account";
+        assert_eq!(idle_limits(&parse(text).unwrap()), [line]);
+        assert_eq!(idle_limits(&Policy::default()), Vec::<String>::new());
+    }
+
     #[test]
     fn a_unit_that_is_not_there_is_not_said_to_be_ignored() {
         let policy = parse(br#"(ignore_units: { 0x1234000: "a slip of the pen" })"#).unwrap();

@@ -36,8 +36,8 @@ pub enum Object {
     Buffer(BufferId),
     /// A window of another device's registers.
     Window(WindowId),
-    /// A device, for a session of before to be resumed, and the user who opened it.
-    Claim(PciAddress, u32),
+    /// A device, for a session of before to be resumed.
+    Claim(PciAddress),
     /// The quarantine of a device, for the administrator to end.
     Quarantine(PciAddress),
     /// A buffer of a session that has no memory yet.

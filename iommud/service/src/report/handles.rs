@@ -130,7 +130,7 @@ fn object<P: Platform>(service: &Service<P>, object: &Object) -> (String, String
             (format!("registers {}", id.0), label.unwrap_or_default())
         }
         Object::Registration(_, spec) => ("memory to come".to_string(), spec.label.clone()),
-        Object::Claim(..) => ("claim to a session".to_string(), String::new()),
+        Object::Claim(_) => ("claim to a session".to_string(), String::new()),
         Object::Quarantine(device) => (format!("quarantine of {device}"), String::new()),
         Object::Root | Object::Text(_) => (String::new(), String::new()),
     }

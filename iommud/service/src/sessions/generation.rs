@@ -49,7 +49,7 @@ impl<P: Platform> Service<P> {
             Object::Domain(domain) => self.domains.get(&domain).map(|domain| domain.session),
             Object::Buffer(buffer) => self.sessions.buffers.get(&buffer)?.session,
             Object::Window(window) => self.windows.get(&window).map(|window| window.session),
-            Object::Root | Object::Text(_) | Object::Claim(..) | Object::Quarantine(_) => None,
+            Object::Root | Object::Text(_) | Object::Claim(_) | Object::Quarantine(_) => None,
         }
     }
 }

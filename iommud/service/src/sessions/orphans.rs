@@ -163,20 +163,20 @@ impl<P: Platform> Service<P> {
 
     /// Makes a handle by which a session of this device may be resumed.
     pub(crate) fn claim_device(&mut self, address: PciAddress, uid: u32) -> HandleId {
-        self.handles.insert(Handle::new(Object::Claim(address, uid), Rights::empty()).of(uid))
+        self.handles.insert(Handle::new(Object::Claim(address), Rights::empty()).of(uid))
     }
 
     /// Makes a handle that was opened for it one of the session that waits for this secret.
     pub(crate) fn resume(&mut self, id: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let handle = self.handles.get(id)?;
-        let Object::Claim(address, uid) = handle.object else {
+        let Object::Claim(address) = handle.object else {
             return Err(Error::WrongHandleKind);
         };
         handle.require(Rights::empty())?;
         let (request, _) = Resume::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let waits = |session: &Session| {
             let in_time = session.orphaned.as_ref().is_some_and(|it| !self.is_late(it));
-            session.is_orphan() && in_time && session.uid == uid
+            session.is_orphan() && in_time
         };
         let found = self.sessions.of_device(address);
         // As long is looked at where nobody waits.

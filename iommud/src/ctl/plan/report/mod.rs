@@ -105,6 +105,7 @@ impl Report {
         self.refused.extend(probe.sentences(plan));
         self.odd = odd.iter().map(ToString::to_string).collect();
         self.odd.extend(policy::absent_units(&input.policy, &bases));
+        self.odd.extend(policy::idle_limits(&input.policy));
         self.odd.extend(unknown::unmatched(plan, &input.policy));
         self.set_aside = rows::set_aside(plan, &input.policy);
         self.quotas = quotas::quotas(plan, &input.policy);
