@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dma_types::{Access, Iova};
+use iommu_engine::completion::Progress;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::platform::{BufferRuns, RunId};
 use iommu_sim::MachineConfig;
@@ -12,7 +13,7 @@ use iommu_sim::pace::Completion as Takes;
 use iommu_sim::vtd::VtdConfig;
 use proptest::prelude::*;
 
-use crate::rig::{Rig, edu, retired};
+use crate::rig::{Rig, edu, retired, whole};
 use crate::vendor::{Vendor, slow_at_all};
 
 both! {
@@ -126,9 +127,22 @@ fn r2_r7_random_traffic_on_random_hardware(vendor: Vendor) {
                     let Some(iova) = nth(&live, which) else { continue };
                     let (bytes, _, run) = live.remove(&iova).unwrap();
                     let Rig { platform, engine } = &mut rig;
+                    let held = platform.usage();
                     let completion =
                         engine.unmap(platform, domain, Iova::new(iova), bytes).unwrap();
                     engine.free_run_after(platform, completion.clone(), retired(run));
+                    if engine.progress(&completion) == Progress::Pending {
+                        // Neither the memory nor the tables nor the addresses are free yet.
+                        prop_assert_eq!(platform.usage(), held);
+                        let next = platform.alloc_run(bytes).unwrap();
+                        let there = MapSpec {
+                            first: Iova::new(iova),
+                            limit: Iova::new(iova + bytes - 1),
+                            ..whole(next, bytes)
+                        };
+                        prop_assert!(engine.map(platform, domain, &there).is_err());
+                        platform.free_run(next);
+                    }
                     rig.finish(&completion);
                 }
                 Step::Touch { which, page, write } => {

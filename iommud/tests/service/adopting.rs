@@ -9,8 +9,8 @@ use iommu_engine::ledger::{Ledger, Record};
 use iommu_engine::payer::Payer;
 use iommu_engine::platform::{BufferRuns, Platform, TableFrames};
 use iommu_engine::policy::Policy;
-use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord};
-use iommu_service::records::{BufferRecord, SessionRecord};
+use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord, address_word};
+use iommu_service::records::{BufferRecord, SessionRecord, WindowRecord};
 use iommu_service::sessions::session::BufferId;
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
@@ -123,18 +123,29 @@ fn r2_nothing_is_mapped_or_used_again_before_all_is_forgotten(vendor: Vendor) {
 fn r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over(vendor: Vendor) {
     // The kind of a record that is struck out, or of which a word is changed.
     type Spoil = fn(&SimPlatform) -> bool;
-    let spoils: [(&str, Spoil); 5] = [
+    let spoils: [(&str, Spoil); 7] = [
         ("no epoch", |it| spoil(it, EpochRecord::KIND, 0, 0)),
         ("another root", |it| spoil(it, UnitRecord::KIND, 5, 0x1000)),
         ("no such segment", |it| spoil(it, UnitRecord::KIND, 2, 1 << 20)),
         ("another table", |it| spoil(it, 2, 2, 0x1_0000_0003)),
         ("a record of nothing", |it| spoil(it, AttachmentRecord::KIND, 3, 1 << 20)),
+        ("two sessions of one device", |it| {
+            let sessions = records::<SessionRecord>(it);
+            spoil(it, SessionRecord::KIND, 2, address_word(sessions[1].device))
+        }),
+        ("one number for a buffer and a window", |it| {
+            let buffers = records::<BufferRecord>(it);
+            spoil(it, WindowRecord::KIND, 1, buffers[0].buffer.0)
+        }),
     ];
     for (what, spoil) in spoils {
-        let rig = Rig::with_manual_clock(vendor.machine(), Policy::default());
-        let device = rig.open();
+        let machine = vendor.two_units().with_peer_routing();
+        let rig = Rig::with_manual_clock(machine, Policy::default());
+        let (device, other) = (rig.open(), open_other(&rig));
         let ring = device.allocate(0x3000, Some(Access::ReadWrite), "ring").unwrap();
         let iova = ring.iova().unwrap().get();
+        let ticket = other.offer_register_window(0, 0, 0x1000, Access::Write).unwrap();
+        let _window = device.attach(&ticket, Access::Write, "doorbell").unwrap();
         let platform = death(&rig);
         assert!(spoil(&platform), "{what}");
         let Err((error, platform)) = Service::adopt(platform, Settings::default()) else {

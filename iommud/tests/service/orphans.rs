@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use iommu_engine::policy::{Orphans, Policy};
 use iommu_service::{Caller, HandleId, Outcome, Service, Settings};
+use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
 use libdma::protocol::call::{BatchHeader, BufferInfo, DeviceInfo, MapEntry, Opcode};
@@ -16,8 +17,9 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::adopting::{death, settle};
 use crate::hostile::{allocate, call, device, greet};
+use crate::recount::recount;
 use crate::rig::{ROOT, Rig, edu};
-use crate::vendor::Vendor;
+use crate::vendor::{Vendor, slow_down};
 
 both! {
     r4_what_nobody_claims_by_the_deadline_is_cut_off_and_free,
@@ -26,6 +28,7 @@ both! {
     r3_what_was_revoked_stays_so_over_a_restart,
     r3_a_reclaimed_handle_has_no_more_rights_than_the_first,
     r1_until_the_deadline_the_device_is_its_drivers_and_nobody_elses,
+    r7_requests_that_a_restart_cuts_short_are_on_no_account_any_more,
     a_generation_is_never_used_again,
     numbers_go_on_where_they_were,
 }
@@ -337,6 +340,19 @@ fn r1_until_the_deadline_the_device_is_its_drivers_and_nobody_elses(vendor: Vend
     assert!(rig.device_writes(iova, &[1; 8]).is_err());
     drop(again);
     rig.check();
+}
+
+fn r7_requests_that_a_restart_cuts_short_are_on_no_account_any_more(vendor: Vendor) {
+    let rig = Rig::with(vendor.caching(), Policy::default());
+    let service = &mut *rig.service.lock();
+    let device = device(service);
+    slow_down(&mut service.platform().machine_mut(), Takes::After(20_000_000));
+    let asked = service.derive(device, allocate(4096).as_bytes());
+    assert!(matches!(asked, Ok(Outcome::Pending(_))), "{asked:?}");
+    recount(service);
+    service.orphan_all();
+    assert_eq!(service.pending().len(), 0);
+    recount(service);
 }
 
 fn a_generation_is_never_used_again(vendor: Vendor) {

@@ -22,6 +22,7 @@ both! {
     r1_a_device_stays_in_quarantine_over_the_death_of_the_daemon,
     r1_a_quarantine_has_begun_or_not_wherever_the_daemon_dies,
     who_comes_back_after_the_death_of_the_daemon_is_told_of_the_quarantine,
+    what_a_device_in_quarantine_is_denied_is_not_recorded_after_the_death_of_the_daemon_either,
     r4_who_died_in_quarantine_does_not_have_its_device_master_the_bus_after_another_death,
 }
 
@@ -78,6 +79,22 @@ fn who_comes_back_after_the_death_of_the_daemon_is_told_of_the_quarantine(vendor
     );
     let refused = device.allocate(PAGE, Some(Access::Read), "more").err();
     assert_eq!(refused, Some(Error::Quarantined));
+}
+
+fn what_a_device_in_quarantine_is_denied_is_not_recorded_after_the_death_of_the_daemon_either(
+    vendor: Vendor,
+) {
+    let rig = rig(vendor);
+    let device = rig.open();
+    offend(&rig, edu(), 3);
+    rig.restart();
+    assert_eq!(told(&device).len(), 2);
+    // Whoever reaches its configuration space.
+    rig.service.lock().platform_mut().machine_mut().config_write(edu(), 4, 6);
+    for page in 1..=100 {
+        assert!(rig.device_writes(page << 12, &[1; 8]).unwrap_err().is_by_tables());
+    }
+    assert_eq!(device.events().unwrap().events, []);
 }
 
 /// Ends the quarantine of a device, for the administrator.

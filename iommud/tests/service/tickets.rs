@@ -170,9 +170,13 @@ fn r3_no_two_tickets_are_alike_and_a_guess_is_none(vendor: Vendor) {
     let tickets: BTreeSet<_> =
         (0..MAX_TICKETS).map(|_| offer(buffer.handle(), Rights::BUFFER, ALL).unwrap()).collect();
     assert_eq!(tickets.len(), MAX_TICKETS);
-    let mut near = *tickets.first().unwrap();
-    near[15] ^= 1;
-    for guess in [[0; 16], [0xff; 16], near] {
+    let known = *tickets.first().unwrap();
+    let near = (0..16).map(|byte| {
+        let mut near = known;
+        near[byte] ^= 1;
+        near
+    });
+    for guess in near.chain([[0; 16], [0xff; 16]]) {
         assert_eq!(attach(&other, guess, Rights::empty(), None).err(), Some(Error::BadTicket));
     }
     rig.check();

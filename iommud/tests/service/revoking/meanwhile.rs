@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{PAGE, derived, number, reads, revoke};
 use crate::chosen::entry;
+use crate::recount::recount;
 use crate::rig::Rig;
 use crate::tickets::{attach, greeted, info, offer, open_other, weaker};
 use crate::vendor::{Vendor, slow_down};
@@ -25,6 +26,7 @@ both! {
     r3_nothing_is_derived_while_a_revoke_is_not_confirmed,
     r4_revoked_handles_that_nobody_closes_hold_nothing_but_themselves,
     r4_a_revoke_is_not_kept_by_requests_that_fill_the_quota,
+    r7_requests_that_a_revoke_answers_are_on_no_account_any_more,
     r7_a_chain_of_sharers_ends_at_the_first,
 }
 
@@ -206,6 +208,29 @@ fn r3_nothing_is_derived_while_a_revoke_is_not_confirmed(vendor: Vendor) {
     drop((buffer, child, device));
     settle(&rig);
     assert_eq!(rig.usage().live_runs, 0);
+    rig.check();
+}
+
+fn r7_requests_that_a_revoke_answers_are_on_no_account_any_more(vendor: Vendor) {
+    let rig = rig(vendor, Invalidation::Strict);
+    let device = rig.open();
+    let child = derived(&device, Rights::DEVICE);
+    slow(&rig);
+    let request = crate::hostile::allocate(PAGE);
+    let asked = rig.service.lock().derive(id(child.handle()), request.as_bytes());
+    assert!(matches!(asked, Ok(Outcome::Pending(_))), "{asked:?}");
+    recount(&mut rig.service.lock());
+    let revoke = revoking(&rig, device.handle());
+    recount(&mut rig.service.lock());
+    let (answered, others) = until(&rig, revoke);
+    assert!(answered.is_ok());
+    assert_eq!(
+        others.iter().map(|it| it.result.clone().err()).collect::<Vec<_>>(),
+        [Some(Error::Revoked)]
+    );
+    recount(&mut rig.service.lock());
+    drop((child, device));
+    settle(&rig);
     rig.check();
 }
 

@@ -1,5 +1,7 @@
 //! What devices reach after a handle was revoked.
 
+use std::time::Duration;
+
 use dma_types::Iova;
 use iommu_engine::policy::{Devices, Invalidation, Policy, Rule, Unclaimed};
 use iommu_service::{HandleId, Outcome};
@@ -9,6 +11,7 @@ use libdma::protocol::handle::Revoke;
 use libdma::protocol::ticket::Offer;
 use libdma::protocol::{Rights, Ticket};
 use libdma::{Access, Error};
+use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{PAGE, copy, derived, map, number, reads, revoke};
@@ -21,6 +24,7 @@ use crate::windows::rings;
 both! {
     r2_what_came_of_a_revoked_device_handle_is_out_of_reach,
     r2_a_stale_translation_is_gone_before_a_revoke_is_answered,
+    r2_the_revoke_of_a_buffer_alone_waits_for_the_unit,
     r2_what_was_unmapped_before_is_out_of_reach_too,
     r2_an_attachment_of_an_offered_buffer_ends_with_the_offer,
     r2_devices_are_out_of_the_domain_of_a_revoked_handle,
@@ -98,6 +102,35 @@ fn r2_a_stale_translation_is_gone_before_a_revoke_is_answered(vendor: Vendor) {
         assert!(answered.result.is_ok());
         assert!(!reads(&rig, iova));
         drop((child, device));
+        rig.check();
+    }
+}
+
+/// Nothing else of the session is unmapped or moved, that it could wait for instead.
+fn r2_the_revoke_of_a_buffer_alone_waits_for_the_unit(vendor: Vendor) {
+    for invalidation in [Invalidation::Strict, Invalidation::Deferred] {
+        let policy = Policy { invalidation, ..Policy::default() };
+        let rig = Rig::with_manual_clock(vendor.machine(), policy);
+        let device = rig.open();
+        let buffer = device.allocate(PAGE, ALL, "alone").unwrap();
+        let iova = buffer.iova().unwrap().get();
+        assert!(reads(&rig, iova));
+        slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::After(20_000_000));
+        let by = HandleId(device.handle().raw().number());
+        let handle = U64::new(number(buffer.handle()));
+        let mut request = Revoke { handle, reserved: U64::ZERO };
+        let asked = rig.service.lock().call(by, Opcode::Revoke as u64, request.as_mut_bytes());
+        let Ok(Outcome::Pending(request)) = asked else { panic!("{invalidation:?}: {asked:?}") };
+        assert!(reads(&rig, iova), "hardware has not confirmed it");
+        let answered = loop {
+            rig.pass(Duration::from_millis(1));
+            if let Some(answered) = rig.service.lock().poll().pop() {
+                break answered;
+            }
+        };
+        assert_eq!((answered.request, answered.result.is_ok()), (request, true));
+        assert!(!reads(&rig, iova));
+        drop((buffer, device));
         rig.check();
     }
 }
