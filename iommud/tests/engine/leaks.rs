@@ -175,6 +175,15 @@ fn r2_r7_random_traffic_on_random_hardware(vendor: Vendor) {
         rig.pass(Duration::ZERO);
         // The tables of what is gone are gone too, but for the root.
         prop_assert_eq!(rig.platform.usage(), before);
+        // Nor is the root free before the unit has forgotten it.
+        let Rig { platform, engine } = &mut rig;
+        let completion = engine.detach(platform, edu()).unwrap();
+        let held = platform.usage();
+        engine.destroy_domain(platform, domain).unwrap();
+        if engine.progress(&completion) == Progress::Pending {
+            prop_assert_eq!(platform.usage(), held);
+        }
+        rig.finish(&completion);
         rig.check();
     });
 }
