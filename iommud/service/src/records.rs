@@ -1,10 +1,12 @@
 //! What the service writes in the [ledger](iommu_engine::ledger).
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use dma_types::{Access, CacheType, Iova, PciAddress, PhysAddr};
 use iommu_engine::iova::IovaRange;
 use iommu_engine::ledger::{RECORD_WORDS, Record};
+use iommu_engine::pci::reset::{MOST_SAVED, ResetBy, Saved};
 use iommu_engine::platform::{PLACE_WORDS, RunId, RunPlace, Segment};
 use iommu_engine::records::{address_from_word, address_word, words};
 use libdma::protocol::call::{access_code, access_from_code, cache_code, cache_from_code};
@@ -297,6 +299,42 @@ impl Record for QuarantineRecord {
     }
 }
 
+/// A function that is being reset. It is written down before anything of that is done, until all is put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResetRecord {
+    /// The function.
+    pub device: PciAddress,
+    /// What it is reset by.
+    pub by: ResetBy,
+    /// What is put back.
+    pub saved: Saved,
+}
+
+/// How many words what is put back has, of two registers each.
+const SAVED_WORDS: usize = MOST_SAVED.div_ceil(2);
+
+impl Record for ResetRecord {
+    const KIND: u64 = 0x19;
+
+    fn to_words(&self) -> [u64; RECORD_WORDS] {
+        let mut words = words([address_word(self.device), self.by.to_word()]);
+        for (index, dword) in self.saved.values().enumerate() {
+            words[2 + index / 2] |= u64::from(dword) << (32 * (index % 2));
+        }
+        words
+    }
+
+    fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
+        let [device, by, ..] = *words;
+        let by = ResetBy::from_word(by)?;
+        let saved: [u64; SAVED_WORDS] = *words[2..].first_chunk()?;
+        let values: Vec<u32> =
+            saved.iter().flat_map(|word| [*word as u32, (*word >> 32) as u32]).collect();
+        let saved = Saved::from_values(by, &values)?;
+        Some(Self { device: address_from_word(device)?, by, saved })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,6 +425,39 @@ mod tests {
         let words = record.to_words();
         assert_eq!(words[..6], [0x10, 1, 0x1_0008, 32, 1_000_000_000, 0]);
         assert_eq!(QuarantineRecord::from_words(&words), Some(record));
+    }
+
+    /// A reset by PCI Express: BAR 0, the interrupt's line, Device Control and the command register.
+    const RESET: [u64; 8] =
+        [0x10, 0x10_0050, 0xfea0_0000_0000_0010, 0, 0, 0, 0x0020_2810_0000_010b, 0x0000_0003];
+
+    #[test]
+    fn a_reset_comes_back_from_its_words() {
+        let record = ResetRecord::from_words(&words(RESET)).unwrap();
+        let device = "0000:00:02.0".parse().unwrap();
+        assert_eq!((record.device, record.by), (device, ResetBy::Express(0x50)));
+        assert_eq!(record.to_words(), words(RESET));
+        // By Advanced Features a register less is put back.
+        let less = [0x10, 0x13_0060, 0, 0, 0, 0, 0x0000_0003_0000_010b, 0];
+        let record = ResetRecord::from_words(&words(less)).unwrap();
+        assert_eq!((record.by, record.to_words()), (ResetBy::AdvancedFeatures(0x60), words(less)));
+        let more = [0x10, 0x13_0060, 0, 0, 0, 0, 0, 3];
+        assert_eq!(ResetRecord::from_words(&words(more)), None);
+    }
+
+    #[test]
+    fn r5_a_reset_that_would_do_more_than_put_back_is_none() {
+        // Bus mastering, ones that clear a status, another reset, a function or a capability that there cannot be.
+        for (word, bit) in
+            [(7, 2), (7, 31), (7, 32), (6, 47), (6, 48), (0, 32), (1, 32), (1, 1), (1, 16)]
+        {
+            let mut spoilt = words(RESET);
+            spoilt[word] |= 1 << bit;
+            assert_eq!(ResetRecord::from_words(&spoilt), None, "{word} {bit}");
+        }
+        let mut spoilt = words(RESET);
+        spoilt[1] = 0x10_003c;
+        assert_eq!(ResetRecord::from_words(&spoilt), None);
     }
 
     #[test]

@@ -252,10 +252,10 @@ impl<P: Platform> Service<P> {
         completed
     }
 
-    /// Whether hardware is being waited for, so that [`poll`](Self::poll) is due soon and not only when
+    /// Whether hardware is being waited for, or a device is being reset, so that [`poll`](Self::poll) is due soon and not only when
     /// there may be faults.
     pub fn is_waiting(&self) -> bool {
-        self.engine.is_waiting() || !self.pending.is_empty()
+        self.engine.is_waiting() || !self.pending.is_empty() || self.resets.is_any()
     }
 
     /// Whether [`poll`](Self::poll) is due now and then, since some unit does not interrupt when it has a fault, or is not

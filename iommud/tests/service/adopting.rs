@@ -162,7 +162,7 @@ fn r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over(vendor: V
 }
 
 /// Changes a word of the first record of a kind.
-fn spoil(platform: &SimPlatform, kind: u64, word: usize, value: u64) -> bool {
+pub(crate) fn spoil(platform: &SimPlatform, kind: u64, word: usize, value: u64) -> bool {
     let table = platform.table(platform.header_frame()).unwrap();
     let slot = (1..32).find(|slot| table[slot * 16].load(Relaxed) == kind);
     slot.map(|slot| table[slot * 16 + word].store(value, Relaxed)).is_some()

@@ -35,6 +35,7 @@ mod recount;
 mod register;
 mod reports;
 mod reserve;
+mod reset_deaths;
 mod resetting;
 mod restarts;
 mod restricting;

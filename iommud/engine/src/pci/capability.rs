@@ -9,7 +9,7 @@ use super::registers::{
 use crate::platform::ConfigSpace;
 
 /// Where capabilities may start: after the registers that every function has (PCI 3.0, 6.7).
-const FIRST: u16 = 0x40;
+pub(super) const FIRST: u16 = 0x40;
 
 /// How many capabilities of 4 bytes there is room for. A list with more is a ring (rule R5).
 const MOST: usize = 48;

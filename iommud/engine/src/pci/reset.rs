@@ -3,6 +3,8 @@
 //!
 //! What a reset takes away is put back afterwards as far as it is the system's: where the registers are, and which line
 //! interrupts. Bus mastering and the function's own registers are its driver's to set up again, MSI included.
+//!
+//! Between the two it is nowhere but in who resets it, so that can be [written down](Saved::values).
 
 use core::time::Duration;
 
@@ -12,7 +14,7 @@ use bitfield_struct::bitfield;
 use dma_types::PciAddress;
 
 use super::bar::BARS;
-use super::capability::find;
+use super::capability::{FIRST, find};
 use super::registers::{
     CommandStatus, ConfigRegister, Header, Identity, config_register, read, read_in,
 };
@@ -102,6 +104,9 @@ pub enum ResetBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved(Vec<(u16, u32)>);
 
+/// The most registers that are put back.
+pub const MOST_SAVED: usize = 11;
+
 impl ResetBy {
     /// How a function can be reset, if it can be. No bridge can.
     pub fn of(config: &mut impl ConfigSpace, function: PciAddress) -> Option<Self> {
@@ -148,21 +153,74 @@ impl ResetBy {
 
     /// What is to be put back after a reset.
     pub fn save(self, config: &mut impl ConfigSpace, function: PciAddress) -> Saved {
+        let dwords =
+            self.saved().map(|it| (it, self.kept(it, config.config_read(function, it)))).collect();
+        Saved(dwords)
+    }
+
+    /// Where what is put back is, in this order.
+    fn saved(self) -> impl Iterator<Item = u16> {
         // Cache line and latency, the BARs, the ROM, the interrupt's line (PCI 3.0, 6.1).
         let bars = (0..u16::from(BARS)).map(|bar| 0x10 + 4 * bar);
-        let offsets = [0x0c].into_iter().chain(bars).chain([0x30, 0x3c]);
-        let mut saved: Vec<_> =
-            offsets.map(|offset| (offset, config.config_read(function, offset))).collect();
-        if let Self::Express(at) = self {
-            let control: DeviceControl = read_in(config, function, at);
-            let control = control.with_reset(false).with_happened(0);
-            saved.push((at + DeviceControl::OFFSET, control.into_bits()));
-        }
         // Last of all it answers at its BARs again.
-        let command: CommandStatus = read(config, function);
-        let command = command.with_bus_master(false).with_status(0);
-        saved.push((CommandStatus::OFFSET, command.into_bits()));
-        Saved(saved)
+        let last = self.control().into_iter().chain([CommandStatus::OFFSET]);
+        [0x0c].into_iter().chain(bars).chain([0x30, 0x3c]).chain(last)
+    }
+
+    /// Where Device Control is, if it is put back.
+    fn control(self) -> Option<u16> {
+        match self {
+            Self::Express(at) => Some(at + DeviceControl::OFFSET),
+            Self::AdvancedFeatures(_) => None,
+        }
+    }
+
+    /// What of a register is put back: nothing that does something when it is written.
+    fn kept(self, offset: u16, dword: u32) -> u32 {
+        if offset == CommandStatus::OFFSET {
+            let command = CommandStatus::from_bits(dword);
+            command.with_bus_master(false).with_status(0).into_bits()
+        } else if self.control() == Some(offset) {
+            DeviceControl::from_bits(dword).with_reset(false).with_happened(0).into_bits()
+        } else {
+            dword
+        }
+    }
+
+    /// It as a word of a record: where the capability is in bits 15:0, its id in 23:16.
+    pub fn to_word(self) -> u64 {
+        let (id, at) = match self {
+            Self::Express(at) => (PCI_EXPRESS, at),
+            Self::AdvancedFeatures(at) => (ADVANCED_FEATURES, at),
+        };
+        u64::from(id) << 16 | u64::from(at)
+    }
+
+    /// What a word of a record is.
+    pub fn from_word(word: u64) -> Option<Self> {
+        let at = word as u16;
+        let is_there = (FIRST..0x100).contains(&at) && at.is_multiple_of(4);
+        match u8::try_from(word >> 16).ok().filter(|_| is_there)? {
+            PCI_EXPRESS => Some(Self::Express(at)),
+            ADVANCED_FEATURES => Some(Self::AdvancedFeatures(at)),
+            _ => None,
+        }
+    }
+}
+
+impl Saved {
+    /// What is put back, without where.
+    pub fn values(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(_, dword)| *dword)
+    }
+
+    /// What [`values`](Self::values) gave of a function that is reset by this, with zeros after them. `None` if that saves
+    /// no such thing.
+    pub fn from_values(by: ResetBy, values: &[u32]) -> Option<Self> {
+        let saved: Vec<_> = by.saved().zip(values.iter().copied()).collect();
+        let as_kept = saved.iter().all(|(offset, dword)| by.kept(*offset, *dword) == *dword);
+        let rest = values.get(by.saved().count()..)?;
+        (as_kept && rest.iter().all(|dword| *dword == 0)).then_some(Self(saved))
     }
 }
 

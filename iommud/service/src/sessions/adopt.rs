@@ -10,6 +10,7 @@
 //! | of before | now |
 //! | --- | --- |
 //! | mappings, explicit domains, strictness, quarantines | as they were |
+//! | resets that were under way | begun anew. Who resumes its session waits until its device is reset, and is told |
 //! | restricted handles | dead, like all. Who has the session's secret is its driver, and not who had such a handle |
 //! | what restricted handles had on accounts of their own | on the session's account |
 //! | the page behind a mapping that stayed free | may be mapped: an overrun by the device is not told then |
@@ -28,7 +29,8 @@ use iommu_engine::engine::adopt::{
     AdoptError, BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice,
 };
 use iommu_engine::ledger::{Ledger, Record, Slot};
-use iommu_engine::platform::{Platform, TableFrames};
+use iommu_engine::pci::reset::{ResetBy, is_ready};
+use iommu_engine::platform::{ConfigSpace, Platform, TableFrames};
 
 use crate::account::{AccountId, Usage};
 use crate::faults::events::Events;
@@ -37,7 +39,9 @@ use crate::handles::handle::HandleId;
 use crate::memory::buffers::{label, quotas_of};
 use crate::memory::mappings::BufferMapping;
 use crate::memory::windows::{Registers, Window, WindowId, window_usage};
-use crate::records::{BufferRecord, ExplicitRecord, QuarantineRecord, SessionRecord, WindowRecord};
+use crate::records::{
+    BufferRecord, ExplicitRecord, QuarantineRecord, ResetRecord, SessionRecord, WindowRecord,
+};
 use crate::service::{Service, Settings};
 use crate::sessions::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
 use crate::sessions::session::{Buffer, BufferId, Session, SessionId};
@@ -52,6 +56,7 @@ struct Written {
     buffers: BTreeMap<BufferId, (Slot, BufferRecord)>,
     windows: BTreeMap<WindowId, (Slot, WindowRecord)>,
     quarantines: BTreeMap<PciAddress, (Slot, QuarantineRecord)>,
+    resets: BTreeMap<PciAddress, (Slot, ResetRecord)>,
     /// The records of what nobody has any more.
     stale: Vec<Slot>,
 }
@@ -71,6 +76,9 @@ impl<P: Platform> Service<P> {
             Ok(written) => written,
             Err(error) => return Err((error, platform)),
         };
+        if !written.resets_are_of(&mut platform) {
+            return Err((AdoptError::Record, platform));
+        }
         let policy = settings.policy.clone();
         match Engine::adopt(&mut platform, policy, &written.claims()) {
             Ok(engine) => {
@@ -102,6 +110,10 @@ impl<P: Platform> Service<P> {
             self.restore_quarantine(slot, &record);
         }
         self.orphan_all();
+        // Generations go on from what was counted until now.
+        for (_, (slot, record)) in written.resets {
+            self.restore_reset(slot, record);
+        }
     }
 
     fn restore_session(&mut self, id: SessionId, slot: Slot, record: &SessionRecord) {
@@ -239,6 +251,7 @@ impl Written {
         let devices: BTreeSet<_> = sessions.values().map(|(_, session)| session.device).collect();
         let is_one_number = |id: &BufferId| !windows.contains_key(&WindowId(id.0));
         let quarantines = all(frames, |it: &QuarantineRecord| it.device)?;
+        let resets = all(frames, |it: &ResetRecord| it.device)?;
         if devices.len() < sessions.len() || !buffers.keys().all(is_one_number) {
             return Err(AdoptError::Record);
         }
@@ -254,7 +267,14 @@ impl Written {
         buffers.retain(|_, (slot, it)| is_there(*slot, there(&it.session) && it.place.is_some()));
         windows
             .retain(|_, (slot, it)| is_there(*slot, there(&it.session) && there(&it.of_session)));
-        Ok(Self { sessions, domains, buffers, windows, quarantines, stale })
+        Ok(Self { sessions, domains, buffers, windows, quarantines, resets, stale })
+    }
+
+    /// Whether functions that are being reset can be reset by what is written down, as far as they answer yet.
+    fn resets_are_of(&self, config: &mut impl ConfigSpace) -> bool {
+        self.resets.iter().all(|(device, (_, it))| {
+            !is_ready(config, *device) || ResetBy::of(config, *device) == Some(it.by)
+        })
     }
 
     /// What of the engine's belongs to somebody.

@@ -64,6 +64,7 @@ impl<P: Platform> Service<P> {
             self.accounts.release(waiting.account, &ONE_REQUEST);
         }
         self.pending = Pending::default();
+        self.resets.forget_requests();
         self.openings = Openings::default();
         let since = self.platform.now();
         let Self { sessions, windows, domains, .. } = self;
@@ -183,8 +184,9 @@ impl<P: Platform> Service<P> {
         let is_known = request.secret.is(found.map_or(&Secret::NONE, |(_, it)| &it.secret));
         let found = found.filter(|(_, session)| is_known && waits(session));
         let (session, _) = found.ok_or(Error::NotYours)?;
-        if !self.engine.is_settled() {
-            // What hardware knows of before it may know still, and nothing can be mapped.
+        if !self.engine.is_settled() || self.resets.has(address) {
+            // What hardware knows of before it may know still, and nothing can be mapped. What is set up in a device that is
+            // being reset is lost.
             return Err(Error::NotReady);
         }
         self.set_numbers_aside()?;
