@@ -107,7 +107,7 @@ impl NewDomain<'_> {
             }
             Ok((handle, info))
         };
-        let (handle, info) = windows.after_trimming(|| session.request(make))?;
+        let (handle, info) = windows.after_trimming(|| session.request_new(make))?;
         let domain = Some(info.domain.get());
         let space = Space::new(AddressSpace { domain, ..session.addresses() });
         let (kind, label) = (check::Kind::Domain, self.label);

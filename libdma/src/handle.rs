@@ -56,6 +56,11 @@ impl Handle {
         Self { kept: None, place: Place::new(open) }
     }
 
+    /// The handle that is in a place, which is nobody's to keep over restarts.
+    pub(crate) fn of_place(place: Arc<Place>) -> Self {
+        Self { kept: None, place }
+    }
+
     /// Gives it up without closing it: for a [`from_raw`](Self::from_raw), or for an owner of the transport's own kind. If
     /// nobody takes it, it stays open until the process ends.
     pub fn into_raw(self) -> RawHandle {
@@ -126,6 +131,11 @@ impl Handle {
     /// The same as a handle to something that the session has.
     pub(crate) fn keep(&mut self, link: &Arc<Link>, thing: (Thing, u64), rights: Rights) {
         self.kept = Some(Box::new(link.keep(thing, rights, &self.place)));
+    }
+
+    /// Where its number is.
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// Puts its number in another place, and the one there here.

@@ -208,12 +208,12 @@ impl Handle {
         };
         let answers: Vec<MapEntry> = match self.link() {
             None => map_once()?,
-            Some(link) => link.request(|| {
+            Some(link) => link.request_and_note(|under_way| {
                 let answers = map_once();
                 match &answers {
                     Ok(answers) => {
-                        let places = answers.iter().map(|entry| (domain, entry.iova.get()));
-                        link.learn(places.zip(pieces()));
+                        let places = answers.iter().map(|entry| entry.iova.get());
+                        under_way.learn(domain, places.zip(pieces()))?;
                     }
                     Err(Error::DaemonGone) => {
                         link.lose(pieces().map(|piece| Lost { domain, piece }));
@@ -241,30 +241,36 @@ impl Handle {
     ) -> Result<(), Error> {
         let Some(link) = self.link() else { return self.unmap_once(mappings, flags) };
         let at = |mapping: &Mapped| (domain, mapping.iova().get());
+        let numbers: Vec<_> = mappings.iter().map(|mapping| link.known(at(mapping))).collect();
         let mut is_first = true;
         link.request(|| {
             match mem::take(&mut is_first) {
                 true => self.unmap_once(mappings, flags)?,
-                false => match &*self.still_mapped(mappings, |mapping| link.knows(at(mapping)))? {
-                    [] => {}
-                    rest => self.unmap_once(rest, flags)?,
-                },
+                false => {
+                    let is_another = |mapping: &Mapped, number| link.known(at(mapping)) != number;
+                    match &*self.still_mapped(mappings, &numbers, is_another)? {
+                        [] => {}
+                        rest => self.unmap_once(rest, flags)?,
+                    }
+                }
             }
-            link.forget(mappings.iter().map(at));
+            link.forget(mappings.iter().map(at).zip(numbers.iter().copied()));
             Ok(())
         })
     }
 
     /// What of a batch is to be unmapped still, after a restart of iommud: all of it, unless there is something that was
-    /// mapped for sure (`was_mapped`) and is not any more, for which the batch was good and in part done.
+    /// mapped for sure, as `numbers` say, and is not any more, for which the batch was good and in part done. What was mapped
+    /// there since by another thread (`is_another`) is that one's.
     fn still_mapped(
         &self,
         mappings: &[Mapped],
-        was_mapped: impl Fn(&Mapped) -> bool,
+        numbers: &[Option<u64>],
+        is_another: impl Fn(&Mapped, Option<u64>) -> bool,
     ) -> Result<Vec<Mapped>, Error> {
         let mut rest = Vec::with_capacity(mappings.len());
         let mut is_begun = false;
-        for mapping in mappings {
+        for (mapping, number) in mappings.iter().zip(numbers) {
             let start = mapping.iova().get();
             let mut found = domain::Found::new_zeroed();
             let request = Lookup { iova: U64::new(start) };
@@ -272,10 +278,11 @@ impl Handle {
             payload[..size_of::<Lookup>()].copy_from_slice(request.as_bytes());
             self.call_once(Opcode::Lookup, payload)?;
             let is_there = found.access.get() != 0;
+            let is_there = is_there && !is_another(mapping, *number);
             if is_there && (found.start.get(), found.bytes.get()) == (start, mapping.bytes) {
                 rest.push(*mapping);
             } else {
-                is_begun |= was_mapped(mapping);
+                is_begun |= number.is_some();
             }
         }
         Ok(if is_begun { rest } else { mappings.to_vec() })

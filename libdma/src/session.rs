@@ -130,6 +130,17 @@ impl Session {
         }
     }
 
+    /// The same of what makes something that is to be kept over restarts.
+    pub(crate) fn request_new<R>(
+        &self,
+        mut make: impl FnMut() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match &self.link {
+            Some(link) => link.request_new(make),
+            None => make(),
+        }
+    }
+
     /// Whether both are the same session of the same device, by whichever handle.
     pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
         self.addresses() == other.addresses()
@@ -182,7 +193,7 @@ impl Session {
         self: &Arc<Self>,
         request: &(impl IntoBytes + Immutable),
     ) -> Result<UnmappedBuffer, Error> {
-        self.request(|| {
+        self.request_new(|| {
             let handle = self.handle.derive_once(request.as_bytes())?;
             UnmappedBuffer::from_handle(handle, self.clone())
         })

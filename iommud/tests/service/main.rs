@@ -25,6 +25,7 @@ mod foreign;
 mod groups;
 mod handles;
 mod hostile;
+mod late;
 mod lying;
 mod openings;
 mod orphans;

@@ -27,7 +27,7 @@ both! {
 /// How many deaths each run of random traffic has at least.
 const DEATHS: u64 = 150;
 
-fn machine(vendor: Vendor) -> Machine {
+pub(crate) fn machine(vendor: Vendor) -> Machine {
     started(vendor.machine().with_root_port(), WithoutIommu::Refuse)
 }
 
@@ -283,7 +283,7 @@ fn r2_without_an_iommu_a_session_ends_with_its_iommud() {
 }
 
 /// How many mappings there are.
-fn mappings(machine: &Machine) -> usize {
+pub(crate) fn mappings(machine: &Machine) -> usize {
     let text = machine.text("mappings.json");
     let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
     rows.as_array().unwrap().len()

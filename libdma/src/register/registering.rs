@@ -109,7 +109,7 @@ impl Device {
             let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
             Ok(handle)
         };
-        let handle = self.windows().after_trimming(|| self.session().request(make))?;
+        let handle = self.windows().after_trimming(|| self.session().request_new(make))?;
         // SAFETY: the handle is open and of this transport. The memory is as whoever made the `ForeignMemory` promised, and is used from now on only through the
         // buffer.
         unsafe { transport.supply(handle.raw(), &supply) }?;

@@ -27,6 +27,10 @@ use crate::transport::Transport;
 /// How many restarts one request outlasts.
 const MOST_RESTARTS: u32 = 64;
 
+/// How often it is looked whether those that are under way when iommud dies have come back: for about two seconds, which is
+/// several times what a transport takes to notice, and a small part of the time for which iommud waits for the session.
+const LOOKS: u32 = 25;
+
 /// One session's way to iommud. Handles to what the session has are kept here as long as they live, so that there are new ones
 /// after a restart.
 pub(crate) struct Link {
@@ -41,8 +45,10 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 struct State {
-    /// How many requests are under way.
+    /// How many requests of this term are under way.
     requests: u32,
+    /// How often those that were under way were no longer waited for. Who began in a term before is late.
+    term: u64,
     /// Whether somebody is at work to resume the session. No requests begin then.
     is_renewing: bool,
     /// How often it was resumed.
@@ -93,15 +99,47 @@ impl fmt::Debug for Link {
 }
 
 /// A request that is under way.
-struct UnderWay<'l> {
+pub(crate) struct UnderWay<'l> {
     link: &'l Link,
     /// How often the session had been resumed when it began.
     renewals: u64,
+    /// The term in which it began.
+    term: u64,
+}
+
+impl UnderWay<'_> {
+    /// Notes what was mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`] if it is late: the session may have been resumed without it, and what it mapped been taken back
+    /// as somebody else's that was lost. So it is lost, too.
+    pub(crate) fn learn(
+        &self,
+        domain: Option<u64>,
+        mapped: impl IntoIterator<Item = (u64, Piece)>,
+    ) -> Result<(), Error> {
+        let state = &mut *self.link.state.lock();
+        if state.term == self.term {
+            mapped.into_iter().for_each(|(at, piece)| state.mappings.insert((domain, at), piece));
+            return Ok(());
+        }
+        state.lost.extend(mapped.into_iter().map(|(_, piece)| Lost { domain, piece }));
+        Err(Error::DaemonGone)
+    }
+
+    /// Whether the session cannot have been resumed without what it has made.
+    fn is_in_time(&self) -> bool {
+        self.link.state.lock().term == self.term
+    }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.link.state.lock().requests -= 1;
+        let state = &mut *self.link.state.lock();
+        if state.term == self.term {
+            state.requests -= 1;
+        }
     }
 }
 
@@ -199,11 +237,30 @@ impl Link {
         &self,
         mut make: impl FnMut() -> Result<R, Error>,
     ) -> Result<R, Error> {
+        self.request_and_note(|_| make())
+    }
+
+    /// The same of what makes something that is to be kept. Who is late makes it anew: nobody may have had another handle to it.
+    pub(crate) fn request_new<R>(
+        &self,
+        mut make: impl FnMut() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.request_and_note(|under_way| {
+            let made = make()?;
+            if under_way.is_in_time() { Ok(made) } else { Err(Error::DaemonGone) }
+        })
+    }
+
+    /// The same of what is to be noted in the request that does it.
+    pub(crate) fn request_and_note<R>(
+        &self,
+        mut make: impl FnMut(&UnderWay<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
         let mut restarts = 0;
         loop {
             let under_way = self.begin();
             let renewals = under_way.renewals;
-            let result = make();
+            let result = make(&under_way);
             drop(under_way);
             match result {
                 Err(Error::DaemonGone) if restarts < MOST_RESTARTS && self.renew(renewals) => {
@@ -220,28 +277,33 @@ impl Link {
             let mut state = self.state.lock();
             if !state.is_renewing {
                 state.requests += 1;
-                return UnderWay { link: self, renewals: state.renewals };
+                return UnderWay { link: self, renewals: state.renewals, term: state.term };
             }
             drop(state);
             self.transport.pause(0);
         }
     }
 
-    /// Notes what was mapped. To be called in the request that did it.
+    /// Notes what was mapped with a buffer that was made.
     pub(crate) fn learn(&self, mapped: impl IntoIterator<Item = (At, Piece)>) {
         let state = &mut *self.state.lock();
         mapped.into_iter().for_each(|(at, piece)| state.mappings.insert(at, piece));
     }
 
-    /// Forgets what was unmapped.
-    pub(crate) fn forget(&self, unmapped: impl IntoIterator<Item = At>) {
+    /// Forgets what was unmapped, each with its number, as it is [known](Self::known). What has another is something else,
+    /// which was mapped there since.
+    pub(crate) fn forget(&self, unmapped: impl IntoIterator<Item = (At, Option<u64>)>) {
         let state = &mut *self.state.lock();
-        unmapped.into_iter().for_each(|at| state.mappings.remove(at));
+        for (at, number) in unmapped {
+            if state.mappings.number(at) == number {
+                state.mappings.remove(at);
+            }
+        }
     }
 
-    /// Whether a mapping was told that begins there.
-    pub(crate) fn knows(&self, at: At) -> bool {
-        self.state.lock().mappings.contains(at)
+    /// The number of the mapping that begins there, if one was told.
+    pub(crate) fn known(&self, at: At) -> Option<u64> {
+        self.state.lock().mappings.number(at)
     }
 
     /// Notes that these were to be mapped, and nobody knows whether they were. To be called in the request that was not
@@ -252,21 +314,25 @@ impl Link {
 
     /// Resumes the session, unless somebody has done so since it had been `renewals` times. Whether it was.
     pub(crate) fn renew(&self, renewals: u64) -> bool {
-        loop {
+        let is_resumed = loop {
             let mut state = self.state.lock();
-            if state.renewals != renewals {
+            let is_resumed = state.renewals != renewals;
+            if is_resumed && state.lost.is_empty() {
                 return true;
             }
             if !state.is_renewing {
                 state.is_renewing = true;
-                break;
+                break is_resumed;
             }
             drop(state);
             self.transport.pause(0);
-        }
-        // Those that are under way are answered, or told that iommud is gone, soon.
-        while self.state.lock().requests > 0 {
-            self.transport.pause(0);
+        };
+        self.end_term();
+        if is_resumed {
+            // Who was late has lost something. If iommud is gone again, the request that comes next finds out.
+            let _ = self.take_back(|domain| self.space(domain));
+            self.state.lock().is_renewing = false;
+            return true;
         }
         let resumed = self.resume_patiently();
         let state = &mut *self.state.lock();
@@ -276,6 +342,21 @@ impl Link {
             state.renewals += 1;
         }
         resumed.is_ok()
+    }
+
+    /// Waits for those that are under way, but not for good: on Redox the kernel never tells some of them that iommud is
+    /// gone. Nothing that they use ends, for they hold their handles open. If they come back all the same they are late, and
+    /// what they bring counts for nothing where the session was resumed without it.
+    fn end_term(&self) {
+        for look in 0..LOOKS {
+            if self.state.lock().requests == 0 {
+                break;
+            }
+            self.transport.pause(look);
+        }
+        let state = &mut *self.state.lock();
+        state.requests = 0;
+        state.term += 1;
     }
 
     /// Resumes the session when there is somebody who knows of it.
@@ -323,7 +404,12 @@ impl Link {
                 Err(_) => {}
             }
         }
-        self.take_back(&device, &reclaimed)?;
+        self.take_back(|domain| {
+            let Some(number) = domain else { return Some(device.place().clone()) };
+            let domain = (Thing::Domain, number);
+            let found = reclaimed.iter().find(|(thing, ..)| *thing == domain);
+            found.map(|(_, handle, _)| handle.place().clone())
+        })?;
         device.call_bytes(Opcode::Settle, &mut [])?;
         for (_, handle, place) in &reclaimed {
             handle.swap(place);
@@ -335,30 +421,28 @@ impl Link {
         Ok(())
     }
 
-    /// Unmaps what was mapped and not answered.
-    fn take_back(
-        &self,
-        device: &Handle,
-        reclaimed: &[((Thing, u64), Handle, Arc<Place>)],
-    ) -> Result<(), Error> {
+    /// Unmaps what was mapped and not answered, in these spaces, while nobody else's request of this term is under way.
+    fn take_back(&self, space: impl Fn(Option<u64>) -> Option<Arc<Place>>) -> Result<(), Error> {
         let lost = mem::take(&mut self.state.lock().lost);
         for piece in &lost {
-            let space = match piece.domain {
-                None => Some(device),
-                Some(number) => {
-                    let domain = (Thing::Domain, number);
-                    let found = reclaimed.iter().find(|(thing, ..)| *thing == domain);
-                    found.map(|(_, handle, _)| handle)
-                }
-            };
             // A domain that is gone has taken with it what was mapped there.
-            let Some(space) = space else { continue };
-            if let Err(Error::DaemonGone) = self.take_back_piece(space, *piece) {
+            let Some(space) = space(piece.domain) else { continue };
+            let space = Handle::of_place(space);
+            if let Err(Error::DaemonGone) = self.take_back_piece(&space, *piece) {
                 self.lose(lost.range(piece..).copied());
                 return Err(Error::DaemonGone);
             }
         }
         Ok(())
+    }
+
+    /// The handle to an explicit domain, or to the device if it is in none.
+    fn space(&self, domain: Option<u64>) -> Option<Arc<Place>> {
+        let state = self.state.lock();
+        match domain {
+            None => state.device.upgrade(),
+            Some(number) => state.things.get(&(Thing::Domain, number))?.1.upgrade(),
+        }
     }
 
     /// Unmaps a piece at every address that nobody was told.

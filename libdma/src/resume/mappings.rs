@@ -19,7 +19,10 @@ pub(crate) type At = (Option<u64>, u64);
 /// All mappings that iommud has answered, of buffers that this process has handles to.
 #[derive(Debug, Default)]
 pub(crate) struct Mappings {
-    pieces: BTreeMap<At, Piece>,
+    /// What is mapped where, and the how manieth mapping it is.
+    pieces: BTreeMap<At, (Piece, u64)>,
+    /// How many have been noted.
+    noted: u64,
     of_buffers: BTreeSet<(u64, At)>,
 }
 
@@ -27,13 +30,14 @@ impl Mappings {
     /// Notes a mapping.
     pub(crate) fn insert(&mut self, at: At, piece: Piece) {
         self.remove(at);
-        self.pieces.insert(at, piece);
+        self.noted += 1;
+        self.pieces.insert(at, (piece, self.noted));
         self.of_buffers.insert((piece.buffer, at));
     }
 
     /// Forgets one.
     pub(crate) fn remove(&mut self, at: At) {
-        if let Some(piece) = self.pieces.remove(&at) {
+        if let Some((piece, _)) = self.pieces.remove(&at) {
             self.of_buffers.remove(&(piece.buffer, at));
         }
     }
@@ -53,19 +57,19 @@ impl Mappings {
         let (first, next) = ((Some(domain), 0), (Some(domain.saturating_add(1)), 0));
         let mut ended = self.pieces.split_off(&first);
         self.pieces.append(&mut ended.split_off(&next));
-        for (at, piece) in ended {
+        for (at, (piece, _)) in ended {
             self.of_buffers.remove(&(piece.buffer, at));
         }
     }
 
-    /// Whether a mapping was told that begins there.
-    pub(crate) fn contains(&self, at: At) -> bool {
-        self.pieces.contains_key(&at)
+    /// Which mapping begins there, if one was told: no two have the same number.
+    pub(crate) fn number(&self, at: At) -> Option<u64> {
+        self.pieces.get(&at).map(|(_, number)| *number)
     }
 
     /// Whether just this piece is mapped there, as was told.
     pub(crate) fn is(&self, at: At, piece: Piece) -> bool {
-        self.pieces.get(&at) == Some(&piece)
+        self.pieces.get(&at).is_some_and(|(there, _)| *there == piece)
     }
 }
 
@@ -88,9 +92,10 @@ mod tests {
             mappings.insert(at, piece);
         }
         mappings.remove_domain(7);
-        assert!(!mappings.contains((Some(7), 0x1000)) && mappings.contains((Some(8), 0x1000)));
+        assert!(mappings.number((Some(7), 0x1000)).is_none());
+        assert!(mappings.is((Some(8), 0x1000), other));
         mappings.remove_buffer(3);
-        assert!(!mappings.contains((None, 0x1000)) && mappings.is((None, 0x5000), other));
+        assert!(!mappings.is((None, 0x1000), PIECE) && mappings.is((None, 0x5000), other));
         mappings.remove_buffer(4);
         assert!(mappings.pieces.is_empty() && mappings.of_buffers.is_empty());
     }
@@ -100,7 +105,9 @@ mod tests {
         let mut mappings = Mappings::default();
         let (at, other) = ((None, 0x1000), Piece { buffer: 4, ..PIECE });
         mappings.insert(at, PIECE);
+        let first = mappings.number(at);
         mappings.insert(at, other);
+        assert_ne!(mappings.number(at), first);
         mappings.remove_buffer(3);
         assert!(mappings.is(at, other) && !mappings.is(at, PIECE));
         mappings.remove(at);

@@ -23,6 +23,9 @@
 //! - What was to be unmapped is looked up, and what is mapped still is unmapped.
 //! - A device that was to enter a domain or to leave it may be there already, which is as well.
 //!
+//! Who is under way when the session is to be resumed is waited for, but not for good. Who comes back later is late: what it
+//! made is made anew, and what it mapped is taken back and mapped anew, for the session was resumed without them.
+//!
 //! So whatever the driver asks for is done as a whole or not at all (rule R7), as it sees it.
 
 mod link;

@@ -3,7 +3,7 @@
 //! | module | where | what it is |
 //! | --- | --- | --- |
 //! | `socket` | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
-//! | `errand` | Redox, feature `scheme` | requests that may take long, by threads that can be given up |
+//! | `errand` | Redox, feature `scheme` | requests that may take long or that others wait for, by threads that can be given up |
 //! | `patience` | Linux and Redox, features `socket`, `scheme` | how long a client waits for an iommud that was restarted |
 //! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |

@@ -61,8 +61,10 @@ fn descriptor(handle: RawHandle) -> usize {
     handle.number() as usize
 }
 
-/// Whether hardware may have to confirm before a call is answered. All others iommud answers at once.
-const fn may_take_long(opcode: Opcode) -> bool {
+/// Whether a call is made by somebody who can be given up: hardware may have to confirm before it is answered, or other
+/// threads wait for who makes it, as for who resumes the session or looks whether that has to be. All others iommud
+/// answers at once.
+const fn is_sent(opcode: Opcode) -> bool {
     matches!(
         opcode,
         Opcode::Map
@@ -71,6 +73,11 @@ const fn may_take_long(opcode: Opcode) -> bool {
             | Opcode::Leave
             | Opcode::Revoke
             | Opcode::Reset
+            | Opcode::DeviceInfo
+            | Opcode::Hello
+            | Opcode::Resume
+            | Opcode::Settle
+            | Opcode::Next
     )
 }
 
@@ -127,7 +134,7 @@ unsafe impl Transport for Scheme {
             let length = call::call_rw(descriptor, &mut answer, CallFlags::empty(), &metadata);
             length.map(|length| (length, answer))
         };
-        let answered = match may_take_long(opcode) {
+        let answered = match is_sent(opcode) {
             true => errand::run(call, is_there(descriptor)).ok_or(Error::DaemonGone)?,
             false => call(),
         };

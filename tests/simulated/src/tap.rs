@@ -137,7 +137,7 @@ impl Tap {
         *self.refusal.lock() = Some(Refusal { after, loses: true, times: u64::MAX, error });
     }
 
-    /// Does this while the next request is refused, as another thread might: once.
+    /// Does this while the next request is refused, or carried out and its answer lost, as another thread might: once.
     pub fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
         *self.meanwhile.lock() = Some(Box::new(act));
     }
@@ -218,14 +218,20 @@ impl Tap {
             Fate::Answered => self.make(make),
             Fate::Lost(error) => {
                 let _ = make().map(close);
+                self.pass();
                 Err(error)
             }
             Fate::Refused(error) => {
-                let meanwhile = self.meanwhile.lock().take();
-                meanwhile.into_iter().for_each(|act| act());
+                self.pass();
                 Err(error)
             }
         }
+    }
+
+    /// Does what is to be done meanwhile, if anything.
+    fn pass(&self) {
+        let meanwhile = self.meanwhile.lock().take();
+        meanwhile.into_iter().for_each(|act| act());
     }
 
     /// Has a request carried out, if iommud does not die of it.

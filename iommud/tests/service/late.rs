@@ -1,0 +1,157 @@
+//! A thread is in a request when iommud dies and is told nothing for long: it delays nobody else, and what it did counts once
+//! (R2, R4, R7).
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use libdma::{Access, Device, Error, MapRequest};
+use simulated::Machine;
+
+use crate::restarts::{machine, mappings};
+use crate::vendor::Vendor;
+
+both! {
+    r4_who_is_told_nothing_when_iommud_dies_delays_nobody,
+    r7_what_was_mapped_and_is_told_late_is_mapped_once,
+    r7_what_was_made_and_is_told_late_is_made_once,
+    r7_what_was_unmapped_and_is_told_late_is_unmapped,
+}
+
+/// For how long anything is waited for that is to come: far longer than a driver is to wait, and never forever.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A thread that is in a request which iommud dies of, and is told so when this is let go.
+struct Blocked<R> {
+    let_go: Sender<()>,
+    thread: JoinHandle<R>,
+}
+
+impl<R: Send + 'static> Blocked<R> {
+    /// Has a thread do this, of which the next request is refused, or carried out, without an answer; then iommud is restarted.
+    fn at(machine: &Machine, is_done: bool, act: impl FnOnce() -> R + Send + 'static) -> Self {
+        let (let_go, blocked): (_, Receiver<()>) = mpsc::channel();
+        let (enter, entered) = mpsc::channel();
+        match is_done {
+            true => machine.client.lose(0),
+            false => machine.client.refuse(0, 1, Error::DaemonGone),
+        }
+        machine.client.meanwhile(move || {
+            enter.send(()).unwrap();
+            let _ = blocked.recv();
+        });
+        let thread = thread::spawn(act);
+        entered.recv_timeout(LONG).unwrap();
+        machine.client.refuse_none();
+        machine.restart();
+        Self { let_go, thread }
+    }
+
+    /// Has it told, and waits for what comes of it.
+    fn let_go(self) -> R {
+        drop(self.let_go);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Another thread has memory, and is not waited for any longer than [`LONG`].
+fn asks(device: &Device) {
+    let (done, has_done) = mpsc::channel();
+    let device = device.clone();
+    let asks = move || {
+        let allocated = device.allocate(4096, Some(Access::Read), "other").map(drop);
+        // Nobody listens any more after so long.
+        let _ = done.send(allocated);
+    };
+    drop(thread::spawn(asks));
+    assert_eq!(has_done.recv_timeout(LONG), Ok(Ok(())));
+}
+
+fn r4_who_is_told_nothing_when_iommud_dies_delays_nobody(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let first = device.clone();
+    let blocked = Blocked::at(&machine, false, move || first.events().map(drop));
+    asks(&device);
+    // Nor when it dies again.
+    machine.restart();
+    asks(&device);
+    assert_eq!(blocked.let_go(), Ok(()));
+    asks(&device);
+    drop(device);
+    machine.check();
+}
+
+fn r7_what_was_mapped_and_is_told_late_is_mapped_once(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let before = mappings(&machine);
+    for is_done in [false, true] {
+        let (first, pieces) = (device.clone(), device.allocate(4096, None, "piece").unwrap());
+        let blocked = Blocked::at(&machine, is_done, move || {
+            let piece = |offset| MapRequest {
+                buffer: &pieces,
+                offset,
+                bytes: 4096,
+                access: Access::ReadWrite,
+            };
+            let mapped = first.map(&[piece(0)])?;
+            Ok::<_, Error>((pieces, mapped))
+        });
+        asks(&device);
+        let (pieces, mapped) = blocked.let_go().unwrap();
+        assert_eq!(mappings(&machine), before + 1);
+        assert!(machine.device_writes(mapped[0].iova(), &[1]).is_ok());
+        device.unmap(&mapped).unwrap();
+        assert!(machine.device_writes(mapped[0].iova(), &[1]).is_err());
+        assert_eq!(mappings(&machine), before);
+        drop(pieces);
+    }
+    drop(device);
+    machine.check();
+}
+
+fn r7_what_was_made_and_is_told_late_is_made_once(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let before = mappings(&machine);
+    for is_done in [false, true] {
+        let first = device.clone();
+        let allocate = move || first.allocate(4096, Some(Access::ReadWrite), "late");
+        let blocked = Blocked::at(&machine, is_done, allocate);
+        asks(&device);
+        let buffer = blocked.let_go().unwrap();
+        assert_eq!(mappings(&machine), before + 1);
+        assert!(machine.device_writes(buffer.iova().unwrap(), &[1]).is_ok());
+        drop(buffer);
+        assert_eq!(mappings(&machine), before);
+    }
+    drop(device);
+    machine.check();
+}
+
+fn r7_what_was_unmapped_and_is_told_late_is_unmapped(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let buffer = device.allocate(4096, None, "late").unwrap();
+    let before = mappings(&machine);
+    for is_done in [false, true] {
+        let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
+        let mapped = device.map(&[piece]).unwrap();
+        let (first, iova) = (device.clone(), mapped[0].iova());
+        let blocked = Blocked::at(&machine, is_done, move || first.unmap(&mapped));
+        asks(&device);
+        // Where it was may be another's by now.
+        let others = match is_done {
+            true => device.map_at(iova, &[piece]).unwrap(),
+            false => device.map(&[piece]).unwrap(),
+        };
+        assert_eq!(blocked.let_go(), Ok(()));
+        assert_eq!(mappings(&machine), before + 1);
+        assert!(machine.device_reads(others[0].iova(), 1).is_ok());
+        device.unmap(&others).unwrap();
+        assert_eq!(mappings(&machine), before);
+    }
+    drop((buffer, device));
+    machine.check();
+}
