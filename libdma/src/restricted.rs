@@ -43,7 +43,7 @@
 //! # Taking back
 //!
 //! A handle can be revoked by whoever holds the handle that it was derived from, and with it everything that was derived from
-//! it. When that is done, no device reaches anything by any of them (rule R2). What their holders see of their memory they go
+//! it, also where it was itself copied and closed: copies do not outlive the right to take it back. When that is done, no device reaches anything by any of them (rule R2). What their holders see of their memory they go
 //! on seeing; it is not used again before they have closed it.
 //!
 //! | to take back | |
@@ -160,7 +160,8 @@ impl Revocable {
         self.number
     }
 
-    /// Takes the handle back: how many handles ended that had not ended before. When this returns, no device reaches anything
+    /// Takes the handle back, and what was derived from it, also if it is closed itself: how many handles ended that were open
+    /// and had not ended before. When this returns, no device reaches anything
     /// by them (rule R2), and every request on them is [`Error::Revoked`].
     ///
     /// Without an IOMMU handles end, and the device reaches what it was told of, which is kept for it until its session ends.
@@ -168,8 +169,8 @@ impl Revocable {
     /// # Errors
     ///
     /// [`Error::TimedOut`] if the hardware did not confirm: they are revoked all the same, the IOMMU is given up, the devices
-    /// behind it are cut off, and the memory is never used again. [`Error::NotPermitted`] if the handle is closed, so that
-    /// there is nothing to be taken back; [`Error::Revoked`] if this device's own was revoked, [`Error::DeviceReset`].
+    /// behind it are cut off, and the memory is never used again. [`Error::NotPermitted`] if the handle is closed and all
+    /// that was derived from it, so that there is nothing to be taken back; [`Error::Revoked`] if this device's own was revoked, [`Error::DeviceReset`].
     pub fn revoke(&self) -> Result<u64, Error> {
         revoke(self.by.handle(), self.number)
     }

@@ -92,10 +92,10 @@ impl<P: Platform> Service<P> {
     fn device_info(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let id = self.device_of(handle, Rights::INSPECT)?;
         // The secret proves a claim to all that the session holds, whatever becomes of the handle: so a weaker one is not told
-        // it, nor one that can be revoked by what it was derived from (R3).
+        // it, nor one that can be revoked by what it was derived from (R3). What that was is no matter where it is closed.
         let known = self.handles.get(handle)?;
         let whole = known.rights == Rights::DEVICE && known.bounds == Bounds::NONE;
-        let whole = whole && self.handles.tree().parents(handle).is_empty();
+        let whole = whole && self.handles.tree().open_above(handle).is_empty();
         let session = self.sessions.sessions.get(&id).ok_or(Error::SessionEnded)?;
         let domain = self.engine.domain(session.domain).ok_or(Error::SessionEnded)?;
         let abilities = domain.abilities();
@@ -155,10 +155,10 @@ impl<P: Platform> Service<P> {
             return Err(Error::WrongHandleKind);
         }
         handle.check_greeted()?;
-        let parent = self.handles.tree().parents(id).first();
+        let above = self.handles.tree().open_above(id);
         let info = HandleInfo {
             handle: U64::new(id.0),
-            parent: U64::new(parent.map_or(0, |parent| parent.0)),
+            parent: U64::new(above.first().map_or(0, |parent| parent.0)),
             rights: U32::new(handle.rights.bits()),
             access: U32::new(access_code(handle.bounds.access)),
             first: U64::new(handle.bounds.first.get()),

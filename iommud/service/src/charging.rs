@@ -123,7 +123,7 @@ impl<P: Platform> Service<P> {
 
     /// What a handle's mappings are within.
     pub(crate) fn bounds_of(&self, handle: HandleId) -> Bounds {
-        self.handles.entry(handle).map_or(Bounds::NONE, |entry| entry.handle.bounds)
+        self.handles.known(handle).map_or(Bounds::NONE, |entry| entry.handle.bounds)
     }
 
     /// Brings the accounts up to date with what the engine has done.

@@ -386,8 +386,8 @@ impl<P: Platform> Service<P> {
     /// Closes a handle: the end of what only it held (rule R4).
     pub fn close(&mut self, handle: HandleId) {
         self.tickets.handle_closed(handle);
-        self.leave_mappings_to_parent(handle);
-        let Some(entry) = self.handles.remove(handle) else { return };
+        let Some((entry, gone)) = self.handles.close(handle) else { return };
+        self.leave_mappings_to_heirs(&gone);
         let was_revoked = entry.is_revoked();
         self.end_account(entry.handle.bounds.account);
         match entry.handle.object {

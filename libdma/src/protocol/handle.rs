@@ -3,13 +3,17 @@
 //! # The tree
 //!
 //! Each handle was derived from another, its *parent*: by a `dup`, or by an allocation. What was attached by a
-//! [ticket](super::ticket) has two, the handle that it was attached by and the handle that was offered. When a handle is
-//! closed, what was derived from it belongs to its own parents from then on.
+//! [ticket](super::ticket) has two, the handle that it was attached by and the handle that was offered.
+//!
+//! A handle that is closed keeps its place, and its number its meaning, for as long as something that was derived from it, at
+//! whatever remove, is open: who may revoke it takes all of that back by its number, however often its holder copied it and
+//! closed what was copied. It counts as one of the handles that came of the same opened one, of which there are so many and no
+//! more. With the last that was derived from it, it is gone.
 //!
 //! # Revoking
 //!
 //! [`Revoke`] ends a handle and everything that was derived from it in one step. A handle may revoke what was derived from it,
-//! at whatever remove; a device handle with [`Rights::ADMINISTER`](super::Rights::ADMINISTER) any handle of its session but
+//! at whatever remove, closed or not; a device handle with [`Rights::ADMINISTER`](super::Rights::ADMINISTER) any handle of its session but
 //! itself and those that it was derived from.
 //!
 //! When it is answered, no device reaches anything by what was revoked (rule R2): mappings that were made by a revoked
@@ -46,7 +50,7 @@ pub struct Revoke {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Revoked {
-    /// How many handles ended. None of those that had ended before.
+    /// How many handles ended. None of those that had ended before, nor of those that were closed.
     pub handles: U64,
     /// Zero.
     pub reserved: U64,
@@ -58,7 +62,8 @@ pub struct Revoked {
 pub struct HandleInfo {
     /// Its number, by which [`Revoke`] names it. Numbers are never used again, and are no authority.
     pub handle: U64,
-    /// The number of the handle that it was derived from, if there is one; else zero.
+    /// The number of the handle that it was derived from, or if that is closed, of the nearest open one which that was derived
+    /// from; if there is none, zero.
     pub parent: U64,
     /// Its [`Rights`](super::Rights).
     pub rights: U32,

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use dma_types::PciAddress;
 use iommu_engine::completion::Completion;
@@ -11,7 +12,7 @@ use libdma::Error;
 use libdma::protocol::Rights;
 
 use crate::handles::bounds::Bounds;
-use crate::handles::tree::Tree;
+use crate::handles::tree::{Gone, Tree};
 use crate::memory::buffers::BufferSpec;
 use crate::memory::windows::WindowId;
 use crate::sessions::session::{BufferId, SessionId};
@@ -125,8 +126,9 @@ impl Handle {
     }
 }
 
-/// How many handles may come of one that was opened, besides as many as its device may have buffers. Transports that know
-/// their clients have limits of their own; this one holds for whoever was passed a handle, on any of them.
+/// How many handles may come of one that was opened, besides as many as its device may have buffers. Closed ones count for as
+/// long as something that is open came of them. Transports that know their clients have limits of their own; this one holds
+/// for whoever was passed a handle, on any of them.
 pub const MOST_DERIVED: usize = 4096;
 
 /// Where in a handle's number it is told how many daemons were adopted from before it.
@@ -164,6 +166,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Handles {
     open: BTreeMap<HandleId, Entry>,
+    /// Those that were closed, and that something came of that is open.
+    closed: BTreeMap<HandleId, Entry>,
     tree: Tree,
     /// How many came of each handle that was opened.
     derived: BTreeMap<HandleId, usize>,
@@ -217,7 +221,7 @@ impl Handles {
     }
 
     /// How many handles there are that came of the same one that was opened as this did, those that were revoked and not
-    /// closed included.
+    /// closed included, and those that are closed and in the tree.
     pub(crate) fn derived_beside(&self, id: HandleId) -> usize {
         let origin = self.open.get(&id).map(|entry| entry.origin);
         origin.and_then(|origin| self.derived.get(&origin)).copied().unwrap_or(0)
@@ -270,6 +274,11 @@ impl Handles {
         self.open.get(&id)
     }
 
+    /// The same, also if it was closed and something that came of it is open.
+    pub(crate) fn known(&self, id: HandleId) -> Option<&Entry> {
+        self.open.get(&id).or_else(|| self.closed.get(&id))
+    }
+
     /// Marks a handle as revoked; from when that is confirmed by units, no device reaches anything by it.
     pub(crate) fn revoke(&mut self, id: HandleId, confirmed: &Completion) {
         if let Some(entry) = self.open.get_mut(&id) {
@@ -277,19 +286,31 @@ impl Handles {
         }
     }
 
-    /// Takes a handle out.
-    pub fn remove(&mut self, id: HandleId) -> Option<Entry> {
-        self.tree.leave(id);
+    /// Closes a handle: what it was, and what is gone with it of what has mapped something or moved a device, each with who
+    /// has that from now on.
+    pub(crate) fn close(&mut self, id: HandleId) -> Option<(Entry, Vec<(Object, Gone)>)> {
         let entry = self.open.remove(&id)?;
-        if entry.origin != id
-            && let Some(derived) = self.derived.get_mut(&entry.origin)
-        {
-            *derived -= 1;
-            if *derived == 0 {
-                self.derived.remove(&entry.origin);
+        let all = self.tree.close(id);
+        if all.is_empty() {
+            self.closed.insert(id, entry.clone());
+        }
+        let mut mappers = Vec::new();
+        for gone in all {
+            let closed = self.closed.remove(&gone.handle);
+            let Entry { handle, origin, .. } = closed.as_ref().unwrap_or(&entry);
+            if let Object::Device(_) | Object::Domain(_) = handle.object {
+                mappers.push((handle.object.clone(), gone));
+            }
+            if *origin != gone.handle
+                && let Some(derived) = self.derived.get_mut(origin)
+            {
+                *derived -= 1;
+                if *derived == 0 {
+                    self.derived.remove(origin);
+                }
             }
         }
-        Some(entry)
+        Some((entry, mappers))
     }
 
     /// How many are open.

@@ -75,12 +75,18 @@ impl<P: Platform> Service<P> {
         tree.is_below(target, id) || (target != id && !tree.is_below(id, target) && administers())
     }
 
-    /// Ends these handles: how many were not ended before, and from when on no device reaches anything by them.
+    /// Ends these handles: how many were not ended before, and from when on no device reaches anything by them. Of those that
+    /// are closed that is what they have mapped, and where devices are by them.
     fn revoke_all(&mut self, chosen: &BTreeSet<HandleId>) -> (u64, Completion) {
         let mut completion = Completion::none();
         let mut ended: BTreeMap<HandleId, Object> = BTreeMap::new();
+        let mut by: BTreeMap<HandleId, Object> = BTreeMap::new();
         for id in chosen {
-            let Some(entry) = self.handles.entry(*id) else { continue };
+            let Some(entry) = self.handles.entry(*id) else {
+                let known = self.handles.known(*id);
+                by.extend(known.map(|entry| (*id, entry.handle.object.clone())));
+                continue;
+            };
             match &entry.revoked {
                 // It may be that hardware has not confirmed that yet.
                 Some(before) => completion.join(before),
@@ -94,9 +100,10 @@ impl<P: Platform> Service<P> {
         }
         let (unclaimed, accounts) = self.pending.revoke(|id| ended.contains_key(&id));
         accounts.into_iter().for_each(|account| self.accounts.release(account, &ONE_REQUEST));
-        completion.join(&self.leave_domains(&ended));
+        by.extend(ended.iter().map(|(id, object)| (*id, object.clone())));
+        completion.join(&self.leave_domains(&by));
         let buffers = self.count_revoked(&ended);
-        completion.join(&self.unmap_by(&ended, &buffers));
+        completion.join(&self.unmap_by(&by, &buffers));
         for object in ended.values() {
             completion.join(&self.close_object(object));
         }

@@ -1,15 +1,16 @@
 //! Which handle was derived from which.
 //!
 //! A handle has the parents that it was derived from: one, or two if it was attached by a ticket, or none if it was opened.
-//! When a handle is closed, what was derived from it belongs to its parents from then on. So all that is left of what was
-//! derived from a handle, at whatever remove, is [below](Tree::below) it.
+//! A handle that is closed stays for as long as something that was derived from it, at whatever remove, is open: so who knows
+//! its number can take all of that back still, however often its holder copied it and closed what was copied. All that is left
+//! of what was derived from a handle is [below](Tree::below) it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::handles::handle::HandleId;
 
-/// Who is derived from whom. Every handle that is open is in it.
+/// Who is derived from whom. Every handle that is open is in it, and every closed one that one of those came of.
 #[derive(Debug, Default)]
 pub struct Tree {
     nodes: BTreeMap<HandleId, Node>,
@@ -19,6 +20,16 @@ pub struct Tree {
 struct Node {
     parents: Vec<HandleId>,
     children: BTreeSet<HandleId>,
+    is_closed: bool,
+}
+
+/// A handle that is not in the tree any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The handle.
+    pub handle: HandleId,
+    /// The nearest that it came of, by the first of its parents and the first of theirs, and that is left.
+    pub heir: Option<HandleId>,
 }
 
 impl Tree {
@@ -34,37 +45,87 @@ impl Tree {
         self.nodes.insert(handle, node);
     }
 
-    /// Takes a handle out: its parents are in its place for what was derived from it.
-    pub(crate) fn leave(&mut self, handle: HandleId) {
-        let Some(Node { parents, children }) = self.nodes.remove(&handle) else { return };
-        for parent in &parents {
-            if let Some(node) = self.nodes.get_mut(parent) {
-                node.children.remove(&handle);
-                node.children.extend(&children);
-            }
+    /// Closes a handle. What is gone with it, if nothing that was derived from it is open: itself, and what it came of and was
+    /// there for its sake alone.
+    pub(crate) fn close(&mut self, handle: HandleId) -> Vec<Gone> {
+        if let Some(node) = self.nodes.get_mut(&handle) {
+            node.is_closed = true;
         }
-        for child in &children {
-            let Some(node) = self.nodes.get_mut(child) else { continue };
-            node.parents.retain(|parent| *parent != handle);
+        let mut gone: Vec<Gone> = Vec::new();
+        let mut next = alloc::vec![handle];
+        while let Some(handle) = next.pop() {
+            let is_over = |node: &Node| node.is_closed && node.children.is_empty();
+            if !self.nodes.get(&handle).is_some_and(is_over) {
+                continue;
+            }
+            let Some(Node { parents, .. }) = self.nodes.remove(&handle) else { continue };
             for parent in &parents {
-                if !node.parents.contains(parent) {
-                    node.parents.push(*parent);
+                if let Some(node) = self.nodes.get_mut(parent) {
+                    node.children.remove(&handle);
                 }
             }
+            gone.push(Gone { handle, heir: parents.first().copied() });
+            next.extend(parents);
         }
+        // Each is behind all that came of it.
+        let mut heirs: BTreeMap<HandleId, Option<HandleId>> = BTreeMap::new();
+        for Gone { handle, heir } in gone.iter_mut().rev() {
+            *heir = heir.and_then(|heir| heirs.get(&heir).copied().unwrap_or(Some(heir)));
+            heirs.insert(*handle, *heir);
+        }
+        gone
     }
 
-    /// What a handle was derived from, as far as that is open.
+    /// What a handle was derived from, closed or not.
     pub fn parents(&self, handle: HandleId) -> &[HandleId] {
         self.nodes.get(&handle).map_or(&[], |node| &node.parents)
     }
 
+    /// What a handle was derived from and is open; in place of what is closed, what that was derived from.
+    pub fn open_above(&self, handle: HandleId) -> Vec<HandleId> {
+        let mut open = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<HandleId> = self.parents(handle).iter().rev().copied().collect();
+        while let Some(parent) = next.pop() {
+            match self.nodes.get(&parent).filter(|_| seen.insert(parent)) {
+                Some(node) if node.is_closed => next.extend(node.parents.iter().rev()),
+                Some(_) => open.push(parent),
+                None => {}
+            }
+        }
+        open
+    }
+
+    /// The same of all that there are at once, for whoever asks for many: one that came of many closed ones is far from what
+    /// is open.
+    pub fn all_open_above(&self) -> BTreeMap<HandleId, Vec<HandleId>> {
+        let mut all: BTreeMap<HandleId, Vec<HandleId>> = BTreeMap::new();
+        // What was derived from a handle has a higher number.
+        for (handle, node) in &self.nodes {
+            let mut above = Vec::new();
+            for parent in &node.parents {
+                let is_closed = self.nodes.get(parent).is_some_and(|node| node.is_closed);
+                let itself = core::slice::from_ref(parent);
+                let open =
+                    if is_closed { all.get(parent).map_or(&[][..], |it| it) } else { itself };
+                for handle in open {
+                    if !above.contains(handle) {
+                        above.push(*handle);
+                    }
+                }
+            }
+            all.insert(*handle, above);
+        }
+        all
+    }
+
     /// What was derived from it itself.
-    pub fn children(&self, handle: HandleId) -> impl Iterator<Item = HandleId> {
+    fn children(&self, handle: HandleId) -> impl Iterator<Item = HandleId> {
         self.nodes.get(&handle).into_iter().flat_map(|node| node.children.iter().copied())
     }
 
-    /// Everything that was derived from a handle, at whatever remove; not itself.
+    /// Everything that was derived from a handle, at whatever remove, as far as that is open or something that is open
+    /// came of it; not itself.
     pub fn below(&self, handle: HandleId) -> BTreeSet<HandleId> {
         let mut below = BTreeSet::new();
         let mut next: Vec<HandleId> = self.children(handle).collect();
@@ -121,19 +182,47 @@ mod tests {
         assert!(!tree.is_below(HandleId(4), HandleId(2)));
     }
 
+    fn close(tree: &mut Tree, handle: u64) -> Vec<(u64, Option<u64>)> {
+        let gone = tree.close(HandleId(handle)).into_iter();
+        gone.map(|it| (it.handle.0, it.heir.map(|heir| heir.0))).collect()
+    }
+
+    fn open_above(tree: &Tree, handle: u64) -> Vec<u64> {
+        let above = tree.open_above(HandleId(handle));
+        assert_eq!(tree.all_open_above()[&HandleId(handle)], above);
+        above.into_iter().map(|it| it.0).collect()
+    }
+
     #[test]
-    fn r3_what_was_derived_from_a_closed_handle_is_its_parents() {
+    fn r3_what_was_derived_from_a_closed_handle_is_below_it_still() {
         let mut tree = tree(&[(1, &[]), (2, &[1]), (3, &[2]), (5, &[]), (6, &[5, 2]), (7, &[6])]);
-        tree.leave(HandleId(2));
-        assert_eq!(below(&tree, 1), [3, 6, 7]);
-        tree.leave(HandleId(6));
-        assert_eq!((below(&tree, 1), below(&tree, 5)), (alloc::vec![3, 7], alloc::vec![7]));
-        assert_eq!(tree.parents(HandleId(7)), [HandleId(5), HandleId(1)]);
-        tree.leave(HandleId(1));
-        tree.leave(HandleId(5));
-        assert!(tree.parents(HandleId(7)).is_empty());
-        tree.leave(HandleId(7));
-        tree.leave(HandleId(3));
+        assert_eq!(close(&mut tree, 2), []);
+        assert_eq!(below(&tree, 2), [3, 6, 7]);
+        assert_eq!(below(&tree, 1), [2, 3, 6, 7]);
+        assert_eq!(
+            (open_above(&tree, 3), open_above(&tree, 6)),
+            (alloc::vec![1], alloc::vec![5, 1])
+        );
+        assert_eq!(close(&mut tree, 6), []);
+        assert!(tree.is_below(HandleId(7), HandleId(2)));
+        assert_eq!(open_above(&tree, 7), [5, 1]);
+        assert_eq!(close(&mut tree, 1), []);
+        assert_eq!(open_above(&tree, 7), [5]);
+        assert_eq!(close(&mut tree, 5), []);
+        assert_eq!(open_above(&tree, 7), [0u64; 0]);
+    }
+
+    #[test]
+    fn r3_a_closed_handle_is_gone_with_the_last_that_came_of_it() {
+        let mut tree = tree(&[(1, &[]), (2, &[1]), (3, &[2]), (4, &[3]), (5, &[]), (6, &[5, 3])]);
+        for closed in [2, 3, 5] {
+            assert_eq!(close(&mut tree, closed), []);
+        }
+        assert_eq!(close(&mut tree, 4), [(4, Some(3))]);
+        // Both that it came of were there for its sake alone.
+        assert_eq!(close(&mut tree, 6), [(6, None), (3, Some(1)), (2, Some(1)), (5, None)]);
+        assert_eq!(close(&mut tree, 6), []);
+        assert_eq!(close(&mut tree, 1), [(1, None)]);
         assert!(tree.nodes.is_empty());
     }
 }

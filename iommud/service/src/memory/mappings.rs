@@ -1,5 +1,6 @@
 //! Buffers in domains: mapped, unmapped and looked up, a batch at a time.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use dma_types::{Iova, PAGE_SIZE};
@@ -25,6 +26,7 @@ use crate::calls::{Answered, Batch, answer};
 use crate::error::to_client;
 use crate::faults::history::Past;
 use crate::handles::handle::{HandleId, Object};
+use crate::handles::tree::Gone;
 use crate::memory::buffers::check_size;
 use crate::pending::Undo;
 use crate::service::Service;
@@ -53,7 +55,8 @@ pub struct BufferMapping {
     pub account: AccountId,
     /// Whether it is the only one of its memory.
     pub is_strict: bool,
-    /// The handle by which it was made; that handle's parent, once it is closed.
+    /// The handle by which it was made; once nothing is left of that, the nearest that it was
+    /// derived from.
     pub by: HandleId,
 }
 
@@ -209,25 +212,26 @@ impl<P: Platform> Service<P> {
         Ok((iova, completion))
     }
 
-    /// What a handle that is about to be closed has mapped, and where devices are by it, is its parent's from then on.
-    pub(crate) fn leave_mappings_to_parent(&mut self, handle: HandleId) {
-        let Some(parent) = self.handles.tree().parents(handle).first().copied() else { return };
-        let Some(Object::Device(_) | Object::Domain(_)) =
-            self.handles.entry(handle).map(|entry| &entry.handle.object)
-        else {
+    /// What handles have mapped of which nothing is left, and where devices are by them, is from then on of the nearest that
+    /// they were derived from.
+    pub(crate) fn leave_mappings_to_heirs(&mut self, gone: &[(Object, Gone)]) {
+        let heirs: BTreeMap<HandleId, HandleId> =
+            gone.iter().filter_map(|(_, gone)| Some((gone.handle, gone.heir?))).collect();
+        if heirs.is_empty() {
             return;
-        };
-        for session in self.sessions.sessions.values_mut() {
-            let by = session.entered.iter_mut().flat_map(|it| &mut it.by);
-            by.filter(|by| **by == handle).for_each(|by| *by = parent);
         }
-        let session = self.session_of_handle(handle);
-        let session = session.and_then(|session| self.sessions.sessions.get(&session));
-        let Some(session) = session else { return };
-        for id in &session.buffers {
-            let Some(buffer) = self.sessions.buffers.get_mut(id) else { continue };
-            let made = buffer.mappings.values_mut().filter(|mapping| mapping.by == handle);
-            made.for_each(|mapping| mapping.by = parent);
+        let inherit = |by: &mut HandleId| *by = heirs.get(by).copied().unwrap_or(*by);
+        for session in self.sessions.sessions.values_mut() {
+            session.entered.iter_mut().flat_map(|it| &mut it.by).for_each(inherit);
+        }
+        let sessions: BTreeSet<SessionId> =
+            gone.iter().filter_map(|(object, _)| self.session_of_object(object)).collect();
+        for session in sessions {
+            let Some(session) = self.sessions.sessions.get(&session) else { continue };
+            for id in &session.buffers {
+                let Some(buffer) = self.sessions.buffers.get_mut(id) else { continue };
+                buffer.mappings.values_mut().for_each(|mapping| inherit(&mut mapping.by));
+            }
         }
     }
 

@@ -88,7 +88,7 @@ impl<P: Platform> Service<P> {
         let Object::Registration(session, spec) = handle.object.clone() else {
             return Err(unreached(Error::WrongHandleKind));
         };
-        // Its parent has been closed if there is none: then its mapping is its own.
+        // What it was derived from is there still, if only to be revoked.
         let by = self.handles.tree().parents(id).first().copied().unwrap_or(id);
         let (buffer, completion) = self
             .install((session, by), *spec, run)

@@ -1,5 +1,6 @@
 //! The `handles` node: who was given what, as a tree. Text nodes and the root are left out: nothing comes of them.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -18,7 +19,7 @@ use crate::service::Service;
 #[derive(Serialize)]
 pub(super) struct HandleRow {
     handle: u64,
-    /// The handles that it was derived from.
+    /// The nearest open handles that it was derived from.
     parents: Vec<u64>,
     /// How far below the first of the tree it is.
     depth: usize,
@@ -54,27 +55,35 @@ struct Quota {
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<HandleRow> {
     let mut rows = Vec::new();
-    let tree = service.handles.tree();
-    let tops = service.handles.entries().filter(|(id, _)| tree.parents(*id).is_empty());
-    // Those that are to be shown next, the last first. What has two parents is shown below the first.
-    let mut next: Vec<(HandleId, usize)> = tops.map(|(id, _)| (id, 0)).collect();
+    let above = service.handles.tree().all_open_above();
+    let above = |id: HandleId| above.get(&id).map_or(&[][..], |above| above);
+    // What has two parents is shown below the first.
+    let mut children: BTreeMap<Option<HandleId>, Vec<HandleId>> = BTreeMap::new();
+    for (id, _) in service.handles.entries() {
+        children.entry(above(id).first().copied()).or_default().push(id);
+    }
+    // Those that are to be shown next, the last first.
+    let tops = children.get(&None).into_iter().flatten();
+    let mut next: Vec<(HandleId, usize)> = tops.map(|id| (*id, 0)).collect();
     next.reverse();
     while let Some((id, depth)) = next.pop() {
         let Some(entry) = service.handles.entry(id) else { continue };
         if let Object::Root | Object::Text(_) = entry.handle.object {
             continue;
         }
-        rows.push(row(service, id, entry, depth));
-        let children: Vec<_> = tree.children(id).collect();
-        let below = children.into_iter().rev();
-        next.extend(
-            below.filter(|it| tree.parents(*it).first() == Some(&id)).map(|it| (it, depth + 1)),
-        );
+        rows.push(row(service, (id, above(id)), entry, depth));
+        let below = children.get(&Some(id)).into_iter().flatten();
+        next.extend(below.rev().map(|it| (*it, depth + 1)));
     }
     rows
 }
 
-fn row<P: Platform>(service: &Service<P>, id: HandleId, entry: &Entry, depth: usize) -> HandleRow {
+fn row<P: Platform>(
+    service: &Service<P>,
+    (id, above): (HandleId, &[HandleId]),
+    entry: &Entry,
+    depth: usize,
+) -> HandleRow {
     let handle = &entry.handle;
     let (object, of) = object(service, &handle.object);
     let Bounds { access, first, last, account } = handle.bounds;
@@ -91,7 +100,7 @@ fn row<P: Platform>(service: &Service<P>, id: HandleId, entry: &Entry, depth: us
     let is_mapper = matches!(handle.object, Object::Device(_) | Object::Domain(_));
     HandleRow {
         handle: id.0,
-        parents: service.handles.tree().parents(id).iter().map(|parent| parent.0).collect(),
+        parents: above.iter().map(|parent| parent.0).collect(),
         depth,
         object,
         label: if handle.label.is_empty() { of } else { handle.label.clone() },

@@ -48,8 +48,8 @@ pub struct ExplicitDomain {
 pub struct Inside {
     /// The domain.
     pub domain: DomainKey,
-    /// The handles by which it has entered: its own, and that of the domain which offered it. Their parents, once they are
-    /// closed.
+    /// The handles by which it has entered: its own, and that of the domain which offered it. Once nothing is left of one,
+    /// the nearest that it was derived from.
     pub by: [HandleId; 2],
 }
 

@@ -42,9 +42,14 @@ impl<P: Platform> Service<P> {
         Some(generation)
     }
 
-    /// The session that a handle is of, also if it was revoked.
+    /// The session that a handle is of, also if it was revoked, or closed and something that came of it is open.
     pub(crate) fn session_of_handle(&self, handle: HandleId) -> Option<SessionId> {
-        match self.handles.entry(handle)?.handle.object {
+        self.session_of_object(&self.handles.known(handle)?.handle.object)
+    }
+
+    /// The session of what a handle is of.
+    pub(crate) fn session_of_object(&self, object: &Object) -> Option<SessionId> {
+        match *object {
             Object::Device(session) | Object::Registration(session, _) => Some(session),
             Object::Domain(domain) => self.domains.get(&domain).map(|domain| domain.session),
             Object::Buffer(buffer) => self.sessions.buffers.get(&buffer)?.session,

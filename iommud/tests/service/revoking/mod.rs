@@ -2,12 +2,14 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | `copies` | copies of handles whose originals are closed |
 //! | `meanwhile` | what else happens at the time |
 //! | `random` | random trees of handles, and what each has and reaches |
 //! | `reach` | what devices reach afterwards, in whichever domain |
 //! | `use_after` | what a revoked handle answers, and what becomes of requests that are pending on it |
 //! | `who` | who may revoke what |
 
+mod copies;
 mod meanwhile;
 mod random;
 mod reach;
