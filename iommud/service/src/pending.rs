@@ -87,6 +87,11 @@ impl Pending {
         request
     }
 
+    /// Whether a request that was promised an answer waits for it still.
+    pub(crate) fn is_promised(&self, request: RequestId) -> bool {
+        self.promised.iter().any(|(_, promised)| *promised == request)
+    }
+
     /// Answers a request, if it was not answered otherwise since.
     pub(crate) fn keep_promise(&mut self, request: RequestId, result: Result<Answer, Error>) {
         let before = self.promised.len();

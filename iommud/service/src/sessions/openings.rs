@@ -106,6 +106,10 @@ impl<P: Platform> Service<P> {
         self.openings.slow = slow;
         for waiting in core::mem::take(&mut self.openings.waiting) {
             let Waiting { request, device, caller } = waiting;
+            // Revoked: nobody is to get the device.
+            if !self.pending.is_promised(request) {
+                continue;
+            }
             if self.may_be_free_soon(device) {
                 self.openings.waiting.push(waiting);
                 continue;
