@@ -59,9 +59,10 @@ impl Device {
     ) -> Result<Buffer, NotRegistered> {
         match self.supply(&memory, access, label) {
             Ok(handle) => {
-                let memory = memory.into_mapping();
-                let (bytes, limit) = (Some(memory.length as u64), self.highest_address());
+                // Of the pages that it lies in, which may be larger, no more than this is the buffer's.
+                let (bytes, limit) = (Some(memory.len() as u64), self.highest_address());
                 let asked = Asked { bytes, access, align: PAGE_SIZE, limit };
+                let memory = memory.into_mapping();
                 let buffer = UnmappedBuffer::greeted(handle, self.session().clone());
                 match buffer.and_then(|buffer| buffer.if_it_is(&asked)) {
                     Ok(buffer) => {
