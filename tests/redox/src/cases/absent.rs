@@ -67,12 +67,13 @@ pub(super) fn neither_domains_nor_registers() -> Outcome {
 pub(super) fn quotas_and_a_reserve() -> Outcome {
     with_policy(BOUNDED, || {
         let bench = Machine::bench()?;
-        require!(reserved()?.starts_with(&format!("0 of {RESERVE} ")), "{}", reserved()?);
+        require!(reserved()?.starts_with(&format!("0 of {} ", in_mib(RESERVE))), "{}", reserved()?);
         let mut courier = Courier::new(drive_with(&bench, u64::BITS)?)?;
         let device = courier.driver.device().clone();
         let part =
             device.buffer("part of it").access(Access::ReadWrite).contiguous().allocate(PART)?;
-        require!(reserved()?.starts_with(&format!("{PART} of {RESERVE} ")), "{}", reserved()?);
+        let used = format!("{} of {} ", in_mib(PART), in_mib(RESERVE));
+        require!(reserved()?.starts_with(&used), "{}", reserved()?);
         let end = PART as usize - LENGTH;
         let place = part.iova().and_then(|iova| iova.checked_add(end as u64));
         courier.carry(&MARK, place.ok_or(Error::NotMapped)?)?;
@@ -92,9 +93,14 @@ pub(super) fn quotas_and_a_reserve() -> Outcome {
         // One is the courier's, and one is that part.
         require!(buffers.len() == BUFFERS - 2, "{} more were allocated", buffers.len());
         drop((part, buffers, device, courier));
-        let back = || Ok(reserved()?.starts_with(&format!("0 of {RESERVE} ")));
+        let back = || Ok(reserved()?.starts_with(&format!("0 of {} ", in_mib(RESERVE))));
         wait_until("what was set aside is there again", back)
     })
+}
+
+/// As reports say it.
+fn in_mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 fn reserved() -> Outcome<String> {
