@@ -20,8 +20,8 @@ use spin::{Mutex, MutexGuard};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use crate::chance::Chance;
 use crate::world::{Inner, World};
+use fuzz::Chance;
 
 /// A client.
 pub(crate) struct Client {

@@ -2,7 +2,6 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | `chance` | numbers that look like chance |
 //! | `client` | a transport whose client dies at any of its requests |
 //! | `pages` | memory that drivers supply |
 //! | `traffic` | what a driver does, by chance |
@@ -17,7 +16,6 @@
 #[path = "../vendor/mod.rs"]
 mod vendor;
 
-mod chance;
 mod client;
 mod pages;
 #[path = "../service/recount.rs"]
@@ -37,12 +35,12 @@ use iommu_sim::vtd::Timing;
 use libdma::{Access, Buffer, Device};
 use simulated::edu;
 
-use crate::chance::Chance;
 use crate::client::Client;
 use crate::pages::Pages;
 use crate::traffic::Driver;
 use crate::vendor::Vendor;
 use crate::world::{Counts, World, make_masters};
+use fuzz::Chance;
 
 both! {
     r4_a_driver_may_die_anywhere_and_leaves_nothing,
@@ -102,11 +100,11 @@ fn die_on(vendor: Vendor, invalidation: Invalidation, deaths: usize, soon: bool,
     let mut config = vendor.two_units();
     config.edus[0].dma_nanos = TRANSFER;
     let policy = Policy { invalidation, ..Policy::default() };
-    let world = World::start(config, policy, Chance::new(seed));
+    let world = World::start(config, policy, Chance::of(seed));
     if !soon {
         world.lock().service.platform_mut().reuse_late();
     }
-    let mut chance = Chance::new(seed + 2);
+    let mut chance = Chance::of(seed + 2);
     let survivor = Survivor::new(&world);
     let mut pages = Pages::new();
     let mut all = Deaths::default();
@@ -172,7 +170,7 @@ fn open(world: &Arc<World>, chance: &mut Chance) -> (Arc<Client>, Device) {
     for unit in 0..2 {
         slow_down(&mut world.lock().service.platform().machine_mut(), unit, takes);
     }
-    let client = Arc::new(Client::new(world.clone(), Chance::new(chance.next())));
+    let client = Arc::new(Client::new(world.clone(), Chance::of(chance.next())));
     let device = Device::open(client.clone(), edu()).expect("a device whose driver is dead");
     if !chance.once_in(3) {
         client.dies_after(chance.below(60) as u64);
@@ -192,7 +190,7 @@ fn live(
     if chance.once_in(8) {
         client.share();
     }
-    let mut driver = Driver::new(world.clone(), device, Chance::new(chance.next()));
+    let mut driver = Driver::new(world.clone(), device, Chance::of(chance.next()));
     let steps = 1 + chance.below(40);
     for _ in 0..steps {
         if chance.once_in(3) {
@@ -222,7 +220,7 @@ const OWN: [u8; 64] = [0x3c; 64];
 
 impl Survivor {
     fn new(world: &Arc<World>) -> Self {
-        let client = Arc::new(Client::new(world.clone(), Chance::new(0)));
+        let client = Arc::new(Client::new(world.clone(), Chance::of(0)));
         let device = Device::open(client.clone(), other()).unwrap();
         make_masters(&mut world.lock().service);
         let own = device.allocate(3 * 4096, Some(Access::ReadWrite), "own").unwrap();

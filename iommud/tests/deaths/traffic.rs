@@ -11,9 +11,9 @@ use libdma::{
     ToDevice, UnmappedBuffer,
 };
 
-use crate::chance::Chance;
 use crate::pages::Pages;
 use crate::world::World;
+use fuzz::Chance;
 
 /// What is in memory that no device is to reach.
 const PATTERN: [u8; 32] = *b"no device has ever seen this one";

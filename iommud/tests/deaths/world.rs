@@ -16,8 +16,8 @@ use libdma::Error;
 use simulated::edu;
 use spin::{Mutex, MutexGuard};
 
-use crate::chance::Chance;
 use crate::recount::recount;
+use fuzz::Chance;
 
 /// Registers of the device: where it is to read and write, how much, and that it is to do so.
 const SOURCE: u64 = 0x80;
@@ -128,7 +128,7 @@ impl Inner {
     fn somewhere(&mut self) -> Option<u64> {
         let latest = self.known.len().saturating_sub(24);
         let from = if self.chance.once_in(4) { 0 } else { latest };
-        self.chance.of(&self.known[from..]).copied()
+        (from < self.known.len()).then(|| self.chance.one_of(&self.known[from..]))
     }
 
     /// The device, which nothing keeps from making requests, reaches for what it was told once.

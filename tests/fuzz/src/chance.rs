@@ -42,6 +42,12 @@ impl Chance {
         choices[self.below(choices.len())]
     }
 
+    /// Takes one of these out, if there is any.
+    pub fn take<T>(&mut self, choices: &mut Vec<T>) -> Option<T> {
+        let at = self.below(choices.len());
+        (at < choices.len()).then(|| choices.swap_remove(at))
+    }
+
     /// A byte of any value alike.
     pub fn byte(&mut self) -> u8 {
         self.next() as u8

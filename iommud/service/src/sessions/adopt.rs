@@ -33,8 +33,6 @@ use iommu_engine::pci::reset::{ResetBy, is_ready};
 use iommu_engine::platform::{ConfigSpace, Platform, TableFrames};
 
 use crate::account::{AccountId, Usage};
-use crate::faults::events::Events;
-use crate::faults::history::History;
 use crate::handles::handle::HandleId;
 use crate::memory::buffers::{label, quotas_of};
 use crate::memory::mappings::BufferMapping;
@@ -117,7 +115,7 @@ impl<P: Platform> Service<P> {
     }
 
     fn restore_session(&mut self, id: SessionId, slot: Slot, record: &SessionRecord) {
-        let SessionRecord { device, domain, generation, uid, secret, .. } = *record;
+        let SessionRecord { device, domain, uid, .. } = *record;
         let own = DomainKey(domain);
         let attached = self.engine.group(device).and_then(|group| group.attached);
         let entered = attached.filter(|key| *key != own);
@@ -125,24 +123,8 @@ impl<P: Platform> Service<P> {
         let of_user = self.engine.policy().for_client(uid);
         let account = self.accounts.open_session(id, (device, of_device), (uid, of_user));
         self.pay_for_table(own, account);
-        let session = Session {
-            device,
-            domain: own,
-            entered: entered.map(|domain| Inside { domain, by: [NOBODY; 2] }),
-            moved: Completion::none(),
-            uid,
-            generation,
-            secret,
-            account,
-            handles: 0,
-            domains: BTreeSet::new(),
-            buffers: BTreeSet::new(),
-            windows: BTreeSet::new(),
-            unread: Events::default(),
-            history: History::new(),
-            orphaned: None,
-            slot,
-        };
+        let entered = entered.map(|domain| Inside { domain, by: [NOBODY; 2] });
+        let session = Session { entered, ..Session::of(record, slot, account) };
         self.sessions.sessions.insert(id, session);
     }
 

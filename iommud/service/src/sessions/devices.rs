@@ -1,6 +1,6 @@
 //! Devices: opened, which begins a session, and closed, which ends it.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use dma_types::PciAddress;
@@ -11,8 +11,6 @@ use libdma::Error;
 use libdma::protocol::{Rights, Secret};
 
 use crate::error::to_client;
-use crate::faults::events::Events;
-use crate::faults::history::History;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::memory::buffers::{quotas_of, unmap_everywhere};
 use crate::pending::Outcome;
@@ -88,24 +86,7 @@ impl<P: Platform> Service<P> {
                 return Err(to_client(error));
             }
         };
-        let state = Session {
-            device: address,
-            domain,
-            entered: None,
-            moved: Completion::none(),
-            uid,
-            generation,
-            secret,
-            account,
-            handles: 1,
-            domains: BTreeSet::new(),
-            buffers: BTreeSet::new(),
-            windows: BTreeSet::new(),
-            unread: Events::default(),
-            history: History::new(),
-            orphaned: None,
-            slot,
-        };
+        let state = Session { handles: 1, ..Session::of(&record, slot, account) };
         self.sessions.sessions.insert(session, state);
         self.tell_anew(address);
         let handle = Handle::new(Object::Device(session), Rights::DEVICE).of(uid);

@@ -15,6 +15,7 @@ use crate::faults::events::Events;
 use crate::faults::history::History;
 use crate::memory::mappings::{BufferMapping, MappedAt};
 use crate::memory::windows::WindowId;
+use crate::records::SessionRecord;
 use crate::sessions::domains::Inside;
 use crate::sessions::numbers::NumbersRecord;
 use crate::sessions::orphans::Orphaned;
@@ -62,6 +63,31 @@ pub struct Session {
     pub orphaned: Option<Orphaned>,
     /// Its record in the ledger.
     pub slot: Slot,
+}
+
+impl Session {
+    /// The session of a record in this slot of the ledger, which holds nothing and has no handle yet.
+    pub(crate) fn of(record: &SessionRecord, slot: Slot, account: AccountId) -> Self {
+        let SessionRecord { device, domain, generation, uid, secret, .. } = *record;
+        Self {
+            device,
+            domain: DomainKey(domain),
+            entered: None,
+            moved: Completion::none(),
+            uid,
+            generation,
+            secret,
+            account,
+            handles: 0,
+            domains: BTreeSet::new(),
+            buffers: BTreeSet::new(),
+            windows: BTreeSet::new(),
+            unread: Events::default(),
+            history: History::new(),
+            orphaned: None,
+            slot,
+        }
+    }
 }
 
 /// A buffer: from its allocation until its last handle is gone.
