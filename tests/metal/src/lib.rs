@@ -41,9 +41,9 @@
 //! given. A word that names neither, or no word at all, fails the boot.
 //!
 //! The first case's line comes 0.1 s after QEMU starts (QEMU 7.2, TCG, 2 cores). Each transfer of `edu`'s
-//! takes 0.1 s more, `bare` 0.3 s in all, `bare vtd` 0.9 s with 3 levels and 1.4 s with both 3 and 4. It runs
-//! as well under `-icount shift=0,sleep=off`, where time is the number of instructions. Blocked transfers
-//! make QEMU complain on its standard error, which is as it should be.
+//! takes 0.1 s more, unless time is the number of instructions, as it is in t1: with `-icount shift=6,sleep=off`
+//! these 0.1 s are 1.6 million instructions, some milliseconds of the host's. Blocked transfers make QEMU
+//! complain on its standard error, which is as it should be.
 //!
 //! # What it says
 //!
