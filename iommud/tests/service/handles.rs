@@ -1,5 +1,6 @@
 //! The tree of handles, as reports show it.
 
+use iommu_service::HandleId;
 use libdma::protocol::Rights;
 use libdma::{Access, Device, Iova};
 
@@ -7,6 +8,12 @@ use crate::revoking::{derived, number, revoke};
 use crate::rig::Rig;
 use crate::tickets::open_other;
 use crate::vendor::Vendor;
+
+#[test]
+fn a_number_says_after_which_restart_it_was_given() {
+    let shown = [3, (1 << 40) | 2, (12 << 40) | 1000].map(|number| HandleId(number).to_string());
+    assert_eq!(shown, ["3", "2@1", "1000@12"]);
+}
 
 both! {
     the_tree_shows_who_was_given_what_and_what_became_of_it,
@@ -42,7 +49,7 @@ fn the_tree_shows_who_was_given_what_and_what_became_of_it(vendor: Vendor) {
         found.next().unwrap_or_else(|| panic!("{of} {label}: {rows:?}")).clone()
     };
     let codecs = row("device 0000:00:02.0", "codec");
-    assert_eq!(codecs["parents"][0], number(device.handle()));
+    assert_eq!(codecs["parents"][0], number(device.handle()).to_string());
     assert_eq!((&codecs["depth"], &codecs["state"]), (&1.into(), &"open".into()));
     assert_eq!((&codecs["access"], &codecs["uid"]), (&"r-".into(), &0.into()));
     assert_eq!(codecs["addresses"]["last"], "0x200ffffff");

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use dma_types::PciAddress;
 use iommu_engine::completion::Completion;
@@ -141,6 +142,17 @@ impl HandleId {
     /// How many daemons had been adopted from when it was made.
     pub const fn incarnation(self) -> u64 {
         self.0 >> INCARNATION_SHIFT
+    }
+}
+
+impl fmt::Display for HandleId {
+    /// As reports show it: `3`, and `3@2` if it was the third of a daemon that went on after two restarts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0 & ((1 << INCARNATION_SHIFT) - 1))?;
+        match self.incarnation() {
+            0 => Ok(()),
+            restarts => write!(f, "@{restarts}"),
+        }
     }
 }
 

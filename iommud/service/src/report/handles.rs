@@ -18,9 +18,10 @@ use crate::service::Service;
 
 #[derive(Serialize)]
 pub(super) struct HandleRow {
-    handle: u64,
+    /// `3`, or `3@2` if it was made after the second restart.
+    handle: String,
     /// The nearest open handles that it was derived from.
-    parents: Vec<u64>,
+    parents: Vec<String>,
     /// How far below the first of the tree it is.
     depth: usize,
     /// What it is of: `device 0000:00:02.0`, `buffer 3`, `domain 2`, `registers 4`, `memory to come`,
@@ -99,8 +100,8 @@ fn row<P: Platform>(
     });
     let is_mapper = matches!(handle.object, Object::Device(_) | Object::Domain(_));
     HandleRow {
-        handle: id.0,
-        parents: above.iter().map(|parent| parent.0).collect(),
+        handle: id.to_string(),
+        parents: above.iter().map(|parent| parent.to_string()).collect(),
         depth,
         object,
         label: if handle.label.is_empty() { of } else { handle.label.clone() },
@@ -191,7 +192,7 @@ impl Row for HandleRow {
             .quotas
             .iter()
             .map(|Quota { of, held, limit }| format!("holds {held} of {limit} {of}"));
-        let offered = match self.parents[..] {
+        let offered = match &self.parents[..] {
             [_, offered] => Some(format!("offered by handle {offered}")),
             _ => None,
         };
