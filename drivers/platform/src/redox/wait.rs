@@ -9,6 +9,7 @@ use event::{EventFlags, RawEventQueue};
 use libdma::Handle;
 use libredox::Fd;
 use libredox::call::clock_gettime;
+use libredox::errno::EINTR;
 use libredox::flag::{CLOCK_MONOTONIC, O_CLOEXEC, O_RDWR};
 
 use crate::error::Error;
@@ -34,7 +35,13 @@ pub fn wait_readable(handle: &Handle, patience: Duration) -> Result<bool, Error>
         clock.write(&later(patience)?)?;
         queue.subscribe(clock.raw(), Wake::Clock as usize, EventFlags::READ)?;
         queue.subscribe(handle.raw().number() as usize, Wake::Handle as usize, EventFlags::READ)?;
-        Ok(queue.next_event()?.user_data == Wake::Handle as usize)
+        loop {
+            match queue.next_event() {
+                // Something was told to this thread that is not about this.
+                Err(error) if error.errno() == EINTR => {}
+                event => return Ok(event?.user_data == Wake::Handle as usize),
+            }
+        }
     };
     wait().map_err(|error: libredox::error::Error| {
         Error::system("cannot wait for the handle")(error.into())
