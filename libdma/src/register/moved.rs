@@ -8,19 +8,13 @@
 use core::ptr::NonNull;
 
 use libredox::Fd;
-use libredox::call::{self, MmapArgs, dup};
-use libredox::flag::{MAP_SHARED, PROT_READ, PROT_WRITE};
+use libredox::call;
 use syscall::flag::{ADDRSPACE_OP_MPROTECT, ADDRSPACE_OP_TRANSFER};
 use syscall::{CallFlags, MapFlags};
 
 use crate::protocol::Error;
-use crate::transport::NotSupplied;
-
-unsafe extern "C" {
-    /// The descriptor by which the kernel knows the thread that calls. relibc exports it; the value stays
-    /// relibc's own, and is valid as long as the thread.
-    safe fn redox_cur_thrfd_v0() -> usize;
-}
+use crate::transport::object::{empty, error, own, tell};
+use crate::transport::{NotSupplied, shown};
 
 /// Where in the object the memory is, unless it comes from there.
 const IN_OBJECT: usize = 1 << 32;
@@ -54,19 +48,7 @@ pub(crate) unsafe fn supply(
         return Err(NotSupplied { error: error(refused), is_gone: lent.take_back().is_err() });
     }
     drop(lent);
-    let arguments = MmapArgs {
-        addr: memory.as_ptr().cast(),
-        length: bytes,
-        prot: PROT_READ | PROT_WRITE,
-        flags: MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE.bits() as u32,
-        fd: handle,
-        offset: 0,
-    };
-    // SAFETY: nothing is at this address, or else this fails.
-    match unsafe { call::mmap(arguments) } {
-        Ok(_) => Ok(()),
-        Err(refused) => Err(NotSupplied { error: error(refused), is_gone: true }),
-    }
+    shown::map_at(handle, memory, bytes).map_err(|error| NotSupplied { error, is_gone: true })
 }
 
 /// An address in an object for memory that comes from `start`: the kernel does not move between ranges that overlap as
@@ -80,12 +62,7 @@ pub(crate) fn in_object(start: usize, bytes: usize) -> Result<usize, Error> {
 impl Lent {
     /// Moves memory of this process into an object.
     fn new(start: usize, bytes: usize) -> Result<Self, NotSupplied> {
-        let open = || {
-            let own = Fd::new(dup(redox_cur_thrfd_v0(), b"addrspace")?);
-            let object = Fd::new(own.dup(b"empty")?);
-            Ok((own, object))
-        };
-        let (own, object) = open().map_err(error)?;
+        let (own, object) = (own()?, empty()?);
         let at = in_object(start, bytes)?;
         let lent = Self { own, object, start, bytes, at };
         match shift(&lent.object, at, bytes, &lent.own, start) {
@@ -121,14 +98,4 @@ fn shift(target: &Fd, to: usize, bytes: usize, source: &Fd, from: usize) -> Resu
     let writable = MapFlags::PROT_READ | MapFlags::PROT_WRITE;
     tell(target, &[ADDRSPACE_OP_MPROTECT, to, bytes, writable.bits()])
         .map_err(|error| Unmoved { error, is_moved: true })
-}
-
-fn tell<const WORDS: usize>(space: &Fd, words: &[usize; WORDS]) -> Result<(), Error> {
-    let bytes = words.map(usize::to_ne_bytes);
-    space.write(bytes.as_flattened()).map(drop).map_err(error)
-}
-
-/// What iommud or the kernel answered.
-fn error(error: libredox::error::Error) -> Error {
-    Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
 }

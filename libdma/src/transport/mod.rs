@@ -7,6 +7,8 @@
 //! | `patience` | Linux and Redox, features `socket`, `scheme` | how long a client waits for an iommud that was restarted |
 //! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
+//! | `object` | Redox, feature `scheme` | address spaces in which nobody runs |
+//! | `shown` | Redox, feature `scheme` | how memory that iommud lends comes into this process |
 //!
 //! A service in the same process, as in the bare guest and in tests, is a transport too; that one lives
 //! with the service (`iommu_service::in_process`), because nothing here may name the service.
@@ -22,6 +24,8 @@ use crate::protocol::call::Opcode;
     all(target_os = "redox", feature = "scheme")
 ))]
 mod errand;
+#[cfg(all(target_os = "redox", feature = "scheme"))]
+pub(crate) mod object;
 #[cfg(all(target_os = "linux", feature = "socket"))]
 pub mod packet;
 #[cfg(any(
@@ -31,6 +35,8 @@ pub mod packet;
 mod patience;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub mod scheme;
+#[cfg(all(target_os = "redox", feature = "scheme"))]
+pub(crate) mod shown;
 #[cfg(all(target_os = "linux", feature = "socket"))]
 pub mod socket;
 

@@ -1,15 +1,15 @@
 //! The transport on Redox: a handle is a descriptor of the `iommu` scheme.
 
-use core::ptr::NonNull;
 use std::string::String;
 use std::sync::Arc;
 
 use libredox::Fd;
-use libredox::call::{self, MmapArgs};
-use libredox::flag::{MAP_SHARED, O_CLOEXEC, O_RDWR, PROT_READ, PROT_WRITE};
+use libredox::call;
+use libredox::flag::{O_CLOEXEC, O_RDWR};
 use syscall::{CallFlags, F_GETFL};
 
-use super::{Look, Mapping, NotSupplied, RawHandle, Supply, Transport, errand, patience};
+use super::object::error;
+use super::{Look, Mapping, NotSupplied, RawHandle, Supply, Transport, errand, patience, shown};
 use crate::handle::Handle;
 use crate::protocol::call::Opcode;
 use crate::protocol::{Error, path};
@@ -47,11 +47,6 @@ pub(crate) fn is_of_scheme(descriptor: usize) -> Result<bool, Error> {
     Ok(path.get(..length).and_then(says).is_some())
 }
 
-/// What the scheme answered. The kernel's own errors come the same way and are told apart by number.
-fn error(error: libredox::error::Error) -> Error {
-    Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
-}
-
 /// The number of a descriptor that is the caller's to close from now on.
 fn owned(descriptor: usize) -> RawHandle {
     RawHandle::from_number(descriptor as u64)
@@ -82,7 +77,7 @@ const fn is_sent(opcode: Opcode) -> bool {
 }
 
 /// What looks whether the iommud of a descriptor is there: what was opened at one that has died answers so at once.
-fn is_there(descriptor: usize) -> impl Fn() -> bool + Clone + Send + 'static {
+pub(super) fn is_there(descriptor: usize) -> impl Fn() -> bool + Clone + Send + 'static {
     move || match call::fcntl(descriptor, F_GETFL, 0) {
         Ok(_) => true,
         Err(refused) => error(refused) != Error::DaemonGone,
@@ -90,11 +85,11 @@ fn is_there(descriptor: usize) -> impl Fn() -> bool + Clone + Send + 'static {
 }
 
 // SAFETY: a handle is a descriptor that the kernel has just given to this process, and that nobody else was told of. `map`
-// returns a fresh shared mapping by the kernel of pages that a scheme's daemon lent for this buffer. Whoever that is,
-// the kernel has taken a reference to each frame of its own and entered all before it returns, as was asked for, and
-// looks at the daemon's memory no more (663e6641, `context/memory.rs`, `Grant::borrow_fmap`): what is cut short or unmapped
-// there later is mapped here still, until `unmap`. Of memory in the kernel's own schemes that is not so (an address space's
-// is looked up lazily, `Grant::borrow`), and it is not mapped.
+// returns a fresh mapping of pages that a scheme's daemon lent for this buffer. Whoever that is, the kernel has taken a
+// reference to each frame of its own and entered all before it returns, as was asked for, and looks at the daemon's memory
+// no more (663e6641, `context/memory.rs`, `Grant::borrow_fmap`): what is cut short or unmapped there later is mapped here still,
+// until `unmap`. From there it comes here through objects that are this module's alone, all of it entered, too (`shown`).
+// Of memory in the kernel's own schemes it is looked up lazily what somebody else's object holds, and it is not mapped.
 unsafe impl Transport for Scheme {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
         let path: String = format!("/scheme/{}/{path}", path::SCHEME);
@@ -159,17 +154,8 @@ unsafe impl Transport for Scheme {
         if !is_of_scheme(descriptor(handle))? {
             return Err(Error::NotMemory);
         }
-        let arguments = MmapArgs {
-            addr: core::ptr::null_mut(),
-            length: bytes,
-            prot: PROT_READ | if writable { PROT_WRITE } else { 0 },
-            flags: MAP_SHARED,
-            fd: descriptor(handle),
-            offset: 0,
-        };
-        // SAFETY: the kernel chooses the place, so nothing that exists is mapped over.
-        let memory = unsafe { call::mmap(arguments) }.map_err(error)?;
-        Ok(Mapping { memory: NonNull::new(memory.cast()).ok_or(Error::BadAddress)?, length: bytes })
+        let memory = shown::map(descriptor(handle), bytes, writable)?;
+        Ok(Mapping { memory, length: bytes })
     }
 
     fn place(&self, supply: &Supply) -> Result<u64, Error> {
@@ -193,9 +179,8 @@ unsafe impl Transport for Scheme {
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {
-        // SAFETY: the caller passes on what `map` returned, and does not use it any more. Unmapping a
-        // whole mapping cannot fail.
-        let _ = unsafe { call::munmap(mapping.memory.as_ptr().cast(), mapping.length) };
+        // SAFETY: the caller passes on what `map` returned, or was supplied, and does not use it any more.
+        unsafe { shown::unmap(mapping.memory, mapping.length) };
     }
 
     unsafe fn close(&self, handle: RawHandle) {

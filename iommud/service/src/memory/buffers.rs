@@ -321,34 +321,7 @@ impl<P: Platform> Service<P> {
         bytes: u64,
         writable: bool,
     ) -> Result<Grant, Error> {
-        self.grant_by(self.handles.get(handle)?, offset, bytes, writable)
-    }
-
-    /// The same, also if the handle was revoked. For a transport that knows that memory is mapped by this handle, in this way:
-    /// whoever has a mapping may have it a second time, as a child of his gets it. What is revoked ends the reach of devices,
-    /// and no mapping.
-    ///
-    /// # Errors
-    ///
-    /// As [`grant`](Self::grant), but for [`Error::Revoked`].
-    pub fn grant_again(
-        &self,
-        handle: HandleId,
-        offset: u64,
-        bytes: u64,
-        writable: bool,
-    ) -> Result<Grant, Error> {
-        let entry = self.handles.entry(handle).ok_or(Error::BadHandle)?;
-        self.grant_by(&entry.handle, offset, bytes, writable)
-    }
-
-    fn grant_by(
-        &self,
-        handle: &Handle,
-        offset: u64,
-        bytes: u64,
-        writable: bool,
-    ) -> Result<Grant, Error> {
+        let handle = self.handles.get(handle)?;
         let Object::Buffer(id) = handle.object else { return Err(Error::WrongHandleKind) };
         handle.require(if writable { Rights::READ | Rights::WRITE } else { Rights::READ })?;
         let buffer = self.sessions.buffers.get(&id).ok_or(Error::BadHandle)?;

@@ -85,11 +85,8 @@ pub fn request(op: &mut Op, copier: &mut Copier) -> Result<Request, Error> {
             };
             Request::Map { handle: *fd, mapping }
         }
-        Op::Munmap { fd, offset, len, .. } => {
-            Request::Unmapped { handle: *fd, offset: *offset, bytes: *len as u64 }
-        }
-        // Flags are the kernel's business.
-        Op::Fcntl { fd, .. } => Request::Check(*fd),
+        // Flags and mappings are the kernel's business.
+        Op::Fcntl { fd, .. } | Op::Munmap { fd, .. } => Request::Check(*fd),
         // What all event queues that have the handle want together.
         Op::Fevent { fd, req_flags, .. } => {
             Request::Watch { handle: *fd, wanted: req_flags.contains(EventFlags::EVENT_READ) }

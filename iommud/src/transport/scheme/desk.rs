@@ -225,11 +225,6 @@ impl<P: Platform, T> Desk<P, T> {
                 let (handle, _) = self.open.used(handle)?;
                 Reply::Readable(self.service.watch(handle, wanted)?)
             }
-            Request::Unmapped { handle, offset, bytes } => {
-                let (handle, _) = self.open.used(handle)?;
-                self.open.unmap(handle, offset, bytes);
-                Reply::Done
-            }
             Request::Check(handle) => {
                 self.open.used(handle)?;
                 Reply::Done
@@ -281,13 +276,7 @@ impl<P: Platform, T> Desk<P, T> {
         let (handle, _) = self.open.used(handle)?;
         mapping.check()?;
         let MapRequest { offset, bytes, write, .. } = mapping;
-        let grant = match self.service.grant(handle, offset, bytes, write) {
-            Err(Error::Revoked) if self.open.has_mapped(handle, mapping) => {
-                self.service.grant_again(handle, offset, bytes, write)?
-            }
-            grant => grant?,
-        };
-        self.open.map(handle, mapping);
+        let grant = self.service.grant(handle, offset, bytes, write)?;
         Ok(Reply::Memory { run: grant.run, offset })
     }
 

@@ -5,7 +5,6 @@
 //! | [`desk`] | [`Desk`]: each request to the service, each answer to the request that waits for it |
 //! | [`request`] | [`Request`] and [`Reply`]: what clients want and get, apart from how the kernel says it |
 //! | [`open`] | what the transport remembers of the handles that are open |
-//! | [`mapped`] | what is mapped by one handle |
 //! | [`folder`] | the folders under the scheme's name |
 //! | [`memory`] | memory that clients lend with their requests |
 //! | [`timer`] | the time at which to look at the hardware again |
@@ -50,7 +49,6 @@ pub mod desk;
 #[cfg(target_os = "redox")]
 pub mod encode;
 pub mod folder;
-pub mod mapped;
 pub mod memory;
 pub mod open;
 #[cfg(target_os = "redox")]

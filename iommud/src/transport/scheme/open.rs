@@ -7,8 +7,7 @@ use iommu_service::HandleId;
 use libdma::Error;
 
 use super::folder::Folder;
-use super::mapped::Mapped;
-use super::request::{Client, MapRequest, Shape};
+use super::request::{Client, Shape};
 
 /// The most handles that one user may have open, root excepted: whoever is root can do all that the daemon
 /// could refuse.
@@ -42,7 +41,6 @@ impl Open {
 #[derive(Debug, Default)]
 pub struct OpenHandles {
     open: BTreeMap<HandleId, Open>,
-    mapped: BTreeMap<HandleId, Mapped>,
 }
 
 impl OpenHandles {
@@ -79,27 +77,7 @@ impl OpenHandles {
     /// Forgets one. `None` if it is not open.
     pub fn remove(&mut self, number: usize) -> Option<HandleId> {
         let handle = HandleId(number as u64);
-        self.mapped.remove(&handle);
         self.open.remove(&handle).map(|_| handle)
-    }
-
-    /// Notes a mapping that somebody got.
-    pub fn map(&mut self, handle: HandleId, mapping: MapRequest) {
-        self.mapped.entry(handle).or_default().add(mapping);
-    }
-
-    /// Forgets a mapping, or a part of one, that is gone.
-    pub fn unmap(&mut self, handle: HandleId, offset: u64, bytes: u64) {
-        let Some(mapped) = self.mapped.get_mut(&handle) else { return };
-        mapped.take(offset, bytes);
-        if mapped.is_empty() {
-            self.mapped.remove(&handle);
-        }
-    }
-
-    /// Whether the same is mapped by the handle already, or more.
-    pub fn has_mapped(&self, handle: HandleId, mapping: MapRequest) -> bool {
-        self.mapped.get(&handle).is_some_and(|mapped| mapped.has(mapping))
     }
 
     /// Whether some were never used, and so may be [lost](Self::lost) once their client's process has ended.

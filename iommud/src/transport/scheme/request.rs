@@ -79,16 +79,8 @@ pub enum Request {
         /// Or not to be told any more.
         wanted: bool,
     },
-    /// A mapping by a handle is gone, or a part of one. The service hears of the handle's end when that has come.
-    Unmapped {
-        /// The handle.
-        handle: usize,
-        /// Where in the buffer.
-        offset: u64,
-        /// How much is gone.
-        bytes: u64,
-    },
-    /// Nothing that would have to be done, but the handle must be one: flags were set.
+    /// Nothing that would have to be done, but the handle must be one: flags were set, or a mapping is gone. Of mappings the
+    /// service hears when the last is gone, with the handle's end.
     Check(usize),
 }
 
