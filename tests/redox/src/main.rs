@@ -17,6 +17,7 @@ mod needs;
 mod passing;
 mod prisoner;
 mod processes;
+mod rogue;
 mod run;
 mod second;
 

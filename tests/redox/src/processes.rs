@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use agent::failure::{Failure, Outcome};
+use agent::programs::{run, wait_until};
 use agent::signal::{Signal, send};
 
 /// Where the kernel lists its contexts: a head, then a line for each, with the process's number first and its program
@@ -48,4 +50,23 @@ fn parse(line: &str) -> Option<(u32, String)> {
     let number = words.next()?.parse().ok().filter(|number| *number > 0)?;
     let program = words.last()?.rsplit('/').next()?;
     Some((number, program.to_owned()))
+}
+
+/// The keeper, and the process that serves, which the keeper started.
+pub(crate) fn keeper_and_server() -> Outcome<[u32; 2]> {
+    let all = Processes::now().of("iommud");
+    match all[..] {
+        [keeper, .., last] => Ok([keeper, last]),
+        _ => {
+            Err(Failure(format!("iommud are the processes {all:?}, and not a keeper and another")))
+        }
+    }
+}
+
+/// Waits until another process than this serves.
+pub(crate) fn another_serves(than: u32) -> Outcome {
+    wait_until("another iommud serves", || {
+        let is_there = keeper_and_server().is_ok_and(|[_, another]| another != than);
+        Ok(is_there && run("iommuctl", &["units"])?.code == Some(0))
+    })
 }

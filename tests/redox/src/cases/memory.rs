@@ -1,23 +1,27 @@
 //! Whose memory it is when iommud has died.
 
 use std::process::Command;
-use std::time::Instant;
 
-use agent::bench::Bench;
 use agent::failure::{Failure, Outcome, require};
-use agent::programs::{PATIENCE, Program, wait_until};
+use agent::programs::{Program, wait_until};
 use agent::reports;
 use agent::signal::{Signal, send};
-use dma_types::Iova;
-use edud::daemon::function;
-use edud::{Direction, Edu, MappedBar};
+use agent::traces::Traces;
+use driver_platform::let_inherit;
+use libdma::Access;
+use libdma::protocol::Rights;
 
-use crate::driving::LENGTH;
+use crate::driving::drive;
+use crate::lent::{BYTES, LENT, NO_WRITING};
 use crate::machine::Machine;
-use crate::processes::Processes;
+use crate::processes::{Processes, another_serves, keeper_and_server};
+use crate::rogue::Rogue;
 
 /// What others have in their memory.
 const OTHERS: u8 = b'?';
+
+/// How many buffers are had later, which is more than there were before.
+const PIECES: usize = 64;
 
 /// By which init would tell iommud that it has started it.
 const INIT_PIPE: &str = "INIT_NOTIFY";
@@ -27,6 +31,42 @@ const ALL: usize = 640 << 20;
 /// How much of it at once.
 const SOME: usize = 1 << 20;
 
+/// A process that was lent a buffer has it mapped still when iommud has died and another one serves, which hears nothing of it.
+pub(super) fn r8_that_is_still_mapped() -> Outcome {
+    let bench = Machine::bench()?;
+    let before = Traces::now()?;
+    let driver = drive(&bench)?;
+    let device = driver.device();
+    // What is in use beside it keeps iommud from giving all of it back to the kernel.
+    let beside = device.allocate(BYTES as u64, None, "beside it")?;
+    let buffer = device.allocate(BYTES as u64, Some(Access::Write), "lent")?;
+    let handle = buffer.share(Rights::READ | Rights::INSPECT)?;
+    let_inherit(&handle)?;
+    let mut command = Command::new("iommu-selftest");
+    command.arg(LENT).env(driver_platform::LENT_VARIABLE, handle.raw().number().to_string());
+    let mut other = Program::from_command(command)?;
+    drop(handle);
+    other.wait_line(NO_WRITING)?;
+    let lent = pages_of("lent")?;
+    require!(!lent.is_empty(), "nothing is lent");
+    let [_, served] = keeper_and_server()?;
+    send(served, Signal::Kill)?;
+    // This process has memory of the dead one's mapped, too, and starts programs all the same.
+    another_serves(served)?;
+    // Whoever else has a handle of the buffer has one of the dead one's: it ends with this.
+    drop(buffer);
+    wait_until("the buffer is gone", || Ok(pages_of("lent")?.is_empty()))?;
+    let allocate = |_| device.allocate(BYTES as u64, Some(Access::Write), "another's");
+    let taken = (0..PIECES).map(allocate).collect::<Result<Vec<_>, _>>()?;
+    let others = pages_of("another's")?;
+    require!(others.len() >= PIECES, "of {PIECES} pieces, {} are mapped", others.len());
+    let again = others.iter().find(|page| lent.contains(page));
+    require!(again.is_none(), "the page at {again:x?} is mapped still and given out again");
+    other.kill()?;
+    drop((taken, beside, driver));
+    before.wait_for_return()
+}
+
 /// iommud and its keeper are killed, and the driver, while its device may do what it likes.
 pub(super) fn r2_that_nobody_keeps() -> Outcome {
     let bench = Machine::bench()?;
@@ -34,15 +74,15 @@ pub(super) fn r2_that_nobody_keeps() -> Outcome {
     let mappings = reports::mappings()?;
     let mut writable = mappings.iter().filter(|it| it.access.ends_with('w'));
     let place = writable.next().ok_or(Failure("nothing is mapped for writing".into()))?.iova;
-    let [keeper, served] = both()?;
+    let [keeper, served] = keeper_and_server()?;
     // The keeper has nobody to tell of it, and the other nobody to start it again.
     send(keeper, Signal::Kill)?;
     send(served, Signal::Kill)?;
     driver.kill()?;
     wait_until("all are dead", || Ok(Processes::now().of("iommud").is_empty()))?;
-    let mut edu = by_hand(&bench)?;
+    let mut rogue = Rogue::of(&bench)?;
     let mut all: Vec<Vec<u8>> = (0..ALL / SOME).map(|_| vec![OTHERS; SOME]).collect();
-    write(&mut edu, place)?;
+    rogue.write(place)?;
     require!(is_untouched(&all), "a device that nobody drives wrote to another's memory");
     all.clear();
     let mut iommud = Command::new("iommud");
@@ -57,34 +97,16 @@ pub(super) fn r2_that_nobody_keeps() -> Outcome {
     require!(started == "by hand", "it was started {started}");
     require!(reports::mappings()?.is_empty(), "something is mapped");
     // What the dead one's device had is out of its reach now.
-    write(&mut edu, place)?;
+    rogue.write(place)?;
     reports::wait_for_fault(bench.tells, &bench.device, "write", place)
-}
-
-/// Takes a device at its registers alone: nobody is there to ask for more.
-fn by_hand(bench: &Bench) -> Outcome<Edu<MappedBar>> {
-    let address =
-        bench.device.parse().map_err(|_| Failure(format!("{} is where?", bench.device)))?;
-    Ok(Edu::new(function::switch_on(function::find(Some(address))?)?)?)
-}
-
-/// Lets the device write what it has.
-fn write(edu: &mut Edu<MappedBar>, place: u64) -> Outcome {
-    let end = Instant::now() + PATIENCE;
-    let expired = || Instant::now() > end;
-    edu.wait(expired)?;
-    Ok(edu.transfer(Direction::FromDevice, Iova::new(place), 0, LENGTH as u64, expired)?)
 }
 
 fn is_untouched(all: &[Vec<u8>]) -> bool {
     all.iter().flatten().all(|byte| *byte == OTHERS)
 }
 
-/// The keeper, and the process that serves, which the keeper started.
-fn both() -> Outcome<[u32; 2]> {
-    let all = Processes::now().of("iommud");
-    match all[..] {
-        [keeper, .., last] => Ok([keeper, last]),
-        _ => Err(Failure(format!("iommud are the processes {all:?}"))),
-    }
+/// Where in physical memory what is mapped under this label is.
+fn pages_of(label: &str) -> Outcome<Vec<u64>> {
+    let mappings = reports::mappings()?.into_iter();
+    Ok(mappings.filter(|it| it.label == label).map(|it| it.physical).collect())
 }

@@ -154,8 +154,18 @@ pub(crate) const CONFINED: &[Check] = &[
         ),
     ),
     Check::new(
+        &[Edus(2), NobodyElse],
+        Spec::long(
+            "r2_a_device_streams_on_while_iommud_is_killed",
+            restart::r2_a_device_streams_on,
+        ),
+    ),
+    Check::new(
         &[Edus(1), NobodyElse],
-        Spec::long("r4_an_iommud_that_is_killed_is_started_again", restart::again),
+        Spec::long(
+            "r8_what_a_client_has_mapped_still_is_not_given_out_after_a_restart",
+            memory::r8_that_is_still_mapped,
+        ),
     ),
     // The last one: from then on iommud is one that was started by hand.
     Check::new(

@@ -43,9 +43,9 @@ pub(super) fn a_share() -> Outcome {
     drop(handle);
     let line = second.wait_line(DEVICE_READS)?;
     require!(line.ends_with(&*String::from_utf8_lossy(&MARK)), "it said {line:?}");
-    // The handle that was passed, the duplicate of it that was received, and the attachment that was made of that.
+    // The handle that was passed, the attachment that was made of it, and one that the other may just be asking for.
     let ended = buffer.revoke_shares()?;
-    require!(ended == 3, "{ended} handles ended");
+    require!((2..=3).contains(&ended), "{ended} handles ended");
     second.wait_line(IS_REVOKED)?;
     let line = second.wait_line(SEES)?;
     require!(line.ends_with(&*String::from_utf8_lossy(&MARK)), "it said {line:?}");
