@@ -111,7 +111,7 @@ pub struct DomainRecord {
     /// Whether unmaps in it are gathered.
     pub is_deferred: bool,
     /// The addresses that are given out in it, if not all.
-    pub window: Option<IovaRange>,
+    pub aperture: Option<IovaRange>,
     /// The devices that it was made for, the first of them.
     pub made_for: [Option<PciAddress>; MADE_FOR],
 }
@@ -139,15 +139,15 @@ impl Record for DomainRecord {
             | u64::from(self.is_deferred) << 2;
         let what =
             walks | depths << 8 | u64::from(address_bits) << 16 | flags << 24 | purpose << 32;
-        let window = self.window.unwrap_or(IovaRange::new(Iova::new(0), 0));
+        let aperture = self.aperture.unwrap_or(IovaRange::new(Iova::new(0), 0));
         let mut words = words([
             self.key,
             // In one word, for they change together when the table grows, and the daemon may die at any instant.
             self.root.get() | u64::from(self.levels),
             what,
             page_sizes,
-            window.start.get(),
-            window.bytes,
+            aperture.start.get(),
+            aperture.bytes,
         ]);
         for (word, device) in words[6..].iter_mut().zip(self.made_for) {
             *word = device.map_or(0, |device| address_word(device) + 1);
@@ -162,7 +162,7 @@ impl Record for DomainRecord {
         if rest != [0; 3] || flags & !0b111 != 0 {
             return None;
         }
-        let window = IovaRange::new(Iova::new(start), bytes);
+        let aperture = IovaRange::new(Iova::new(start), bytes);
         let mut made_for = [None; MADE_FOR];
         for (device, word) in made_for.iter_mut().zip(&words[6..]) {
             *device = match word.checked_sub(1) {
@@ -195,7 +195,7 @@ impl Record for DomainRecord {
                 _ => return None,
             },
             is_deferred: flags & 4 != 0,
-            window: (bytes != 0).then_some(window),
+            aperture: (bytes != 0).then_some(aperture),
             made_for,
         })
     }
@@ -320,7 +320,7 @@ mod tests {
             },
             purpose: Purpose::Explicit,
             is_deferred: true,
-            window: Some(IovaRange::new(Iova::new(0x10_0000), 0x2000)),
+            aperture: Some(IovaRange::new(Iova::new(0x10_0000), 0x2000)),
             made_for: [Some("0001:00:02.0".parse().unwrap()), None, None, None],
         }
     }

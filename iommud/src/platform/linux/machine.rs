@@ -24,8 +24,8 @@ use super::runs::Runs;
 use super::tables::TableArena;
 use crate::daemon::hand_over::Report;
 use crate::daemon::log;
+use crate::platform::register_windows::RegisterWindows;
 use crate::platform::run_places::arenas_of_tables_and_runs;
-use crate::platform::windows::RegisterWindows;
 
 /// A guest that runs Linux.
 #[derive(Debug)]
