@@ -121,6 +121,11 @@ impl Linux {
         self.keeper.report(Report::SetAside);
     }
 
+    /// Sees to it that there is a keeper, which has all the memory that hardware may reach.
+    pub fn look_after_keeper(&self) {
+        self.keeper.look(self.tables.pieces().chain(self.runs.pieces()));
+    }
+
     /// Makes a run of the first `bytes` of a memfd that a client sent.
     ///
     /// # Errors
