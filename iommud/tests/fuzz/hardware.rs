@@ -1,5 +1,5 @@
-//! A unit whose registers read as anything, at any time: it is given up, or does what it is asked, and the other unit's
-//! devices live on.
+//! A unit whose registers read as anything, which stops, or never says that it is done, at any time: it is given up, or does
+//! what it is asked, and the other unit's devices live on. An input is good if the unit was given up.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use iommu_engine::engine::Engine;
 use iommu_engine::platform::{BufferRuns, ConfigSpace};
 use iommu_engine::policy::Policy;
 use iommu_engine::unit::UnitState;
-use iommu_sim::machine::Lie;
+use iommu_sim::machine::{Confirms, Lie};
+use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 
-use crate::vendor::Vendor;
+use crate::vendor::{Vendor, slow_down};
 use crate::world::{PAGE, devices};
 
 both! {
@@ -48,6 +49,24 @@ fn lie(chance: &mut Chance, vendor: Vendor) -> Lie {
         times: if chance.once_in(2) { u64::MAX } else { 1 + chance.below(20) as u64 },
         clear: if chance.once_in(3) { u64::MAX } else { bits(chance) },
         set: bits(chance),
+    }
+}
+
+/// Something else than its registers is wrong with the unit, or is right again.
+fn spoil(chance: &mut Chance, platform: &SimPlatform) {
+    let machine = &mut platform.machine_mut();
+    match chance.below(3) {
+        0 => {
+            // A number that nobody asked for yet, or long ago.
+            let far = Confirms::Off(chance.one_of(&[1 << 20, 1 << 40, u64::MAX << 20]));
+            let says = [Confirms::Rightly, Confirms::Twice, Confirms::Never, far];
+            machine.set_confirms(0, chance.one_of(&says));
+        }
+        _ => {
+            let late = Takes::After(chance.one_of(&[1_000, 900_000_000, 1_100_000_000]));
+            let takes = [Takes::Immediate, Takes::Immediate, late, Takes::Never];
+            slow_down(machine, chance.one_of(&takes));
+        }
     }
 }
 
@@ -110,7 +129,6 @@ impl Hardware {
         platform.config_write(device, 4, 6);
         let at = self.mapped.first().map_or(PAGE, |it| it.0) + chance.below(4) as u64 * PAGE;
         let _ = self.platform.machine_mut().dma_write(device, at, &[1; 8]);
-        self.asked.truncate(40);
     }
 }
 
@@ -143,6 +161,9 @@ fn attempt(vendor: Vendor, steps: Steps<'_>) -> bool {
     for mut chance in steps {
         if chance.once_in(10) {
             hardware.platform.machine_mut().lie(lie(&mut chance, vendor));
+        }
+        if chance.once_in(30) {
+            spoil(&mut chance, &hardware.platform);
         }
         hardware.ask(&mut chance, lying);
         if chance.once_in(3) {
@@ -190,7 +211,7 @@ fn attempt(vendor: Vendor, steps: Steps<'_>) -> bool {
 
 fn r1_r2_r5_registers_may_read_as_anything_and_other_units_live(vendor: Vendor) {
     // An AMD unit's device table takes a while to fill.
-    let steps = if vendor == Vendor::Vtd { 4000 } else { 800 };
-    let trial = Trial { name: "hardware", steps, each: 40 };
+    let steps = if vendor == Vendor::Vtd { 4800 } else { 2400 };
+    let trial = Trial { name: "hardware", steps, each: 120 };
     trial.run(|steps| attempt(vendor, steps));
 }

@@ -15,7 +15,7 @@ use libdma::protocol::handle::Revoke;
 use libdma::protocol::resume::{Next, Reclaim, Thing};
 use libdma::protocol::ticket::Offer;
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::world::{Ask, DEVICES, Held, PAGE, What, World};
 
@@ -88,6 +88,7 @@ pub(crate) const DEEDS: &[(usize, Deed)] = &[
             }
         }
     }),
+    (3, turn),
     (3, World::resume),
     (1, World::release),
     (2, World::supply),
@@ -126,6 +127,29 @@ fn open(world: &mut World, chance: &mut Chance) {
         return world.open(client, chance.one_of(&REPORTS));
     }
     world.open(client, &format!("device/{}", chance.one_of(&DEVICES)));
+}
+
+/// A buffer is strictly mapped, and strictly unmapped.
+fn turn(world: &mut World, chance: &mut Chance) {
+    let Some(buffer) = world.pick(chance, BUFFER) else { return };
+    let by = |it: &&Held| SPACE.contains(&it.what) && it.session == buffer.session;
+    let count = world.held.iter().filter(by).count();
+    let Some(of) = world.held.iter().filter(by).nth(chance.below(count)).copied() else { return };
+    let flags = U32::new(BATCH_FLAG_STRICT);
+    let header = BatchHeader { count: U32::new(1), flags, ..BatchHeader::new_zeroed() };
+    let mut entry = MapEntry::new_zeroed();
+    entry.buffer = U64::new(buffer.number);
+    entry.bytes = U64::new((1 + chance.below(2) as u64) * PAGE);
+    entry.limit = U64::new(u64::MAX);
+    entry.access = U32::new(3);
+    let mut request = [header.as_bytes(), entry.as_bytes()].concat();
+    if world.send(of, Ask::Call(Opcode::Map as u64), &mut request)
+        && let Ok(mapped) = MapEntry::read_from_bytes(&request[size_of::<BatchHeader>()..])
+    {
+        let entry = UnmapEntry { iova: mapped.iova, bytes: mapped.bytes };
+        let mut request = [header.as_bytes(), entry.as_bytes()].concat();
+        world.send(of, Ask::Call(Opcode::Unmap as u64), &mut request);
+    }
 }
 
 /// Another client has a handle from now on.

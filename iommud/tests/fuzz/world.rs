@@ -1,9 +1,12 @@
 //! A machine, a service on it, its clients, and what must be true of them after each step.
 
 mod deeds;
+mod held;
 mod look;
+mod places;
+mod strict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
@@ -15,14 +18,16 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::platform::{BufferRuns, RunId};
 use iommu_engine::policy::{Invalidation, Orphans, Policy, QuarantineAfter, Quotas};
 use iommu_service::{Answer, Caller, Completed, HandleId, Outcome, RequestId, Service, Settings};
+use iommu_sim::Memory as _;
 use iommu_sim::pace::Completion as Takes;
 use iommu_sim::pci::ExpressKind;
 use iommud::platform::sim::{SimPlatform, Usage};
 use libdma::Error;
 use libdma::protocol::call::{
-    BatchHeader, BufferInfo, DeviceInfo, Hello, MapEntry, Opcode, UNMAPPED, UnmapEntry,
+    BATCH_FLAG_STRICT, BatchHeader, BufferInfo, DeviceInfo, Hello, MapEntry, Opcode, UNMAPPED,
+    UnmapEntry,
 };
-use libdma::protocol::derive::Kind;
+use libdma::protocol::derive::{Attach, Kind, Restrict};
 use libdma::protocol::domain::DomainInfo;
 use libdma::protocol::resume::Thing;
 use libdma::protocol::{Rights, Secret};
@@ -32,6 +37,8 @@ use crate::coverage::Coverage;
 use crate::recount::recount;
 use crate::requests::reclaim_by;
 use crate::vendor::{Vendor, slow_down};
+use held::Bounds;
+pub(crate) use held::{Held, What};
 
 pub(crate) const PAGE: u64 = 4096;
 
@@ -44,34 +51,6 @@ const USERS: [u32; 4] = [0, 0, 0, 1000];
 /// Of how much that was known once is remembered.
 const REMEMBERED: usize = 48;
 
-/// What a handle is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    Device,
-    Domain,
-    Buffer,
-    Window,
-    Registration,
-}
-
-/// A handle, whose it is, and what is known of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
-    pub(crate) handle: HandleId,
-    pub(crate) what: What,
-    /// The most that it may do.
-    pub(crate) rights: Rights,
-    pub(crate) client: usize,
-    /// The session that it is of, as it was counted here.
-    pub(crate) session: u64,
-    /// Of a device its own domain, of a domain itself.
-    pub(crate) domain: u64,
-    /// Of a buffer its number.
-    pub(crate) number: u64,
-    /// Of a buffer its memory, where that is known.
-    pub(crate) run: Option<RunId>,
-}
-
 /// How a request is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -80,10 +59,15 @@ pub(crate) enum Ask {
 }
 
 /// What a request that pends is answered with: a handle like this, if with one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     made: Held,
+    /// What no device reaches from the answer on.
+    alone: Vec<Alone>,
 }
+
+/// A page of memory of which there was one mapping, a strict one: the buffer's number, and where it is.
+type Alone = (u64, u64);
 
 /// Memory of a buffer: the physical address of each of its pages.
 #[derive(Debug)]
@@ -112,10 +96,16 @@ pub(crate) struct World {
     pub(crate) secrets: Vec<(usize, Secret, u64)>,
     /// Numbers of buffers that there were.
     pub(crate) numbers: Vec<u64>,
+    /// Which session each of them is of.
+    owners: BTreeMap<u64, u64>,
+    /// Tickets that were good once.
+    used: Vec<[u8; 16]>,
     /// What was asked, and what came of it.
     coverage: Coverage,
     /// What was last mapped in each page of each domain.
     placed: BTreeMap<(u64, u64), (RunId, usize)>,
+    /// What was mapped strictly when it was last mapped: domain, number of the buffer, and address.
+    strict: BTreeSet<(u64, u64, u64)>,
     /// The domains that each device may still be translated by.
     inside: [Vec<u64>; 2],
     sessions: u64,
@@ -133,7 +123,11 @@ pub(crate) fn policy(invalidation: Invalidation) -> Policy {
         buffers: 12,
         buffer_bytes: 30 * PAGE,
         mapped_bytes: 400 * PAGE,
-        ..Quotas::default()
+        iova_bytes: 500 * PAGE,
+        mappings: 200,
+        page_table_bytes: 40 * PAGE,
+        requests: 8,
+        operations: 150,
     };
     let quarantine = Some(QuarantineAfter { faults: 60, within: Duration::from_millis(5) });
     let orphans = Orphans(Duration::from_millis(2));
@@ -174,8 +168,11 @@ impl World {
             attempts: Vec::new(),
             secrets: Vec::new(),
             numbers: Vec::new(),
+            owners: BTreeMap::new(),
+            used: Vec::new(),
             coverage: Coverage::default(),
             placed: BTreeMap::new(),
+            strict: BTreeSet::new(),
             inside: [const { Vec::new() }; 2],
             sessions: 0,
             token: 0,
@@ -220,6 +217,7 @@ impl World {
             domain: 0,
             number: 0,
             run: None,
+            bounds: Bounds::NONE,
         };
         self.made(opened, made);
     }
@@ -228,8 +226,12 @@ impl World {
     pub(crate) fn send(&mut self, of: Held, ask: Ask, bytes: &mut Vec<u8>) -> bool {
         let before = self.digest();
         let strictly = self.strictly_unmapped(of, ask, bytes);
+        let alone = self.alone(of, ask, bytes);
         let revokes = ask == Ask::Call(Opcode::Revoke as u64);
         let revocable = if revokes { self.mapped_pages() } else { Vec::new() };
+        // The answer overwrites it.
+        let ticket = bytes.get(..16).and_then(|it| it.try_into().ok());
+        let ticket: Option<[u8; 16]> = ticket.filter(|_| ask == Ask::Call(Opcode::Enter as u64));
         let refused = match ask {
             Ask::Call(opcode) => match self.service.call(of.handle, opcode, bytes) {
                 Err(error) => Some(error),
@@ -237,15 +239,20 @@ impl World {
                     match outcome {
                         Outcome::Done(length) => assert!(length <= bytes.len()),
                         Outcome::Pending(request) => {
-                            self.pending.insert(request, Asked { made: of });
+                            let alone = alone.clone();
+                            self.pending.insert(request, Asked { made: of, alone });
                         }
                     }
                     let refused = refused_batch(opcode, bytes);
                     if refused.is_none() {
+                        ticket.into_iter().for_each(|ticket| self.use_up(ticket));
                         self.called(of, opcode, bytes);
                         let strictly = strictly.filter(|_| matches!(outcome, Outcome::Done(_)));
                         for (iova, length) in strictly.into_iter().flatten() {
                             self.forget(of.domain, iova, length);
+                        }
+                        if matches!(outcome, Outcome::Done(_)) {
+                            self.check_alone(alone);
                         }
                         if matches!(outcome, Outcome::Done(_)) && !revocable.is_empty() {
                             // No device reaches what was mapped by what was revoked.
@@ -263,6 +270,11 @@ impl World {
                 let made = self.service.derive(of.handle, bytes);
                 let error = made.as_ref().err().copied();
                 if error.is_none() {
+                    if let Ok((request, _)) = Attach::read_from_prefix(bytes)
+                        && request.kind.get() == Kind::Attach as u32
+                    {
+                        self.use_up(request.ticket);
+                    }
                     let like = self.like(of, bytes);
                     self.made(made, like);
                 }
@@ -318,14 +330,22 @@ impl World {
         let domain = if what == What::Domain { 0 } else { of.domain };
         let run = if kind == Ok(Kind::Copy) { of.run } else { None };
         let number = if kind == Ok(Kind::Copy) { of.number } else { 0 };
-        Held { what, rights, domain, run, number, ..of }
+        let bounds = match kind {
+            Ok(Kind::Restrict) => {
+                let asked = Restrict::read_from_prefix(bytes);
+                asked.map_or(of.bounds, |(asked, _)| of.bounds.within(&asked))
+            }
+            Ok(Kind::Domain | Kind::Reclaim) => Bounds::NONE,
+            _ => of.bounds,
+        };
+        Held { what, rights, domain, run, number, bounds, ..of }
     }
 
     fn made(&mut self, made: Result<Outcome<HandleId>, Error>, like: Held) {
         match made {
             Ok(Outcome::Done(handle)) => self.opened(Held { handle, ..like }),
             Ok(Outcome::Pending(request)) => {
-                self.pending.insert(request, Asked { made: like });
+                self.pending.insert(request, Asked { made: like, alone: Vec::new() });
                 // It may be mapped already, and be unmapped before it is told.
                 self.look_up(like.domain);
             }
@@ -364,6 +384,8 @@ impl World {
             assert!(held.rights.contains(rights), "R3: {rights:?} of {held:?}");
             (held.rights, held.number) = (rights, info.buffer.get());
             remember(&mut self.numbers, held.number);
+            let owner = *self.owners.entry(held.number).or_insert(held.session);
+            assert_eq!(owner, held.session, "R3: {held:?} is another's");
             let (iova, bytes) = (info.iova.get(), info.bytes.get());
             let granted = self.service.grant(handle, 0, bytes, false);
             assert!(granted.is_err() || rights.contains(Rights::READ), "R3: {held:?}");
@@ -372,131 +394,13 @@ impl World {
                 self.learn(grant.run);
             }
             if iova != UNMAPPED && held.what == What::Buffer {
+                held.bounds.check(iova, bytes, 0);
                 self.mapped(held.domain, iova, bytes, held.run.map(|run| (run, 0)));
             }
         } else if held.what == What::Buffer {
             self.look_up(held.domain);
         }
         self.held.push(held);
-    }
-
-    /// Takes note of what is mapped in a domain that nobody has been told of: who may not ask does not know either.
-    fn look_up(&mut self, domain: u64) {
-        let Self { service, placed, memory, .. } = self;
-        let Some(tables) = service.engine().domain(DomainKey(domain)) else { return };
-        // What has been freed may be another's by now.
-        memory.retain(|it| service.platform().run_words(it.run).is_some());
-        for (iova, mapping) in tables.mappings() {
-            for page in (0..mapping.bytes).step_by(PAGE as usize) {
-                let key = (domain, iova.get() + page);
-                let there = tables.translate(service.platform(), Iova::new(key.1));
-                let there = there.map_or(0, |it| it.phys.get());
-                let found = memory.iter().find_map(|memory| {
-                    Some((memory.run, memory.pages.iter().position(|page| *page == there)?))
-                });
-                if let Some(found) = found {
-                    placed.insert(key, found);
-                }
-            }
-        }
-    }
-
-    fn learn(&mut self, run: RunId) {
-        if self.memory.iter().all(|it| it.run != run) {
-            let segments = self.service.platform().segments(run);
-            let pages = segments.iter().flat_map(|segment| {
-                let start = segment.start.get();
-                (start..start + segment.bytes).step_by(PAGE as usize)
-            });
-            self.memory.push(Memory { run, is_late: false, pages: pages.collect() });
-        }
-    }
-
-    /// Takes note of what is mapped somewhere: this memory from this page on, if that is known.
-    fn mapped(&mut self, domain: u64, iova: u64, bytes: u64, memory: Option<(RunId, usize)>) {
-        remember(&mut self.known, (domain, iova, bytes));
-        for page in 0..bytes.min(64 * PAGE) / PAGE {
-            let key = (domain, iova.wrapping_add(page * PAGE));
-            match memory {
-                Some((run, first)) => self.placed.insert(key, (run, first + page as usize)),
-                None => self.placed.remove(&key),
-            };
-        }
-        if memory.is_none() {
-            self.look_up(domain);
-        }
-    }
-
-    fn forget(&mut self, domain: u64, iova: u64, bytes: u64) {
-        for page in 0..bytes.min(64 * PAGE) / PAGE {
-            self.placed.remove(&(domain, iova.wrapping_add(page * PAGE)));
-        }
-    }
-
-    /// The pages that are mapped, of those of which it is known what is.
-    fn mapped_pages(&self) -> Vec<(u64, u64)> {
-        let engine = self.service.engine();
-        let is_mapped = |(domain, page): &&(u64, u64)| {
-            let domain = engine.domain(DomainKey(*domain));
-            domain.is_some_and(|domain| domain.lookup(Iova::new(*page)).is_some())
-        };
-        self.placed.keys().filter(is_mapped).copied().collect()
-    }
-
-    /// What a request unmaps so that from its answer on no device reaches it.
-    fn strictly_unmapped(&self, of: Held, ask: Ask, bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
-        if ask != Ask::Call(Opcode::Unmap as u64) || !matches!(of.what, What::Device | What::Domain)
-        {
-            return None;
-        }
-        let (header, rest) = BatchHeader::read_from_prefix(bytes).ok()?;
-        let strict = self.service.engine().policy().invalidation == Invalidation::Strict;
-        if !strict && header.flags.get() == 0 {
-            return None;
-        }
-        let entries = rest.chunks_exact(size_of::<UnmapEntry>()).take(header.count.get() as usize);
-        let entries = entries.filter_map(|bytes| UnmapEntry::read_from_bytes(bytes).ok());
-        Some(entries.map(|entry| (entry.iova.get(), entry.bytes.get())).collect())
-    }
-
-    /// Takes note of a batch that was refused.
-    fn attempted(&mut self, domain: u64, bytes: &[u8]) {
-        let Ok((header, rest)) = BatchHeader::read_from_prefix(bytes) else { return };
-        let entries = rest.chunks_exact(size_of::<MapEntry>()).take(header.count.get() as usize);
-        for entry in entries.filter_map(|bytes| MapEntry::read_from_bytes(bytes).ok()) {
-            let number = entry.buffer.get();
-            let of = self.held.iter().find(|it| it.number == number && it.run.is_some());
-            let Some(run) = of.and_then(|it| it.run) else { continue };
-            let first = (entry.offset.get() / PAGE) as usize;
-            let pages = first..first.saturating_add((entry.bytes.get() / PAGE) as usize);
-            self.attempts.push((domain, run, pages));
-        }
-    }
-
-    /// Takes note of a call that was made.
-    fn called(&mut self, of: Held, opcode: u64, answer: &[u8]) {
-        // A ticket is good once.
-        if opcode == Opcode::Enter as u64 {
-            self.tickets.retain(|(_, ticket)| !answer.starts_with(ticket));
-        }
-        if opcode == Opcode::Offer as u64 {
-            let ticket = answer.get(..16).and_then(|it| it.try_into().ok());
-            self.tickets.extend(ticket.map(|ticket| (of.what, ticket)));
-            let surplus = self.tickets.len().saturating_sub(REMEMBERED);
-            self.tickets.drain(..surplus);
-        }
-        if opcode != Opcode::Map as u64 {
-            return;
-        }
-        let Ok((header, rest)) = BatchHeader::read_from_prefix(answer) else { return };
-        let entries = rest.chunks_exact(size_of::<MapEntry>()).take(header.count.get() as usize);
-        for entry in entries.filter_map(|bytes| MapEntry::read_from_bytes(bytes).ok()) {
-            let number = entry.buffer.get();
-            let run = self.held.iter().find(|it| it.number == number && it.run.is_some());
-            let first = (entry.offset.get() / PAGE) as usize;
-            let memory = run.and_then(|it| it.run).map(|run| (run, first));
-            self.mapped(of.domain, entry.iova.get(), entry.bytes.get(), memory);
-        }
     }
 }
 

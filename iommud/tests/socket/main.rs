@@ -11,6 +11,7 @@ mod devices;
 mod edu;
 mod faults;
 mod flooding;
+mod framing;
 mod gone;
 mod handles;
 mod malformed;

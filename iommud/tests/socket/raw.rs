@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libdma::Error;
 use libdma::transport::packet::{self, Kind, Packet, ReceiveError, ReplyHeader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with, socketpair,
@@ -38,12 +39,21 @@ pub(crate) fn request(kind: u32, argument: u64, payload: &[u8]) -> Vec<u8> {
 
 /// Sends a packet with descriptors.
 pub(crate) fn send(socket: impl AsFd, packet: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    try_send(socket, packet, descriptors).unwrap();
+}
+
+/// The same, where it may be that nobody takes it any more.
+pub(crate) fn try_send(
+    socket: impl AsFd,
+    packet: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
     }
-    sendmsg(socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    sendmsg(socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Sends a packet with a socket for the answer, and waits for that: `None` if the socket was closed instead.

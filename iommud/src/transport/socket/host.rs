@@ -24,9 +24,6 @@ pub trait Host: Platform {
 
     /// The simulated machine, where there is one.
     fn simulator(&mut self) -> Option<&mut SimPlatform>;
-
-    /// Does what is to be done now and then beside serving.
-    fn tick(&mut self);
 }
 
 impl Host for Linux {
@@ -40,10 +37,6 @@ impl Host for Linux {
 
     fn simulator(&mut self) -> Option<&mut SimPlatform> {
         None
-    }
-
-    fn tick(&mut self) {
-        self.look_after_keeper();
     }
 }
 
@@ -59,9 +52,5 @@ impl Host for SimPlatform {
 
     fn simulator(&mut self) -> Option<&mut SimPlatform> {
         Some(self)
-    }
-
-    fn tick(&mut self) {
-        Self::tick(self);
     }
 }

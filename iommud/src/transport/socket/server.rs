@@ -108,7 +108,9 @@ impl<P: Host> Server<P> {
         }
         if self.service.is_waiting() || self.last_poll.elapsed() >= IDLE {
             self.last_poll = Instant::now();
-            self.service.platform_mut().tick();
+            if let Some(simulator) = self.service.platform_mut().simulator() {
+                simulator.tick();
+            }
             for completed in self.service.poll() {
                 self.complete(completed);
             }

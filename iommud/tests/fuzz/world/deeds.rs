@@ -36,7 +36,10 @@ impl World {
         self.service.platform_mut().advance_time(time);
         for Completed { request, result } in self.service.poll() {
             let asked = self.pending.remove(&request);
-            let Asked { made } = asked.expect("a request that was made, answered once");
+            let Asked { made, alone } = asked.expect("a request that was made, answered once");
+            if result.is_ok() {
+                self.check_alone(alone);
+            }
             match result {
                 Ok(Answer::Handle(handle)) => {
                     self.opened(Held { handle, ..made });
@@ -74,13 +77,16 @@ impl World {
         let known = self.secrets.iter().rev().nth(chance.below(back.min(self.secrets.len())));
         let Some(&(which, secret, session)) = known else { return };
         let client = chance.below(USERS.len());
-        let mut secret = secret.as_bytes().to_vec();
+        let right = secret;
+        let mut secret = right.as_bytes().to_vec();
         if chance.once_in(8) {
             chance.change(&mut secret);
         }
         let path = format!("resume/{}", DEVICES[which]);
         let Some(claim) = self.opened_by_root(client, &path, session) else { return };
+        let is_right = secret.starts_with(right.as_bytes());
         if self.send(claim, Ask::Call(Opcode::Resume as u64), &mut secret) {
+            assert!(is_right, "R3: a session is resumed by {secret:x?}");
             self.opened(claim);
             for _ in 0..chance.below(8) {
                 let (of, ask, mut request) = reclaim_by(claim, self, chance);
@@ -115,7 +121,8 @@ impl World {
         let mut hello = Hello::new();
         let _ = self.service.call(handle, Opcode::Hello as u64, hello.as_mut_bytes());
         let (what, rights) = (What::Device, Rights::all());
-        Some(Held { handle, what, rights, client, session, domain: 0, number: 0, run: None })
+        let (domain, number, run, bounds) = (0, 0, None, Bounds::NONE);
+        Some(Held { handle, what, rights, client, session, domain, number, run, bounds })
     }
 
     /// Says hello on a handle, which it must after its device was reset.
@@ -133,7 +140,7 @@ impl World {
                 self.held.retain(|it| it.handle != of.handle);
                 self.opened(Held { what: What::Buffer, ..of });
                 if let Outcome::Pending(request) = outcome {
-                    self.pending.insert(request, Asked { made: of });
+                    self.pending.insert(request, Asked { made: of, alone: Vec::new() });
                 }
             }
             Err((_, true)) => self.service.platform_mut().free_run(run),

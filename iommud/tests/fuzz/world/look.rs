@@ -35,7 +35,10 @@ impl World {
             let pages = chance.below((bytes / PAGE) as usize) as u64;
             self.reach(chance.below(2), iova.wrapping_add(pages * PAGE));
         }
-        if chance.once_in(256) {
+        if chance.once_in(8) {
+            self.check_strict();
+        }
+        if chance.once_in(64) {
             recount(&mut self.service);
         }
         let usage = self.service.platform().usage();
@@ -168,6 +171,8 @@ impl World {
         assert_eq!(self.service.platform().machine().violations(), Vec::<String>::new());
         self.known.clear();
         self.placed.clear();
+        self.strict.clear();
+        self.owners.clear();
         self.memory.clear();
         self.domains.clear();
     }
