@@ -9,7 +9,7 @@
 //! | Linux | here |
 //! | --- | --- |
 //! | `iommu_domain_alloc` / `free` | [`Device::new_domain`], dropping the [`Domain`] |
-//! | `arm_iommu_create_mapping` (base and size) | [`NewDomain::window`] |
+//! | `arm_iommu_create_mapping` (base and size) | [`NewDomain::aperture`] |
 //! | `iommu_attach_device` / `iommu_detach_device` | [`Domain::attach`], [`Device::enter`] / [`Entered::leave`], dropping it |
 //! | `iommu_map` | [`Domain::map_at`], [`Device::map_at`] |
 //! | `iommu_map_sg` | the same with several pieces |
@@ -59,7 +59,7 @@ use crate::window::Windows;
 #[must_use = "nothing is made before `create`"]
 pub struct NewDomain<'a> {
     device: &'a Device,
-    window: Option<(Iova, u64)>,
+    aperture: Option<(Iova, u64)>,
     label: &'a str,
 }
 
@@ -67,25 +67,25 @@ impl NewDomain<'_> {
     /// Maps at no other addresses than the `bytes` from `base` on: Linux's `arm_iommu_create_mapping`. Both are
     /// multiples of 4096.
     ///
-    /// Without it the window is all that the device puts on its bus, by its [highest address](Device::highest_address).
-    pub fn window(self, base: Iova, bytes: u64) -> Self {
-        Self { window: Some((base, bytes)), ..self }
+    /// Without it the aperture is all that the device puts on its bus, by its [highest address](Device::highest_address).
+    pub fn aperture(self, base: Iova, bytes: u64) -> Self {
+        Self { aperture: Some((base, bytes)), ..self }
     }
 
     /// Makes the domain.
     ///
     /// # Errors
     ///
-    /// [`Error::NoIommu`]; for a window [`Error::ZeroSize`], [`Error::BadAlignment`], and [`Error::Overflow`] if the
+    /// [`Error::NoIommu`]; for an aperture [`Error::ZeroSize`], [`Error::BadAlignment`], and [`Error::Overflow`] if the
     /// device's IOMMU does not translate all of it; [`Error::QuotaExceeded`], for which a domain counts as a buffer;
     /// [`Error::OutOfMemory`], [`Error::NotPermitted`], [`Error::UnitFailed`].
     #[track_caller]
     pub fn create(self) -> Result<Domain, Error> {
         let session = self.device.session();
-        let (base, bytes) = match self.window {
-            // A window of nothing is not all that there is.
+        let (base, bytes) = match self.aperture {
+            // An aperture of nothing is not all that there is.
             Some((_, 0)) => return Err(Error::ZeroSize),
-            Some(window) => window,
+            Some(aperture) => aperture,
             None if self.device.highest_address() >= session.last_address() => (Iova::new(0), 0),
             None => (Iova::new(0), self.device.highest_address().get() + 1),
         };
@@ -130,7 +130,7 @@ impl NewDomain<'_> {
 ///
 /// // The device's firmware expects its memory at 0x8000_0000, whatever else is where.
 /// let fixed = Iova::new(0x8000_0000);
-/// let domain = device.new_domain("firmware").window(fixed, 1 << 20).create()?;
+/// let domain = device.new_domain("firmware").aperture(fixed, 1 << 20).create()?;
 /// let piece = MapRequest { buffer: &firmware, offset: 0, bytes: 8192, access: Access::Read };
 /// let mapped = domain.map_at(fixed, &[piece])?;
 /// assert_eq!(domain.lookup(Iova::new(0x8000_1234))?.map(|found| found.offset), Some(0x1234));
@@ -179,17 +179,17 @@ impl Domain {
         self.info.domain.get()
     }
 
-    /// The first address of its window.
+    /// The first address of its aperture.
     pub fn base(&self) -> Iova {
         Iova::new(self.info.base.get())
     }
 
-    /// How long its window is.
+    /// How long its aperture is.
     pub fn bytes(&self) -> u64 {
         self.info.bytes.get()
     }
 
-    /// The last address of its window.
+    /// The last address of its aperture.
     pub fn last(&self) -> Iova {
         Iova::new(self.info.base.get().saturating_add(self.info.bytes.get().saturating_sub(1)))
     }
@@ -206,7 +206,7 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// [`Error::NoAddressSpace`] if the device's DMA mask is below the end of the window,
+    /// [`Error::NoAddressSpace`] if the device's DMA mask is below the end of the aperture,
     /// [`Error::IncompatibleDomain`] if its IOMMU cannot walk the domain's tables or firmware reserves memory for it that
     /// the domain does not hold, [`Error::DeviceBusy`] if a device that cannot be kept apart from it is held by a
     /// driver, [`Error::AlreadyEntered`], [`Error::QuotaExceeded`] if its IOMMU tells no more domains apart than it has to for
@@ -260,7 +260,7 @@ impl Domain {
         self.map_places(Places::From(iova), pieces)
     }
 
-    /// Maps pieces of buffers in the window wherever there is room, all of them or none (rule R7). Behind each is a page that
+    /// Maps pieces of buffers in the aperture wherever there is room, all of them or none (rule R7). Behind each is a page that
     /// stays unmapped.
     ///
     /// # Errors
@@ -410,7 +410,7 @@ impl Device {
     /// An explicit domain made from this device, to be [created](NewDomain::create). The
     /// [label](Device#labels) is what reports call it.
     pub fn new_domain<'a>(&'a self, label: &'a str) -> NewDomain<'a> {
-        NewDomain { device: self, window: None, label }
+        NewDomain { device: self, aperture: None, label }
     }
 
     /// Moves this device into the domain that a ticket is of: [`Domain::attach`], for a domain that another process has
@@ -478,7 +478,7 @@ impl Device {
     /// Maps pieces of this device's buffers in its own domain from an address on, each directly behind the one before, all
     /// of them or none (rule R7).
     ///
-    /// An address that iommud has not chosen can be taken: [`Error::AlreadyMapped`]. In a [`Domain`] with a window it is the
+    /// An address that iommud has not chosen can be taken: [`Error::AlreadyMapped`]. In a [`Domain`] with an aperture it is the
     /// driver alone who decides.
     ///
     /// For the quota of what may be mapped at once (`mapped_bytes` in iommud's policy) it counts as what it maps and 12 KiB more:

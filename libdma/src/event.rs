@@ -92,6 +92,9 @@ pub enum Event {
     },
     /// iommud was restarted, and libdma has gone on with what this process has: nothing of it is another, but the
     /// descriptors that an event queue watches are.
+    ///
+    /// What was not read by then of faults is lost, and nobody knows how many they were; nor are faults of mappings of before
+    /// explained any more.
     Restarted {
         /// When, since the start of the iommud that there is now.
         at: Duration,

@@ -38,6 +38,7 @@
 //! | [`limits`] | [`Limits`]: DMA masks and the shape of segments |
 //! | [`mapping`] | batches of mappings |
 //! | [`pool`] | [`Pool`]: blocks of one size, without a word to iommud |
+//! | [`quota`] | [`QuotaReached`]: which limit a request was refused by |
 //! | [`raw`] | [`RawStream`]: streaming memory by its I/O addresses, for drivers in the shape of C's |
 //! | `resume` | how a driver goes on when iommud was restarted |
 //! | [`reset`](mod@reset) | devices that start afresh |

@@ -181,7 +181,7 @@ impl Device {
     /// [rights](Restricted::rights). Its [label](Self#labels) is what reports call it.
     ///
     /// Whatever its rights, its holder has no part in what is the whole device's: it reads no [events](Self::events) and is not
-    /// told of any, and [offers](Self::offer_register_window) no registers. A plain [copy](Self::derive) of this handle does.
+    /// told of any, and [offers](Self::offer_bar) no registers. A plain [copy](Self::derive) of this handle does.
     pub fn restricted<'a>(&'a self, label: &'a str) -> Restricted<'a> {
         Restricted {
             device: self,

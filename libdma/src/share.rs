@@ -137,7 +137,7 @@ impl Device {
     /// # let card = Device::open(machine.transport(), simulated::edu())?;
     /// # let disk = Device::open(machine.transport(), simulated::second_edu())?;
     /// // The disk is to ring the card's doorbell when it has written.
-    /// let ticket = card.offer_register_window(0, 0, 4096, Access::Write)?;
+    /// let ticket = card.offer_bar(0, 0, 4096, Access::Write)?;
     /// let doorbells = disk.attach(&ticket, Access::Write, "the card's doorbells")?;
     /// let doorbell = doorbells.io_address().at(0x80)?.for_device(&disk)?;
     /// # Ok(())
@@ -157,7 +157,7 @@ impl Device {
     /// [within bounds](Self::restricted), [`Error::OutOfBuffer`] if the BAR is shorter,
     /// [`Error::BadAlignment`], [`Error::ZeroSize`], [`Error::NotRegisters`] if there is no memory BAR of this number
     /// or nobody knows how long it is, and [`Error::QuotaExceeded`] when too many tickets wait to be used.
-    pub fn offer_register_window(
+    pub fn offer_bar(
         &self,
         bar: u32,
         offset: u64,

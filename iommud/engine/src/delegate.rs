@@ -75,10 +75,6 @@ macro_rules! delegate {
                     self.$part.part_run(whole, offset, bytes)
                 }
 
-                fn part_step(&self) -> u64 {
-                    self.$part.part_step()
-                }
-
                 fn set_cache_type(&mut self, run: RunId, cache: CacheType) -> CacheType {
                     self.$part.set_cache_type(run, cache)
                 }
@@ -238,10 +234,6 @@ mod tests {
             self.note("part_run", None)
         }
 
-        fn part_step(&self) -> u64 {
-            self.note("part_step", 7)
-        }
-
         fn set_cache_type(&mut self, _: RunId, cache: CacheType) -> CacheType {
             self.note("set_cache_type", cache)
         }
@@ -318,7 +310,6 @@ mod tests {
         assert!(whole.alloc_contiguous_run(4096, at).is_err());
         whole.alloc_divisible_run(4096);
         whole.part_run(run, 0, 4096);
-        assert_eq!(whole.part_step(), 7);
         let cache = whole.set_cache_type(run, CacheType::Uncached);
         assert_eq!(cache, CacheType::Uncached);
         whole.free_run(run);
@@ -328,7 +319,6 @@ mod tests {
             "alloc_contiguous_run",
             "alloc_divisible_run",
             "part_run",
-            "part_step",
             "set_cache_type",
             "free_run",
             "segments",

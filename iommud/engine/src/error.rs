@@ -127,12 +127,12 @@ pub enum EngineError {
     #[error("the memory is at {0}, and there is no IOMMU to let it be seen elsewhere")]
     Elsewhere(PhysAddr),
     /// The chosen addresses are not of those that the domain was made for.
-    #[error("{range} is not within the domain's window, {window}")]
+    #[error("{range} is not within the domain's aperture, {aperture}")]
     OutsideWindow {
         /// What was asked for.
         range: IovaRange,
         /// What there is.
-        window: IovaRange,
+        aperture: IovaRange,
     },
     /// The chosen addresses are not ones that the device can put on its bus.
     #[error("{range} ends beyond {limit}, the highest I/O address of the device")]
@@ -145,7 +145,7 @@ pub enum EngineError {
     /// What was mapped at the chosen addresses has been unmapped, and units still have to forget it (rule R2).
     #[error("what was unmapped there has not been forgotten yet")]
     NotForgotten,
-    /// No BAR of this number is known to be a window of the device's registers, and of nothing else.
+    /// No BAR of this number is known to be registers of the device, and nothing else.
     #[error("BAR {1} of {0} is not known to be memory of whole pages in which nothing else lies")]
     NotRegisters(PciAddress, u8),
     /// The range reaches beyond the memory that it is of.

@@ -9,7 +9,7 @@ use dma_types::{Iova, PciAddress, SourceId};
 /// Units record a limited number of these: that more were refused than recorded, a unit tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The function that made the request. Its segment is that of the unit; see [`Fault::in_segment`].
+    /// The function that made the request. Its segment is that of the unit; see [`Fault::device_in`].
     /// `None` where the unit reports trouble that no device made.
     pub device: Option<SourceId>,
     /// The address asked for, or no more of it than its page where the unit does not record the rest.
@@ -108,39 +108,6 @@ impl Fault {
     pub fn device_in(&self, segment: u16) -> Option<PciAddress> {
         self.device.map(|source| PciAddress::from_source(segment, source))
     }
-
-    /// The fault as a sentence, for a unit that serves this segment.
-    pub const fn in_segment(&self, segment: u16) -> FaultSentence<'_> {
-        FaultSentence { fault: self, segment }
-    }
-}
-
-/// Prints a [`Fault`] as a sentence; see [`Fault::in_segment`].
-#[derive(Clone, Copy, Debug)]
-pub struct FaultSentence<'a> {
-    fault: &'a Fault,
-    segment: u16,
-}
-
-impl fmt::Display for FaultSentence<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { address, tried, code, detail, .. } = *self.fault;
-        let Some(device) = self.fault.device_in(self.segment) else {
-            return write!(f, "{detail}, at {address} ({code})");
-        };
-        write!(f, "{device} was denied ")?;
-        match tried {
-            Tried::Read => write!(f, "a read of {address}")?,
-            Tried::Write => write!(f, "a write to {address}")?,
-            Tried::Access => write!(f, "access to {address}")?,
-            Tried::Atomic => write!(f, "an atomic operation on {address}")?,
-            Tried::Page => write!(f, "the page at {address}")?,
-            Tried::Interrupt => f.write_str("an interrupt")?,
-            Tried::Translation => write!(f, "the translation of {address}")?,
-            Tried::Internal => write!(f, "what it was asked for at {address}")?,
-        }
-        write!(f, ": {detail} ({code})")
-    }
 }
 
 #[cfg(test)]
@@ -148,57 +115,11 @@ mod tests {
     use super::*;
     use alloc::string::ToString;
 
-    const WRITE: Fault = Fault {
-        device: Some(SourceId::new(0x0010)),
-        address: Iova::new(0xdead_b000),
-        tried: Tried::Write,
-        reason: FaultReason::NotWritable,
-        code: FaultCode::Vtd(5),
-        detail: "the page is not mapped for writing",
-    };
-
     #[test]
-    fn a_fault_reads_as_a_sentence_with_device_address_and_direction() {
-        assert_eq!(
-            WRITE.in_segment(0).to_string(),
-            "0000:00:02.0 was denied a write to 0xdeadb000: \
-             the page is not mapped for writing (VT-d reason 5)"
-        );
-        let read = Fault { tried: Tried::Read, ..WRITE };
-        assert!(read.in_segment(1).to_string().starts_with("0001:00:02.0 was denied a read of 0x"));
-    }
-
-    #[test]
-    fn a_refused_interrupt_has_no_address() {
-        let interrupt = Fault {
-            address: Iova::new(0),
-            tried: Tried::Interrupt,
-            reason: FaultReason::Interrupt,
-            code: FaultCode::Vtd(0x25),
-            detail: "interrupts of the old format are blocked",
-            ..WRITE
-        };
-        assert_eq!(
-            interrupt.in_segment(0).to_string(),
-            "0000:00:02.0 was denied an interrupt: \
-             interrupts of the old format are blocked (VT-d reason 0x25)"
-        );
-    }
-
-    #[test]
-    fn trouble_that_no_device_made_names_none() {
-        let command = Fault {
-            device: None,
-            address: Iova::new(0x1_2345_0040),
-            tried: Tried::Internal,
-            reason: FaultReason::Command,
-            code: FaultCode::Amdvi { event: 5, flags: 0 },
-            detail: "the unit does not know a command",
-        };
-        assert_eq!(command.device_in(0), None);
-        assert_eq!(
-            command.in_segment(0).to_string(),
-            "the unit does not know a command, at 0x123450040 (AMD-Vi event 0x5 flags 0x0000)"
-        );
+    fn codes_read_as_specifications_print_them() {
+        assert_eq!(FaultCode::Vtd(5).to_string(), "VT-d reason 5");
+        assert_eq!(FaultCode::Vtd(0x25).to_string(), "VT-d reason 0x25");
+        let amdvi = FaultCode::Amdvi { event: 2, flags: 0x020 };
+        assert_eq!(amdvi.to_string(), "AMD-Vi event 0x2 flags 0x0020");
     }
 }

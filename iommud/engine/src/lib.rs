@@ -15,7 +15,7 @@
 //! | [`policy`] | what the administrator decides |
 //! | [`quotas`] | how much may be held at a time |
 //! | [`payer`] | on whose account it is what operations take |
-//! | [`acpi`] | what firmware says: the DMAR table |
+//! | [`acpi`] | what firmware says: the tables DMAR (VT-d) and IVRS (AMD-Vi) |
 //! | [`table`] | the page-table algorithm, over entry formats |
 //! | [`iova`] | which I/O addresses are free |
 //! | [`fault`] | a request that a unit refused, in words |
@@ -26,6 +26,7 @@
 //! | [`blocks`] | pages in numbers that are a power of two |
 //! | [`ledger`] | what must survive the daemon, written in the arena |
 //! | [`records`] | what the engine writes there |
+//! | [`reserve`] | memory that is set aside for buffers in one piece |
 //! | [`segments`] | cutting a piece out of physical memory |
 //!
 //! The engine has no I/O of its own and never waits: an operation that hardware must confirm gives a

@@ -127,21 +127,16 @@ pub trait BufferRuns {
 
     /// A run to be given out in [parts](Self::part_run), in physical pieces as large as they are to be had (two that happen to be
     /// adjacent are one segment): of `bytes` (a
-    /// multiple of 4096, not zero), or less. `None` when memory is short, or runs cannot be parted here.
+    /// multiple of 4096, not zero), or less. `None` when memory is short, or runs cannot be parted here: they can only where
+    /// a handle is closed when nobody has its run mapped any more, for then a part is given to somebody else (rule R8).
     fn alloc_divisible_run(&mut self, _bytes: u64) -> Option<RunId> {
         None
     }
 
     /// Some of the memory of such a run as a run of its own: `bytes` of zeroes (rule R8) from `offset` on. Freeing it leaves
-    /// the memory with the whole. `None` when the whole is not that long, or `offset` is no multiple of the
-    /// [step](Self::part_step).
+    /// the memory with the whole. `None` when the whole is not that long.
     fn part_run(&mut self, _whole: RunId, _offset: u64, _bytes: u64) -> Option<RunId> {
         None
-    }
-
-    /// In what steps runs are parted: no step's memory is in two parts. A multiple of 4096.
-    fn part_step(&self) -> u64 {
-        PAGE_SIZE
     }
 
     /// Has CPUs cache a run's memory in this way, before anybody but the platform sees it, and says how they cache it

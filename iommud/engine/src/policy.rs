@@ -19,7 +19,7 @@ pub use crate::quotas::{Quotas, Resource, SaidQuotas};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// What devices reach that no driver has opened.
-    pub default: Unclaimed,
+    pub default: Unopened,
     /// When an unmap is answered.
     pub invalidation: Invalidation,
     /// What the driver of one device may hold.
@@ -70,7 +70,7 @@ impl fmt::Display for Orphans {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            default: Unclaimed::default(),
+            default: Unopened::default(),
             invalidation: Invalidation::default(),
             quotas: Quotas::default(),
             // On most machines one user has all devices, and each of those has its own limits.
@@ -109,7 +109,7 @@ impl fmt::Display for WithoutIommu {
 /// What a device reaches while no driver has opened it: beside what firmware reserves for it, which it always
 /// reaches (rule R1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unclaimed {
+pub enum Unopened {
     /// Nothing.
     #[default]
     Deny,
@@ -118,7 +118,7 @@ pub enum Unclaimed {
     Identity,
 }
 
-impl fmt::Display for Unclaimed {
+impl fmt::Display for Unopened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Deny => "deny",
@@ -172,7 +172,7 @@ pub struct Rule {
     /// For which devices.
     pub devices: Devices,
     /// What they reach while no driver has opened them.
-    pub unclaimed: Option<Unclaimed>,
+    pub unopened: Option<Unopened>,
     /// When an unmap is answered.
     pub invalidation: Option<Invalidation>,
     /// What their drivers may hold.
@@ -188,7 +188,7 @@ impl Rule {
     pub const fn new(devices: Devices) -> Self {
         Self {
             devices,
-            unclaimed: None,
+            unopened: None,
             invalidation: None,
             quotas: SaidQuotas::NOTHING,
             reserve: None,
@@ -202,7 +202,7 @@ impl Rule {
                 *place = value;
             }
         }
-        set(&mut policy.unclaimed, self.unclaimed);
+        set(&mut policy.unopened, self.unopened);
         set(&mut policy.invalidation, self.invalidation);
         policy.quotas = self.quotas.over(policy.quotas);
         set(&mut policy.reserve, self.reserve);
@@ -271,7 +271,7 @@ pub struct IgnoredUnit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DevicePolicy {
     /// What it reaches while no driver has opened it.
-    pub unclaimed: Unclaimed,
+    pub unopened: Unopened,
     /// When an unmap of its driver is answered.
     pub invalidation: Invalidation,
     /// What its driver may hold.
@@ -295,7 +295,7 @@ impl Policy {
     /// What holds for a device that no rule names.
     pub const fn for_all(&self) -> DevicePolicy {
         DevicePolicy {
-            unclaimed: self.default,
+            unopened: self.default,
             invalidation: self.invalidation,
             quotas: self.quotas,
             reserve: 0,
@@ -352,26 +352,26 @@ mod tests {
     fn r1_without_a_word_everything_is_denied_and_strict() {
         let policy = Policy::default().for_device(at("00:02.0"), 0x1234, 0x11e8);
         assert_eq!(policy, DevicePolicy::default());
-        assert_eq!(policy.unclaimed, Unclaimed::Deny);
+        assert_eq!(policy.unopened, Unopened::Deny);
         assert_eq!(policy.invalidation, Invalidation::Strict);
     }
 
     #[test]
     fn an_address_is_more_specific_than_an_id_wherever_it_stands() {
         let here =
-            Rule { unclaimed: Some(Unclaimed::Deny), ..Rule::new(Devices::At(at("0000:00:02.0"))) };
+            Rule { unopened: Some(Unopened::Deny), ..Rule::new(Devices::At(at("0000:00:02.0"))) };
         let edu = Rule {
-            unclaimed: Some(Unclaimed::Identity),
+            unopened: Some(Unopened::Identity),
             invalidation: Some(Invalidation::Deferred),
             ..Rule::new(EDU)
         };
         for policy in [rules(vec![here, edu]), rules(vec![edu, here])] {
             let first = policy.for_device(at("00:02.0"), 0x1234, 0x11e8);
-            assert_eq!(first.unclaimed, Unclaimed::Deny);
+            assert_eq!(first.unopened, Unopened::Deny);
             // What the rule for the address does not say stays as the rule for the id has it.
             assert_eq!(first.invalidation, Invalidation::Deferred);
             let second = policy.for_device(at("00:03.0"), 0x1234, 0x11e8);
-            assert_eq!(second.unclaimed, Unclaimed::Identity);
+            assert_eq!(second.unopened, Unopened::Identity);
             let other = policy.for_device(at("00:03.0"), 0x1234, 0x11e9);
             assert_eq!(other, DevicePolicy::default());
         }

@@ -111,7 +111,7 @@ pub struct DomainRecord {
     /// Whether unmaps in it are gathered.
     pub is_deferred: bool,
     /// The addresses that are given out in it, if not all.
-    pub window: Option<IovaRange>,
+    pub aperture: Option<IovaRange>,
     /// The devices that it was made for, the first of them.
     pub made_for: [Option<PciAddress>; MADE_FOR],
 }
@@ -139,15 +139,15 @@ impl Record for DomainRecord {
             | u64::from(self.is_deferred) << 2;
         let what =
             walks | depths << 8 | u64::from(address_bits) << 16 | flags << 24 | purpose << 32;
-        let window = self.window.unwrap_or(IovaRange::new(Iova::new(0), 0));
+        let aperture = self.aperture.unwrap_or(IovaRange::new(Iova::new(0), 0));
         let mut words = words([
             self.key,
             // In one word, for they change together when the table grows, and the daemon may die at any instant.
             self.root.get() | u64::from(self.levels),
             what,
             page_sizes,
-            window.start.get(),
-            window.bytes,
+            aperture.start.get(),
+            aperture.bytes,
         ]);
         for (word, device) in words[6..].iter_mut().zip(self.made_for) {
             *word = device.map_or(0, |device| address_word(device) + 1);
@@ -162,7 +162,7 @@ impl Record for DomainRecord {
         if rest != [0; 3] || flags & !0b111 != 0 {
             return None;
         }
-        let window = IovaRange::new(Iova::new(start), bytes);
+        let aperture = IovaRange::new(Iova::new(start), bytes);
         let mut made_for = [None; MADE_FOR];
         for (device, word) in made_for.iter_mut().zip(&words[6..]) {
             *device = match word.checked_sub(1) {
@@ -195,7 +195,7 @@ impl Record for DomainRecord {
                 _ => return None,
             },
             is_deferred: flags & 4 != 0,
-            window: (bytes != 0).then_some(window),
+            aperture: (bytes != 0).then_some(aperture),
             made_for,
         })
     }
@@ -258,6 +258,8 @@ pub struct ReserveRecord {
     pub run: RunId,
     /// Where that is.
     pub place: RunPlace,
+    /// Whether it is about to be given back, so that nothing more of it is given out.
+    pub is_going: bool,
 }
 
 impl Record for ReserveRecord {
@@ -267,17 +269,23 @@ impl Record for ReserveRecord {
         let owner = self.owner.map_or(0, |owner| address_word(owner) + 1);
         let mut words = words([owner, self.run.0]);
         words[2..2 + PLACE_WORDS].copy_from_slice(&self.place.0);
+        words[2 + PLACE_WORDS] = self.is_going.into();
         words
     }
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
         let [owner, run, place @ ..] = words;
+        let is_going = match words[2 + PLACE_WORDS] {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
         let owner = match owner.checked_sub(1) {
             Some(owner) => Some(address_from_word(owner)?),
             None => None,
         };
         let place = RunPlace(*place.first_chunk()?);
-        Some(Self { owner, run: RunId(*run), place })
+        Some(Self { owner, run: RunId(*run), place, is_going })
     }
 }
 
@@ -320,7 +328,7 @@ mod tests {
             },
             purpose: Purpose::Explicit,
             is_deferred: true,
-            window: Some(IovaRange::new(Iova::new(0x10_0000), 0x2000)),
+            aperture: Some(IovaRange::new(Iova::new(0x10_0000), 0x2000)),
             made_for: [Some("0001:00:02.0".parse().unwrap()), None, None, None],
         }
     }
@@ -353,9 +361,14 @@ mod tests {
         assert_eq!(words[..7], [0xfed9_0000, 0, 2, 0x7000, 0x20_0000, 0x40_0000, 0]);
         assert_eq!(UnitRecord::from_words(&words), Some(unit));
 
-        let reserve =
-            ReserveRecord { owner: Some(device), run: RunId(3), place: RunPlace([9, 8, 7, 6, 5]) };
+        let place = RunPlace([9, 8, 7, 6, 5]);
+        let reserve = ReserveRecord { owner: Some(device), run: RunId(3), place, is_going: false };
         assert_eq!(reserve.to_words()[..8], [0x1_0011, 3, 9, 8, 7, 6, 5, 0]);
+        let going = ReserveRecord { is_going: true, ..reserve };
+        assert_eq!(going.to_words()[7..9], [1, 0]);
+        assert_eq!(ReserveRecord::from_words(&going.to_words()), Some(going));
+        let nonsense = ReserveRecord::from_words(&super::words([0, 3, 9, 8, 7, 6, 5, 2]));
+        assert_eq!(nonsense, None);
         assert_eq!(ReserveRecord::from_words(&reserve.to_words()), Some(reserve));
         assert_eq!(EpochRecord::from_words(&EpochRecord(2).to_words()), Some(EpochRecord(2)));
         assert_eq!(EpochRecord(2).before_first(), 0x2_0000_0000);

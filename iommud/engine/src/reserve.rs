@@ -3,12 +3,18 @@
 //! A reserve is for all devices or for one. It is made of runs of the platform's, which stay its own for good, and gives
 //! out parts of their physical pieces, each a run as any other. This is the book of what is free; the platform makes
 //! the parts ([`BufferRuns::part_run`](crate::platform::BufferRuns::part_run)).
+//!
+//! A part is free when the last handle to it is closed, for then no client has it mapped. Of handles to what a daemon before
+//! this one gave out nobody hears that. So such a part is never given out again (rule R8): when it ends it is *retired*, and
+//! its record stays, by which a successor knows it. The run that it is of goes back to the platform, which gives a frame to
+//! nobody before the last of its mappings is gone, when nothing else of it is in use; and another is taken in its place.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 
+use crate::ledger::Slot;
 use crate::platform::{RunId, Segment};
 
 /// The most that a part's start is a multiple of: with more, the neighbours of large parts would be lost.
@@ -32,18 +38,52 @@ pub struct Place {
 pub struct Reserve {
     owner: Option<PciAddress>,
     wanted: u64,
-    bytes: u64,
-    longest: u64,
+    /// Its runs.
+    wholes: BTreeMap<RunId, Whole>,
     /// By run and offset, and nowhere two that could be one.
     free: Vec<Place>,
     /// What was given out, by the runs that were made of it.
-    taken: BTreeMap<RunId, Place>,
+    taken: BTreeMap<RunId, (Place, Part)>,
+}
+
+/// A run that a reserve is made of.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    bytes: u64,
+    /// The longest piece that it ever gives.
+    longest: u64,
+    record: Option<Slot>,
+    /// Whether a daemon before this one had begun to give it back.
+    is_going: bool,
+}
+
+/// What has become of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// This daemon gave it out.
+    Known,
+    /// One before it did.
+    Inherited,
+    /// The same, and nobody has it any more who could be asked. This is its record.
+    Retired(Option<Slot>),
+}
+
+/// A run that is not in a reserve any more, to be given back.
+#[derive(Debug)]
+pub struct Removed {
+    /// Its length.
+    pub bytes: u64,
+    /// Its record.
+    pub record: Option<Slot>,
+    /// The parts of it that were retired, with their records.
+    pub parts: Vec<(RunId, Option<Slot>)>,
 }
 
 impl Reserve {
     /// A reserve without memory that is to have as much as this, for one device or for all.
     pub const fn new(owner: Option<PciAddress>, wanted: u64) -> Self {
-        Self { owner, wanted, bytes: 0, longest: 0, free: Vec::new(), taken: BTreeMap::new() }
+        let wholes = BTreeMap::new();
+        Self { owner, wanted, wholes, free: Vec::new(), taken: BTreeMap::new() }
     }
 
     /// The device that it is for; `None`: all.
@@ -62,35 +102,55 @@ impl Reserve {
     }
 
     /// How much it has, in bytes, given out or not.
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn bytes(&self) -> u64 {
+        self.wholes.values().map(|whole| whole.bytes).sum()
     }
 
     /// How much is given out, in bytes.
     pub fn used(&self) -> u64 {
-        self.taken.values().map(|place| place.bytes).sum()
+        self.taken.values().map(|(place, _)| place.bytes).sum::<u64>() - self.retired()
+    }
+
+    /// How much is retired, in bytes.
+    pub fn retired(&self) -> u64 {
+        let retired = self.taken.values().filter(|(_, part)| matches!(part, Part::Retired(_)));
+        retired.map(|(place, _)| place.bytes).sum()
+    }
+
+    /// The pieces that are free.
+    pub fn pieces(&self) -> impl Iterator<Item = &Place> {
+        self.free.iter()
     }
 
     /// The largest piece that is free, in bytes.
     pub fn largest(&self) -> u64 {
-        self.free.iter().map(|place| place.bytes).max().unwrap_or_default()
+        self.pieces().map(|place| place.bytes).max().unwrap_or_default()
     }
 
     /// The longest piece that it ever gives, in bytes: when nothing is given out.
-    pub const fn longest(&self) -> u64 {
-        self.longest
+    pub fn longest(&self) -> u64 {
+        self.wholes.values().map(|whole| whole.longest).max().unwrap_or_default()
     }
 
-    /// Adds all of a run of these pieces: how much that is. Nothing is given out yet.
-    pub fn add(&mut self, whole: RunId, segments: &[Segment]) -> u64 {
+    /// Adds all of a run of these pieces, of which there is this record. Nothing is given out yet.
+    pub fn add(&mut self, whole: RunId, segments: &[Segment], record: Option<Slot>) {
         let mut offset = 0;
         for &Segment { start, bytes } in segments {
             self.put_back(Place { whole, offset, start, bytes });
             offset += bytes;
         }
-        self.bytes += offset;
-        self.longest = self.free.iter().map(Place::longest).max().unwrap_or_default();
-        offset
+        let pieces = self.free.iter().filter(|free| free.whole == whole);
+        let longest = pieces.map(Place::longest).max().unwrap_or_default();
+        let added = Whole { bytes: offset, longest, record, is_going: false };
+        self.wholes.insert(whole, added);
+    }
+
+    /// Gives out nothing of a run: a daemon before this one had begun to give it back.
+    pub fn withhold(&mut self, whole: RunId) {
+        self.free.retain(|free| free.whole != whole);
+        if let Some(whole) = self.wholes.get_mut(&whole) {
+            (whole.is_going, whole.longest) = (true, 0);
+        }
     }
 
     /// A free place for this many bytes in one piece, none of which is above `limit`: at a multiple of its length
@@ -113,13 +173,28 @@ impl Reserve {
 
     /// Gives a place out that was [found](Self::find), as this run.
     pub fn take(&mut self, place: Place, part: RunId) {
+        if self.carve(place) {
+            self.taken.insert(part, (place, Part::Known));
+        }
+    }
+
+    /// A daemon before this one gave a place out, as this run.
+    pub fn inherit(&mut self, place: Place, part: RunId) {
+        let is_going = self.wholes.get(&place.whole).is_some_and(|whole| whole.is_going);
+        if is_going || self.carve(place) {
+            self.taken.insert(part, (place, Part::Inherited));
+        }
+    }
+
+    /// Takes a place out of what is free. `false` if it is not.
+    fn carve(&mut self, place: Place) -> bool {
         let end = place.offset + place.bytes;
         let holds = |free: &Place| {
             free.whole == place.whole
                 && free.offset <= place.offset
                 && end <= free.offset + free.bytes
         };
-        let Some(at) = self.free.iter().position(holds) else { return };
+        let Some(at) = self.free.iter().position(holds) else { return false };
         let free = self.free.remove(at);
         let before = place.offset - free.offset;
         let after = free.offset + free.bytes - end;
@@ -130,14 +205,57 @@ impl Reserve {
             let start = PhysAddr::new(place.start.get() + place.bytes);
             self.put_back(Place { offset: end, start, bytes: after, ..free });
         }
-        self.taken.insert(part, place);
+        true
     }
 
     /// Takes back what was given out as this run. `false` if nothing of this reserve was.
     pub fn give_back(&mut self, part: RunId) -> bool {
-        let Some(place) = self.taken.remove(&part) else { return false };
+        let Some((place, _)) = self.taken.remove(&part) else { return false };
         self.put_back(place);
         true
+    }
+
+    /// Retires what a daemon before this one gave out as this run, of which there is this record. `false` if it did not.
+    pub fn retire(&mut self, part: RunId, record: Option<Slot>) -> bool {
+        match self.taken.get_mut(&part) {
+            Some((_, state @ Part::Inherited)) => {
+                *state = Part::Retired(record);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A run with something in it that is not given out any more, of which nothing is in use.
+    pub fn idle(&self) -> Option<RunId> {
+        let mut wholes = self.wholes.iter().map(|(id, whole)| (*id, whole.is_going));
+        let idle = wholes.find(|(id, is_going)| {
+            let mut of_it = self.taken.values().filter(|(place, _)| place.whole == *id).peekable();
+            (*is_going || of_it.peek().is_some())
+                && of_it.all(|(_, part)| matches!(part, Part::Retired(_)))
+        });
+        idle.map(|(id, _)| id)
+    }
+
+    /// The record of a run.
+    pub fn record(&self, whole: RunId) -> Option<Slot> {
+        self.wholes.get(&whole)?.record
+    }
+
+    /// Takes a run that is [idle](Self::idle) out of the reserve.
+    pub fn remove(&mut self, whole: RunId) -> Option<Removed> {
+        let Whole { bytes, record, .. } = self.wholes.remove(&whole)?;
+        self.free.retain(|free| free.whole != whole);
+        let mut parts = Vec::new();
+        self.taken.retain(|part, (place, state)| {
+            if place.whole == whole
+                && let Part::Retired(record) = state
+            {
+                parts.push((*part, *record));
+            }
+            place.whole != whole
+        });
+        Some(Removed { bytes, record, parts })
     }
 
     /// Adds a place to those that are free, as one with its neighbours where they continue each other.
@@ -196,7 +314,7 @@ mod tests {
     fn reserve(pieces: &[(u64, u64)]) -> Reserve {
         let mut reserve = Reserve::new(None, 0);
         let segment = |&(start, bytes): &(u64, u64)| Segment { start: PhysAddr::new(start), bytes };
-        reserve.add(RunId(1), &pieces.iter().map(segment).collect::<Vec<_>>());
+        reserve.add(RunId(1), &pieces.iter().map(segment).collect::<Vec<_>>(), None);
         reserve
     }
 
@@ -275,6 +393,41 @@ mod tests {
             assert!(!reserve.give_back(RunId(part)), "nothing comes back twice");
         }
         assert_eq!((reserve.used(), reserve.largest()), (0, 0x80_0000));
+    }
+
+    #[test]
+    fn r8_what_was_given_out_before_is_not_again_and_its_run_goes_when_nothing_of_it_is_in_use() {
+        let mut reserve = reserve(&[(0x40_0000, 8 * PAGE)]);
+        let other = Segment { start: PhysAddr::new(0x80_0000), bytes: 2 * PAGE };
+        reserve.add(RunId(2), &[other], None);
+        let place = reserve.find(4 * PAGE, PAGE, ANYWHERE).unwrap();
+        reserve.inherit(place, RunId(10));
+        let known = reserve.find(2 * PAGE, 4 * PAGE, PhysAddr::new(0x7f_ffff)).unwrap();
+        reserve.take(known, RunId(11));
+        assert_eq!((known.whole, reserve.idle()), (RunId(1), None));
+        assert!(reserve.retire(RunId(10), None) && !reserve.retire(RunId(10), None));
+        assert!(!reserve.retire(RunId(11), None) && !reserve.retire(RunId(12), None));
+        assert_eq!((reserve.used(), reserve.retired()), (2 * PAGE, 4 * PAGE));
+        assert_eq!((reserve.find(4 * PAGE, PAGE, ANYWHERE), reserve.idle()), (None, None));
+        assert!(reserve.give_back(RunId(11)));
+        assert_eq!((reserve.idle(), reserve.largest()), (Some(RunId(1)), 4 * PAGE));
+        let removed = reserve.remove(RunId(1)).unwrap();
+        assert_eq!((removed.bytes, removed.parts), (8 * PAGE, alloc::vec![(RunId(10), None)]));
+        assert_eq!(
+            (reserve.bytes(), reserve.retired(), reserve.largest()),
+            (2 * PAGE, 0, 2 * PAGE)
+        );
+        assert_eq!((reserve.longest(), reserve.idle()), (2 * PAGE, None));
+        // One that was about to go gives nothing out, whatever is known of it.
+        reserve.withhold(RunId(2));
+        assert_eq!((reserve.largest(), reserve.idle()), (0, Some(RunId(2))));
+        reserve.inherit(
+            Place { whole: RunId(2), offset: 0, start: other.start, bytes: PAGE },
+            RunId(12),
+        );
+        assert_eq!(reserve.idle(), None);
+        assert!(reserve.retire(RunId(12), None));
+        assert_eq!(reserve.idle(), Some(RunId(2)));
     }
 
     proptest! {

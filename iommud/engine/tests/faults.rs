@@ -27,13 +27,9 @@ fn try_bits(name: &'static str, check: impl Fn(u128)) {
 
 /// What holds of every fault.
 fn makes_sense(fault: &Fault) {
-    let sentence = fault.in_segment(3).to_string();
     assert!(!fault.detail.is_empty() && fault.detail.is_ascii(), "{fault:?}");
-    assert!(sentence.contains(fault.detail), "{sentence}");
-    assert!(sentence.ends_with(')') && !sentence.contains('\n'), "{sentence}");
-    if let Some(device) = fault.device_in(3) {
-        assert!(sentence.starts_with(&device.to_string()), "{sentence}");
-    } else {
+    assert!(!fault.detail.contains('\n'), "{fault:?}");
+    if fault.device.is_none() {
         assert!(matches!(fault.tried, Tried::Internal), "{fault:?}");
     }
     match fault.reason {

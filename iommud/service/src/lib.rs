@@ -9,6 +9,7 @@
 //! | [`faults`] | what devices did wrong |
 //! | [`account`] | who holds how much, and how much that may be |
 //! | `charging` | what requests are charged, and what hardware gives back |
+//! | [`records`] | what the service writes in the engine's ledger, so that a restarted daemon finds it |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`pending`] | requests that hardware must confirm before they are answered |

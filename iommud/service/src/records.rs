@@ -224,8 +224,8 @@ pub struct ExplicitRecord {
     pub domain: u64,
     /// The session that it belongs to.
     pub session: SessionId,
-    /// Its window.
-    pub window: IovaRange,
+    /// Its aperture.
+    pub aperture: IovaRange,
     /// What reports call it, as in the request.
     pub label: [u8; 32],
 }
@@ -234,7 +234,7 @@ impl Record for ExplicitRecord {
     const KIND: u64 = 0x13;
 
     fn to_words(&self) -> [u64; RECORD_WORDS] {
-        let IovaRange { start, bytes } = self.window;
+        let IovaRange { start, bytes } = self.aperture;
         let mut words = words([self.domain, self.session.0, start.get(), bytes]);
         for (word, bytes) in words[4..].iter_mut().zip(self.label.as_chunks().0) {
             *word = u64::from_le_bytes(*bytes);
@@ -244,13 +244,13 @@ impl Record for ExplicitRecord {
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
         let [domain, session, start, bytes, ..] = *words;
-        let window = IovaRange::new(Iova::new(start), bytes);
-        window.last()?;
+        let aperture = IovaRange::new(Iova::new(start), bytes);
+        aperture.last()?;
         let mut label = [0; 32];
         for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[4..]) {
             *bytes = word.to_le_bytes();
         }
-        Some(Self { domain, session: SessionId(session), window, label })
+        Some(Self { domain, session: SessionId(session), aperture, label })
     }
 }
 
@@ -404,7 +404,7 @@ mod tests {
         let domain = ExplicitRecord {
             domain: 4,
             session: SessionId(3),
-            window: IovaRange::new(Iova::new(0x10_0000), 0x2000),
+            aperture: IovaRange::new(Iova::new(0x10_0000), 0x2000),
             label: *b"shared\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
         };
         let words = domain.to_words();

@@ -80,6 +80,11 @@ impl<O> Default for Keeping<O> {
 }
 
 impl<O> Keeping<O> {
+    /// What a keeper knows that goes on after so many deaths, for one that is dead itself.
+    pub fn after(deaths: u32) -> Self {
+        Self { deaths, ..Self::default() }
+    }
+
     /// A process has been started, with this memory of its own. It was handed what the one before has left, if that
     /// is in [`current`](Self::current) still, and needs its own only if it does not adopt that.
     pub fn started(&mut self, own: O) {

@@ -7,7 +7,7 @@
 //! | [`sim`] | Linux | a laptop: the machine is simulated |
 //! | [`sealed`] | Linux | memory that clients supply |
 //! | [`frame_book`] | all | which frames of an arena are given out |
-//! | [`windows`] | all | register windows |
+//! | [`register_windows`] | all | register windows |
 //! | [`pieces`] | all | of what a buffer is made |
 //! | [`run_places`] | all | where a run is, as a daemon after this one is told |
 //! | [`cache_lines`] | x86-64 | writing cache lines back, for units that do not snoop |
@@ -18,9 +18,9 @@ pub mod frame_book;
 pub mod linux;
 pub mod pieces;
 pub mod redox;
+pub mod register_windows;
 pub mod run_places;
 #[cfg(target_os = "linux")]
 pub mod sealed;
 #[cfg(target_os = "linux")]
 pub mod sim;
-pub mod windows;

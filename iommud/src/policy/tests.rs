@@ -3,7 +3,7 @@ use core::time::Duration;
 use dma_types::PhysAddr;
 use iommu_engine::policy::{
     ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, QuarantineAfter,
-    QuarantineRule, Quotas, Rule, SaidQuotas, Unclaimed, WithoutIommu,
+    QuarantineRule, Quotas, Rule, SaidQuotas, Unopened, WithoutIommu,
 };
 
 use super::*;
@@ -40,7 +40,7 @@ fn the_example_s_exceptions_are_right_too() {
     assert_eq!(
         policy.rules,
         [
-            Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(nic) },
+            Rule { unopened: Some(Unopened::Identity), ..Rule::new(nic) },
             Rule {
                 invalidation: Some(Invalidation::Deferred),
                 quotas: SaidQuotas { buffer_bytes: Some(64 << 20), ..SaidQuotas::NOTHING },
@@ -64,7 +64,7 @@ fn the_example_s_exceptions_are_right_too() {
 fn r1_in_the_initfs_nothing_is_excepted_but_the_disk_of_the_root_file_system() {
     // The controller, and the functions in one group with it.
     let rules = [0x2922, 0x2918, 0x2930].map(|device| Rule {
-        unclaimed: Some(Unclaimed::Identity),
+        unopened: Some(Unopened::Identity),
         ..Rule::new(Devices::Id { vendor: 0x8086, device })
     });
     let policy = Policy { rules: rules.to_vec(), ..Policy::default() };
@@ -89,7 +89,7 @@ fn every_word_is_understood() {
     let ignored =
         |base, reason: &str| IgnoredUnit { base: PhysAddr::new(base), reason: reason.into() };
     let policy = Policy {
-        default: Unclaimed::Identity,
+        default: Unopened::Identity,
         invalidation: Invalidation::Deferred,
         quotas: Quotas {
             buffers: 7,

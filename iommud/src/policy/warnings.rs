@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dma_types::PhysAddr;
-use iommu_engine::policy::{Policy, Unclaimed, WithoutIommu};
+use iommu_engine::policy::{Policy, Unopened, WithoutIommu};
 use iommu_service::Caller;
 
 /// A line for each exception that leaves something unconfined, to be said loudly. `units` is where the machine's
@@ -14,10 +14,10 @@ pub fn warnings(policy: &Policy, units: Option<&[PhysAddr]>) -> Vec<String> {
         warnings
             .push("on a machine without an IOMMU devices are NOT CONFINED (unprotected)".into());
     }
-    if policy.default == Unclaimed::Identity {
+    if policy.default == Unopened::Identity {
         warnings.push("devices that no driver has opened are NOT CONFINED (identity)".into());
     }
-    let open = policy.rules.iter().filter(|rule| rule.unclaimed == Some(Unclaimed::Identity));
+    let open = policy.rules.iter().filter(|rule| rule.unopened == Some(Unopened::Identity));
     warnings.extend(open.map(|rule| {
         let devices = rule.devices;
         format!(
@@ -89,7 +89,7 @@ mod tests {
                  hangs",
             ]
         );
-        let open = Policy { default: Unclaimed::Identity, ..Policy::default() };
+        let open = Policy { default: Unopened::Identity, ..Policy::default() };
         assert!(warnings(&open, None)[0].contains("NOT CONFINED"));
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use iommu_engine::policy::{
     ClientRule, Devices, IgnoredUnit, Invalidation, Orphans, Policy, QuarantineAfter,
-    QuarantineRule, Quotas, Rule, SaidQuotas, Unclaimed, WithoutIommu,
+    QuarantineRule, Quotas, Rule, SaidQuotas, Unopened, WithoutIommu,
 };
 use serde::de::{Deserialize, Deserializer, Error};
 
@@ -14,8 +14,8 @@ use super::value::{Count, DevicesWord, Faults, Reserved, Size, Wait, ignored_uni
 #[derive(Default, serde::Deserialize)]
 #[serde(rename = "Policy", default, deny_unknown_fields)]
 pub(super) struct PolicyWords {
-    #[serde(with = "UnclaimedWord")]
-    default: Unclaimed,
+    #[serde(with = "UnopenedWord")]
+    default: Unopened,
     #[serde(with = "InvalidationWord")]
     invalidation: Invalidation,
     quotas: QuotaWords,
@@ -35,8 +35,8 @@ pub(super) struct PolicyWords {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(remote = "Unclaimed", rename_all = "lowercase")]
-enum UnclaimedWord {
+#[serde(remote = "Unopened", rename_all = "lowercase")]
+enum UnopenedWord {
     Deny,
     Identity,
 }
@@ -127,8 +127,8 @@ impl QuarantineWord {
 #[serde(rename = "Rule", deny_unknown_fields)]
 struct RawRule {
     device: DevicesWord,
-    #[serde(default, deserialize_with = "unclaimed")]
-    default: Option<Unclaimed>,
+    #[serde(default, deserialize_with = "unopened")]
+    default: Option<Unopened>,
     #[serde(default, deserialize_with = "invalidation")]
     invalidation: Option<Invalidation>,
     #[serde(default)]
@@ -153,7 +153,7 @@ impl<'de> Deserialize<'de> for RuleWords {
         } = RawRule::deserialize(words)?;
         let rule = Rule {
             devices,
-            unclaimed: default,
+            unopened: default,
             invalidation,
             quotas: quotas.into(),
             reserve: reserve.map(|size| size.0),
@@ -177,8 +177,8 @@ fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(word: D) -> Result<Optio
     T::deserialize(word).map(Some)
 }
 
-fn unclaimed<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Unclaimed>, D::Error> {
-    UnclaimedWord::deserialize(word).map(Some)
+fn unopened<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Unopened>, D::Error> {
+    UnopenedWord::deserialize(word).map(Some)
 }
 
 fn invalidation<'de, D: Deserializer<'de>>(word: D) -> Result<Option<Invalidation>, D::Error> {

@@ -44,10 +44,10 @@ fn piece(run: RunId, offset: u64, bytes: u64) -> ChainPiece {
 
 impl Rig {
     /// An explicit domain with the device in it.
-    pub(crate) fn explicit(&mut self, window: Option<(u64, u64)>) -> DomainKey {
-        let window = window.map(|(start, bytes)| IovaRange::new(Iova::new(start), bytes));
+    pub(crate) fn explicit(&mut self, aperture: Option<(u64, u64)>) -> DomainKey {
+        let aperture = aperture.map(|(start, bytes)| IovaRange::new(Iova::new(start), bytes));
         let domain =
-            self.engine.create_explicit_domain(&mut self.platform, &[edu()], window).unwrap();
+            self.engine.create_explicit_domain(&mut self.platform, &[edu()], aperture).unwrap();
         let completion = self.engine.attach(&mut self.platform, edu(), domain).unwrap();
         self.finish(&completion);
         domain
@@ -100,9 +100,9 @@ fn r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason(vendor: Vendor)
         (at(0x18_0000), "overlaps the allocation"),
         (at(0x17_d000), "overlaps the allocation"),
         (at(0x18_3000), "overlaps the allocation"),
-        (at(0x0f_f000), "not within the domain's window"),
-        (at(0x1f_d000), "not within the domain's window"),
-        (at(0), "not within the domain's window"),
+        (at(0x0f_f000), "not within the domain's aperture"),
+        (at(0x1f_d000), "not within the domain's aperture"),
+        (at(0), "not within the domain's aperture"),
         (at(0x18_8800), "no page starts"),
         (at(u64::MAX - 0xfff), "does not end within"),
         (

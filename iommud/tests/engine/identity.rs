@@ -9,7 +9,7 @@ use iommu_engine::engine::MapSpec;
 use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::engine::runs::PieceSpec;
 use iommu_engine::platform::{BufferRuns, TableFrames};
-use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
+use iommu_engine::policy::{Devices, Policy, Rule, Unopened};
 use iommu_engine::unit::{UnitFailure, UnitState};
 use iommu_sim::machine::EduConfig;
 use iommu_sim::pace::{Completion as Takes, Health};
@@ -35,7 +35,7 @@ both! {
 
 /// One device that the policy leaves unconfined.
 fn unconfined(device: PciAddress) -> Policy {
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(device)) };
+    let rule = Rule { unopened: Some(Unopened::Identity), ..Rule::new(Devices::At(device)) };
     Policy { rules: vec![rule], ..Policy::default() }
 }
 
@@ -43,7 +43,7 @@ fn unconfined(device: PciAddress) -> Policy {
 const MEMORY: u64 = 0x7e00_0000;
 
 fn identity() -> Policy {
-    Policy { default: Unclaimed::Identity, ..Policy::default() }
+    Policy { default: Unopened::Identity, ..Policy::default() }
 }
 
 fn what_is_not_confined_reaches_memory_at_its_own_addresses(vendor: Vendor) {
@@ -256,7 +256,7 @@ fn a_unit_that_fails_as_it_starts_takes_nothing_from_others(vendor: Vendor) {
 fn r2_what_a_group_reached_until_it_lost_the_trust_is_waited_for(vendor: Vendor) {
     let (trusted, newcomer) = (at("21:01.0"), at("21:05.0"));
     let rules = [trusted, at("21:02.0"), at("22:00.0")].map(|device| Rule {
-        unclaimed: Some(Unclaimed::Identity),
+        unopened: Some(Unopened::Identity),
         ..Rule::new(Devices::At(device))
     });
     let policy = Policy { rules: rules.to_vec(), ..Policy::default() };

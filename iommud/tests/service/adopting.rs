@@ -144,7 +144,7 @@ fn r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over(vendor: V
         let (device, other) = (rig.open(), open_other(&rig));
         let ring = device.allocate(0x3000, Some(Access::ReadWrite), "ring").unwrap();
         let iova = ring.iova().unwrap().get();
-        let ticket = other.offer_register_window(0, 0, 0x1000, Access::Write).unwrap();
+        let ticket = other.offer_bar(0, 0, 0x1000, Access::Write).unwrap();
         let _window = device.attach(&ticket, Access::Write, "doorbell").unwrap();
         let platform = death(&rig);
         assert!(spoil(&platform), "{what}");

@@ -36,6 +36,7 @@ mod recount;
 mod register;
 mod reports;
 mod reserve;
+mod reserve_deaths;
 mod reset_deaths;
 mod resetting;
 mod restarts;

@@ -1,7 +1,7 @@
 //! What the daemon says of itself.
 
 use dma_types::PhysAddr;
-use iommu_engine::policy::{IgnoredUnit, Policy, Unclaimed};
+use iommu_engine::policy::{IgnoredUnit, Policy, Unopened};
 use libdma::Access;
 
 use crate::rig::Rig;
@@ -73,7 +73,7 @@ fn notes<'a>(table: &'a str, device: &str) -> Vec<&'a str> {
 
 fn what_is_not_confined_is_called_so_in_every_report(vendor: Vendor) {
     let edu = "0000:00:02.0";
-    let policy = Policy { default: Unclaimed::Identity, ..Policy::default() };
+    let policy = Policy { default: Unopened::Identity, ..Policy::default() };
     let rig = Rig::with(vendor.machine(), policy);
     let devices = rig.text("devices");
     let row = devices.lines().find(|line| line.starts_with(edu)).unwrap();

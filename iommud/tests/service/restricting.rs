@@ -189,15 +189,15 @@ fn r3_a_handle_within_bounds_offers_no_registers(vendor: Vendor) {
     let parts = [derived(&part, Rights::DEVICE), within(&part), part];
     for part in &parts {
         for access in [Access::Read, Access::Write, Access::ReadWrite] {
-            let offered = part.offer_register_window(0, 0, PAGE, access);
+            let offered = part.offer_bar(0, 0, PAGE, access);
             assert_eq!(offered.err(), Some(Error::NotPermitted));
         }
     }
     // What another device's driver offers it may have, and a copy of the whole offers what the whole does.
-    let ticket = other.offer_register_window(0, 0, PAGE, Access::Write).unwrap();
+    let ticket = other.offer_bar(0, 0, PAGE, Access::Write).unwrap();
     let attached = parts[0].attach(&ticket, Access::Write, "doorbell").unwrap();
     let copy = derived(&device, Rights::DEVICE);
-    assert!(copy.offer_register_window(0, 0, PAGE, Access::Write).is_ok());
+    assert!(copy.offer_bar(0, 0, PAGE, Access::Write).is_ok());
     drop((attached, copy, parts, device, other));
     rig.check();
 }

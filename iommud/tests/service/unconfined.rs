@@ -1,7 +1,7 @@
 //! Devices that the policy leaves unconfined, beside those that drivers hold.
 
 use dma_types::PciAddress;
-use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
+use iommu_engine::policy::{Devices, Policy, Rule, Unopened};
 use iommu_service::{HandleId, Outcome};
 use iommu_sim::pace::{Completion as Takes, Health};
 use libdma::protocol::derive;
@@ -26,7 +26,7 @@ fn trusted() -> PciAddress {
 }
 
 fn r2_memory_that_a_failed_unit_may_reach_is_refused_and_all_else_is_served(vendor: Vendor) {
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(trusted())) };
+    let rule = Rule { unopened: Some(Unopened::Identity), ..Rule::new(Devices::At(trusted())) };
     let rig = Rig::with(vendor.two_units(), Policy { rules: vec![rule], ..Policy::default() });
     let device = rig.open();
     let before = device.allocate(2 * PAGE, None, "before").unwrap();

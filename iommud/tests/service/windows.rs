@@ -48,7 +48,7 @@ fn rig(vendor: Vendor) -> (Rig, Device, Device) {
 }
 
 fn offer(device: &Device) -> Ticket {
-    device.offer_register_window(0, 0, PAGE, Access::ReadWrite).unwrap()
+    device.offer_bar(0, 0, PAGE, Access::ReadWrite).unwrap()
 }
 
 fn attach(one: &Device, two: &Device, access: Access) -> Attachment {
@@ -139,13 +139,13 @@ fn r3_a_ticket_of_registers_is_good_once_and_ends_with_its_session(vendor: Vendo
     let ticket = offer(&one);
     let held = two.attach(&ticket, Access::Read, "").unwrap();
     assert_eq!(two.attach(&ticket, Access::Read, "").err(), Some(Error::BadTicket));
-    let ticket = one.offer_register_window(0, 0, PAGE, Access::Read).unwrap();
+    let ticket = one.offer_bar(0, 0, PAGE, Access::Read).unwrap();
     for access in [Access::Write, Access::ReadWrite] {
         assert_eq!(two.attach(&ticket, access, "").err(), Some(Error::NotPermitted));
     }
     let unshared =
         Device::from_handle(one.derive(Rights::DEVICE - Rights::SHARE).unwrap()).unwrap();
-    let refused = unshared.offer_register_window(0, 0, PAGE, Access::Read);
+    let refused = unshared.offer_bar(0, 0, PAGE, Access::Read);
     assert_eq!(refused.err(), Some(Error::NotPermitted));
     drop((unshared, one));
     assert_eq!(two.attach(&ticket, Access::Read, "").err(), Some(Error::BadTicket));
@@ -156,9 +156,8 @@ fn r3_a_ticket_of_registers_is_good_once_and_ends_with_its_session(vendor: Vendo
 fn r7_what_is_no_window_of_registers_is_refused(vendor: Vendor) {
     let (rig, one, two) = rig(vendor);
     let usage = rig.usage();
-    let refused = |bar, offset, bytes| {
-        one.offer_register_window(bar, offset, bytes, Access::ReadWrite).unwrap_err()
-    };
+    let refused =
+        |bar, offset, bytes| one.offer_bar(bar, offset, bytes, Access::ReadWrite).unwrap_err();
     for bar in [1, 5, 6, 256, u32::MAX] {
         assert_eq!(refused(bar, 0, PAGE), Error::NotRegisters, "BAR {bar}");
     }
@@ -173,7 +172,7 @@ fn r7_what_is_no_window_of_registers_is_refused(vendor: Vendor) {
     let refused = one.handle().call_bytes(Opcode::Offer, idle.as_mut_bytes());
     assert_eq!(refused, Err(Error::BadValue), "for nothing");
     // The whole of it is a window.
-    let whole = one.offer_register_window(0, 0, 1 << 20, Access::Read).unwrap();
+    let whole = one.offer_bar(0, 0, 1 << 20, Access::Read).unwrap();
     assert_eq!(two.attach(&whole, Access::Read, "").unwrap().bytes(), 1 << 20);
     assert_eq!(rig.usage().live_runs, usage.live_runs);
     rig.check();
@@ -187,7 +186,7 @@ fn r5_registers_that_a_driver_moved_are_not_offered_nor_attached(vendor: Vendor)
     let (rig, one, two) = rig(vendor);
     let bar = rig.service.lock().platform_mut().config_read(edu(), 0x10);
     let ticket = offer(&one);
-    let again = || one.offer_register_window(0, 0, PAGE, Access::Read).err();
+    let again = || one.offer_bar(0, 0, PAGE, Access::Read).err();
     for (offset, value, right) in [(0x10, bar + (16 << 20), bar), (4, 4, 6)] {
         set_config(&rig, offset, value);
         assert_eq!(two.attach(&ticket, Access::Read, "").err(), Some(Error::NotRegisters));
@@ -217,7 +216,7 @@ fn r5_a_bar_that_lies_on_something_else_is_not_offered(vendor: Vendor) {
             rig.service.lock().platform_mut().tell_memory(&[(0x1000_0000, 1 << 20)]);
         }
         let device = Device::open(rig.transport(), place).unwrap();
-        let refused = device.offer_register_window(0, 0, PAGE, Access::Read);
+        let refused = device.offer_bar(0, 0, PAGE, Access::Read);
         assert_eq!(refused.err(), Some(Error::NotRegisters), "{what}");
         rig.check();
     }

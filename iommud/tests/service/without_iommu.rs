@@ -227,8 +227,8 @@ fn there_are_no_domains_to_be_made_or_entered() {
     let device = rig.open();
     let before = rig.text("domains");
     assert_eq!(device.new_domain("fixed").create().err(), Some(Error::NoIommu));
-    let window = device.new_domain("fixed").window(Iova::new(0x1000), 4096).create();
-    assert_eq!(window.err(), Some(Error::NoIommu));
+    let domain = device.new_domain("fixed").aperture(Iova::new(0x1000), 4096).create();
+    assert_eq!(domain.err(), Some(Error::NoIommu));
     assert_eq!(device.enter(&Ticket([0; 16])).err(), Some(Error::BadTicket));
     let leave = device.handle().call_bytes(Opcode::Leave, &mut [1; 8]);
     assert_eq!(leave, Err(Error::NotEntered));

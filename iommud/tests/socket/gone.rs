@@ -53,7 +53,7 @@ fn r7_when_the_daemon_is_gone_each_call_says_so_and_nothing_is_lost(vendor: Vend
     is_gone(device.events());
     is_gone(buffer.share(Rights::READ));
     is_gone(buffer.attach(&device, Access::Read, "late"));
-    is_gone(device.offer_register_window(0, 0, 4096, Access::Write));
+    is_gone(device.offer_bar(0, 0, 4096, Access::Write));
     is_gone(device.new_domain("late").create());
     is_gone(domain.map(&[piece]));
     is_gone(domain.attach(&device));

@@ -99,7 +99,7 @@
 //! - a buffer's address for another device comes from attaching the buffer to it ([`Buffer::attach`](crate::Buffer::attach),
 //!   [`SharedBuffer::attach`](crate::SharedBuffer::attach)), which its handle's rights allow or do not;
 //! - a device's registers are reached by another device when who holds the first offers them
-//!   ([`Device::offer_register_window`]), which names them by BAR and offset and not by where they are;
+//!   ([`Device::offer_bar`]), which names them by BAR and offset and not by where they are;
 //! - there is no function that takes a [`PhysAddr`](crate::PhysAddr), and no process is ever told one.
 //!
 //! # What the compiler catches
@@ -173,7 +173,7 @@
 //! [`Device::map_at`]: crate::Device::map_at
 //! [`Device::lookup`]: crate::Device::lookup
 //! [`Device::bus_address`]: crate::Device::bus_address
-//! [`Device::offer_register_window`]: crate::Device::offer_register_window
+//! [`Device::offer_bar`]: crate::Device::offer_bar
 
 mod bus;
 mod held;

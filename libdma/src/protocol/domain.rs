@@ -23,9 +23,9 @@ pub struct Create {
     pub kind: U32,
     /// Zero.
     pub reserved: U32,
-    /// The first address of its window, a multiple of 4096: nothing is mapped outside of that.
+    /// The first address of its aperture, a multiple of 4096: nothing is mapped outside of that.
     pub base: U64,
-    /// How long the window is, a multiple of 4096. With a base of zero, zero stands for all addresses.
+    /// How long the aperture is, a multiple of 4096. With a base of zero, zero stands for all addresses.
     pub bytes: U64,
     /// What reports call it: UTF-8, zeroes behind it.
     pub label: [u8; 32],
@@ -37,9 +37,9 @@ pub struct Create {
 pub struct DomainInfo {
     /// The domain's number, as `iommuctl domains` shows it.
     pub domain: U64,
-    /// The first address of its window.
+    /// The first address of its aperture.
     pub base: U64,
-    /// How long the window is.
+    /// How long the aperture is.
     pub bytes: U64,
     /// How many bits an I/O address has at the most, from its page tables.
     pub address_bits: U32,

@@ -118,7 +118,7 @@ errors! {
     OtherTerms = 18 EXDEV, "the buffer is of a stream on other terms: other limits or attributes, or only one of the two is strict";
     /// It is the device's turn with streaming memory: with what a [`RawStream`](crate::RawStream) mapped and has not synced for
     /// the CPU, or with a buffer that was lent to a [`ScatterList`](crate::ScatterList) which was forgotten while it was mapped.
-    OfDevice = 26 ETXTBSY, "it is the device's turn: sync for the CPU first, or `reclaim` what was lent to a scatter list that was forgotten";
+    OfDevice = 26 ETXTBSY, "it is the device's turn: sync for the CPU first, or `take_back` what was lent to a scatter list that was forgotten";
     /// The streaming buffer lies in a window that others share, and is no [`Buffer`](crate::Buffer).
     SharesWindow = 60 ENOSTR, "the memory is a piece of a window, and no buffer of its own";
     /// The device has memory of its own already that was [declared](crate::declared).
@@ -144,7 +144,7 @@ errors! {
     /// Nothing is offered by this ticket, or no more.
     BadTicket = 126 ENOKEY, "the ticket is not one, was used, or ended with the handle that it was made of";
     /// What was offered as registers of a device is not known to be that.
-    NotRegisters = 56 EBADRQC, "no BAR of this number is known to be a window of the device's registers, and of nothing else";
+    NotRegisters = 56 EBADRQC, "no BAR of this number is known to be registers of the device, and nothing else";
     /// The handle was [revoked](super::handle::Revoke). Nothing else is answered on it any more.
     Revoked = 128 EKEYREVOKED, "the handle was revoked by who it was derived from";
     /// The device was reset since [`Hello`](super::call::Hello) was said on this handle: what the holder knows of its
@@ -160,7 +160,7 @@ errors! {
     /// The domain's tables are not of a kind that the device's unit can walk.
     IncompatibleDomain = 95 EOPNOTSUPP, "the device's IOMMU cannot walk this domain's tables";
     /// A chosen I/O address is outside of the addresses that the domain was made for.
-    OutsideWindow = 44 ECHRNG, "the I/O addresses are not within the window that the domain was made with";
+    OutsideWindow = 44 ECHRNG, "the I/O addresses are not within the aperture that the domain was made with";
     /// A chosen I/O address is never given out: writes there are interrupts, or firmware keeps it for a device.
     AddressReserved = 98 EADDRINUSE, "the I/O addresses are reserved, for interrupts or by firmware";
     /// An I/O address was chosen, or a domain asked for, where there is no IOMMU.

@@ -34,7 +34,7 @@ use crate::stream::{
 /// allocates nothing. What is in no window is mapped by one request, and unmapped by one.
 ///
 /// Dropped while it is the device's, it is unmapped. Forgotten, what was lent to it is the device's still: nobody can read,
-/// write or map it before it is [taken back](StreamBuffer::reclaim).
+/// write or map it before it is [taken back](StreamBuffer::take_back).
 ///
 /// ```
 /// use libdma::{Limits, ScatterList, ToDevice};
@@ -81,7 +81,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
     ///
     /// With the buffer: [`Error::WrongOwner`] if it is of another device; [`Error::OtherTerms`] if it is of a stream with a
     /// higher limit, or strict where this one is not, or the other way round; [`Error::OfDevice`] if it is [the device's
-    /// still](StreamBuffer::reclaim).
+    /// still](StreamBuffer::take_back).
     pub fn push(&mut self, buffer: StreamBuffer<D>) -> Step<(), StreamBuffer<D>> {
         let all = 0..buffer.len();
         self.push_range(buffer, all)

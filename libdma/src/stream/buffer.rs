@@ -60,7 +60,7 @@ use crate::shown;
 ///
 /// What was lent to a [`ScatterList`](crate::ScatterList) that was forgotten while it was mapped is the device's, but the
 /// CPU's by its type. All that would touch it is refused then with [`Error::OfDevice`], until it is
-/// [taken back](Self::reclaim).
+/// [taken back](Self::take_back).
 ///
 /// The memory stays the device's in hardware for as long as its window, when it is dropped or forgotten too; see
 /// [`Stream`](super::Stream).
@@ -109,7 +109,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     ///
     /// With the buffer as it was: [`Error::SegmentTooLong`] if it is longer than one segment may be (a
     /// [`ScatterList`](crate::ScatterList) takes it in several); [`Error::OfDevice`] if it is [the device's
-    /// still](Self::reclaim); and, if it is not in a window, as [`Device::map`](crate::Device::map).
+    /// still](Self::take_back); and, if it is not in a window, as [`Device::map`](crate::Device::map).
     #[track_caller]
     #[inline]
     pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
@@ -143,7 +143,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// core::mem::forget(list);
     /// # machine.device_writes(segment, &[1; 4]).unwrap();
     /// assert_eq!(buffer.read(0, &mut [0; 4]), Err(Error::OfDevice));
-    /// buffer.reclaim()?;
+    /// buffer.take_back()?;
     /// assert_eq!(buffer.read(0, &mut [0; 4]), Ok(()));
     /// # assert!(machine.device_writes(segment, &[1; 4]).is_err());
     /// # Ok::<(), Error>(())
@@ -153,7 +153,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     ///
     /// As [`unmap`](Self::unmap), with the buffer as it was.
     #[track_caller]
-    pub fn reclaim(&mut self) -> Result<(), Error> {
+    pub fn take_back(&mut self) -> Result<(), Error> {
         if !self.is_away {
             return Ok(());
         }
@@ -309,7 +309,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBuffer`], and [`Error::OfDevice`] if it is [the device's still](Self::reclaim); with nothing copied.
+    /// [`Error::OutOfBuffer`], and [`Error::OfDevice`] if it is [the device's still](Self::take_back); with nothing copied.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
         self.check_turn()?;
         self.extent().read(offset, out)
@@ -331,7 +331,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// # Errors
     ///
-    /// [`Error::OfDevice`] if it is [the device's still](Self::reclaim), with nothing written.
+    /// [`Error::OfDevice`] if it is [the device's still](Self::take_back), with nothing written.
     pub fn clear(&mut self) -> Result<(), Error> {
         self.check_turn()?;
         // SAFETY: that is its length.
@@ -345,7 +345,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     ///
     /// # Errors
     ///
-    /// [`Error::OfDevice`] if it is [the device's still](Self::reclaim).
+    /// [`Error::OfDevice`] if it is [the device's still](Self::take_back).
     pub fn as_ptr(&self) -> Result<NonNull<u8>, Error> {
         self.check_turn()?;
         self.cpu_writes();

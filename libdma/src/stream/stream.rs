@@ -286,7 +286,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// # Errors
     ///
     /// With this one: [`Error::SharesWindow`], and [`Error::OfDevice`] if it is [the device's
-    /// still](StreamBuffer::reclaim).
+    /// still](StreamBuffer::take_back).
     pub fn into_buffer(self) -> Step<Buffer, Self> {
         match self.into_pages() {
             Ok((pages, mark)) => Ok(pages.into_buffer().with_mark(mark)),

@@ -132,7 +132,7 @@ fn a_buffer_of_a_device_that_is_in_a_domain_is_explained_as_just_that() {
         let (buffer, made) =
             (device.allocate(4096, Some(Access::ReadWrite), "table").unwrap(), line());
         let address = buffer.iova().unwrap();
-        let domain = device.new_domain("fixed").window(Iova::new(0x40_0000), 1 << 20).create();
+        let domain = device.new_domain("fixed").aperture(Iova::new(0x40_0000), 1 << 20).create();
         let domain = domain.unwrap();
         let (stay, entered) = (domain.attach(&device).unwrap(), line());
         let thing = format!(

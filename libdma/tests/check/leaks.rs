@@ -247,7 +247,7 @@ fn what_is_shared_and_attached_is_told() {
             drop(attached);
             assert_eq!(check::leaks(), 0);
         }
-        let ticket = device.offer_register_window(0, 0, 4096, Access::Write).unwrap();
+        let ticket = device.offer_bar(0, 0, 4096, Access::Write).unwrap();
         let (window, at) = (other.attach(&ticket, Access::Write, "doorbells").unwrap(), line());
         mem::forget(window);
         assert_eq!(check::leaks(), 1);
@@ -451,7 +451,7 @@ fn what_a_forgotten_list_had_is_no_leak_of_the_lists_when_it_was_taken_back() {
         assert_eq!(check::leaks(), 1);
         let said = checked.said().remove(0);
         assert!(said.contains("the scatter list \"rx\""), "{said}");
-        let (_, taken) = (buffer.reclaim().unwrap(), line());
+        let (_, taken) = (buffer.take_back().unwrap(), line());
         assert_eq!(check::leaks(), 1);
         let said = checked.said().remove(0);
         assert!(said.contains("the streaming memory \"rx\""), "{said}");

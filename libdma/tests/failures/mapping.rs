@@ -84,7 +84,7 @@ fn r7_what_cannot_be_unmapped_stays_mapped() {
 }
 
 fn domain(device: &Device) -> Domain {
-    device.new_domain("window").window(AT, 1 << 20).create().unwrap()
+    device.new_domain("window").aperture(AT, 1 << 20).create().unwrap()
 }
 
 type InDomain = (Domain, Buffer, Device);
@@ -99,7 +99,7 @@ fn r7_what_of_a_domain_fails_leaves_it_as_it_was() {
     trials.confined(
         "make a domain",
         device,
-        with(|it: &mut Device| it.new_domain("window").window(AT, 1 << 20).create()),
+        with(|it: &mut Device| it.new_domain("window").aperture(AT, 1 << 20).create()),
         anything,
     );
     trials.confined(

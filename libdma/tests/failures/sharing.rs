@@ -53,14 +53,14 @@ fn r7_what_cannot_be_passed_on_is_nobody_elses() {
     trials.all(
         "offer registers",
         two,
-        with(|(_, first, _): &mut State| first.offer_register_window(0, 0, 4096, Access::Write)),
+        with(|(_, first, _): &mut State| first.offer_bar(0, 0, 4096, Access::Write)),
         holds,
     );
     trials.all(
         "offer and attach registers",
         two,
         with(|(_, first, second): &mut State| {
-            let ticket = first.offer_register_window(0, 0, 4096, Access::Write)?;
+            let ticket = first.offer_bar(0, 0, 4096, Access::Write)?;
             second.attach(&ticket, Access::Write, "doorbells")
         }),
         holds,

@@ -30,7 +30,7 @@ fn addresses_are_shown_as_they_are_written_and_nothing_of_the_checkers() -> Resu
     gather.unmap_later(stream.clone().strict().buffer(64)?.map()?)?;
     let mut raw = device.raw_stream("raw");
     let at = raw.map_zeroes(64, Access::Write)?;
-    let domain = device.new_domain("window").window(Iova::new(0x10_0000), 1 << 20).create()?;
+    let domain = device.new_domain("window").aperture(Iova::new(0x10_0000), 1 << 20).create()?;
     let entered = domain.attach(&device)?;
 
     let guards: [(&dyn std::fmt::Debug, &str); 16] = [

@@ -70,7 +70,7 @@ fn what_is_forgotten_is_lost_and_nobody_elses() {
     assert!(iommud.device_writes(segment.iova, &[3; 32]));
     let mut out = [0; 40];
     assert_eq!(lent.read(0, &mut out), Err(Error::OfDevice));
-    lent.reclaim().unwrap();
+    lent.take_back().unwrap();
     lent.read(0, &mut out).unwrap();
     assert_eq!(out[8..], [3; 32]);
     // What was lent to a list that was forgotten is unmapped when it is taken back, or ends.
@@ -86,7 +86,7 @@ fn what_is_forgotten_is_lost_and_nobody_elses() {
     };
     let mut lent = strict.buffer(64).unwrap();
     let at = forgotten(&mut lent);
-    lent.reclaim().unwrap();
+    lent.take_back().unwrap();
     assert!(!iommud.device_writes(at, &[5; 64]));
     lent.read(0, &mut out).unwrap();
     assert_eq!(out, [4; 40]);

@@ -162,7 +162,7 @@ fn a_forgotten_list_leaves_the_device_copies_of_slices_alone() {
                 machine.device_writes(it.iova, &vec![2; it.bytes as usize]).unwrap();
             }
             assert_eq!(slice, [1; 64]);
-            lent.reclaim().unwrap();
+            lent.take_back().unwrap();
             drop(lent.map().unwrap().unmap().unwrap());
         }
         machine.check();

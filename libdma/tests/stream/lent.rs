@@ -57,7 +57,7 @@ fn safe_code_cannot_touch_it_until_it_is_taken_back() {
         let mut buffer = refused.into_kept().remove(1);
         assert_eq!(machine.device_reads(at, 6).unwrap(), b"device", "R7");
 
-        buffer.reclaim().unwrap();
+        buffer.take_back().unwrap();
         buffer.read(0, &mut out).unwrap();
         assert_eq!(&out, b"device");
         buffer.as_ptr().unwrap();
@@ -65,7 +65,7 @@ fn safe_code_cannot_touch_it_until_it_is_taken_back() {
         buffer.write(0, b"again").unwrap();
         let mapped = buffer.map().unwrap();
         assert_eq!(machine.device_reads(mapped.iova(), 6).unwrap(), b"again\0");
-        mapped.unmap().unwrap().reclaim().unwrap();
+        mapped.unmap().unwrap().take_back().unwrap();
     });
 }
 
@@ -77,7 +77,7 @@ fn r2_what_is_taken_back_or_dropped_a_device_reaches_no_more() {
         let mut buffer = strict.buffer(100).unwrap();
         let at = forget(&strict, &mut buffer);
         machine.device_writes(at, b"1").unwrap();
-        buffer.reclaim().unwrap();
+        buffer.take_back().unwrap();
         assert!(machine.device_writes(at, b"2").is_err());
         let at = forget(&strict, &mut buffer);
         let before = machine.usage();
@@ -95,10 +95,10 @@ fn r7_what_cannot_be_taken_back_is_the_devices_still() {
         let mut buffer = strict.buffer(100).unwrap();
         let at = forget(&strict, &mut buffer);
         machine.client.refuse(0, 1, Error::TimedOut);
-        assert_eq!(buffer.reclaim(), Err(Error::TimedOut));
+        assert_eq!(buffer.take_back(), Err(Error::TimedOut));
         assert_eq!(buffer.read(0, &mut [0; 1]), Err(Error::OfDevice));
         machine.device_writes(at, b"still").unwrap();
-        buffer.reclaim().unwrap();
+        buffer.take_back().unwrap();
         let mut out = [0; 5];
         buffer.read(0, &mut out).unwrap();
         assert_eq!(&out, b"still");
@@ -118,7 +118,7 @@ fn what_a_dropped_list_could_not_unmap_can_be_taken_back() {
         machine.client.refuse(0, 1, Error::TimedOut);
         drop(list);
         assert_eq!(buffer.read(0, &mut [0; 1]), Err(Error::OfDevice));
-        buffer.reclaim().unwrap();
+        buffer.take_back().unwrap();
         buffer.read(0, &mut [0; 1]).unwrap();
         machine.check();
     }

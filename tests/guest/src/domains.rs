@@ -29,7 +29,7 @@ pub(crate) fn first() -> Outcome {
     let device = open(&function)?;
     let buffer = device.allocate(4096, None, "of two drivers")?;
     buffer.write(0, &MARK)?;
-    let domain = device.new_domain("of two drivers").window(FIXED, 1 << 20).create()?;
+    let domain = device.new_domain("of two drivers").aperture(FIXED, 1 << 20).create()?;
     let whole = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
     domain.map_at(FIXED, &[whole])?;
     let inside = domain.attach(&device)?;

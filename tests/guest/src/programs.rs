@@ -27,9 +27,10 @@ pub(crate) fn serving(iommud: &Program) -> Outcome<u32> {
     }
 }
 
-/// Kills iommud so that nobody starts it again: the keeper first.
+/// Kills iommud so that nobody starts it again: the keeper first, while the other one sees nothing.
 pub(crate) fn kill_iommud(iommud: Program) -> Outcome {
     let serves = serving(&iommud)?;
+    send(serves, Signal::Stop)?;
     iommud.signal(Signal::Kill)?;
     send(serves, Signal::Kill)?;
     let end = iommud.finish()?;

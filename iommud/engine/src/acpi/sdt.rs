@@ -6,6 +6,8 @@ use thiserror::Error;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use super::walk::Entries;
+
 /// `DESCRIPTION_HEADER`, 36 bytes (ACPI Specification 6.5, section 5.2.6, table 5.4).
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -66,6 +68,21 @@ impl<'a> Sdt<'a> {
         let bytes = bytes.get(..whole).ok_or(SdtError::PastEnd { length, given: bytes.len() })?;
         let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         Ok(Self { header, bytes, checksum_valid: sum == 0 })
+    }
+
+    /// What every table of this name starts with, and the entries behind that.
+    ///
+    /// # Errors
+    ///
+    /// [`SdtError::TooShort`].
+    pub(super) fn front<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+        &self,
+    ) -> Result<(&'a T, Entries<'a>), SdtError> {
+        let (front, rest) = T::ref_from_prefix(self.bytes).map_err(|_| SdtError::TooShort {
+            length: self.header.length.get(),
+            least: size_of::<T>(),
+        })?;
+        Ok((front, Entries { offset: size_of::<T>(), rest }))
     }
 }
 

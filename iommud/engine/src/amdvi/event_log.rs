@@ -88,7 +88,7 @@ impl EventLog {
     ) -> Result<bool, UnitFailure> {
         let Some(control) = self.control else { return Ok(false) };
         let mut lost = false;
-        let mut settled = false;
+        let mut drained = false;
         for _ in 0..MOST_ROUNDS {
             // What comes later shows in the next status, so that no overflow goes unseen.
             let status: Status = registers.read(platform);
@@ -104,12 +104,12 @@ impl EventLog {
                 restart(platform, registers, control);
             }
             lost |= status.event_overflow();
-            settled = !stopped && !status.event_interrupt() && self.waiting.is_none();
-            if settled || self.waiting.is_some() {
+            drained = !stopped && !status.event_interrupt() && self.waiting.is_none();
+            if drained || self.waiting.is_some() {
                 break;
             }
         }
-        source.set_settled(settled);
+        source.set_drained(drained);
         Ok(lost)
     }
 

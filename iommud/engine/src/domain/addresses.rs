@@ -12,7 +12,7 @@ use crate::unit::{Abilities, Walks};
 /// Where a mapping is to lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Wherever there is room in the domain's window. The page behind it stays unmapped.
+    /// Wherever there is room in the domain's aperture. The page behind it stays unmapped.
     Anywhere {
         /// What the address must be a multiple of: a power of two, at least 4096.
         align: u64,
@@ -35,46 +35,46 @@ pub enum Place {
 pub struct Addresses {
     allocator: IovaAllocator,
     /// Nothing is given out beyond.
-    window: IovaRange,
+    aperture: IovaRange,
     /// The sizes of pages: bit *n* for pages of two to the *n* bytes.
     page_sizes: u64,
 }
 
 impl Addresses {
-    /// All addresses that a table with these abilities translates, or those of a window of them. The ranges of
+    /// All addresses that a table with these abilities translates, or those of an aperture of them. The ranges of
     /// `reserved` are never given out.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Iova`] for a window that is not one or more whole pages of those addresses.
+    /// [`EngineError::Iova`] for an aperture that is not one or more whole pages of those addresses.
     pub fn new(
         abilities: &Abilities,
-        window: Option<IovaRange>,
+        aperture: Option<IovaRange>,
         reserved: impl IntoIterator<Item = IovaRange>,
     ) -> Result<Self, EngineError> {
         let last =
             u64::MAX.checked_shl(abilities.address_bits.into()).map_or(u64::MAX, |high| !high);
         let last = Iova::new(last);
         let everything = IovaRange::new(Iova::new(0), last.get().saturating_add(1));
-        let window = window.map_or(Ok(everything), |window| checked(window, last))?;
-        // The window ends where the space does, so that its last page can be given out without a guard behind it.
-        let mut allocator = IovaAllocator::new(window.last().unwrap_or(last));
+        let aperture = aperture.map_or(Ok(everything), |aperture| checked(aperture, last))?;
+        // The aperture ends where the space does, so that its last page can be given out without a guard behind it.
+        let mut allocator = IovaAllocator::new(aperture.last().unwrap_or(last));
         let hypertransport = match abilities.walks {
             Walks::AmdV1 => Some(HYPERTRANSPORT_RANGE),
             Walks::SecondStage | Walks::Nothing => None,
         };
-        let before = IovaRange::new(Iova::new(0), window.start.get());
+        let before = IovaRange::new(Iova::new(0), aperture.start.get());
         let before = (before.bytes > 0).then_some(before);
         let everywhere = [PAGE_ZERO, INTERRUPT_RANGE].into_iter().chain(hypertransport);
         for range in everywhere.chain(before).chain(reserved) {
             allocator.reserve(range)?;
         }
-        Ok(Self { allocator, window, page_sizes: abilities.page_sizes })
+        Ok(Self { allocator, aperture, page_sizes: abilities.page_sizes })
     }
 
-    /// The window in which addresses are given out.
-    pub fn window(&self) -> IovaRange {
-        self.window
+    /// The aperture in which addresses are given out.
+    pub fn aperture(&self) -> IovaRange {
+        self.aperture
     }
 
     /// The addresses that are never given out.
@@ -98,8 +98,8 @@ impl Addresses {
     pub fn take_at(&mut self, iova: Iova, bytes: u64, limit: Iova) -> Result<(), EngineError> {
         let range = IovaRange::new(iova, bytes);
         match range.last() {
-            Some(last) if iova < self.window.start || Some(last) > self.window.last() => {
-                Err(EngineError::OutsideWindow { range, window: self.window })
+            Some(last) if iova < self.aperture.start || Some(last) > self.aperture.last() => {
+                Err(EngineError::OutsideWindow { range, aperture: self.aperture })
             }
             Some(last) if last > limit => Err(EngineError::BeyondLimit { range, limit }),
             _ => Ok(self.allocator.alloc_at(iova, bytes, Guard::None)?),
@@ -161,9 +161,9 @@ impl Addresses {
     }
 }
 
-/// A window, if it is one or more whole pages of a space that ends at `last`.
-fn checked(window: IovaRange, last: Iova) -> Result<IovaRange, IovaError> {
-    let IovaRange { start, bytes } = window;
+/// An aperture, if it is one or more whole pages of a space that ends at `last`.
+fn checked(aperture: IovaRange, last: Iova) -> Result<IovaRange, IovaError> {
+    let IovaRange { start, bytes } = aperture;
     if bytes == 0 {
         return Err(IovaError::ZeroSize);
     }
@@ -173,9 +173,9 @@ fn checked(window: IovaRange, last: Iova) -> Result<IovaRange, IovaError> {
     if !bytes.is_multiple_of(PAGE_SIZE) {
         return Err(IovaError::NotPages { bytes });
     }
-    match window.last() {
-        Some(end) if end <= last => Ok(window),
-        _ => Err(IovaError::OutsideSpace { range: window, last }),
+    match aperture.last() {
+        Some(end) if end <= last => Ok(aperture),
+        _ => Err(IovaError::OutsideSpace { range: aperture, last }),
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
     const ANYWHERE: Place =
         Place::Anywhere { align: PAGE, first: Iova::new(0), limit: Iova::new(u64::MAX) };
 
-    fn window(start: u64, bytes: u64) -> Result<Addresses, EngineError> {
+    fn aperture(start: u64, bytes: u64) -> Result<Addresses, EngineError> {
         let abilities = Abilities {
             walks: Walks::SecondStage,
             depths: Depths::new([3]),
@@ -205,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_given_out_to_its_last_page_and_nothing_beyond() {
-        let mut addresses = window(0x10_0000, 2 * PAGE).unwrap();
+    fn an_aperture_is_given_out_to_its_last_page_and_nothing_beyond() {
+        let mut addresses = aperture(0x10_0000, 2 * PAGE).unwrap();
         assert_eq!(addresses.take_chain(ANYWHERE, &[PAGE]), Ok(Iova::new(0x10_0000)));
         assert!(addresses.take_chain(at(0x10_1000), &[PAGE]).is_err(), "it is a guard");
         addresses.free(Iova::new(0x10_0000), PAGE);
@@ -221,18 +221,18 @@ mod tests {
     }
 
     #[test]
-    fn r5_what_is_no_window_is_refused() {
+    fn r5_what_is_no_aperture_is_refused() {
         for (start, bytes) in
             [(0x1000, 0), (0x1001, PAGE), (0x1000, 5), (1 << 39, PAGE), (u64::MAX - 0xfff, PAGE)]
         {
-            assert!(window(start, bytes).is_err(), "{start:#x}, {bytes:#x} bytes");
+            assert!(aperture(start, bytes).is_err(), "{start:#x}, {bytes:#x} bytes");
         }
-        assert!(window((1 << 39) - PAGE, PAGE).is_ok());
+        assert!(aperture((1 << 39) - PAGE, PAGE).is_ok());
     }
 
     #[test]
     fn a_chosen_address_keeps_below_the_limit_and_needs_no_guard() {
-        let mut addresses = window(0x10_0000, 1 << 20).unwrap();
+        let mut addresses = aperture(0x10_0000, 1 << 20).unwrap();
         let place = Place::At { iova: Iova::new(0x10_0000), limit: Iova::new(0x10_1ffe) };
         let refused = addresses.take_chain(place, &[2 * PAGE]);
         assert!(matches!(refused, Err(EngineError::BeyondLimit { .. })));
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_pieces_of_a_chain_follow_each_other_and_each_is_freed_alone() {
-        let mut addresses = window(0x10_0000, 1 << 20).unwrap();
+        let mut addresses = aperture(0x10_0000, 1 << 20).unwrap();
         for place in [ANYWHERE, at(0x10_0000)] {
             let start = addresses.take_chain(place, &[PAGE, 3 * PAGE, PAGE]).unwrap();
             assert_eq!(start, Iova::new(0x10_0000));
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn r7_a_chain_that_cannot_be_takes_nothing() {
-        let mut addresses = window(0x10_0000, 8 * PAGE).unwrap();
+        let mut addresses = aperture(0x10_0000, 8 * PAGE).unwrap();
         addresses.take_chain(at(0x10_3000), &[PAGE]).unwrap();
         for (place, lengths) in [
             (at(0x10_1000), [PAGE, PAGE, PAGE]),

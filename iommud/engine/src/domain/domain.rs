@@ -46,8 +46,8 @@ pub struct Domain {
     pub(super) catching_up: Completion,
     /// What it is for.
     purpose: Purpose,
-    /// The window that was asked for.
-    window: Option<IovaRange>,
+    /// The aperture that was asked for.
+    aperture: Option<IovaRange>,
     /// Its record in the ledger, once it is written.
     slot: Option<Slot>,
     /// Who pays for which frames of its table. Those that are not here nobody pays.
@@ -61,16 +61,16 @@ pub type Mappings = BTreeMap<Iova, Mapping>;
 
 impl Domain {
     /// An empty domain for these devices, that asks no more of its units than these abilities, which
-    /// [`DomainTable::narrow`] gave, with the addresses of a window or all that there are. The ranges of `reserved`
+    /// [`DomainTable::narrow`] gave, with the addresses of an aperture or all that there are. The ranges of `reserved`
     /// are never given out in it.
     pub fn new(
         frames: &mut impl TableFrames,
         made_for: &[PciAddress],
         abilities: Abilities,
-        window: Option<IovaRange>,
+        aperture: Option<IovaRange>,
         reserved: impl IntoIterator<Item = IovaRange>,
     ) -> Result<Self, EngineError> {
-        let addresses = Addresses::new(&abilities, window, reserved)?;
+        let addresses = Addresses::new(&abilities, aperture, reserved)?;
         Ok(Self {
             made_for: made_for.to_vec(),
             abilities,
@@ -83,7 +83,7 @@ impl Domain {
             unlinked: Completion::none(),
             catching_up: Completion::none(),
             purpose: Purpose::Own,
-            window,
+            aperture,
             slot: None,
             paid: BTreeMap::new(),
             client: Payer::NOBODY,
@@ -116,7 +116,7 @@ impl Domain {
             unlinked: Completion::none(),
             catching_up: Completion::none(),
             purpose: record.purpose,
-            window: record.window,
+            aperture: record.aperture,
             slot: Some(slot),
             paid: BTreeMap::new(),
             client: Payer::NOBODY,
@@ -141,7 +141,7 @@ impl Domain {
             abilities: self.abilities,
             purpose: self.purpose,
             is_deferred: self.invalidation == Invalidation::Deferred,
-            window: self.window,
+            aperture: self.aperture,
             made_for,
         }
     }
@@ -385,8 +385,8 @@ impl Domain {
     }
 
     /// The addresses in which mappings may lie, but for what is reserved.
-    pub fn window(&self) -> IovaRange {
-        self.addresses.window()
+    pub fn aperture(&self) -> IovaRange {
+        self.addresses.aperture()
     }
 
     /// The addresses that are never given out.

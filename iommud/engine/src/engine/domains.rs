@@ -36,19 +36,19 @@ impl Engine {
         Ok(key)
     }
 
-    /// The same with a window of addresses, beyond which nothing is mapped but what firmware reserves; without one,
+    /// The same with an aperture of addresses, beyond which nothing is mapped but what firmware reserves; without one,
     /// with all addresses that there are. Nothing unmapped in it is gathered, whatever the policy says, so that an
     /// address can be chosen again as soon as an unmap there is answered.
     ///
     /// # Errors
     ///
-    /// Besides, [`EngineError::NoIommu`] where devices are in no domain at all, and [`EngineError::Iova`] for a window
+    /// Besides, [`EngineError::NoIommu`] where devices are in no domain at all, and [`EngineError::Iova`] for an aperture
     /// that the units do not translate.
     pub fn create_explicit_domain(
         &mut self,
         platform: &mut impl Platform,
         devices: &[PciAddress],
-        window: Option<IovaRange>,
+        aperture: Option<IovaRange>,
     ) -> Result<DomainKey, EngineError> {
         if !self.has_iommu() {
             return Err(EngineError::NoIommu);
@@ -56,12 +56,12 @@ impl Engine {
         for device in devices {
             self.check_usable(*device)?;
         }
-        let key = self.create_domain_for(platform, devices, Some(window), Purpose::Explicit)?;
+        let key = self.create_domain_for(platform, devices, Some(aperture), Purpose::Explicit)?;
         self.follow_arenas(platform);
         Ok(key)
     }
 
-    /// Makes a domain, also while the units are still starting; an explicit one if a window is said, or that it has
+    /// Makes a domain, also while the units are still starting; an explicit one if an aperture is said, or that it has
     /// none.
     pub(super) fn create_domain_for(
         &mut self,
@@ -75,9 +75,9 @@ impl Engine {
         let key = DomainKey(self.next_domain);
         let groups = devices.iter().filter_map(|device| self.group(*device));
         let members: Vec<_> = groups.flat_map(|group| group.members().iter().copied()).collect();
-        let window = explicit.flatten();
+        let aperture = explicit.flatten();
         let mut frames = self.books.meter(platform, 0);
-        let domain = Domain::new(&mut frames, &members, abilities, window, everywhere);
+        let domain = Domain::new(&mut frames, &members, abilities, aperture, everywhere);
         let mut domain = domain.map_err(|error| frames.error(error))?;
         // Without an IOMMU nobody is to be told, and an address that is kept out of use is memory that cannot be mapped.
         let may_defer = self.has_iommu() && explicit.is_none();

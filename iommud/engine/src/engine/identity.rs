@@ -12,7 +12,7 @@ use crate::domain::{Domain, DomainKey};
 use crate::error::EngineError;
 use crate::machine::{GroupId, Remark};
 use crate::platform::{Platform, RunId, Segment};
-use crate::policy::Unclaimed;
+use crate::policy::Unopened;
 use crate::retired::Retired;
 use crate::segments;
 
@@ -23,7 +23,7 @@ impl Engine {
         let members = self.groups[id.0].members().iter().filter_map(|it| self.devices.get(it));
         let mut devices = members.filter(|device| device.function.bridge.is_none()).peekable();
         devices.peek().is_some()
-            && devices.all(|device| self.policy_for(device).unclaimed == Unclaimed::Identity)
+            && devices.all(|device| self.policy_for(device).unopened == Unopened::Identity)
     }
 
     /// Says of each device of a group that it stays confined although the policy would leave it open, because another
@@ -32,7 +32,7 @@ impl Engine {
         let members = self.groups[id.0].members().iter().filter_map(|it| self.devices.get(it));
         let devices = members.filter(|device| device.function.bridge.is_none());
         let (open, closed): (Vec<_>, Vec<_>) =
-            devices.partition(|device| self.policy_for(device).unclaimed == Unclaimed::Identity);
+            devices.partition(|device| self.policy_for(device).unopened == Unopened::Identity);
         let Some(closed) = closed.first().map(|device| device.function.address) else { return };
         let remarks = open.iter().map(|device| {
             let address = device.function.address;
@@ -68,7 +68,7 @@ impl Engine {
         let reached: Vec<Segment> = reached.flat_map(Domain::identity).collect();
         let Self { keeping, units, deferred, .. } = self;
         keeping.set_unkept(segments::common(&arenas, &reached));
-        keeping.settle(platform, &arenas, |it| progress(units, deferred, it));
+        keeping.update(platform, &arenas, |it| progress(units, deferred, it));
     }
 
     /// From when on a run of memory is out of reach of what is not confined. If its unit has failed before it confirmed that,

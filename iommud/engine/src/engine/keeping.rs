@@ -15,7 +15,7 @@ use crate::segments;
 struct Kept {
     /// It may be in an arena, or come into one.
     memory: Vec<Segment>,
-    /// Whether tables are in it, once it is [settled](Keeping::settle).
+    /// Whether tables are in it, as of the last [update](Keeping::update).
     has_tables: bool,
     completion: Completion,
 }
@@ -53,7 +53,7 @@ impl Keeping {
     }
 
     /// Forgets what is confirmed, and looks where tables are now.
-    pub(super) fn settle(
+    pub(super) fn update(
         &mut self,
         frames: &impl TableFrames,
         arenas: &[Segment],
@@ -120,18 +120,18 @@ mod tests {
         let mut keeping = Keeping::default();
         keeping.add(vec![segment(0x8000, 0x2000)], FIRST);
         keeping.add(vec![segment(0xa000, 0x1000)], SECOND);
-        keeping.settle(&frames, &[tables, runs], |_| Progress::Pending);
+        keeping.update(&frames, &[tables, runs], |_| Progress::Pending);
         assert_eq!(keeping.completion(&[segment(0x9000, 0x1000)], true), FIRST);
         assert_eq!(keeping.completion(&[segment(0xa000, 0x1000)], true), SECOND);
         assert_eq!(keeping.completion(&[segment(0xb000, 0x1000)], true), Completion::none());
         // Which frames a table is made of is not told: none of the arena's are to be within reach.
         keeping.add(vec![segment(tables.start.get() + 0x2000, 0x1000)], FIRST);
-        keeping.settle(&frames, &[runs], |_| Progress::Pending);
+        keeping.update(&frames, &[runs], |_| Progress::Pending);
         assert_eq!(keeping.completion(&[], true), Completion::none(), "there are none yet");
-        keeping.settle(&frames, &[tables, runs], |_| Progress::Pending);
+        keeping.update(&frames, &[tables, runs], |_| Progress::Pending);
         assert_eq!(keeping.completion(&[], false), Completion::none());
         assert_eq!(keeping.completion(&[], true), FIRST);
-        keeping.settle(&frames, &[tables, runs], |it| match *it == FIRST {
+        keeping.update(&frames, &[tables, runs], |it| match *it == FIRST {
             true => Progress::Done,
             false => Progress::Pending,
         });
@@ -145,17 +145,17 @@ mod tests {
         let mut keeping = Keeping::default();
         for _ in 0..3 {
             keeping.add(vec![segment(0x8000, 0x2000)], FIRST);
-            keeping.settle(&frames, &[tables, runs], |_| Progress::Failed);
+            keeping.update(&frames, &[tables, runs], |_| Progress::Failed);
         }
         let never = Completion::never();
         assert_eq!(keeping.completion(&[segment(0xa000, 0x1000)], true), Completion::none());
         assert_eq!(keeping.lost.as_ref().map(|lost| lost.memory.len()), Some(1));
         // It goes, and may come back.
-        keeping.settle(&frames, &[tables], |_| Progress::Done);
+        keeping.update(&frames, &[tables], |_| Progress::Done);
         assert_eq!(keeping.completion(&[segment(0x8000, 0x1000)], true), never);
         assert!(!keeping.is_empty());
         keeping.add(vec![tables], FIRST);
-        keeping.settle(&frames, &[tables, runs], |_| Progress::Failed);
+        keeping.update(&frames, &[tables, runs], |_| Progress::Failed);
         assert_eq!(keeping.completion(&[], true), never, "no more tables can be made");
     }
 
@@ -166,7 +166,7 @@ mod tests {
         let mut keeping = Keeping::default();
         keeping.set_unkept(vec![segment(0x8000, 0x1000), arenas[0]]);
         assert!(!keeping.is_empty());
-        keeping.settle(&frames, &arenas, |_| Progress::Done);
+        keeping.update(&frames, &arenas, |_| Progress::Done);
         assert_eq!(keeping.completion(&[segment(0x8000, 0x1000)], false), Completion::never());
         assert_eq!(keeping.completion(&[], true), Completion::never());
         keeping.set_unkept(vec![]);

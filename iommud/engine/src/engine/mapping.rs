@@ -337,11 +337,7 @@ impl Engine {
         if let Some(RetiredRun { run, record, bytes, payer }) = run {
             let run_bytes = -payer::bytes(bytes);
             self.books.note(payer, Turnover { runs: -1, run_bytes, ..Turnover::default() });
-            // First the record: a successor that finds one of memory that there is no more believes none of them.
-            if let Some(slot) = record {
-                self.strike_record(platform, slot);
-            }
-            self.free_run(platform, run);
+            self.free_seen_run(platform, run, record);
         }
     }
 }

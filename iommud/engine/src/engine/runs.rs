@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use dma_types::{PAGE_SIZE, PciAddress, PhysAddr};
 
 use super::Engine;
+use crate::ledger::{Ledger, Slot};
 use crate::machine::Remark;
 use crate::platform::{ContiguityError, Platform, RunId};
 use crate::records::ReserveRecord;
-use crate::reserve::Reserve;
+use crate::reserve::{Removed, Reserve};
 
 /// The smallest run that a reserve is made of, if it is not smaller itself: pieces below are to be had without.
 const SMALLEST_RUN: u64 = 64 << 10;
@@ -56,13 +57,12 @@ impl Engine {
     }
 
     fn part_of_reserve(&mut self, platform: &mut impl Platform, spec: &PieceSpec) -> Option<RunId> {
-        let bytes = spec.bytes.checked_next_multiple_of(platform.part_step())?;
         let mut reserves: Vec<_> = self.reserves.iter_mut().collect();
         reserves.retain(|reserve| reserve.is_for(spec.device));
         // Its own, if it has one, comes before that of all.
         reserves.sort_by_key(|reserve| reserve.owner().is_none());
         reserves.into_iter().find_map(|reserve| {
-            let place = reserve.find(bytes, spec.align, spec.limit)?;
+            let place = reserve.find(spec.bytes, spec.align, spec.limit)?;
             let part = platform.part_run(place.whole, place.offset, spec.bytes)?;
             reserve.take(place, part);
             Some(part)
@@ -80,6 +80,51 @@ impl Engine {
     pub fn free_run(&mut self, platform: &mut impl Platform, run: RunId) {
         platform.free_run(run);
         let _ = self.reserves.iter_mut().any(|reserve| reserve.give_back(run));
+    }
+
+    /// The same of one that clients have seen, and of which there is this record. What a daemon before this one gave out of a
+    /// reserve is given to nobody else: its record stays.
+    pub(super) fn free_seen_run(
+        &mut self,
+        platform: &mut impl Platform,
+        run: RunId,
+        record: Option<Slot>,
+    ) {
+        if self.reserves.iter_mut().any(|reserve| reserve.retire(run, record)) {
+            return self.renew_reserves(platform);
+        }
+        // First the record: a successor that finds one of memory that there is no more believes none of them.
+        record.into_iter().for_each(|slot| self.strike_record(platform, slot));
+        self.free_run(platform, run);
+        self.renew_reserves(platform);
+    }
+
+    /// Gives runs of reserves back of which nothing is in use and something can never be, and takes others in their place.
+    pub(super) fn renew_reserves(&mut self, platform: &mut impl Platform) {
+        for index in 0..self.reserves.len() {
+            while let Some(whole) = self.reserves.get(index).and_then(Reserve::idle) {
+                self.renew(platform, index, whole);
+                self.follow_arenas(platform);
+            }
+        }
+    }
+
+    fn renew(&mut self, platform: &mut impl Platform, index: usize, whole: RunId) {
+        let Some(reserve) = self.reserves.get_mut(index) else { return };
+        // From here on no successor gives anything of it out, whatever else it finds.
+        if let Some(slot) = reserve.record(whole)
+            && let Some(record) = Ledger::read::<ReserveRecord>(platform, slot)
+        {
+            self.ledger.update(platform, slot, &ReserveRecord { is_going: true, ..record });
+        }
+        let Some(Removed { bytes, record, parts }) = reserve.remove(whole) else { return };
+        for (part, record) in parts {
+            record.into_iter().for_each(|slot| self.ledger.remove(platform, slot));
+            platform.free_run(part);
+        }
+        record.into_iter().for_each(|slot| self.ledger.remove(platform, slot));
+        platform.free_run(whole);
+        take_memory(platform, &mut self.ledger, reserve, bytes);
     }
 
     /// What is set aside.
@@ -102,12 +147,8 @@ impl Engine {
         let total = memory.iter().fold(0u64, |sum, segment| sum.saturating_add(segment.bytes));
         let mut left = if memory.is_empty() { u64::MAX } else { total / 2 };
         for (owner, wanted) in wanted {
-            let (reserve, runs) = take_reserve(platform, owner, wanted, left);
-            for run in runs {
-                let Some(place) = platform.place(run) else { continue };
-                // Without a record a successor does without it.
-                let _ = self.ledger.insert(platform, &ReserveRecord { owner, run, place });
-            }
+            let mut reserve = Reserve::new(owner, wanted);
+            take_memory(platform, &mut self.ledger, &mut reserve, wanted.min(left));
             left -= reserve.bytes();
             if reserve.bytes() < wanted {
                 let bytes = reserve.bytes();
@@ -118,27 +159,33 @@ impl Engine {
     }
 }
 
-/// A reserve of `wanted` bytes, or as much as there is up to `most`.
-fn take_reserve(
+/// Adds `wanted` bytes to a reserve, or as much as there is.
+fn take_memory(
     platform: &mut impl Platform,
-    owner: Option<PciAddress>,
+    ledger: &mut Ledger,
+    reserve: &mut Reserve,
     wanted: u64,
-    most: u64,
-) -> (Reserve, Vec<RunId>) {
-    let mut runs = Vec::new();
-    let mut reserve = Reserve::new(owner, wanted);
-    let wanted = wanted.min(most) & !(PAGE_SIZE - 1);
+) {
+    let mut wanted = wanted & !(PAGE_SIZE - 1);
+    let least = SMALLEST_RUN.min(wanted);
     let mut longest = wanted;
-    while reserve.bytes() < wanted && longest >= SMALLEST_RUN.min(wanted) {
-        let bytes = longest.min(wanted - reserve.bytes());
+    while wanted > 0 && longest >= least {
+        let bytes = longest.min(wanted);
         let Some(run) = platform.alloc_divisible_run(bytes) else {
             longest = (bytes / 2) & !(PAGE_SIZE - 1);
             continue;
         };
-        if reserve.add(run, platform.segments(run)) == 0 {
-            break;
-        }
-        runs.push(run);
+        let record = platform.place(run).map(|place| {
+            let owner = reserve.owner();
+            ledger.insert(platform, &ReserveRecord { owner, run, place, is_going: false })
+        });
+        let Ok(record) = record.transpose() else {
+            // A successor would take nothing of it for its own.
+            return platform.free_run(run);
+        };
+        let segments = platform.segments(run);
+        let bytes = segments.iter().map(|segment| segment.bytes).sum();
+        reserve.add(run, segments, record);
+        wanted = wanted.saturating_sub(bytes);
     }
-    (reserve, runs)
 }

@@ -276,15 +276,6 @@ impl IovaAllocator {
         self.guard_pages << PAGE_SHIFT
     }
 
-    /// The bytes of the longest free range that ends at or below `limit`. An allocation in it needs one
-    /// page more, for its guard, unless it ends with the space.
-    ///
-    /// It joins ranges that were kept at hand for reuse with their neighbours, and so is for reports.
-    pub fn longest_free(&mut self, limit: Iova) -> u64 {
-        self.merge_idle();
-        self.longest_free_before(self.first_beyond(limit))
-    }
-
     /// All live allocations, without their guards, by address.
     pub fn allocated(&self) -> impl Iterator<Item = IovaRange> {
         let mut from = 0;

@@ -29,6 +29,11 @@ struct Bar {
 const WIDTH_32: u8 = 0b00;
 const WIDTH_64: u8 = 0b10;
 
+/// Where the register of this number is in the function's configuration space.
+pub(super) const fn offset_of(number: u8) -> u16 {
+    FIRST_OFFSET + 4 * (number as u16)
+}
+
 /// Where the memory BAR of this number is; `None` if there is none, or it is of ports, or switched off. How far it goes
 /// cannot be read: to learn it, one must write to it, which takes the registers away from a driver that is at work.
 pub fn memory_bar(
@@ -46,7 +51,7 @@ pub fn memory_bar(
     }
     let mut at = 0;
     while at < BARS {
-        let offset = FIRST_OFFSET + 4 * u16::from(at);
+        let offset = offset_of(at);
         let bar = Bar::from_bits(config.config_read(function, offset));
         let is_wide = !bar.is_ports() && bar.width() == WIDTH_64;
         if at == number {

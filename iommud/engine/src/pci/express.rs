@@ -10,7 +10,7 @@ use super::registers::{config_register, read_in};
 use crate::platform::ConfigSpace;
 
 /// The id of the PCI Express capability (PCI Express 7.5.3.1).
-const PCI_EXPRESS: u8 = 0x10;
+pub(super) const PCI_EXPRESS: u8 = 0x10;
 
 /// The start of the PCI Express capability, with the PCI Express Capabilities register (PCI Express
 /// 7.5.3.2) in its upper half.

@@ -13,16 +13,21 @@ use alloc::vec::Vec;
 use bitfield_struct::bitfield;
 use dma_types::PciAddress;
 
-use super::bar::BARS;
+use super::bar::{BARS, offset_of};
 use super::capability::{FIRST, find};
+use super::express::PCI_EXPRESS;
 use super::registers::{
     CommandStatus, ConfigRegister, Header, Identity, config_register, read, read_in,
 };
 use crate::platform::ConfigSpace;
 
-/// The ids of the capabilities (PCI Express 7.5.3.1; the ECN, 6.x.1).
-const PCI_EXPRESS: u8 = 0x10;
+/// The id of the Advanced Features capability (the ECN, 6.x.1).
 const ADVANCED_FEATURES: u8 = 0x13;
+
+/// The dwords of the header that hold the cache line's size, the ROM's address and the interrupt's line (PCI 3.0, 6.1).
+const CACHE_LINE: u16 = 0x0c;
+const EXPANSION_ROM: u16 = 0x30;
+const INTERRUPT_LINE: u16 = 0x3c;
 
 /// How long a function is left alone after its reset began: it may do anything meanwhile (6.6.2).
 pub const RESET_TIME: Duration = Duration::from_millis(100);
@@ -160,11 +165,10 @@ impl ResetBy {
 
     /// Where what is put back is, in this order.
     fn saved(self) -> impl Iterator<Item = u16> {
-        // Cache line and latency, the BARs, the ROM, the interrupt's line (PCI 3.0, 6.1).
-        let bars = (0..u16::from(BARS)).map(|bar| 0x10 + 4 * bar);
+        let bars = (0..BARS).map(offset_of);
         // Last of all it answers at its BARs again.
         let last = self.control().into_iter().chain([CommandStatus::OFFSET]);
-        [0x0c].into_iter().chain(bars).chain([0x30, 0x3c]).chain(last)
+        [CACHE_LINE].into_iter().chain(bars).chain([EXPANSION_ROM, INTERRUPT_LINE]).chain(last)
     }
 
     /// Where Device Control is, if it is put back.

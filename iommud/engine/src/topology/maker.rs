@@ -16,7 +16,7 @@ pub(super) struct Maker {
     reasons: Vec<(PciAddress, Reason)>,
     /// For each id that is signed with, as the address of the function whose own it would be: that function,
     /// or the first that signs so.
-    claims: BTreeMap<PciAddress, PciAddress>,
+    owners: BTreeMap<PciAddress, PciAddress>,
     /// How each function signs.
     signs: BTreeMap<PciAddress, Vec<SourceId>>,
     /// Who signs alike, where they would not be together otherwise.
@@ -29,7 +29,7 @@ impl Maker {
             numbers: functions.keys().copied().zip(0..).collect(),
             sets: Sets::new(functions.len()),
             reasons: Vec::new(),
-            claims: BTreeMap::new(),
+            owners: BTreeMap::new(),
             signs: BTreeMap::new(),
             alike: BTreeMap::new(),
         }
@@ -51,11 +51,11 @@ impl Maker {
 
     /// Notes that a function signs with this id, which makes it one with whoever else does and with the
     /// function whose own it is.
-    pub(super) fn claim(&mut self, function: PciAddress, requester: SourceId) {
+    pub(super) fn signs(&mut self, function: PciAddress, requester: SourceId) {
         self.signs.entry(function).or_default().push(requester);
         let signed = PciAddress::from_source(function.segment(), requester);
         let owner = if self.numbers.contains_key(&signed) { signed } else { function };
-        let first = *self.claims.entry(signed).or_insert(owner);
+        let first = *self.owners.entry(signed).or_insert(owner);
         let numbers = (self.numbers.get(&first), self.numbers.get(&function));
         let (Some(first_number), Some(number)) = numbers else { return };
         if self.sets.join(*first_number, *number) {
@@ -91,7 +91,7 @@ impl Maker {
                 group.reasons.push(reason);
             }
         }
-        for (signed, first) in &self.claims {
+        for (signed, first) in &self.owners {
             let Some(group) = topology.group_of_mut(*first) else { continue };
             group.requesters.push(signed.source());
             if let Some(functions) = self.alike.remove(signed) {

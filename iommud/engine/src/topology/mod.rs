@@ -101,19 +101,19 @@ impl Topology {
             let devices = here.iter().filter(|function| function.bridge.is_none());
             let devices: Vec<_> = devices.map(|function| function.address).collect();
             for device in devices {
-                maker.claim(device, device.source());
-                shared.iter().for_each(|requester| maker.claim(device, *requester));
+                maker.signs(device, device.source());
+                shared.iter().for_each(|requester| maker.signs(device, *requester));
             }
         }
         for function in functions.values().filter(|function| function.bridge.is_none()) {
             let address = function.address;
             if let Some(requester) = known::alias(function) {
-                maker.claim(address, requester);
+                maker.signs(address, requester);
                 maker.explain(Some(address), Reason::KnownAlias { function: address, requester });
             }
             let alias = firmware_alias(address).filter(|alias| *alias != address.source());
             if let Some(requester) = alias {
-                maker.claim(address, requester);
+                maker.signs(address, requester);
                 let reason = Reason::FirmwareAlias { function: address, requester };
                 maker.explain(Some(address), reason);
             }
@@ -125,7 +125,7 @@ impl Topology {
     pub fn apart(functions: &BTreeMap<PciAddress, Function>) -> Self {
         let mut maker = Maker::new(functions);
         for function in functions.values().filter(|function| function.bridge.is_none()) {
-            maker.claim(function.address, function.address.source());
+            maker.signs(function.address, function.address.source());
         }
         maker.finish()
     }

@@ -8,13 +8,13 @@ pub const MOST_ROUNDS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultSource {
     interrupts: bool,
-    settled: bool,
+    drained: bool,
 }
 
 impl FaultSource {
     /// A unit that interrupts, or one that does not.
     pub const fn new(interrupts: bool) -> Self {
-        Self { interrupts, settled: true }
+        Self { interrupts, drained: true }
     }
 
     /// Whether the unit interrupts when it records a fault.
@@ -24,12 +24,12 @@ impl FaultSource {
 
     /// Takes note of whether all that the unit recorded has been read and acknowledged, so that the next fault
     /// interrupts again.
-    pub fn set_settled(&mut self, settled: bool) {
-        self.settled = settled;
+    pub fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
     }
 
     /// Whether faults would go unseen if the unit were not polled.
     pub const fn wants_polling(self) -> bool {
-        !self.interrupts || !self.settled
+        !self.interrupts || !self.drained
     }
 }

@@ -14,8 +14,6 @@ use crate::unit::DomainId;
 const CONTEXT_CACHE: u8 = 0x1;
 /// Type of an IOTLB invalidation (6.5.2.3).
 const IOTLB: u8 = 0x2;
-/// Type of an interrupt entry cache invalidation (6.5.2.8).
-const INTERRUPT_ENTRY_CACHE: u8 = 0x4;
 /// Type of a wait (6.5.2.9).
 const WAIT: u8 = 0x5;
 
@@ -46,11 +44,6 @@ impl Descriptor {
                 .with_pages(InvalidateAddress::naming(pages, touched))
                 .into_bits(),
         })
-    }
-
-    /// The descriptor that makes the unit forget every interrupt remapping entry.
-    pub const fn forgetting_interrupts() -> Self {
-        Self(InterruptEntryCacheInvalidate::new().into_bits())
     }
 
     /// The descriptor as two words of the queue, the lower address first.
@@ -118,20 +111,6 @@ pub struct IotlbInvalidateDescriptor {
     /// AM, IH and ADDR: which pages, bits 127:64, as in IVA_REG.
     #[bits(64)]
     pub pages: InvalidateAddress,
-}
-
-/// iec_inv_dsc: forget interrupt remapping entries (6.5.2.8).
-#[bitfield(u128)]
-#[derive(PartialEq, Eq)]
-pub struct InterruptEntryCacheInvalidate {
-    /// Type, bits 3:0.
-    #[bits(4, default = INTERRUPT_ENTRY_CACHE, access = RO)]
-    pub kind: u8,
-    /// G: some entries, by index, instead of all, bit 4.
-    pub selective: bool,
-    /// Bits 127:5. Reserved, and the index and mask of a selective request.
-    #[bits(123)]
-    __: u128,
 }
 
 /// inv_wait_dsc: say when everything before is done (6.5.2.9).
@@ -226,11 +205,6 @@ mod tests {
         assert_eq!(words(wait.with_fence(true))[0], 0xcafe_f00d_0000_0065);
         assert_eq!(words(wait.with_interrupt(true))[0], 0xcafe_f00d_0000_0035);
         assert_eq!(words(WaitDescriptor::new().with_interrupt(true)), [0x15, 0]);
-    }
-
-    #[test]
-    fn the_interrupt_entry_cache_is_forgotten_as_a_whole() {
-        assert_eq!(Descriptor::forgetting_interrupts().words(), [0x04, 0]);
     }
 
     #[test]

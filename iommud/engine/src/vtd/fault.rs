@@ -212,7 +212,6 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
 
     /// A record from its two halves as a unit lays them out.
     fn record(low: u64, high: u64) -> FaultRecord {
@@ -225,11 +224,7 @@ mod tests {
         assert_eq!(fault.device, Some(SourceId::new(0x0010)));
         assert_eq!(fault.address, Iova::new(0xdead_b000));
         assert_eq!((fault.tried, fault.reason), (Tried::Write, FaultReason::NotWritable));
-        assert_eq!(
-            fault.in_segment(0).to_string(),
-            "0000:00:02.0 was denied a write to 0xdeadb000: \
-             the page is not mapped for writing (VT-d reason 5)"
-        );
+        assert_eq!(fault.detail, "the page is not mapped for writing");
     }
 
     #[test]
@@ -274,11 +269,7 @@ mod tests {
         }
         let fault = record(0, 0x8000_00ff_0000_0010).decode();
         assert_eq!(fault.reason, FaultReason::Unknown);
-        assert_eq!(
-            fault.in_segment(0).to_string(),
-            "0000:00:02.0 was denied a write to 0x0: \
-             for a reason that this version does not know (VT-d reason 0xff)"
-        );
+        assert_eq!(fault.detail, "for a reason that this version does not know");
     }
 
     #[test]

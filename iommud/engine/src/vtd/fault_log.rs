@@ -70,7 +70,7 @@ pub fn take_over(
         && registers.read::<FaultEventUpperAddress>(platform) == upper;
     let mut source = FaultSource::new(holds && !control.masked());
     // Of what is kept nobody interrupts again.
-    source.set_settled(recorded == Recorded::Forgotten);
+    source.set_drained(recorded == Recorded::Forgotten);
     source
 }
 
@@ -98,13 +98,13 @@ pub fn take(
             return Err(UnitFailure::Vanished);
         }
         if !is_of_devices(status) {
-            source.set_settled(is_settled(status));
+            source.set_drained(is_drained(status));
             return Ok(lost);
         }
         take_round(registers, platform, status, faults);
         lost |= status.overflow();
     }
-    source.set_settled(is_settled(registers.read(platform)));
+    source.set_drained(is_drained(registers.read(platform)));
     Ok(lost)
 }
 
@@ -114,7 +114,7 @@ fn is_of_devices(status: FaultStatus) -> bool {
 }
 
 /// Whether whatever comes next interrupts.
-fn is_settled(status: FaultStatus) -> bool {
+fn is_drained(status: FaultStatus) -> bool {
     let of_the_queue = status.queue_error() || status.time_out();
     !(is_of_devices(status) || of_the_queue)
 }

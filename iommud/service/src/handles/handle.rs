@@ -291,6 +291,11 @@ impl Handles {
         self.open.get(&id).or_else(|| self.closed.get(&id))
     }
 
+    /// The handle that was opened of which this came, if either is known.
+    pub(crate) fn opened_for(&self, id: HandleId) -> Option<&Handle> {
+        self.known(self.known(id)?.origin).map(|entry| &entry.handle)
+    }
+
     /// Marks a handle as revoked; from when that is confirmed by units, no device reaches anything by it.
     pub(crate) fn revoke(&mut self, id: HandleId, confirmed: &Completion) {
         if let Some(entry) = self.open.get_mut(&id) {

@@ -7,8 +7,7 @@
 //! - On Redox the kernel closes a handle when the last of its descriptors and the last mapping that was made of it are gone
 //!   (see the runs of the platform). So the memory is free when nobody sees it.
 //! - On Linux a client maps a memory object of its own for each buffer. The kernel keeps its pages as long as anybody has
-//!   them mapped, whatever becomes of the handle. (Only memory that the policy reserves for a device is used again as it is:
-//!   there the client's word is taken, which closes a handle after it has unmapped what it mapped by it.)
+//!   them mapped, whatever becomes of the handle.
 //! - In one process libdma closes a handle after it has unmapped.
 
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -225,7 +225,7 @@ impl<P: Platform> Service<P> {
             session.entered.iter_mut().flat_map(|it| &mut it.by).for_each(inherit);
         }
         let sessions: BTreeSet<SessionId> =
-            gone.iter().filter_map(|(object, _)| self.session_of_object(object)).collect();
+            gone.iter().filter_map(|(object, _)| self.session_of_mapper(object)).collect();
         for session in sessions {
             let Some(session) = self.sessions.sessions.get(&session) else { continue };
             for id in &session.buffers {

@@ -32,10 +32,15 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
     rows.push(row("awaiting invalidation", service.engine.retired().to_string()));
     for reserve in service.engine.reserves() {
         let owner = reserve.owner().map(|device| format!(" of {device}"));
-        let (used, bytes, largest) = (reserve.used(), reserve.bytes(), reserve.largest());
+        let [used, bytes, largest, retired] =
+            [reserve.used(), reserve.bytes(), reserve.largest(), reserve.retired()].map(Size);
+        let retired = match reserve.retired() {
+            0 => String::new(),
+            _ => format!(", {retired} of before a restart not given out again"),
+        };
         rows.push(row(
             &format!("contiguous reserve{}", owner.unwrap_or_default()),
-            format!("{} of {} used, {} free in one piece", Size(used), Size(bytes), Size(largest)),
+            format!("{used} of {bytes} used, {largest} free in one piece{retired}"),
         ));
     }
     rows.push(row("blocked accesses", faults.total().to_string()));

@@ -28,7 +28,7 @@ pub(super) struct DomainRow {
     /// The device whose session it belongs to then.
     made_by: Option<String>,
     /// The addresses in which it maps, from the first to the last.
-    window: Option<String>,
+    aperture: Option<String>,
 }
 
 pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
@@ -55,7 +55,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<DomainRow> {
                 .collect(),
             label: explicit.map(|explicit| explicit.label.clone()),
             made_by: maker.map(|session| session.device.to_string()),
-            window: explicit.map(|_| domain.window().to_string()),
+            aperture: explicit.map(|_| domain.aperture().to_string()),
         }
     });
     domains.collect()
@@ -80,9 +80,11 @@ impl Row for DomainRow {
     }
 
     fn notes(&self) -> Vec<String> {
-        let (Some(window), Some(maker)) = (&self.window, &self.made_by) else { return Vec::new() };
+        let (Some(aperture), Some(maker)) = (&self.aperture, &self.made_by) else {
+            return Vec::new();
+        };
         let label = self.label.as_deref().filter(|label| !label.is_empty());
         let label = label.map_or_else(String::new, |label| format!("{label}: "));
-        alloc::vec![format!("{label}made by the driver of {maker}, maps in {window}")]
+        alloc::vec![format!("{label}made by the driver of {maker}, maps in {aperture}")]
     }
 }

@@ -5,7 +5,9 @@
 //! [orphan](crate::sessions::orphans). What was just being made or ended, of which the records are not whole, is gone: nobody was told
 //! of it.
 //!
-//! Buffers that have outlived their sessions are not there again. Their handles have died with the daemon.
+//! Buffers that have outlived their sessions are not there again: their handles have died with the daemon. Their memory is
+//! free when every unit has forgotten it, but for what is of a reserve, which a client may have mapped
+//! (see [`iommu_engine::reserve`]).
 //!
 //! | of before | now |
 //! | --- | --- |
@@ -26,11 +28,11 @@ use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::Engine;
 use iommu_engine::engine::adopt::{
-    AdoptError, BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice,
+    AdoptError, BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice, LeftRun,
 };
 use iommu_engine::ledger::{Ledger, Record, Slot};
 use iommu_engine::pci::reset::{ResetBy, is_ready};
-use iommu_engine::platform::{ConfigSpace, Platform, TableFrames};
+use iommu_engine::platform::{ConfigSpace, Platform, RunId, TableFrames};
 
 use crate::account::{AccountId, Usage};
 use crate::handles::handle::HandleId;
@@ -55,6 +57,8 @@ struct Written {
     windows: BTreeMap<WindowId, (Slot, WindowRecord)>,
     quarantines: BTreeMap<PciAddress, (Slot, QuarantineRecord)>,
     resets: BTreeMap<PciAddress, (Slot, ResetRecord)>,
+    /// The memory of buffers that have outlived their sessions.
+    left: BTreeMap<RunId, LeftRun>,
     /// The records of what nobody has any more.
     stale: Vec<Slot>,
 }
@@ -246,10 +250,28 @@ impl Written {
         };
         let there = |session: &SessionId| sessions.contains_key(session);
         domains.retain(|_, (slot, it)| is_there(*slot, there(&it.session)));
-        buffers.retain(|_, (slot, it)| is_there(*slot, there(&it.session) && it.place.is_some()));
         windows
             .retain(|_, (slot, it)| is_there(*slot, there(&it.session) && there(&it.of_session)));
-        Ok(Self { sessions, domains, buffers, windows, quarantines, resets, stale })
+        let mut left = BTreeMap::new();
+        let held: BTreeSet<RunId> =
+            buffers.values().filter_map(|(_, it)| there(&it.session).then_some(it.run)).collect();
+        buffers.retain(|_, (slot, it)| match it.place {
+            Some(place) if !there(&it.session) && !held.contains(&it.run) => {
+                let BufferRecord { run, bytes, .. } = *it;
+                // Of several records of the same memory one is enough.
+                let other = left.insert(run, LeftRun { run, place, bytes, record: *slot });
+                stale.extend(other.map(|it| it.record));
+                false
+            }
+            place => {
+                let is_there = place.is_some() && there(&it.session);
+                if !is_there {
+                    stale.push(*slot);
+                }
+                is_there
+            }
+        });
+        Ok(Self { sessions, domains, buffers, windows, quarantines, resets, left, stale })
     }
 
     /// Whether functions that are being reset can be reset by what is written down, as far as they answer yet.
@@ -295,6 +317,7 @@ impl Written {
             explicit: self.domains.keys().copied().collect(),
             buffers: buffers.collect(),
             windows: windows.collect(),
+            left: self.left.values().copied().collect(),
         }
     }
 }

@@ -69,19 +69,20 @@ impl<P: Platform> Service<P> {
         if request.reserved.get() != 0 {
             return Err(Error::BadValue);
         }
-        let window = IovaRange::new(Iova::new(base.get()), bytes.get());
-        let window = (window != IovaRange::new(Iova::new(0), 0)).then_some(window);
+        let aperture = IovaRange::new(Iova::new(base.get()), bytes.get());
+        let aperture = (aperture != IovaRange::new(Iova::new(0), 0)).then_some(aperture);
         let holder = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
         let device = holder.device;
         let account = self.account_by(session, by)?;
         self.claim(account, &ONE_DOMAIN)?;
         let key = self.on_account(account, |engine, platform| {
-            Ok(engine.create_explicit_domain(platform, &[device], window)?)
+            Ok(engine.create_explicit_domain(platform, &[device], aperture)?)
         });
         let key = key.map_err(|refused| to_client(refused.error))?;
         let Self { engine, platform, sessions, domains, accounts, .. } = self;
-        let window = engine.domain(key).map_or(IovaRange::new(Iova::new(0), 0), |it| it.window());
-        let record = ExplicitRecord { domain: key.0, session, window, label: request.label };
+        let aperture =
+            engine.domain(key).map_or(IovaRange::new(Iova::new(0), 0), |it| it.aperture());
+        let record = ExplicitRecord { domain: key.0, session, aperture, label: request.label };
         let slot = engine.write_record(platform, &record).map_err(|error| {
             // It was just made, and nothing is in it.
             let _ = engine.destroy_domain(platform, key);
@@ -108,12 +109,12 @@ impl<P: Platform> Service<P> {
         handle.require(Rights::INSPECT)?;
         let known = self.domains.get(&key).and_then(|_| self.engine.domain(key));
         let domain = known.ok_or(Error::SessionEnded)?;
-        let (abilities, window) = (domain.abilities(), domain.window());
+        let (abilities, aperture) = (domain.abilities(), domain.aperture());
         let flags = if abilities.write_needs_read { DEVICE_FLAG_WRITE_IMPLIES_READ } else { 0 };
         let info = DomainInfo {
             domain: U64::new(key.0),
-            base: U64::new(window.start.get()),
-            bytes: U64::new(window.bytes),
+            base: U64::new(aperture.start.get()),
+            bytes: U64::new(aperture.bytes),
             address_bits: U32::new(abilities.address_bits.into()),
             flags: U32::new(flags),
         };

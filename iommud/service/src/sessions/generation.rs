@@ -42,19 +42,21 @@ impl<P: Platform> Service<P> {
         Some(generation)
     }
 
-    /// The session that a handle is of, also if it was revoked, or closed and something that came of it is open.
+    /// The session that a handle is of, also if it was revoked, or closed and something that came of it is open, and whatever
+    /// has become of what it is of: that of the device's handle which was opened first.
     pub(crate) fn session_of_handle(&self, handle: HandleId) -> Option<SessionId> {
-        self.session_of_object(&self.handles.known(handle)?.handle.object)
+        match self.handles.opened_for(handle)?.object {
+            Object::Device(session) => Some(session),
+            _ => None,
+        }
     }
 
-    /// The session of what a handle is of.
-    pub(crate) fn session_of_object(&self, object: &Object) -> Option<SessionId> {
+    /// The session of what maps something.
+    pub(crate) fn session_of_mapper(&self, object: &Object) -> Option<SessionId> {
         match *object {
-            Object::Device(session) | Object::Registration(session, _) => Some(session),
+            Object::Device(session) => Some(session),
             Object::Domain(domain) => self.domains.get(&domain).map(|domain| domain.session),
-            Object::Buffer(buffer) => self.sessions.buffers.get(&buffer)?.session,
-            Object::Window(window) => self.windows.get(&window).map(|window| window.session),
-            Object::Root | Object::Text(_) | Object::Claim(_) | Object::Quarantine(_) => None,
+            _ => None,
         }
     }
 }

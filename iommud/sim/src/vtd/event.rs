@@ -50,7 +50,7 @@ impl Event {
     }
 
     /// Software has dealt with all that happened: an interrupt still held back is void.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn clear_pending(&mut self) {
         self.control.set_pending(false);
     }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_event_is_held_until_unmasked_or_settled() {
+    fn a_masked_event_is_held_until_unmasked_or_cleared() {
         let mut event = Event::default();
         assert_eq!(event.read(0), 0x8000_0000);
         assert_eq!(event.write(4, 0x41), None);
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(event.raise(), Some(message));
         event.write(0, 0x8000_0000);
         event.raise();
-        event.settle();
+        event.clear_pending();
         assert_eq!(event.write(0, 0), None);
     }
 }

@@ -88,7 +88,7 @@ impl FaultLog {
         status.set_queue_error(status.queue_error() && !value.queue_error());
         status.set_completion_error(status.completion_error() && !value.completion_error());
         status.set_timeout_error(status.timeout_error() && !value.timeout_error());
-        self.settle();
+        self.clear_if_over();
     }
 
     /// Records a fault (7.2.1) and gives the interrupt, if one goes out.
@@ -168,7 +168,7 @@ impl FaultLog {
         {
             record.high.set_fault(false);
         }
-        self.settle();
+        self.clear_if_over();
     }
 
     /// Translation was turned off: the next fault goes into the first record again.
@@ -181,9 +181,9 @@ impl FaultLog {
         if has_condition(before) { None } else { self.event.raise() }
     }
 
-    fn settle(&mut self) {
+    fn clear_if_over(&mut self) {
         if !has_condition(self.status()) {
-            self.event.settle();
+            self.event.clear_pending();
         }
     }
 }

@@ -296,7 +296,7 @@ impl VtdUnit {
     pub(super) fn write_completion_status(&mut self, value: u32) {
         if value & 1 != 0 {
             self.queue.wait_done = false;
-            self.queue.event.settle();
+            self.queue.event.clear_pending();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, setrlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getrlimit, pidfd_open, pidfd_send_signal,
+    setrlimit,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::error::Error;
-use crate::daemon::hand_over::{HAND_OVER_VARIABLE, HandOver, Report, Start};
+use super::inherited;
+use crate::daemon::hand_over::{HAND_OVER_VARIABLE, HandOver, NotByKeeper, Report, Start};
 use crate::daemon::keeping::{End, Keeping, Next};
 use crate::daemon::log;
 use crate::platform::linux::parcel::{self, NoParcel, Parcel, Piece};
@@ -31,6 +34,10 @@ const HAND_OVER_BYTES: usize = 16 << 20;
 
 /// The program that this process runs, whatever has become of its file.
 const MYSELF: &str = "/proc/self/exe";
+
+/// The environment variable of a keeper that a process starts which serves: the way to it, the socket to which clients
+/// connect, and the process, as a [`HandOver`].
+pub const SERVER_VARIABLE: &str = "IOMMUD_SERVER";
 
 /// The memory of one process.
 #[derive(Debug, Default)]
@@ -60,7 +67,8 @@ pub enum Heard {
 
 /// A process that serves.
 struct Serving {
-    process: Child,
+    /// `None` for one that this process has not started.
+    process: Option<Child>,
     /// Ready to read when the process has ended.
     end: OwnedFd,
     /// The way to it.
@@ -80,9 +88,51 @@ struct Signals {
 /// Whatever keeps the first one from being started.
 pub fn keep(listener: &Listener) -> Result<u8, Error> {
     raise_descriptor_limit(0);
-    let mut signals = Signals::catch()?;
+    let signals = Signals::catch()?;
     let mut store = Store::default();
-    let mut server = Serving::start(Start::Hand, listener, &mut store).map_err(Error::Spawn)?;
+    let server = Serving::start(Start::Hand, listener, &mut store).map_err(Error::Spawn)?;
+    keep_on(server, listener, store, signals)
+}
+
+/// Watches over a process that serves already, whose keeper is dead, and that has started this one. The exit code to end with.
+///
+/// # Errors
+///
+/// It was not such a process.
+pub fn take_over(left: &HandOver, path: &Path) -> Result<u8, Error> {
+    let &[socket, listener, end] = &left.descriptors[..] else { return Err(NotByKeeper.into()) };
+    let (socket, listener, end) = (inherited(socket)?, inherited(listener)?, inherited(end)?);
+    raise_descriptor_limit(0);
+    let signals = Signals::catch()?;
+    let deaths = if let Start::Again(deaths) = left.start { deaths } else { 0 };
+    let mut store = Store { keeping: Keeping::after(deaths), ..Store::default() };
+    store.keeping.started(Memory::default());
+    let server = Serving { process: None, end, socket };
+    keep_on(server, &Listener::left(listener, path), store, signals)
+}
+
+/// Starts a keeper for this process, which serves the clients of this listener: the way to it.
+///
+/// # Errors
+///
+/// Those of starting it.
+pub fn start_another(listener: BorrowedFd<'_>, start: Start) -> io::Result<(OwnedFd, Child)> {
+    let (near, far) = pair()?;
+    let myself = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let descriptors = [far.as_fd(), listener, myself.as_fd()];
+    let numbers = descriptors.map(|it| it.as_raw_fd() as usize).to_vec();
+    let mut command = this_program();
+    let left = HandOver { descriptors: numbers, start };
+    command.env(SERVER_VARIABLE, left.to_string()).env_remove(HAND_OVER_VARIABLE);
+    Ok((near, spawn(&mut command, &descriptors)?))
+}
+
+fn keep_on(
+    mut server: Serving,
+    listener: &Listener,
+    mut store: Store,
+    mut signals: Signals,
+) -> Result<u8, Error> {
     loop {
         let began = Instant::now();
         let how = server.watch(&mut store, &mut signals)?;
@@ -181,17 +231,13 @@ impl Serving {
         let listening = listener.as_fd();
         let descriptors = [theirs.as_raw_fd(), listening.as_raw_fd()].map(|it| it as usize);
         let left = HandOver { descriptors: descriptors.to_vec(), start };
-        // By its own name, which people know it by, unless there is no such file any more.
-        let program = env::current_exe().ok().filter(|path| path.exists());
-        let mut command = Command::new(program.unwrap_or_else(|| MYSELF.into()));
-        let mut words = env::args_os();
-        command.arg0(words.next().unwrap_or_else(|| "iommud".into())).args(words);
-        command.env(HAND_OVER_VARIABLE, left.to_string());
+        let mut command = this_program();
+        command.env(HAND_OVER_VARIABLE, left.to_string()).env_remove(SERVER_VARIABLE);
         let mut process = spawn(&mut command, &[theirs.as_fd(), listening])?;
         match pidfd_open(Pid::from_child(&process), PidfdFlags::empty()) {
             Ok(end) => {
                 store.keeping.started(Memory::default());
-                Ok(Self { process, end, socket })
+                Ok(Self { process: Some(process), end, socket })
             }
             Err(errno) => {
                 // Two that serve would undo each other's work.
@@ -210,7 +256,7 @@ impl Serving {
             let ready = wait_for([self.end.as_fd(), signals.pipe.as_fd(), socket], None)?;
             if ready[1] && signals.take() {
                 // Dead already, it needs not be told.
-                let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+                let _ = pidfd_send_signal(&self.end, Signal::TERM);
             }
             if ready[0] {
                 break;
@@ -222,7 +268,11 @@ impl Serving {
         // What it said last.
         while store.hear(&self.socket) == Heard::Something {}
         signals.take();
-        let status = self.process.wait().map_err(Error::Spawn)?;
+        let Some(process) = &mut self.process else {
+            // Only its parent is told how it ended.
+            return Ok(if signals.told { End::Code(0) } else { End::Crash });
+        };
+        let status = process.wait().map_err(Error::Spawn)?;
         Ok(match status.code().map(u8::try_from) {
             Some(Ok(code)) => End::Code(code),
             _ => End::Crash,
@@ -289,6 +339,16 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((near, far))
 }
 
+/// The command that starts this program once more, with the same arguments.
+fn this_program() -> Command {
+    // By its own name, which people know it by, unless there is no such file any more.
+    let program = env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(program.unwrap_or_else(|| MYSELF.into()));
+    let mut words = env::args_os();
+    command.arg0(words.next().unwrap_or_else(|| "iommud".into())).args(words);
+    command
+}
+
 /// Starts a program that gets these descriptors. This process has one thread, so that no other program gets them
 /// meanwhile.
 fn spawn(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<Child> {
@@ -317,8 +377,8 @@ pub(super) fn raise_descriptor_limit(but: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::linux::keeper::Keeper;
-    use crate::platform::linux::parcel::Purpose;
+    use crate::platform::linux::keeper::{Keeper, Kept};
+    use crate::platform::linux::parcel::{Purpose, Shown};
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use rustix::net::SendFlags;
     use std::fs;
@@ -336,7 +396,8 @@ mod tests {
     fn started(store: &mut Store) -> Served {
         let (socket, theirs) = store.pair().unwrap();
         store.keeping.started(Memory::default());
-        let (keeper, left) = Keeper::at(theirs).unwrap();
+        let nobody = Box::new(|| Err(io::ErrorKind::NotFound.into()));
+        let (keeper, left) = Keeper::at(theirs, nobody).unwrap();
         Served { keeper, left, socket }
     }
 
@@ -454,13 +515,51 @@ mod tests {
     }
 
     #[test]
-    fn a_server_whose_keeper_is_gone_goes_on() {
-        let mut store = Store::default();
-        let Served { keeper, socket, .. } = started(&mut store);
-        drop((store, socket));
-        let memory = memfd("keeper-gone");
-        let kept = keeper.keep(Purpose::Run, 4096, memory.as_fd()).unwrap();
+    fn r2_a_keeper_that_is_gone_is_replaced_by_one_that_has_all_that_it_had() {
+        let mut first = Store::default();
+        let (socket, theirs) = first.pair().unwrap();
+        let mut second = Store { keeping: Keeping::after(3), ..Store::default() };
+        let (near, far) = pair().unwrap();
+        second.keeping.started(Memory::default());
+        // At first there is no memory for it.
+        let mut starts = vec![Ok(near), Err(io::ErrorKind::OutOfMemory.into())];
+        let start = Box::new(move || starts.pop().unwrap());
+        let (keeper, _) = Keeper::at(theirs, start).unwrap();
+        let names = ["keeper-handed", "keeper-alone", "keeper-after"];
+        let memory = names.map(memfd);
+        let [handed, alone, after] = &memory;
+        let keep = |memory: &OwnedFd| keeper.keep(Purpose::Run, 4096, memory.as_fd()).unwrap();
+        let mut kept = vec![keep(handed), keep(handed)];
         keeper.report(Report::AllTranslate);
-        drop(kept);
+        let shown = |kept: &[Kept]| -> Vec<(u64, BorrowedFd<'_>)> {
+            let memory = [handed, alone].into_iter();
+            kept.iter().map(Kept::number).zip(memory.map(|it| it.as_fd())).collect()
+        };
+        let look = |kept: &[Kept]| {
+            let (purpose, bytes) = (Purpose::Run, 4096);
+            let shown = shown(kept).into_iter();
+            keeper.look(shown.map(|(number, memory)| Shown { purpose, number, bytes, memory }));
+        };
+        look(&kept);
+        look(&kept);
+        drop((first, socket));
+        // What went while nobody heard of it is not handed over, and what came is.
+        kept.pop();
+        kept.push(keep(alone));
+        (0..4).for_each(|_| look(&kept));
+        kept.push(keep(after));
+        kept.remove(0);
+        while second.hear(&far) == Heard::Something {}
+        assert_eq!(names.map(open), [1, 2, 2]);
+        assert!(!second.has_complained);
+        assert_eq!(second.keeping.held(), 0);
+        // It starts the next one when this one dies.
+        kept.into_iter().for_each(Kept::leave);
+        drop(keeper);
+        while second.hear(&far) == Heard::Something {}
+        assert!(matches!(second.keeping.ended(End::Crash, SOON), Next::Again(_)));
+        assert_eq!(second.keeping.deaths(), 4);
+        let Served { left, .. } = started(&mut second);
+        assert_eq!(left.iter().map(|it| it.number).collect::<Vec<_>>(), [3, 4]);
     }
 }

@@ -21,10 +21,10 @@
 //!
 //! # When one of them is killed
 //!
-//! The one that serves: the next one comes and adopts what it left. The keeper: the one that serves goes on, but nobody
-//! starts another. Both: memory that the units walk and devices reach is free, as far as no client has it mapped. Only
-//! what this platform is for allows that: its memory is in huge pages, which nobody else takes in a guest that runs
-//! tests. The next iommud that is started stops all devices before it takes any of that memory, and only then has the units
+//! The one that serves: the next one comes and adopts what it left. The keeper: the one that serves sees that their socket
+//! is closed, starts another and gives it all the memory. Both: memory that the units walk and devices reach is free, as
+//! far as no client has it mapped. Only what this platform is for allows that: its memory is in huge pages, which nobody else
+//! takes in a guest that runs tests. The next iommud that is started stops all devices before it takes any of that memory, and only then has the units
 //! forget what they walked.
 
 pub mod error;
@@ -33,10 +33,14 @@ pub mod server;
 
 use std::env;
 use std::io::{self, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use rustix::io::{FdFlags, fcntl_setfd};
 
 pub use error::Error;
+use keeper::SERVER_VARIABLE;
 
-use super::hand_over::{HAND_OVER_VARIABLE, HandOver};
+use super::hand_over::{HAND_OVER_VARIABLE, HandOver, NotByKeeper};
 use super::options::Options;
 use super::policy;
 use crate::transport::socket::Listener;
@@ -56,6 +60,10 @@ pub fn run(options: &Options) -> Result<u8, Error> {
         let left: HandOver = value.parse()?;
         return server::serve(options, &left).map(|()| 0);
     }
+    if let Ok(value) = env::var(SERVER_VARIABLE) {
+        let left: HandOver = value.parse()?;
+        return keeper::take_over(&left, &options.socket());
+    }
     // Before any hardware is touched: two daemons on one IOMMU would undo each other's work.
     let listener = Listener::bind(&options.socket())?;
     if options.sim {
@@ -63,4 +71,13 @@ pub fn run(options: &Options) -> Result<u8, Error> {
     } else {
         keeper::keep(&listener)
     }
+}
+
+/// Takes over a descriptor that whoever started this process left to it.
+fn inherited(number: usize) -> Result<OwnedFd, Error> {
+    let number = i32::try_from(number).ok().filter(|number| *number > 2).ok_or(NotByKeeper)?;
+    // SAFETY: the descriptor was left to this process for nothing but this.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&descriptor, FdFlags::CLOEXEC).map_err(|_| NotByKeeper)?;
+    Ok(descriptor)
 }

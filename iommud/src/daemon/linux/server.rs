@@ -1,25 +1,26 @@
 //! Serves.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use iommu_service::Settings;
 use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::AmdviConfig;
-use rustix::io::{FdFlags, fcntl_setfd};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::error::Error;
-use super::keeper::{FEWER, raise_descriptor_limit};
+use super::inherited;
+use super::keeper::{FEWER, raise_descriptor_limit, start_another};
 use crate::daemon::hand_over::{HandOver, NotByKeeper, Start};
 use crate::daemon::options::{Options, UnitKind};
 use crate::daemon::policy::Told;
 use crate::daemon::{bring_up, log};
 use crate::platform::linux::Linux;
-use crate::platform::linux::keeper::Keeper;
+use crate::platform::linux::keeper::{self, Keeper};
 use crate::platform::sim::SimPlatform;
 use crate::transport::socket::{Host, Listener, Server};
 
@@ -38,7 +39,7 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
     let told = Told::by(options)?;
     let stop = stop()?;
     raise_descriptor_limit(FEWER);
-    let (keeper, pieces) = Keeper::at(socket)?;
+    let (keeper, pieces) = Keeper::at(socket, another_keeper(&listener, left.start)?)?;
     let platform = Linux::open(keeper.clone(), pieces, left.start == Start::Hand)?;
     let settings = settings(options, left.start, &told);
     let mut service = bring_up::start(platform, settings).map_err(Error::Start)?;
@@ -52,6 +53,22 @@ pub fn serve(options: &Options, left: &HandOver) -> Result<(), Error> {
     server.run(&stop)?;
     log::line("told to end");
     Ok(())
+}
+
+/// What starts another keeper when this process's is dead.
+fn another_keeper(listener: &OwnedFd, start: Start) -> Result<keeper::Start, Error> {
+    let listener = listener.try_clone()?;
+    let mut last: Option<Child> = None;
+    Ok(Box::new(move || {
+        if let Some(mut last) = last.take() {
+            // It is dead, or was not given everything.
+            last.kill()?;
+            last.wait()?;
+        }
+        let (socket, process) = start_another(listener.as_fd(), start)?;
+        last = Some(process);
+        Ok(socket)
+    }))
 }
 
 /// Simulates a machine and serves until it is told to end.
@@ -93,15 +110,6 @@ fn stop() -> Result<Arc<AtomicBool>, Error> {
         flag::register(signal, stop.clone())?;
     }
     Ok(stop)
-}
-
-/// Takes over a descriptor that the keeper left.
-fn inherited(number: usize) -> Result<OwnedFd, Error> {
-    let number = i32::try_from(number).ok().filter(|number| *number > 2).ok_or(NotByKeeper)?;
-    // SAFETY: the keeper left the descriptor to this process, for nothing but this.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    fcntl_setfd(&descriptor, FdFlags::CLOEXEC).map_err(|_| NotByKeeper)?;
-    Ok(descriptor)
 }
 
 /// The machine that is simulated.

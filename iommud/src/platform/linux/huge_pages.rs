@@ -1,7 +1,6 @@
 //! A memfd of huge pages, mapped, and where it is in physical memory. The keeper has it, too.
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::keeper::{Kept, Source};
 use super::pagemap::PageMap;
-use super::parcel::{Piece, Purpose};
+use super::parcel::{Piece, Purpose, Shown};
 
 /// The length of a huge page.
 pub const HUGE_PAGE: u64 = 2 << 20;
@@ -91,19 +90,14 @@ impl HugePages {
         self.mapping.bytes as u64
     }
 
+    /// What a keeper is shown of it.
+    pub fn shown(&self, purpose: Purpose) -> Shown<'_> {
+        Shown { purpose, number: self.number(), bytes: self.bytes(), memory: self.fd() }
+    }
+
     /// Gives it up here, while the keeper goes on having it.
     pub fn leave(self) {
         self.kept.leave();
-    }
-
-    /// Fills it with zeroes: somebody may have had it before (rule R8).
-    pub fn clear(&self) {
-        let words = self.start().cast::<AtomicU64>();
-        for index in 0..self.mapping.bytes / size_of::<u64>() {
-            // SAFETY: the mapping is as long and lives as long as this, is aligned to pages, and here it is only ever
-            // reached through atomics.
-            unsafe { words.add(index).as_ref() }.store(0, Ordering::Relaxed);
-        }
     }
 
     /// Where this process sees it, for access through atomics alone.

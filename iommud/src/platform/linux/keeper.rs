@@ -1,9 +1,11 @@
 //! The keeper, as the process that serves knows it.
 //!
 //! All memory that hardware is to reach goes to the keeper first. When this process dies, the keeper has it, and hands it
-//! to the next; so nobody is given memory that a unit may still walk or a device reach (rule R2).
+//! to the next; so nobody is given memory that a unit may still walk or a device reach (rule R2). When the keeper dies, this
+//! process starts another, which is given all of it.
 
 use core::cell::{Cell, RefCell};
+use core::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -12,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::pagemap::PageMap;
-use super::parcel::{self, NoParcel, Parcel, Piece, Purpose};
+use super::parcel::{self, NoParcel, Parcel, Piece, Purpose, Shown};
 use crate::daemon::hand_over::Report;
 use crate::daemon::log;
 
@@ -25,16 +27,27 @@ pub struct Source {
     pub keeper: Rc<Keeper>,
 }
 
+/// Starts another keeper: the way to it.
+pub type Start = Box<dyn FnMut() -> io::Result<OwnedFd>>;
+
 /// The way to the keeper.
-#[derive(Debug)]
 pub struct Keeper {
-    socket: OwnedFd,
+    socket: RefCell<OwnedFd>,
     /// The number of the last memory.
     last: Cell<u64>,
-    /// Whether it is known to be gone.
-    is_alone: Cell<bool>,
     /// What it has yet to be told is gone: it did not read.
     unsaid: RefCell<Vec<u64>>,
+    /// What it was told of the units.
+    report: Cell<Option<Report>>,
+    start: RefCell<Start>,
+    /// At how many looks, one after the other, it was gone.
+    gone: Cell<u32>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("last", &self.last).finish_non_exhaustive()
+    }
 }
 
 /// Memory that the keeper has, too. It is told when this is dropped.
@@ -51,7 +64,7 @@ impl Keeper {
     /// # Errors
     ///
     /// Something else is there.
-    pub fn at(socket: OwnedFd) -> io::Result<(Rc<Self>, Vec<Piece>)> {
+    pub fn at(socket: OwnedFd, start: Start) -> io::Result<(Rc<Self>, Vec<Piece>)> {
         let mut pieces: Vec<Piece> = Vec::new();
         let last = loop {
             match parcel::receive(&socket, RecvFlags::empty()) {
@@ -61,8 +74,15 @@ impl Keeper {
                 _ => return Err(io::ErrorKind::InvalidData.into()),
             }
         };
-        let (is_alone, unsaid) = (Cell::default(), RefCell::default());
-        Ok((Rc::new(Self { socket, last: Cell::new(last), is_alone, unsaid }), pieces))
+        let keeper = Self {
+            socket: RefCell::new(socket),
+            last: Cell::new(last),
+            unsaid: RefCell::default(),
+            report: Cell::default(),
+            start: RefCell::new(start),
+            gone: Cell::default(),
+        };
+        Ok((Rc::new(keeper), pieces))
     }
 
     /// Has new memory kept.
@@ -78,10 +98,9 @@ impl Keeper {
     ) -> io::Result<Kept> {
         self.say_gone();
         let number = self.last.get() + 1;
-        match parcel::send_piece(&self.socket, purpose, number, bytes, memory) {
-            Ok(()) => {}
-            // Nobody comes after this process, and what it has it keeps as long as it lives.
-            Err(Errno::PIPE | Errno::CONNRESET) => self.say_alone(),
+        match parcel::send_piece(&*self.socket.borrow(), purpose, number, bytes, memory) {
+            // The next keeper is given it with all the rest, and this process has it as long as it lives.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno.into()),
         }
         self.last.set(number);
@@ -96,21 +115,49 @@ impl Keeper {
     /// Tells it what became of the units. A keeper that is gone is not waited for.
     pub fn report(&self, report: Report) {
         self.say_gone();
-        let _ = parcel::send(&self.socket, &Parcel::Report(report));
+        self.report.set(Some(report));
+        let _ = parcel::send(&*self.socket.borrow(), &Parcel::Report(report));
     }
 
-    fn say_alone(&self) {
-        if !self.is_alone.replace(true) {
-            log::line(
-                "the keeper is gone: nobody starts iommud again when it dies, or has what devices reach",
-            );
+    /// Starts another keeper if this one is gone, and gives it all these pieces. To be called now and then; one that is gone at
+    /// two calls is not just before its server in being killed.
+    pub fn look<'a>(&self, pieces: impl Iterator<Item = Shown<'a>>) {
+        let found = parcel::receive(&*self.socket.borrow(), RecvFlags::DONTWAIT);
+        if matches!(found, Err(NoParcel::None)) {
+            return self.gone.set(0);
         }
+        let looks = self.gone.get().saturating_add(1);
+        self.gone.set(looks);
+        // Where it cannot be done, it is tried again, ever more seldom.
+        if !looks.is_power_of_two() || looks < 2 {
+            return;
+        }
+        match self.replace(pieces) {
+            Ok(()) => log::line("the keeper is gone: another is started"),
+            Err(error) => log::line(format_args!(
+                "the keeper is gone, and no other can be started: nobody starts iommud again when it dies, or has what devices reach: {error}"
+            )),
+        }
+    }
+
+    fn replace<'a>(&self, pieces: impl Iterator<Item = Shown<'a>>) -> io::Result<()> {
+        let socket = self.start.borrow_mut()()?;
+        for Shown { purpose, number, bytes, memory } in pieces {
+            parcel::send_piece(&socket, purpose, number, bytes, memory)?;
+        }
+        if let Some(report) = self.report.get() {
+            parcel::send(&socket, &Parcel::Report(report))?;
+        }
+        self.unsaid.borrow_mut().clear();
+        self.socket.replace(socket);
+        self.gone.set(0);
+        Ok(())
     }
 
     /// Tells it what is gone, as far as it can hear. What it is not told it keeps, which harms nobody.
     fn say_gone(&self) {
         self.unsaid.borrow_mut().retain(|number| {
-            parcel::send(&self.socket, &Parcel::Gone(*number)) == Err(Errno::AGAIN)
+            parcel::send(&*self.socket.borrow(), &Parcel::Gone(*number)) == Err(Errno::AGAIN)
         });
     }
 }

@@ -24,8 +24,8 @@ use super::runs::Runs;
 use super::tables::TableArena;
 use crate::daemon::hand_over::Report;
 use crate::daemon::log;
+use crate::platform::register_windows::RegisterWindows;
 use crate::platform::run_places::arenas_of_tables_and_runs;
-use crate::platform::windows::RegisterWindows;
 
 /// A guest that runs Linux.
 #[derive(Debug)]
@@ -119,6 +119,11 @@ impl Linux {
         self.tables.set_aside();
         self.runs.set_aside();
         self.keeper.report(Report::SetAside);
+    }
+
+    /// Sees to it that there is a keeper, which has all the memory that hardware may reach.
+    pub fn look_after_keeper(&self) {
+        self.keeper.look(self.tables.pieces().chain(self.runs.pieces()));
     }
 
     /// Makes a run of the first `bytes` of a memfd that a client sent.

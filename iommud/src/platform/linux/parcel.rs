@@ -38,6 +38,19 @@ pub struct Piece {
     pub memory: OwnedFd,
 }
 
+/// The same, which stays where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// As in [`Piece`].
+    pub purpose: Purpose,
+    /// As there.
+    pub number: u64,
+    /// As there.
+    pub bytes: u64,
+    /// As there.
+    pub memory: BorrowedFd<'a>,
+}
+
 /// What is said.
 #[derive(Debug)]
 pub enum Parcel {

@@ -9,7 +9,7 @@ use dma_types::PhysAddr;
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use crate::platform::windows::MapRegisters;
+use crate::platform::register_windows::MapRegisters;
 
 /// Physical memory.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 //! the client has registered it, the client's.
 //!
 //! A run takes whole huge pages, of which the engine is told only the part that was asked for. The rest of
-//! the last page belongs to the same buffer and to nothing else (rule R8).
+//! the last page belongs to the same buffer and to nothing else (rule R8). Each is used once: a client that has mapped it may
+//! close its handle and keep the mapping, and Linux tells nobody. So nothing can be set aside here to be given out in parts,
+//! and what is freed goes back to the kernel, which gives a page to nobody before the last of its mappings is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,7 +18,7 @@ use libdma::Error;
 use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::keeper::{Kept, Source};
 use super::pagemap::PageMap;
-use super::parcel::{Piece, Purpose};
+use super::parcel::{Piece, Purpose, Shown};
 use crate::platform::pieces::append;
 use crate::platform::sealed::{Pages, SealedMemory};
 
@@ -43,8 +45,6 @@ const MOST_TRIES: usize = 32;
 #[derive(Clone, Debug)]
 enum Memory {
     Own(Rc<HugePages>),
-    /// Another run's, which is never freed.
-    Part(Rc<HugePages>),
     Clients(Rc<Clients>),
 }
 
@@ -85,21 +85,17 @@ fn places(memory: &SealedMemory, map: &PageMap) -> io::Result<Vec<PhysAddr>> {
 }
 
 impl Memory {
-    const fn is_part(&self) -> bool {
-        matches!(self, Self::Part(_))
-    }
-
     /// Where its huge pages are.
     fn physical(&self) -> &[PhysAddr] {
         match self {
-            Self::Own(pages) | Self::Part(pages) => pages.physical(),
+            Self::Own(pages) => pages.physical(),
             Self::Clients(clients) => &clients.physical,
         }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Own(pages) | Self::Part(pages) => pages.fd(),
+            Self::Own(pages) => pages.fd(),
             Self::Clients(clients) => clients.memory.fd(),
         }
     }
@@ -107,14 +103,14 @@ impl Memory {
     /// The number by which the keeper knows it.
     fn number(&self) -> u64 {
         match self {
-            Self::Own(pages) | Self::Part(pages) => pages.number(),
+            Self::Own(pages) => pages.number(),
             Self::Clients(clients) => clients.kept.number(),
         }
     }
 
     fn bytes(&self) -> u64 {
         match self {
-            Self::Own(pages) | Self::Part(pages) => pages.bytes(),
+            Self::Own(pages) => pages.bytes(),
             Self::Clients(clients) => clients.memory.length() as u64,
         }
     }
@@ -122,7 +118,7 @@ impl Memory {
     /// Gives it up here, while the keeper goes on having it.
     fn leave(self) {
         match self {
-            Self::Own(pages) | Self::Part(pages) => {
+            Self::Own(pages) => {
                 Rc::into_inner(pages).into_iter().for_each(HugePages::leave);
             }
             Self::Clients(clients) => {
@@ -156,12 +152,29 @@ impl Runs {
 
     /// Where the huge pages of all runs are.
     pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
-        let runs = self.runs.values().map(|run| &run.memory).filter(|memory| !memory.is_part());
-        // Those of a run that is in use are counted once.
+        self.memory().flat_map(|memory| memory.physical().iter().copied())
+    }
+
+    /// What a keeper is shown of them.
+    pub fn pieces(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.memory().map(|memory| match memory {
+            Memory::Own(pages) => pages.shown(Purpose::Run),
+            Memory::Clients(_) => Shown {
+                purpose: Purpose::Clients,
+                number: memory.number(),
+                bytes: memory.bytes(),
+                memory: memory.fd(),
+            },
+        })
+    }
+
+    /// The memory of all runs.
+    fn memory(&self) -> impl Iterator<Item = &Memory> {
+        let runs = self.runs.values().map(|run| &run.memory);
+        // That of a run that is in use is counted once.
         let used: BTreeSet<u64> = runs.clone().map(Memory::number).collect();
         let unused = self.inherited.iter().filter(move |(number, _)| !used.contains(number));
-        let memory = runs.chain(unused.map(|(_, memory)| memory));
-        memory.flat_map(|memory| memory.physical().iter().copied())
+        runs.chain(unused.map(|(_, memory)| memory))
     }
 
     /// How often that has changed.
@@ -198,7 +211,7 @@ impl Runs {
             append(&mut segments, *start, part);
             rest -= part;
         }
-        self.changes += u64::from(!memory.is_part());
+        self.changes += 1;
         self.last = self.last.max(id.0);
         self.runs.insert(id, Run { memory, segments });
     }
@@ -207,20 +220,15 @@ impl Runs {
     pub fn place(&self, run: RunId) -> Option<[u64; 3]> {
         let run = self.runs.get(&run)?;
         let bytes = run.segments.iter().map(|segment| segment.bytes).sum();
-        Some([run.memory.number(), bytes, run.memory.is_part().into()])
+        Some([run.memory.number(), bytes, 0])
     }
 
     /// Notes that a run of a process before this one is in use. `false` if there is no such memory, or it is another run's.
-    pub fn keep(&mut self, run: RunId, [number, bytes, is_part]: [u64; 3]) -> bool {
-        let Some(memory) = self.inherited.get(&number) else { return false };
-        let memory = match (memory, is_part) {
-            (Memory::Own(pages), 1) => Memory::Part(pages.clone()),
-            (memory, 0) => memory.clone(),
-            _ => return false,
-        };
+    pub fn keep(&mut self, run: RunId, [number, bytes, rest]: [u64; 3]) -> bool {
+        let found = self.inherited.get(&number).filter(|_| rest == 0);
+        let Some(memory) = found.cloned() else { return false };
         let is_whole = bytes != 0 && bytes.is_multiple_of(PAGE_SIZE) && bytes <= memory.bytes();
-        let of_it =
-            |it: &Run| it.memory.number() == number && it.memory.is_part() == memory.is_part();
+        let of_it = |it: &Run| it.memory.number() == number;
         if !is_whole || self.runs.contains_key(&run) || self.runs.values().any(of_it) {
             return false;
         }
@@ -293,29 +301,8 @@ impl BufferRuns for Runs {
         HUGE_PAGE
     }
 
-    /// One huge page: a client is given a whole memfd.
-    fn alloc_divisible_run(&mut self, _bytes: u64) -> Option<RunId> {
-        self.alloc_run(HUGE_PAGE)
-    }
-
-    fn part_run(&mut self, whole: RunId, offset: u64, bytes: u64) -> Option<RunId> {
-        let Memory::Own(pages) = &self.runs.get(&whole)?.memory else { return None };
-        if offset != 0 || bytes > HUGE_PAGE {
-            return None;
-        }
-        pages.clear();
-        let part = Memory::Part(pages.clone());
-        Some(self.add(part, bytes))
-    }
-
-    fn part_step(&self) -> u64 {
-        HUGE_PAGE
-    }
-
     fn free_run(&mut self, run: RunId) {
-        if self.runs.remove(&run).is_some_and(|run| !run.memory.is_part()) {
-            self.changes += 1;
-        }
+        self.changes += u64::from(self.runs.remove(&run).is_some());
     }
 
     fn segments(&self, run: RunId) -> &[Segment] {

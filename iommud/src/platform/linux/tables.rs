@@ -14,7 +14,7 @@ use iommu_engine::platform::{TableFrame, TableFrames};
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
 use super::keeper::Source;
-use super::parcel::Purpose;
+use super::parcel::{Purpose, Shown};
 use crate::platform::cache_lines;
 use crate::platform::frame_book::FrameBook;
 
@@ -85,6 +85,12 @@ impl TableArena {
     pub fn places(&self) -> impl Iterator<Item = PhysAddr> {
         let pages = self.pages.iter().chain(&self.inherited);
         pages.flat_map(|page| page.physical().iter().copied())
+    }
+
+    /// What a keeper is shown of them.
+    pub fn pieces(&self) -> impl Iterator<Item = Shown<'_>> {
+        let pages = self.pages.iter().chain(&self.inherited);
+        pages.map(|page| page.shown(Purpose::Tables))
     }
 
     /// How often that has changed.

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use dma_types::PhysAddr;
 
 use super::memory::{Memory, Place};
-use crate::platform::windows::{self, MapRegisters};
+use crate::platform::register_windows::{self, MapRegisters};
 
 /// All the windows that were asked for.
-pub type RegisterWindows = windows::RegisterWindows<Rc<Memory>>;
+pub type RegisterWindows = register_windows::RegisterWindows<Rc<Memory>>;
 
 // SAFETY: a place is a mapping of that length for reading and writing, which ends when it is dropped; the kernel refuses
 // what is RAM.

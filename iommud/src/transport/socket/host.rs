@@ -24,6 +24,9 @@ pub trait Host: Platform {
 
     /// The simulated machine, where there is one.
     fn simulator(&mut self) -> Option<&mut SimPlatform>;
+
+    /// Does what is to be done now and then beside serving.
+    fn tick(&mut self);
 }
 
 impl Host for Linux {
@@ -37,6 +40,10 @@ impl Host for Linux {
 
     fn simulator(&mut self) -> Option<&mut SimPlatform> {
         None
+    }
+
+    fn tick(&mut self) {
+        self.look_after_keeper();
     }
 }
 
@@ -52,5 +59,9 @@ impl Host for SimPlatform {
 
     fn simulator(&mut self) -> Option<&mut SimPlatform> {
         Some(self)
+    }
+
+    fn tick(&mut self) {
+        Self::tick(self);
     }
 }

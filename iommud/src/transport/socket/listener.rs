@@ -84,6 +84,11 @@ impl Listener {
         Self { socket, path: None }
     }
 
+    /// One at `path` whose process is dead.
+    pub fn left(socket: OwnedFd, path: &Path) -> Self {
+        Self { socket, path: Some(path.into()) }
+    }
+
     /// Takes the next client's connection, and the uid it connected with.
     pub fn accept(&self) -> Result<(OwnedFd, u32), Errno> {
         let connection = accept_with(&self.socket, SocketFlags::CLOEXEC)?;

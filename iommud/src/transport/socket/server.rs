@@ -108,9 +108,7 @@ impl<P: Host> Server<P> {
         }
         if self.service.is_waiting() || self.last_poll.elapsed() >= IDLE {
             self.last_poll = Instant::now();
-            if let Some(simulator) = self.service.platform_mut().simulator() {
-                simulator.tick();
-            }
+            self.service.platform_mut().tick();
             for completed in self.service.poll() {
                 self.complete(completed);
             }

@@ -1,7 +1,7 @@
 //! The machines on which daemons die.
 
 use dma_types::PciAddress;
-use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
+use iommu_engine::policy::{Devices, Policy, Rule, Unopened};
 use iommu_sim::MachineConfig;
 use iommu_sim::amdvi::AmdviConfig;
 use iommu_sim::pace::Completion as Takes;
@@ -83,7 +83,7 @@ fn group(vendor: Vendor) -> Case {
 }
 
 fn unconfined(vendor: Vendor) -> Case {
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(other())) };
+    let rule = Rule { unopened: Some(Unopened::Identity), ..Rule::new(Devices::At(other())) };
     let policy = Policy { rules: vec![rule], ..Policy::default() };
     let devices = [edu(), other()].map(|device| (device, device, vendor.base())).to_vec();
     let machine = vendor.machine().with_root_port();

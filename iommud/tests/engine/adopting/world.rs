@@ -318,6 +318,7 @@ impl Made {
             explicit: self.explicit.into_iter().collect(),
             buffers: buffers.chain(extra).collect(),
             windows: Vec::new(),
+            left: Vec::new(),
         }
     }
 }

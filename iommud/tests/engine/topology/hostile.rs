@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dma_types::{PciAddress, SourceId};
 use iommu_engine::machine::Remark;
 use iommu_engine::platform::ConfigSpace;
-use iommu_engine::policy::{Devices, Policy, Rule, Unclaimed};
+use iommu_engine::policy::{Devices, Policy, Rule, Unopened};
 use iommu_sim::MachineConfig;
 use iommu_sim::machine::{BridgeConfig, EduConfig, FunctionConfig};
 use iommu_sim::pci::BridgeKind;
@@ -108,7 +108,7 @@ fn r1_bridges_that_lead_to_one_bus_are_one(vendor: Vendor) {
 fn r1_another_device_in_an_old_place_is_what_it_is(vendor: Vendor) {
     // Whatever is an edu is trusted, and nothing else.
     let trusted = Rule {
-        unclaimed: Some(Unclaimed::Identity),
+        unopened: Some(Unopened::Identity),
         ..Rule::new(Devices::Id { vendor: 0x1234, device: 0x11e8 })
     };
     let policy = Policy { rules: vec![trusted], ..Policy::default() };
@@ -133,7 +133,7 @@ fn r1_another_device_in_an_old_place_is_what_it_is(vendor: Vendor) {
 
 fn a_rule_for_a_part_of_a_group_is_said_to_be_without_effect(vendor: Vendor) {
     let trusted = at("21:01.0");
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(trusted)) };
+    let rule = Rule { unopened: Some(Unopened::Identity), ..Rule::new(Devices::At(trusted)) };
     let policy = Policy { rules: vec![rule], ..Policy::default() };
     let rig = Rig::with_policy(vendor.machine().with_pci_bridge(), policy);
     assert!(!rig.reaches(trusted, FIRMWARE));
@@ -146,7 +146,7 @@ fn a_rule_for_a_part_of_a_group_is_said_to_be_without_effect(vendor: Vendor) {
 fn r1_what_joins_a_group_that_was_trusted_ends_the_trust(vendor: Vendor) {
     let (trusted, newcomer) = (at("21:01.0"), at("21:05.0"));
     let rules = [trusted, at("21:02.0"), at("22:00.0")].map(|device| Rule {
-        unclaimed: Some(Unclaimed::Identity),
+        unopened: Some(Unopened::Identity),
         ..Rule::new(Devices::At(device))
     });
     for held in [false, true] {

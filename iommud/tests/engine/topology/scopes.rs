@@ -60,7 +60,7 @@ fn the_unit_for_all_the_rest_comes_last_wherever_the_table_has_it() {
     let machine = Vendor::Vtd.with_unit_for(machine, &[at("00:04.0")]);
     let (mut rig, table) = Rig::told(machine, |table| table.parts.reverse());
     let told = format!(
-        "DMAR offset {:#x}: this unit claims what no other names in its segment and is not the last; it counts as the last",
+        "DMAR offset {:#x}: this unit covers what no other names in its segment and is not the last; it counts as the last",
         table.offset(0)
     );
     assert_eq!(rig.oddities(), [told]);

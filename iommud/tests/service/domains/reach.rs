@@ -10,7 +10,7 @@ use crate::vendor::Vendor;
 
 both! {
     a_device_in_a_domain_reaches_what_is_mapped_there_and_nothing_of_its_own,
-    a_domain_has_a_window_and_maps_nothing_beyond,
+    a_domain_has_an_aperture_and_maps_nothing_beyond,
     two_devices_see_one_buffer_at_one_address,
     a_device_of_another_process_enters_by_a_ticket,
     r7_an_enter_that_is_refused_leaves_the_device_where_it_was,
@@ -48,11 +48,11 @@ fn a_device_in_a_domain_reaches_what_is_mapped_there_and_nothing_of_its_own(vend
     }
 }
 
-fn a_domain_has_a_window_and_maps_nothing_beyond(vendor: Vendor) {
+fn a_domain_has_an_aperture_and_maps_nothing_beyond(vendor: Vendor) {
     let rig = Rig::new(vendor);
     let mut device = rig.open();
     let buffer = device.allocate(2 * PAGE, None, "buffer").unwrap();
-    let domain = device.new_domain("window").window(FIXED, 4 * PAGE).create().unwrap();
+    let domain = device.new_domain("aperture").aperture(FIXED, 4 * PAGE).create().unwrap();
     assert_eq!(
         (domain.base(), domain.bytes(), domain.last().get()),
         (FIXED, 4 * PAGE, 0x5000_3fff)
@@ -75,10 +75,10 @@ fn a_domain_has_a_window_and_maps_nothing_beyond(vendor: Vendor) {
         (1 << 50, PAGE, Error::Overflow),
         (u64::MAX - 0xfff, 2 * PAGE, Error::Overflow),
     ] {
-        let refused = device.new_domain("").window(Iova::new(base), bytes).create();
+        let refused = device.new_domain("").aperture(Iova::new(base), bytes).create();
         assert_eq!(refused.err(), Some(error), "{base:#x}, {bytes:#x}");
     }
-    // Without a window it is what the device reaches, and who reaches less does not enter.
+    // Without one it is what the device reaches, and who reaches less does not enter.
     let wide = device.new_domain("wide").create().unwrap();
     device.set_dma_mask(32).unwrap();
     assert_eq!(wide.attach(&device).err(), Some(Error::NoAddressSpace));

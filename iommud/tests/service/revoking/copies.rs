@@ -108,7 +108,8 @@ fn r3_a_closed_handle_is_no_more_to_be_revoked_when_nothing_of_it_is_left(vendor
     drop((part, inner));
     let listed = rig.json("handles");
     let mut rows = listed.as_array().unwrap().iter();
-    let row = rows.find(|row| row["handle"] == number(&buffer).to_string()).unwrap();
+    let of_buffer = number(&buffer).to_string();
+    let row = rows.find(|row| row["handle"] == of_buffer).unwrap();
     let parent = number(device.handle()).to_string();
     assert_eq!((&row["parents"][0], &row["depth"]), (&parent.into(), &1.into()));
     drop(buffer);

@@ -398,12 +398,7 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
             let (by, what) = (model.pick(by), model.pick_of(what, |_| true).unwrap());
             let known = &model.handles[&by];
             let above = model.below(what).contains(&by);
-            // A domain has ended with its last good handle: then there is nothing to administer.
-            let of = model.handles[&what].of;
-            let is_there = !matches!(of, Of::Domain(_))
-                || model.handles.values().any(|it| it.is_good() && it.of == of);
             let administers = known.of == Of::Device
-                && is_there
                 && known.rights.contains(Rights::ADMINISTER)
                 && by != what
                 && !above;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dma_types::Iova;
-use iommu_engine::policy::{Devices, Invalidation, Policy, Rule, Unclaimed};
+use iommu_engine::policy::{Devices, Invalidation, Policy, Rule, Unopened};
 use iommu_service::{HandleId, Outcome};
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::call::Opcode;
@@ -228,7 +228,7 @@ fn r2_a_window_of_registers_ends_with_the_offer(vendor: Vendor) {
     let rig = Rig::on(vendor.two_units().with_peer_routing());
     let (one, two) = (rig.open(), open_other(&rig));
     let child = derived(&one, Rights::DEVICE);
-    let ticket = child.offer_register_window(0, 0, PAGE, Access::ReadWrite).unwrap();
+    let ticket = child.offer_bar(0, 0, PAGE, Access::ReadWrite).unwrap();
     let window = two.attach(&ticket, Access::ReadWrite, "registers").unwrap();
     let iova = window.io_address().for_device(&two).unwrap().get();
     assert!(rings(&rig, iova, 1));
@@ -312,7 +312,7 @@ fn r3_what_a_closed_handle_has_mapped_is_its_parents(vendor: Vendor) {
 }
 
 fn r2_what_is_revoked_is_out_of_reach_of_a_device_that_is_unconfined_otherwise(vendor: Vendor) {
-    let rule = Rule { unclaimed: Some(Unclaimed::Identity), ..Rule::new(Devices::At(edu())) };
+    let rule = Rule { unopened: Some(Unopened::Identity), ..Rule::new(Devices::At(edu())) };
     let rig = Rig::with(vendor.machine(), Policy { rules: vec![rule], ..Policy::default() });
     assert!(rig.service.lock().engine().reaches_everything(edu()));
     let device = rig.open();

@@ -61,7 +61,7 @@ fn r3_a_revoked_handle_answers_nothing_else_whatever_it_is_of(vendor: Vendor) {
         label: Allocate::label("domain"),
     };
     let domain = greeted(child.handle().derive(&create).unwrap());
-    let registers = child.offer_register_window(0, 0, PAGE, Access::Read).unwrap();
+    let registers = child.offer_bar(0, 0, PAGE, Access::Read).unwrap();
     let window = attach(&other, registers.0, Rights::INSPECT, Some(Access::Read)).unwrap();
     let waiting = derived(&child, Rights::DEVICE);
     let mut register = [0; 72];

@@ -13,6 +13,7 @@ use crate::vendor::Vendor;
 both! {
     r3_a_handle_revokes_what_was_derived_from_it_and_nothing_else,
     r3_who_administers_a_device_revokes_any_handle_of_its_session_but_those_above_it,
+    r3_who_administers_a_device_revokes_what_came_of_a_buffer_that_is_gone,
     r3_what_is_revoked_offers_nothing_and_derives_nothing,
     r3_who_may_be_revoked_is_not_told_what_resumes_the_session,
     r5_requests_that_make_no_sense_are_refused,
@@ -82,6 +83,27 @@ fn r3_who_administers_a_device_revokes_any_handle_of_its_session_but_those_above
     drop((sibling, buffer, device));
     assert_eq!(revoke(&administrator, number(&equal)), Ok(1));
     drop((equal, administrator, elsewhere, other));
+    assert_eq!((rig.usage().live_runs, rig.service.lock().handles()), (0, 1));
+    rig.check();
+}
+
+/// The handle of which it came is closed, and the buffer has ended with it.
+fn r3_who_administers_a_device_revokes_what_came_of_a_buffer_that_is_gone(vendor: Vendor) {
+    let rig = Rig::on(vendor.two_units());
+    let (device, other) = (rig.open(), open_other(&rig));
+    let administrator = copy(&device, Rights::ADMINISTER);
+    let buffer = device.allocate(PAGE, None, "passed on").unwrap();
+    let ticket = offer(buffer.handle(), Rights::BUFFER, Some(Access::Read)).unwrap();
+    let access = Some(Access::Read);
+    let attached = crate::tickets::attach(&other, ticket, Rights::INSPECT, access).unwrap();
+    let iova = crate::tickets::info(&attached).iova.get();
+    let passed = number(buffer.handle());
+    drop(buffer);
+    assert!(rig.reads(other.address(), libdma::Iova::new(iova), 1).is_ok());
+    assert_eq!(revoke(other.handle(), passed), Err(Error::NotPermitted));
+    assert_eq!(revoke(&administrator, passed), Ok(1));
+    assert!(rig.reads(other.address(), libdma::Iova::new(iova), 1).is_err());
+    drop((attached, administrator, device, other));
     assert_eq!((rig.usage().live_runs, rig.service.lock().handles()), (0, 1));
     rig.check();
 }

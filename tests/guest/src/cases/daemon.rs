@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use agent::process::descendants;
 use agent::signal::{Signal, send};
 
-use crate::failure::{Outcome, require};
+use crate::failure::{Failure, Outcome, require};
 use crate::programs::{kill_iommud, run, serving, start_iommud, wait_until};
 use crate::reports::{self, Unit};
 use crate::{devices, unit};
@@ -85,17 +86,24 @@ pub(super) fn is_started_again() -> Outcome {
     Ok(())
 }
 
-/// The one that serves goes on, but nobody starts another.
+/// The one that serves starts another, which starts another one to serve when that dies, too.
 pub(super) fn goes_on_without_its_keeper() -> Outcome {
-    let iommud = start_iommud()?;
+    let mut iommud = start_iommud()?;
     let serves = serving(&iommud)?;
     iommud.signal(Signal::Kill)?;
+    iommud.wait_line("iommud: the keeper is gone: another is started")?;
+    let [keeper] = descendants(serves)[..] else { return Err(Failure("no keeper".into())) };
     run("edud", &["--rounds", "1"])?.expect(0)?;
-    require!(Path::new(SOCKET).exists(), "its socket is gone");
+    iommud.skip_lines();
     send(serves, Signal::Kill)?;
-    iommud.finish()?;
-    let _iommud = start_iommud()?;
+    iommud.wait_line("iommud: ready")?;
+    let (started, restarts) = (reports::setting("started")?, reports::setting("restarts")?);
+    require!(started.contains("adopted from a predecessor"), "{started}");
+    require!(restarts == "1", "{restarts} restarts");
     run("edud", &["--rounds", "1"])?.expect(0)?;
+    send(keeper, Signal::Term)?;
+    wait_until("the socket is gone", || Ok(!Path::new(SOCKET).exists()))?;
+    iommud.finish()?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::second::{ENTERS, HALF, HAS_ENTERED, SHARED_AT};
 
 /// The chosen address: `edu` reaches it with the address bits that it has unless QEMU is told otherwise.
 const FIXED: Iova = Iova::new(0x0500_0000);
-const WINDOW: u64 = 1 << 20;
+const APERTURE: u64 = 1 << 20;
 
 const MARK: [u8; LENGTH] = *b"where it was put";
 const OTHER: [u8; LENGTH] = *b"what was here...";
@@ -24,7 +24,7 @@ pub(super) fn is_entered_by_another_process() -> Outcome {
     let mut courier = Courier::new(drive(&one)?)?;
     let device = courier.driver.device().clone();
     let buffer = device.allocate(4096, None, "of two drivers")?;
-    let domain = device.new_domain("of two drivers").window(SHARED_AT, WINDOW).create()?;
+    let domain = device.new_domain("of two drivers").aperture(SHARED_AT, APERTURE).create()?;
     let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
     domain.map_at(SHARED_AT, &[piece])?;
     courier.load(&MARK)?;
@@ -70,9 +70,9 @@ pub(super) fn at_a_chosen_address() -> Outcome {
         buffer.read(offset, &mut found).map(|()| found)
     };
 
-    let domain = device.new_domain("chosen").window(FIXED, WINDOW).create()?;
-    let outside = domain.map_at(Iova::new(FIXED.get() + WINDOW), &[piece(0)]).map(drop);
-    require!(outside == Err(Error::OutsideWindow), "mapping outside its window: {outside:?}");
+    let domain = device.new_domain("chosen").aperture(FIXED, APERTURE).create()?;
+    let outside = domain.map_at(Iova::new(FIXED.get() + APERTURE), &[piece(0)]).map(drop);
+    require!(outside == Err(Error::OutsideWindow), "mapping outside its aperture: {outside:?}");
     // The second page comes first.
     domain.map_at(FIXED, &[piece(4096), piece(0)])?;
     let behind = Iova::new(FIXED.get() + 4096);

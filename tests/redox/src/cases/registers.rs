@@ -26,11 +26,11 @@ pub(super) fn are_reached() -> Outcome {
     let first = Courier::new(drive_with(&one, bits)?)?;
     let mut second = Courier::new(drive_with(&other, bits)?)?;
     let device = first.driver.device();
-    let beyond = device.offer_register_window(0, 1 << 20, 4096, Access::Read).map(drop);
+    let beyond = device.offer_bar(0, 1 << 20, 4096, Access::Read).map(drop);
     require!(beyond == Err(Error::OutOfBuffer), "beyond the end of the BAR: {beyond:?}");
-    let none = device.offer_register_window(1, 0, 4096, Access::Read).map(drop);
+    let none = device.offer_bar(1, 0, 4096, Access::Read).map(drop);
     require!(none == Err(Error::NotRegisters), "a BAR that is not there: {none:?}");
-    let ticket = device.offer_register_window(0, 0, 4096, Access::ReadWrite)?;
+    let ticket = device.offer_bar(0, 0, 4096, Access::ReadWrite)?;
     let window = second.driver.device().attach(&ticket, Access::ReadWrite, "the first one's")?;
     let at = |offset| -> Outcome<Iova> {
         Ok(window.io_address().at(offset)?.for_device(second.driver.device())?)
@@ -54,14 +54,14 @@ pub(super) fn are_reached() -> Outcome {
 
 /// An iommud that comes after one that was started by init knows what that one was told.
 pub(super) fn are_known(device: &Device) -> Outcome {
-    let beyond = device.offer_register_window(0, 1 << 20, 4096, Access::Read).map(drop);
+    let beyond = device.offer_bar(0, 1 << 20, 4096, Access::Read).map(drop);
     require!(beyond == Err(Error::OutOfBuffer), "beyond the end of the BAR: {beyond:?}");
-    Ok(device.offer_register_window(0, 0, 4096, Access::Read).map(drop)?)
+    Ok(device.offer_bar(0, 0, 4096, Access::Read).map(drop)?)
 }
 
 /// An iommud that was started by hand knows of none.
 pub(super) fn are_unknown(device: &Device) -> Outcome {
-    let refused = device.offer_register_window(0, 0, 4096, Access::Read).map(drop);
+    let refused = device.offer_bar(0, 0, 4096, Access::Read).map(drop);
     require!(refused == Err(Error::NotRegisters), "registers are offered: {refused:?}");
     Ok(())
 }

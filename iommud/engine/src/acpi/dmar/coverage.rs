@@ -43,7 +43,7 @@ impl Dmar {
     ///
     /// Units that name the device come first, then those that name a bridge above it, the nearest first,
     /// and then the one that has all the rest of the segment (8.3). Of several that fit alike, which a sound
-    /// table does not have, the first that can be used counts. A refused unit claims its devices like any other,
+    /// table does not have, the first that can be used counts. A refused unit covers its devices like any other,
     /// so that they are not taken for another's.
     ///
     /// A virtual function is behind the unit of its physical function, which is the one to ask for.

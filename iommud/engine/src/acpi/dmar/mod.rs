@@ -26,7 +26,7 @@
 //! It is listed in [`Dmar::refused`](table::Dmar::refused) with its place and the reason, so that it can
 //! be shown. The rest is used, and in each case the outcome is the safe one:
 //!
-//! - A refused unit still claims the devices of its scopes. They are
+//! - A refused unit still covers the devices of its scopes. They are
 //!   [`Coverage::Refused`] and are never handed to the unit of all the rest,
 //!   whose tables they do not pass.
 //! - A refused region is not mapped: the device lacks what firmware meant for it.

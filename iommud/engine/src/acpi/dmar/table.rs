@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use bitfield_struct::bitfield;
 use thiserror::Error;
-use zerocopy::FromBytes;
 
 use super::error::DmarError;
 use super::kind::StructureKind;
@@ -13,7 +12,7 @@ use super::raw::{RawDmar, RawDrhd, RawRmrr, RawStructure};
 use super::reserved::Rmrr;
 use super::scope::{self, DeviceScope, ScopeFault};
 use super::unit::Drhd;
-use crate::acpi::sdt::{Sdt, SdtError};
+use crate::acpi::sdt::Sdt;
 use crate::acpi::walk::{Entries, Entry};
 use crate::acpi::{RegionFault, UnitFault};
 
@@ -97,10 +96,7 @@ impl Dmar {
     /// [`DmarError`], if any length in it is wrong; the [module](super) says why that refuses all of it.
     pub fn parse(bytes: &[u8]) -> Result<Self, DmarError> {
         let sdt = Sdt::parse(bytes, SIGNATURE)?;
-        let (raw, rest) = RawDmar::ref_from_prefix(sdt.bytes).map_err(|_| SdtError::TooShort {
-            length: sdt.header.length.get(),
-            least: size_of::<RawDmar>(),
-        })?;
+        let (raw, mut structures) = sdt.front::<RawDmar>()?;
         let mut dmar = Self {
             checksum_valid: sdt.checksum_valid,
             host_address_width: raw.host_address_width.saturating_add(1),
@@ -111,7 +107,6 @@ impl Dmar {
             skipped: Vec::new(),
         };
         let mut bases = BTreeSet::new();
-        let mut structures = Entries { offset: size_of::<RawDmar>(), rest };
         while let Some(structure) = structures.next::<RawStructure>()? {
             let offset = structure.offset;
             match StructureKind::from(structure.head.kind.get()) {

@@ -16,7 +16,7 @@ impl Ivrs {
     ///
     /// A table should name each device once. Where it does not, the unit whose entry names the fewest devices
     /// comes first, and one that is for all devices last; of several alike, the first that can be used counts.
-    /// A refused unit claims its devices like any other, so that they are not taken for another's. A unit does
+    /// A refused unit covers its devices like any other, so that they are not taken for another's. A unit does
     /// not translate for itself, whatever the table says.
     ///
     /// A virtual function is behind the unit of its physical function, which is the one to ask for, if the

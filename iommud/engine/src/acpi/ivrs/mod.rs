@@ -28,7 +28,7 @@
 //! alone*, if its lengths are right and what it says makes no sense. It is listed in
 //! [`Ivrs::refused`](table::Ivrs::refused) with its place and the reason. The outcome is the safe one:
 //!
-//! - A refused unit still claims the devices of its entries: they are
+//! - A refused unit still covers the devices of its entries: they are
 //!   [`Coverage::Refused`].
 //! - A refused device entry leaves its devices without a unit that they can be attached to. The device table
 //!   of the unit that they are really behind has no translation for them, and default deny (rule R1) stops

@@ -6,7 +6,6 @@ use core::fmt;
 
 use dma_types::{PciAddress, PhysAddr};
 use thiserror::Error;
-use zerocopy::FromBytes;
 
 use super::entry::{self, EntryFault};
 use super::error::IvrsError;
@@ -16,8 +15,8 @@ use super::memory::{Ivmd, IvmdFault};
 use super::raw::{RawBlock, RawIvhd, RawIvmd, RawIvrs, RawRichIvhd};
 use super::unit::{Ivhd, Reported};
 use crate::acpi::UnitFault;
-use crate::acpi::sdt::{Sdt, SdtError};
-use crate::acpi::walk::{Entries, Entry};
+use crate::acpi::sdt::Sdt;
+use crate::acpi::walk::Entry;
 
 /// The signature of the table.
 pub const SIGNATURE: [u8; 4] = *b"IVRS";
@@ -109,10 +108,7 @@ impl Ivrs {
     /// [`IvrsError`], if any length in it is wrong; the [module](super) says why that refuses all of it.
     pub fn parse(bytes: &[u8]) -> Result<Self, IvrsError> {
         let sdt = Sdt::parse(bytes, SIGNATURE)?;
-        let (raw, rest) = RawIvrs::ref_from_prefix(sdt.bytes).map_err(|_| SdtError::TooShort {
-            length: sdt.header.length.get(),
-            least: size_of::<RawIvrs>(),
-        })?;
+        let (raw, mut blocks) = sdt.front::<RawIvrs>()?;
         let mut ivrs = Self {
             checksum_valid: sdt.checksum_valid,
             info: IvInfo::from_bits(raw.info.get()),
@@ -122,7 +118,6 @@ impl Ivrs {
             skipped: Vec::new(),
         };
         let mut unit_blocks = Vec::new();
-        let mut blocks = Entries { offset: size_of::<RawIvrs>(), rest };
         while let Some(block) = blocks.next::<RawBlock>()? {
             match BlockKind::from(block.head.kind) {
                 BlockKind::Unit(kind) => unit_blocks.push(parse_unit(kind, &block)?),

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use dma_types::{Iova, PciAddress};
 
 use crate::domain::DomainKey;
+use crate::ledger::Slot;
 use crate::platform::{RunId, RunPlace, Segment};
 
 /// What of a predecessor's belongs to somebody.
@@ -20,6 +21,8 @@ pub struct Claims {
     pub buffers: Vec<ClaimedBuffer>,
     /// The windows of registers.
     pub windows: Vec<ClaimedWindow>,
+    /// What is nobody's any more.
+    pub left: Vec<LeftRun>,
 }
 
 /// A device that is [kept from everything](crate::engine::blocking).
@@ -55,6 +58,19 @@ pub struct ClaimedBuffer {
     pub domains: Vec<DomainKey>,
     /// Where it was mapped first: of several buffers of the same memory, what is there is of this one.
     pub first: Option<Iova>,
+}
+
+/// Memory that had not come back when the daemon died, and that nobody can claim. A client may have it mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftRun {
+    /// It, which no buffer is of.
+    pub run: RunId,
+    /// Where it is.
+    pub place: RunPlace,
+    /// How much of it.
+    pub bytes: u64,
+    /// The record of it: the engine strikes it out when the memory is free.
+    pub record: Slot,
 }
 
 /// A window of registers.

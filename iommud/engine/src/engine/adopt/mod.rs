@@ -38,7 +38,7 @@ mod read;
 mod restore;
 mod tables;
 
-pub use self::claims::{BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice};
+pub use self::claims::{BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice, LeftRun};
 pub use self::error::AdoptError;
 
 use alloc::collections::BTreeMap;
@@ -141,6 +141,9 @@ fn keep(
         if buffer.bytes == 0 || !buffer.bytes.is_multiple_of(PAGE_SIZE) || buffer.bytes > there {
             return Err(AdoptError::Record);
         }
+    }
+    for left in &claims.left {
+        platform.keep_run(left.run, left.place)?;
     }
     Ok(())
 }

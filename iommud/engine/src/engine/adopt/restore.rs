@@ -1,13 +1,13 @@
 //! The engine's domains, groups and ids as they were.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use dma_types::{Iova, PciAddress, SourceId};
 
 use super::read::Written;
 use super::tables::{Seen, SeenDomain};
-use super::{Claims, HeldDevice};
+use super::{Claims, HeldDevice, LeftRun};
 use crate::completion::{Completion, Ticket, UnitId};
 use crate::domain::{Domain, DomainKey};
 use crate::engine::deferred::Deferred;
@@ -18,9 +18,9 @@ use crate::machine::{Found, GroupId, Remark, ReservedRange};
 use crate::payer::{Books, Payer};
 use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Policy;
-use crate::records::{AttachmentRecord, EpochRecord, Purpose};
+use crate::records::{AttachmentRecord, EpochRecord, Purpose, ReserveRecord};
 use crate::reserve::{Place, Reserve};
-use crate::retired::{Quarantine, Retired};
+use crate::retired::{Quarantine, Retired, RetiredRun};
 use crate::unit::{DomainId, Translation};
 
 /// Makes an engine of what was found. Every unit is asked to forget everything before it is up, which is its first ticket:
@@ -60,7 +60,6 @@ pub(super) fn restore(
         ranges: Vec::new(),
         changes: Vec::new(),
     };
-    let reserves: Vec<_> = reserves.iter().map(|(_, it)| (it.owner, it.run)).collect();
     engine.restore_reserves(platform, &reserves, claims);
     let Seen { mut translations, domains } = seen;
     engine.restore_domains(platform, domains, claims);
@@ -79,6 +78,7 @@ pub(super) fn restore(
     engine.block_again(platform, &claims.blocked);
     engine.restore_groups(platform, claims);
     engine.drop_unclaimed(platform, claims);
+    engine.free_left(platform, claims);
     engine.follow_arenas(platform);
     engine.poll(platform);
     engine
@@ -99,10 +99,10 @@ impl Engine {
     fn restore_reserves(
         &mut self,
         platform: &impl Platform,
-        runs: &[(Option<PciAddress>, RunId)],
+        records: &[(Slot, ReserveRecord)],
         claims: &Claims,
     ) {
-        for (owner, run) in runs {
+        for (slot, ReserveRecord { owner, run, is_going, .. }) in records {
             let at = self.reserves.iter().position(|reserve| reserve.owner() == *owner);
             let at = at.unwrap_or_else(|| {
                 let device = owner.and_then(|owner| self.devices.get(&owner));
@@ -113,23 +113,24 @@ impl Engine {
                 self.reserves.push(Reserve::new(*owner, wanted));
                 self.reserves.len() - 1
             });
-            self.reserves[at].add(*run, platform.segments(*run));
+            self.reserves[at].add(*run, platform.segments(*run), Some(*slot));
+            if *is_going {
+                self.reserves[at].withhold(*run);
+            }
         }
-        let step = platform.part_step();
-        let mut parts: Vec<RunId> = claims.buffers.iter().map(|buffer| buffer.run).collect();
-        parts.sort_unstable();
-        parts.dedup();
+        let claimed = claims.buffers.iter().map(|buffer| buffer.run);
+        let parts: BTreeSet<RunId> =
+            claimed.chain(claims.left.iter().map(|left| left.run)).collect();
         for part in parts {
             let [only] = platform.segments(part) else { continue };
-            for (_, whole) in runs {
+            for (_, ReserveRecord { run: whole, .. }) in records {
                 let mut offset = 0;
                 for segment in platform.segments(*whole) {
                     let within = only.start.get().checked_sub(segment.start.get());
                     if let Some(within) = within.filter(|within| *within < segment.bytes) {
-                        let bytes = only.bytes.next_multiple_of(step);
-                        let offset = offset + within;
-                        let place = Place { whole: *whole, offset, start: only.start, bytes };
-                        self.reserves.iter_mut().for_each(|reserve| reserve.take(place, part));
+                        let Segment { start, bytes } = *only;
+                        let place = Place { whole: *whole, offset: offset + within, start, bytes };
+                        self.reserves.iter_mut().for_each(|reserve| reserve.inherit(place, part));
                     }
                     offset += segment.bytes;
                 }
@@ -316,6 +317,15 @@ impl Engine {
         }
     }
 
+    /// Frees what is nobody's any more.
+    fn free_left(&mut self, platform: &mut impl Platform, claims: &Claims) {
+        for LeftRun { run, bytes, record, .. } in claims.left.iter().copied() {
+            let (payer, record) = (Payer::NOBODY, Some(record));
+            let left = RetiredRun { run, bytes, payer, record };
+            self.free_run_after(platform, self.forgotten(), left);
+        }
+    }
+
     /// Says that nothing of a predecessor's is in use but what was kept, once all units have forgotten all else.
     pub(in crate::engine) fn settle_inherited(&mut self, platform: &mut impl Platform) {
         if !self.is_taking_over || !self.is_settled() {
@@ -325,6 +335,7 @@ impl Engine {
         // What a unit that has failed may still reach nobody knows.
         if self.running_units().all(|unit| !unit.has_failed()) {
             platform.settle_inherited();
+            self.renew_reserves(platform);
         }
     }
 }

@@ -65,7 +65,7 @@ impl Seen {
             let extents = table.examine(platform, told, &mut |frame| frames.claim(frame));
             let extents = extents.map_err(|it| AdoptError::PageTable(key, it.0))?;
             let reserved = found.plan.reserved().map(ReservedRange::as_iova_range);
-            let addresses = Addresses::new(&record.abilities, record.window, reserved);
+            let addresses = Addresses::new(&record.abilities, record.aperture, reserved);
             let addresses = addresses.map_err(|_| AdoptError::Record)?;
             let (slot, record) = (*slot, *record);
             domains.insert(key, SeenDomain { slot, record, table, addresses, extents });

@@ -42,7 +42,7 @@ pub enum Oddity {
     Refused(String),
     /// Two units have INCLUDE_PCI_ALL.
     #[error(
-        "this unit claims what no other names in segment {segment:04x}, as the one at offset {first:#x} does already, which has it"
+        "this unit covers what no other names in segment {segment:04x}, as the one at offset {first:#x} does already, which has it"
     )]
     SecondRest {
         /// The first of them, in bytes from the start of the table.
@@ -52,7 +52,7 @@ pub enum Oddity {
     },
     /// A unit with INCLUDE_PCI_ALL is not the last.
     #[error(
-        "this unit claims what no other names in its segment and is not the last; it counts as the last"
+        "this unit covers what no other names in its segment and is not the last; it counts as the last"
     )]
     RestNotLast,
     /// A device scope cannot be followed.

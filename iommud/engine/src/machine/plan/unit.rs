@@ -31,7 +31,7 @@ pub struct PlannedUnit {
     pub left_out: Option<LeftOut>,
 }
 
-/// A unit is not to be used, for this reason. What it claims is not confined, and nobody else's.
+/// A unit is not to be used, for this reason. What it covers is not confined, and nobody else's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LeftOut {
     /// What firmware says of it makes no sense.

@@ -6,7 +6,7 @@ use iommu_engine::machine::ReservedRange;
 use iommu_engine::machine::plan::{
     Finding, Firmware, Oddity, Plan, PlannedDevice, PlannedGroup, PlannedUnit,
 };
-use iommu_engine::policy::{Policy, Unclaimed};
+use iommu_engine::policy::{Policy, Unopened};
 use serde::Serialize;
 
 use super::probe::Probe;
@@ -148,7 +148,7 @@ pub(super) fn devices(plan: &Plan, probe: &Probe, policy: &Policy) -> Vec<Device
         let (vendor, id) = (device.function.vendor, device.function.device);
         let rules = policy.rules_for(*address, vendor, id);
         let reaches = device.is_endpoint().then(|| reaches(plan, probe, device, policy));
-        let meant_open = unclaimed(policy, device) == Unclaimed::Identity;
+        let meant_open = unopened(policy, device) == Unopened::Identity;
         DeviceRow {
             device: address.to_string(),
             id: format!("{vendor:04x}:{id:04x}"),
@@ -178,7 +178,7 @@ fn reaches(plan: &Plan, probe: &Probe, device: &PlannedDevice, policy: &Policy) 
     // A device that is to reach nothing is not to reach everything through another.
     let members = group.topology.members.iter().filter_map(|member| plan.devices().get(member));
     let mut endpoints = members.filter(|member| member.is_endpoint());
-    if endpoints.all(|member| unclaimed(policy, member) == Unclaimed::Identity) {
+    if endpoints.all(|member| unopened(policy, member) == Unopened::Identity) {
         "ALL MEMORY"
     } else if group.reserved.is_empty() {
         "nothing"
@@ -187,9 +187,9 @@ fn reaches(plan: &Plan, probe: &Probe, device: &PlannedDevice, policy: &Policy) 
     }
 }
 
-fn unclaimed(policy: &Policy, device: &PlannedDevice) -> Unclaimed {
+fn unopened(policy: &Policy, device: &PlannedDevice) -> Unopened {
     let function = device.function;
-    policy.for_device(function.address, function.vendor, function.device).unclaimed
+    policy.for_device(function.address, function.vendor, function.device).unopened
 }
 
 /// What would be set aside, as far as there is as much, each with for whom.

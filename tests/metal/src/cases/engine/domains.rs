@@ -53,7 +53,7 @@ pub(super) fn r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else(
         let own = device.allocate(4096, Some(Access::ReadWrite), "own")?;
         let own_place = own.iova().unwrap_or_default();
         let shared = device.allocate(4096, None, "shared")?;
-        let domain = device.new_domain("fixed").window(FIXED, 1 << 20).create()?;
+        let domain = device.new_domain("fixed").aperture(FIXED, 1 << 20).create()?;
         let piece =
             MapRequest { buffer: &shared, offset: 0, bytes: 4096, access: Access::ReadWrite };
         domain.map_at(FIXED, &[piece])?;
@@ -88,12 +88,14 @@ pub(super) fn r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else(
     })
 }
 
-pub(super) fn a_domain_maps_in_its_window_and_says_what_is_where(context: &mut Context) -> Outcome {
+pub(super) fn a_domain_maps_in_its_aperture_and_says_what_is_where(
+    context: &mut Context,
+) -> Outcome {
     with_service(context, |rig| {
         let device = rig.open()?;
         let (first, second) =
             (device.allocate(8192, None, "first")?, device.allocate(4096, None, "second")?);
-        let domain = device.new_domain("fixed").window(FIXED, 64 << 10).create()?;
+        let domain = device.new_domain("fixed").aperture(FIXED, 64 << 10).create()?;
         let access = Access::ReadWrite;
         let half = |offset| MapRequest { buffer: &first, offset, bytes: 4096, access };
         let whole = MapRequest { buffer: &second, offset: 0, bytes: 4096, access };
@@ -147,7 +149,7 @@ pub(in crate::cases) fn there_are_no_domains_and_no_other_addresses(
     with_service(context, |rig| {
         let device = rig.open()?;
         let buffer = device.allocate(4096, Some(Access::ReadWrite), "where it is")?;
-        let refused = device.new_domain("fixed").window(FIXED, 1 << 20).create().err();
+        let refused = device.new_domain("fixed").aperture(FIXED, 1 << 20).create().err();
         require!(refused == Some(Error::NoIommu), "a domain is answered by {refused:?}");
         let piece =
             MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };

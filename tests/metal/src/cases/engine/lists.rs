@@ -141,7 +141,7 @@ pub(in crate::cases) fn a_buffer_whose_list_was_forgotten_is_taken_back(
             let mut found = [0; 600];
             let refused = buffer.read(0, &mut found);
             require!(refused == Err(Error::OfDevice), "{name}: read while it is the device's");
-            buffer.reclaim()?;
+            buffer.take_back()?;
             buffer.read(0, &mut found)?;
             let around = found[..100].iter().chain(&found[500..]).all(|it| *it == 0xee);
             require!(around && found[100..500] == pattern(400)[..], "{name}: {found:x?} came");

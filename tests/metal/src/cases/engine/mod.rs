@@ -58,7 +58,7 @@ use self::blocking::{
 use self::caching::buffers_are_cached_as_they_were_asked_for;
 use self::checking::the_checker_names_what_is_wrong;
 use self::domains::{
-    a_domain_maps_in_its_window_and_says_what_is_where,
+    a_domain_maps_in_its_aperture_and_says_what_is_where,
     pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
     r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
     two_devices_reach_one_buffer_at_one_address,
@@ -163,7 +163,7 @@ pub const SUITE: Suite = Suite {
         blocks_of_a_pool_cross_no_boundary,
         pieces_are_at_the_address_that_was_chosen_one_behind_the_other,
         r1_a_device_reaches_a_domain_while_it_is_in_it_and_nothing_else,
-        a_domain_maps_in_its_window_and_says_what_is_where,
+        a_domain_maps_in_its_aperture_and_says_what_is_where,
         the_checker_names_what_is_wrong,
         small_coherent_memory_shares_windows,
         coherent_memory_comes_from_the_devices_own,

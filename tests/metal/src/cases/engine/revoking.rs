@@ -60,9 +60,7 @@ pub(super) fn r2_a_share_that_was_revoked_is_out_of_each_devices_reach(
         let kept = rig.in_use().runs;
         require!(kept > before.runs + 1, "what is seen was given back");
         drop((attached, passed, own, second_device));
-        let after = rig.in_use();
-        require!(after.runs == before.runs, "{} runs are left of {}", after.runs, before.runs);
-        Ok(())
+        rig.expect_as_many_runs(&before)
     })
 }
 

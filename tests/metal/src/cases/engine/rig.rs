@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -189,7 +188,7 @@ impl Rig {
     /// Whether there is no new fault.
     pub fn expect_no_fault(&self) -> Outcome {
         match self.faults() {
-            (1.., Some(fault)) => Err(Failure(fault.in_segment(0).to_string())),
+            (1.., Some(fault)) => Err(Failure(format!("{fault:?}"))),
             _ => Ok(()),
         }
     }
@@ -205,6 +204,13 @@ impl Rig {
         let mut service = self.service.lock();
         service.poll();
         service.platform().in_use()
+    }
+
+    /// All that clients have had since is given back.
+    pub fn expect_as_many_runs(&self, before: &InUse) -> Outcome {
+        let after = self.in_use();
+        require!(after.runs == before.runs, "{} runs are left of {}", after.runs, before.runs);
+        Ok(())
     }
 
     /// The physical pieces of the one buffer there is.

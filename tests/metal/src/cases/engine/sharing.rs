@@ -54,9 +54,7 @@ pub(super) fn r4_a_buffer_is_shared_until_the_last_device_lets_it_go(
         second.transfer(rig.service.lock().platform_mut(), Direction::ToDevice, yours.get(), 16)?;
         rig.expect_fault_of(&second, yours.get(), Tried::Read)?;
         drop((own, second_device));
-        let after = rig.in_use();
-        require!(after.runs == before.runs, "{} runs are left of {}", after.runs, before.runs);
-        Ok(())
+        rig.expect_as_many_runs(&before)
     })
 }
 
@@ -66,9 +64,7 @@ pub(super) fn r4_registers_that_are_offered_are_reached_until_their_driver_goes(
     with_service(context, |rig| {
         let (first_device, second, second_device) = both(rig)?;
         let own = second_device.allocate(8192, Some(Access::ReadWrite), "the second one's")?;
-        let ticket = first_device.offer_register_window(0, 0, 4096, Access::Write)?;
-        let window = second_device.attach(&ticket, Access::Write, "the first one's registers")?;
-        let at = source_register(rig, &window, &second_device)?;
+        let (registers, at) = attach_registers(rig, &first_device, &second_device)?;
         write_register(rig, &second, &own, at, VALUE)?;
         rig.expect_no_fault()?;
 
@@ -80,7 +76,7 @@ pub(super) fn r4_registers_that_are_offered_are_reached_until_their_driver_goes(
         rig.expect_fault_of(&second, at.get(), Tried::Write)?;
         let found = rig.edu.source(rig.service.lock().platform_mut());
         require!(found == VALUE, "the register holds {found:#x}, and held {VALUE:#x}");
-        drop((window, own, second_device));
+        drop((registers, own, second_device));
         Ok(())
     })
 }
@@ -142,9 +138,7 @@ pub(in crate::cases) fn a_buffer_is_shared_at_its_one_address(context: &mut Cont
         require!(rig.in_use().runs > before.runs, "the memory was given back");
         expect_read(rig, &second, yours, &own, &MARK)?;
         drop((attached, own, second_device));
-        let after = rig.in_use();
-        require!(after.runs == before.runs, "{} runs are left of {}", after.runs, before.runs);
-        Ok(())
+        rig.expect_as_many_runs(&before)
     })
 }
 
@@ -155,20 +149,28 @@ pub(in crate::cases) fn registers_that_are_offered_are_at_their_one_address(
     with_service(context, |rig| {
         let (first_device, second, second_device) = both(rig)?;
         let own = second_device.allocate(8192, Some(Access::ReadWrite), "the second one's")?;
-        let ticket = first_device.offer_register_window(0, 0, 4096, Access::Write)?;
-        let window = second_device.attach(&ticket, Access::Write, "the first one's registers")?;
-        let at = source_register(rig, &window, &second_device)?;
-        write_register(rig, &second, &own, at, VALUE)
+        let (registers, at) = attach_registers(rig, &first_device, &second_device)?;
+        let written = write_register(rig, &second, &own, at, VALUE);
+        drop(registers);
+        written
     })
 }
 
 /// What is written to a register of the first device.
 const VALUE: u64 = 0x1234_5678_9abc;
 
-/// Where the second device sees the register of the first from which its transfers read.
-fn source_register(rig: &Rig, window: &Attachment, second_device: &Device) -> Outcome<Iova> {
-    let at = window.io_address().at(rig.edu.source_register() as u64)?;
-    Ok(at.for_device(second_device)?)
+/// Has the second device reach the first one's registers: until that is dropped, and where it sees the register from which
+/// the first one's transfers read.
+fn attach_registers(
+    rig: &Rig,
+    first_device: &Device,
+    second_device: &Device,
+) -> Outcome<(Attachment, Iova)> {
+    let ticket = first_device.offer_bar(0, 0, 4096, Access::Write)?;
+    let attached = second_device.attach(&ticket, Access::Write, "the first one's registers")?;
+    let at = attached.io_address().at(rig.edu.source_register() as u64)?;
+    let at = at.for_device(second_device)?;
+    Ok((attached, at))
 }
 
 /// Has the second device write to that register, and looks what is in it then.

@@ -139,7 +139,7 @@ fn scopes_that_send_interrupts_cover_no_device_and_unknown_ones_nothing() {
 }
 
 #[test]
-fn r1_what_a_refused_unit_claims_is_nobody_elses() {
+fn r1_what_a_refused_unit_covers_is_nobody_elses() {
     let mut table = table(vec![unit(true, vec![])]);
     let refused = unit(false, vec![scope(BRIDGE, 0, &[(0x1c, 0)])]);
     let refusal = Refusal::Unit(refused.clone(), UnitFault::NoBase);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::acpi::dmar::{LengthFault, PathStep, ScopeKind};
-use crate::acpi::sdt::Signature;
+use crate::acpi::sdt::{SdtError, Signature};
 use alloc::string::ToString;
 use alloc::vec;
 use dma_types::PhysAddr;

@@ -54,7 +54,7 @@ fn what_only_sends_interrupts_covers_no_device_and_an_alias_does() {
 }
 
 #[test]
-fn r1_what_a_refused_unit_claims_is_nobody_elses() {
+fn r1_what_a_refused_unit_covers_is_nobody_elses() {
     let broken = ivhd(0x10, 0x4002, 0, &[2, 0, 0x41, 0]);
     let table = table_of(&[ivhd(0x10, 2, 0xfea0_0000, &[1, 0, 0, 0]), broken]);
     let ivrs = Ivrs::parse(&table).unwrap();

@@ -1,7 +1,7 @@
 use super::super::sample::{TABLE, ivhd, patched, table_of};
 use super::*;
 use crate::acpi::ivrs::{AcpiId, DeviceEntry, EntryKind, NamedDevice, SpecialKind, Uid};
-use crate::acpi::sdt::Signature;
+use crate::acpi::sdt::{SdtError, Signature};
 use crate::acpi::{LengthFault, RegionFault};
 use alloc::string::{String, ToString};
 use alloc::vec;

@@ -57,7 +57,7 @@ pub(super) fn plan(table: Dmar, machine: &mut Machine, given: &Given<'_>) -> Pla
 }
 
 #[test]
-fn units_stand_in_the_order_of_the_table_and_claim_their_devices_though_left_out() {
+fn units_stand_in_the_order_of_the_table_and_cover_their_devices_though_left_out() {
     let mut table =
         table(vec![drhd(0x30, false, vec![endpoint(2)]), drhd(0x60, true, vec![])], vec![]);
     let broken = drhd(0x48, false, vec![bridge(0x1c)]);
@@ -138,8 +138,8 @@ fn a_second_unit_for_all_the_rest_is_told_and_has_nothing() {
     assert_eq!(
         findings(&plan),
         [
-            "DMAR offset 0x50: this unit claims what no other names in segment 0000, as the one at offset 0x30 does already, which has it",
-            "DMAR offset 0x30: this unit claims what no other names in its segment and is not the last; it counts as the last",
+            "DMAR offset 0x50: this unit covers what no other names in segment 0000, as the one at offset 0x30 does already, which has it",
+            "DMAR offset 0x30: this unit covers what no other names in its segment and is not the last; it counts as the last",
         ]
     );
 }
