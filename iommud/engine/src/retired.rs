@@ -58,13 +58,13 @@ pub struct RetiredRun {
 
 /// Everything that waits.
 #[derive(Debug, Default)]
-pub struct Quarantine {
+pub struct RetiredList {
     waiting: VecDeque<Retired>,
     /// What a unit failed to confirm. The unit may hold it for good, so it stays for good.
     lost: Vec<Retired>,
 }
 
-impl Quarantine {
+impl RetiredList {
     /// Puts something in.
     pub fn put(&mut self, retired: Retired) {
         self.waiting.push_back(retired);
@@ -124,20 +124,20 @@ mod tests {
 
     #[test]
     fn r2_nothing_comes_out_before_its_unit_confirmed_and_a_failed_unit_holds_nobody_up() {
-        let mut quarantine = Quarantine::default();
+        let mut list = RetiredList::default();
         let payer = Payer(1);
         for (unit, run) in [(0, 10), (1, 11), (1, 12)] {
             let completion = Completion::one(UnitId(unit), Ticket(run));
             let run = RetiredRun { run: RunId(run), bytes: 0x1000 * run, payer, record: None };
-            quarantine.put(Retired { completion, run: Some(run), ..Retired::default() });
+            list.put(Retired { completion, run: Some(run), ..Retired::default() });
         }
-        let of = |quarantine: &Quarantine, payer| {
-            let runs = quarantine.iter().filter_map(|retired| retired.run);
+        let of = |list: &RetiredList, payer| {
+            let runs = list.iter().filter_map(|retired| retired.run);
             let runs: Vec<_> = runs.filter(|run| run.payer == payer).map(|run| run.bytes).collect();
             (runs.len(), runs.iter().sum::<u64>())
         };
-        assert_eq!(of(&quarantine, payer), (3, 0x2_1000));
-        assert_eq!(of(&quarantine, Payer(2)), (0, 0));
+        assert_eq!(of(&list, payer), (3, 0x2_1000));
+        assert_eq!(of(&list, Payer(2)), (0, 0));
         let failed_and_confirmed = |confirmed| {
             move |completion: &Completion| match completion.tickets().next() {
                 Some((UnitId(0), _)) => Progress::Failed,
@@ -147,8 +147,8 @@ mod tests {
         };
         let mut release = |confirmed| {
             let mut runs = Vec::new();
-            for _ in 0..quarantine.waiting() {
-                let found = quarantine.look(failed_and_confirmed(Ticket(confirmed)));
+            for _ in 0..list.waiting() {
+                let found = list.look(failed_and_confirmed(Ticket(confirmed)));
                 runs.extend(found.and_then(|retired| retired.run).map(|run| run.run.0));
             }
             runs
@@ -156,8 +156,8 @@ mod tests {
         assert_eq!(release(10), [0; 0]);
         assert_eq!(release(12), [11, 12]);
         assert_eq!(release(12), [0; 0]);
-        assert_eq!((quarantine.len(), quarantine.is_empty()), (1, false));
-        assert_eq!(of(&quarantine, payer), (1, 0xa000), "what is lost is on its account for good");
-        assert_eq!(quarantine.waiting(), 0, "what is lost is not looked at again and again");
+        assert_eq!((list.len(), list.is_empty()), (1, false));
+        assert_eq!(of(&list, payer), (1, 0xa000), "what is lost is on its account for good");
+        assert_eq!(list.waiting(), 0, "what is lost is not looked at again and again");
     }
 }

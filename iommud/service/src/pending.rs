@@ -146,7 +146,7 @@ impl Pending {
         &mut self,
         is_revoked: impl Fn(HandleId) -> bool,
     ) -> (Vec<HandleId>, Vec<AccountId>) {
-        let (mut unclaimed, mut accounts) = (Vec::new(), Vec::new());
+        let (mut unanswered, mut accounts) = (Vec::new(), Vec::new());
         let answered = &mut self.answered;
         self.waiting.retain(|(request, waiting)| {
             let new = match waiting.answer {
@@ -155,7 +155,7 @@ impl Pending {
             };
             let stays = !is_revoked(waiting.by) && !new.is_some_and(&is_revoked);
             if !stays {
-                unclaimed.extend(new);
+                unanswered.extend(new);
                 accounts.push(waiting.account);
                 answered.push(Completed { request: *request, result: Err(Error::Revoked) });
             }
@@ -168,7 +168,7 @@ impl Pending {
             }
             stays
         });
-        (unclaimed, accounts)
+        (unanswered, accounts)
     }
 
     /// What was unmapped is not to be taken back any more.

@@ -231,7 +231,7 @@ impl Inner {
                 self.service.pending().len(),
             ],
             accounts,
-            waiting: engine.quarantine().filter(|retired| retired.run.is_some()).count(),
+            waiting: engine.retired_list().filter(|retired| retired.run.is_some()).count(),
         }
     }
 

@@ -77,7 +77,7 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
             (iova.get(), mapping.bytes, age(&id)).hash(into);
         }
     }
-    engine.quarantine().filter(|retired| retired.run.is_some()).count().hash(into);
+    engine.retired_list().filter(|retired| retired.run.is_some()).count().hash(into);
     let revoking = world.revoking.iter().flat_map(|(_, gone)| gone);
     let revoking: Vec<_> = revoking.map(|(client, iova, _)| (*client, *iova)).collect();
     (world.revoking.len(), revoking).hash(into);

@@ -96,7 +96,7 @@ fn charged(service: &Service<SimPlatform>) -> Charged {
         domain.visit_tables(service.platform(), count).unwrap();
         assert!(paid.len() <= walked, "{key:?} pays for frames that it has not");
     }
-    for retired in engine.quarantine() {
+    for retired in engine.retired_list() {
         for (_, payer) in &retired.frames {
             charged.add(*payer, table);
         }

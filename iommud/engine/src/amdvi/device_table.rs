@@ -92,19 +92,19 @@ impl DeviceTable {
             && base == DeviceTableBase::naming(self.start(), pages)
     }
 
-    /// Looks at all of the table, which a predecessor left. `claim` is asked for each frame whether nothing else is in it.
+    /// Looks at all of the table, which a predecessor left. `visit` is asked for each frame whether nothing else is in it.
     /// By what each requester is translated that is not blocked; `None` for what cannot be our table.
     pub fn examine(
         &self,
         frames: &impl TableFrames,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Option<BTreeMap<SourceId, Translation>> {
-        let empty = frames.table(self.empty).filter(|_| claim(self.empty))?;
+        let empty = frames.table(self.empty).filter(|_| visit(self.empty))?;
         if empty.iter().any(|word| word.load(Ordering::Acquire) != 0) {
             return None;
         }
         for frame in self.frames() {
-            frames.table(frame).filter(|_| claim(frame))?;
+            frames.table(frame).filter(|_| visit(frame))?;
         }
         let mut found = BTreeMap::new();
         for source in (0..=u16::MAX).map(SourceId::new) {

@@ -132,14 +132,14 @@ impl Unit {
         &self.table
     }
 
-    /// Looks at the tables by which it looks devices up, which a predecessor left. `claim` is asked for each frame whether
+    /// Looks at the tables by which it looks devices up, which a predecessor left. `visit` is asked for each frame whether
     /// nothing else is in it. By what each device is translated that is not blocked; `None` for what cannot be our tables.
     pub fn examine(
         &self,
         frames: &impl TableFrames,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Option<BTreeMap<SourceId, Translation>> {
-        self.table.examine(frames, claim)
+        self.table.examine(frames, visit)
     }
 
     /// Has a requester named whenever everything is to be forgotten, where a unit needs that, for its entry is a

@@ -121,9 +121,9 @@ impl DomainTable {
         &self,
         frames: &impl TableFrames,
         told: Told,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Result<Vec<Extent>, NotATable> {
-        each!(self, table => table.examine(frames, told, claim), Ok(Vec::new()))
+        each!(self, table => table.examine(frames, told, visit), Ok(Vec::new()))
     }
 
     /// See [`PageTable::prune`].

@@ -174,7 +174,7 @@ impl Engine {
         self.poll(platform);
         match take(self) {
             Err(EngineError::Iova(IovaError::Allocated { allocation }))
-                if self.quarantine.holds(key, allocation) =>
+                if self.retired.holds(key, allocation) =>
             {
                 Err(EngineError::NotForgotten)
             }

@@ -166,7 +166,7 @@ impl Engine {
     /// What units have yet to confirm before all is back that such payers have given up.
     pub fn owed_to(&self, whose: impl Fn(Payer) -> bool) -> Completion {
         let mut owed = Completion::none();
-        let theirs = self.quarantine.iter().filter(|retired| retired.payers().any(&whose));
+        let theirs = self.retired.iter().filter(|retired| retired.payers().any(&whose));
         theirs.for_each(|retired| owed.join(&retired.completion));
         owed
     }

@@ -298,15 +298,15 @@ impl Engine {
         } else {
             let operations = i64::from(retired.range.is_some());
             self.books.note(retired.payer, Turnover { operations, ..Turnover::default() });
-            self.quarantine.put(retired);
+            self.retired.put(retired);
         }
     }
 
     /// Frees everything that the units have confirmed.
     pub(super) fn release(&mut self, platform: &mut impl Platform) {
-        for _ in 0..self.quarantine.waiting() {
-            let Self { quarantine, units, deferred, .. } = self;
-            if let Some(retired) = quarantine.look(|it| progress(units, deferred, it)) {
+        for _ in 0..self.retired.waiting() {
+            let Self { retired: list, units, deferred, .. } = self;
+            if let Some(retired) = list.look(|it| progress(units, deferred, it)) {
                 let operations = -i64::from(retired.range.is_some());
                 self.books.note(retired.payer, Turnover { operations, ..Turnover::default() });
                 self.free(platform, retired);

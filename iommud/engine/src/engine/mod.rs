@@ -59,7 +59,7 @@ use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
 use crate::records::{EpochRecord, Purpose};
 use crate::reserve::Reserve;
-use crate::retired::{Quarantine, Retired};
+use crate::retired::{Retired, RetiredList};
 use crate::unit::{Changed, Unit, UnitState, Unusable};
 
 /// What happened to a unit's devices since it was last looked at.
@@ -120,7 +120,7 @@ pub struct Engine {
     remarks: Vec<Remark>,
     domains: BTreeMap<DomainKey, Domain>,
     next_domain: u64,
-    quarantine: Quarantine,
+    retired: RetiredList,
     /// On whose account it is what operations take.
     books: Books,
     deferred: Deferred,
@@ -167,7 +167,7 @@ impl Engine {
             remarks,
             domains: BTreeMap::new(),
             next_domain: 1,
-            quarantine: Quarantine::default(),
+            retired: RetiredList::default(),
             books: Books::default(),
             deferred: Deferred::default(),
             policy,
@@ -260,7 +260,7 @@ impl Engine {
     pub fn is_waiting(&self) -> bool {
         !self.is_settled()
             || self.deferred.holds_any()
-            || self.quarantine.waiting() > 0
+            || self.retired.waiting() > 0
             || self.running_units().any(|unit| !unit.has_failed() && unit.open_tickets() > 0)
     }
 
@@ -404,7 +404,7 @@ impl Engine {
     /// What units have yet to confirm of everything that was unmapped in a domain. Those that fail are not waited for: what
     /// is behind them reaches nothing any more.
     pub fn lasting(&self, domain: DomainKey) -> Completion {
-        self.quarantine.lasting(domain)
+        self.retired.lasting(domain)
     }
 
     /// Does something on somebody's account.
@@ -421,13 +421,13 @@ impl Engine {
     }
 
     /// What waits for hardware to confirm before it is free, and what a unit has failed to confirm.
-    pub fn quarantine(&self) -> impl Iterator<Item = &Retired> {
-        self.quarantine.iter()
+    pub fn retired_list(&self) -> impl Iterator<Item = &Retired> {
+        self.retired.iter()
     }
 
     /// How many things wait for hardware to confirm before they are free.
     pub fn retired(&self) -> usize {
-        self.quarantine.len()
+        self.retired.len()
     }
 
     fn group_of(&self, device: PciAddress) -> Result<GroupId, EngineError> {

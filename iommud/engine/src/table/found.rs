@@ -59,21 +59,21 @@ impl<F: Format> PageTable<F> {
         Some(Self { format, root, top, outgrown: Vec::new(), near: Near::NONE })
     }
 
-    /// Looks at all of the table, and changes nothing. `claim` is asked for each frame whether nothing else is in it, and
+    /// Looks at all of the table, and changes nothing. `visit` is asked for each frame whether nothing else is in it, and
     /// is to say so once. What is mapped, by address.
     ///
     /// # Errors
     ///
-    /// [`NotATable`] for what cannot be one of our tables: a frame that is not in the arena or has been claimed, or an entry
+    /// [`NotATable`] for what cannot be one of our tables: a frame that is not in the arena or has been visited, or an entry
     /// that we never write.
     pub fn examine(
         &self,
         frames: &impl TableFrames,
         told: Told,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Result<Vec<Extent>, NotATable> {
         let mut reader = Reader { told, open: None, extents: Vec::new() };
-        reader.read(frames, self.root_node(frames)?, 0, claim)?;
+        reader.read(frames, self.root_node(frames)?, 0, visit)?;
         reader.break_off();
         Ok(reader.extents)
     }
@@ -127,9 +127,9 @@ impl Reader {
         frames: &impl TableFrames,
         node: Node<'_, F>,
         base: u64,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Result<(), NotATable> {
-        if !claim(node.frame) {
+        if !visit(node.frame) {
             return Err(NotATable(node.frame));
         }
         let mut passed = 0;
@@ -147,7 +147,7 @@ impl Reader {
                     if permissions != Permissions::ALL || level + 1 != node.level {
                         return Err(NotATable(frame));
                     }
-                    self.read(frames, below, iova, claim)?;
+                    self.read(frames, below, iova, visit)?;
                 }
                 Entry::Leaf { start, order, permissions } => {
                     let count = 1 << (order - shift(node.level));

@@ -65,14 +65,14 @@ impl Unit {
         UnitRecord { base: self.base(), segment: self.segment(), root }
     }
 
-    /// Looks at the tables by which it looks devices up, which a predecessor left. `claim` is asked for each frame whether
+    /// Looks at the tables by which it looks devices up, which a predecessor left. `visit` is asked for each frame whether
     /// nothing else is in it. By what each device is translated that is not blocked; `None` for what cannot be our tables.
     pub fn examine(
         &self,
         frames: &impl TableFrames,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Option<BTreeMap<SourceId, Translation>> {
-        each!(self, unit => unit.examine(frames, claim))
+        each!(self, unit => unit.examine(frames, visit))
     }
 
     /// Takes note of a requester that a predecessor attached under this domain id.

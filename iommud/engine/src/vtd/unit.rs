@@ -138,20 +138,20 @@ impl Unit {
         Ok(unit)
     }
 
-    /// Looks at the tables by which it looks devices up, which a predecessor left. `claim` is asked for each frame whether
+    /// Looks at the tables by which it looks devices up, which a predecessor left. `visit` is asked for each frame whether
     /// nothing else is in it. By what each device is translated that is not blocked; `None` for what cannot be our tables.
     pub fn examine(
         &self,
         frames: &impl TableFrames,
-        claim: &mut impl FnMut(PhysAddr) -> bool,
+        visit: &mut impl FnMut(PhysAddr) -> bool,
     ) -> Option<BTreeMap<SourceId, Translation>> {
         let mut found = BTreeMap::new();
-        if frames.table(self.root).is_none() || !claim(self.root) {
+        if frames.table(self.root).is_none() || !visit(self.root) {
             return None;
         }
         for bus in 0..=u8::MAX {
             let Some(frame) = self.root_entry(frames, bus).context_table() else { continue };
-            let table = frames.table(frame).filter(|_| claim(frame))?;
+            let table = frames.table(frame).filter(|_| visit(frame))?;
             for devfn in 0..=u8::MAX {
                 let entry = entry_in(table, devfn);
                 if !entry.present() {

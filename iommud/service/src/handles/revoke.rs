@@ -97,7 +97,7 @@ impl<P: Platform> Service<P> {
             self.handles.revoke(*id, &Completion::none());
             self.tickets.handle_closed(*id);
         }
-        let (unclaimed, accounts) = self.pending.revoke(|id| ended.contains_key(&id));
+        let (unanswered, accounts) = self.pending.revoke(|id| ended.contains_key(&id));
         accounts.into_iter().for_each(|account| self.accounts.release(account, &ONE_REQUEST));
         by.extend(ended.iter().map(|(id, object)| (*id, object.clone())));
         completion.join(&self.leave_domains(&by));
@@ -112,7 +112,7 @@ impl<P: Platform> Service<P> {
         }
         ended.keys().for_each(|id| self.handles.revoke(*id, &completion));
         let count = ended.len() as u64;
-        unclaimed.into_iter().for_each(|id| self.close(id));
+        unanswered.into_iter().for_each(|id| self.close(id));
         (count, completion)
     }
 

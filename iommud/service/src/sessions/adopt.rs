@@ -28,7 +28,7 @@ use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::Engine;
 use iommu_engine::engine::adopt::{
-    AdoptError, BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice, LeftRun,
+    AdoptError, BlockedDevice, HeldDevice, LeftRun, OwnedBuffer, OwnedWindow, Owners,
 };
 use iommu_engine::ledger::{Ledger, Record, Slot};
 use iommu_engine::pci::reset::{ResetBy, is_ready};
@@ -82,7 +82,7 @@ impl<P: Platform> Service<P> {
             return Err((AdoptError::Record, platform));
         }
         let policy = settings.policy.clone();
-        match Engine::adopt(&mut platform, policy, &written.claims()) {
+        match Engine::adopt(&mut platform, policy, &written.owners()) {
             Ok(engine) => {
                 let mut service = Self::empty(platform, engine, settings);
                 service.restore(written);
@@ -282,7 +282,7 @@ impl Written {
     }
 
     /// What of the engine's belongs to somebody.
-    fn claims(&self) -> Claims {
+    fn owners(&self) -> Owners {
         let own = |session: &SessionId| {
             self.sessions.get(session).map(|(_, record)| DomainKey(record.domain))
         };
@@ -292,7 +292,7 @@ impl Written {
             .map(|(_, it)| HeldDevice { device: it.device, own: DomainKey(it.domain) });
         let buffers = self.buffers.values().filter_map(|(_, it)| {
             let explicit = self.domains.iter().filter(|(_, (_, of))| of.session == it.session);
-            Some(ClaimedBuffer {
+            Some(OwnedBuffer {
                 number: it.buffer.0,
                 run: it.run,
                 place: it.place?,
@@ -306,12 +306,12 @@ impl Written {
         });
         let windows = self.windows.values().filter_map(|(_, it)| {
             let domain = own(&it.session)?;
-            Some(ClaimedWindow { number: it.window.0, domain, iova: it.iova, place: it.place })
+            Some(OwnedWindow { number: it.window.0, domain, iova: it.iova, place: it.place })
         });
         let blocked = self.quarantines.values();
         let blocked =
             blocked.map(|(_, it)| BlockedDevice { device: it.device, was_master: it.was_master });
-        Claims {
+        Owners {
             held: held.collect(),
             blocked: blocked.collect(),
             explicit: self.domains.keys().copied().collect(),

@@ -204,9 +204,9 @@ impl Left {
     fn adopt(&mut self, case: &Case, events: u64, what: &str) -> Option<Engine> {
         let platform = &mut self.platform;
         platform.sim.inherit();
-        let claims = self.made.claims(case);
+        let owners = self.made.owners(case);
         platform.live(events, |platform| {
-            let adopted = Engine::adopt(platform, case.policy.clone(), &claims);
+            let adopted = Engine::adopt(platform, case.policy.clone(), &owners);
             let mut engine = adopted.unwrap_or_else(|error| panic!("{what}: {error}"));
             settle(&mut engine, platform);
             engine

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dma_types::{Access, Iova, PciAddress};
 use iommu_engine::domain::{DomainKey, Place};
 use iommu_engine::engine::Engine;
-use iommu_engine::engine::adopt::{BlockedDevice, ClaimedBuffer, Claims, HeldDevice};
+use iommu_engine::engine::adopt::{BlockedDevice, HeldDevice, OwnedBuffer, Owners};
 use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::platform::{BufferRuns, ConfigSpace, Platform, RunId, RunPlace};
 use iommu_engine::policy::Policy;
@@ -290,7 +290,7 @@ impl Made {
     }
 
     /// What the service has records of.
-    pub(super) fn claims(&self, case: &Case) -> Claims {
+    pub(super) fn owners(&self, case: &Case) -> Owners {
         let opened = case.devices.iter().zip(&self.own);
         let held = opened
             .filter_map(|((device, ..), own)| Some(HeldDevice { device: *device, own: (*own)? }));
@@ -302,9 +302,9 @@ impl Made {
         let runs = self.runs.iter().zip(RUNS).enumerate();
         let buffers = runs.map(|(index, ((run, place), bytes))| {
             let (number, domains) = (if index == PIECES { 4 } else { 1 }, domains.clone());
-            ClaimedBuffer { number, run: *run, place: *place, bytes, domains, first: None }
+            OwnedBuffer { number, run: *run, place: *place, bytes, domains, first: None }
         });
-        let extra = self.extra.map(|(run, place)| ClaimedBuffer {
+        let extra = self.extra.map(|(run, place)| OwnedBuffer {
             number: 9,
             run,
             place,
@@ -312,7 +312,7 @@ impl Made {
             domains: Vec::new(),
             first: None,
         });
-        Claims {
+        Owners {
             held: held.collect(),
             blocked: blocked.collect(),
             explicit: self.explicit.into_iter().collect(),

@@ -18,7 +18,7 @@ impl FrameSet {
     pub(super) fn new(frames: &impl TableFrames, ledger: &[PhysAddr]) -> Result<Self, AdoptError> {
         let mut set = Self { header: frames.header_frame(), taken: BTreeSet::new() };
         for frame in ledger.iter().skip(1) {
-            if !set.claim(*frame) {
+            if !set.visit(*frame) {
                 return Err(AdoptError::FrameTwice(*frame));
             }
         }
@@ -26,7 +26,7 @@ impl FrameSet {
     }
 
     /// Takes a frame. `false` if it is taken.
-    pub(super) fn claim(&mut self, frame: PhysAddr) -> bool {
+    pub(super) fn visit(&mut self, frame: PhysAddr) -> bool {
         frame != self.header && self.taken.insert(frame.get())
     }
 
@@ -57,8 +57,8 @@ mod tests {
         let header = frames.header_frame();
         let frame = |n: u64| PhysAddr::new(header.get() + n * PAGE_SIZE);
         let mut set = FrameSet::new(&frames, &[header, frame(2)]).unwrap_or_else(|_| panic!());
-        assert!(set.claim(frame(1)) && set.claim(frame(4)));
-        assert!(!set.claim(frame(2)) && !set.claim(header));
+        assert!(set.visit(frame(1)) && set.visit(frame(4)));
+        assert!(!set.visit(frame(2)) && !set.visit(header));
         let ranges: Vec<_> = set.ranges().collect();
         assert_eq!(ranges, [(frame(1), 2), (frame(4), 1)]);
         assert!(FrameSet::new(&frames, &[header, frame(2), frame(2)]).is_err());

@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | here | [`Engine::adopt`], from beginning to end |
-//! | [`claims`] | what the service knows of what was there: whose is what |
+//! | [`owners`] | what the service knows of what was there: whose is what |
 //! | [`error`] | why it cannot be |
 //! | `read` | what the ledger says |
 //! | `frames` | which frames are in use, each by one thing |
@@ -30,16 +30,16 @@
 //! it, what is given out lies elsewhere, and nothing is mapped ([`EngineError::NotForgotten`](crate::error::EngineError)).
 //! If one of them never does, it stays so for the frames and runs that nobody kept.
 
-pub mod claims;
 pub mod error;
 mod frames;
+pub mod owners;
 mod paying;
 mod read;
 mod restore;
 mod tables;
 
-pub use self::claims::{BlockedDevice, ClaimedBuffer, ClaimedWindow, Claims, HeldDevice, LeftRun};
 pub use self::error::AdoptError;
+pub use self::owners::{BlockedDevice, HeldDevice, LeftRun, OwnedBuffer, OwnedWindow, Owners};
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -55,7 +55,7 @@ use crate::platform::Platform;
 use crate::policy::Policy;
 
 impl Engine {
-    /// Goes on with what a predecessor left in the platform's [inherited](Platform::inherited) arenas. `claims` tells what
+    /// Goes on with what a predecessor left in the platform's [inherited](Platform::inherited) arenas. `owners` tells what
     /// of it belongs to somebody: the rest goes. The units are up when [`is_settled`](Self::is_settled), after some
     /// [polls](Self::poll).
     ///
@@ -65,7 +65,7 @@ impl Engine {
     pub fn adopt(
         platform: &mut impl Platform,
         policy: Policy,
-        claims: &Claims,
+        owners: &Owners,
     ) -> Result<Self, AdoptError> {
         if !platform.inherited() {
             return Err(AdoptError::NothingInherited);
@@ -74,7 +74,7 @@ impl Engine {
         let units: Vec<_> = written.units.iter().map(|(_, unit)| unit.clone()).collect();
         let found = machine::discover(platform, &policy, &units)?;
         let seen = look(platform, &written, &found).and_then(|(frames, seen)| {
-            keep(platform, &written, claims, &frames).map(|()| (frames, seen))
+            keep(platform, &written, owners, &frames).map(|()| (frames, seen))
         });
         let seen = match seen {
             Ok((frames, seen)) => {
@@ -86,7 +86,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        Ok(restore::restore(platform, policy, claims, written, found, seen))
+        Ok(restore::restore(platform, policy, owners, written, found, seen))
     }
 }
 
@@ -120,7 +120,7 @@ fn look(
 fn keep(
     platform: &mut impl Platform,
     written: &Written,
-    claims: &Claims,
+    owners: &Owners,
     frames: &FrameSet,
 ) -> Result<(), AdoptError> {
     for (start, count) in frames.ranges() {
@@ -130,7 +130,7 @@ fn keep(
         platform.keep_run(reserve.run, reserve.place)?;
     }
     let mut runs = BTreeMap::new();
-    for buffer in &claims.buffers {
+    for buffer in &owners.buffers {
         match runs.insert(buffer.run, buffer.place) {
             None => platform.keep_run(buffer.run, buffer.place)?,
             Some(place) if place == buffer.place => {}
@@ -142,7 +142,7 @@ fn keep(
             return Err(AdoptError::Record);
         }
     }
-    for left in &claims.left {
+    for left in &owners.left {
         platform.keep_run(left.run, left.place)?;
     }
     Ok(())

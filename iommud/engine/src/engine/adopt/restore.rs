@@ -7,7 +7,7 @@ use dma_types::{Iova, PciAddress, SourceId};
 
 use super::read::Written;
 use super::tables::{Seen, SeenDomain};
-use super::{Claims, HeldDevice, LeftRun};
+use super::{HeldDevice, LeftRun, Owners};
 use crate::completion::{Completion, Ticket, UnitId};
 use crate::domain::{Domain, DomainKey};
 use crate::engine::deferred::Deferred;
@@ -20,7 +20,7 @@ use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Policy;
 use crate::records::{AttachmentRecord, EpochRecord, Purpose, ReserveRecord};
 use crate::reserve::{Place, Reserve};
-use crate::retired::{Quarantine, Retired, RetiredRun};
+use crate::retired::{Retired, RetiredList, RetiredRun};
 use crate::unit::{DomainId, Translation};
 
 /// Makes an engine of what was found. Every unit is asked to forget everything before it is up, which is its first ticket:
@@ -28,7 +28,7 @@ use crate::unit::{DomainId, Translation};
 pub(super) fn restore(
     platform: &mut impl Platform,
     policy: Policy,
-    claims: &Claims,
+    owners: &Owners,
     written: Written,
     found: Found,
     seen: Seen,
@@ -45,7 +45,7 @@ pub(super) fn restore(
         remarks,
         domains: BTreeMap::new(),
         next_domain: epoch.before_first() + 1,
-        quarantine: Quarantine::default(),
+        retired: RetiredList::default(),
         deferred: Deferred::default(),
         policy,
         unconfined: Vec::new(),
@@ -60,9 +60,9 @@ pub(super) fn restore(
         ranges: Vec::new(),
         changes: Vec::new(),
     };
-    engine.restore_reserves(platform, &reserves, claims);
+    engine.restore_reserves(platform, &reserves, owners);
     let Seen { mut translations, domains } = seen;
-    engine.restore_domains(platform, domains, claims);
+    engine.restore_domains(platform, domains, owners);
     engine.restore_attachments(platform, &attachments, &mut translations);
     // What is translated and nobody has a record of is blocked.
     for ((unit, source), translation) in translations {
@@ -75,10 +75,10 @@ pub(super) fn restore(
             unit.end_silences(platform);
         }
     }
-    engine.block_again(platform, &claims.blocked);
-    engine.restore_groups(platform, claims);
-    engine.drop_unclaimed(platform, claims);
-    engine.free_left(platform, claims);
+    engine.block_again(platform, &owners.blocked);
+    engine.restore_groups(platform, owners);
+    engine.drop_unowned(platform, owners);
+    engine.free_left(platform, owners);
     engine.follow_arenas(platform);
     engine.poll(platform);
     engine
@@ -100,7 +100,7 @@ impl Engine {
         &mut self,
         platform: &impl Platform,
         records: &[(Slot, ReserveRecord)],
-        claims: &Claims,
+        owners: &Owners,
     ) {
         for (slot, ReserveRecord { owner, run, is_going, .. }) in records {
             let at = self.reserves.iter().position(|reserve| reserve.owner() == *owner);
@@ -118,9 +118,8 @@ impl Engine {
                 self.reserves[at].withhold(*run);
             }
         }
-        let claimed = claims.buffers.iter().map(|buffer| buffer.run);
-        let parts: BTreeSet<RunId> =
-            claimed.chain(claims.left.iter().map(|left| left.run)).collect();
+        let owned = owners.buffers.iter().map(|buffer| buffer.run);
+        let parts: BTreeSet<RunId> = owned.chain(owners.left.iter().map(|left| left.run)).collect();
         for part in parts {
             let [only] = platform.segments(part) else { continue };
             for (_, ReserveRecord { run: whole, .. }) in records {
@@ -143,14 +142,14 @@ impl Engine {
         &mut self,
         platform: &mut impl Platform,
         domains: BTreeMap<DomainKey, SeenDomain>,
-        claims: &Claims,
+        owners: &Owners,
     ) {
         let forgotten = self.forgotten();
         let reserved: Vec<ReservedRange> = self.plan.reserved().collect();
         let memory: Vec<Segment> =
             reserved.iter().map(|it| Segment { start: it.start, bytes: it.bytes }).collect();
         for (key, seen) in domains {
-            let mut mappings = seen.mappings(platform, key, claims, &memory);
+            let mut mappings = seen.mappings(platform, key, owners, &memory);
             let SeenDomain { slot, record, mut table, mut addresses, .. } = seen;
             mappings.retain(|iova, mapping| {
                 // Nothing of a client's lies where nothing is given out.
@@ -263,8 +262,8 @@ impl Engine {
     }
 
     /// Has each group be where those who hold its devices have their buffers, or at home.
-    fn restore_groups(&mut self, platform: &mut impl Platform, claims: &Claims) {
-        for HeldDevice { device, own } in &claims.held {
+    fn restore_groups(&mut self, platform: &mut impl Platform, owners: &Owners) {
+        for HeldDevice { device, own } in &owners.held {
             let Some(id) = self.devices.get(device).map(|device| device.group) else { continue };
             let Some(group) = self.groups.get(id.0) else { continue };
             if group.blocked.is_some() {
@@ -272,7 +271,7 @@ impl Engine {
                 continue;
             }
             let is_there =
-                group.attached.is_some_and(|key| key == *own || claims.explicit.contains(&key));
+                group.attached.is_some_and(|key| key == *own || owners.explicit.contains(&key));
             if !is_there && !group.is_held() && self.domains.contains_key(own) {
                 // It was on its way.
                 let entered = self.leave(platform, id).and_then(|_| self.enter(platform, id, *own));
@@ -296,15 +295,15 @@ impl Engine {
     }
 
     /// Ends the domains that belong to nobody.
-    fn drop_unclaimed(&mut self, platform: &mut impl Platform, claims: &Claims) {
-        let claimed = |key: &DomainKey, engine: &Self| {
-            claims.held.iter().any(|held| held.own == *key)
-                || claims.explicit.contains(key)
+    fn drop_unowned(&mut self, platform: &mut impl Platform, owners: &Owners) {
+        let is_owned = |key: &DomainKey, engine: &Self| {
+            owners.held.iter().any(|held| held.own == *key)
+                || owners.explicit.contains(key)
                 || engine.groups.iter().any(|group| group.home == Some(*key))
         };
         let keys: Vec<DomainKey> = self.domains.keys().copied().collect();
         for key in keys {
-            if claimed(&key, self) {
+            if is_owned(&key, self) {
                 continue;
             }
             // Who is in it nevertheless reaches nothing.
@@ -318,8 +317,8 @@ impl Engine {
     }
 
     /// Frees what is nobody's any more.
-    fn free_left(&mut self, platform: &mut impl Platform, claims: &Claims) {
-        for LeftRun { run, bytes, record, .. } in claims.left.iter().copied() {
+    fn free_left(&mut self, platform: &mut impl Platform, owners: &Owners) {
+        for LeftRun { run, bytes, record, .. } in owners.left.iter().copied() {
             let (payer, record) = (Payer::NOBODY, Some(record));
             let left = RetiredRun { run, bytes, payer, record };
             self.free_run_after(platform, self.forgotten(), left);

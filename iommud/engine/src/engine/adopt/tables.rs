@@ -7,7 +7,7 @@ use dma_types::{Iova, PhysAddr, SourceId};
 
 use super::frames::FrameSet;
 use super::read::Written;
-use super::{AdoptError, ClaimedBuffer, ClaimedWindow, Claims};
+use super::{AdoptError, OwnedBuffer, OwnedWindow, Owners};
 use crate::completion::UnitId;
 use crate::domain::domain::Mappings;
 use crate::domain::{Addresses, DomainKey, DomainTable, Mapping, Owner};
@@ -47,7 +47,7 @@ impl Seen {
         let mut translations = BTreeMap::new();
         for (index, slot) in found.units.iter().enumerate() {
             let (Ok(unit), id) = (&slot.unit, UnitId(index as u16)) else { continue };
-            let entries = unit.examine(platform, &mut |frame| frames.claim(frame));
+            let entries = unit.examine(platform, &mut |frame| frames.visit(frame));
             let entries = entries.ok_or(AdoptError::DeviceTable(slot.base))?;
             let entries = entries.into_iter();
             translations.extend(entries.map(|(source, entry)| ((id, source), entry)));
@@ -62,7 +62,7 @@ impl Seen {
                 Purpose::Unconfined => Told::ByMemory,
                 Purpose::Own | Purpose::Explicit | Purpose::Home => Told::ByMarks,
             };
-            let extents = table.examine(platform, told, &mut |frame| frames.claim(frame));
+            let extents = table.examine(platform, told, &mut |frame| frames.visit(frame));
             let extents = extents.map_err(|it| AdoptError::PageTable(key, it.0))?;
             let reserved = found.plan.reserved().map(ReservedRange::as_iova_range);
             let addresses = Addresses::new(&record.abilities, record.aperture, reserved);
@@ -98,12 +98,12 @@ impl Seen {
 }
 
 impl SeenDomain {
-    /// What of it belongs to somebody. The runs of the claims must be kept.
+    /// What of it belongs to somebody. The runs of the owners must be kept.
     pub(super) fn mappings(
         &self,
         platform: &impl Platform,
         key: DomainKey,
-        claims: &Claims,
+        owners: &Owners,
         reserved: &[Segment],
     ) -> Mappings {
         let mut mappings = Mappings::new();
@@ -126,7 +126,7 @@ impl SeenDomain {
                 }
                 _ if identity && firmware == *memory => add(*iova, *bytes, Owner::Firmware, 0),
                 _ => {
-                    let owner = owner_of(platform, key, claims, extent);
+                    let owner = owner_of(platform, key, owners, extent);
                     if let Some((number, offset)) = owner.filter(|_| firmware.is_empty()) {
                         add(*iova, *bytes, Owner::Buffer(number), offset);
                     }
@@ -146,18 +146,18 @@ fn as_memory(iova: Iova, bytes: u64) -> Segment {
 fn owner_of(
     platform: &impl Platform,
     key: DomainKey,
-    claims: &Claims,
+    owners: &Owners,
     extent: &Extent,
 ) -> Option<(u64, u64)> {
-    let is_window = |window: &&ClaimedWindow| {
+    let is_window = |window: &&OwnedWindow| {
         (window.domain, window.iova) == (key, extent.iova)
             && extent.memory.as_slice() == [window.place]
     };
-    if let Some(window) = claims.windows.iter().find(is_window) {
+    if let Some(window) = owners.windows.iter().find(is_window) {
         return Some((window.number, 0));
     }
-    let buffers = claims.buffers.iter().filter(|buffer| buffer.domains.contains(&key));
-    let mut found: Option<(&ClaimedBuffer, u64)> = None;
+    let buffers = owners.buffers.iter().filter(|buffer| buffer.domains.contains(&key));
+    let mut found: Option<(&OwnedBuffer, u64)> = None;
     for buffer in buffers {
         let Some(offset) = offset_in(platform.segments(buffer.run), buffer.bytes, extent) else {
             continue;

@@ -10,7 +10,7 @@ use crate::platform::{RunId, RunPlace, Segment};
 
 /// What of a predecessor's belongs to somebody.
 #[derive(Clone, Debug, Default)]
-pub struct Claims {
+pub struct Owners {
     /// The devices that somebody holds.
     pub held: Vec<HeldDevice>,
     /// The devices that are kept from everything.
@@ -18,9 +18,9 @@ pub struct Claims {
     /// The domains that clients have made.
     pub explicit: Vec<DomainKey>,
     /// The buffers.
-    pub buffers: Vec<ClaimedBuffer>,
+    pub buffers: Vec<OwnedBuffer>,
     /// The windows of registers.
-    pub windows: Vec<ClaimedWindow>,
+    pub windows: Vec<OwnedWindow>,
     /// What is nobody's any more.
     pub left: Vec<LeftRun>,
 }
@@ -45,7 +45,7 @@ pub struct HeldDevice {
 
 /// A buffer.
 #[derive(Clone, Debug)]
-pub struct ClaimedBuffer {
+pub struct OwnedBuffer {
     /// Its number.
     pub number: u64,
     /// Its memory, which other buffers may be of too.
@@ -75,7 +75,7 @@ pub struct LeftRun {
 
 /// A window of registers.
 #[derive(Clone, Copy, Debug)]
-pub struct ClaimedWindow {
+pub struct OwnedWindow {
     /// Its number, which no buffer has.
     pub number: u64,
     /// The domain in which it is mapped.
