@@ -104,6 +104,8 @@ impl NewDomain<'_> {
             if let Some(link) = session.link() {
                 // Who is told the session's secret has a handle with all rights.
                 handle.keep(link, (Thing::Domain, info.domain.get()), Rights::DOMAIN);
+            } else {
+                handle.keep_nowhere();
             }
             Ok((handle, info))
         };

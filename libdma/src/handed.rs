@@ -147,7 +147,7 @@ fn adopt(descriptor: usize) -> Option<Handle> {
     // The flag has the same value among a descriptor's flags as among those of open.
     call::fcntl(descriptor, F_SETFD as usize, O_CLOEXEC as usize).ok()?;
     // By the promise of who asks it is this process's own, and nobody's yet.
-    Some(Scheme::handle(Fd::new(descriptor)))
+    Some(Scheme::inherited(Fd::new(descriptor)))
 }
 
 /// The same on Linux, where a handle is a socket.

@@ -15,17 +15,24 @@ use crate::transport::{Mapping, RawHandle, Transport};
 /// inherited descriptor.
 pub const DEVICE_VARIABLE: &str = "IOMMU_DEVICE";
 
+/// The environment variable by which it is told where the program can resume the device's session, if it sees no `iommu`: the
+/// number of an inherited descriptor of a folder, below which is [`path::resume`](crate::protocol::path::resume) of the device.
+pub const RESUME_VARIABLE: &str = "IOMMU_RESUME";
+
 /// A handle and the transport it is of. Dropping it closes it.
 ///
 /// It owns the handle, as an `OwnedFd` owns a descriptor: there is one `Handle` of it, which is moved and not copied, and
 /// what borrows from it borrows what is open.
 ///
 /// When iommud is restarted, all handles of before are dead. Those to what a [`Device`](crate::Device) has in this process
-/// come to be good again by themselves; others, as those that were made to be passed on, answer [`Error::DaemonGone`] from
-/// then on.
+/// come to be good again by themselves. Those of a [`SharedBuffer`](crate::SharedBuffer), and of a device that is a part of
+/// another process's, answer [`Error::HandleLost`] from then on: whoever passed them on passes others. What was made to be
+/// passed on and has no owner yet answers [`Error::DaemonGone`].
 pub struct Handle {
     /// What gives it a new number after a restart, if anything does. Dropped before that is closed.
     kept: Option<Box<Kept>>,
+    /// Whether it is known that nothing does.
+    is_passing: bool,
     place: Arc<Place>,
 }
 
@@ -53,12 +60,12 @@ impl Handle {
     pub unsafe fn from_raw(transport: Arc<dyn Transport>, raw: RawHandle) -> Self {
         // SAFETY: as the caller promises.
         let open = unsafe { Open::new(transport, raw) };
-        Self { kept: None, place: Place::new(open) }
+        Self { kept: None, is_passing: false, place: Place::new(open) }
     }
 
     /// The handle that is in a place, which is nobody's to keep over restarts.
     pub(crate) fn of_place(place: Arc<Place>) -> Self {
-        Self { kept: None, place }
+        Self { kept: None, is_passing: false, place }
     }
 
     /// Gives it up without closing it: for a [`from_raw`](Self::from_raw), or for an owner of the transport's own kind. If
@@ -74,7 +81,8 @@ impl Handle {
     /// # Errors
     ///
     /// [`Error::NoSuchPath`], and of a device what [`Device::open`](crate::Device::open) says; [`Error::NotPermitted`] in a
-    /// process that was only given handles, [`Error::DaemonGone`].
+    /// process that was only given handles, but for [where a session is resumed](crate::protocol::path::resume);
+    /// [`Error::DaemonGone`].
     pub fn open(transport: Arc<dyn Transport>, path: &str) -> Result<Self, Error> {
         let raw = transport.open(path)?;
         // SAFETY: the transport has just opened it, for nobody else.
@@ -105,7 +113,8 @@ impl Handle {
     pub(crate) fn derive_once(&self, request: &[u8]) -> Result<Self, Error> {
         let open = self.place.open();
         // SAFETY: the handle is open as long as that is, and of this transport.
-        let raw = unsafe { self.transport().derive(open.raw(), request) }?;
+        let derived = unsafe { self.transport().derive(open.raw(), request) };
+        let raw = derived.map_err(|error| self.told(error))?;
         // SAFETY: the transport has just opened it, for nobody else.
         Ok(unsafe { Self::from_raw(self.transport().clone(), raw) })
     }
@@ -116,6 +125,19 @@ impl Handle {
             Some(kept) => kept.link.request(make),
             None => make(),
         }
+    }
+
+    /// What a failure means to who has this handle.
+    fn told(&self, error: Error) -> Error {
+        match error {
+            Error::DaemonGone if self.is_passing => Error::HandleLost,
+            error => error,
+        }
+    }
+
+    /// Takes note that nobody in this process can have it again after a restart.
+    pub(crate) fn keep_nowhere(&mut self) {
+        self.is_passing = true;
     }
 
     /// What keeps it over restarts, if anything does.
@@ -186,6 +208,7 @@ impl Handle {
         let open = self.place.open();
         // SAFETY: the handle is open as long as that is, and of this transport.
         unsafe { self.transport().call(open.raw(), opcode, payload) }
+            .map_err(|error| self.told(error))
     }
 
     /// Reads a text node from `offset` on; how much was read, which is zero at its end.
@@ -212,6 +235,7 @@ impl Handle {
             let open = self.place.open();
             // SAFETY: the handle is open as long as that is, and of this transport.
             unsafe { self.transport().map(open.raw(), bytes, writable) }
+                .map_err(|error| self.told(error))
         })
     }
 

@@ -72,8 +72,9 @@ impl Session {
             let generation = info.generation.get();
             Link::new(handle.transport().clone(), device, info.secret, generation)
         });
-        if let Some(link) = &link {
-            handle.keep_device(link);
+        match &link {
+            Some(link) => handle.keep_device(link),
+            None => handle.keep_nowhere(),
         }
         let generation = AtomicU64::new(info.generation.get());
         Ok(Self { handle, info, link, generation, addresses, space: Space::new(addresses) })

@@ -234,6 +234,10 @@ impl Device {
 /// It goes on being valid when the process that allocated it dies; then no device writes to it any more, except those
 /// that it was attached to.
 ///
+/// So it does when iommud is restarted. What it was attached to stays attached, for that is the device's own. To attach it to
+/// more, or to pass it on, takes another handle from whoever passed this one, whose buffer goes on:
+/// [`Error::HandleLost`] says so.
+///
 /// It is `Send` and [not `Sync`](crate#threads).
 ///
 /// ```compile_fail,E0277
@@ -262,9 +266,10 @@ impl SharedBuffer {
     /// [`Error::NotPermitted`] if the handle does not carry [`Rights::INSPECT`] and [`Rights::READ`],
     /// [`Error::WrongHandleKind`] if it is a handle to something else, [`Error::VersionMismatch`],
     /// [`Error::NotMemory`] and [`Error::OutOfBuffer`] if what came with it is not memory that stays as long as it says,
-    /// [`Error::OutOfMemory`], [`Error::DaemonGone`]. The handle is closed then.
+    /// [`Error::OutOfMemory`], [`Error::HandleLost`]. The handle is closed then.
     #[track_caller]
-    pub fn from_handle(handle: Handle) -> Result<Self, Error> {
+    pub fn from_handle(mut handle: Handle) -> Result<Self, Error> {
+        handle.keep_nowhere();
         let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
         let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
         let bytes = usize::try_from(info.bytes.get()).map_err(|_| Error::TooLarge)?;

@@ -84,6 +84,8 @@ impl UnmappedBuffer {
                 let piece = Piece { buffer: number, offset: 0, bytes: info.bytes.get() };
                 link.learn([((None, info.iova.get()), piece)]);
             }
+        } else {
+            handle.keep_nowhere();
         }
         Ok(Self { info, handle, session, mark: Mark::default() })
     }

@@ -1,6 +1,7 @@
 //! What a driver may open and name.
 
 use dma_types::PciAddress;
+use libdma::protocol::path;
 
 use crate::options::Options;
 
@@ -34,6 +35,7 @@ pub struct Allowed {
     keep: Vec<String>,
     serve: Vec<String>,
     address: PciAddress,
+    has_device: bool,
 }
 
 impl Allowed {
@@ -44,7 +46,8 @@ impl Allowed {
             // It has no other memory.
             keep.push(MEMORY.into());
         }
-        Self { keep, serve: options.serve.clone(), address: function }
+        let has_device = !options.without_iommu;
+        Self { keep, serve: options.serve.clone(), address: function, has_device }
     }
 
     /// What opening a scheme of this name gives.
@@ -75,6 +78,13 @@ impl Allowed {
                 && is_plain
                 && name.matches(FUNCTION).count() == 1
         })
+    }
+
+    /// Where at iommud the driver may ask for its session after a restart, if that is what it asks for. There it is known
+    /// by the session's secret: who does not know that gets nothing by this.
+    pub fn resumes(&self, path: &str) -> Option<String> {
+        let own = path::resume(self.address);
+        (self.has_device && path == own).then_some(own)
     }
 
     /// The function.
@@ -122,6 +132,33 @@ mod tests {
         let unconfined = allowed("iommu-run --without-iommu nvmed");
         assert_eq!(unconfined.open("memory"), Verdict::Open);
         assert_eq!(unconfined.open("iommu"), Verdict::Refuse);
+    }
+
+    #[test]
+    fn r3_a_driver_resumes_at_its_own_functions_path_and_no_other() {
+        let own = "resume/0000--00--02.0";
+        assert_eq!(allowed("iommu-run nvmed").resumes(own).as_deref(), Some(own));
+        assert_eq!(allowed("iommu-run --without-iommu nvmed").resumes(own), None);
+        let kept = allowed("iommu-run --keep pci nvmed");
+        for path in [
+            "",
+            "resume",
+            "resume/",
+            "/resume/0000--00--02.0",
+            "resume/0000--00--02.0/",
+            "resume/0000--00--02.1",
+            "resume/0000--00--02.01",
+            "resume/0000:00:02.0",
+            "resume//0000--00--02.0",
+            "resume/../resume/0000--00--02.0",
+            "resume/0000--00--03.0/../0000--00--02.0",
+            "device/0000--00--02.0",
+            "quarantine/0000--00--02.0",
+            "units",
+            "resume/0000--00--02.0\0",
+        ] {
+            assert_eq!(kept.resumes(path), None, "{path:?}");
+        }
     }
 
     #[test]

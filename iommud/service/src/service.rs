@@ -309,7 +309,7 @@ impl<P: Platform> Service<P> {
                 Err(Error::NotPermitted)
             }
             Node::Device(address) => self.open_in_turn(directory, address, caller),
-            Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid))),
+            Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid)?)),
             Node::Quarantine(address) => {
                 self.engine.device(address).ok_or(Error::NoSuchDevice)?;
                 let handle = Handle::greeted(Object::Quarantine(address), Rights::ADMINISTER);

@@ -26,6 +26,7 @@ mod groups;
 mod handles;
 mod hostile;
 mod late;
+mod lost;
 mod lying;
 mod openings;
 mod orphans;

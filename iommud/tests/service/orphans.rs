@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use iommu_engine::policy::{Orphans, Policy};
+use iommu_service::sessions::orphans::MOST_CLAIMS;
 use iommu_service::{Caller, HandleId, Outcome, Service, Settings};
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
@@ -25,6 +26,7 @@ both! {
     r4_what_nobody_claims_by_the_deadline_is_cut_off_and_free,
     r4_what_a_resumed_session_does_not_reclaim_is_given_up,
     r3_who_does_not_know_the_secret_gets_nothing,
+    r5_who_may_only_resume_opens_no_more_than_a_driver_can_need,
     r3_what_was_revoked_stays_so_over_a_restart,
     r3_a_reclaimed_handle_has_no_more_rights_than_the_first,
     r1_until_the_deadline_the_device_is_its_drivers_and_nobody_elses,
@@ -288,6 +290,28 @@ fn r3_who_does_not_know_the_secret_gets_nothing(vendor: Vendor) {
     assert_eq!(derive(service, handle, odd.as_bytes()), Err(Error::BadValue));
     derive(service, handle, request.as_bytes()).unwrap();
     assert_eq!(derive(service, handle, request.as_bytes()), Err(Error::NotYours), "it has one");
+}
+
+fn r5_who_may_only_resume_opens_no_more_than_a_driver_can_need(vendor: Vendor) {
+    let rig = patient(vendor);
+    let mut lock = rig.service.lock();
+    let service = &mut *lock;
+    let (secret, ..) = with_buffer(service);
+    service.orphan_all();
+    let claims: Vec<_> = (0..MOST_CLAIMS).map(|_| open(service, RESUME, 0).unwrap()).collect();
+    assert_eq!(open(service, RESUME, 0), Err(Error::QuotaExceeded));
+    // Nobody else is kept waiting by that.
+    let other = open(service, "resume/0000--00--03.0", 0).unwrap();
+    service.close(other);
+    service.close(claims[3]);
+    // What becomes a handle of the device is none of them any more.
+    let device = resume(service, secret).unwrap();
+    let last = open(service, RESUME, 0).unwrap();
+    assert_eq!(open(service, RESUME, 0), Err(Error::QuotaExceeded));
+    for handle in claims.into_iter().chain([last, device]) {
+        service.close(handle);
+    }
+    assert_eq!(service.handles(), 0);
 }
 
 fn r3_a_reclaimed_handle_has_no_more_rights_than_the_first(vendor: Vendor) {

@@ -7,9 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use libdma::protocol::call::{DeviceInfo, Hello, Opcode, Welcome};
+use libdma::protocol::resume::{Resume, Resumed};
+use libdma::protocol::{Secret, path};
 use libdma::transport::packet::{self, ReplyHeader};
 use libdma::transport::socket::Socket;
-use libdma::{Access, Device, ForeignMemory};
+use libdma::{Access, Device, Error, ForeignMemory, Handle};
 use rustix::net::RecvFlags;
 
 use crate::rig::edu;
@@ -39,6 +42,13 @@ impl Holder {
     pub(crate) fn receiving(socket: OwnedFd) -> Self {
         let mut command = command("receive");
         command.stdin(Stdio::from(socket));
+        Self::start(command)
+    }
+
+    /// The same, which then tries what it may open at the iommud of this socket.
+    pub(crate) fn receiving_only(socket: OwnedFd, iommud: &Path) -> Self {
+        let mut command = command("open nothing");
+        command.stdin(Stdio::from(socket)).env("IOMMUD_SOCKET", iommud);
         Self::start(command)
     }
 
@@ -76,15 +86,43 @@ fn job() {
             hold()
         }
         Ok("open") => Device::open(Socket::connect().unwrap(), edu()).unwrap(),
-        Ok(_) => {
-            let passed = packet::receive::<ReplyHeader>(io::stdin().as_fd(), RecvFlags::empty());
-            let handle = Socket::handle(passed.unwrap().descriptor.unwrap());
-            Device::from_handle(handle).unwrap()
+        Ok("open nothing") => {
+            let device = received();
+            opens_nothing(&device);
+            device
         }
+        Ok(_) => received(),
     };
     let ring = device.coherent("of a child").alone().slice::<u64>(8).unwrap();
     ring.write(0, 1).unwrap();
     hold()
+}
+
+/// The device whose handle came by standard input.
+fn received() -> Device {
+    let passed = packet::receive::<ReplyHeader>(io::stdin().as_fd(), RecvFlags::empty());
+    let handle = Socket::handle(passed.unwrap().descriptor.unwrap());
+    Device::from_handle(handle).unwrap()
+}
+
+/// Who was only given a handle opens no path but those by which sessions are resumed, and has nothing by them alone.
+fn opens_nothing(device: &Device) {
+    let transport = device.handle().transport();
+    let open = |path: &str| Handle::open(transport.clone(), path);
+    for path in ["units", "device/0000--00--03.0", "resume", "resumes/0000--00--02.0", ""] {
+        assert_eq!(open(path).map(drop), Err(Error::NotPermitted), "{path}");
+    }
+    for other in ["0000:00:02.0", "0000:01:00.0"] {
+        let claim = open(&path::resume(other.parse().unwrap())).unwrap();
+        let _: Welcome = claim.call(Opcode::Hello, &Hello::new()).unwrap();
+        // Nor by the right secret, as long as the session has a handle.
+        let info: DeviceInfo = device.handle().call(Opcode::DeviceInfo, &[0u8; 0]).unwrap();
+        for secret in [info.secret, Secret([7; 16]), Secret::NONE] {
+            let refused = claim.call::<Resumed>(Opcode::Resume, &Resume { secret });
+            assert_eq!(refused.map(drop), Err(Error::NotYours));
+        }
+        assert!(claim.derive_bytes(&[0; 64]).is_err());
+    }
 }
 
 /// Holds what there is until it is killed.

@@ -20,6 +20,7 @@ use crate::vendor::Vendor;
 both! {
     a_duplicate_keeps_the_session_and_the_last_one_ends_it,
     a_passed_handle_works_in_another_process_and_ends_with_it,
+    r3_who_was_passed_a_handle_opens_nothing_but_where_sessions_are_resumed,
     a_handle_that_dies_on_its_way_is_closed,
     r3_a_derived_handle_does_what_its_rights_say_and_no_more,
     r3_memory_that_may_only_be_read_comes_in_a_descriptor_that_only_reads,
@@ -63,6 +64,18 @@ fn a_passed_handle_works_in_another_process_and_ends_with_it(vendor: Vendor) {
     assert_eq!(daemon.report("mappings")[0]["label"], "of a child");
     assert_eq!(Device::open(daemon.connect(), edu()).unwrap_err(), Error::DeviceBusy);
     drop(holder);
+    daemon.is_well();
+}
+
+fn r3_who_was_passed_a_handle_opens_nothing_but_where_sessions_are_resumed(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
+    let device = Device::open(daemon.connect(), edu()).unwrap();
+    let (mine, its) = pair(SocketType::SEQPACKET);
+    let header = ReplyHeader::new_zeroed();
+    packet::send(&mine, &header, &[], &[socket(device.handle())], SendFlags::empty()).unwrap();
+    drop(device);
+    // It says that it holds the device when it has tried in vain.
+    drop(Holder::receiving_only(its, &daemon.socket()));
     daemon.is_well();
 }
 

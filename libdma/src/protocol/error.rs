@@ -154,6 +154,8 @@ errors! {
     NoReset = 124 EMEDIUMTYPE, "the device has no reset of its own: neither by PCI Express nor by Advanced Features";
     /// The daemon is gone.
     DaemonGone = 19 ENODEV, "iommud is not running, or was restarted since the handle was opened";
+    /// The handle was passed to this process without the means to have it again, and the iommud that it was of is gone.
+    HandleLost = 131 ENOTRECOVERABLE, "the handle has ended with the iommud that gave it: whoever passed it to this process has to pass another";
     /// There is no session that waits for this secret, or nothing of this number that waits for the session's client: it was
     /// never there, is somebody else's, is in use, or was given up.
     NotYours = 127 EKEYEXPIRED, "nothing of before iommud's restart waits here for this client: it is not its own, is in use, or waited too long";

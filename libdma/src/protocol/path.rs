@@ -50,6 +50,11 @@ pub fn resume(address: PciAddress) -> String {
     format!("{RESUME}/{}", address.path_name())
 }
 
+/// Whether a path is one by which a session is [resumed](super::resume), of whichever device.
+pub fn is_resume(path: &str) -> bool {
+    path.strip_prefix(RESUME).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// The path at which a device is released: `quarantine/ssss--bb--dd.f`.
 pub fn quarantine(address: PciAddress) -> String {
     format!("{QUARANTINE}/{}", address.path_name())

@@ -10,19 +10,22 @@ use syscall::{CallFlags, F_GETFL};
 
 use super::object::error;
 use super::{Look, Mapping, NotSupplied, RawHandle, Supply, Transport, errand, patience, shown};
-use crate::handle::Handle;
+use crate::handle::{Handle, RESUME_VARIABLE};
 use crate::protocol::call::Opcode;
 use crate::protocol::{Error, path};
 use crate::register::moved;
 
 /// The `iommu` scheme of this process's namespace.
 #[derive(Debug)]
-pub struct Scheme;
+pub struct Scheme {
+    /// The folder in which sessions are resumed, where this process was left one. It is the process's, and never closed.
+    folder: Option<usize>,
+}
 
 impl Scheme {
     /// The transport. Nothing is opened yet.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self)
+        Arc::new(Self { folder: None })
     }
 
     /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
@@ -30,9 +33,19 @@ impl Scheme {
     /// It owns the descriptor, and nobody else does. libredox's [`Fd`] can be made of any number by safe code: it is taken at
     /// its word, as whoever made it promised.
     pub fn handle(descriptor: Fd) -> Handle {
+        Self { folder: None }.own(descriptor)
+    }
+
+    /// The same of a handle that this process was started with, and with where its session is resumed.
+    pub(crate) fn inherited(descriptor: Fd) -> Handle {
+        let folder = std::env::var(RESUME_VARIABLE).ok();
+        Self { folder: folder.and_then(|number| number.parse().ok()) }.own(descriptor)
+    }
+
+    fn own(self, descriptor: Fd) -> Handle {
         let raw = owned(descriptor.into_raw());
         // SAFETY: it is open, and was its owner's alone. A handle of this transport is a descriptor, whichever.
-        unsafe { Handle::from_raw(Self::new(), raw) }
+        unsafe { Handle::from_raw(Arc::new(self), raw) }
     }
 }
 
@@ -92,6 +105,12 @@ pub(super) fn is_there(descriptor: usize) -> impl Fn() -> bool + Clone + Send + 
 // Of memory in the kernel's own schemes it is looked up lazily what somebody else's object holds, and it is not mapped.
 unsafe impl Transport for Scheme {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
+        if let Some(folder) = self.folder.filter(|_| path::is_resume(path)) {
+            let path = String::from(path);
+            let open = move || call::openat(folder, path, O_RDWR | O_CLOEXEC, 0);
+            let opened = errand::run(open, is_there(folder));
+            return opened.ok_or(Error::DaemonGone)?.map(owned).map_err(error);
+        }
         let path: String = format!("/scheme/{}/{path}", path::SCHEME);
         // Nothing tells who opens it whether iommud is there, but its name.
         let is_there = || call::open(format!("/scheme/{}", path::SCHEME), O_RDWR | O_CLOEXEC, 0);

@@ -19,8 +19,8 @@ use super::packet::{
 };
 use super::{Look, Mapping, NotSupplied, RawHandle, Supply, Transport, patience};
 use crate::handle::Handle;
-use crate::protocol::Error;
 use crate::protocol::call::Opcode;
+use crate::protocol::{Error, path};
 
 /// The environment variable that names iommud's socket.
 pub const SOCKET_VARIABLE: &str = "IOMMUD_SOCKET";
@@ -47,10 +47,7 @@ impl Socket {
     ///
     /// [`Error::DaemonGone`] if nobody listens there.
     pub fn connect() -> Result<Arc<Self>, Error> {
-        match std::env::var_os(SOCKET_VARIABLE) {
-            Some(path) => Self::connect_to(Path::new(&path)),
-            None => Self::connect_to(Path::new(DEFAULT_SOCKET)),
-        }
+        Self::connect_to(&usual_place())
     }
 
     /// Connects to the iommud that listens at `path`.
@@ -63,9 +60,10 @@ impl Socket {
         Ok(Arc::new(Self { root, path: path.to_path_buf() }))
     }
 
-    /// A transport for handles that another process passed on. It cannot open paths.
+    /// A transport for handles that another process passed on. It opens no paths but those by which a session is
+    /// [resumed](crate::protocol::resume), at the iommud that [`connect`](Self::connect) would find.
     pub fn unconnected() -> Arc<Self> {
-        Arc::new(Self { root: None, path: PathBuf::new() })
+        Arc::new(Self { root: None, path: usual_place() })
     }
 
     /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
@@ -138,6 +136,11 @@ impl Socket {
             errno => Err(Error::from_errno(u16::try_from(errno).unwrap_or(u16::MAX))),
         }
     }
+}
+
+/// Where iommud listens, as far as this process is told.
+fn usual_place() -> PathBuf {
+    std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into()).into()
 }
 
 /// A new connection to the iommud that listens there.
@@ -233,8 +236,16 @@ fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error>
 // `length_that_stays` has seen; it stays until `unmap`, whatever becomes of the socket.
 unsafe impl Transport for Socket {
     fn open(&self, path: &str) -> Result<RawHandle, Error> {
-        let root = self.root.as_ref().ok_or(Error::NotPermitted)?;
         let open = |root: &OwnedFd| self.request(root.as_fd(), Kind::Open, 0, path.as_bytes());
+        let Some(root) = &self.root else {
+            // What comes of it takes the session's secret.
+            let is_own = path::is_resume(path);
+            return if is_own {
+                handle_from(open(&connected(&self.path)?)?)
+            } else {
+                Err(Error::NotPermitted)
+            };
+        };
         let before = lock(root).clone();
         let opened = open(&before).or_else(|error| match error {
             Error::DaemonGone => {
@@ -321,10 +332,7 @@ unsafe impl Transport for Socket {
     }
 
     fn watch(&self, look: Look) {
-        // Who was only given handles can resume nothing.
-        if self.root.is_some() {
-            patience::watch(look);
-        }
+        patience::watch(look);
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

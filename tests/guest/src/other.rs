@@ -2,10 +2,12 @@
 
 use std::env;
 use std::io::{self, BufRead};
+use std::os::fd::BorrowedFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use libdma::Device;
 use libdma::transport::socket::Socket;
+use libdma::{Device, Handle};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::devices::Function;
 use crate::failure::{Failure, Outcome, require};
@@ -40,6 +42,15 @@ impl Drop for Other {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Lets the children of this process inherit a handle; gives its number.
+pub(crate) fn let_inherit(handle: &Handle) -> Outcome<u64> {
+    let number = handle.raw().number();
+    // SAFETY: the handle is open as long as it is borrowed, and on Linux is a descriptor.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number as i32) };
+    fcntl_setfd(descriptor, FdFlags::empty())?;
+    Ok(number)
 }
 
 /// Opens a function at iommud.

@@ -1,6 +1,5 @@
 //! A device that another process drives by a handle within bounds, until that is taken back.
 
-use std::os::fd::BorrowedFd;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -10,13 +9,12 @@ use libdma::fault::{Life, Tried};
 use libdma::handle::DEVICE_VARIABLE;
 use libdma::restricted::Revocable;
 use libdma::{Access, Buffer, Device, Error, Fault, Iova};
-use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::devices::{Function, edu};
 use crate::dma::transfer;
 use crate::failure::{Outcome, require};
 use crate::huge_pages::{self, HugePages};
-use crate::other::open;
+use crate::other::{let_inherit, open};
 use crate::programs::{Program, wait_until};
 use crate::reports::{self, Mapping, wait_for_fault};
 use crate::unit::Unit;
@@ -59,10 +57,7 @@ impl Owner {
     fn start(&self, words: &[&str]) -> Outcome<(Program, Revocable)> {
         let bounds = self.device.restricted("part").buffer_bytes(BYTES);
         let (handle, part) = bounds.addresses(Iova::new(FIRST), Iova::new(LAST)).hand_out()?;
-        let number = handle.raw().number();
-        // SAFETY: the handle is open as long as it is borrowed, and on Linux is a descriptor.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(number as i32) };
-        fcntl_setfd(descriptor, FdFlags::empty())?;
+        let number = let_inherit(&handle)?;
         let mut command = Command::new("edud");
         command.args(words).env(DEVICE_VARIABLE, number.to_string());
         Ok((Program::from_command(command)?, part))

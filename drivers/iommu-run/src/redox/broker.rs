@@ -1,13 +1,16 @@
 //! The process that serves the driver's namespace.
 //!
 //! It has the namespace that pcid-spawner has, and answers for it what a driver may have. It reads nothing of a
-//! driver's but names, and opens nothing but roots of schemes.
+//! driver's but names, and opens nothing but roots of schemes, and where at iommud the driver's own session is resumed. It
+//! keeps nothing of iommud's open, so that a restart of that is none of its business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io;
 use std::process::Command;
 
+use libdma::transport::Transport;
+use libdma::transport::scheme::Scheme;
 use libredox::Fd;
 use libredox::call::{self, call_wo, getns};
 use libredox::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOENT, EPERM};
@@ -30,7 +33,8 @@ const FUNCTION_VARIABLE: &str = "IOMMU_RUN_FUNCTION";
 /// What a namespace has besides schemes: the right to make one's own (`bootstrap/src/initnsmgr.rs`).
 const CREATION: &str = "/scheme/namespace/scheme-creation-cap";
 
-/// An empty folder, for the driver to work in. No scheme has this name.
+/// A folder for the driver to work in. No scheme has this name. There is nothing in it but where the session of the driver's
+/// device is resumed.
 pub(super) const FOLDER: &str = "/scheme/iommu-run";
 
 /// The one thing that is opened below the stand-in for the memory scheme.
@@ -118,8 +122,15 @@ enum Handle {
     Namespace,
     /// The stand-in for the memory scheme, or its root.
     Memory,
-    /// The empty folder.
+    /// The driver's folder.
     Folder,
+}
+
+/// Opens where a session is resumed, at the iommud that there is now. If that dies meanwhile, somebody else has waited for it.
+fn resume(path: &str) -> Result<OpenResult> {
+    let opened = Scheme::new().open(path);
+    let opened = opened.map_err(|error| Error::new(error.errno().into()))?;
+    Ok(OpenResult::OtherScheme { fd: opened.number() as usize })
 }
 
 /// The driver's namespace.
@@ -215,7 +226,10 @@ impl SchemeSync for Namespace {
             Some(Handle::Folder) if path.trim_matches('/').is_empty() => {
                 Ok(self.new_handle(Handle::Folder))
             }
-            Some(Handle::Folder) => Err(Error::new(ENOENT)),
+            Some(Handle::Folder) => {
+                let path = self.allowed.resumes(path).ok_or(Error::new(ENOENT))?;
+                resume(&path)
+            }
             None => Err(Error::new(EBADF)),
         }
     }

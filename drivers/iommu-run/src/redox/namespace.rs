@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
-use libredox::call::{call_ro, close, setns};
+use libredox::call::{self, call_ro, close, setns};
+use libredox::flag::{O_CLOEXEC, O_DIRECTORY};
 use syscall::CallFlags;
 
 use super::broker::{FOLDER, Order};
@@ -22,6 +23,11 @@ pub(super) fn enter(allowed: &Allowed) -> Result<(), Error> {
     close(before).map_err(|error| Error::Namespace(error.into()))?;
     // Likewise the folder in which pcid-spawner works, which may be one of a file system.
     env::set_current_dir(FOLDER).map_err(Error::Namespace)
+}
+
+/// Opens the driver's folder, for whoever has the namespace: from there it resumes its session, also when it has left that.
+pub(super) fn folder() -> io::Result<usize> {
+    Ok(call::open(FOLDER, O_DIRECTORY | O_CLOEXEC, 0)?)
 }
 
 /// Starts this program again, with the same words, to serve; gives the namespace, or nothing if the process ended.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use libdma::Device;
-use libdma::handle::DEVICE_VARIABLE;
+use libdma::handle::{DEVICE_VARIABLE, RESUME_VARIABLE};
 use pcid_channel::{Inherited, READY_VARIABLE, ask};
 
 use super::{broker, descriptors, device, exec, namespace};
@@ -16,6 +16,9 @@ use crate::options::Options;
 
 /// The value of [`DEVICE_VARIABLE`] for a device that is not confined.
 const UNCONFINED: &str = "none";
+
+/// What a driver is told by this program alone.
+const OWN_VARIABLES: [&str; 2] = [DEVICE_VARIABLE, RESUME_VARIABLE];
 
 /// Starts the driver in this process's place; or serves its namespace, if this process is there for that.
 ///
@@ -33,25 +36,31 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let program = options.program();
     let image = exec::open(&program).map_err(|error| cannot_run(&program, error))?;
     namespace::enter(&Allowed::new(options, function))?;
+    let device = match device {
+        Some(device) => Some((device, namespace::folder().map_err(Error::Namespace)?)),
+        None => None,
+    };
     let failed = start(options, &program, &image, channel, device.as_ref());
     Err(cannot_run(&program, failed))
 }
 
-/// Runs the driver. Comes back only if that failed.
+/// Runs the driver, with its device and where the session of that is resumed. Comes back only if that failed.
 fn start(
     options: &Options,
     program: &Path,
     image: &File,
     channel: Inherited,
-    device: Option<&Device>,
+    device: Option<&(Device, usize)>,
 ) -> io::Error {
     let mut variables: Vec<_> =
-        env::vars_os().filter(|(name, _)| name != DEVICE_VARIABLE).collect();
-    let handle = device.map(|device| device.handle().raw().number() as usize);
+        env::vars_os().filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| name == own)).collect();
+    let handle = device.map(|(device, _)| device.handle().raw().number() as usize);
+    let folder = device.map(|(_, folder)| *folder);
     let value = handle.map_or(UNCONFINED.to_string(), |number| number.to_string());
     variables.push((DEVICE_VARIABLE.into(), value.into()));
+    variables.extend(folder.map(|folder| (RESUME_VARIABLE.into(), folder.to_string().into())));
     let ready = env::var(READY_VARIABLE).ok().and_then(|number| number.parse().ok());
-    for descriptor in [Some(channel.descriptor()), handle, ready].into_iter().flatten() {
+    for descriptor in [Some(channel.descriptor()), handle, folder, ready].into_iter().flatten() {
         if let Err(error) = descriptors::leave_open(descriptor) {
             return error;
         }

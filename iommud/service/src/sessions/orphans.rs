@@ -29,6 +29,9 @@ use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::openings::Openings;
 use crate::sessions::session::{BufferId, Session, SessionId};
 
+/// The most handles at a time by which a session of the same device may be resumed.
+pub const MOST_CLAIMS: usize = 16;
+
 /// What a session has from before that nobody has claimed.
 #[derive(Debug)]
 pub struct Orphaned {
@@ -162,9 +165,19 @@ impl<P: Platform> Service<P> {
         }
     }
 
-    /// Makes a handle by which a session of this device may be resumed.
-    pub(crate) fn claim_device(&mut self, address: PciAddress, uid: u32) -> HandleId {
-        self.handles.insert(Handle::new(Object::Claim(address), Rights::empty()).of(uid))
+    /// Makes a handle by which a session of this device may be resumed. Who may open nothing else may open many of these
+    /// (`iommu-run`), and there are to be no more than a driver can need.
+    pub(crate) fn claim_device(
+        &mut self,
+        address: PciAddress,
+        uid: u32,
+    ) -> Result<HandleId, Error> {
+        let is_same = |object: &Object| matches!(object, Object::Claim(of) if *of == address);
+        let open = self.handles.entries().filter(|(_, entry)| is_same(&entry.handle.object));
+        if open.count() >= MOST_CLAIMS {
+            return Err(Error::QuotaExceeded);
+        }
+        Ok(self.handles.insert(Handle::new(Object::Claim(address), Rights::empty()).of(uid)))
     }
 
     /// Makes a handle that was opened for it one of the session that waits for this secret.

@@ -1,14 +1,18 @@
 //! iommud that is killed while devices are at work: what comes after it adopts what it left.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use agent::signal::{Signal, send};
 use edud::Direction;
+use libdma::handle::DEVICE_VARIABLE;
 
+use crate::devices::Function;
 use crate::dma;
 use crate::failure::{Outcome, require};
 use crate::huge_pages::HugePages;
+use crate::other::{let_inherit, open_when_free};
 use crate::programs::{Program, kill_iommud, serving, start_iommud, wait_until};
 use crate::reports::{self, Fault, Mapping};
 use crate::{devices, huge_pages};
@@ -23,6 +27,9 @@ const STEP: Duration = Duration::from_millis(13);
 /// For how long iommud must have served to be started again without a pause.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// From this one on, the driver was handed its device.
+const HANDED: u32 = KILLS / 2 + 1;
+
 /// At each such one, nobody serves for a while.
 const PAUSED: u32 = 4;
 
@@ -36,19 +43,26 @@ const STREAMED: [&str; 2] = ["edud out", "edud in"];
 const BYTES: u64 = 512;
 
 /// No transfer fails or brings the wrong data, and nothing is reached meanwhile that was not before. The driver asks for memory
-/// and mappings without pause, so that iommud dies with requests under way.
+/// and mappings without pause, so that iommud dies with requests under way. For the first half it has opened its device, and
+/// for the second been handed it.
 pub(super) fn r2_a_device_streams_on() -> Outcome {
     let before = huge_pages::free()?;
     let iommud = start_iommud()?;
     let [edu, other] = devices::both_edus()?;
     let canary = HugePages::new(1)?;
-    let mut driver =
-        Program::start("edud", &["--device", &edu.name(), "--rounds", ROUNDS, "--asking"])?;
-    driver.wait_line("intact")?;
-    let mapped = streamed()?;
-    require!(mapped.len() == STREAMED.len(), "what is streamed from and to is {mapped:x?}");
+    let words = ["--rounds", ROUNDS, "--asking"];
+    let mut driver = Program::start("edud", &[&["--device", &edu.name()][..], &words].concat())?;
+    let mut mapped = at_work(&mut driver)?;
     let mut asked = asked(&driver.wait_line("asked")?)?;
+    let mut waited = 0;
     for kill in 1..=KILLS {
+        if kill == HANDED {
+            waited = asked[1];
+            driver.kill()?;
+            driver = handed(&edu, &words)?;
+            mapped = at_work(&mut driver)?;
+            asked = self::asked(&driver.wait_line("asked")?)?;
+        }
         let served = serving(&iommud)?;
         let is_paused = kill % PAUSED == 0;
         thread::sleep(STEP * (kill % 16));
@@ -96,7 +110,7 @@ pub(super) fn r2_a_device_streams_on() -> Outcome {
         })?;
         thread::sleep(STEADY.saturating_sub(began.elapsed()));
     }
-    let waited = asked[1];
+    waited += asked[1];
     require!(waited >= KILLS / PAUSED, "the driver has waited for another iommud {waited} times");
     driver.kill()?;
     wait_until("nothing is mapped", || Ok(reports::mappings()?.is_empty()))?;
@@ -104,6 +118,23 @@ pub(super) fn r2_a_device_streams_on() -> Outcome {
     kill_iommud(iommud)?;
     // Nothing was lost on the way.
     wait_until("all huge pages are free", || Ok(huge_pages::free()? == before))
+}
+
+/// What is mapped of a driver's that is at work.
+fn at_work(driver: &mut Program) -> Outcome<Vec<Mapping>> {
+    driver.wait_line("intact")?;
+    let mapped = streamed()?;
+    require!(mapped.len() == STREAMED.len(), "what is streamed from and to is {mapped:x?}");
+    Ok(mapped)
+}
+
+/// Starts a driver that is handed its device by this process, which keeps nothing of it.
+fn handed(edu: &Function, words: &[&str]) -> Outcome<Program> {
+    let device = open_when_free(edu)?;
+    let number = let_inherit(device.handle())?;
+    let mut command = Command::new("edud");
+    command.args(words).env(DEVICE_VARIABLE, number.to_string());
+    Program::from_command(command)
 }
 
 /// What the driver's transfers go from and to.

@@ -154,6 +154,10 @@ pub(crate) const CONFINED: &[Check] = &[
         ),
     ),
     Check::new(
+        &[Edus(1), NobodyElse],
+        Spec::long("r4_a_driver_that_iommu_run_starts_outlives_iommud", confined::outlives_iommud),
+    ),
+    Check::new(
         &[Edus(2), NobodyElse],
         Spec::long(
             "r2_a_device_streams_on_while_iommud_is_killed",

@@ -93,7 +93,7 @@ fn restarts() -> Outcome<u32> {
 }
 
 /// What the driver's transfers go from and to.
-fn streamed() -> Outcome<Vec<Mapping>> {
+pub(super) fn streamed() -> Outcome<Vec<Mapping>> {
     let mut mappings = reports::mappings()?;
     mappings.retain(|mapping| STREAMED.contains(&&*mapping.label));
     Ok(mappings)
