@@ -8,14 +8,8 @@ use agent::programs::PATIENCE;
 use dma_types::Iova;
 use edud::daemon::function;
 use edud::{Direction, Edu, MappedBar};
-use libredox::Fd;
-use libredox::flag::O_CLOEXEC;
-use syscall::CallFlags;
 
 use crate::driving::LENGTH;
-
-/// Where the kernel tells in which page of physical memory one of the caller's is (663e6641, `src/scheme/memory.rs`).
-const TRANSLATION: &str = "/scheme/memory/translation";
 
 const PAGE: usize = 4096;
 
@@ -59,10 +53,7 @@ impl Canary {
 
     /// Where in physical memory it is now.
     pub(crate) fn place(&self) -> Outcome<u64> {
-        let translation = Fd::open(TRANSLATION, O_CLOEXEC, 0)?;
-        let mut word = self.page.to_ne_bytes();
-        translation.call_rw(&mut word, CallFlags::empty(), &[])?;
-        Ok(usize::from_ne_bytes(word) as u64)
+        physical(self.page)
     }
 
     /// That nobody wrote to it.
@@ -71,4 +62,23 @@ impl Canary {
         require!(changed.is_none(), "a device that nobody holds wrote at byte {changed:?}");
         Ok(())
     }
+}
+
+/// Where in physical memory what is at this address of the process's is, as the kernel tells (663e6641, `src/scheme/memory.rs`).
+#[cfg(target_os = "redox")]
+fn physical(address: usize) -> Outcome<u64> {
+    use libredox::Fd;
+    use libredox::flag::O_CLOEXEC;
+    use syscall::CallFlags;
+
+    let translation = Fd::open("/scheme/memory/translation", O_CLOEXEC, 0)?;
+    let mut word = address.to_ne_bytes();
+    translation.call_rw(&mut word, CallFlags::empty(), &[])?;
+    Ok(usize::from_ne_bytes(word) as u64)
+}
+
+/// So that the rest is checked on other systems, too.
+#[cfg(not(target_os = "redox"))]
+fn physical(_: usize) -> Outcome<u64> {
+    Err(Failure("the kernel tells where memory is on Redox alone".into()))
 }
