@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::buffer::Buffer;
 use crate::check::{self, Act, Space};
+use crate::device::Device;
 use crate::handle::Handle;
 use crate::io_address::{AddressSpace, BusAddress};
 use crate::protocol::call::{
@@ -166,6 +167,58 @@ impl Session {
     /// The same, but when it returns no device reaches them whatever the policy says (rule R2).
     pub(crate) fn unmap_strictly(&self, mappings: &[Mapped]) -> Result<(), Error> {
         self.handle().unmap(None, mappings, BATCH_FLAG_STRICT)
+    }
+}
+
+impl Device {
+    /// Maps pieces of this device's buffers in its own domain from an address on, each directly behind the one before, all
+    /// of them or none (rule R7).
+    ///
+    /// An address that iommud has not chosen can be taken: [`Error::AlreadyMapped`]. In a [`Domain`](crate::Domain) with an aperture it is the
+    /// driver alone who decides.
+    ///
+    /// For the quota of what may be mapped at once (`mapped_bytes` in iommud's policy) it counts as what it maps and 12 KiB more:
+    /// the page tables that an address takes which lies by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyMapped`], [`Error::AddressReserved`], [`Error::OutsideWindow`] beyond what the IOMMU translates,
+    /// [`Error::NoAddressSpace`] beyond the DMA mask, [`Error::NotReady`] if what was mapped there is still being forgotten,
+    /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
+    #[track_caller]
+    pub fn map_at(&self, iova: Iova, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        let (handle, limit, own) =
+            (self.handle(), self.highest_address(), self.session().addresses());
+        let map = || handle.map(own, pieces, Places::From(iova), limit, 0);
+        let mapped = self.windows().after_trimming(map)?;
+        check::mappings::mapped(self.session().space(), pieces, &mapped);
+        Ok(mapped)
+    }
+
+    /// Maps pieces of this device's buffers wherever there is room for all of them, each directly behind the one before,
+    /// all of them or none (rule R7): the device sees one segment, as Linux's `iommu_dma_map_sg` makes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    #[track_caller]
+    pub fn map_together(&self, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
+        let (handle, limit, own) =
+            (self.handle(), self.highest_address(), self.session().addresses());
+        let map = || handle.map(own, pieces, Places::Together, limit, 0);
+        let mapped = self.windows().after_trimming(map)?;
+        check::mappings::mapped(self.session().space(), pieces, &mapped);
+        Ok(mapped)
+    }
+
+    /// What of this session's is mapped at an address in this device's own domain, if anything: Linux's
+    /// `iommu_iova_to_phys`, with the buffer for an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] if the handle may not inspect.
+    pub fn lookup(&self, iova: Iova) -> Result<Option<Found>, Error> {
+        self.handle().lookup(self.session().addresses(), iova)
     }
 }
 

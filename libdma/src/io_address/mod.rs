@@ -78,7 +78,7 @@
 //! | [`RawStream`](crate::RawStream)'s calls | [`BusAddress`] | another's is [`RawError::WrongDevice`](crate::RawError::WrongDevice) |
 //! | [`IoAddress::for_device`], [`BusAddress::for_device`] | the address and the device | another's is [`WrongDevice`] |
 //! | [`Device::bus_address`], [`Domain::bus_address`](crate::Domain::bus_address) | [`Iova`] | says whose a number is: the driver that read it from that device's memory knows, and nobody else does |
-//! | [`Device::map_at`], [`Domain::map_at`](crate::Domain::map_at), [`NewDomain::window`](crate::domain::NewDomain::window) | [`Iova`] | a choice, not an address that somebody was given: no device has it before. What is mapped there already is refused |
+//! | [`Device::map_at`], [`Domain::map_at`](crate::Domain::map_at), [`NewDomain::aperture`](crate::domain::NewDomain::aperture) | [`Iova`] | a choice, not an address that somebody was given: no device has it before. What is mapped there already is refused |
 //! | [`Device::lookup`], [`Domain::lookup`](crate::Domain::lookup) | [`Iova`] | a question about this address space, of a number that may come from anywhere (a fault, say). It changes nothing, and what it finds is this address space's |
 //! | [`DeviceMemory::local`](crate::declared::DeviceMemory::local) | [`Iova`] | what the device itself calls its own memory, which no IOMMU translates; `unsafe`, for nobody can check it |
 //! | `virtio-drivers`' `Hal` (feature `virtio`) | a number | the crate's trait has no other. Each device has a type of its own, and gives up what is its own at that number *and* at that place of this process |
