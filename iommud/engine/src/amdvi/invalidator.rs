@@ -133,7 +133,9 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.tickets.next(platform.now());
+        // One look at the clock will do: what is confirmed at once was so soon after.
+        let now = platform.now();
+        let ticket = self.tickets.next(now);
         let mut entries_before = false;
         for invalidation in invalidations {
             let of_entry = matches!(invalidation, Invalidation::Device(_));
@@ -145,7 +147,7 @@ impl Invalidator {
         }
         self.put(platform, registers, Request::Fence(ticket));
         self.buffer.announce(platform, registers);
-        self.collect(platform);
+        self.collect(platform, now);
         ticket
     }
 
@@ -155,10 +157,11 @@ impl Invalidator {
         platform: &mut impl Platform,
         registers: &RegisterFile,
     ) -> Ticket {
-        let ticket = self.tickets.next(platform.now());
+        let now = platform.now();
+        let ticket = self.tickets.next(now);
         self.line.extend(everything(self.has_all, &self.named));
         self.line.push_back(Request::Fence(ticket));
-        self.advance(platform, registers);
+        self.advance(platform, registers, now);
         ticket
     }
 
@@ -176,7 +179,8 @@ impl Invalidator {
         if self.open() == 0 {
             return Ok(());
         }
-        self.advance(platform, registers);
+        let now = platform.now();
+        self.advance(platform, registers, now);
         if self.open() == 0 {
             return Ok(());
         }
@@ -186,7 +190,7 @@ impl Invalidator {
         }
         if !status.command_buffer_runs() {
             // It may have confirmed something and stopped since it was looked at.
-            self.collect(platform);
+            self.collect(platform, now);
             if self.restarted > self.confirmed() {
                 return Err(UnitFailure::QueueStopped);
             }
@@ -207,13 +211,13 @@ impl Invalidator {
     }
 
     /// Gives the unit as much of the line as it takes.
-    fn advance(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
+    fn advance(&mut self, platform: &mut impl Platform, registers: &RegisterFile, now: Instant) {
         while let Some(request) = self.line.pop_front() {
             let mut rest = request.clone();
             let done = self.issue(platform, registers, &mut rest);
             if done || rest != request {
                 // There was room, and so the unit has done something.
-                self.tickets.progress(platform.now());
+                self.tickets.progress(now);
             }
             if !done {
                 self.line.push_front(rest);
@@ -221,7 +225,7 @@ impl Invalidator {
             }
         }
         self.buffer.announce(platform, registers);
-        self.collect(platform);
+        self.collect(platform, now);
     }
 
     /// Does this at once if nothing is before it and there is room, else puts it in the line.
@@ -269,10 +273,10 @@ impl Invalidator {
     }
 
     /// Reads how far the unit is. What was never asked for confirms nothing (rule R5).
-    fn collect(&mut self, platform: &impl Platform) {
+    fn collect(&mut self, platform: &impl Platform, now: Instant) {
         let ticket = self.buffer.status(platform);
         if ticket <= self.issued && ticket >= self.restarted {
-            self.tickets.confirm(ticket, platform.now());
+            self.tickets.confirm(ticket, now);
         }
     }
 }

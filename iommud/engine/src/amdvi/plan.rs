@@ -6,48 +6,41 @@
 
 use super::invalidation::Invalidation;
 use crate::blocks::{PageBlock, Pages};
-use crate::unit::{Changed, DomainId, MOST_AT_ONCE};
+use crate::unit::{Changed, DomainId, Requests};
 
 /// The largest block that a command names. Addresses are sign-extended from bit 51, and the highest bit of a
 /// block's number of pages must be below; larger than 2^52 bytes, the whole domain is forgotten.
 const LARGEST_ORDER: u8 = 40;
 
 /// What must be forgotten of a domain for these changes: the whole of it, if they were too many.
-pub fn forgetting(domain: DomainId, changes: &[Changed]) -> impl Iterator<Item = Invalidation> {
-    let whole = Invalidation::Domain(domain);
-    let each = changes.iter().flat_map(move |change| blocks_of(domain, *change));
-    let by_domain =
-        each.clone().nth(MOST_AT_ONCE).is_some() || each.clone().any(|command| command == whole);
-    let each = (!by_domain).then_some(each).into_iter().flatten();
-    by_domain.then_some(whole).into_iter().chain(each)
-}
-
-/// What must be forgotten of a domain for one change.
 ///
-/// Pages count whole from the first byte they share with the range, 4 KiB pages, that is: where a part of a
+/// Pages count whole from the first byte they share with a range, 4 KiB pages, that is: where a part of a
 /// large page has changed (it was split), the range must be all of the large page, since that is what the unit
 /// has cached. Such a page then lies in one of the blocks, because it does not reach across the middle of a
 /// larger one.
-fn blocks_of(domain: DomainId, change: Changed) -> impl Iterator<Item = Invalidation> + Clone {
-    let parts = match Pages::of(change.start, change.bytes).map(Pages::parts) {
-        Some((left, right)) => [Some(left), right],
-        None => [None, None],
-    };
-    parts.into_iter().flatten().map(move |part| match part.order() {
-        order @ 0..=LARGEST_ORDER => Invalidation::Pages {
-            domain,
-            pages: PageBlock::around(part.first, order),
-            touched: change.touched,
-        },
-        _ => Invalidation::Domain(domain),
-    })
+pub fn forgetting(domain: DomainId, changes: &[Changed]) -> Requests<Invalidation> {
+    let whole = Invalidation::Domain(domain);
+    let mut requests = Requests::none(whole);
+    let covered = changes.iter().try_for_each(|change| {
+        let Some((left, right)) = Pages::of(change.start, change.bytes).map(Pages::parts) else {
+            return Some(());
+        };
+        [Some(left), right].into_iter().flatten().try_for_each(|part| {
+            let order = part.order();
+            let pages = PageBlock::around(part.first, order);
+            let touched = change.touched;
+            let named = Invalidation::Pages { domain, pages, touched };
+            if order <= LARGEST_ORDER { requests.push(named) } else { None }
+        })
+    });
+    if covered.is_some() { requests } else { Requests::one(whole) }
 }
 
 #[cfg(test)]
 mod tests {
     extern crate std;
     use super::*;
-    use crate::unit::Touched;
+    use crate::unit::{MOST_AT_ONCE, Touched};
     use dma_types::{Iova, PAGE_SIZE};
     use proptest::prelude::*;
     use std::vec::Vec;
@@ -69,7 +62,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        forgetting(DOMAIN, &[change]).map(of).collect()
+        forgetting(DOMAIN, &[change]).as_slice().iter().copied().map(of).collect()
     }
 
     #[test]
@@ -80,15 +73,15 @@ mod tests {
             touched: Touched::Leaves,
         };
         let mut changes: Vec<_> = (1..=MOST_AT_ONCE as u64).map(page).collect();
-        let each: Vec<_> = forgetting(DOMAIN, &changes).collect();
+        let each = forgetting(DOMAIN, &changes).as_slice().to_vec();
         assert_eq!(each.len(), MOST_AT_ONCE);
         assert!(each.iter().all(|it| matches!(it, Invalidation::Pages { .. })));
         changes.push(page(1000));
         let whole = [Invalidation::Domain(DOMAIN)];
-        assert_eq!(forgetting(DOMAIN, &changes).collect::<Vec<_>>(), whole);
+        assert_eq!(forgetting(DOMAIN, &changes).as_slice(), whole);
         let huge = [page(1), Changed { bytes: u64::MAX, ..page(2) }];
-        assert_eq!(forgetting(DOMAIN, &huge).collect::<Vec<_>>(), whole);
-        assert_eq!(forgetting(DOMAIN, &[]).count(), 0);
+        assert_eq!(forgetting(DOMAIN, &huge).as_slice(), whole);
+        assert_eq!(forgetting(DOMAIN, &[]).as_slice(), []);
     }
 
     #[test]

@@ -247,6 +247,7 @@ impl Unit {
     pub fn poll(&mut self, platform: &mut impl Platform) {
         let result = match &mut self.phase {
             Phase::Failed(_) => return,
+            Phase::Running if self.invalidator.open() == 0 => return,
             Phase::Running => self.invalidator.poll(platform, &self.registers),
             Phase::Starting(bring_up) => {
                 let mut parts = Parts {
@@ -352,7 +353,8 @@ impl Unit {
         domain: DomainId,
         ranges: &[Changed],
     ) -> Ticket {
-        self.submit(platform, plan::forgetting(domain, ranges))
+        let requests = plan::forgetting(domain, ranges);
+        self.submit(platform, requests.as_slice().iter().copied())
     }
 
     /// Whether the unit sees what is mapped where nothing was without being told. Only a virtual one does not.

@@ -24,7 +24,7 @@ pub mod tickets;
 pub mod unit;
 
 pub use self::abilities::{Abilities, Depths, Mismatch, Walks};
-pub use self::change::{Changed, MOST_AT_ONCE, Touched, Translation, merge};
+pub use self::change::{Changed, MOST_AT_ONCE, Requests, Touched, Translation, merge};
 pub use self::domain_ids::{DomainId, DomainIds};
 pub use self::fault_source::FaultSource;
 pub use self::ring::{Mark, Ring};

@@ -109,7 +109,9 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.tickets.next(platform.now());
+        // One look at the clock will do: what is confirmed at once was so soon after.
+        let now = platform.now();
+        let ticket = self.tickets.next(now);
         if self.needs_write_buffer_flush {
             self.put(platform, registers, Command::FlushWriteBuffer);
         }
@@ -120,7 +122,7 @@ impl Invalidator {
         if let Some(queue) = &mut self.queue {
             queue.announce(platform, registers);
         }
-        self.collect(platform);
+        self.collect(platform, now);
         ticket
     }
 
@@ -138,13 +140,14 @@ impl Invalidator {
         if self.open() == 0 {
             return Ok(());
         }
+        let now = platform.now();
         loop {
             if let Some(running) = self.running {
                 if !finished(running, platform, registers)? {
                     break;
                 }
                 self.running = None;
-                self.tickets.progress(platform.now());
+                self.tickets.progress(now);
             }
             let Some(command) = self.line.pop_front() else { break };
             if !self.issue(platform, registers, command) {
@@ -155,7 +158,7 @@ impl Invalidator {
         if let Some(queue) = &mut self.queue {
             queue.announce(platform, registers);
         }
-        self.collect(platform);
+        self.collect(platform, now);
         if self.queue.is_some() && self.open() > 0 {
             let status: FaultStatus = registers.read(platform);
             if status.into_bits() == u32::MAX {
@@ -226,11 +229,11 @@ impl Invalidator {
     }
 
     /// Reads how far the queue is.
-    fn collect(&mut self, platform: &impl Platform) {
+    fn collect(&mut self, platform: &impl Platform, now: Instant) {
         if let Some(queue) = &self.queue {
             let status = queue.status(platform);
             if let Some(ticket) = Queue::ticket(status, self.tickets.confirmed(), self.issued) {
-                self.tickets.confirm(ticket, platform.now());
+                self.tickets.confirm(ticket, now);
             }
         }
     }

@@ -4,120 +4,73 @@
 //! of a range can need a dozen. Here one or two slightly larger blocks do: what is forgotten besides
 //! is less than the range itself, of the same domain, and costs a table walk if it is needed again.
 
-use dma_types::Iova;
-
 use super::invalidation::Invalidation;
 use crate::blocks::{PageBlock, Pages};
-use crate::unit::{Changed, DomainId, MOST_AT_ONCE, Touched};
+use crate::unit::{Changed, DomainId, Requests};
 
 /// The most page-selective requests worth making instead of forgetting the whole domain.
 ///
 /// A range that needs more is larger than the unit's largest block several times over (with the mask of
 /// 18 that units usually have, larger than 4 GiB), far beyond what an IOTLB holds: little of the domain
 /// would be spared, and each request takes its time in the queue.
-pub const MOST_REQUESTS: usize = 4;
+const MOST_REQUESTS: u64 = 4;
 
 /// The orders of the large pages, of 2 MiB and 1 GiB. One request must cover such a page as a whole
 /// (6.5.2.3).
 const LARGE_PAGES: [u8; 2] = [9, 18];
 
-/// The requests for one range, at most [`MOST_REQUESTS`].
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    requests: [Invalidation; MOST_REQUESTS],
-    count: usize,
-}
-
-impl Plan {
-    /// How to make a unit forget `bytes` of `domain` from `start` on.
-    ///
-    /// `page_selective` is the unit's
-    /// [`Capability::page_selective`](super::registers::Capability::page_selective). Pages count whole
-    /// from the first byte they share with the range, 4 KiB pages, that is: where a part of a large page
-    /// has changed (it was split), the range must be all of the large page, since that is what the unit
-    /// has cached.
-    pub fn new(
-        domain: DomainId,
-        start: Iova,
-        bytes: u64,
-        touched: Touched,
-        page_selective: Option<u8>,
-    ) -> Self {
-        let everything = Invalidation::IotlbDomain(domain);
-        let nothing = Self { requests: [everything; MOST_REQUESTS], count: 0 };
-        let Some(range) = Pages::of(start, bytes) else {
-            return nothing;
-        };
-        let request = |pages| Invalidation::IotlbPages { domain, pages, touched };
-        page_selective
-            .and_then(|mask| nothing.covering(range, mask, request))
-            .unwrap_or(Self { count: 1, ..nothing })
-    }
-
-    /// The requests, in any order; none for an empty range.
-    pub fn requests(&self) -> &[Invalidation] {
-        self.requests.get(..self.count).unwrap_or_default()
-    }
-
-    /// The plan with blocks of at most order `mask` that cover the range, or `None` if the whole domain
-    /// is better forgotten.
-    fn covering(
-        mut self,
-        range: Pages,
-        mask: u8,
-        request: impl Fn(PageBlock) -> Invalidation,
-    ) -> Option<Self> {
-        let (left, right) = range.parts();
-        for part in [Some(left), right].into_iter().flatten() {
-            let order = part.order();
-            if LARGE_PAGES.iter().any(|&large| mask < large && large <= order) {
-                return None;
-            }
-            let order = order.min(mask);
-            let (first, last) = (part.first >> order, part.last >> order);
-            if last - first >= MOST_REQUESTS as u64 {
-                return None;
-            }
-            for block in first..=last {
-                *self.requests.get_mut(self.count)? =
-                    request(PageBlock::around(block << order, order));
-                self.count += 1;
-            }
-        }
-        Some(self)
-    }
-}
-
-impl IntoIterator for Plan {
-    type Item = Invalidation;
-    type IntoIter = core::iter::Take<core::array::IntoIter<Invalidation, MOST_REQUESTS>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.requests.into_iter().take(self.count)
-    }
-}
-
-/// The requests for all of these changes of a domain: the whole of it, if they were too many.
+/// What makes a unit forget all of these changes of a domain: the whole of it, if that were too many requests.
+///
+/// `page_selective` is the unit's
+/// [`Capability::page_selective`](super::registers::Capability::page_selective). Pages count whole
+/// from the first byte they share with a range, 4 KiB pages, that is: where a part of a large page
+/// has changed (it was split), the range must be all of the large page, since that is what the unit
+/// has cached.
 pub fn forgetting(
     domain: DomainId,
     changes: &[Changed],
     page_selective: Option<u8>,
-) -> impl Iterator<Item = Invalidation> {
+) -> Requests<Invalidation> {
     let whole = Invalidation::IotlbDomain(domain);
-    let each = changes.iter().flat_map(move |change| {
-        Plan::new(domain, change.start, change.bytes, change.touched, page_selective)
+    let mut requests = Requests::none(whole);
+    let covered = changes.iter().try_for_each(|change| {
+        let Some(range) = Pages::of(change.start, change.bytes) else { return Some(()) };
+        let touched = change.touched;
+        let request = |pages| Invalidation::IotlbPages { domain, pages, touched };
+        cover(range, page_selective?, |pages| requests.push(request(pages)))
     });
-    let by_domain =
-        each.clone().nth(MOST_AT_ONCE).is_some() || each.clone().any(|request| request == whole);
-    let each = (!by_domain).then_some(each).into_iter().flatten();
-    by_domain.then_some(whole).into_iter().chain(each)
+    if covered.is_some() { requests } else { Requests::one(whole) }
+}
+
+/// Covers a range with blocks of at most order `mask`, in order of address. `None` if the whole domain is better
+/// forgotten.
+fn cover(range: Pages, mask: u8, mut with: impl FnMut(PageBlock) -> Option<()>) -> Option<()> {
+    let (left, right) = range.parts();
+    let mut count = 0;
+    for part in [Some(left), right].into_iter().flatten() {
+        let order = part.order();
+        if LARGE_PAGES.iter().any(|&large| mask < large && large <= order) {
+            return None;
+        }
+        let order = order.min(mask);
+        let (first, last) = (part.first >> order, part.last >> order);
+        count += last - first + 1;
+        if count > MOST_REQUESTS {
+            return None;
+        }
+        for block in first..=last {
+            with(PageBlock::around(block << order, order))?;
+        }
+    }
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     extern crate std;
     use super::*;
-    use dma_types::PAGE_SIZE;
+    use crate::unit::{MOST_AT_ONCE, Touched};
+    use dma_types::{Iova, PAGE_SIZE};
     use proptest::prelude::*;
     use std::vec::Vec;
 
@@ -125,7 +78,8 @@ mod tests {
 
     /// The blocks of a plan, as page number and order, or `None` if it forgets the domain.
     fn blocks(start: u64, bytes: u64, mask: Option<u8>) -> Option<Vec<(u64, u8)>> {
-        let plan = Plan::new(DOMAIN, Iova::new(start), bytes, Touched::Leaves, mask);
+        let change = Changed { start: Iova::new(start), bytes, touched: Touched::Leaves };
+        let requests = forgetting(DOMAIN, &[change], mask);
         let of = |request: &Invalidation| match *request {
             Invalidation::IotlbPages { domain, pages, touched } => {
                 assert_eq!((domain, touched), (DOMAIN, Touched::Leaves));
@@ -134,12 +88,12 @@ mod tests {
                 Some((pages.first().get() / PAGE_SIZE, pages.order()))
             }
             Invalidation::IotlbDomain(domain) => {
-                assert_eq!((domain, plan.requests().len()), (DOMAIN, 1));
+                assert_eq!((domain, requests.as_slice().len()), (DOMAIN, 1));
                 None
             }
             other => panic!("{other:?}"),
         };
-        plan.requests().iter().map(of).collect()
+        requests.as_slice().iter().map(of).collect()
     }
 
     #[test]
@@ -153,12 +107,12 @@ mod tests {
             (1..=count).map(page).collect()
         };
         let most = MOST_AT_ONCE as u64;
-        let each: Vec<_> = forgetting(DOMAIN, &pages(most), Some(18)).collect();
+        let each = forgetting(DOMAIN, &pages(most), Some(18)).as_slice().to_vec();
         assert_eq!(each.len(), MOST_AT_ONCE);
         assert!(each.iter().all(|it| matches!(it, Invalidation::IotlbPages { .. })));
         let whole = [Invalidation::IotlbDomain(DOMAIN)];
         let of = |changes: &[Changed], selective| -> Vec<_> {
-            forgetting(DOMAIN, changes, selective).collect()
+            forgetting(DOMAIN, changes, selective).as_slice().to_vec()
         };
         assert_eq!(of(&pages(most + 1), Some(18)), whole);
         assert_eq!(of(&pages(2), None), whole, "it knows no pages");
@@ -231,7 +185,7 @@ mod tests {
             mask in 0u8..64,
         ) {
             if let Some(blocks) = blocks(start, bytes, Some(mask)) {
-                prop_assert!(blocks.len() <= MOST_REQUESTS);
+                prop_assert!(blocks.len() as u64 <= MOST_REQUESTS);
                 prop_assert!(blocks.iter().all(|&(_, order)| order <= mask));
                 // Blocks come in order of address: walk along them from the first page to the last.
                 let mut next = start / PAGE_SIZE;

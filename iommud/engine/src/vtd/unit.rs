@@ -271,6 +271,7 @@ impl Unit {
     pub fn poll(&mut self, platform: &mut impl Platform) {
         let result = match &mut self.phase {
             Phase::Failed(_) => return,
+            Phase::Running if self.invalidator.open() == 0 => return,
             Phase::Running => self.invalidator.poll(platform, &self.registers),
             Phase::Starting(bring_up) => {
                 let capability = self.capabilities.capability;
@@ -356,7 +357,8 @@ impl Unit {
         ranges: &[Changed],
     ) -> Ticket {
         let page_selective = self.capabilities.capability.page_selective();
-        self.submit(platform, plan::forgetting(domain, ranges, page_selective))
+        let requests = plan::forgetting(domain, ranges, page_selective);
+        self.submit(platform, requests.as_slice().iter().copied())
     }
 
     /// Whether the unit sees what is mapped where nothing was without being told: not in caching mode, nor where write
