@@ -1,6 +1,7 @@
 //! A domain: an I/O address space with its page table.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PciAddress, PhysAddr};
@@ -313,8 +314,8 @@ impl Domain {
         Ok(touched)
     }
 
-    /// Takes a mapping out of the table. What the table needs no more is added to `retired`; neither that
-    /// nor the addresses are free before every unit has confirmed (rule R2).
+    /// Takes a mapping out of the table: what has changed, and whose account it was on. What the table needs no more is added
+    /// to `retired`; neither that nor the addresses are free before every unit has confirmed (rule R2).
     ///
     /// # Errors
     ///
@@ -325,19 +326,21 @@ impl Domain {
         iova: Iova,
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
-    ) -> Result<Changed, EngineError> {
-        if !self.is_mapping(iova, bytes) {
+    ) -> Result<(Changed, Payer), EngineError> {
+        let Entry::Occupied(mapping) = self.mappings.entry(iova) else {
+            return Err(EngineError::NotMapped);
+        };
+        if !mapping.get().is_of_client(bytes) {
             return Err(EngineError::NotMapped);
         }
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
-        self.mappings.remove(&iova);
-        Ok(Changed { start, bytes, touched })
+        Ok((Changed { start, bytes, touched }, mapping.remove().payer))
     }
 
     /// Whether the range is exactly one mapping of a client's.
     pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
         let mapping = self.mappings.get(&iova);
-        mapping.is_some_and(|it| it.bytes == bytes && it.owner.buffer().is_some())
+        mapping.is_some_and(|it| it.is_of_client(bytes))
     }
 
     /// Makes addresses free again: that were unmapped, after every unit has confirmed, or that nothing was mapped at.

@@ -183,6 +183,9 @@ impl Engine {
 
     /// Whether a unit of a domain's has yet to confirm what it was asked for the same client: it is asked for no more then.
     pub(super) fn is_busy(&self, key: DomainKey) -> bool {
+        if self.deferred.asked.is_empty() {
+            return false;
+        }
         let Some(domain) = self.domains.get(&key) else { return false };
         let asked = self.deferred.asked.get(&line_of(domain, key));
         let mut open = asked.into_iter().flat_map(Completion::tickets).filter(|(unit, ticket)| {

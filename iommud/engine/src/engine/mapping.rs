@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova, PhysAddr};
 
 use super::deferred::line_of;
-use super::{Engine, has_failed, progress, unit_mut};
+use super::{Engine, has_failed, progress, unit_at, unit_mut};
 use crate::completion::{Completion, Progress};
 use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;
@@ -107,6 +107,11 @@ impl Engine {
         range: Changed,
     ) -> Completion {
         let mut told = Completion::none();
+        let Some(domain) = self.domains.get(&key) else { return told };
+        let blind = |unit| unit_at(&self.units, unit).is_some_and(|it| !it.sees_by_itself());
+        if !domain.memberships().any(|(unit, _)| blind(unit)) {
+            return told;
+        }
         let busy = self.is_busy(key);
         let Self { domains, units, deferred, .. } = self;
         let Some(domain) = domains.get(&key) else { return told };
@@ -227,9 +232,12 @@ impl Engine {
     ) -> Result<Completion, EngineError> {
         let busy = self.is_busy(key);
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let twice = ranges.array_windows().any(|[(one, _), (next, _)]| one == next);
-        if twice || !ranges.iter().all(|(iova, bytes)| domain.is_mapping(*iova, *bytes)) {
-            return Err(EngineError::NotMapped);
+        if let [_, _, ..] = ranges {
+            // One alone is looked at when it is unmapped.
+            let twice = ranges.array_windows().any(|[(one, _), (next, _)]| one == next);
+            if twice || !ranges.iter().all(|(iova, bytes)| domain.is_mapping(*iova, *bytes)) {
+                return Err(EngineError::NotMapped);
+            }
         }
         let mut unlinked = Vec::new();
         let changes = &mut self.changes;
@@ -237,9 +245,11 @@ impl Engine {
         self.payers.clear();
         let mut result = Ok(());
         for (iova, bytes) in ranges {
-            self.payers.push(domain.mapping(*iova).map_or(Payer::NOBODY, |mapping| mapping.payer));
             match domain.unmap(platform, *iova, *bytes, &mut unlinked) {
-                Ok(change) => changes.push(change),
+                Ok((change, payer)) => {
+                    changes.push(change);
+                    self.payers.push(payer);
+                }
                 Err(error) => {
                     // Its tables are broken. What is out of them is to be forgotten all the same.
                     result = Err(error);
@@ -263,6 +273,9 @@ impl Engine {
                 let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
                 completion.add(unit, hardware.invalidate(platform, id, changes));
             }
+        }
+        let progress = progress(&self.units, &self.deferred, &completion);
+        if progress == Progress::Pending && !(at_once || busy) {
             self.deferred.asked(line_of(domain, key), &completion);
         }
         if tables {
@@ -270,7 +283,11 @@ impl Engine {
         }
         let mut frames = domain.with_payers(unlinked);
         let payers = core::mem::take(&mut self.payers);
-        for ((iova, bytes), &payer) in ranges.iter().zip(&payers).take(done) {
+        for ((iova, bytes), &payer) in ranges.iter().zip(&payers) {
+            if progress == Progress::Done && frames.is_empty() {
+                self.free_range(payer, (key, *iova, *bytes));
+                continue;
+            }
             let (completion, range) = (completion.clone(), Some((key, *iova, *bytes)));
             let frames = core::mem::take(&mut frames);
             let retired = Retired { completion, frames, range, payer, ..Retired::default() };
@@ -314,20 +331,27 @@ impl Engine {
         }
     }
 
+    /// Makes addresses of a domain free, which somebody pays for.
+    fn free_range(&mut self, payer: Payer, (key, iova, bytes): (DomainKey, Iova, u64)) {
+        let iova_bytes = -payer::bytes(bytes);
+        self.books.note(payer, Turnover { iova_bytes, ..Turnover::default() });
+        if let Some(domain) = self.domains.get_mut(&key) {
+            domain.free_addresses(iova, bytes);
+        }
+    }
+
     fn free(&mut self, platform: &mut impl Platform, retired: Retired) {
         let Retired { frames, range, payer, addresses, domain_ids, run, .. } = retired;
         for (frame, payer) in frames {
             platform.free_frame(frame);
             self.books.note(payer, Turnover { frames: -1, ..Turnover::default() });
         }
-        for (payer, bytes) in addresses.into_iter().chain(range.map(|range| (payer, range.2))) {
+        for (payer, bytes) in addresses {
             let iova_bytes = -payer::bytes(bytes);
             self.books.note(payer, Turnover { iova_bytes, ..Turnover::default() });
         }
-        if let Some((key, iova, bytes)) = range
-            && let Some(domain) = self.domains.get_mut(&key)
-        {
-            domain.free_addresses(iova, bytes);
+        if let Some(range) = range {
+            self.free_range(payer, range);
         }
         for (unit, id) in domain_ids {
             if let Some(hardware) = unit_mut(&mut self.units, unit) {

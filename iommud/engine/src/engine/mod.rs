@@ -440,8 +440,7 @@ impl Engine {
             return Err(EngineError::GroupRefused(address, fault));
         }
         let id = group.unit.ok_or(EngineError::NotCovered(address))?;
-        let unit = self.units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
-        match unit {
+        match unit_at(&self.units, id) {
             Some(unit) if !unit.has_failed() => Ok((id, unit)),
             _ => Err(EngineError::UnitNotWorking(address)),
         }
@@ -498,13 +497,16 @@ fn silence_unusable(
     }
 }
 
+fn unit_at(units: &[UnitSlot], id: UnitId) -> Option<&Unit> {
+    units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok())
+}
+
 fn unit_mut(units: &mut [UnitSlot], id: UnitId) -> Option<&mut Unit> {
     units.get_mut(usize::from(id.0)).and_then(|slot| slot.unit.as_mut().ok())
 }
 
 fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
-    let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
-    unit.is_none_or(|unit| unit.has_failed())
+    unit_at(units, id).is_none_or(|unit| unit.has_failed())
 }
 
 /// How a completion stands, its batches of unmaps included.
@@ -519,8 +521,7 @@ fn progress(units: &[UnitSlot], deferred: &Deferred, completion: &Completion) ->
 fn units_progress(units: &[UnitSlot], completion: &Completion) -> Progress {
     let mut all = Progress::Done;
     for (id, ticket) in completion.tickets() {
-        let unit = units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok());
-        let Some(unit) = unit else { return Progress::Failed };
+        let Some(unit) = unit_at(units, id) else { return Progress::Failed };
         if unit.confirmed() >= ticket {
             continue;
         }
