@@ -30,47 +30,55 @@ impl From<AccountId> for Payer {
 impl Usage {
     /// A buffer of this much memory of its own.
     pub(crate) const fn buffer(bytes: u64) -> Self {
-        Self { buffers: 1, buffer_bytes: bytes, ..Self::NONE }
+        Self::NONE.with(Resource::Buffers, 1).with(Resource::BufferBytes, bytes)
     }
 
     /// So many mappings, of so many bytes together. Their addresses are the engine's to count.
     pub(crate) const fn mappings(mappings: u64, bytes: u64) -> Self {
-        Self { mappings, mapped_bytes: bytes, ..Self::NONE }
+        Self::NONE.with(Resource::Mappings, mappings).with(Resource::MappedBytes, bytes)
     }
 
     /// The same with the addresses, for a look at whether there is room for them.
     pub(crate) const fn with_addresses(self) -> Self {
-        Self { iova_bytes: self.mapped_bytes, ..self }
+        self.with(Resource::IovaBytes, self.of(Resource::MappedBytes))
     }
 }
 
 impl Accounts {
     /// Counts what the engine tells of an account.
-    fn turn(&mut self, id: AccountId, turnover: Turnover) {
+    fn turn_over(&mut self, id: AccountId, turnover: Turnover) {
         let Turnover { frames, iova_bytes, operations, runs, run_bytes } = turnover;
-        let part = |of: fn(i64) -> u64| Usage {
-            buffers: of(runs),
-            buffer_bytes: of(run_bytes),
-            iova_bytes: of(iova_bytes),
-            page_table_bytes: of(frames).saturating_mul(PAGE_SIZE),
-            operations: of(operations),
-            ..Usage::NONE
-        };
-        let (more, less) =
-            (part(|it| it.max(0).unsigned_abs()), part(|it| it.min(0).unsigned_abs()));
-        // Most often it is one or the other.
-        if more != Usage::NONE {
-            self.add(id, &more);
-        }
-        if less != Usage::NONE {
-            self.release(id, &less);
+        let changes = [
+            (Resource::IovaBytes, iova_bytes),
+            (Resource::PageTableBytes, frames.saturating_mul(PAGE_SIZE as i64)),
+            (Resource::Operations, operations),
+            (Resource::Buffers, runs),
+            (Resource::BufferBytes, run_bytes),
+        ];
+        // What has come first: an account that is closed goes with the last that it holds.
+        let came = changes.into_iter().filter(|(_, change)| *change > 0);
+        for (resource, change) in came.chain(changes.into_iter().filter(|it| it.1 < 0)) {
+            self.turn(id, resource, change);
         }
     }
 
     /// Takes mappings that are no more from who mapped them.
     pub(crate) fn unmapped<'a>(&mut self, mappings: impl IntoIterator<Item = &'a BufferMapping>) {
-        for mapping in mappings {
-            self.release(mapping.account, &Usage::mappings(1, mapping.bytes));
+        let mut sum: Option<(AccountId, Usage)> = None;
+        for BufferMapping { account, bytes, .. } in mappings {
+            let one = Usage::mappings(1, *bytes);
+            match &mut sum {
+                // Most often it is the same account's again.
+                Some((of, usage)) if of == account => *usage = usage.and(&one),
+                _ => {
+                    if let Some((of, usage)) = sum.replace((*account, one)) {
+                        self.release(of, &usage);
+                    }
+                }
+            }
+        }
+        if let Some((of, usage)) = sum {
+            self.release(of, &usage);
         }
     }
 }
@@ -129,7 +137,7 @@ impl<P: Platform> Service<P> {
     /// Brings the accounts up to date with what the engine has done.
     pub(crate) fn settle(&mut self) {
         for (Payer(number), turnover) in self.engine.take_turnovers() {
-            self.accounts.turn(AccountId(number), turnover);
+            self.accounts.turn_over(AccountId(number), turnover);
         }
     }
 
@@ -138,6 +146,12 @@ impl<P: Platform> Service<P> {
     pub(crate) fn close_account(&mut self, account: AccountId) {
         self.settle();
         self.accounts.close(account);
+    }
+
+    /// Whether there is room for so much more on an account as things stand.
+    pub(crate) fn has_room(&mut self, account: AccountId, more: &Usage) -> bool {
+        self.settle();
+        self.accounts.fits(account, more).is_ok()
     }
 
     /// Whether so much more may be held on an account. What was given up counts until no hardware knows of it any more, and

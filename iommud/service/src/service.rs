@@ -8,10 +8,11 @@ use dma_types::PciAddress;
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::Engine;
+use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::error::StartError;
 use iommu_engine::machine::GroupId;
 use iommu_engine::platform::Platform;
-use iommu_engine::policy::{Invalidation, Policy};
+use iommu_engine::policy::{Invalidation, Policy, Resource};
 use libdma::Error;
 use libdma::protocol::Rights;
 use libdma::protocol::call::Opcode;
@@ -23,6 +24,7 @@ use crate::faults::quarantine::Quarantine;
 use crate::faults::storms::Storms;
 use crate::handles::handle::{Handle, HandleId, Handles, Object};
 use crate::handles::tickets::Tickets;
+use crate::memory::mappings::Known;
 use crate::memory::runs::Runs;
 use crate::memory::windows::{Window, WindowId};
 use crate::node::{Node, Report};
@@ -59,12 +61,7 @@ pub struct Settings {
 }
 
 /// A request that waits.
-pub(crate) const ONE_REQUEST: Usage = Usage { requests: 1, ..Usage::NONE };
-
-/// Whether what a call asks for is perhaps to be confirmed by hardware first.
-const fn may_wait(opcode: Opcode) -> bool {
-    matches!(opcode, Opcode::Map | Opcode::Unmap | Opcode::Enter | Opcode::Leave)
-}
+pub(crate) const ONE_REQUEST: Usage = Usage::NONE.with(Resource::Requests, 1);
 
 /// The scheme's behaviour, on a platform.
 #[derive(Debug)]
@@ -98,6 +95,9 @@ pub struct Service<P> {
     pub(crate) numbers: Numbers,
     /// How many daemons there were before this one from which each adopted what the one before had.
     pub(crate) incarnation: u64,
+    /// These are reused from request to request.
+    pub(crate) pieces: Vec<ChainPiece>,
+    pub(crate) known: Vec<Known>,
 }
 
 impl<P: Platform> Service<P> {
@@ -144,6 +144,8 @@ impl<P: Platform> Service<P> {
             settings,
             numbers: Numbers::default(),
             incarnation: 0,
+            pieces: Vec::new(),
+            known: Vec::new(),
         }
     }
 
@@ -334,8 +336,10 @@ impl<P: Platform> Service<P> {
         if opcode == Opcode::Reset {
             return self.reset(handle, payload);
         }
-        let account = self.account_of(handle)?;
-        if let Some(account) = account.filter(|_| may_wait(opcode)) {
+        // These may wait for hardware. Maps and unmaps look at this limit with the others.
+        if let Opcode::Enter | Opcode::Leave = opcode
+            && let Some(account) = self.account_of(handle)?
+        {
             self.claim(account, &ONE_REQUEST)?;
         }
         let Answered { length, completion, undo } = self.dispatch(handle, opcode, payload)?;

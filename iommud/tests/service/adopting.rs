@@ -8,7 +8,7 @@ use iommu_engine::engine::adopt::AdoptError;
 use iommu_engine::ledger::{Ledger, Record};
 use iommu_engine::payer::Payer;
 use iommu_engine::platform::{BufferRuns, Platform, TableFrames};
-use iommu_engine::policy::Policy;
+use iommu_engine::policy::{Policy, Resource};
 use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord, address_word};
 use iommu_service::records::{BufferRecord, SessionRecord, WindowRecord};
 use iommu_service::sessions::session::BufferId;
@@ -219,7 +219,7 @@ fn r7_sessions_pay_for_what_they_had_and_for_nothing_else(vendor: Vendor) {
         all
     };
     let before = held(&rig);
-    assert!(before.iter().any(|(_, held)| held.page_table_bytes > 0x4000), "{before:?}");
+    assert!(before.iter().any(|(_, held)| held[Resource::PageTableBytes] > 0x4000), "{before:?}");
     restart(&rig);
     assert_eq!(held(&rig), before);
     let clients = rig

@@ -1,6 +1,6 @@
 //! Addresses that clients choose, and what is mapped there.
 
-use iommu_engine::policy::{Policy, Quotas};
+use iommu_engine::policy::{Policy, Quotas, Resource};
 use iommu_service::account::Holder;
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::call::{
@@ -291,7 +291,7 @@ fn chosen_far_apart(vendor: Vendor, most: u64) -> u64 {
     let mapped: Vec<_> = (0..4).flat_map(|index| map(index).unwrap()).collect();
     let mut service = rig.service.lock();
     let account = service.accounts().of(Holder::Device(edu())).unwrap();
-    let taken = account.held.page_table_bytes;
+    let taken = account.held[Resource::PageTableBytes];
     drop(service);
     if taken == most {
         let usage = rig.usage();

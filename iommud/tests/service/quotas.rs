@@ -277,28 +277,24 @@ fn tables_count_until_no_unit_walks_them_and_addresses_until_they_are_forgotten(
     let base = held_by(&rig, Holder::Device(edu())).unwrap();
     let buffer = device.coherent("far").alone().align(1 << 30).bytes(PAGE).unwrap();
     let held = held_by(&rig, Holder::Device(edu())).unwrap();
-    assert!(held.page_table_bytes > base.page_table_bytes);
-    assert_eq!((held.mappings, held.iova_bytes), (1, PAGE as u64));
+    assert!(held[Resource::PageTableBytes] > base[Resource::PageTableBytes]);
+    assert_eq!((held[Resource::Mappings], held[Resource::IovaBytes]), (1, PAGE as u64));
     slow_down(&mut rig.service.lock().platform().machine_mut(), Takes::After(1_000_000));
     drop(buffer);
     let service = &mut *rig.service.lock();
     let now = service.accounts().of(Holder::Device(edu())).unwrap().held;
     // Of what was mapped nothing is left, but hardware may still use it.
-    assert_eq!((now.mappings, now.mapped_bytes), (0, 0));
-    assert_eq!(
-        (now.page_table_bytes, now.iova_bytes, now.operations),
-        (held.page_table_bytes, PAGE as u64, 1)
-    );
-    assert_eq!((now.buffers, now.buffer_bytes), (1, PAGE as u64), "R2");
+    assert_eq!((now[Resource::Mappings], now[Resource::MappedBytes]), (0, 0));
+    assert_eq!((now[Resource::IovaBytes], now[Resource::Operations]), (PAGE as u64, 1));
+    assert_eq!(now[Resource::PageTableBytes], held[Resource::PageTableBytes]);
+    assert_eq!((now[Resource::Buffers], now[Resource::BufferBytes]), (1, PAGE as u64), "R2");
     recount(service);
     while service.is_waiting() {
         service.poll();
     }
-    assert!(
-        service.accounts().of(Holder::Device(edu())).unwrap().held.page_table_bytes
-            <= held.page_table_bytes
-    );
-    assert_eq!(service.accounts().of(Holder::Device(edu())).unwrap().held.operations, 0);
+    let now = service.accounts().of(Holder::Device(edu())).unwrap().held;
+    assert!(now[Resource::PageTableBytes] <= held[Resource::PageTableBytes]);
+    assert_eq!(now[Resource::Operations], 0);
     recount(service);
 }
 
@@ -308,13 +304,20 @@ fn who_made_a_table_pays_for_it_until_it_is_free(vendor: Vendor) {
     let [one, other] = cards().map(|card| Device::open(rig.transport(), card).unwrap());
     let [first, second] = [one.address(), other.address()].map(Holder::Device);
     let before = held_by(&rig, second).unwrap();
-    assert_eq!(before.page_table_bytes, 0, "the domain is the first's");
+    assert_eq!(before[Resource::PageTableBytes], 0, "the domain is the first's");
     let mine = one.coherent("mine").alone().bytes(PAGE).unwrap();
-    let paid = held_by(&rig, first).unwrap().page_table_bytes;
+    let paid = held_by(&rig, first).unwrap()[Resource::PageTableBytes];
     let theirs = other.coherent("theirs").alone().bytes(PAGE).unwrap();
-    assert_eq!(held_by(&rig, second).unwrap().page_table_bytes, 0, "it lies in the same table");
+    assert_eq!(
+        held_by(&rig, second).unwrap()[Resource::PageTableBytes],
+        0,
+        "it lies in the same table"
+    );
     drop((mine, one));
-    assert!(held_by(&rig, first).is_some_and(|held| held.page_table_bytes == paid), "it is in use");
+    assert!(
+        held_by(&rig, first).is_some_and(|held| held[Resource::PageTableBytes] == paid),
+        "it is in use"
+    );
     recount(&mut rig.service.lock());
     drop((theirs, other));
     assert_eq!((held_by(&rig, first), held_by(&rig, second)), (None, None));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use iommu_engine::payer::Payer;
+use iommu_engine::policy::Resource;
 use iommu_service::Service;
 use iommu_service::account::{AccountId, Usage};
 use iommud::platform::sim::SimPlatform;
@@ -60,12 +61,12 @@ pub(crate) fn recount(service: &mut Service<SimPlatform>) {
 fn charged(service: &Service<SimPlatform>) -> Charged {
     let (mut charged, engine) = (Charged::default(), service.engine());
     let sessions = service.sessions();
-    let buffer = |bytes| Usage { buffers: 1, buffer_bytes: bytes, ..Usage::NONE };
-    let mapping = |bytes| Usage { mappings: 1, mapped_bytes: bytes, ..Usage::NONE };
-    let addresses = |bytes| Usage { iova_bytes: bytes, ..Usage::NONE };
-    let table = Usage { page_table_bytes: PAGE, ..Usage::NONE };
-    let operation = Usage { operations: 1, ..Usage::NONE };
-    let request = Usage { requests: 1, ..Usage::NONE };
+    let held = |resource, amount| Usage::NONE.with(resource, amount);
+    let buffer = |bytes| held(Resource::Buffers, 1).with(Resource::BufferBytes, bytes);
+    let mapping = |bytes| held(Resource::Mappings, 1).with(Resource::MappedBytes, bytes);
+    let addresses = |bytes| held(Resource::IovaBytes, bytes);
+    let table = held(Resource::PageTableBytes, PAGE);
+    let (operation, request) = (held(Resource::Operations, 1), held(Resource::Requests, 1));
     for it in sessions.buffers.values() {
         charged.add(it.account, buffer(it.bytes));
         for mapped in it.mappings.values() {

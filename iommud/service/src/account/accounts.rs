@@ -1,6 +1,7 @@
 //! All accounts, and which stands above which.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use dma_types::PciAddress;
 use iommu_engine::policy::{Quotas, Resource};
@@ -16,7 +17,10 @@ const DEEPEST: usize = 19;
 /// All accounts.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    open: BTreeMap<AccountId, Account>,
+    /// Each in its place.
+    open: Vec<Option<Account>>,
+    /// The places that are free.
+    free: Vec<usize>,
     by_holder: BTreeMap<Holder, AccountId>,
     last: u64,
 }
@@ -42,7 +46,7 @@ impl Accounts {
     /// stays as long as there is one below it, so that else whoever derives from what it derived, and closes what it
     /// derived from, would have as many as it liked.
     pub fn restrict(&mut self, above: AccountId, limits: Quotas) -> Result<AccountId, Error> {
-        self.open.get(&above).filter(|account| account.is_open).ok_or(Error::SessionEnded)?;
+        self.get(above).filter(|account| account.is_open).ok_or(Error::SessionEnded)?;
         if self.chain(above).count() >= DEEPEST {
             return Err(Error::QuotaExceeded);
         }
@@ -51,39 +55,43 @@ impl Accounts {
 
     /// The account of a device or a user, which is there as long as there is one below it.
     fn shared(&mut self, holder: Holder, limits: Quotas) -> AccountId {
-        match self.by_holder.get(&holder) {
-            Some(id) => {
-                if let Some(account) = self.open.get_mut(id) {
-                    account.limits = limits;
-                }
-                *id
+        if let Some(&id) = self.by_holder.get(&holder) {
+            if let Some(account) = self.get_mut(id) {
+                account.limits = limits;
             }
-            None => {
-                let id = self.open(holder, limits, [None, None]);
-                self.by_holder.insert(holder, id);
-                // It ends with the last below it.
-                self.open.entry(id).and_modify(|account| account.is_open = false);
-                id
-            }
+            return id;
         }
+        let id = self.open(holder, limits, [None, None]);
+        self.by_holder.insert(holder, id);
+        if let Some(account) = self.get_mut(id) {
+            // It ends with the last below it.
+            account.is_open = false;
+        }
+        id
     }
 
     fn open(&mut self, holder: Holder, limits: Quotas, above: [Option<AccountId>; 2]) -> AccountId {
         self.last += 1;
-        let id = AccountId(self.last);
-        for above in above.iter().flatten() {
-            self.open.entry(*above).and_modify(|account| account.below += 1);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.open.push(None);
+            self.open.len() - 1
+        });
+        let id = AccountId::new(self.last, place);
+        for above in above.into_iter().flatten() {
+            if let Some(account) = self.get_mut(above) {
+                account.below += 1;
+            }
         }
         let (held, refusals) = (Usage::NONE, BTreeMap::new());
         let (last, below, is_open) = (None, 0, true);
-        let account = Account { holder, limits, held, refusals, last, above, below, is_open };
-        self.open.insert(id, account);
+        let account = Account { id, holder, limits, held, refusals, last, above, below, is_open };
+        self.open[place] = Some(account);
         id
     }
 
     /// Nothing more will be charged to an account. It goes when nothing is held on it any more.
     pub fn close(&mut self, id: AccountId) {
-        if let Some(account) = self.open.get_mut(&id) {
+        if let Some(account) = self.get_mut(id) {
             account.is_open = false;
             self.tidy(id);
         }
@@ -103,10 +111,10 @@ impl Accounts {
 
     /// Notes that something that was to be charged to an account was refused by the limit of one.
     pub(crate) fn note(&mut self, id: AccountId, limit: AccountId, exceeded: Exceeded) {
-        if let Some(account) = self.open.get_mut(&limit) {
+        if let Some(account) = self.get_mut(limit) {
             *account.refusals.entry(exceeded.resource).or_default() += 1;
         }
-        if let Some(account) = self.open.get_mut(&id) {
+        if let Some(account) = self.get_mut(id) {
             account.last = Some(exceeded);
         }
     }
@@ -114,7 +122,7 @@ impl Accounts {
     /// The limit that something was last refused by that was to be charged to an account, if this is asked for the first
     /// time since.
     pub(crate) fn take_last(&mut self, id: AccountId) -> Option<Exceeded> {
-        self.open.get_mut(&id)?.last.take()
+        self.get_mut(id)?.last.take()
     }
 
     /// The same without a note of what was refused; and whose limit it is.
@@ -154,10 +162,10 @@ impl Accounts {
     /// too much for only in the doing: at least so much was wanted.
     pub fn refused(&mut self, id: AccountId, resource: Resource, wanted: u64) {
         if let Some(tightest) = self.tightest(id, resource)
-            && let Some(account) = self.open.get(&tightest)
+            && let Some(account) = self.get(tightest)
             && let Some(limit) = account.limits.of(resource)
         {
-            let (holder, held) = (account.holder, account.held.of(resource));
+            let (holder, held) = (account.holder, account.held[resource]);
             self.note(id, tightest, Exceeded { holder, resource, limit, held, wanted });
         }
     }
@@ -172,19 +180,36 @@ impl Accounts {
         self.chain(id).any(|(id, _)| id == of)
     }
 
+    /// Counts so much more of a resource on an account and all above it, whatever the limits are, or so much less where it is
+    /// negative.
+    pub(crate) fn turn(&mut self, id: AccountId, resource: Resource, change: i64) {
+        self.each_above(id, |account| account.held.turn(resource, change));
+        if change < 0 {
+            self.tidy(id);
+        }
+    }
+
     /// An account.
+    #[inline]
     pub fn get(&self, id: AccountId) -> Option<&Account> {
-        self.open.get(&id)
+        self.open.get(id.place())?.as_ref().filter(|account| account.id == id)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+        self.open.get_mut(id.place())?.as_mut().filter(|account| account.id == id)
     }
 
     /// The account of a device or user, if it holds anything or has a session.
     pub fn of(&self, holder: Holder) -> Option<&Account> {
-        self.open.get(self.by_holder.get(&holder)?)
+        self.get(*self.by_holder.get(&holder)?)
     }
 
-    /// All accounts, by number.
+    /// All accounts, in the order in which they were opened.
     pub fn iter(&self) -> impl Iterator<Item = (AccountId, &Account)> {
-        self.open.iter().map(|(id, account)| (*id, account))
+        let mut all: Vec<_> = self.open.iter().flatten().map(|it| (it.id, it)).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter()
     }
 
     /// How many buffers the device of an account may have.
@@ -207,7 +232,7 @@ impl Accounts {
         let mut next = [Some(id), None];
         core::iter::from_fn(move || {
             let id = next[0].take().or_else(|| next[1].take())?;
-            let account = self.open.get(&id)?;
+            let account = self.get(id)?;
             // Only a session has two above it, and nothing is above those.
             if account.above != [None, None] {
                 next = account.above;
@@ -219,7 +244,7 @@ impl Accounts {
     fn each_above(&mut self, id: AccountId, change: impl Fn(&mut Account)) {
         let mut next = [Some(id), None];
         while let Some(id) = next[0].take().or_else(|| next[1].take()) {
-            let Some(account) = self.open.get_mut(&id) else { return };
+            let Some(account) = self.get_mut(id) else { return };
             change(account);
             if account.above != [None, None] {
                 next = account.above;
@@ -229,17 +254,20 @@ impl Accounts {
 
     /// Forgets an account that is closed and holds nothing, and those above it that are so then.
     fn tidy(&mut self, id: AccountId) {
-        let Some(account) = self.open.get(&id) else { return };
+        let Some(account) = self.get(id) else { return };
         if account.is_open || account.below > 0 || account.held != Usage::NONE {
             return;
         }
         let (holder, above) = (account.holder, account.above);
-        self.open.remove(&id);
+        self.open[id.place()] = None;
+        self.free.push(id.place());
         if self.by_holder.get(&holder) == Some(&id) {
             self.by_holder.remove(&holder);
         }
         for above in above.into_iter().flatten() {
-            self.open.entry(above).and_modify(|account| account.below -= 1);
+            if let Some(account) = self.get_mut(above) {
+                account.below -= 1;
+            }
             self.tidy(above);
         }
     }

@@ -48,13 +48,27 @@ pub use self::accounts::Accounts;
 pub use self::usage::Usage;
 use crate::sessions::session::SessionId;
 
-/// Names an account. Numbers are never used again.
+/// Names an account. Names are never used again; they are in the order in which the accounts were opened, and say besides
+/// where the account is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub u64);
+
+/// How many of the low bits of an account's name say where it is. There is no memory for so many accounts.
+const PLACE_BITS: u32 = 28;
 
 impl AccountId {
     /// Nobody's, which there is not: what is charged to it is not counted.
     pub const NOBODY: Self = Self(0);
+
+    /// The how manieth account that was opened, counted from one, in this place.
+    fn new(number: u64, place: usize) -> Self {
+        Self(number << PLACE_BITS | place as u64)
+    }
+
+    /// Where it is.
+    const fn place(self) -> usize {
+        (self.0 & ((1 << PLACE_BITS) - 1)) as usize
+    }
 }
 
 /// Whose an account is.
@@ -84,6 +98,7 @@ impl fmt::Display for Holder {
 /// What one holds, and what it may.
 #[derive(Clone, Debug)]
 pub struct Account {
+    id: AccountId,
     /// Whose it is.
     pub holder: Holder,
     /// What it may hold.
@@ -106,14 +121,14 @@ impl Account {
     /// How much more of a resource it may hold.
     fn room(&self, resource: Resource) -> u64 {
         let limit = self.limits.of(resource).unwrap_or(u64::MAX);
-        limit.saturating_sub(self.held.of(resource))
+        limit.saturating_sub(self.held[resource])
     }
 
     /// The first limit that so much more would go beyond.
     fn exceeded(&self, more: &Usage) -> Option<Exceeded> {
         // Of most resources nothing is wanted, and this is on the way of each request.
-        Resource::ALL.into_iter().filter(|resource| more.of(*resource) > 0).find_map(|resource| {
-            let (held, wanted) = (self.held.of(resource), more.of(resource));
+        Resource::ALL.into_iter().filter(|resource| more[*resource] > 0).find_map(|resource| {
+            let (held, wanted) = (self.held[resource], more[resource]);
             let limit = self.limits.of(resource)?;
             let over = held.checked_add(wanted).is_none_or(|sum| sum > limit);
             let holder = self.holder;

@@ -1,81 +1,65 @@
 //! How much is held.
 
+use core::array;
+use core::ops::Index;
+
 use iommu_engine::policy::Resource;
 
-/// How much is held, or to be held: what [`Quotas`](iommu_engine::policy::Quotas) limit.
+/// How much is held, or to be held, of each [`Resource`]: what [`Quotas`](iommu_engine::policy::Quotas) limit.
+///
+/// | resource | what counts |
+/// | --- | --- |
+/// | [`Buffers`](Resource::Buffers) | buffers, windows of registers and explicit domains |
+/// | [`BufferBytes`](Resource::BufferBytes) | memory in buffers |
+/// | [`MappedBytes`](Resource::MappedBytes) | what is mapped |
+/// | [`IovaBytes`](Resource::IovaBytes) | I/O addresses, those included that wait for hardware to forget them |
+/// | [`Mappings`](Resource::Mappings) | mappings |
+/// | [`PageTableBytes`](Resource::PageTableBytes) | memory in page tables |
+/// | [`Requests`](Resource::Requests) | requests that are not answered yet |
+/// | [`Operations`](Resource::Operations) | unmaps that hardware has not confirmed yet |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Buffers, windows of registers and explicit domains.
-    pub buffers: u64,
-    /// Memory in buffers, in bytes.
-    pub buffer_bytes: u64,
-    /// Mapped bytes.
-    pub mapped_bytes: u64,
-    /// Bytes of I/O addresses, those included that wait for hardware to forget them.
-    pub iova_bytes: u64,
-    /// Mappings.
-    pub mappings: u64,
-    /// Memory in page tables, in bytes.
-    pub page_table_bytes: u64,
-    /// Requests that are not answered yet.
-    pub requests: u64,
-    /// Unmaps that hardware has not confirmed yet.
-    pub operations: u64,
-}
+pub struct Usage([u64; Resource::ALL.len()]);
 
 impl Usage {
     /// Nothing.
-    pub const NONE: Self = Self {
-        buffers: 0,
-        buffer_bytes: 0,
-        mapped_bytes: 0,
-        iova_bytes: 0,
-        mappings: 0,
-        page_table_bytes: 0,
-        requests: 0,
-        operations: 0,
-    };
+    pub const NONE: Self = Self([0; Resource::ALL.len()]);
+
+    /// So much of a resource, and of the others as before.
+    pub const fn with(mut self, resource: Resource, amount: u64) -> Self {
+        self.0[resource as usize] = amount;
+        self
+    }
 
     /// How much of a resource.
     pub const fn of(&self, resource: Resource) -> u64 {
-        match resource {
-            Resource::Buffers => self.buffers,
-            Resource::BufferBytes => self.buffer_bytes,
-            Resource::MappedBytes => self.mapped_bytes,
-            Resource::IovaBytes => self.iova_bytes,
-            Resource::Mappings => self.mappings,
-            Resource::PageTableBytes => self.page_table_bytes,
-            Resource::Requests => self.requests,
-            Resource::Operations => self.operations,
-        }
+        self.0[resource as usize]
     }
 
     /// Both together. What no machine can have counts as the most that there can be.
-    pub const fn and(&self, other: &Self) -> Self {
-        Self {
-            buffers: self.buffers.saturating_add(other.buffers),
-            buffer_bytes: self.buffer_bytes.saturating_add(other.buffer_bytes),
-            mapped_bytes: self.mapped_bytes.saturating_add(other.mapped_bytes),
-            iova_bytes: self.iova_bytes.saturating_add(other.iova_bytes),
-            mappings: self.mappings.saturating_add(other.mappings),
-            page_table_bytes: self.page_table_bytes.saturating_add(other.page_table_bytes),
-            requests: self.requests.saturating_add(other.requests),
-            operations: self.operations.saturating_add(other.operations),
-        }
+    pub fn and(&self, other: &Self) -> Self {
+        Self(array::from_fn(|index| self.0[index].saturating_add(other.0[index])))
     }
 
     /// This without the other, which is a part of it.
-    pub(super) const fn without(&self, other: &Self) -> Self {
-        Self {
-            buffers: less(self.buffers, other.buffers),
-            buffer_bytes: less(self.buffer_bytes, other.buffer_bytes),
-            mapped_bytes: less(self.mapped_bytes, other.mapped_bytes),
-            iova_bytes: less(self.iova_bytes, other.iova_bytes),
-            mappings: less(self.mappings, other.mappings),
-            page_table_bytes: less(self.page_table_bytes, other.page_table_bytes),
-            requests: less(self.requests, other.requests),
-            operations: less(self.operations, other.operations),
-        }
+    pub(super) fn without(&self, other: &Self) -> Self {
+        Self(array::from_fn(|index| less(self.0[index], other.0[index])))
+    }
+
+    /// More of a resource, or less of it where that is negative.
+    pub(super) fn turn(&mut self, resource: Resource, change: i64) {
+        let held = &mut self.0[resource as usize];
+        *held = match change {
+            0.. => held.saturating_add(change.unsigned_abs()),
+            _ => less(*held, change.unsigned_abs()),
+        };
+    }
+}
+
+impl Index<Resource> for Usage {
+    type Output = u64;
+
+    fn index(&self, resource: Resource) -> &u64 {
+        &self.0[resource as usize]
     }
 }
 

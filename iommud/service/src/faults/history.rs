@@ -116,9 +116,8 @@ impl Default for History {
 /// A label of at most 32 bytes, padded with zeroes.
 fn label_bytes(label: &str) -> [u8; 32] {
     let mut bytes = [0; 32];
-    for (place, byte) in bytes.iter_mut().zip(label.bytes()) {
-        *place = byte;
-    }
+    let length = label.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&label.as_bytes()[..length]);
     bytes
 }
 

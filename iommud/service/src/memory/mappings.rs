@@ -4,12 +4,12 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use dma_types::{Iova, PAGE_SIZE};
-use iommu_engine::completion::Completion;
+use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::{DomainKey, Mapping, Place};
 use iommu_engine::engine::MapSpec;
 use iommu_engine::engine::chain::{ChainPiece, NotMapped};
 use iommu_engine::platform::Platform;
-use iommu_engine::policy::Invalidation;
+use iommu_engine::policy::{Invalidation, Resource};
 use libdma::Error;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{
@@ -25,11 +25,12 @@ use crate::account::{AccountId, Usage};
 use crate::calls::{Answered, Batch, answer};
 use crate::error::to_client;
 use crate::faults::history::Past;
+use crate::handles::bounds::Bounds;
 use crate::handles::handle::{HandleId, Object};
 use crate::handles::tree::Gone;
 use crate::memory::buffers::check_size;
 use crate::pending::Undo;
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::session::{BufferId, SessionId};
 
 /// An address space, and whose buffers are mapped in it.
@@ -60,24 +61,47 @@ pub struct BufferMapping {
     pub by: HandleId,
 }
 
+/// Who asks for something in an address space: it is looked up once for each request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) space: Space,
+    /// By which handle.
+    by: HandleId,
+    /// Whether that is the device's, and not a domain's.
+    is_device: bool,
+    /// On which account it is what is done.
+    account: AccountId,
+    /// What is mapped is within these.
+    bounds: Bounds,
+}
+
+/// A mapping of a buffer, as it is looked up once for each request that takes it away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    buffer: BufferId,
+    iova: Iova,
+    mapping: Mapping,
+    noted: BufferMapping,
+}
+
 impl<P: Platform> Service<P> {
-    /// The address space that a handle with these rights is of.
-    pub(crate) fn space_of(&self, handle: HandleId, rights: Rights) -> Result<Space, Error> {
-        let handle = self.handles.get(handle)?;
-        let within = handle.bounds.account;
-        let space = match handle.object {
-            Object::Device(session) => {
-                let held = self.sessions.sessions.get(&session);
-                held.map(|held| Space { session, domain: held.domain, within })
-            }
+    /// Who asks by a handle that has these rights.
+    pub(crate) fn asker(&self, by: HandleId, rights: Rights) -> Result<Asker, Error> {
+        let handle = self.handles.get(by)?;
+        let (session, explicit) = match handle.object {
+            Object::Device(session) => (Some(session), None),
             Object::Domain(domain) => {
-                let explicit = self.domains.get(&domain);
-                explicit.map(|explicit| Space { session: explicit.session, domain, within })
+                (self.domains.get(&domain).map(|explicit| explicit.session), Some(domain))
             }
             _ => return Err(Error::WrongHandleKind),
         };
         handle.require(rights)?;
-        space.ok_or(Error::SessionEnded)
+        let session = session.ok_or(Error::SessionEnded)?;
+        let held = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?;
+        let (domain, bounds) = (explicit.unwrap_or(held.domain), handle.bounds);
+        let space = Space { session, domain, within: bounds.account };
+        let account = bounds.account.unwrap_or(held.account);
+        Ok(Asker { space, by, is_device: explicit.is_none(), account, bounds })
     }
 
     /// Maps every entry of a batch or none (rule R7), strictly if it says so.
@@ -86,19 +110,29 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
-        let space = self.space_of(handle, Rights::MAP)?;
-        if let Object::Device(session) = self.handles.get(handle)?.object {
-            self.check_released(session)?;
+        let asker = self.asker(handle, Rights::MAP)?;
+        let Asker { space, account, .. } = asker;
+        if asker.is_device {
+            self.check_released(space.session)?;
         }
         let mut batch: Batch<'_, MapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
         let is_strict = batch.flags() & BATCH_FLAG_STRICT != 0;
+        let usage = usage_of(batch.entries);
+        // All limits at one go. Where the batch is not within them, it is to be said which entry is not.
+        let is_charged = batch.entries.iter().all(|entry| check_size(entry.bytes.get()).is_ok())
+            && self.has_room(account, &usage.with_addresses().and(&ONE_REQUEST));
+        if is_charged {
+            self.accounts.add(account, &usage);
+        } else {
+            self.claim(account, &ONE_REQUEST)?;
+        }
         let mut all = Completion::none();
         let mut first = 0;
         while first < batch.entries.len() {
             let behind = batch.entries[first + 1..].iter();
             let behind = behind.take_while(|entry| entry.flags.get() & MAP_FLAG_BEHIND != 0);
             let next = first + 1 + behind.count();
-            match self.map_chain((space, handle), &batch.entries[first..next], is_strict) {
+            match self.map_chain(&asker, &batch.entries[first..next], is_strict, is_charged) {
                 Ok((iova, completion)) => {
                     let mut address = iova.get();
                     for entry in &mut batch.entries[first..next] {
@@ -111,6 +145,9 @@ impl<P: Platform> Service<P> {
                     all.join(&completion);
                 }
                 Err((index, error)) => {
+                    if is_charged {
+                        self.accounts.release(account, &usage_of(&batch.entries[first..]));
+                    }
                     // What was just mapped can be unmapped. Nobody has been told of it, but hardware may have seen it:
                     // its addresses stay out of use until that is over.
                     let made = ranges_of(&batch.entries[..first]);
@@ -121,26 +158,44 @@ impl<P: Platform> Service<P> {
             }
             first = next;
         }
+        if self.engine.progress(&all) == Progress::Done {
+            return Ok(Answered::now(batch.length()));
+        }
         let undo = Undo::from([(space, ranges_of(batch.entries))]);
         Ok(Answered { undo, ..Answered::after(batch.length(), all) })
     }
 
-    /// Maps one entry, or several of which each lies behind the one before. If not, which it is because of.
+    /// Maps one entry, or several of which each lies behind the one before, which have been charged or are to be. If not,
+    /// which it is because of.
     fn map_chain(
         &mut self,
-        (space, by): (Space, HandleId),
+        asker: &Asker,
         entries: &[MapEntry],
         is_strict: bool,
+        is_charged: bool,
     ) -> Result<(Iova, Completion), (usize, Error)> {
-        let mut pieces: Vec<ChainPiece> = Vec::with_capacity(entries.len());
-        let mut limit = u64::MAX;
-        let flags = entries.first().map_or(0, |entry| entry.flags.get());
-        let chosen = flags & MAP_FLAG_AT != 0;
-        let mut bytes = 0u64;
+        let mut pieces = core::mem::take(&mut self.pieces);
+        pieces.clear();
+        let found = self.pieces_of(asker, entries, is_strict, &mut pieces);
+        let mapped =
+            found.and_then(|()| self.map_pieces(asker, entries, &pieces, is_strict, is_charged));
+        self.pieces = pieces;
+        mapped
+    }
+
+    /// The parts of buffers that entries name, if all may be mapped.
+    fn pieces_of(
+        &self,
+        asker: &Asker,
+        entries: &[MapEntry],
+        is_strict: bool,
+        pieces: &mut Vec<ChainPiece>,
+    ) -> Result<(), (usize, Error)> {
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
-            let piece = self.piece_of(space, entry, allowed).map_err(|error| (index, error))?;
-            if !piece.access.is_within(self.bounds_of(by).access) {
+            let piece =
+                self.piece_of(asker.space, entry, allowed).map_err(|error| (index, error))?;
+            if !piece.access.is_within(asker.bounds.access) {
                 return Err((index, Error::NotPermitted));
             }
             self.check_only(piece.run, BufferId(piece.owner), is_strict)
@@ -148,51 +203,65 @@ impl<P: Platform> Service<P> {
             if is_strict && pieces.iter().any(|other| other.run == piece.run) {
                 return Err((index, Error::MappedElsewhere));
             }
-            limit = limit.min(entry.limit.get());
-            bytes += piece.bytes;
             pieces.push(piece);
         }
-        let bounds = self.bounds_of(by);
+        Ok(())
+    }
+
+    /// Maps the parts of buffers that entries name.
+    fn map_pieces(
+        &mut self,
+        &Asker { space, by, account, bounds, .. }: &Asker,
+        entries: &[MapEntry],
+        pieces: &[ChainPiece],
+        is_strict: bool,
+        is_charged: bool,
+    ) -> Result<(Iova, Completion), (usize, Error)> {
+        let limit = entries.iter().map(|entry| entry.limit.get()).min().unwrap_or(u64::MAX);
         let (first, limit) = (bounds.first, bounds.last.min(Iova::new(limit)));
-        let account = self.account_by(space.session, by).map_err(|error| (0, error))?;
-        let usage = Usage::mappings(pieces.len() as u64, bytes);
-        self.claim(account, &usage.with_addresses()).map_err(|error| (0, error))?;
+        let usage = usage_of(entries);
+        if !is_charged {
+            self.claim(account, &usage.with_addresses()).map_err(|error| (0, error))?;
+        }
         let align = PAGE_SIZE;
+        let flags = entries.first().map_or(0, |entry| entry.flags.get());
+        let chosen = flags & MAP_FLAG_AT != 0;
         let start = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
-        if chosen && bounds.account.is_some() && !bounds.contain(start, bytes) {
+        if chosen
+            && bounds.account.is_some()
+            && !bounds.contain(start, usage[Resource::MappedBytes])
+        {
             return Err((0, Error::OutsideWindow));
         }
         pieces.iter().for_each(|piece| self.note_strict(BufferId(piece.owner), is_strict));
-        let mapped =
-            self.on_account(account, |engine, platform| match (pieces.as_slice(), chosen) {
-                (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
-                    let spec = MapSpec { run, offset, bytes, access, align, first, limit, owner };
-                    // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
-                    // want it; Linux's addresses are such. Where there is no room for that, or without an IOMMU
-                    // the memory lies elsewhere, any page will do.
-                    let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
-                    let mapped =
-                        engine.map(platform, space.domain, &natural).or_else(
-                            |error| match to_client(error) {
-                                Error::NoAddressSpace | Error::NotContiguous => {
-                                    engine.map(platform, space.domain, &spec)
-                                }
-                                _ => Err(error),
-                            },
-                        );
-                    mapped.map_err(NotMapped::from)
-                }
-                (pieces, _) => {
-                    let place = match chosen {
-                        true => Place::At { iova: start, limit },
-                        false => Place::Anywhere { align, first, limit },
-                    };
-                    engine.map_chain(platform, space.domain, place, pieces)
-                }
-            });
+        let mapped = self.on_account(account, |engine, platform| match (pieces, chosen) {
+            (&[ChainPiece { run, offset, bytes, access, owner }], false) => {
+                let spec = MapSpec { run, offset, bytes, access, align, first, limit, owner };
+                // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
+                // want it; Linux's addresses are such. Where there is no room for that, or without an IOMMU
+                // the memory lies elsewhere, any page will do.
+                let natural = MapSpec { align: bytes.next_power_of_two(), ..spec };
+                let mapped = engine.map(platform, space.domain, &natural).or_else(|error| {
+                    match to_client(error) {
+                        Error::NoAddressSpace | Error::NotContiguous => {
+                            engine.map(platform, space.domain, &spec)
+                        }
+                        _ => Err(error),
+                    }
+                });
+                mapped.map_err(NotMapped::from)
+            }
+            (pieces, _) => {
+                let place = match chosen {
+                    true => Place::At { iova: start, limit },
+                    false => Place::Anywhere { align, first, limit },
+                };
+                engine.map_chain(platform, space.domain, place, pieces)
+            }
+        });
         let Self { sessions, accounts, .. } = self;
         let (iova, completion) = mapped.map_err(|NotMapped { error, lasting }| {
-            for piece in &pieces {
+            for piece in pieces {
                 // Its memory must outlast what units may hold of the attempt.
                 if let Some(buffer) = sessions.buffers.get_mut(&BufferId(piece.owner)) {
                     buffer.unmapped.join(&lasting);
@@ -201,14 +270,16 @@ impl<P: Platform> Service<P> {
             (0, to_client(error))
         })?;
         let mut address = iova;
-        for ChainPiece { bytes, owner, .. } in pieces {
+        for &ChainPiece { bytes, owner, .. } in pieces {
             if let Some(buffer) = sessions.buffers.get_mut(&BufferId(owner)) {
                 let mapping = BufferMapping { bytes, account, is_strict, by };
                 buffer.mappings.insert((space.domain, address), mapping);
             }
             address = Iova::new(address.get() + bytes);
         }
-        accounts.add(account, &usage);
+        if !is_charged {
+            accounts.add(account, &usage);
+        }
         Ok((iova, completion))
     }
 
@@ -271,34 +342,53 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
-        let space = self.space_of(handle, Rights::MAP)?;
+        let Asker { space, account, .. } = self.asker(handle, Rights::MAP)?;
         let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
         let when = match batch.flags() & BATCH_FLAG_STRICT {
             0 => Invalidation::Deferred,
             _ => Invalidation::Strict,
         };
-        let mut ranges: Vec<(Iova, u64)> = Vec::with_capacity(batch.entries.len());
-        let mut strict = Vec::new();
+        let count = batch.entries.len() as u64;
+        self.claim(account, &ONE_REQUEST.with(Resource::Operations, count))?;
+        let mut known = core::mem::take(&mut self.known);
+        known.clear();
+        let answered = self.unmap_entries(space, &mut batch, when, &mut known);
+        self.known = known;
+        let completion = answered?;
+        Ok(Answered::after(batch.length(), completion))
+    }
+
+    /// Unmaps what entries name, or says in the batch which is none.
+    fn unmap_entries(
+        &mut self,
+        space: Space,
+        batch: &mut Batch<'_, UnmapEntry>,
+        when: Invalidation,
+        known: &mut Vec<Known>,
+    ) -> Result<Completion, Error> {
         for (index, entry) in batch.entries.iter().enumerate() {
             let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
-            let twice = ranges.iter().any(|(other, _)| *other == iova);
-            let owner = self.buffer_mapped_at(space, iova, bytes).filter(|_| !twice);
-            let Some((owner, _)) = owner else {
-                return Ok(Answered::now(batch.refuse(index, Error::NotMapped)));
+            let Some(found) = self.mapped_at(space, iova, bytes) else {
+                batch.refuse(index, Error::NotMapped);
+                return Ok(Completion::none());
             };
-            ranges.push((iova, bytes));
-            if when == Invalidation::Strict && self.is_strict(space, owner, iova) {
-                strict.push(owner);
-            }
+            known.push(found);
         }
-        let operations = Usage { operations: ranges.len() as u64, ..Usage::NONE };
-        self.claim(self.account_by(space.session, handle)?, &operations)?;
         let at_once = self.engine.answers_at_once(space.domain, when);
-        let unmapped = self.unmap_ranges(space, &ranges, when)?;
+        let unmapped = self.unmap_known(space, known, when);
+        if unmapped == Err(Error::NotMapped)
+            && let Some(index) = named_twice(known)
+        {
+            batch.refuse(index, Error::NotMapped);
+            return Ok(Completion::none());
+        }
+        let unmapped = unmapped?;
         let mut completion = if at_once { Completion::none() } else { unmapped };
         // Who did not await the answer to the map would else be told that nothing is reached while what was mapped before is.
-        strict.into_iter().for_each(|owner| completion.join(&self.lasting(owner)));
-        Ok(Answered::after(batch.length(), completion))
+        for found in known.iter().filter(|it| when == Invalidation::Strict && it.noted.is_strict) {
+            completion.join(&self.lasting(found.buffer));
+        }
+        Ok(completion)
     }
 
     /// Unmaps what is mapped there, all of it or nothing: by batches that are gathered, if this and the policy allow it.
@@ -308,43 +398,55 @@ impl<P: Platform> Service<P> {
         ranges: &[(Iova, u64)],
         when: Invalidation,
     ) -> Result<Completion, Error> {
-        let owners = ranges.iter().map(|(iova, bytes)| self.buffer_mapped_at(space, *iova, *bytes));
-        let owners: Option<Vec<_>> = owners.collect();
-        let owners = owners.ok_or(Error::NotMapped)?;
+        let known = ranges.iter().map(|(iova, bytes)| self.mapped_at(space, *iova, *bytes));
+        let known: Option<Vec<_>> = known.collect();
+        self.unmap_known(space, &known.ok_or(Error::NotMapped)?, when)
+    }
+
+    /// The same of what has been looked up.
+    fn unmap_known(
+        &mut self,
+        space: Space,
+        known: &[Known],
+        when: Invalidation,
+    ) -> Result<Completion, Error> {
         let Self { engine, platform, sessions, accounts, .. } = self;
-        let completion = engine.unmap_all(platform, space.domain, ranges.iter().copied(), when);
+        let ranges = known.iter().map(|it| (it.iova, it.mapping.bytes));
+        let completion = engine.unmap_all(platform, space.domain, ranges, when);
         let completion = completion.map_err(to_client)?;
+        let is_done = engine.progress(&completion) == Progress::Done;
         let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
         let at = platform.now();
-        for ((id, past), (iova, _)) in owners.into_iter().zip(ranges) {
-            let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+        for Known { buffer: id, iova, mapping, .. } in known {
+            let Some(buffer) = sessions.buffers.get_mut(id) else { continue };
             let place = (space.domain, *iova);
-            holder.history.add(Past::new(place, &past, (id.0, &buffer.label), at));
-            let mapping = buffer.mappings.remove(&(space.domain, *iova));
-            accounts.unmapped(&mapping);
+            holder.history.add(Past::new(place, mapping, (id.0, &buffer.label), at));
+            buffer.mappings.remove(&place);
             // The address may be another's next.
             let in_own = holder.domain == space.domain;
             buffer.first = buffer.first.filter(|(first, _)| !in_own || first != iova);
-            // Its memory must outlast what units may still hold of this mapping.
-            engine.forget_confirmed(&mut buffer.unmapped);
-            buffer.unmapped.join(&completion);
+            if !is_done {
+                // Its memory must outlast what units may still hold of this mapping.
+                engine.forget_confirmed(&mut buffer.unmapped);
+                buffer.unmapped.join(&completion);
+            }
         }
+        accounts.unmapped(known.iter().map(|it| &it.noted));
         Ok(completion)
     }
 
     /// The buffer of this session's of which exactly this range is a mapping. In a domain that several sessions
     /// share, there are others (rule R3).
-    fn buffer_mapped_at(
-        &self,
-        space: Space,
-        iova: Iova,
-        bytes: u64,
-    ) -> Option<(BufferId, Mapping)> {
+    fn mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<Known> {
         let domain = self.engine.domain(space.domain)?;
-        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
-        let id = self.own_buffer(space, mapping.owner.buffer()?)?;
-        let known = self.sessions.buffers.get(&id)?.mappings.get(&(space.domain, iova))?;
-        self.knows(space, known.account).then_some((id, *mapping))
+        let mapping = *domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
+        let id = BufferId(mapping.owner.buffer()?);
+        let buffer = self.sessions.buffers.get(&id)?;
+        let noted = *buffer.mappings.get(&(space.domain, iova))?;
+        let is_own = buffer.session == Some(space.session)
+            && self.knows(space, buffer.account)
+            && self.knows(space, noted.account);
+        is_own.then_some(Known { buffer: id, iova, mapping, noted })
     }
 
     /// Whether what is on an account is known in a space.
@@ -367,7 +469,7 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Result<Answered, Error> {
-        let space = self.space_of(handle, Rights::INSPECT)?;
+        let space = self.asker(handle, Rights::INSPECT)?.space;
         let (request, _) = Lookup::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let iova = Iova::new(request.iova.get());
         let domain = self.engine.domain(space.domain).ok_or(Error::SessionEnded)?;
@@ -391,7 +493,7 @@ impl<P: Platform> Service<P> {
 
     /// Answers what of a buffer of this session's is mapped at an address or behind it.
     pub(crate) fn next(&mut self, handle: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
-        let space = self.space_of(handle, Rights::INSPECT)?;
+        let space = self.asker(handle, Rights::INSPECT)?.space;
         let (request, _) = Next::read_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
         let id = self.own_buffer(space, request.buffer.get()).ok_or(Error::WrongOwner)?;
         let buffer = self.sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
@@ -413,6 +515,18 @@ impl<P: Platform> Service<P> {
         }
         answer(payload, &told)
     }
+}
+
+/// What mappings of these entries hold, but for their addresses and tables.
+fn usage_of(entries: &[MapEntry]) -> Usage {
+    let bytes = entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.bytes.get()));
+    Usage::mappings(entries.len() as u64, bytes)
+}
+
+/// The first of these mappings that was named before.
+fn named_twice(known: &[Known]) -> Option<usize> {
+    let before = |index: usize| known.iter().take(index).map(|it| it.iova);
+    (0..known.len()).find(|&index| before(index).any(|iova| iova == known[index].iova))
 }
 
 /// Where what was mapped for these entries is.

@@ -4,13 +4,11 @@
 //! one mapping, where nothing else of it is mapped: not at another address, not in another domain, and not for another
 //! device by a buffer of another session (see [`Runs`](crate::memory::runs::Runs)); and where no unit holds on to a mapping of before.
 
-use dma_types::Iova;
 use iommu_engine::completion::Completion;
 use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::{Platform, RunId};
 use libdma::Error;
 
-use crate::memory::mappings::Space;
 use crate::records::BufferRecord;
 use crate::service::Service;
 use crate::sessions::session::{Buffer, BufferId};
@@ -45,13 +43,6 @@ impl<P: Platform> Service<P> {
         if let Some(record) = Ledger::read::<BufferRecord>(platform, held.slot) {
             engine.update_record(platform, held.slot, &BufferRecord { is_strict, ..record });
         }
-    }
-
-    /// Whether this mapping of a buffer's is strict.
-    pub(crate) fn is_strict(&self, space: Space, buffer: BufferId, iova: Iova) -> bool {
-        let mappings = self.sessions.buffers.get(&buffer).map(|it| &it.mappings);
-        let mapping = mappings.and_then(|it| it.get(&(space.domain, iova)));
-        mapping.is_some_and(|it| it.is_strict)
     }
 
     /// What units have yet to confirm of mappings that a buffer's memory had. They are told at once what they were not told

@@ -11,6 +11,7 @@ use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::WindowSpec;
 use iommu_engine::ledger::Slot;
 use iommu_engine::platform::{Platform, Segment};
+use iommu_engine::policy::Resource;
 use libdma::Error;
 use libdma::protocol::call::{BufferInfo, access_code, cache_code};
 use libdma::protocol::ticket::Offer;
@@ -86,7 +87,7 @@ impl Window {
 
 /// What a window of this length holds, but for tables: a buffer without memory.
 pub(crate) const fn window_usage(bytes: u64) -> Usage {
-    Usage { buffers: 1, ..Usage::mappings(1, bytes) }
+    Usage::mappings(1, bytes).with(Resource::Buffers, 1)
 }
 
 impl<P: Platform> Service<P> {

@@ -9,7 +9,7 @@ fn device(function: u8) -> PciAddress {
 }
 
 fn buffers(buffers: u64) -> Usage {
-    Usage { buffers, buffer_bytes: buffers * 0x1000, ..Usage::NONE }
+    Usage::NONE.with(Resource::Buffers, buffers).with(Resource::BufferBytes, buffers * 0x1000)
 }
 
 fn opened(accounts: &mut Accounts, session: u64, of_user: Quotas) -> AccountId {
@@ -41,20 +41,18 @@ fn r7_a_charge_is_made_on_the_whole_chain_or_on_nothing() {
 #[test]
 fn each_limit_holds_at_its_bound_and_not_one_before() {
     for resource in Resource::ALL {
-        let (limit, mut one, mut limits) = (3, Usage::NONE, Quotas::UNLIMITED);
-        let (usage, count, bytes) = match resource {
-            Resource::Buffers => (&mut one.buffers, Some(&mut limits.buffers), None),
-            Resource::BufferBytes => (&mut one.buffer_bytes, None, Some(&mut limits.buffer_bytes)),
-            Resource::MappedBytes => (&mut one.mapped_bytes, None, Some(&mut limits.mapped_bytes)),
-            Resource::IovaBytes => (&mut one.iova_bytes, None, Some(&mut limits.iova_bytes)),
-            Resource::Mappings => (&mut one.mappings, Some(&mut limits.mappings), None),
-            Resource::PageTableBytes => {
-                (&mut one.page_table_bytes, None, Some(&mut limits.page_table_bytes))
-            }
-            Resource::Requests => (&mut one.requests, Some(&mut limits.requests), None),
-            Resource::Operations => (&mut one.operations, Some(&mut limits.operations), None),
+        let (limit, mut limits) = (3, Quotas::UNLIMITED);
+        let (count, bytes) = match resource {
+            Resource::Buffers => (Some(&mut limits.buffers), None),
+            Resource::BufferBytes => (None, Some(&mut limits.buffer_bytes)),
+            Resource::MappedBytes => (None, Some(&mut limits.mapped_bytes)),
+            Resource::IovaBytes => (None, Some(&mut limits.iova_bytes)),
+            Resource::Mappings => (Some(&mut limits.mappings), None),
+            Resource::PageTableBytes => (None, Some(&mut limits.page_table_bytes)),
+            Resource::Requests => (Some(&mut limits.requests), None),
+            Resource::Operations => (Some(&mut limits.operations), None),
         };
-        *usage = 1;
+        let one = Usage::NONE.with(resource, 1);
         count.into_iter().for_each(|place| *place = limit);
         bytes.into_iter().for_each(|place| *place = limit.into());
         let mut accounts = Accounts::default();
@@ -92,7 +90,7 @@ fn users_and_devices_answer_for_all_their_sessions_and_no_others() {
     assert_eq!(accounts.charge(other, &buffers(1)).unwrap_err().holder, Holder::Client(0));
     let elsewhere = accounts.open_session(SessionId(3), (device(3), SMALL), (7, limits));
     accounts.charge(elsewhere, &buffers(3)).unwrap();
-    let held = |holder| accounts.of(holder).unwrap().held.buffers;
+    let held = |holder| accounts.of(holder).unwrap().held[Resource::Buffers];
     let devices = [1, 2, 3].map(|number| held(Holder::Device(device(number))));
     assert_eq!((devices, held(Holder::Client(0)), held(Holder::Client(7))), ([3, 1, 3], 4, 3));
 }
@@ -139,9 +137,9 @@ fn r5_what_no_machine_has_is_refused_and_not_a_sum_that_runs_over() {
     let mut accounts = Accounts::default();
     let session = opened(&mut accounts, 1, Quotas::UNLIMITED);
     accounts.charge(session, &buffers(1)).unwrap();
-    let huge = Usage { buffer_bytes: u64::MAX, ..Usage::NONE };
+    let huge = Usage::NONE.with(Resource::BufferBytes, u64::MAX);
     assert_eq!(accounts.charge(session, &huge).unwrap_err().resource, Resource::BufferBytes);
-    let unlimited = Usage { mapped_bytes: u64::MAX, ..Usage::NONE };
+    let unlimited = Usage::NONE.with(Resource::MappedBytes, u64::MAX);
     accounts.charge(session, &unlimited).unwrap();
     assert_eq!(accounts.room(session, Resource::BufferBytes), 0x2000);
 }
