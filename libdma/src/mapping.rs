@@ -294,7 +294,7 @@ impl Handle {
     ) -> Result<(), Error> {
         let Some(link) = self.link() else { return self.unmap_once(mappings, flags) };
         let at = |mapping: &Mapped| (domain, mapping.iova().get());
-        let numbers: Vec<_> = mappings.iter().map(|mapping| link.known(at(mapping))).collect();
+        let numbers = link.all_known(mappings.iter().map(at));
         let mut is_first = true;
         link.request(|| {
             match mem::take(&mut is_first) {

@@ -295,8 +295,8 @@ impl Link {
     pub(crate) fn forget(&self, unmapped: impl IntoIterator<Item = (At, Option<u64>)>) {
         let state = &mut *self.state.lock();
         for (at, number) in unmapped {
-            if state.mappings.number(at) == number {
-                state.mappings.remove(at);
+            if let Some(number) = number {
+                state.mappings.remove(at, number);
             }
         }
     }
@@ -304,6 +304,12 @@ impl Link {
     /// The number of the mapping that begins there, if one was told.
     pub(crate) fn known(&self, at: At) -> Option<u64> {
         self.state.lock().mappings.number(at)
+    }
+
+    /// The same of many.
+    pub(crate) fn all_known(&self, all: impl Iterator<Item = At>) -> Vec<Option<u64>> {
+        let state = self.state.lock();
+        all.map(|at| state.mappings.number(at)).collect()
     }
 
     /// Notes that these were to be mapped, and nobody knows whether they were. To be called in the request that was not

@@ -1,5 +1,6 @@
 //! What was mapped by this process, as far as it was told.
 
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 
 /// A piece of a buffer.
@@ -29,15 +30,19 @@ pub(crate) struct Mappings {
 impl Mappings {
     /// Notes a mapping.
     pub(crate) fn insert(&mut self, at: At, piece: Piece) {
-        self.remove(at);
         self.noted += 1;
-        self.pieces.insert(at, (piece, self.noted));
+        if let Some((before, _)) = self.pieces.insert(at, (piece, self.noted)) {
+            self.of_buffers.remove(&(before.buffer, at));
+        }
         self.of_buffers.insert((piece.buffer, at));
     }
 
-    /// Forgets one.
-    pub(crate) fn remove(&mut self, at: At) {
-        if let Some((piece, _)) = self.pieces.remove(&at) {
+    /// Forgets the one of this number, if it is there still.
+    pub(crate) fn remove(&mut self, at: At, number: u64) {
+        if let Entry::Occupied(there) = self.pieces.entry(at)
+            && there.get().1 == number
+        {
+            let (piece, _) = there.remove();
             self.of_buffers.remove(&(piece.buffer, at));
         }
     }
@@ -110,7 +115,10 @@ mod tests {
         assert_ne!(mappings.number(at), first);
         mappings.remove_buffer(3);
         assert!(mappings.is(at, other) && !mappings.is(at, PIECE));
-        mappings.remove(at);
-        assert!(mappings.of_buffers.is_empty());
+        let now = mappings.number(at).unwrap();
+        mappings.remove(at, now - 1);
+        assert!(mappings.is(at, other), "another number is another mapping's");
+        mappings.remove(at, now);
+        assert!(mappings.pieces.is_empty() && mappings.of_buffers.is_empty());
     }
 }
