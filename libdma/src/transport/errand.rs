@@ -3,8 +3,8 @@
 //! On Redox a thread that waits for the answer of a scheme's daemon when that dies waits for good: the kernel forgets whom it
 //! has to tell (663e6641, `scheme/user.rs` and `scheme/mod.rs`). So a driver does not wait itself where iommud may take its
 //! time for hardware. It sends somebody, looks now and then whether iommud is there still, and goes on without who does not
-//! come back. Nor does it where other threads wait for who asks: who resumes a session, or looks whether that has to be. All
-//! other requests are answered at once; who asks for one in just the moment in which iommud dies is not helped by this, and
+//! come back. Nor does it where other threads wait for who asks, who resumes a session or looks whether that has to be; nor where
+//! memory is mapped and unmapped. All other requests are answered at once; who asks for one in just the moment in which iommud dies is not helped by this, and
 //! delays nobody else for long ([`Link`](crate::resume::Link) waits for those that are under way, and not for good).
 //!
 //! A thread that was given up stays until the process ends, and with it what the kernel keeps of the daemon that is gone. For
