@@ -88,15 +88,18 @@ pub(super) fn is_started_again() -> Outcome {
 
 /// The one that serves starts another, which starts another one to serve when that dies, too.
 pub(super) fn goes_on_without_its_keeper() -> Outcome {
-    let mut iommud = start_iommud()?;
+    let iommud = start_iommud()?;
     let serves = serving(&iommud)?;
     iommud.signal(Signal::Kill)?;
-    iommud.wait_line("iommud: the keeper is gone: another is started")?;
+    wait_until("another keeper", || Ok(descendants(serves).len() == 1))?;
     let [keeper] = descendants(serves)[..] else { return Err(Failure("no keeper".into())) };
-    run("edud", &["--rounds", "1"])?.expect(0)?;
-    iommud.skip_lines();
+    let edu = devices::edu()?.name();
+    run("edud", &["--device", &edu, "--rounds", "1"])?.expect(0)?;
+    // As above: it has heard of the end of its client.
+    wait_until("the device is free", || Ok(reports::device(&edu)?.state == "free"))?;
     send(serves, Signal::Kill)?;
-    iommud.wait_line("iommud: ready")?;
+    wait_until("another serves", || Ok(descendants(keeper).len() == 1))?;
+    // Who comes before it is ready waits.
     let (started, restarts) = (reports::setting("started")?, reports::setting("restarts")?);
     require!(started.contains("adopted from a predecessor"), "{started}");
     require!(restarts == "1", "{restarts} restarts");
