@@ -25,6 +25,7 @@ mod knobs;
 mod leaks;
 mod lies;
 mod many_units;
+#[path = "../mortal/mod.rs"]
 mod mortal;
 mod overtaking;
 mod reach;
@@ -32,5 +33,6 @@ mod rig;
 mod stores;
 mod topology;
 mod transfer;
+mod watched;
 mod widths;
 mod without_iommu;

@@ -5,6 +5,7 @@
 //! | `clients` | what clients have, and what they know of it |
 //! | `domains` | the explicit domain, and the devices in it |
 //! | `event` | what can happen |
+//! | `graph` | what was found: which step leads from which state to which |
 //! | `requests` | what clients ask for, and what becomes of it |
 //! | `restart` | iommud dies, and its clients go on |
 //! | `rules` | what must be true after each event |
@@ -23,8 +24,10 @@
 //! gone, and who resumes its session has everything again but what was revoked.
 //!
 //! Where the search does not go twice is where all is the same that [`state`] names. What it does not name is the order of
-//! allocators' free lists, and the time, which passes in one event alone. Each search says how many states it has found, by
-//! how many steps, and how many orders of events these are.
+//! allocators' free lists, the time, which passes in one event alone, and which of what a unit has done by now each request waits
+//! for. So the same step may lead elsewhere the next time: that is another state, and followed as well. From where it is the
+//! search goes on, and begins anew only where nothing is near that was not tried. Each says how many states it has found, by how many steps,
+//! how many orders of events these are, and how many states it has lost: found once, not again, and not followed to the end.
 #![cfg(target_os = "linux")]
 
 #[macro_use]
@@ -34,6 +37,7 @@ mod vendor;
 mod clients;
 mod domains;
 mod event;
+mod graph;
 #[path = "../mortal/mod.rs"]
 mod mortal;
 mod requests;
@@ -80,14 +84,14 @@ const fn with_deaths(vendor: Vendor, events: usize) -> Bound {
 /// Two clients, who have their devices and a buffer each.
 fn r2_no_order_of_events_reuses_anything_early(vendor: Vendor) {
     for when in WHEN {
-        explore(vendor, when, &BOTH, Bound::new(4));
+        explore(vendor, when, BOTH, Bound::new(4));
     }
 }
 
 /// One client gets further with as many events, and has two addresses to itself.
 fn r2_no_order_of_events_of_one_client_reuses_anything_early(vendor: Vendor) {
     for when in WHEN {
-        explore(vendor, when, &ONE, Bound { clients: 1, pages: 2, ..Bound::new(6) });
+        explore(vendor, when, ONE, Bound { clients: 1, pages: 2, ..Bound::new(8) });
     }
 }
 
@@ -100,43 +104,43 @@ fn r2_no_order_of_events_with_a_machine_to_itself_reuses_anything_early(vendor: 
 
 /// iommud dies between two events, and its clients resume, or are late.
 fn r2_no_order_of_events_and_deaths_of_iommud_reuses_anything_early(vendor: Vendor) {
-    explore(vendor, Invalidation::Strict, &MAPPED, with_deaths(vendor, 3));
-    explore(vendor, Invalidation::Deferred, &UNMAPPED, with_deaths(vendor, 3));
+    explore(vendor, Invalidation::Strict, MAPPED, with_deaths(vendor, 3));
+    explore(vendor, Invalidation::Deferred, UNMAPPED, with_deaths(vendor, 3));
     // And its successor goes on: the same for both vendors, and each step takes another restart.
     if vendor == Vendor::Vtd {
-        explore(vendor, Invalidation::Strict, &RESUMED, with_deaths(vendor, 3));
+        explore(vendor, Invalidation::Strict, RESUMED, with_deaths(vendor, 3));
     }
 }
 
 /// It dies after each of its accesses to tables and registers.
 fn r2_no_death_of_iommud_in_the_midst_of_an_event_reuses_anything_early(vendor: Vendor) {
     let bound = Bound { anywhere: true, clients: 1, ..with_deaths(vendor, 2) };
-    explore(vendor, Invalidation::Strict, &MAPPED, bound);
+    explore(vendor, Invalidation::Strict, MAPPED, bound);
 }
 
 fn r2_no_order_of_events_with_a_domain_reuses_anything_early(vendor: Vendor) {
     let bound = Bound { domains: true, ..with_deaths(vendor, 3) };
-    explore(vendor, Invalidation::Strict, &INSIDE, bound);
+    explore(vendor, Invalidation::Strict, INSIDE, bound);
 }
 
 fn r2_no_order_of_events_with_restricted_handles_reuses_anything_early(vendor: Vendor) {
     let bound = Bound { parts: true, clients: 1, ..with_deaths(vendor, 4) };
-    explore(vendor, Invalidation::Strict, &ONE, bound);
+    explore(vendor, Invalidation::Strict, ONE, bound);
 }
 
 fn r2_no_order_of_events_with_large_pages_reuses_anything_early(vendor: Vendor) {
     let bound = Bound { bytes: LARGE, clients: 1, ..with_deaths(vendor, 3) };
-    explore(vendor, Invalidation::Deferred, &UNMAPPED, bound);
+    explore(vendor, Invalidation::Deferred, UNMAPPED, bound);
 }
 
 fn r2_no_longer_order_of_events_reuses_anything_early(vendor: Vendor) {
     for when in WHEN {
-        explore(vendor, when, &BOTH, Bound::new(7));
-        explore(vendor, when, &ONE, Bound { clients: 1, pages: 2, ..Bound::new(11) });
+        explore(vendor, when, BOTH, Bound::new(7));
+        explore(vendor, when, ONE, Bound { clients: 1, pages: 2, ..Bound::new(11) });
         explore(vendor, when, &[], Bound::new(10));
-        explore(vendor, when, &INSIDE, Bound { domains: true, ..Bound::new(5) });
-        explore(vendor, when, &ONE, Bound { clients: 1, pages: 2, parts: true, ..Bound::new(8) });
-        explore(vendor, when, &BOTH, Bound { bytes: LARGE, ..Bound::new(4) });
+        explore(vendor, when, INSIDE, Bound { domains: true, ..Bound::new(5) });
+        explore(vendor, when, ONE, Bound { clients: 1, pages: 2, parts: true, ..Bound::new(8) });
+        explore(vendor, when, BOTH, Bound { bytes: LARGE, ..Bound::new(4) });
     }
 }
 
@@ -144,24 +148,44 @@ fn r2_no_longer_order_with_deaths_of_iommud_reuses_anything_early(vendor: Vendor
     let fewer = usize::from(vendor == Vendor::Amdvi);
     for when in WHEN {
         let two = Bound { deaths: 2, ..Bound::new(6 - fewer) };
-        explore(vendor, when, &MAPPED, two);
-        explore(vendor, when, &UNMAPPED, two);
-        explore(vendor, when, &RESUMED, two);
+        explore(vendor, when, MAPPED, two);
+        explore(vendor, when, UNMAPPED, two);
+        explore(vendor, when, RESUMED, two);
         let one = Bound { clients: 1, deaths: 1, pages: 2, ..Bound::new(8 - fewer) };
-        explore(vendor, when, &MAPPED, Bound { parts: true, ..one });
-        explore(vendor, when, &INSIDE, Bound { domains: true, deaths: 1, ..Bound::new(5 - fewer) });
+        explore(vendor, when, MAPPED, Bound { parts: true, ..one });
+        explore(vendor, when, INSIDE, Bound { domains: true, deaths: 1, ..Bound::new(5 - fewer) });
         let anywhere = Bound { anywhere: true, deaths: 1, ..Bound::new(3 - fewer) };
-        explore(vendor, when, &UNMAPPED, Bound { clients: 1, ..anywhere });
-        explore(vendor, when, &INSIDE, Bound { domains: true, ..anywhere });
-        explore(vendor, when, &UNMAPPED, Bound { bytes: LARGE, ..one });
+        explore(vendor, when, UNMAPPED, Bound { clients: 1, ..anywhere });
+        explore(vendor, when, INSIDE, Bound { domains: true, ..anywhere });
+        explore(vendor, when, UNMAPPED, Bound { bytes: LARGE, ..one });
     }
 }
 
-/// After these the first client has its device and a buffer.
-const ONE: [Event; 4] = [Event::Open(0), Event::Confirm(1), Event::Poll, Event::New(0)];
+/// A beginning: the first client has its device and a buffer.
+const ONE: &[&[Event]] = &[&[Event::Open(0), Event::Confirm(1), Event::Poll, Event::New(0)]];
 
-/// And after these the second has, too.
-const BOTH: [Event; 8] = [
+/// The second has, too.
+const BOTH: &[&[Event]] = &[HAVE];
+
+/// And the first has mapped it.
+const MAPPED: &[&[Event]] = &[HAVE, &[MAP]];
+
+/// And it has unmapped it again, which no unit has confirmed.
+const UNMAPPED: &[&[Event]] = &[HAVE, &[MAP, Event::Unmap(0, 0)]];
+
+/// The first has it mapped in a domain, too, which the second's device is in.
+const INSIDE: &[&[Event]] = &[
+    HAVE,
+    &[MAP],
+    &[Event::Domain, Event::MapThere, Event::Enter(1), Event::Confirm(0), Event::Poll],
+];
+
+/// iommud has died since it was mapped, and both clients have resumed their sessions.
+const RESUMED: &[&[Event]] =
+    &[HAVE, &[MAP], &[Event::Restart, Event::Settle, Event::Resume(0), Event::Resume(1)]];
+
+/// Both have their devices and a buffer each.
+const HAVE: &[Event] = &[
     Event::Open(0),
     Event::Confirm(1),
     Event::Open(1),
@@ -172,64 +196,4 @@ const BOTH: [Event; 8] = [
     Event::New(1),
 ];
 
-/// And after these the first has mapped it.
-const MAPPED: [Event; 9] = [
-    Event::Open(0),
-    Event::Confirm(1),
-    Event::Open(1),
-    Event::Confirm(0),
-    Event::Poll,
-    Event::Poll,
-    Event::New(0),
-    Event::New(1),
-    Event::Map(0, 0, false),
-];
-
-/// And after these it has unmapped it again, which no unit has confirmed.
-const UNMAPPED: [Event; 10] = [
-    Event::Open(0),
-    Event::Confirm(1),
-    Event::Open(1),
-    Event::Confirm(0),
-    Event::Poll,
-    Event::Poll,
-    Event::New(0),
-    Event::New(1),
-    Event::Map(0, 0, false),
-    Event::Unmap(0, 0),
-];
-
-/// And after these the first has it mapped in a domain, which the second's device is in.
-const INSIDE: [Event; 14] = [
-    Event::Open(0),
-    Event::Confirm(1),
-    Event::Open(1),
-    Event::Confirm(0),
-    Event::Poll,
-    Event::Poll,
-    Event::New(0),
-    Event::New(1),
-    Event::Map(0, 0, false),
-    Event::Domain,
-    Event::MapThere,
-    Event::Enter(1),
-    Event::Confirm(0),
-    Event::Poll,
-];
-
-/// And after these iommud has died, and both clients have resumed their sessions.
-const RESUMED: [Event; 13] = [
-    Event::Open(0),
-    Event::Confirm(1),
-    Event::Open(1),
-    Event::Confirm(0),
-    Event::Poll,
-    Event::Poll,
-    Event::New(0),
-    Event::New(1),
-    Event::Map(0, 0, false),
-    Event::Restart,
-    Event::Settle,
-    Event::Resume(0),
-    Event::Resume(1),
-];
+const MAP: Event = Event::Map(0, 0, false);

@@ -333,10 +333,19 @@ impl World {
     }
 
     pub(crate) fn poll(&mut self) {
+        let orphans = self.orphans;
         for Completed { request, result } in self.service.poll() {
             match result {
                 Ok(answer) => self.answered(request, answer),
                 Err(Error::Revoked) => self.refused(request),
+                // Whose open pended before, and is dead, has it now: nobody could close that.
+                Err(Error::DeviceBusy) => {
+                    let is_it =
+                        |place: &Place<_>| matches!(place, Place::Asked(it) if *it == request);
+                    let asked = self.clients.iter().position(|client| is_it(&client.device));
+                    assert!(asked.is_none_or(|client| orphans[client] > 0), "nobody has it");
+                    asked.into_iter().for_each(|client| self.clients[client].device = Place::None);
+                }
                 Err(other) => panic!("{other}"),
             }
         }

@@ -23,7 +23,7 @@ impl World {
         let policy = self.service.engine().policy().clone();
         let dead = std::mem::replace(&mut self.service, spare);
         let mut platform = dead.into_platform();
-        platform.left.set(None);
+        platform.fate.set(None);
         platform.sim.inherit();
         let next = match Service::adopt(platform, Settings { policy, lines: Vec::new() }) {
             Ok(next) => next,

@@ -1,11 +1,10 @@
 //! All orders of events.
 
-use std::collections::HashMap;
-
 use iommu_engine::policy::Invalidation;
 
 use crate::event::{Event, Step, all};
-use crate::rules::look;
+use crate::graph::Graph;
+use crate::rules::{Reached, look};
 use crate::state::key;
 use crate::vendor::Vendor;
 use crate::world::World;
@@ -50,112 +49,184 @@ impl Bound {
 /// After so many restarts the machine is another, with the same in it: each takes frames that nobody had before.
 const MOST_RESTARTS: usize = 500;
 
-/// A state, by one of the shortest ways to it.
-struct Node {
-    way: Vec<Step>,
-    can: Vec<Event>,
-    may_die: bool,
-    /// The states that these lead to, once they have been tried.
-    next: Vec<usize>,
-}
+/// What has yet to be tried is looked for so many known steps away, before everything begins anew.
+const NEAR: usize = 4;
 
-impl Node {
-    fn new(world: &World, way: Vec<Step>, events: &[Event]) -> Self {
-        let can = events.iter().copied().filter(|it| world.can(*it)).collect();
-        Self { way, can, may_die: world.can(Event::Restart), next: Vec::new() }
-    }
-}
-
-/// What went before a panic.
-struct Way<'a>(&'a [Step], Step);
-
-impl Drop for Way<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("after {:?}, then {:?}", self.0, self.1);
-        }
-    }
-}
+/// What goes on for so long begins anew, so that whoever reads what went before a failure can.
+const LONGEST: usize = 100;
 
 /// Tries all orders of events up to the bound that follow these, those once that come to the same state.
-pub(crate) fn explore(vendor: Vendor, invalidation: Invalidation, first: &[Event], bound: Bound) {
-    let events = all(&bound);
-    let mut world = World::start(vendor, invalidation, bound);
-    let first: Vec<Step> = first.iter().copied().map(Step::from).collect();
-    for step in first.iter().copied() {
-        if world.can(step.event) {
-            world.happens(step);
+pub(crate) fn explore(
+    vendor: Vendor,
+    invalidation: Invalidation,
+    first: &[&[Event]],
+    bound: Bound,
+) {
+    let first = first.concat();
+    let mut search = Search {
+        what: (vendor, invalidation),
+        first: &first,
+        events: all(&bound),
+        world: World::start(vendor, invalidation, bound),
+        went: Vec::new(),
+        graph: Graph::default(),
+        here: 0,
+        spoilt: 0,
+        dead: 0,
+        lost: 0,
+    };
+    search.begin();
+    while let Some(way) = search.way() {
+        let target = way.last().map(|(_, state)| *state);
+        if way.into_iter().all(|(step, to)| search.go(step, to)) {
+            search.attempt();
+        } else if let Some(target) = target {
+            search.lost += usize::from(search.graph.miss(target));
         }
-        look(&mut world).expect("a beginning");
     }
-    let start = look(&mut world).expect("a beginning");
-    let mut found = HashMap::from([(key(&world, &start), 0)]);
-    let mut nodes = vec![Node::new(&world, first.clone(), &events)];
-    let (mut steps, mut dead, mut spoilt, mut at) = (0, 0, 0, 0);
-    while at < nodes.len() && nodes[at].way.len() < first.len() + bound.events {
-        for event in nodes[at].can.clone() {
-            let dies_in = bound.anywhere && nodes[at].may_die && event.is_iommuds();
-            // In the midst of it after no access, after one, and so on, until it is done with it before.
-            let mut dies_after = dies_in.then_some(0);
-            loop {
-                let mut step = Step { event, dies_after };
-                world.clear(false);
-                if world.restarts > MOST_RESTARTS {
-                    spoilt += world.sim().spoilt_frames();
-                    world = World::start(vendor, invalidation, bound);
-                }
-                let guard = Way(&nodes[at].way, step);
-                let mut reached = Vec::new();
-                let mut has_died = false;
-                for step in nodes[at].way.iter().copied().chain([step]) {
-                    // Of the beginning, some may have happened by itself.
-                    if world.can(step.event) {
-                        has_died = world.happens(step);
-                    }
-                    match look(&mut world) {
-                        Ok(now) => reached = now,
-                        Err(what) => panic!("{vendor:?}, {invalidation:?}: {what}"),
-                    }
-                }
-                drop(guard);
-                steps += 1;
-                dead += usize::from(has_died);
-                step.dies_after = dies_after.filter(|_| has_died);
-                let count = nodes.len();
-                let state = *found.entry(key(&world, &reached)).or_insert(count);
-                if state == count {
-                    let way = nodes[at].way.iter().copied().chain([step]).collect();
-                    nodes.push(Node::new(&world, way, &events));
-                }
-                nodes[at].next.push(state);
-                if !has_died {
-                    break;
-                }
-                dies_after = dies_after.map(|accesses| accesses + 1);
-            }
-        }
-        at += 1;
-    }
-    world.clear(false);
-    spoilt += world.sim().spoilt_frames();
-    assert_eq!(spoilt, 0, "a free frame was written to");
+    search.end();
+    let Search { graph, world, spoilt, dead, lost, .. } = search;
+    assert_eq!(spoilt + world.sim().spoilt_frames(), 0, "a free frame was written to");
     println!(
-        "{vendor:?}, {invalidation:?}, after {}, {bound:?}: {} states, {steps} steps, {dead} deaths in their midst, {} orders of events",
+        "{vendor:?}, {invalidation:?}, after {}, {bound:?}: {} states, {} steps, {dead} deaths in their midst, {} orders of events, {lost} states lost",
         first.len(),
-        nodes.len(),
-        orders(&nodes, bound.events)
+        graph.len(),
+        graph.steps(),
+        graph.orders(bound.events)
     );
 }
 
-/// How many orders of so many events there are, or of fewer where nothing more can happen.
-fn orders(nodes: &[Node], events: usize) -> u128 {
-    let mut ways: Vec<u128> = vec![1; nodes.len()];
-    for _ in 0..events {
-        let further = |node: &Node| match node.next.as_slice() {
-            [] => 1,
-            next => next.iter().map(|it| ways[*it]).sum(),
-        };
-        ways = nodes.iter().map(further).collect();
+/// A world, and what was found in it.
+struct Search<'a> {
+    what: (Vendor, Invalidation),
+    first: &'a [Event],
+    events: Vec<Event>,
+    world: World,
+    /// What has happened since it was empty.
+    went: Vec<Step>,
+    graph: Graph,
+    /// The state that it is in.
+    here: usize,
+    /// How many free frames of machines that are no more were written to.
+    spoilt: usize,
+    /// How often iommud has died in the midst of something.
+    dead: usize,
+    /// How many states were not found again, though something was not tried there.
+    lost: usize,
+}
+
+/// What went before a panic.
+struct Went<'a>(&'a [Step]);
+
+impl Drop for Went<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("after {:?}", self.0);
+        }
     }
-    ways[0]
+}
+
+impl Search<'_> {
+    /// The way to something that was not tried, from here or, where everything has begun anew, from the beginning.
+    fn way(&mut self) -> Option<Vec<(Step, usize)>> {
+        let events = self.world.bound.events;
+        if self.went.len() < LONGEST
+            && let Some(way) = self.graph.way_from(self.here, NEAR, events)
+        {
+            return Some(way);
+        }
+        let way = self.graph.way(events)?;
+        self.end();
+        self.begin();
+        Some(way)
+    }
+
+    /// Everything ends, and nothing is left.
+    fn end(&mut self) {
+        let went = Went(&self.went);
+        self.world.clear(false);
+        drop(went);
+        self.went.clear();
+    }
+
+    /// Everything begins.
+    fn begin(&mut self) {
+        let (vendor, invalidation) = self.what;
+        if self.world.restarts > MOST_RESTARTS {
+            self.spoilt += self.world.sim().spoilt_frames();
+            self.world = World::start(vendor, invalidation, self.world.bound);
+        }
+        let mut reached = Vec::new();
+        for event in self.first {
+            // Some may have happened by itself.
+            if self.world.can(*event) {
+                (_, reached) = self.happens(Step::from(*event));
+            }
+        }
+        if self.first.is_empty() {
+            reached = self.looks();
+        }
+        self.here = self.state(&reached);
+        assert_eq!(self.here, 0, "it begins in another way than before");
+    }
+
+    /// Something happens that led there before. Whether it does: of some requests it is not known which of those that a unit
+    /// has carried out they wait for. Where it leads elsewhere, it may lead there as well.
+    fn go(&mut self, step: Step, to: usize) -> bool {
+        let (_, reached) = self.happens(step);
+        let state = self.state(&reached);
+        if state != to {
+            self.graph.lead(self.here, step, state);
+        }
+        self.here = state;
+        state == to
+    }
+
+    /// Something happens that was not tried here.
+    fn attempt(&mut self) {
+        let events = self.world.bound.events;
+        let step = self.graph.take(self.here, events).expect("something that was not tried");
+        let (has_died, reached) = self.happens(step);
+        if let Some(accesses) = step.dies_after.filter(|_| has_died) {
+            self.dead += 1;
+            self.graph.put(self.here, Step { dies_after: Some(accesses + 1), ..step });
+        }
+        let state = self.state(&reached);
+        let dies_after = step.dies_after.filter(|_| has_died);
+        self.graph.lead(self.here, Step { dies_after, ..step }, state);
+        self.here = state;
+    }
+
+    /// Whether iommud has died over it, and what devices reach then.
+    fn happens(&mut self, step: Step) -> (bool, Vec<Reached>) {
+        self.went.push(step);
+        let went = Went(&self.went);
+        let has_died = self.world.happens(step);
+        drop(went);
+        (has_died, self.looks())
+    }
+
+    fn looks(&mut self) -> Vec<Reached> {
+        let went = Went(&self.went);
+        let reached = look(&mut self.world);
+        let reached = reached.unwrap_or_else(|wrong| panic!("{:?}: {wrong}", self.what));
+        drop(went);
+        reached
+    }
+
+    /// The number of the state that the world is in.
+    fn state(&mut self, reached: &[Reached]) -> usize {
+        let key = key(&self.world, reached);
+        if let Some(state) = self.graph.get(key) {
+            return state;
+        }
+        // In the midst of it after no access, after one, and so on, until iommud is done with it before.
+        let may_die = self.world.bound.anywhere && self.world.can(Event::Restart);
+        let can = self.events.iter().rev().copied().filter(|it| self.world.can(*it));
+        let untried = can.map(|event| {
+            let dies_after = (may_die && event.is_iommuds()).then_some(0);
+            Step { event, dies_after }
+        });
+        self.graph.add(key, untried.collect())
+    }
 }

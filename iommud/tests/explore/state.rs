@@ -1,9 +1,12 @@
 //! What two orders of events have in common that come to the same.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
-use dma_types::PhysAddr;
+use dma_types::{PAGE_SIZE, PhysAddr};
+use iommu_engine::completion::{Ticket, UnitId};
+use iommu_engine::domain::Domain;
+use iommu_engine::unit::DomainId;
 use iommud::platform::sim::MemoryId;
 
 use crate::clients::Mapped;
@@ -13,15 +16,32 @@ use crate::world::{World, devices};
 /// A number for everything that matters of a state: what clients have and wait for, what devices reach, what is mapped,
 /// what units were told and have not done, and what waits to be free. Memory is called by its age.
 pub(crate) fn key(world: &World, reached: &[Reached]) -> u128 {
-    let mut halves = [DefaultHasher::new(), DefaultHasher::new()];
-    for (number, half) in halves.iter_mut().enumerate() {
-        number.hash(half);
-        hash(world, reached, half);
-    }
-    halves.iter().fold(0, |all, half| all << 64 | u128::from(half.finish()))
+    let mut key = Key(0);
+    hash(world, reached, &mut key);
+    key.0
 }
 
-fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
+/// What is hashed, in so many bits that no two states have the same by chance.
+struct Key(u128);
+
+impl Hasher for Key {
+    fn write(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks(8) {
+            let mut padded = [0; 8];
+            padded[..word.len()].copy_from_slice(word);
+            // FNV's prime, and its upper half, which is the better one, brought down to be mixed with what comes next.
+            let mixed =
+                self.0 ^ u128::from(u64::from_le_bytes(padded)) ^ (word.len() as u128) << 64;
+            self.0 = mixed.wrapping_mul(0x0100_0000_0000_0000_0000_013b).rotate_left(64);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 as u64
+    }
+}
+
+fn hash(world: &World, reached: &[Reached], into: &mut Key) {
     let (service, engine) = (&world.service, world.service.engine());
     let sim = world.sim();
     let memory: Vec<Option<MemoryId>> = world
@@ -67,7 +87,7 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
         let domain = key.and_then(|key| engine.domain(key));
         domain.is_some().hash(into);
         (key.is_some() && key == world.explicit.as_ref().map(|it| it.key)).hash(into);
-        sim.machine().unforgotten(unit).hash(into);
+        untaken(world, unit).hash(into);
     }
     for (key, domain) in engine.domains() {
         (Some(key) == world.explicit.as_ref().map(|it| it.key)).hash(into);
@@ -77,7 +97,17 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
             (iova.get(), mapping.bytes, age(&id)).hash(into);
         }
     }
-    engine.retired_list().filter(|retired| retired.run.is_some()).count().hash(into);
+    for unit in engine.units().iter().flat_map(|slot| &slot.unit) {
+        unit.open_tickets().hash(into);
+    }
+    for retired in engine.retired_list() {
+        let after = |(unit, ticket): (UnitId, Ticket)| {
+            let unit = engine.units()[usize::from(unit.0)].unit.as_ref().ok()?;
+            Some(ticket.0.saturating_sub(unit.confirmed().0))
+        };
+        retired.run.is_some().hash(into);
+        retired.completion.tickets().map(after).collect::<Vec<_>>().hash(into);
+    }
     let revoking = world.revoking.iter().flat_map(|(_, gone)| gone);
     let revoking: Vec<_> = revoking.map(|(client, iova, _)| (*client, *iova)).collect();
     (world.revoking.len(), revoking).hash(into);
@@ -92,4 +122,28 @@ fn hash(world: &World, reached: &[Reached], into: &mut DefaultHasher) {
         sessions.map(|it| (it.device, it.orphaned.is_some(), it.buffers.len())).collect();
     sessions.hash(into);
     world.inherits().hash(into);
+}
+
+/// What a unit was asked to forget and has not, up to each time that it is to say so: of which domain, by its age, or of one
+/// that is no more. That it is to say how far it is in its queue comes when it comes.
+fn untaken(world: &World, unit: usize) -> Vec<BTreeSet<(Option<usize>, u64, u64)>> {
+    let engine = world.service.engine();
+    let age = |id: u64| {
+        let is_it = |it: DomainId| u64::from(it.get()) == id & 0xffff;
+        let at = |domain: &Domain| domain.id_at(UnitId(unit as u16)).is_some_and(is_it);
+        engine.domains().position(|(_, domain)| at(domain))
+    };
+    let mut all = vec![BTreeSet::new()];
+    for (low, high) in world.sim().machine().unforgotten(unit) {
+        match (low, high % PAGE_SIZE) {
+            (0, 0) => all.push(BTreeSet::new()),
+            (0, _) => {}
+            _ => {
+                let at = world.vendor.domain_in(low);
+                let rest = at.map_or(low, |at| low & !(0xffff << at));
+                all.last_mut().unwrap().insert((at.and_then(|at| age(low >> at)), rest, high));
+            }
+        }
+    }
+    all
 }

@@ -34,6 +34,7 @@ pub(crate) struct World {
     pub(crate) clients: [Client; 2],
     pub(crate) explicit: Option<Explicit>,
     pub(crate) known: Known,
+    pub(crate) vendor: Vendor,
     pub(crate) invalidation: Invalidation,
     /// How many opens of each device pend whose clients are dead.
     pub(crate) orphans: [usize; 2],
@@ -59,7 +60,11 @@ pub(crate) fn devices() -> [PciAddress; 2] {
 
 impl World {
     pub(crate) fn start(vendor: Vendor, invalidation: Invalidation, bound: Bound) -> Self {
-        let platform = SimPlatform::with_manual_clock(vendor.two_units()).unwrap();
+        let mut machine = vendor.two_units();
+        // Devices are denied all the time here, of which nobody is to be told.
+        machine.units.iter_mut().for_each(|unit| unit.vtd.records_faults = false);
+        machine.amdvi_units.iter_mut().for_each(|unit| unit.amdvi.logs_events = false);
+        let platform = SimPlatform::with_manual_clock(machine).unwrap();
         let policy = Policy { invalidation, orphans: Orphans(ORPHANS), ..Policy::default() };
         let spare = SimPlatform::with_manual_clock(MachineConfig::default()).unwrap();
         let service = service(platform, policy);
@@ -70,6 +75,7 @@ impl World {
             clients: Default::default(),
             explicit: None,
             known: Known::default(),
+            vendor,
             invalidation,
             orphans: [0; 2],
             unclaimed: [false; 2],
@@ -120,7 +126,7 @@ impl World {
         assert_eq!(self.service.sessions().sessions.len(), 0, "sessions are left");
         self.clients = Default::default();
         self.known = Known::default();
-        (self.unclaimed, self.deaths, self.died_revoking) = Default::default();
+        (self.orphans, self.unclaimed, self.deaths, self.died_revoking) = Default::default();
         assert!(self.revoking.is_empty(), "revoking is not answered");
         assert!(self.explicit.is_none());
         for unit in 0..2 {
@@ -255,11 +261,11 @@ impl World {
 
     /// Lets something happen, or iommud die in the midst of it. Whether it has: it may be done with it before.
     pub(crate) fn happens(&mut self, step: Step) -> bool {
-        self.service.platform().left.set(step.dies_after);
+        self.service.platform().fate.set(step.dies_after);
         let done = catch_unwind(AssertUnwindSafe(|| self.act(step.event)));
         match done {
             Ok(()) => {
-                self.service.platform().left.set(None);
+                self.service.platform().fate.set(None);
                 false
             }
             Err(why) if why.is::<Dead>() => {

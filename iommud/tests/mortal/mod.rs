@@ -1,6 +1,6 @@
 //! A platform under which the daemon dies at a chosen access: to a table, a register or configuration space, or as it
-//! takes or gives back memory. What it had done until then is done. The engine's own tests have a finer one, by which it dies
-//! at each store.
+//! takes or gives back memory. What it had done until then is done. The engine's own tests have it die at each store, too.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -9,118 +9,158 @@ use std::panic::resume_unwind;
 use dma_types::{PciAddress, PhysAddr};
 use iommu_engine::delegate;
 use iommu_engine::platform::{
-    ConfigSpace, Instant, MsiMessage, NotInherited, Platform, PlatformError, RegisterWindow,
-    Registers, RunId, RunPlace, Segment, TableFrame, TableFrames,
+    BufferRuns, ConfigSpace, Instant, MsiMessage, NotInherited, Platform, PlatformError,
+    RegisterWindow, Registers, RunId, RunPlace, Segment, TableFrame, TableFrames,
 };
 use iommud::platform::sim::SimPlatform;
 
 /// The daemon is dead.
 pub(crate) struct Dead;
 
-/// The simulated platform, and how many accesses the daemon has left, if that is limited.
-pub(crate) struct Mortal {
-    pub(crate) sim: SimPlatform,
-    pub(crate) left: Cell<Option<u64>>,
+/// What the daemon is about to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To look at a table, which changes nothing.
+    Table,
+    /// To look at the clock.
+    Clock,
+    /// Something that others see, or may.
+    Deed,
 }
 
-impl Mortal {
-    pub(crate) fn new(sim: SimPlatform) -> Self {
-        Self { sim, left: Cell::new(None) }
-    }
+/// When the daemon dies.
+pub(crate) trait Fate {
+    /// Is asked before each of its accesses; if it is to die, this unwinds with [`Dead`].
+    fn before(&self, sim: &SimPlatform, access: Access);
 
-    fn access(&self) {
-        match self.left.get() {
+    /// Is told when something is done.
+    fn after(&self) {}
+}
+
+/// After how many accesses it dies, if it does.
+#[derive(Default)]
+pub(crate) struct Countdown(Cell<Option<u64>>);
+
+impl Countdown {
+    /// Has it die after so many accesses from now on, or not at all.
+    pub(crate) fn set(&self, left: Option<u64>) {
+        self.0.set(left);
+    }
+}
+
+impl Fate for Countdown {
+    fn before(&self, _: &SimPlatform, access: Access) {
+        match self.0.get() {
+            Some(_) if access == Access::Clock => {}
             None => {}
             Some(0) => {
-                self.left.set(None);
+                self.set(None);
                 resume_unwind(Box::new(Dead));
             }
-            Some(left) => self.left.set(Some(left - 1)),
+            Some(left) => self.set(Some(left - 1)),
         }
     }
 }
 
-impl TableFrames for Mortal {
+/// The simulated platform, and when the daemon dies on it.
+pub(crate) struct Mortal<F = Countdown> {
+    pub(crate) sim: SimPlatform,
+    pub(crate) fate: F,
+}
+
+impl Mortal {
+    pub(crate) fn new(sim: SimPlatform) -> Self {
+        Self { sim, fate: Countdown::default() }
+    }
+}
+
+impl<F: Fate> Mortal<F> {
+    /// The daemon does something that changes the platform.
+    fn works<R>(&mut self, act: impl FnOnce(&mut SimPlatform) -> R) -> R {
+        self.fate.before(&self.sim, Access::Deed);
+        let done = act(&mut self.sim);
+        self.fate.after();
+        done
+    }
+}
+
+impl<F: Fate> TableFrames for Mortal<F> {
     fn header_frame(&self) -> PhysAddr {
         self.sim.header_frame()
     }
 
     fn alloc_frame(&mut self) -> Option<PhysAddr> {
-        self.access();
-        self.sim.alloc_frame()
+        self.works(|sim| sim.alloc_frame())
     }
 
     fn free_frame(&mut self, frame: PhysAddr) {
-        self.access();
-        self.sim.free_frame(frame);
+        self.works(|sim| sim.free_frame(frame));
     }
 
     fn alloc_table(&mut self, frames: usize) -> Option<PhysAddr> {
-        self.access();
-        self.sim.alloc_table(frames)
+        self.works(|sim| sim.alloc_table(frames))
     }
 
     fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
-        self.access();
+        self.fate.before(&self.sim, Access::Table);
         self.sim.table(frame)
     }
 
     fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>) {
-        self.access();
+        self.fate.before(&self.sim, Access::Deed);
         self.sim.flush_entries(frame, entries);
+        self.fate.after();
     }
 }
 
 delegate!(Mortal, BufferRuns, sim);
 
-impl Registers for Mortal {
+impl<F: Fate> Registers for Mortal<F> {
     fn map_registers(
         &mut self,
         base: PhysAddr,
         bytes: usize,
     ) -> Result<RegisterWindow, PlatformError> {
-        self.access();
-        self.sim.map_registers(base, bytes)
+        self.works(|sim| sim.map_registers(base, bytes))
     }
 
     fn read32(&mut self, window: RegisterWindow, offset: usize) -> u32 {
-        self.access();
-        self.sim.read32(window, offset)
+        self.works(|sim| sim.read32(window, offset))
     }
 
     fn write32(&mut self, window: RegisterWindow, offset: usize, value: u32) {
-        self.access();
-        self.sim.write32(window, offset, value);
+        self.works(|sim| sim.write32(window, offset, value));
     }
 
     fn read64(&mut self, window: RegisterWindow, offset: usize) -> u64 {
-        self.access();
-        self.sim.read64(window, offset)
+        self.works(|sim| sim.read64(window, offset))
     }
 
     fn write64(&mut self, window: RegisterWindow, offset: usize, value: u64) {
-        self.access();
-        self.sim.write64(window, offset, value);
+        self.works(|sim| sim.write64(window, offset, value));
     }
 }
 
-impl ConfigSpace for Mortal {
+impl<F: Fate> ConfigSpace for Mortal<F> {
     fn config_read(&mut self, function: PciAddress, offset: u16) -> u32 {
         self.sim.config_read(function, offset)
     }
 
     fn config_write(&mut self, function: PciAddress, offset: u16, value: u32) {
-        self.access();
-        self.sim.config_write(function, offset, value);
+        self.works(|sim| sim.config_write(function, offset, value));
     }
 }
 
-impl Platform for Mortal {
+impl<F: Fate> Platform for Mortal<F>
+where
+    Self: BufferRuns,
+{
     fn acpi_table(&mut self, signature: [u8; 4]) -> Result<Option<Vec<u8>>, PlatformError> {
         self.sim.acpi_table(signature)
     }
 
     fn now(&self) -> Instant {
+        self.fate.before(&self.sim, Access::Clock);
         self.sim.now()
     }
 
@@ -153,8 +193,7 @@ impl Platform for Mortal {
     }
 
     fn keep_frames(&mut self, start: PhysAddr, count: usize) -> Result<(), NotInherited> {
-        self.access();
-        self.sim.keep_frames(start, count)
+        self.works(|sim| sim.keep_frames(start, count))
     }
 
     fn place(&self, run: RunId) -> Option<RunPlace> {
@@ -162,17 +201,14 @@ impl Platform for Mortal {
     }
 
     fn keep_run(&mut self, run: RunId, place: RunPlace) -> Result<(), NotInherited> {
-        self.access();
-        self.sim.keep_run(run, place)
+        self.works(|sim| sim.keep_run(run, place))
     }
 
     fn settle_inherited(&mut self) {
-        self.access();
-        self.sim.settle_inherited();
+        self.works(|sim| sim.settle_inherited());
     }
 
     fn set_aside_inherited(&mut self) {
-        self.access();
-        self.sim.set_aside_inherited();
+        self.works(|sim| sim.set_aside_inherited());
     }
 }

@@ -1,5 +1,5 @@
-//! A thread is in a request when iommud dies and is told nothing for long: it delays nobody else, and what it did counts once
-//! (R2, R4, R7).
+//! A thread is in a request when iommud dies and is told nothing for long, or is slow to take its answer: it delays nobody else,
+//! and what it did counts once (R2, R4, R7).
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -21,20 +21,33 @@ both! {
 /// For how long anything is waited for that is to come: far longer than a driver is to wait, and never forever.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A thread that is in a request which iommud dies of, and is told so when this is let go.
+/// What becomes of a request that is under way when iommud dies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Refused,
+    /// It was carried out, and is not answered.
+    Lost,
+    /// It was answered, and whoever asked is slow to hear of it.
+    Answered,
+}
+
+const FATES: [Fate; 3] = [Fate::Refused, Fate::Lost, Fate::Answered];
+
+/// A thread that is in a request when iommud dies, and is told what became of that when this is let go.
 struct Blocked<R> {
     let_go: Sender<()>,
     thread: JoinHandle<R>,
 }
 
 impl<R: Send + 'static> Blocked<R> {
-    /// Has a thread do this, of which the next request is refused, or carried out, without an answer; then iommud is restarted.
-    fn at(machine: &Machine, is_done: bool, act: impl FnOnce() -> R + Send + 'static) -> Self {
+    /// Has a thread do this, of which the next request has this fate; then iommud is restarted.
+    fn at(machine: &Machine, fate: Fate, act: impl FnOnce() -> R + Send + 'static) -> Self {
         let (let_go, blocked): (_, Receiver<()>) = mpsc::channel();
         let (enter, entered) = mpsc::channel();
-        match is_done {
-            true => machine.client.lose(0),
-            false => machine.client.refuse(0, 1, Error::DaemonGone),
+        match fate {
+            Fate::Refused => machine.client.refuse(0, 1, Error::DaemonGone),
+            Fate::Lost => machine.client.lose(0),
+            Fate::Answered => machine.client.delay(),
         }
         machine.client.meanwhile(move || {
             enter.send(()).unwrap();
@@ -71,7 +84,7 @@ fn r4_who_is_told_nothing_when_iommud_dies_delays_nobody(vendor: Vendor) {
     let machine = machine(vendor);
     let device = machine.open();
     let first = device.clone();
-    let blocked = Blocked::at(&machine, false, move || first.events().map(drop));
+    let blocked = Blocked::at(&machine, Fate::Refused, move || first.events().map(drop));
     asks(&device);
     // Nor when it dies again.
     machine.restart();
@@ -86,9 +99,9 @@ fn r7_what_was_mapped_and_is_told_late_is_mapped_once(vendor: Vendor) {
     let machine = machine(vendor);
     let device = machine.open();
     let before = mappings(&machine);
-    for is_done in [false, true] {
+    for fate in FATES {
         let (first, pieces) = (device.clone(), device.allocate(4096, None, "piece").unwrap());
-        let blocked = Blocked::at(&machine, is_done, move || {
+        let blocked = Blocked::at(&machine, fate, move || {
             let piece = |offset| MapRequest {
                 buffer: &pieces,
                 offset,
@@ -115,10 +128,10 @@ fn r7_what_was_made_and_is_told_late_is_made_once(vendor: Vendor) {
     let machine = machine(vendor);
     let device = machine.open();
     let before = mappings(&machine);
-    for is_done in [false, true] {
+    for fate in FATES {
         let first = device.clone();
         let allocate = move || first.allocate(4096, Some(Access::ReadWrite), "late");
-        let blocked = Blocked::at(&machine, is_done, allocate);
+        let blocked = Blocked::at(&machine, fate, allocate);
         asks(&device);
         let buffer = blocked.let_go().unwrap();
         assert_eq!(mappings(&machine), before + 1);
@@ -135,16 +148,16 @@ fn r7_what_was_unmapped_and_is_told_late_is_unmapped(vendor: Vendor) {
     let device = machine.open();
     let buffer = device.allocate(4096, None, "late").unwrap();
     let before = mappings(&machine);
-    for is_done in [false, true] {
+    for fate in FATES {
         let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::Read };
         let mapped = device.map(&[piece]).unwrap();
         let (first, iova) = (device.clone(), mapped[0].iova());
-        let blocked = Blocked::at(&machine, is_done, move || first.unmap(&mapped));
+        let blocked = Blocked::at(&machine, fate, move || first.unmap(&mapped));
         asks(&device);
         // Where it was may be another's by now.
-        let others = match is_done {
-            true => device.map_at(iova, &[piece]).unwrap(),
-            false => device.map(&[piece]).unwrap(),
+        let others = match fate {
+            Fate::Refused => device.map(&[piece]).unwrap(),
+            Fate::Lost | Fate::Answered => device.map_at(iova, &[piece]).unwrap(),
         };
         assert_eq!(blocked.let_go(), Ok(()));
         assert_eq!(mappings(&machine), before + 1);

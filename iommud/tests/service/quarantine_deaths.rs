@@ -137,9 +137,9 @@ fn r1_a_quarantine_has_begun_or_not_wherever_the_daemon_dies(vendor: Vendor) {
         for page in 1..=3 {
             service.platform().sim.machine_mut().dma_write(edu(), page << 12, &[1]).unwrap_err();
         }
-        service.platform().left.set(Some(left));
+        service.platform().fate.set(Some(left));
         let died = catch_unwind(AssertUnwindSafe(|| service.poll()));
-        service.platform().left.set(None);
+        service.platform().fate.set(None);
         if let Err(died) = &died {
             assert!(died.is::<Dead>());
         }

@@ -162,9 +162,9 @@ fn r8_a_reserve_that_is_given_back_gives_nothing_out_wherever_the_daemon_dies(ve
         let (platform, old, lost) = died(vendor);
         let adopted = Service::adopt(Mortal::new(platform), policy());
         let Ok(mut second) = adopted else { panic!("left {left}") };
-        second.platform().left.set(Some(left));
+        second.platform().fate.set(Some(left));
         let end = catch_unwind(AssertUnwindSafe(|| pass(&mut second)));
-        second.platform().left.set(None);
+        second.platform().fate.set(None);
         let mut platform = second.into_platform().sim;
         platform.inherit();
         let adopted = Service::adopt(Mortal::new(platform), policy());

@@ -131,9 +131,9 @@ fn dies(
     left: u64,
     act: impl FnOnce(&mut Service<Mortal>),
 ) -> (bool, SimPlatform) {
-    service.platform().left.set(Some(left));
+    service.platform().fate.set(Some(left));
     let died = catch_unwind(AssertUnwindSafe(|| act(&mut service)));
-    service.platform().left.set(None);
+    service.platform().fate.set(None);
     if let Err(died) = &died {
         assert!(died.is::<Dead>());
     }

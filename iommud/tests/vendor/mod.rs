@@ -121,6 +121,14 @@ impl Vendor {
         }
     }
 
+    /// From which bit on there is a domain's id in the first word of a request to forget, if it names one.
+    pub(crate) fn domain_in(self, low: u64) -> Option<u32> {
+        match self {
+            Self::Vtd => matches!(low & 0xf, 1 | 2).then_some(16),
+            Self::Amdvi => (low >> 60 == 3).then_some(32),
+        }
+    }
+
     /// What the daemon's option `--unit` calls it.
     pub(crate) fn option(self) -> &'static str {
         match self {

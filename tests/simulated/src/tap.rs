@@ -47,7 +47,7 @@ enum Dies {
     After,
 }
 
-/// What happens while a request is refused.
+/// What happens while a request is refused, or before its answer is given.
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// Which requests fail, and how.
@@ -55,17 +55,20 @@ type Meanwhile = Box<dyn FnOnce() + Send>;
 struct Refusal {
     /// How many still succeed before.
     after: u64,
-    /// Whether the first that fails is carried out all the same.
-    loses: bool,
-    /// How many fail then.
+    /// What becomes of the first then.
+    first: Fate,
+    /// How many there are that something becomes of.
     times: u64,
     error: Error,
 }
 
 /// What becomes of a request.
+#[derive(Clone, Copy)]
 enum Fate {
     /// It is carried out, and its answer given.
     Answered,
+    /// It is carried out, and its answer given after what happens meanwhile.
+    Late,
     /// It is carried out, and fails.
     Lost(Error),
     /// It does not reach the service, and fails.
@@ -126,7 +129,7 @@ impl Tap {
 
     /// Lets this many requests pass from now on, and this many after them fail without reaching the service.
     pub fn refuse(&self, after: u64, times: u64, error: Error) {
-        *self.refusal.lock() = Some(Refusal { after, loses: false, times, error });
+        *self.refusal.lock() = Some(Refusal { after, first: Fate::Refused(error), times, error });
     }
 
     /// Lets this many requests pass from now on. The next is carried out and its answer lost, and all that follow fail
@@ -134,10 +137,17 @@ impl Tap {
     /// closed, and those that the client has are when it closes them.
     pub fn lose(&self, after: u64) {
         let error = Error::DaemonGone;
-        *self.refusal.lock() = Some(Refusal { after, loses: true, times: u64::MAX, error });
+        *self.refusal.lock() =
+            Some(Refusal { after, first: Fate::Lost(error), times: u64::MAX, error });
     }
 
-    /// Does this while the next request is refused, or carried out and its answer lost, as another thread might: once.
+    /// Has the next request carried out, and its answer given after what happens [meanwhile](Self::meanwhile).
+    pub fn delay(&self) {
+        let error = Error::DaemonGone;
+        *self.refusal.lock() = Some(Refusal { after: 0, first: Fate::Late, times: 1, error });
+    }
+
+    /// Does this while the next request is refused, or carried out and its answer lost or late, as another thread might: once.
     pub fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
         *self.meanwhile.lock() = Some(Box::new(act));
     }
@@ -200,9 +210,9 @@ impl Tap {
                 *after -= 1;
                 Fate::Answered
             }
-            Some(Refusal { times, loses, error, .. }) if *times > 0 => {
+            Some(Refusal { times, first, error, .. }) if *times > 0 => {
                 *times -= 1;
-                if std::mem::take(loses) { Fate::Lost(*error) } else { Fate::Refused(*error) }
+                mem::replace(first, Fate::Refused(*error))
             }
             _ => Fate::Answered,
         }
@@ -216,6 +226,11 @@ impl Tap {
     ) -> Result<R, Error> {
         match self.fate() {
             Fate::Answered => self.make(make),
+            Fate::Late => {
+                let made = make();
+                self.pass();
+                made
+            }
             Fate::Lost(error) => {
                 let _ = make().map(close);
                 self.pass();
@@ -312,7 +327,7 @@ unsafe impl Transport for Tap {
         // SAFETY: as in `derive`.
         let make = || unsafe { self.inner.supply(handle, supply) };
         match self.fate() {
-            Fate::Answered => make(),
+            Fate::Answered | Fate::Late => make(),
             Fate::Lost(error) => {
                 let is_gone = make().map_or_else(|refused| refused.is_gone, |()| true);
                 Err(NotSupplied { error, is_gone })

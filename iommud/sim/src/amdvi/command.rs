@@ -191,7 +191,7 @@ impl AmdviUnit {
         }
     }
 
-    /// The commands that it has not carried out, but of waits only that they are there.
+    /// The commands that it has not carried out, but of waits only where they write.
     pub(crate) fn untaken(&self, bus: Bus<'_>) -> Vec<(u64, u64)> {
         let bytes = self.buffer.base.bytes();
         let mut all = Vec::new();
@@ -200,8 +200,10 @@ impl AmdviUnit {
             let place = (self.buffer.base.page() << 12) + at;
             let low = bus.memory.read64(place).unwrap_or(0);
             let high = bus.memory.read64(place + 8).unwrap_or(0);
-            let is_wait = matches!(decode(low, high, &self.config), Some(Command::Wait { .. }));
-            all.push(if is_wait { (0, 0) } else { (low, high) });
+            all.push(match decode(low, high, &self.config) {
+                Some(Command::Wait { store, .. }) => (0, store.map_or(0, |(address, _)| address)),
+                _ => (low, high),
+            });
             at = (at + COMMAND) % bytes;
         }
         all

@@ -182,7 +182,7 @@ impl<M: Memory> Machine<M> {
     }
 
     /// What a unit was asked by its queue to forget and has not: the words of each request. Of requests to say when it is
-    /// done they are zeroes. Units are counted as above.
+    /// done it is zero, and where they write. Units are counted as above.
     pub fn unforgotten(&self, number: usize) -> Vec<(u64, u64)> {
         let bus = Bus { memory: &self.memory, dram: &self.dram };
         match self.units.get(number).map(|slot| &slot.hardware) {

@@ -29,6 +29,8 @@ pub struct VtdConfig {
     pub pages_2m: bool,
     /// 1 GiB pages (CAP.SLLPS bit 1).
     pub pages_1g: bool,
+    /// What is blocked is recorded.
+    pub records_faults: bool,
     /// What is not present is cached too (CAP.CM).
     pub caching_mode: bool,
     /// Tables are read through the CPUs' caches (ECAP.C).
@@ -77,6 +79,7 @@ impl Default for VtdConfig {
             host_address_bits: 46,
             pages_2m: true,
             pages_1g: true,
+            records_faults: true,
             caching_mode: false,
             coherent: true,
             queued_invalidation: true,

@@ -261,7 +261,7 @@ impl VtdUnit {
         Ok(())
     }
 
-    /// The descriptors that it has not taken, but of waits only that they are there.
+    /// The descriptors that it has not taken, but of waits only where they write.
     pub(crate) fn untaken(&self, bus: Bus<'_>) -> Vec<(u64, u64)> {
         let mut all = Vec::new();
         let mut at = self.queue.head;
@@ -270,8 +270,10 @@ impl VtdUnit {
             let place = (self.queue.address.page() << 12).wrapping_add(at);
             let low = bus.memory.read64(place).unwrap_or(0);
             let high = bus.memory.read64(place + 8).unwrap_or(0);
-            let is_wait = matches!(decode(low, high, &self.config), Ok(Command::Wait { .. }));
-            all.push(if is_wait { (0, 0) } else { (low, high) });
+            all.push(match decode(low, high, &self.config) {
+                Ok(Command::Wait { status, .. }) => (0, status.map_or(0, |(address, _)| address)),
+                _ => (low, high),
+            });
             at = (at + DESCRIPTOR) % self.queue.bytes();
         }
         all

@@ -78,7 +78,8 @@ impl VtdUnit {
         fault: ContextFault,
     ) -> Refusal {
         self.counters.faults += 1;
-        if !(fault.fault_disable && fault.reason.is_qualified()) {
+        let is_recorded = !(fault.fault_disable && fault.reason.is_qualified());
+        if self.config.records_faults && is_recorded {
             let read = access != Access::Write;
             let message = self.faults.record(source, address, fault.reason, read);
             self.messages.extend(message);

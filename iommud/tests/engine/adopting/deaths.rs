@@ -7,8 +7,8 @@ use iommu_engine::platform::Platform;
 use iommud::platform::sim::SimPlatform;
 
 use super::world::{Case, Made, RUNS, Step, end_all, settle};
-use crate::mortal::Mortal;
 use crate::reach::{Reach, Reached, is_so, reach};
+use crate::watched::Watched;
 
 /// How many deaths there were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +26,7 @@ impl Deaths {
         self.stores + self.others + self.adopting
     }
 
-    fn count(&mut self, platform: &Mortal) {
+    fn count(&mut self, platform: &Watched) {
         match platform.died_storing() {
             true => self.stores += 1,
             false => self.others += 1,
@@ -114,7 +114,7 @@ impl May {
 
 /// What a daemon has left.
 struct Left {
-    platform: Mortal,
+    platform: Watched,
     made: Made,
     /// It has not died.
     is_none_left: bool,
@@ -166,14 +166,14 @@ impl Left {
         if tried.looks && !case.is_long {
             let (may, devices) = (may.clone(), case.devices.clone());
             let (vendor, what) = (case.vendor, what.clone());
-            self.platform.look = Some(Box::new(move |sim: &SimPlatform| {
+            self.platform.fate.look = Some(Box::new(move |sim: &SimPlatform| {
                 for (index, (_, requester, base)) in devices.iter().enumerate() {
                     may.judge(index, &reach(sim, vendor, *base, *requester), &what);
                 }
             }));
         }
         let mut engine = self.adopt(case, u64::MAX, &what).unwrap_or_else(|| panic!("{what}"));
-        self.platform.look = None;
+        self.platform.fate.look = None;
         let after = case.reach(&self.platform.sim);
         for (device, after) in after.iter().enumerate() {
             may.judge(device, after, &what);

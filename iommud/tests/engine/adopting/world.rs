@@ -14,10 +14,10 @@ use iommu_sim::pace::Completion as Takes;
 use iommu_sim::vtd::Timing;
 use iommud::platform::sim::SimPlatform;
 
-use crate::mortal::Mortal;
 use crate::reach::{Reach, reach};
 use crate::rig::{edu, whole};
 use crate::vendor::{Vendor, slow_down};
+use crate::watched::Watched;
 
 pub(super) const PAGE: u64 = 4096;
 
@@ -159,12 +159,12 @@ pub(super) struct Made {
 
 impl Made {
     /// A machine with the daemon up, and the runs, of which nothing is mapped.
-    pub(super) fn start(case: &Case) -> (Mortal, Engine, Self) {
+    pub(super) fn start(case: &Case) -> (Watched, Engine, Self) {
         let mut sim = SimPlatform::with_manual_clock(case.machine.clone()).unwrap();
         for (device, ..) in &case.devices {
             sim.config_write(*device, 4, 6);
         }
-        let mut platform = Mortal::new(sim);
+        let mut platform = Watched::watched(sim);
         let mut engine = Engine::start(&mut platform, case.policy.clone()).unwrap();
         settle(&mut engine, &mut platform);
         if let Some(takes) = case.busy {
@@ -192,7 +192,7 @@ impl Made {
     pub(super) fn take(
         &mut self,
         case: &Case,
-        platform: &mut Mortal,
+        platform: &mut Watched,
         engine: &mut Engine,
         step: Step,
     ) {
@@ -274,7 +274,7 @@ impl Made {
     }
 
     /// Keeps devices at work wherever something is mapped.
-    pub(super) fn keep_busy(&self, case: &Case, platform: &mut Mortal) {
+    pub(super) fn keep_busy(&self, case: &Case, platform: &mut Watched) {
         if case.busy.is_some() {
             let places = case.reach(&platform.sim).into_iter().zip(&case.devices);
             let places = places.flat_map(|(reach, (device, ..))| {
@@ -327,7 +327,7 @@ impl Made {
 const INSIDE: u64 = 0x5000_0000;
 
 /// Lets time pass until all units are up.
-pub(super) fn settle(engine: &mut Engine, platform: &mut Mortal) {
+pub(super) fn settle(engine: &mut Engine, platform: &mut Watched) {
     for _ in 0..100_000 {
         if engine.is_settled() {
             return engine.poll(platform);
@@ -339,7 +339,7 @@ pub(super) fn settle(engine: &mut Engine, platform: &mut Mortal) {
 }
 
 /// Ends everything that there is: how many frames are in use then.
-pub(super) fn end_all(case: &Case, engine: &mut Engine, platform: &mut Mortal) -> usize {
+pub(super) fn end_all(case: &Case, engine: &mut Engine, platform: &mut Watched) -> usize {
     let own: Vec<_> = engine.groups().iter().filter_map(|group| group.home).collect();
     let domains: Vec<_> = engine.domains().map(|(key, _)| key).collect();
     for key in &domains {
