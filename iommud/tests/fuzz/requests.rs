@@ -216,8 +216,11 @@ fn restrict(world: &World, chance: &mut Chance) -> Option<Request> {
     let mut some = |most: u64| if chance.once_in(2) { chance.next() % most } else { u64::MAX };
     let (buffer_bytes, mapped_bytes) = (some(20 * PAGE), some(40 * PAGE));
     let table_bytes = some(6 * PAGE);
+    // One within another, and such as are not.
+    let windows =
+        [(0x5000_0000, 0x500f_ffff), (0x5000_0000, 0x501f_ffff), (0x4000_0000, 0x500f_ffff)];
     let whole = chance.once_in(2);
-    let (first, last) = if whole { (0, u64::MAX) } else { (0x5000_0000, 0x500f_ffff) };
+    let (first, last) = if whole { (0, u64::MAX) } else { chance.one_of(&windows) };
     let request = derive::Restrict {
         kind: U32::new(Kind::Restrict as u32),
         rights: U32::new(some_rights(chance, of)),

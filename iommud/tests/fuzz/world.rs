@@ -29,6 +29,7 @@ use libdma::protocol::call::{
 };
 use libdma::protocol::derive::{Attach, Kind, Restrict};
 use libdma::protocol::domain::DomainInfo;
+use libdma::protocol::handle::Revoke;
 use libdma::protocol::resume::Thing;
 use libdma::protocol::{Rights, Secret};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -98,6 +99,10 @@ pub(crate) struct World {
     pub(crate) numbers: Vec<u64>,
     /// Which session each of them is of.
     owners: BTreeMap<u64, u64>,
+    /// By which handle something was mapped: the domain, the address, and the number of the buffer.
+    mapped_by: BTreeMap<(u64, u64, u64), HandleId>,
+    /// What each handle was derived from.
+    parents: BTreeMap<HandleId, HandleId>,
     /// Tickets that were good once.
     used: Vec<[u8; 16]>,
     /// What was asked, and what came of it.
@@ -169,6 +174,8 @@ impl World {
             secrets: Vec::new(),
             numbers: Vec::new(),
             owners: BTreeMap::new(),
+            mapped_by: BTreeMap::new(),
+            parents: BTreeMap::new(),
             used: Vec::new(),
             coverage: Coverage::default(),
             placed: BTreeMap::new(),
@@ -218,6 +225,7 @@ impl World {
             number: 0,
             run: None,
             bounds: Bounds::NONE,
+            parent: None,
         };
         self.made(opened, made);
     }
@@ -228,10 +236,15 @@ impl World {
         let strictly = self.strictly_unmapped(of, ask, bytes);
         let alone = self.alone(of, ask, bytes);
         let revokes = ask == Ask::Call(Opcode::Revoke as u64);
+        let target = Revoke::read_from_prefix(bytes).map_or(0, |(revoke, _)| revoke.handle.get());
         let revocable = if revokes { self.mapped_pages() } else { Vec::new() };
         // The answer overwrites it.
         let ticket = bytes.get(..16).and_then(|it| it.try_into().ok());
         let ticket: Option<[u8; 16]> = ticket.filter(|_| ask == Ask::Call(Opcode::Enter as u64));
+        if ask == Ask::Derive || ask == Ask::Call(Opcode::Map as u64) {
+            // What is mapped again, if only for a moment, may be reached again.
+            self.pending.values_mut().for_each(|asked| asked.alone.clear());
+        }
         let refused = match ask {
             Ask::Call(opcode) => match self.service.call(of.handle, opcode, bytes) {
                 Err(error) => Some(error),
@@ -244,6 +257,9 @@ impl World {
                         }
                     }
                     let refused = refused_batch(opcode, bytes);
+                    if refused.is_none() && revokes {
+                        self.check_revoked(of, target);
+                    }
                     if refused.is_none() {
                         ticket.into_iter().for_each(|ticket| self.use_up(ticket));
                         self.called(of, opcode, bytes);
@@ -338,7 +354,8 @@ impl World {
             Ok(Kind::Domain | Kind::Reclaim) => Bounds::NONE,
             _ => of.bounds,
         };
-        Held { what, rights, domain, run, number, bounds, ..of }
+        let parent = Some(of.handle);
+        Held { what, rights, domain, run, number, bounds, parent, ..of }
     }
 
     fn made(&mut self, made: Result<Outcome<HandleId>, Error>, like: Held) {
@@ -357,6 +374,9 @@ impl World {
     fn opened(&mut self, mut held: Held) {
         trace(|| format!("opened {held:?}"));
         let handle = held.handle;
+        if let Some(parent) = held.parent {
+            self.parents.insert(handle, parent);
+        }
         let mut hello = Hello::new();
         let _ = self.service.call(handle, Opcode::Hello as u64, hello.as_mut_bytes());
         let mut device = DeviceInfo::new_zeroed();

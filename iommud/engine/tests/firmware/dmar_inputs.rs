@@ -132,6 +132,7 @@ fn check(random: &mut Chance, table: &[u8], dmar: &Dmar) {
     assert_eq!(dmar.skipped.len(), kinds.len() - count(0) - count(1));
     for unit in &dmar.units {
         check_unit(unit);
+        check_scopes(&unit.scopes, structure(table, unit.offset));
     }
     let bases: BTreeSet<_> = dmar.units.iter().map(|unit| unit.registers).collect();
     assert_eq!(bases.len(), dmar.units.len());
@@ -141,7 +142,7 @@ fn check(random: &mut Chance, table: &[u8], dmar: &Dmar) {
         assert_eq!(region.limit.page_offset(), PAGE_SIZE - 1);
         assert!(region.bytes() <= 1 << 32 && region.bytes().is_multiple_of(PAGE_SIZE));
         assert!(region.limit.get().checked_shr(width).unwrap_or(0) == 0);
-        check_scopes(&region.scopes);
+        check_scopes(&region.scopes, structure(table, region.offset));
     }
     let buses = random.byte()..=random.byte();
     for _ in 0..4 {
@@ -154,13 +155,28 @@ fn check_unit(unit: &Drhd) {
     assert!(unit.registers.get() != 0 && unit.registers.is_aligned(PAGE_SIZE));
     assert!(unit.register_bytes.is_power_of_two());
     assert!(unit.registers.checked_add(unit.register_bytes - 1).is_some());
-    check_scopes(&unit.scopes);
 }
 
-fn check_scopes(scopes: &[DeviceScope]) {
+/// The bytes of the structure that starts there.
+fn structure(table: &[u8], offset: usize) -> &[u8] {
+    let length = u16::from_le_bytes([table[offset + 2], table[offset + 3]]);
+    &table[offset..offset + usize::from(length)]
+}
+
+/// Each stands in its structure as it was read.
+fn check_scopes(scopes: &[DeviceScope], structure: &[u8]) {
     for scope in scopes {
         assert!((1..=124).contains(&scope.path.len()));
         assert!(scope.path.iter().all(|step| step.device() < 32 && step.function() < 8));
+        let path: Vec<u8> =
+            scope.path.iter().flat_map(|step| [step.device(), step.function()]).collect();
+        let length = 6 + path.len();
+        let is_it = |bytes: &[u8]| {
+            usize::from(bytes[1]) == length
+                && bytes[4..6] == [scope.enumeration_id, scope.start_bus]
+                && bytes[6..] == path
+        };
+        assert!(structure.windows(length).any(is_it), "{scope} is not in {structure:x?}");
     }
 }
 

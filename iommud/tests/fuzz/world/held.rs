@@ -33,6 +33,8 @@ pub(crate) struct Held {
     pub(crate) run: Option<RunId>,
     /// Where what is mapped by it lies.
     pub(crate) bounds: Bounds,
+    /// What it was derived from.
+    pub(crate) parent: Option<HandleId>,
 }
 
 /// The first and the last address at which a handle maps anything, and the most that a device may do there.

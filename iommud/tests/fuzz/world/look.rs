@@ -173,6 +173,8 @@ impl World {
         self.placed.clear();
         self.strict.clear();
         self.owners.clear();
+        self.mapped_by.clear();
+        self.parents.clear();
         self.memory.clear();
         self.domains.clear();
     }

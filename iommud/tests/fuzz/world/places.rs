@@ -107,6 +107,31 @@ impl World {
         }
     }
 
+    /// Nothing is mapped any more that was mapped by what was revoked: the handle of this number and all that was derived from
+    /// it, or all that was derived from the one that asked. Of those that are closed it is not known here.
+    pub(super) fn check_revoked(&self, by: Held, target: u64) {
+        trace(|| format!("{by:?} has revoked {target}"));
+        let is_revoked = |handle: HandleId| {
+            let mut above = Some(handle);
+            while let Some(it) = above {
+                if it.0 == target || target == 0 && it == by.handle {
+                    return target != 0 || handle != by.handle;
+                }
+                above = self.parents.get(&it).copied();
+            }
+            false
+        };
+        for ((domain, iova, number), handle) in &self.mapped_by {
+            let tables = self.service.engine().domain(DomainKey(*domain));
+            let mapping = tables.and_then(|it| it.lookup(Iova::new(*iova)));
+            let is_there = mapping.is_some_and(|(_, it)| it.owner.buffer() == Some(*number));
+            assert!(
+                !is_there || !is_revoked(*handle),
+                "R3: {iova:#x} of domain {domain} is mapped, and {handle:?} is revoked"
+            );
+        }
+    }
+
     /// A ticket is good once.
     pub(super) fn use_up(&mut self, ticket: [u8; 16]) {
         assert!(!self.used.contains(&ticket), "R3: a ticket is good twice");
@@ -133,6 +158,7 @@ impl World {
             let first = (entry.offset.get() / PAGE) as usize;
             let memory = run.and_then(|it| it.run).map(|run| (run, first));
             self.mapped(of.domain, entry.iova.get(), entry.bytes.get(), memory);
+            self.mapped_by.insert((of.domain, entry.iova.get(), number), of.handle);
             let key = (of.domain, number, entry.iova.get());
             match header.flags.get() {
                 0 => self.strict.remove(&key),
