@@ -50,6 +50,8 @@ pub struct Memory {
 pub struct Store {
     keeping: Keeping<Memory>,
     last: u64,
+    /// Whether a process that was there before has yet to say that this is all that it has.
+    is_partial: bool,
     /// Whether something was heard that made no sense.
     has_complained: bool,
 }
@@ -105,8 +107,7 @@ pub fn take_over(left: &HandOver, path: &Path) -> Result<u8, Error> {
     raise_descriptor_limit(0);
     let signals = Signals::catch()?;
     let deaths = if let Start::Again(deaths) = left.start { deaths } else { 0 };
-    let mut store = Store { keeping: Keeping::after(deaths), ..Store::default() };
-    store.keeping.started(Memory::default());
+    let store = Store::of_another(deaths);
     let server = Serving { process: None, end, socket };
     keep_on(server, &Listener::left(listener, path), store, signals)
 }
@@ -152,7 +153,7 @@ fn keep_on(
             if signals.wait(pause)? {
                 return Ok(0);
             }
-            let start = Start::Again(store.keeping.deaths());
+            let start = store.next_start();
             match Serving::start(start, listener, &mut store) {
                 Ok(server) => break server,
                 Err(error) => log::line(Error::Spawn(error)),
@@ -163,6 +164,22 @@ fn keep_on(
 }
 
 impl Store {
+    /// For a process that serves already, after so many deaths. It is told all that the process has.
+    fn of_another(deaths: u32) -> Self {
+        let mut keeping = Keeping::after(deaths);
+        keeping.started(Memory::default());
+        Self { keeping, is_partial: true, ..Self::default() }
+    }
+
+    /// How the next process is started. If the one before was killed when it had not told all that it had, the rest is free
+    /// while devices reach it: as after the deaths of both, they are stopped before anything of it is taken (rule R2).
+    fn next_start(&mut self) -> Start {
+        match core::mem::take(&mut self.is_partial) {
+            true => Start::Hand,
+            false => Start::Again(self.keeping.deaths()),
+        }
+    }
+
     /// A new way to a process, with all on it that the process is handed. What is too much to be handed over is held, and the
     /// process begins with memory of its own.
     fn pair(&mut self) -> io::Result<(OwnedFd, OwnedFd)> {
@@ -197,6 +214,10 @@ impl Store {
             }
             Ok(Parcel::Report(Report::SetAside)) => self.keeping.set_aside(),
             Ok(Parcel::Report(report)) => self.keeping.touched(report == Report::AllTranslate),
+            Ok(Parcel::End(last)) if self.is_partial => {
+                self.last = self.last.max(last);
+                self.is_partial = false;
+            }
             Ok(Parcel::End(_)) | Err(NoParcel::Garbled) => self.complain(),
             Err(NoParcel::None) => return Heard::Nothing,
             // Nobody can do anything about it.
@@ -518,9 +539,8 @@ mod tests {
     fn r2_a_keeper_that_is_gone_is_replaced_by_one_that_has_all_that_it_had() {
         let mut first = Store::default();
         let (socket, theirs) = first.pair().unwrap();
-        let mut second = Store { keeping: Keeping::after(3), ..Store::default() };
+        let mut second = Store::of_another(3);
         let (near, far) = pair().unwrap();
-        second.keeping.started(Memory::default());
         // At first there is no memory for it.
         let mut starts = vec![Ok(near), Err(io::ErrorKind::OutOfMemory.into())];
         let start = Box::new(move || starts.pop().unwrap());
@@ -535,14 +555,24 @@ mod tests {
             let memory = [handed, alone].into_iter();
             kept.iter().map(Kept::number).zip(memory.map(|it| it.as_fd())).collect()
         };
-        let look = |kept: &[Kept]| {
+        let began = Instant::now();
+        let look_at = |after: u32, kept: &[Kept]| {
             let (purpose, bytes) = (Purpose::Run, 4096);
             let shown = shown(kept).into_iter();
-            keeper.look(shown.map(|(number, memory)| Shown { purpose, number, bytes, memory }));
+            let shown = shown.map(|(number, memory)| Shown { purpose, number, bytes, memory });
+            keeper.look(began + after * Duration::from_secs(1), shown);
+        };
+        let mut seconds = 0;
+        let mut look = |kept: &[Kept]| {
+            seconds += 1;
+            look_at(seconds, kept);
         };
         look(&kept);
         look(&kept);
         drop((first, socket));
+        // However often it looks, the keeper may be just before it in being killed.
+        (0..9).for_each(|_| look_at(3, &kept));
+        assert_eq!(second.hear(&far), Heard::Nothing);
         // What went while nobody heard of it is not handed over, and what came is.
         kept.pop();
         kept.push(keep(alone));
@@ -551,8 +581,8 @@ mod tests {
         kept.remove(0);
         while second.hear(&far) == Heard::Something {}
         assert_eq!(names.map(open), [1, 2, 2]);
-        assert!(!second.has_complained);
-        assert_eq!(second.keeping.held(), 0);
+        assert!(!second.has_complained && !second.is_partial);
+        assert_eq!((second.keeping.held(), second.last), (0, 4));
         // It starts the next one when this one dies.
         kept.into_iter().for_each(Kept::leave);
         drop(keeper);
@@ -561,5 +591,30 @@ mod tests {
         assert_eq!(second.keeping.deaths(), 4);
         let Served { left, .. } = started(&mut second);
         assert_eq!(left.iter().map(|it| it.number).collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn r2_devices_are_stopped_when_a_process_was_killed_before_it_had_told_all_to_another_keeper() {
+        let mut store = Store::of_another(3);
+        let (near, far) = pair().unwrap();
+        let memory = memfd("keeper-partial");
+        let tell = |number| {
+            parcel::send_piece(&near, Purpose::Run, number, 4096, memory.as_fd()).unwrap();
+        };
+        tell(1);
+        while store.hear(&far) == Heard::Something {}
+        assert!(matches!(store.keeping.ended(End::Crash, SOON), Next::Again(_)));
+        assert_eq!(store.next_start(), Start::Hand);
+        store.keeping.started(Memory::default());
+        assert_eq!(store.next_start(), Start::Again(4), "it is of the next one that it has all");
+        let mut whole = Store::of_another(3);
+        tell(1);
+        parcel::send(&near, &Parcel::End(7)).unwrap();
+        while whole.hear(&far) == Heard::Something {}
+        assert!(matches!(whole.keeping.ended(End::Crash, SOON), Next::Again(_)));
+        assert_eq!((whole.next_start(), whole.last), (Start::Again(4), 7));
+        parcel::send(&near, &Parcel::End(9)).unwrap();
+        whole.hear(&far);
+        assert!(whole.has_complained, "that is said once");
     }
 }

@@ -9,6 +9,7 @@ use core::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -27,6 +28,9 @@ pub struct Source {
     pub keeper: Rc<Keeper>,
 }
 
+/// How far apart two looks are of which the second tells more than the first.
+const APART: Duration = Duration::from_millis(20);
+
 /// Starts another keeper: the way to it.
 pub type Start = Box<dyn FnMut() -> io::Result<OwnedFd>>;
 
@@ -42,6 +46,8 @@ pub struct Keeper {
     start: RefCell<Start>,
     /// At how many looks, one after the other, it was gone.
     gone: Cell<u32>,
+    /// When it was seen so last.
+    seen: Cell<Option<Instant>>,
 }
 
 impl fmt::Debug for Keeper {
@@ -81,6 +87,7 @@ impl Keeper {
             report: Cell::default(),
             start: RefCell::new(start),
             gone: Cell::default(),
+            seen: Cell::default(),
         };
         Ok((Rc::new(keeper), pieces))
     }
@@ -119,13 +126,18 @@ impl Keeper {
         let _ = parcel::send(&*self.socket.borrow(), &Parcel::Report(report));
     }
 
-    /// Starts another keeper if this one is gone, and gives it all these pieces. To be called now and then; one that is gone at
-    /// two calls is not just before its server in being killed.
-    pub fn look<'a>(&self, pieces: impl Iterator<Item = Shown<'a>>) {
+    /// Starts another keeper if this one is gone, and gives it all these pieces. To be called now and then, how often does not
+    /// matter; one that is gone for a while is not just before its server in being killed.
+    pub fn look<'a>(&self, now: Instant, pieces: impl Iterator<Item = Shown<'a>>) {
         let found = parcel::receive(&*self.socket.borrow(), RecvFlags::DONTWAIT);
         if matches!(found, Err(NoParcel::None)) {
             return self.gone.set(0);
         }
+        let is_soon = |seen: Instant| now.saturating_duration_since(seen) < APART;
+        if self.gone.get() > 0 && self.seen.get().is_some_and(is_soon) {
+            return;
+        }
+        self.seen.set(Some(now));
         let looks = self.gone.get().saturating_add(1);
         self.gone.set(looks);
         // Where it cannot be done, it is tried again, ever more seldom.
@@ -148,6 +160,7 @@ impl Keeper {
         if let Some(report) = self.report.get() {
             parcel::send(&socket, &Parcel::Report(report))?;
         }
+        parcel::send(&socket, &Parcel::End(self.last.get()))?;
         self.unsaid.borrow_mut().clear();
         self.socket.replace(socket);
         self.gone.set(0);

@@ -123,7 +123,7 @@ impl Linux {
 
     /// Sees to it that there is a keeper, which has all the memory that hardware may reach.
     pub fn look_after_keeper(&self) {
-        self.keeper.look(self.tables.pieces().chain(self.runs.pieces()));
+        self.keeper.look(time::Instant::now(), self.tables.pieces().chain(self.runs.pieces()));
     }
 
     /// Makes a run of the first `bytes` of a memfd that a client sent.

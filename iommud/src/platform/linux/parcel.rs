@@ -61,7 +61,7 @@ pub enum Parcel {
     /// What became of the units. Only the keeper is told this.
     Report(Report),
     /// That was all that was kept, and this is the highest number that any memory ever had. Only the process that serves is
-    /// told this.
+    /// told this, and a keeper that comes after another.
     End(u64),
 }
 

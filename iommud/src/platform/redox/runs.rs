@@ -14,7 +14,8 @@
 //! address that it is given. So offset and length of each mapping are checked before that
 //! ([`MapRequest::check`] and the service's grant). No client sees a run that is free: the service frees it
 //! after its handle is closed, and the kernel closes a handle when the last of its descriptors and the last
-//! of its mappings are gone (a mapping holds the description that it was made from).
+//! of its mappings are gone (a mapping holds the description that it was made from). A hostile client can have the kernel miss a
+//! mapping that was made of a mapping: see what THREATS.md says of what iommud is told.
 //!
 //! Of handles that died with a process before this one nobody hears that they are closed, and a client that does not come
 //! back may have mapped what was its own for as long as it lives (rule R8). So no memory of that process's chunks is given
