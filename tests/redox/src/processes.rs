@@ -31,6 +31,11 @@ impl Processes {
         found
     }
 
+    /// How many threads the process of this number has, those included that were never started.
+    pub(crate) fn threads(&self, number: u32) -> usize {
+        self.0.iter().filter(|(of, _)| *of == number).count()
+    }
+
     /// Kills the drivers and tools that have come since.
     pub(crate) fn end_drivers_since(&self) {
         let now = Self::now();

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use libdma::Device;
-use libdma::handle::{DEVICE_VARIABLE, RESUME_VARIABLE};
+use libdma::handle::{DEVICE_VARIABLE, Handle, RESUME_VARIABLE};
 use pcid_channel::{Inherited, READY_VARIABLE, ask};
 
 use super::{broker, descriptors, device, exec, namespace};
@@ -50,11 +49,11 @@ fn start(
     program: &Path,
     image: &File,
     channel: Inherited,
-    device: Option<&(Device, usize)>,
+    device: Option<&(Handle, usize)>,
 ) -> io::Error {
     let mut variables: Vec<_> =
         env::vars_os().filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| name == own)).collect();
-    let handle = device.map(|(device, _)| device.handle().raw().number() as usize);
+    let handle = device.map(|(handle, _)| handle.raw().number() as usize);
     let folder = device.map(|(_, folder)| *folder);
     let value = handle.map_or(UNCONFINED.to_string(), |number| number.to_string());
     variables.push((DEVICE_VARIABLE.into(), value.into()));

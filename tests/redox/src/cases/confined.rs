@@ -17,7 +17,7 @@ use dma_types::PciAddress;
 use super::restart::streamed;
 use crate::machine::{Machine, VIRTIO_DRIVER, beside};
 use crate::prisoner::{OPENED, PRISONER, REFUSED};
-use crate::processes::{another_serves, keeper_and_server};
+use crate::processes::{Processes, another_serves, keeper_and_server};
 
 /// The variable in which pcid-spawner names a function's channel.
 const CHANNEL_VARIABLE: &str = "PCID_CLIENT_CHANNEL";
@@ -69,6 +69,9 @@ pub(super) fn outlives_iommud() -> Outcome {
         let after = streamed()?;
         require!(after == mapped, "{after:x?} are mapped instead of {mapped:x?}");
     }
+    // What runs besides is libdma's looking after the session, and a request or two.
+    let threads = Processes::now().threads(driver.id());
+    require!((1..=4).contains(&threads), "the driver has {threads} threads");
     driver.kill()?;
     before.wait_for_return()
 }
