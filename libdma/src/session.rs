@@ -17,7 +17,7 @@ use crate::protocol::call::{
 };
 use crate::protocol::derive::{self, Allocate};
 use crate::protocol::{Error, MAX_BUFFER_BYTES, Secret, VERSION};
-use crate::resume::Link;
+use crate::resume::{Link, UnderWay};
 use crate::unmapped::{Asked, UnmappedBuffer};
 
 /// An open device as iommud knows it. Everything that the device may reach holds on to it, so that the session
@@ -134,11 +134,22 @@ impl Session {
     /// The same of what makes something that is to be kept over restarts.
     pub(crate) fn request_new<R>(
         &self,
-        mut make: impl FnMut() -> Result<R, Error>,
+        mut make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         match &self.link {
-            Some(link) => link.request_new(make),
-            None => make(),
+            Some(link) => link.request_new(|under_way| make(Some(under_way))),
+            None => make(None),
+        }
+    }
+
+    /// The same of what can be made once.
+    pub(crate) fn make_once<R>(
+        &self,
+        make: impl FnOnce(Option<&UnderWay<'_>>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match &self.link {
+            Some(link) => link.once(|under_way| make(Some(under_way))),
+            None => make(None),
         }
     }
 
@@ -194,9 +205,10 @@ impl Session {
         self: &Arc<Self>,
         request: &(impl IntoBytes + Immutable),
     ) -> Result<UnmappedBuffer, Error> {
-        self.request_new(|| {
+        self.request_new(|under_way| {
             let handle = self.handle.derive_once(request.as_bytes())?;
-            UnmappedBuffer::from_handle(handle, self.clone())
+            let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
+            UnmappedBuffer::greeted(handle, self.clone(), under_way)
         })
     }
 

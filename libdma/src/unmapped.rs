@@ -10,10 +10,10 @@ use crate::check::{self, Kind, Mark, Note};
 use crate::handle::Handle;
 use crate::io_address::{BusAddress, IoAddress};
 use crate::mapping::Mapped;
-use crate::protocol::call::{self, BufferInfo, Hello, Opcode, UNMAPPED, Welcome};
+use crate::protocol::call::{self, BufferInfo, Opcode, UNMAPPED};
 use crate::protocol::resume::Thing;
 use crate::protocol::{Error, Rights};
-use crate::resume::Piece;
+use crate::resume::{Piece, UnderWay};
 use crate::session::Session;
 use crate::shown;
 use crate::stream::{Refused, Step};
@@ -67,23 +67,21 @@ pub(crate) struct Asked {
 }
 
 impl UnmappedBuffer {
-    /// Takes over a buffer's handle.
-    pub(crate) fn from_handle(handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
-        let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
-        Self::greeted(handle, session)
-    }
-
-    /// Takes over a buffer's handle that has said hello.
-    pub(crate) fn greeted(mut handle: Handle, session: Arc<Session>) -> Result<Self, Error> {
+    /// Takes over a buffer's handle that has said hello, in the request that made it.
+    pub(crate) fn greeted(
+        mut handle: Handle,
+        session: Arc<Session>,
+        under_way: Option<&UnderWay<'_>>,
+    ) -> Result<Self, Error> {
         let info: BufferInfo = handle.call(Opcode::BufferInfo, &[0u8; 0])?;
-        if let Some(link) = session.link() {
+        if let (Some(link), Some(under_way)) = (session.link(), under_way) {
             let number = info.buffer.get();
             let rights = Rights::from_bits_truncate(info.rights.get());
-            handle.keep(link, (Thing::Buffer, number), rights);
             if info.iova.get() != UNMAPPED {
                 let piece = Piece { buffer: number, offset: 0, bytes: info.bytes.get() };
-                link.learn([((None, info.iova.get()), piece)]);
+                under_way.learn_made(info.iova.get(), piece)?;
             }
+            handle.keep(link, (Thing::Buffer, number), rights);
         } else {
             handle.keep_nowhere();
         }

@@ -1,16 +1,23 @@
 //! Mapping and unmapping in batches: all or nothing (R7), and done when hardware has forgotten (R2).
 
+use iommu_engine::policy::{Policy, Quotas, Resource};
+use iommu_service::account::Holder;
 use iommu_sim::pace::Completion as Takes;
 use libdma::protocol::MAX_BATCH;
+use libdma::protocol::call::{MAP_FLAG_AT, MAP_FLAG_BEHIND, MapEntry};
 use libdma::{Access, Error, Iova};
 use libdma::{MapRequest, Mapped};
+use zerocopy::little_endian::{U32, U64};
 
-use crate::rig::Rig;
+use crate::chosen::{entry, piece, send};
+use crate::recount::recount;
+use crate::rig::{Rig, edu};
 use crate::vendor::{Vendor, slow, slow_down};
 
 both! {
     a_batch_maps_pieces_each_with_its_own_access,
     r7_a_batch_with_a_bad_entry_does_nothing,
+    r7_a_refused_batch_leaves_each_account_as_it_was,
     a_full_batch_fits_and_a_fuller_does_not,
     r3_another_sessions_buffer_cannot_be_mapped,
     r2_an_unmap_returns_when_a_slow_unit_has_forgotten,
@@ -72,6 +79,57 @@ fn r7_a_batch_with_a_bad_entry_does_nothing(vendor: Vendor) {
     device.unmap(&[one]).unwrap();
     assert_eq!(device.unmap(&[one]), Err(Error::NotMapped));
     rig.check();
+}
+
+/// Whatever is wrong, wherever: what is charged up front is given back, and no more.
+fn r7_a_refused_batch_leaves_each_account_as_it_was(vendor: Vendor) {
+    let tight = Quotas { mapped_bytes: 3 * 4096, ..Quotas::default() };
+    for quotas in [Quotas::default(), Quotas::UNLIMITED, tight] {
+        let rig = Rig::with(vendor.machine(), Policy { quotas, ..Policy::default() });
+        let device = rig.open();
+        let buffer = device.allocate(2 * 4096, None, "").unwrap();
+        let mapped = device.map_at(Iova::new(0x5000_0000), &[piece(&buffer, 0, 4096)]).unwrap();
+        let held = || {
+            let mut service = rig.service.lock();
+            recount(&mut service);
+            let accounts = service.accounts();
+            [Holder::Device(edu()), Holder::Client(0)].map(|holder| {
+                let held = accounts.of(holder).unwrap().held;
+                [Resource::MappedBytes, Resource::Mappings, Resource::Requests].map(|it| held[it])
+            })
+        };
+        let before = held();
+        assert_eq!(before, [[4096, 1, 0]; 2]);
+        let good = entry(&buffer, 0, 0);
+        let bads = [
+            MapEntry { bytes: U64::new(u64::MAX - 4095), ..good },
+            MapEntry { bytes: U64::new(u64::MAX), ..good },
+            MapEntry { bytes: U64::new(1 << 40), ..good },
+            MapEntry { bytes: U64::ZERO, ..good },
+            MapEntry { offset: U64::new(2 * 4096), ..good },
+            MapEntry { buffer: U64::new(1 << 50), ..good },
+            MapEntry { access: U32::new(9), ..good },
+            entry(&buffer, MAP_FLAG_AT, 0x5000_0000),
+        ];
+        // Each alone, and each in a chain behind the first or the second.
+        for (bad, (at, chain)) in
+            bads.iter().flat_map(|bad| [(0, 4), (1, 4), (3, 4), (2, 1), (2, 2)].map(|it| (bad, it)))
+        {
+            let mut entries = [good; 4];
+            entries[at] = *bad;
+            for entry in entries.iter_mut().skip(chain) {
+                entry.flags = U32::new(entry.flags.get() | MAP_FLAG_BEHIND);
+            }
+            let (_, errno, _) = send(device.handle(), &entries);
+            assert_ne!(errno, 0, "{bad:?} at {at}");
+            assert_eq!(held(), before, "{bad:?} at {at}");
+        }
+        device.unmap(&mapped).unwrap();
+        assert_eq!(held(), [[0; 3]; 2]);
+        drop((buffer, device));
+        assert_eq!(rig.service.lock().accounts().iter().count(), 0);
+        rig.check();
+    }
 }
 
 fn a_full_batch_fits_and_a_fuller_does_not(vendor: Vendor) {

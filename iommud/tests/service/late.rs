@@ -15,6 +15,7 @@ both! {
     r4_who_is_told_nothing_when_iommud_dies_delays_nobody,
     r7_what_was_mapped_and_is_told_late_is_mapped_once,
     r7_what_was_made_and_is_told_late_is_made_once,
+    r2_a_buffer_that_is_told_late_is_not_taken_for_what_is_there_now,
     r7_what_was_unmapped_and_is_told_late_is_unmapped,
 }
 
@@ -42,12 +43,22 @@ struct Blocked<R> {
 impl<R: Send + 'static> Blocked<R> {
     /// Has a thread do this, of which the next request has this fate; then iommud is restarted.
     fn at(machine: &Machine, fate: Fate, act: impl FnOnce() -> R + Send + 'static) -> Self {
+        Self::after(machine, 0, fate, act)
+    }
+
+    /// The same of the request after so many.
+    fn after(
+        machine: &Machine,
+        requests: u64,
+        fate: Fate,
+        act: impl FnOnce() -> R + Send + 'static,
+    ) -> Self {
         let (let_go, blocked): (_, Receiver<()>) = mpsc::channel();
         let (enter, entered) = mpsc::channel();
         match fate {
-            Fate::Refused => machine.client.refuse(0, 1, Error::DaemonGone),
-            Fate::Lost => machine.client.lose(0),
-            Fate::Answered => machine.client.delay(),
+            Fate::Refused => machine.client.refuse(requests, 1, Error::DaemonGone),
+            Fate::Lost => machine.client.lose(requests),
+            Fate::Answered => machine.client.delay(requests),
         }
         machine.client.meanwhile(move || {
             enter.send(()).unwrap();
@@ -140,6 +151,30 @@ fn r7_what_was_made_and_is_told_late_is_made_once(vendor: Vendor) {
         assert_eq!(mappings(&machine), before);
     }
     drop(device);
+    machine.check();
+}
+
+fn r2_a_buffer_that_is_told_late_is_not_taken_for_what_is_there_now(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let access = Access::ReadWrite;
+    let first = device.clone();
+    let allocate = move || first.allocate(4096, Some(access), "late");
+    // It is made, greeted, and asked where it is.
+    let blocked = Blocked::after(&machine, 2, Fate::Answered, allocate);
+    let other = device.allocate(4096, Some(access), "other").unwrap();
+    let late = blocked.let_go().unwrap();
+    assert_ne!(late.iova(), other.iova());
+    // Of the two mappings of the other, what is taken back is the one that nobody was told.
+    let before = mappings(&machine);
+    machine.client.die_once(true);
+    let piece = MapRequest { buffer: &other, offset: 0, bytes: 4096, access };
+    let mapped = device.map(&[piece]).unwrap();
+    for iova in [other.iova().unwrap(), late.iova().unwrap(), mapped[0].iova()] {
+        assert!(machine.device_writes(iova, &[1]).is_ok());
+    }
+    assert_eq!(mappings(&machine), before + 1);
+    drop((late, other, device));
     machine.check();
 }
 

@@ -9,7 +9,7 @@ use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
 use libdma::protocol::call::{BatchHeader, BufferInfo, DeviceInfo, MapEntry, Opcode};
-use libdma::protocol::derive::Kind;
+use libdma::protocol::derive::{Kind, NO_LIMIT, Restrict};
 use libdma::protocol::domain::{Create, DomainInfo};
 use libdma::protocol::resume::{Reclaim, Resume, Resumed, Thing};
 use libdma::protocol::{Rights, Secret};
@@ -29,6 +29,7 @@ both! {
     r5_who_may_only_resume_opens_no_more_than_a_driver_can_need,
     r3_what_was_revoked_stays_so_over_a_restart,
     r3_a_reclaimed_handle_has_no_more_rights_than_the_first,
+    r3_a_handle_within_bounds_reclaims_nothing,
     r1_until_the_deadline_the_device_is_its_drivers_and_nobody_elses,
     r7_requests_that_a_restart_cuts_short_are_on_no_account_any_more,
     a_generation_is_never_used_again,
@@ -312,6 +313,30 @@ fn r5_who_may_only_resume_opens_no_more_than_a_driver_can_need(vendor: Vendor) {
         service.close(handle);
     }
     assert_eq!(service.handles(), 0);
+}
+
+fn r3_a_handle_within_bounds_reclaims_nothing(vendor: Vendor) {
+    let rig = patient(vendor);
+    let service = &mut *rig.service.lock();
+    let (secret, number, _) = with_buffer(service);
+    service.orphan_all();
+    let device = resume(service, secret).unwrap();
+    let reclaim = reclaiming(Thing::Buffer, number, Rights::READ);
+    let all = Restrict {
+        kind: U32::new(Kind::Restrict as u32),
+        rights: U32::new(Rights::DEVICE.bits()),
+        access: U32::new(3),
+        mappings: U32::new(NO_LIMIT),
+        last: U64::new(u64::MAX),
+        buffer_bytes: U64::new(u64::MAX),
+        mapped_bytes: U64::new(u64::MAX),
+        table_bytes: U64::new(u64::MAX),
+        ..Restrict::new_zeroed()
+    };
+    // However wide they are.
+    let part = derive(service, device, all.as_bytes()).unwrap();
+    assert_eq!(derive(service, part, reclaim.as_bytes()), Err(Error::NotPermitted));
+    derive(service, device, reclaim.as_bytes()).unwrap();
 }
 
 fn r3_a_reclaimed_handle_has_no_more_rights_than_the_first(vendor: Vendor) {

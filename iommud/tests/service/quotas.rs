@@ -10,18 +10,19 @@ use iommu_sim::MachineConfig;
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::protocol::Rights;
-use libdma::protocol::call::{BufferInfo, Opcode, UNMAPPED};
+use libdma::protocol::call::{BatchHeader, BufferInfo, Opcode, UNMAPPED, UnmapEntry};
 use libdma::protocol::derive::{Allocate, Copy, Kind};
 use libdma::protocol::handle::Revoke;
-use libdma::protocol::limit::Limit;
+use libdma::protocol::limit::{Level as LimitLevel, Limit};
 use libdma::quota::{Level, Resource as Told};
 use libdma::{Access, Device, Error, MapRequest, QuotaReached};
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::groups::cards;
 use crate::hostile::{allocate, call, device, greet};
 use crate::recount::recount;
+use crate::revoking::map;
 use crate::rig::{Rig, edu};
 use crate::vendor::{Vendor, slow_down};
 
@@ -32,6 +33,7 @@ both! {
     what_outlives_a_session_counts_for_the_devices_next,
     r7_each_quota_holds_at_its_bound_and_one_less_is_refused,
     tables_count_until_no_unit_walks_them_and_addresses_until_they_are_forgotten,
+    what_is_done_by_a_domains_handle_is_on_its_account,
     who_made_a_table_pays_for_it_until_it_is_free,
     a_user_s_devices_share_what_the_user_may_hold,
     the_report_says_what_is_held_and_which_limit_refused_something,
@@ -321,6 +323,47 @@ fn who_made_a_table_pays_for_it_until_it_is_free(vendor: Vendor) {
     recount(&mut rig.service.lock());
     drop((theirs, other));
     assert_eq!((held_by(&rig, first), held_by(&rig, second)), (None, None));
+    rig.check();
+}
+
+fn what_is_done_by_a_domains_handle_is_on_its_account(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let (device, page) = (rig.open(), PAGE as u64);
+    let part = device.restricted("part").rights(Rights::DEVICE).mapped_bytes(2 * page);
+    let part = Device::from_handle(part.hand_out().unwrap().0).unwrap();
+    let buffer = part.allocate(page, None, "piece").unwrap();
+    let domain = part.new_domain("domain").create().unwrap();
+    let inside = domain.attach(&part).unwrap();
+    let first = map(domain.handle(), buffer.id()).unwrap();
+    map(domain.handle(), buffer.id()).unwrap();
+    assert_eq!(map(domain.handle(), buffer.id()), Err(Error::QuotaExceeded));
+    let told: Limit = domain.handle().call(Opcode::Limit, &[0u8; 0]).unwrap();
+    let level = LimitLevel::Handle as u32;
+    assert_eq!((told.level.get(), told.limit.get(), told.held.get()), (level, 2 * page, 2 * page));
+    // What waits, too.
+    let mut lock = rig.service.lock();
+    let service = &mut *lock;
+    slow_down(&mut service.platform().machine_mut(), Takes::After(1_000_000));
+    let header = BatchHeader { count: U32::new(1), ..BatchHeader::new_zeroed() };
+    let entry = UnmapEntry { iova: U64::new(first), bytes: U64::new(page) };
+    let mut payload = [header.as_bytes(), entry.as_bytes()].concat();
+    let of_domain = HandleId(domain.handle().raw().number());
+    let unmapped = service.call(of_domain, Opcode::Unmap as u64, &mut payload);
+    assert!(matches!(unmapped, Ok(Outcome::Pending(_))));
+    let held = |service: &mut Service<SimPlatform>| {
+        let mut accounts = service.accounts().iter();
+        let (_, of_part) = accounts.find(|(_, it)| it.holder == Holder::Handles).unwrap();
+        let wanted = [Resource::Requests, Resource::Mappings, Resource::MappedBytes];
+        wanted.map(|resource| of_part.held[resource])
+    };
+    assert_eq!(held(service), [1, 1, page]);
+    recount(service);
+    while service.is_waiting() {
+        service.poll();
+    }
+    assert_eq!(held(service), [0, 1, page]);
+    drop(lock);
+    drop((inside, domain, buffer, part, device));
     rig.check();
 }
 

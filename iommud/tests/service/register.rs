@@ -19,6 +19,7 @@ both! {
     registered_memory_is_a_buffer_that_the_device_reaches_until_it_is_closed,
     r4_a_handle_that_waits_for_memory_ends_with_its_session,
     r3_a_handle_that_waits_for_memory_does_nothing_else_and_takes_it_once,
+    r3_registered_memory_has_no_rights_that_its_device_handle_has_not,
     r7_memory_that_cannot_be_mapped_is_the_clients_again,
     r7_memory_of_which_nothing_can_be_written_down_is_the_clients_again,
     what_cannot_be_registered_is_refused_before_any_memory_is_sent,
@@ -126,6 +127,33 @@ fn r3_a_handle_that_waits_for_memory_does_nothing_else_and_takes_it_once(vendor:
     assert_eq!(service.supply(handle, run), Ok(Outcome::Done(())));
     let another = memory(&mut service, BYTES);
     assert_eq!(service.supply(handle, another), Err((Error::WrongHandleKind, true)));
+}
+
+fn r3_registered_memory_has_no_rights_that_its_device_handle_has_not(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let mut service = rig.service.lock();
+    let device = device(&mut service);
+    let copy = |service: &mut Service<SimPlatform>, of, rights: Rights| {
+        let kind = (Kind::Copy as u32).into();
+        let copy = derive::Copy { kind, rights: rights.bits().into() };
+        match service.derive(of, copy.as_bytes())? {
+            Outcome::Done(handle) => Ok(handle),
+            Outcome::Pending(_) => panic!("no hardware is needed"),
+        }
+    };
+    for right in Rights::BUFFER - Rights::INSPECT {
+        let part = copy(&mut service, device, Rights::DEVICE - right).unwrap();
+        greet(&mut service, part);
+        let buffer = waiting(&mut service, part, BYTES);
+        let run = memory(&mut service, BYTES);
+        assert_eq!(service.supply(buffer, run), Ok(Outcome::Done(())));
+        let told = info(&mut service, buffer).unwrap();
+        assert_eq!(told.rights.get(), (Rights::BUFFER - right).bits());
+        assert_eq!(copy(&mut service, buffer, right), Err(Error::NotPermitted));
+        let written = service.grant(buffer, 0, BYTES, true);
+        let may = !(Rights::READ | Rights::WRITE).contains(right);
+        assert_eq!(written.is_ok(), may, "{right:?}");
+    }
 }
 
 fn r7_memory_that_cannot_be_mapped_is_the_clients_again(vendor: Vendor) {

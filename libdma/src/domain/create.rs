@@ -13,6 +13,7 @@ use crate::protocol::derive::{Allocate, Kind};
 use crate::protocol::domain::{Create, DomainInfo};
 use crate::protocol::resume::Thing;
 use crate::protocol::{Error, Rights};
+use crate::resume::UnderWay;
 
 /// What a [`Domain`] is to be: see [`Device::new_domain`].
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,7 @@ impl NewDomain<'_> {
             label: Allocate::label(self.label),
         };
         let windows = self.device.windows();
-        let make = || {
+        let make = |_: Option<&UnderWay<'_>>| {
             let mut handle = session.handle().derive_once(request.as_bytes())?;
             let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
             let info: DomainInfo = handle.call(Opcode::DomainInfo, &[0u8; 0])?;

@@ -8,7 +8,9 @@
 //! A handle that is closed keeps its place, and its number its meaning, for as long as something that was derived from it, at
 //! whatever remove, is open: who may revoke it takes all of that back by its number, however often its holder copied it and
 //! closed what was copied. It counts as one of the handles that came of the same opened one, of which there are so many and no
-//! more. With the last that was derived from it, it is gone.
+//! more. With the last that was derived from it, it is gone. What it has mapped, and where it has moved the device, stays: that is
+//! from then on of the nearest that it was derived from and that is left, and ends with that, or before when that revokes all
+//! that was derived from it.
 //!
 //! # Revoking
 //!
@@ -40,7 +42,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[repr(C)]
 pub struct Revoke {
     /// [`HandleInfo::handle`] of the handle that is to end, with everything that was derived from it; or zero for everything
-    /// that was derived from the handle of the request, which itself stays.
+    /// that was derived from the handle of the request, which itself stays with what it has done itself. That takes back what is
+    /// gone, too: what it has mapped and moved.
     pub handle: U64,
     /// Zero.
     pub reserved: U64,

@@ -12,6 +12,7 @@ use crate::handle::Handle;
 use crate::protocol::Error;
 use crate::protocol::call::{Hello, Opcode, Welcome, access_code};
 use crate::protocol::derive::{self, Allocate, Register};
+use crate::resume::UnderWay;
 use crate::transport::NotSupplied;
 use crate::unmapped::{Asked, UnmappedBuffer};
 
@@ -63,7 +64,10 @@ impl Device {
                 let (bytes, limit) = (Some(memory.len() as u64), self.highest_address());
                 let asked = Asked { bytes, access, align: PAGE_SIZE, limit };
                 let memory = memory.into_mapping();
-                let buffer = UnmappedBuffer::greeted(handle, self.session().clone());
+                let session = self.session();
+                let buffer = session.make_once(|under_way| {
+                    UnmappedBuffer::greeted(handle, session.clone(), under_way)
+                });
                 match buffer.and_then(|buffer| buffer.if_it_is(&asked)) {
                     Ok(buffer) => {
                         // SAFETY: it is the memory of this buffer, and the buffer's to unmap.
@@ -105,7 +109,7 @@ impl Device {
             address: U64::new(transport.place(&supply)?),
             label: Allocate::label(label),
         };
-        let make = || {
+        let make = |_: Option<&UnderWay<'_>>| {
             let handle = self.handle().derive_once(request.as_bytes())?;
             let _: Welcome = handle.call(Opcode::Hello, &Hello::new())?;
             Ok(handle)

@@ -128,9 +128,25 @@ impl UnderWay<'_> {
         Err(Error::DaemonGone)
     }
 
-    /// Whether the session cannot have been resumed without what it has made.
-    fn is_in_time(&self) -> bool {
-        self.link.state.lock().term == self.term
+    /// Notes where a buffer is mapped that was made so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DaemonGone`] if it is late: the session may have been resumed without the buffer, and what is noted at its address
+    /// be another's.
+    pub(crate) fn learn_made(&self, iova: u64, piece: Piece) -> Result<(), Error> {
+        let state = &mut *self.link.state.lock();
+        if state.term != self.term {
+            return Err(Error::DaemonGone);
+        }
+        state.mappings.insert((None, iova), piece);
+        Ok(())
+    }
+
+    /// What it has made, if the session cannot have been resumed without that.
+    fn in_time<R>(&self, made: R) -> Result<R, Error> {
+        let is_in_time = self.link.state.lock().term == self.term;
+        if is_in_time { Ok(made) } else { Err(Error::DaemonGone) }
     }
 }
 
@@ -243,12 +259,18 @@ impl Link {
     /// The same of what makes something that is to be kept. Who is late makes it anew: nobody may have had another handle to it.
     pub(crate) fn request_new<R>(
         &self,
-        mut make: impl FnMut() -> Result<R, Error>,
+        mut make: impl FnMut(&UnderWay<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.request_and_note(|under_way| {
-            let made = make()?;
-            if under_way.is_in_time() { Ok(made) } else { Err(Error::DaemonGone) }
-        })
+        self.request_and_note(|under_way| under_way.in_time(make(under_way)?))
+    }
+
+    /// The same of what is done once: who is late is told so.
+    pub(crate) fn once<R>(
+        &self,
+        make: impl FnOnce(&UnderWay<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let under_way = self.begin();
+        under_way.in_time(make(&under_way)?)
     }
 
     /// The same of what is to be noted in the request that does it.
@@ -282,12 +304,6 @@ impl Link {
             drop(state);
             self.transport.pause(0);
         }
-    }
-
-    /// Notes what was mapped with a buffer that was made.
-    pub(crate) fn learn(&self, mapped: impl IntoIterator<Item = (At, Piece)>) {
-        let state = &mut *self.state.lock();
-        mapped.into_iter().for_each(|(at, piece)| state.mappings.insert(at, piece));
     }
 
     /// Forgets what was unmapped, each with its number, as it is [known](Self::known). What has another is something else,

@@ -32,6 +32,6 @@ mod link;
 mod mappings;
 mod place;
 
-pub(crate) use link::{Kept, Link, Lost};
+pub(crate) use link::{Kept, Link, Lost, UnderWay};
 pub(crate) use mappings::Piece;
 pub(crate) use place::{Open, Place};

@@ -141,10 +141,11 @@ impl Tap {
             Some(Refusal { after, first: Fate::Lost(error), times: u64::MAX, error });
     }
 
-    /// Has the next request carried out, and its answer given after what happens [meanwhile](Self::meanwhile).
-    pub fn delay(&self) {
+    /// Lets so many requests pass, and has the next one carried out and its answer given after what happens
+    /// [meanwhile](Self::meanwhile).
+    pub fn delay(&self, after: u64) {
         let error = Error::DaemonGone;
-        *self.refusal.lock() = Some(Refusal { after: 0, first: Fate::Late, times: 1, error });
+        *self.refusal.lock() = Some(Refusal { after, first: Fate::Late, times: 1, error });
     }
 
     /// Does this while the next request is refused, or carried out and its answer lost or late, as another thread might: once.

@@ -340,3 +340,25 @@ impl Handles {
         self.open.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dma_types::Iova;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_of_a_handle_is_its_users_and_within_its_bounds() {
+        let mut handles = Handles::default();
+        let of_device = || Handle::greeted(Object::Device(SessionId(1)), Rights::DEVICE);
+        let bounds = Bounds { first: Iova::new(0x1000), ..Bounds::NONE };
+        let opened = handles.insert(Handle { bounds, ..of_device() }.of(7));
+        let other = handles.insert(of_device().of(8));
+        let derived = handles.insert_below(of_device(), &[opened, other]);
+        let last = handles.insert_below(of_device().of(9), &[derived]);
+        for id in [derived, last] {
+            let Handle { uid, bounds: within, .. } = handles.get(id).unwrap();
+            assert_eq!((*uid, *within), (7, bounds));
+        }
+    }
+}

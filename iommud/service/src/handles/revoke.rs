@@ -27,11 +27,28 @@ use zerocopy::little_endian::U64;
 
 use crate::calls::{Answered, answer};
 use crate::handles::handle::{HandleId, Object};
+use crate::handles::tree::DoneBy;
 use crate::memory::mappings::Space;
 use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::domains::Inside;
 use crate::sessions::session::{BufferId, SessionId};
+
+/// Handles that end, and what of those that are gone ends with them.
+#[derive(Debug, Default)]
+struct Ended {
+    handles: BTreeMap<HandleId, Object>,
+    /// Who stays, and has what was derived from it and is gone has done.
+    heir: Option<(HandleId, Object)>,
+}
+
+impl Ended {
+    /// Whether something was done by these.
+    fn have_done(&self, by: &DoneBy) -> bool {
+        let is_heir = self.heir.as_ref().is_some_and(|(heir, _)| *heir == by.handle);
+        self.handles.contains_key(&by.handle) || by.is_left && is_heir
+    }
+}
 
 impl<P: Platform> Service<P> {
     /// Ends what was derived from a handle, or what the request names.
@@ -45,19 +62,20 @@ impl<P: Platform> Service<P> {
         if request.reserved.get() != 0 {
             return Err(Error::BadValue);
         }
-        let chosen = match request.handle.get() {
-            0 => self.handles.tree().below(id),
+        let tree = self.handles.tree();
+        let (chosen, heir) = match request.handle.get() {
+            0 => (tree.below(id), Some((id, handle.object.clone()))),
             number => {
                 let target = HandleId(number);
                 if !self.may_revoke(id, target) {
                     return Err(Error::NotPermitted);
                 }
-                let mut chosen = self.handles.tree().below(target);
+                let mut chosen = tree.below(target);
                 chosen.insert(target);
-                chosen
+                (chosen, None)
             }
         };
-        let (handles, completion) = self.revoke_all(&chosen);
+        let (handles, completion) = self.revoke_all(&chosen, heir);
         let revoked = Revoked { handles: U64::new(handles), reserved: U64::ZERO };
         // The request, which it overwrites, was as long.
         Ok(Answered { completion, ..answer(payload, &revoked)? })
@@ -75,15 +93,20 @@ impl<P: Platform> Service<P> {
     }
 
     /// Ends these handles: how many were not ended before, and from when on no device reaches anything by them. Of those that
-    /// are closed that is what they have mapped, and where devices are by them.
-    fn revoke_all(&mut self, chosen: &BTreeSet<HandleId>) -> (u64, Completion) {
+    /// are closed that is what they have mapped, and where devices are by them; the same goes for what of that the heir has, which
+    /// itself stays.
+    fn revoke_all(
+        &mut self,
+        chosen: &BTreeSet<HandleId>,
+        heir: Option<(HandleId, Object)>,
+    ) -> (u64, Completion) {
         let mut completion = Completion::none();
         let mut ended: BTreeMap<HandleId, Object> = BTreeMap::new();
-        let mut by: BTreeMap<HandleId, Object> = BTreeMap::new();
+        let mut by = Ended { handles: BTreeMap::new(), heir };
         for id in chosen {
             let Some(entry) = self.handles.entry(*id) else {
                 let known = self.handles.known(*id);
-                by.extend(known.map(|entry| (*id, entry.handle.object.clone())));
+                by.handles.extend(known.map(|entry| (*id, entry.handle.object.clone())));
                 continue;
             };
             match &entry.revoked {
@@ -99,7 +122,7 @@ impl<P: Platform> Service<P> {
         }
         let (unanswered, accounts) = self.pending.revoke(|id| ended.contains_key(&id));
         accounts.into_iter().for_each(|account| self.accounts.release(account, &ONE_REQUEST));
-        by.extend(ended.iter().map(|(id, object)| (*id, object.clone())));
+        by.handles.extend(ended.iter().map(|(id, object)| (*id, object.clone())));
         completion.join(&self.leave_domains(&by));
         let buffers = self.count_revoked(&ended);
         completion.join(&self.unmap_by(&by, &buffers));
@@ -117,10 +140,10 @@ impl<P: Platform> Service<P> {
     }
 
     /// Moves the devices back that are in a domain by one of these handles.
-    fn leave_domains(&mut self, ended: &BTreeMap<HandleId, Object>) -> Completion {
+    fn leave_domains(&mut self, ended: &Ended) -> Completion {
         let mut completion = Completion::none();
         let by_them = self.sessions.sessions.iter().filter(|(_, session)| {
-            session.entered.is_some_and(|it| it.by.iter().any(|by| ended.contains_key(by)))
+            session.entered.is_some_and(|it| it.by.iter().any(|by| ended.have_done(by)))
         });
         let inside: Vec<SessionId> = by_them.map(|(id, _)| *id).collect();
         for session in inside {
@@ -176,16 +199,13 @@ impl<P: Platform> Service<P> {
 
     /// Unmaps what was mapped by these handles, and whatever is left of these buffers if all handles to them are revoked. From
     /// the completion on no device reaches it, nor what was unmapped before by these handles or of these buffers.
-    fn unmap_by(
-        &mut self,
-        ended: &BTreeMap<HandleId, Object>,
-        buffers: &BTreeSet<BufferId>,
-    ) -> Completion {
+    fn unmap_by(&mut self, ended: &Ended, buffers: &BTreeSet<BufferId>) -> Completion {
         let mut completion = Completion::none();
         let mut mapped: BTreeMap<(SessionId, u64), Vec<(Iova, u64)>> = BTreeMap::new();
-        let mappers = ended
-            .iter()
-            .filter(|(_, object)| matches!(object, Object::Device(_) | Object::Domain(_)));
+        let heir = ended.heir.iter().map(|(id, object)| (id, object));
+        let mappers = ended.handles.iter().chain(heir);
+        let mappers =
+            mappers.filter(|(_, object)| matches!(object, Object::Device(_) | Object::Domain(_)));
         let mut domains = BTreeSet::new();
         let mut concerned = buffers.clone();
         for (id, object) in mappers {
@@ -202,7 +222,7 @@ impl<P: Platform> Service<P> {
             let Some(session) = buffer.session else { continue };
             let all = buffer.is_revoked();
             for ((domain, iova), mapping) in &buffer.mappings {
-                if all || ended.contains_key(&mapping.by) {
+                if all || ended.have_done(&mapping.by) {
                     mapped.entry((session, domain.0)).or_default().push((*iova, mapping.bytes));
                 }
             }
@@ -223,7 +243,7 @@ impl<P: Platform> Service<P> {
 
     /// Unmaps what is left of a buffer all of whose handles are revoked.
     pub(crate) fn unmap_revoked(&mut self, id: BufferId) {
-        let _ = self.unmap_by(&BTreeMap::new(), &BTreeSet::from([id]));
+        let _ = self.unmap_by(&Ended::default(), &BTreeSet::from([id]));
     }
 
     /// Unmaps ranges that are not to be reached any more, whoever would have liked to keep them. Without an IOMMU they are

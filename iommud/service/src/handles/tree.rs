@@ -32,6 +32,29 @@ pub struct Gone {
     pub heir: Option<HandleId>,
 }
 
+/// By which handle something was done that lasts: a mapping, say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoneBy {
+    /// The handle; once nothing is left of that, the nearest that it was derived from.
+    pub handle: HandleId,
+    /// Whether it was done by one that was derived from that, and of which nothing is left.
+    pub is_left: bool,
+}
+
+impl DoneBy {
+    /// By this very handle.
+    pub(crate) const fn itself(handle: HandleId) -> Self {
+        Self { handle, is_left: false }
+    }
+
+    /// Leaves it to who has it from now on of what its handle has done, if that is somebody else.
+    pub(crate) fn leave_to(&mut self, heir: Option<HandleId>) {
+        if let Some(handle) = heir {
+            *self = Self { handle, is_left: true };
+        }
+    }
+}
+
 impl Tree {
     /// Enters a handle that was derived from these.
     pub(crate) fn enter(&mut self, handle: HandleId, parents: &[HandleId]) {

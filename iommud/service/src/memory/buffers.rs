@@ -20,6 +20,7 @@ use crate::account::Usage;
 use crate::error::to_client;
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Handle, HandleId, Object};
+use crate::handles::tree::DoneBy;
 use crate::memory::mappings::{BufferMapping, MappedAt};
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
@@ -275,6 +276,7 @@ impl<P: Platform> Service<P> {
                 return Err(Refused { error, is_out_of_reach });
             }
         };
+        let by = DoneBy::itself(by);
         let mapping =
             |iova| ((domain, iova), BufferMapping { bytes, account, is_strict: false, by });
         let mappings: BTreeMap<_, _> = first.iter().map(|(iova, _)| mapping(*iova)).collect();

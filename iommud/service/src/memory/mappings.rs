@@ -27,7 +27,7 @@ use crate::error::to_client;
 use crate::faults::history::Past;
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{HandleId, Object};
-use crate::handles::tree::Gone;
+use crate::handles::tree::{DoneBy, Gone};
 use crate::memory::buffers::check_size;
 use crate::pending::Undo;
 use crate::service::{ONE_REQUEST, Service};
@@ -56,9 +56,8 @@ pub struct BufferMapping {
     pub account: AccountId,
     /// Whether it is the only one of its memory.
     pub is_strict: bool,
-    /// The handle by which it was made; once nothing is left of that, the nearest that it was
-    /// derived from.
-    pub by: HandleId,
+    /// The handle by which it was made.
+    pub by: DoneBy,
 }
 
 /// Who asks for something in an address space: it is looked up once for each request.
@@ -272,6 +271,7 @@ impl<P: Platform> Service<P> {
         let mut address = iova;
         for &ChainPiece { bytes, owner, .. } in pieces {
             if let Some(buffer) = sessions.buffers.get_mut(&BufferId(owner)) {
+                let by = DoneBy::itself(by);
                 let mapping = BufferMapping { bytes, account, is_strict, by };
                 buffer.mappings.insert((space.domain, address), mapping);
             }
@@ -291,7 +291,7 @@ impl<P: Platform> Service<P> {
         if heirs.is_empty() {
             return;
         }
-        let inherit = |by: &mut HandleId| *by = heirs.get(by).copied().unwrap_or(*by);
+        let inherit = |by: &mut DoneBy| by.leave_to(heirs.get(&by.handle).copied());
         for session in self.sessions.sessions.values_mut() {
             session.entered.iter_mut().flat_map(|it| &mut it.by).for_each(inherit);
         }

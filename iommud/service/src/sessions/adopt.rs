@@ -36,6 +36,7 @@ use iommu_engine::platform::{ConfigSpace, Platform, RunId, TableFrames};
 
 use crate::account::{AccountId, Usage};
 use crate::handles::handle::HandleId;
+use crate::handles::tree::DoneBy;
 use crate::memory::buffers::{label, quotas_of};
 use crate::memory::mappings::BufferMapping;
 use crate::memory::windows::{Registers, Window, WindowId, window_usage};
@@ -47,7 +48,7 @@ use crate::sessions::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
 use crate::sessions::session::{Buffer, BufferId, Session, SessionId};
 
 /// By which handle something was made of which the handle has died with its daemon. No handle has this number.
-const NOBODY: HandleId = HandleId(0);
+const NOBODY: DoneBy = DoneBy::itself(HandleId(0));
 
 /// What the service wrote down.
 struct Written {

@@ -21,6 +21,7 @@ use crate::calls::{Answered, answer};
 use crate::error::to_client;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::handles::tickets::Offered;
+use crate::handles::tree::DoneBy;
 use crate::memory::buffers::label;
 use crate::records::ExplicitRecord;
 use crate::service::Service;
@@ -48,9 +49,8 @@ pub struct ExplicitDomain {
 pub struct Inside {
     /// The domain.
     pub domain: DomainKey,
-    /// The handles by which it has entered: its own, and that of the domain which offered it. Once nothing is left of one,
-    /// the nearest that it was derived from.
-    pub by: [HandleId; 2],
+    /// The handles by which it has entered: its own, and that of the domain which offered it.
+    pub by: [DoneBy; 2],
 }
 
 /// What a domain holds, but for tables: it counts as a buffer without memory.
@@ -139,7 +139,7 @@ impl<P: Platform> Service<P> {
             // One move at a time, and the way back: units are asked by each, and others' requests stand behind those.
             return Err(Error::TooManyRequests);
         }
-        let by = [handle, offering.handle];
+        let by = [handle, offering.handle].map(DoneBy::itself);
         let completion = self.move_device(session, Some(Inside { domain: key, by }))?;
         self.tickets.used(&request.ticket);
         let entered = Entered { domain: U64::new(key.0), reserved: U64::ZERO };

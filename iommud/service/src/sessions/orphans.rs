@@ -22,6 +22,7 @@ use crate::calls::{Answered, answer};
 use crate::faults::events::{Entry, What};
 use crate::handles::handle::{Handle, HandleId, Handles, Object};
 use crate::handles::tickets::Tickets;
+use crate::handles::tree::DoneBy;
 use crate::memory::mappings::Space;
 use crate::memory::windows::WindowId;
 use crate::pending::Pending;
@@ -212,12 +213,12 @@ impl<P: Platform> Service<P> {
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
             session.handles = 1;
             if let Some(inside) = &mut session.entered {
-                inside.by = [id; 2];
+                inside.by = [DoneBy::itself(id); 2];
             }
             for buffer in &session.buffers {
                 let Some(buffer) = self.sessions.buffers.get_mut(buffer) else { continue };
                 // Whichever handle of before they were made by.
-                buffer.mappings.values_mut().for_each(|mapping| mapping.by = id);
+                buffer.mappings.values_mut().for_each(|mapping| mapping.by = DoneBy::itself(id));
             }
         }
         if let Ok(handle) = self.handles.get_mut(id) {

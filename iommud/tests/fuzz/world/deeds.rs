@@ -8,8 +8,6 @@ impl World {
         if index < self.held.len() {
             let held = self.held.swap_remove(index);
             trace(|| format!("close {held:?}"));
-            // What it has mapped is of what it was derived from, from now on, or of what was derived from it.
-            self.mapped_by.retain(|_, by| *by != held.handle);
             self.service.close(held.handle);
         }
     }

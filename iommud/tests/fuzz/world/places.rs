@@ -107,8 +107,8 @@ impl World {
         }
     }
 
-    /// Nothing is mapped any more that was mapped by what was revoked: the handle of this number and all that was derived from
-    /// it, or all that was derived from the one that asked. Of those that are closed it is not known here.
+    /// Nothing is mapped any more that was mapped by what was revoked, closed or not: the handle of this number and all that was
+    /// derived from it, or all that was derived from the one that asked.
     pub(super) fn check_revoked(&self, by: Held, target: u64) {
         trace(|| format!("{by:?} has revoked {target}"));
         let is_revoked = |handle: HandleId| {

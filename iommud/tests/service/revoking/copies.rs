@@ -8,11 +8,12 @@ use libdma::protocol::domain::{Enter, Entered};
 use libdma::protocol::handle::HandleInfo;
 use libdma::protocol::ticket::Offer;
 use libdma::protocol::{Rights, Ticket};
-use libdma::{Access, Device, Error, Handle};
+use libdma::{Access, Device, Error, Handle, Iova};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{PAGE, copy, derived, map, number, reads, revoke};
+use crate::chosen::piece;
 use crate::rig::Rig;
 use crate::tickets::{attach, greeted, info, offer, open_other, weaker};
 use crate::vendor::Vendor;
@@ -21,6 +22,7 @@ both! {
     r3_who_copies_a_handle_and_closes_it_is_revoked_all_the_same,
     r3_a_buffer_that_was_offered_by_a_copy_is_revoked_by_the_closed_original,
     r2_what_a_closed_handle_mapped_and_moved_ends_with_what_came_of_it,
+    r2_what_is_gone_and_left_mappings_ends_when_all_that_was_derived_is_revoked,
     r3_a_closed_handle_is_no_more_to_be_revoked_when_nothing_of_it_is_left,
     r5_handles_that_are_copied_and_closed_are_so_many_and_no_more,
 }
@@ -95,6 +97,54 @@ fn r2_what_a_closed_handle_mapped_and_moved_ends_with_what_came_of_it(vendor: Ve
     assert!(!reads(&rig, mapped), "which the closed one mapped");
     assert!(reads(&rig, iova), "the device is out of the domain");
     drop((below, domain, own, device));
+    rig.check();
+}
+
+/// A device is opened, copied to one who copies it on; the last maps and closes.
+fn r2_what_is_gone_and_left_mappings_ends_when_all_that_was_derived_is_revoked(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let buffer = device.allocate(PAGE, ALL, "of the device's").unwrap();
+    let by_device = buffer.iova().unwrap().get();
+    let domain = device.new_domain("shared").create().unwrap();
+    // Where nothing is in the device's own.
+    let in_domain = Iova::new(0x5000_0000);
+    domain.map_at(in_domain, &[piece(&buffer, 0, PAGE)]).unwrap();
+    let in_domain = in_domain.get();
+    let one = copy(&device, Rights::DEVICE);
+    let by_one = map(&one, buffer.id()).unwrap();
+    for removes in 1..4 {
+        let mut chain = vec![weaker(&one, Rights::DEVICE)];
+        for _ in 1..removes {
+            chain.push(weaker(chain.last().unwrap(), Rights::DEVICE));
+        }
+        let last = chain.last().unwrap();
+        let mapped = map(last, buffer.id()).unwrap();
+        let ticket = offer(domain.handle(), Rights::empty(), None).unwrap();
+        let _: Entered = last.call(Opcode::Enter, &Enter { ticket }).unwrap();
+        assert!(reads(&rig, in_domain) && !reads(&rig, mapped));
+        // From the first on, or from the last.
+        if removes == 2 {
+            chain.reverse();
+        }
+        drop(chain);
+        assert!(reads(&rig, in_domain), "the device stays where it is");
+        assert_eq!(revoke(&one, 0), Ok(0), "there are none any more");
+        assert!(!reads(&rig, in_domain), "the device is in its own domain");
+        assert!(!reads(&rig, mapped), "which the last mapped");
+        assert!(reads(&rig, by_one) && reads(&rig, by_device));
+    }
+    // What was moved and mapped by the handle itself stays until that is revoked, by whoever is above it.
+    let ticket = offer(domain.handle(), Rights::empty(), None).unwrap();
+    let _: Entered = one.call(Opcode::Enter, &Enter { ticket }).unwrap();
+    assert_eq!(revoke(&one, 0), Ok(0));
+    assert!(reads(&rig, in_domain) && !reads(&rig, by_one));
+    drop(one);
+    assert!(reads(&rig, in_domain));
+    assert_eq!(revoke(device.handle(), 0), Ok(2), "the buffer's and the domain's");
+    assert!(![by_one, in_domain, by_device].into_iter().any(|iova| reads(&rig, iova)));
+    drop((domain, buffer, device));
+    assert_eq!((rig.usage().live_runs, rig.service.lock().handles()), (0, 1));
     rig.check();
 }
 

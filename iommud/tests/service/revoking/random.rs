@@ -41,9 +41,13 @@ enum Step {
     Leave(usize),
     /// One revokes another.
     Revoke(usize, usize),
+    /// One revokes a closed one that something is left of, if there is any.
+    RevokeClosed(usize, usize),
     /// One revokes all below it.
     RevokeAll(usize),
     Close(usize),
+    /// A device's handle is copied; the copy maps a buffer, is copied, if so, and closed.
+    MapAndClose(usize, usize, bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -58,8 +62,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (one.clone(), one.clone()).prop_map(|(at, domain)| Step::Enter(at, domain)),
         1 => one.clone().prop_map(Step::Leave),
         3 => (one.clone(), one.clone()).prop_map(|(by, what)| Step::Revoke(by, what)),
-        1 => one.clone().prop_map(Step::RevokeAll),
-        3 => one.prop_map(Step::Close),
+        2 => (one.clone(), one.clone()).prop_map(|(by, what)| Step::RevokeClosed(by, what)),
+        2 => one.clone().prop_map(Step::RevokeAll),
+        3 => one.clone().prop_map(Step::Close),
+        3 => (one.clone(), one, any::<bool>())
+            .prop_map(|(at, buffer, is_copied)| Step::MapAndClose(at, buffer, is_copied)),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -107,15 +114,35 @@ impl Known {
     }
 }
 
+/// By whom something was done.
+#[derive(Clone, Copy)]
+struct By {
+    /// The handle; when nothing is left of it, what that came of.
+    handle: u64,
+    /// Whether it was done by one that came of that and of which nothing is left.
+    is_left: bool,
+}
+
+impl By {
+    fn itself(handle: u64) -> Self {
+        Self { handle, is_left: false }
+    }
+
+    /// Whether it is by what was revoked: these, or all that came of one.
+    fn is_of(&self, ended: &BTreeSet<u64>, below: Option<u64>) -> bool {
+        ended.contains(&self.handle) || self.is_left && below == Some(self.handle)
+    }
+}
+
 #[derive(Default)]
 struct Model {
     handles: BTreeMap<u64, Known>,
     /// For each mapping, in a domain or the device's own, the buffer and by whom.
-    mappings: BTreeMap<(Option<u64>, u64), (u64, u64)>,
+    mappings: BTreeMap<(Option<u64>, u64), (u64, By)>,
     /// The bounds that each buffer came by.
     buffers: BTreeMap<u64, Vec<u64>>,
     /// The domain that the device is in, if it is not its own, and the two by which it has entered.
-    inside: Option<(u64, [u64; 2])>,
+    inside: Option<(u64, [By; 2])>,
 }
 
 /// Where bounds start.
@@ -132,6 +159,12 @@ impl Model {
     /// An open one.
     fn pick(&self, at: usize) -> u64 {
         self.pick_of(at, |known| known.handle.is_some()).unwrap()
+    }
+
+    /// By which an open one is picked.
+    fn place_of(&self, number: u64) -> usize {
+        let before = self.handles.range(..number);
+        before.filter(|(_, known)| known.handle.is_some()).count()
     }
 
     fn below(&self, of: u64) -> BTreeSet<u64> {
@@ -156,15 +189,16 @@ impl Model {
         self.handles.insert(number, known);
     }
 
-    fn revoked(&mut self, ended: &BTreeSet<u64>) -> u64 {
+    /// How many were not revoked before of those that are now: these, which are all that came of one if so.
+    fn revoked(&mut self, ended: &BTreeSet<u64>, below: Option<u64>) -> u64 {
         let mut count = 0;
         for number in ended {
             let known = self.handles.get_mut(number).unwrap();
             count += u64::from(known.is_good());
             known.revoked = true;
         }
-        self.mappings.retain(|_, (_, by)| !ended.contains(by));
-        self.inside = self.inside.filter(|(_, by)| !by.iter().any(|by| ended.contains(by)));
+        self.mappings.retain(|_, (_, by)| !by.is_of(ended, below));
+        self.inside = self.inside.filter(|(_, by)| !by.iter().any(|by| by.is_of(ended, below)));
         self.tidy();
         count
     }
@@ -194,7 +228,8 @@ impl Model {
             let parent = next.unwrap();
             let entered = self.inside.iter_mut().flat_map(|(_, by)| by);
             let by = self.mappings.values_mut().map(|(_, by)| by).chain(entered);
-            by.filter(|by| **by == number).for_each(|by| *by = parent);
+            let left = By { handle: parent, is_left: true };
+            by.filter(|by| by.handle == number).for_each(|by| *by = left);
         }
         self.tidy();
     }
@@ -312,7 +347,7 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
                     let (buffer, iova) = (info.buffer.get(), info.iova.get());
                     assert!(iova >= range.0 && iova + (PAGE - 1) <= range.1);
                     ever.push(iova);
-                    model.mappings.insert((None, iova), (buffer, parent));
+                    model.mappings.insert((None, iova), (buffer, By::itself(parent)));
                     model.buffers.insert(buffer, within.clone());
                     let (handle, parent, of) = (Some(handle), Some(parent), Of::Buffer(buffer));
                     let revoked = false;
@@ -347,7 +382,7 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
                 (Ok(iova), None) => {
                     assert!(iova >= known.range.0 && iova + (PAGE - 1) <= known.range.1);
                     ever.push(iova);
-                    model.mappings.insert((space, iova), (buffer, by));
+                    model.mappings.insert((space, iova), (buffer, By::itself(by)));
                 }
                 (mapped, expected) => assert_eq!(mapped.err(), expected),
             }
@@ -383,7 +418,7 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
             let enter = model.handles[&by].handle().call(Opcode::Enter, &Enter { ticket });
             let entered: Entered = enter.unwrap();
             assert_eq!(entered.domain.get(), domain);
-            model.inside = Some((domain, [by, of]));
+            model.inside = Some((domain, [by, of].map(By::itself)));
         }
         Step::Leave(at) => {
             let may = |it: &Known| it.refuses(Rights::ATTACH).is_none() && it.is_good();
@@ -395,26 +430,12 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
         }
         Step::Revoke(by, what) => {
             // Closed ones too.
-            let (by, what) = (model.pick(by), model.pick_of(what, |_| true).unwrap());
-            let known = &model.handles[&by];
-            let above = model.below(what).contains(&by);
-            let administers = known.of == Of::Device
-                && known.rights.contains(Rights::ADMINISTER)
-                && by != what
-                && !above;
-            let may = model.below(by).contains(&what) || administers;
-            let expected = match () {
-                () if known.revoked => Err(Error::Revoked),
-                () if !may => Err(Error::NotPermitted),
-                () => Ok(()),
-            };
-            let revoked = revoke(known.handle(), what);
-            assert_eq!(revoked.map(drop), expected);
-            if let Ok(count) = revoked {
-                let mut ended = model.below(what);
-                ended.insert(what);
-                assert_eq!(model.revoked(&ended), count);
-            }
+            let what = model.pick_of(what, |_| true).unwrap();
+            revoke_one(model, by, what);
+        }
+        Step::RevokeClosed(by, what) => {
+            let closed = model.pick_of(what, |it| it.handle.is_none());
+            closed.into_iter().for_each(|what| revoke_one(model, by, what));
         }
         Step::RevokeAll(by) => {
             let by = model.pick(by);
@@ -424,7 +445,7 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
             if known.revoked {
                 assert_eq!(revoked, Err(Error::Revoked));
             } else {
-                assert_eq!(Ok(model.revoked(&ended)), revoked);
+                assert_eq!(Ok(model.revoked(&ended, Some(by))), revoked);
             }
         }
         Step::Close(at) => {
@@ -434,6 +455,42 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
                 model.close(number);
             }
         }
+        Step::MapAndClose(at, buffer, is_copied) => {
+            let is_mapper =
+                |it: &Known| it.is_good() && it.of == Of::Device && it.rights.contains(Rights::MAP);
+            let Some(from) = model.pick_of(at, is_mapper) else { return };
+            let rights = model.handles[&from].rights.bits();
+            take(model, ever, first, Step::Copy(model.place_of(from), rights));
+            let (copy, _) = model.handles.last_key_value().unwrap();
+            let place = model.place_of(*copy);
+            take(model, ever, first, Step::Map(place, buffer));
+            if is_copied {
+                take(model, ever, first, Step::Copy(place, Rights::INSPECT.bits() & rights));
+            }
+            take(model, ever, first, Step::Close(place));
+        }
+    }
+}
+
+/// One revokes another.
+fn revoke_one(model: &mut Model, by: usize, what: u64) {
+    let by = model.pick(by);
+    let known = &model.handles[&by];
+    let above = model.below(what).contains(&by);
+    let administers =
+        known.of == Of::Device && known.rights.contains(Rights::ADMINISTER) && by != what && !above;
+    let may = model.below(by).contains(&what) || administers;
+    let expected = match () {
+        () if known.revoked => Err(Error::Revoked),
+        () if !may => Err(Error::NotPermitted),
+        () => Ok(()),
+    };
+    let revoked = revoke(known.handle(), what);
+    assert_eq!(revoked.map(drop), expected);
+    if let Ok(count) = revoked {
+        let mut ended = model.below(what);
+        ended.insert(what);
+        assert_eq!(model.revoked(&ended, None), count);
     }
 }
 

@@ -96,6 +96,33 @@ fn users_and_devices_answer_for_all_their_sessions_and_no_others() {
 }
 
 #[test]
+fn r7_a_device_and_a_user_may_hold_what_was_said_when_a_session_was_last_opened() {
+    let mut accounts = Accounts::default();
+    let open = |accounts: &mut Accounts, session, of_device, of_user| {
+        let say = |buffers| Quotas { buffers, ..Quotas::UNLIMITED };
+        let device = (device(1), say(of_device));
+        accounts.open_session(SessionId(session), device, (0, say(of_user)))
+    };
+    let session = open(&mut accounts, 1, 4, 4);
+    accounts.charge(session, &buffers(3)).unwrap();
+    for (number, limits, expected) in [
+        (2, (2, 9), Holder::Device(device(1))),
+        (3, (9, 2), Holder::Client(0)),
+        (4, (9, 3), Holder::Client(0)),
+    ] {
+        let next = open(&mut accounts, number, limits.0, limits.1);
+        for session in [session, next] {
+            let exceeded = accounts.charge(session, &buffers(1)).unwrap_err();
+            let limit = u64::from(limits.0.min(limits.1));
+            assert_eq!((exceeded.holder, exceeded.limit, exceeded.held), (expected, limit, 3));
+        }
+    }
+    open(&mut accounts, 5, 9, 9);
+    accounts.charge(session, &buffers(6)).unwrap();
+    assert!(accounts.charge(session, &buffers(1)).is_err());
+}
+
+#[test]
 fn what_outlives_a_session_counts_until_it_is_given_back_and_then_the_account_is_gone() {
     let mut accounts = Accounts::default();
     let first = opened(&mut accounts, 1, Quotas::UNLIMITED);
