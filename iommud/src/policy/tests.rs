@@ -6,6 +6,8 @@ use iommu_engine::policy::{
     QuarantineRule, Quotas, Rule, SaidQuotas, Unopened, WithoutIommu,
 };
 
+use ron::error::{Position, Span};
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../iommud.ron");
@@ -262,5 +264,19 @@ fn r5_an_answer_is_one_short_line_whatever_the_text() {
         let answer = wrong(&text);
         assert!(answer.len() < 400, "{answer}");
         assert!(!answer.contains(|char: char| char.is_control()), "{answer:?}");
+    }
+}
+
+#[test]
+fn r5_an_answer_has_no_control_characters_of_the_text() {
+    let found = "\u{1b}[2J\n\u{9b}".to_string();
+    for code in [
+        Error::InvalidValueForType { expected: "other".into(), found: found.clone() },
+        Error::Message(found),
+    ] {
+        let place = Position { line: 1, col: 1 };
+        let answer = fault(&SpannedError { code, span: Span { start: place, end: place } });
+        let shown = "\u{fffd}[2J\u{fffd}\u{fffd}";
+        assert!(answer.sentence.starts_with(shown), "{answer:?}");
     }
 }

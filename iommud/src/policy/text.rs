@@ -25,7 +25,9 @@ pub fn parse(text: &[u8]) -> Result<Policy, Fault> {
 
 fn fault(error: &SpannedError) -> Fault {
     let place = if tells_what_is_next(&error.code) { &error.span.end } else { &error.span.start };
-    Fault { line: place.line, column: place.col, sentence: sentence(&error.code) }
+    // It goes to terminals and into logs, whatever the text has in it.
+    let plain = sentence(&error.code).replace(char::is_control, "\u{fffd}");
+    Fault { line: place.line, column: place.col, sentence: plain }
 }
 
 /// Whether an error is about what comes next, and not about what has just been read.
@@ -90,10 +92,9 @@ fn list(words: &[&str]) -> String {
     }
 }
 
-/// A part of the text, short and on one line.
+/// A part of the text, and not much of it.
 fn quoted(text: &str) -> String {
-    let plain = |char: char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char };
-    let short: String = text.chars().take(LONGEST_QUOTE).map(plain).collect();
+    let short: String = text.chars().take(LONGEST_QUOTE).collect();
     if short.len() < text.len() { short + "…" } else { short }
 }
 

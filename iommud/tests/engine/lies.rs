@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dma_types::Access;
-use iommu_engine::completion::Progress;
+use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::engine::{Confinement, Engine};
 use iommu_engine::error::EngineError;
 use iommu_engine::platform::ConfigSpace;
@@ -311,7 +311,12 @@ fn r1_a_status_that_is_made_up_turns_no_translation_off() {
         let mut rig = Rig::new(MachineConfig::with_unit(unit.clone()));
         let domain = rig.attach(edu());
         // GSTS_REG is the upper half.
-        rig.platform.machine_mut().lie(Lie { register: Some(0x18), clear, set, ..Lie::gone(0, 0) });
+        rig.platform.machine_mut().lie(Lie {
+            register: Some(STATUS),
+            clear,
+            set,
+            ..Lie::gone(0, 0)
+        });
         let run = rig.run(4096);
         let Rig { platform, engine } = &mut rig;
         let mapped = engine.map(platform, domain, &whole(run, 4096)).map(drop);
@@ -319,5 +324,104 @@ fn r1_a_status_that_is_made_up_turns_no_translation_off() {
         assert!(rig.platform.machine().is_translating(0), "{clear:#x} {set:#x}");
         assert!(rig.write(0x4000_0000, &[1; 8]).is_err(), "nothing is mapped there");
         rig.check();
+    }
+}
+
+/// A machine whose unit 0 is told by registers what to forget, and to flush its write buffers before.
+fn by_registers() -> Rig {
+    let mut config = Vendor::Vtd.two_units();
+    let unit = &mut config.units[0].vtd;
+    (unit.queued_invalidation, unit.write_buffer) = (false, true);
+    Rig::new(config)
+}
+
+/// Unit 0 is asked for all that there is: to flush its write buffers, and to forget a context and translations.
+fn detached(rig: &mut Rig) -> Completion {
+    let Rig { platform, engine } = rig;
+    engine.detach(platform, other()).unwrap()
+}
+
+/// Where GSTS, CCMD, FSTS and IOTLB are.
+const STATUS: u64 = 0x18;
+const CONTEXT: u64 = 0x28;
+const FAULTS: u64 = 0x30;
+const IOTLB: u64 = 0xf8;
+
+#[test]
+fn r5_a_unit_that_is_gone_while_it_is_at_what_registers_ask_for_is_given_up_at_once() {
+    for at in [STATUS, CONTEXT, IOTLB] {
+        let mut rig = by_registers();
+        rig.attach(other());
+        // It does not get further than that.
+        let never = Lie { register: Some(at), set: 1 << 63 | 1 << 59, ..Lie::gone(0, 0) };
+        rig.platform.machine_mut().lie(never);
+        let detached = detached(&mut rig);
+        rig.pass(Duration::from_millis(1));
+        assert_eq!(rig.engine.progress(&detached), Progress::Pending, "{at:#x}");
+        rig.platform.machine_mut().set_health(0, Health::AllOnes);
+        rig.pass(Duration::from_millis(1));
+        assert_eq!(rig.engine.progress(&detached), Progress::Failed, "{at:#x}");
+        is_given_up(&mut rig, UnitFailure::Vanished);
+        others_live(&mut rig);
+    }
+}
+
+#[test]
+fn r2_a_register_that_reads_all_ones_confirms_nothing_and_its_unit_is_given_up_in_time() {
+    for at in [STATUS, CONTEXT, IOTLB] {
+        let mut rig = by_registers();
+        rig.attach(other());
+        rig.platform.machine_mut().lie(Lie { register: Some(at), ..Lie::gone(0, 0) });
+        let detached = detached(&mut rig);
+        // As far as it gets.
+        rig.pass(Duration::ZERO);
+        for _ in 0..9 {
+            rig.pass(Duration::from_millis(100));
+            assert_eq!(rig.engine.progress(&detached), Progress::Pending, "{at:#x}");
+        }
+        rig.pass(Duration::from_millis(200));
+        assert_eq!(rig.engine.progress(&detached), Progress::Failed, "{at:#x}");
+        is_given_up(&mut rig, UnitFailure::InvalidationTimedOut);
+        others_live(&mut rig);
+    }
+}
+
+#[test]
+fn r2_what_a_unit_refuses_to_forget_by_registers_is_not_taken_for_forgotten() {
+    // CAIG and IAIG.
+    for (at, answer) in [(CONTEXT, 3 << 59), (IOTLB, 3 << 57)] {
+        let mut rig = by_registers();
+        rig.attach(other());
+        let refuses = Lie { register: Some(at), clear: answer, set: 0, ..Lie::gone(0, 0) };
+        rig.platform.machine_mut().lie(refuses);
+        let detached = detached(&mut rig);
+        rig.pass(Duration::from_millis(1));
+        assert_eq!(rig.engine.progress(&detached), Progress::Failed, "{at:#x}");
+        is_given_up(&mut rig, UnitFailure::InvalidationRefused);
+        others_live(&mut rig);
+    }
+}
+
+#[test]
+fn r5_a_queue_that_is_said_to_have_stopped_is_given_up_at_once() {
+    // IQE, ITE, and no unit.
+    for (status, failure) in [
+        (0x10, UnitFailure::QueueStopped),
+        (0x40, UnitFailure::QueueStopped),
+        (u64::from(u32::MAX), UnitFailure::Vanished),
+    ] {
+        let mut rig = rig(Vendor::Vtd);
+        rig.attach(other());
+        slow_down(&mut rig.platform.machine_mut(), Takes::After(50_000_000));
+        let detached = detached(&mut rig);
+        rig.pass(Duration::from_millis(1));
+        assert_eq!(rig.engine.progress(&detached), Progress::Pending);
+        // FSTS is the upper half.
+        let set = status << 32;
+        rig.platform.machine_mut().lie(Lie { register: Some(FAULTS), set, ..Lie::gone(0, 0) });
+        rig.pass(Duration::from_millis(1));
+        assert_eq!(rig.engine.progress(&detached), Progress::Failed, "{status:#x}");
+        is_given_up(&mut rig, failure);
+        others_live(&mut rig);
     }
 }

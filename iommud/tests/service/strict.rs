@@ -137,7 +137,7 @@ pub(crate) fn send(device: &Device, entries: &[MapEntry]) -> (u32, u16, Vec<MapE
 /// A machine whose policy has unmaps answered before units have forgotten what was mapped.
 fn deferred(config: MachineConfig) -> (Rig, Device) {
     let policy = Policy { invalidation: Invalidation::Deferred, ..Policy::default() };
-    let rig = Rig::with(config, policy);
+    let rig = Rig::with_manual_clock(config, policy);
     let device = rig.open();
     (rig, device)
 }

@@ -157,7 +157,13 @@ mod tests {
 
     /// A unit like QEMU's, with one record at 220h, that keeps these words whatever is written.
     fn unit(kept: &[(usize, u32)]) -> (FakeRegisters, RegisterFile) {
-        let mut platform = FakeRegisters::unit(0x10, 0x00d2_008c_222f_0686, 0x00f0_0f5a);
+        unit_of(1, kept)
+    }
+
+    /// The same with so many records, one behind the other.
+    fn unit_of(records: u64, kept: &[(usize, u32)]) -> (FakeRegisters, RegisterFile) {
+        let capability = 0x00d2_008c_222f_0686 | (records - 1) << 40;
+        let mut platform = FakeRegisters::unit(0x10, capability, 0x00f0_0f5a);
         let capabilities = UnitCapabilities::read(&mut platform, WINDOW).unwrap();
         let registers = RegisterFile::new(WINDOW, 0x1000, &capabilities).unwrap();
         for (offset, word) in kept {
@@ -236,6 +242,27 @@ mod tests {
         platform.set(0x34, &[0; 4]);
         take(&registers, &mut platform, &mut source, &mut faults).unwrap();
         assert!(!source.wants_polling());
+    }
+
+    #[test]
+    fn r5_records_are_read_round_from_the_first_even_if_the_unit_names_one_that_there_is_not() {
+        const FULL: u32 = 0x8000_0005;
+        let records = [(0x220, 0x1000), (0x230, 0x2000), (0x240, 0x3000)];
+        let full = [(0x22c, FULL), (0x23c, FULL), (0x24c, FULL)];
+        for (first, order) in [
+            (0, [0x1000, 0x2000, 0x3000]),
+            (2, [0x3000, 0x1000, 0x2000]),
+            (3, [0x1000, 0x2000, 0x3000]),
+            (200, [0x3000, 0x1000, 0x2000]),
+            (255, [0x1000, 0x2000, 0x3000]),
+        ] {
+            let status = [(0x34, first << 8 | 2)];
+            let (mut platform, registers) = unit_of(3, &[&records[..], &full, &status].concat());
+            let mut faults = Vec::new();
+            take(&registers, &mut platform, &mut FaultSource::new(true), &mut faults).unwrap();
+            let addresses: Vec<u64> = faults.iter().map(|fault| fault.address.get()).collect();
+            assert_eq!(addresses, order.repeat(MOST_ROUNDS), "{first}");
+        }
     }
 
     #[test]

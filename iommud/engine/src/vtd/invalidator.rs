@@ -159,12 +159,12 @@ impl Invalidator {
             queue.announce(platform, registers);
         }
         self.collect(platform, now);
-        if self.queue.is_some() && self.open() > 0 {
+        if self.open() > 0 {
             let status: FaultStatus = registers.read(platform);
             if status.into_bits() == u32::MAX {
                 return Err(UnitFailure::Vanished);
             }
-            if status.queue_error() || status.time_out() {
+            if self.queue.is_some() && (status.queue_error() || status.time_out()) {
                 return Err(UnitFailure::QueueStopped);
             }
         }
@@ -261,38 +261,29 @@ fn invalidate_by_registers(
     }
 }
 
-/// Whether a request by the registers is done.
+/// Whether a request by the registers is done. In a unit that is gone it never is.
 fn finished(
     running: Running,
     platform: &mut impl Platform,
     registers: &RegisterFile,
 ) -> Result<bool, UnitFailure> {
-    let done = match running {
+    let (busy, done) = match running {
         Running::WriteBuffer => {
             let status: GlobalStatus = registers.read(platform);
-            if status.into_bits() == u32::MAX {
-                return Err(UnitFailure::Vanished);
-            }
             return Ok(!status.flushing_write_buffer());
         }
         Running::Context => {
             let command: ContextCommand = registers.read(platform);
-            if command.into_bits() == u64::MAX {
-                return Err(UnitFailure::Vanished);
-            }
-            (!command.invalidate()).then(|| command.done())
+            (command.invalidate(), command.done())
         }
         Running::Iotlb => {
             let command = registers.read_iotlb(platform);
-            if command.into_bits() == u64::MAX {
-                return Err(UnitFailure::Vanished);
-            }
-            (!command.invalidate()).then(|| command.done())
+            (command.invalidate(), command.done())
         }
     };
     match done {
-        None => Ok(false),
-        Some(Granularity::Refused) => Err(UnitFailure::InvalidationRefused),
-        Some(_) => Ok(true),
+        _ if busy => Ok(false),
+        Granularity::Refused => Err(UnitFailure::InvalidationRefused),
+        _ => Ok(true),
     }
 }

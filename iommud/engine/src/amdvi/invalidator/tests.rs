@@ -103,6 +103,23 @@ fn r2_after_a_stop_nothing_is_confirmed_before_everything_is_forgotten() {
 }
 
 #[test]
+fn after_a_stop_what_was_still_to_be_asked_for_is_not() {
+    let (mut machine, registers, mut invalidator) = running(true);
+    machine.patience = 0;
+    for _ in 0..300 {
+        invalidator.submit(&mut machine, &registers, FORGET);
+    }
+    assert!(!invalidator.line.is_empty(), "more than there is room for");
+    machine.patience = usize::MAX;
+    machine.stop_at = Some(3);
+    machine.run();
+    assert_eq!(machine.codes(), [2, 1]);
+    assert_eq!(invalidator.poll(&mut machine, &registers), Ok(()));
+    assert_eq!(machine.codes(), [8, 1], "everything is forgotten, and so nothing of it by name");
+    assert_eq!((invalidator.open(), invalidator.confirmed()), (0, Ticket(301)));
+}
+
+#[test]
 fn r1_a_buffer_runs_again_without_anything_else_being_as_the_unit_made_it_up() {
     for noise in [0, u64::MAX, 0x10_0000_3004] {
         let (mut machine, registers, mut invalidator) = running(true);
