@@ -27,6 +27,7 @@ both! {
     r2_the_revoke_of_a_buffer_alone_waits_for_the_unit,
     r2_what_was_unmapped_before_is_out_of_reach_too,
     r2_an_attachment_of_an_offered_buffer_ends_with_the_offer,
+    r2_an_attachment_that_was_closed_is_out_of_reach_when_its_offer_is_revoked,
     r2_devices_are_out_of_the_domain_of_a_revoked_handle,
     r2_a_window_of_registers_ends_with_the_offer,
     r2_the_memory_of_a_revoked_buffer_is_kept_until_its_holder_has_closed_it,
@@ -350,5 +351,27 @@ fn without_an_iommu_memory_that_a_device_was_told_of_is_kept_until_its_session_e
     assert_eq!(rig.usage().live_runs, 1, "nothing keeps the device from it");
     drop(device);
     assert_eq!(rig.usage().live_runs, 0);
+    rig.check();
+}
+
+fn r2_an_attachment_that_was_closed_is_out_of_reach_when_its_offer_is_revoked(vendor: Vendor) {
+    let policy = Policy { invalidation: Invalidation::Deferred, ..Policy::default() };
+    let rig = Rig::with(vendor.two_units(), policy);
+    let (one, two) = (rig.open(), open_other(&rig));
+    let other = two.address();
+    let writes =
+        |iova| rig.service.lock().platform().machine_mut().dma_write(other, iova, &[7; 8]).is_ok();
+    let buffer = one.allocate(PAGE, ALL, "offered").unwrap();
+    let passed = weaker(buffer.handle(), Rights::BUFFER);
+    let ticket = offer(&passed, Rights::BUFFER, ALL).unwrap();
+    let attached = attach(&two, ticket, Rights::BUFFER, ALL).unwrap();
+    let iova = info(&attached).iova.get();
+    assert!(writes(iova));
+    drop(attached);
+    assert!(writes(iova), "its unmap is gathered with others, and nobody waits for it");
+    // No handle is left that is of the attachment; its memory is the offered buffer's all the same.
+    revoke(buffer.handle(), number(&passed)).unwrap();
+    assert!(!writes(iova));
+    drop((passed, buffer, one, two));
     rig.check();
 }
