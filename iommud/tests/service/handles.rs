@@ -55,6 +55,14 @@ fn the_tree_shows_who_was_given_what_and_what_became_of_it(vendor: Vendor) {
     assert_eq!(codecs["addresses"]["last"], "0x200ffffff");
     assert_eq!(codecs["quotas"][0]["held"], PAGE);
     assert_eq!(codecs["quotas"][0]["limit"], 1 << 20);
+    // By its number, and with what it has limits of its own of.
+    let quotas = rig.json("quotas");
+    let of_handles = quotas.as_array().unwrap().iter().filter(|row| {
+        row["holder"]
+            == format!("handle {} of 0000:00:02.0 (codec)", codecs["handle"].as_str().unwrap())
+    });
+    let limited: Vec<_> = of_handles.map(|row| (&row["resource"], &row["held"])).collect();
+    assert_eq!(limited, [(&"buffer_bytes".into(), &PAGE.into()), (&"mappings".into(), &1.into())]);
     assert_eq!(row("buffer 3", "attached")["parents"].as_array().unwrap().len(), 2);
     drop((silent, ended, attached, shared, frames, codec, other, device));
     assert_eq!(rig.text("handles"), "nobody holds a handle to a device\n");

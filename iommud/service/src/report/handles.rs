@@ -11,7 +11,8 @@ use iommu_engine::policy::Resource;
 use libdma::protocol::Rights;
 use serde::Serialize;
 
-use super::Row;
+use super::quotas::word;
+use super::{Row, amount};
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Entry, Greeting, HandleId, Object};
 use crate::service::Service;
@@ -49,7 +50,8 @@ struct Addresses {
 
 #[derive(Serialize)]
 struct Quota {
-    of: String,
+    #[serde(serialize_with = "word")]
+    of: Resource,
     held: u64,
     limit: u64,
 }
@@ -94,7 +96,7 @@ fn row<P: Platform>(
     let quotas = account.into_iter().flat_map(|account| {
         let limited = Resource::ALL.into_iter().filter_map(|resource| {
             let limit = account.limits.of(resource)?;
-            Some(Quota { of: resource.to_string(), held: account.held.of(resource), limit })
+            Some(Quota { of: resource, held: account.held.of(resource), limit })
         });
         limited.collect::<Vec<_>>()
     });
@@ -188,10 +190,9 @@ impl Row for HandleRow {
         });
         let addresses = self.addresses.as_ref();
         let addresses = addresses.map(|it| format!("maps from {} to {}", it.first, it.last));
-        let quotas = self
-            .quotas
-            .iter()
-            .map(|Quota { of, held, limit }| format!("holds {held} of {limit} {of}"));
+        let quotas = self.quotas.iter().map(|Quota { of, held, limit }| {
+            format!("holds {} of {} {of}", amount(*of, *held), amount(*of, *limit))
+        });
         let offered = match &self.parents[..] {
             [_, offered] => Some(format!("offered by handle {offered}")),
             _ => None,

@@ -29,10 +29,12 @@ mod quotas;
 pub mod table;
 mod units;
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use iommu_engine::platform::Platform;
+use iommu_engine::policy::Resource;
+use libdma::quota::Size;
 use serde::Serialize;
 
 use crate::node::{Form, Report};
@@ -70,6 +72,11 @@ pub(crate) fn write<P: Platform>(service: &Service<P>, report: Report, form: For
         Report::Handles => render(&handles::rows(service), form),
         Report::Config => render(&config::rows(service), form),
     }
+}
+
+/// So much of a resource, for people.
+fn amount(of: Resource, amount: u64) -> String {
+    if of.is_in_bytes() { Size(amount).to_string() } else { amount.to_string() }
 }
 
 fn render<R: Row>(rows: &[R], form: Form) -> String {

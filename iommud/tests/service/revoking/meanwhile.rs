@@ -264,7 +264,8 @@ fn r4_revoked_handles_that_nobody_closes_hold_nothing_but_themselves(vendor: Ven
         rows.as_array()
             .unwrap()
             .iter()
-            .map(|row| row["buffer_bytes"].to_string())
+            .filter(|row| row["resource"] == "buffer_bytes")
+            .map(|row| row["held"].to_string())
             .collect::<String>()
     };
     let counted = held(&rig);
