@@ -84,7 +84,8 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::VersionMismatch`] if iommud speaks another protocol, [`Error::WrongHandleKind`] if it is a
-    /// handle to something else, [`Error::DaemonGone`]. The handle is closed then.
+    /// handle to something else, [`Error::NotPermitted`] if it was derived without
+    /// [`Rights::INSPECT`], [`Error::Revoked`], [`Error::DaemonGone`]. The handle is closed then.
     pub fn from_handle(handle: Handle) -> Result<Self, Error> {
         let session = Arc::new(Session::new(handle)?);
         Ok(Self::from_windows(Arc::new(Windows::new(session))))

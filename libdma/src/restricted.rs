@@ -61,8 +61,9 @@ use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::handle::Handle;
 use crate::protocol::call::{self, Opcode};
-use crate::protocol::derive::{Allocate, Kind, NO_LIMIT, Restrict};
+use crate::protocol::derive::{Allocate, Kind, NO_LIMITS, Restrict};
 use crate::protocol::handle::{HandleInfo, Revoke, Revoked};
+use crate::protocol::limit::Resource;
 use crate::protocol::{Error, Rights};
 use crate::session::Session;
 use crate::unmapped::UnmappedBuffer;
@@ -76,14 +77,12 @@ pub struct Restricted<'a> {
     rights: Rights,
     access: Access,
     addresses: (Iova, Iova),
-    buffer_bytes: u64,
-    mapped_bytes: u64,
-    table_bytes: u64,
-    mappings: u32,
+    limits: [U64; 8],
 }
 
 impl Restricted<'_> {
-    /// What it allows; without this, all that a device's handle can but [`Rights::ADMINISTER`] and [`Rights::ATTACH`].
+    /// What it allows; without this, all that a device's handle can but [`Rights::ADMINISTER`] and [`Rights::ATTACH`]. Without
+    /// [`Rights::INSPECT`] it cannot be asked what it is of, as [`Device::from_handle`] does.
     pub fn rights(self, rights: Rights) -> Self {
         Self { rights, ..self }
     }
@@ -101,24 +100,53 @@ impl Restricted<'_> {
         Self { addresses: (first, last), ..self }
     }
 
+    /// The most buffers, windows of registers and [domains](crate::Domain).
+    pub fn buffers(self, buffers: u32) -> Self {
+        self.limit(Resource::Buffers, buffers.into())
+    }
+
     /// The most memory in buffers, in bytes.
     pub fn buffer_bytes(self, buffer_bytes: u64) -> Self {
-        Self { buffer_bytes, ..self }
+        self.limit(Resource::BufferBytes, buffer_bytes)
     }
 
     /// The most that is mapped at a time, in bytes.
     pub fn mapped_bytes(self, mapped_bytes: u64) -> Self {
-        Self { mapped_bytes, ..self }
+        self.limit(Resource::MappedBytes, mapped_bytes)
+    }
+
+    /// The most I/O addresses, in bytes: those that are mapped, and those that the IOMMU has yet to forget.
+    pub fn iova_bytes(self, iova_bytes: u64) -> Self {
+        self.limit(Resource::IovaBytes, iova_bytes)
     }
 
     /// The most mappings at a time.
     pub fn mappings(self, mappings: u32) -> Self {
-        Self { mappings, ..self }
+        self.limit(Resource::Mappings, mappings.into())
     }
 
     /// The most memory in page tables, in bytes: 4096 for each table.
     pub fn table_bytes(self, table_bytes: u64) -> Self {
-        Self { table_bytes, ..self }
+        self.limit(Resource::PageTableBytes, table_bytes)
+    }
+
+    /// The most requests that wait for the IOMMU, one at least if it is to do anything. What goes beyond is
+    /// [`Error::TooManyRequests`].
+    pub fn requests(self, requests: u32) -> Self {
+        self.limit(Resource::Requests, requests.into())
+    }
+
+    /// The most unmaps that the IOMMU has not confirmed; as many as it unmaps in one request at least. What goes beyond is
+    /// [`Error::TooManyRequests`]. What it closes counts too, and is not refused: that is no more than it may have
+    /// [mappings](Self::mappings).
+    pub fn operations(self, operations: u32) -> Self {
+        self.limit(Resource::Operations, operations.into())
+    }
+
+    fn limit(mut self, resource: Resource, most: u64) -> Self {
+        // They are numbered from one.
+        self.limits[resource as usize - 1] = U64::new(most);
+        self
     }
 
     /// Makes the handle, to pass to another process, and what takes it back.
@@ -133,12 +161,10 @@ impl Restricted<'_> {
             kind: U32::new(Kind::Restrict as u32),
             rights: U32::new(self.rights.bits()),
             access: U32::new(call::access_code(self.access)),
-            mappings: U32::new(self.mappings),
+            reserved: U32::ZERO,
             first: U64::new(first.get()),
             last: U64::new(last.get()),
-            buffer_bytes: U64::new(self.buffer_bytes),
-            mapped_bytes: U64::new(self.mapped_bytes),
-            table_bytes: U64::new(self.table_bytes),
+            limits: self.limits,
             label: Allocate::label(self.label),
         })?;
         let revocable = self.device.revocable(&handle)?;
@@ -180,6 +206,10 @@ impl Device {
     /// Begins a handle to this device within bounds, for another process. Without more said it is bounded by nothing but its
     /// [rights](Restricted::rights). Its [label](Self#labels) is what reports call it.
     ///
+    /// What it has counts for this device, too. A holder who is not trusted is given limits of everything that must not run
+    /// out for the rest of the device: also of [requests](Restricted::requests) and [operations](Restricted::operations), for
+    /// who floods the IOMMU fills the session's.
+    ///
     /// Whatever its rights, its holder has no part in what is the whole device's: it reads no [events](Self::events) and is not
     /// told of any, and [offers](Self::offer_bar) no registers. A plain [copy](Self::derive) of this handle does.
     pub fn restricted<'a>(&'a self, label: &'a str) -> Restricted<'a> {
@@ -189,10 +219,7 @@ impl Device {
             rights: Rights::DEVICE - Rights::ADMINISTER - Rights::ATTACH,
             access: Access::ReadWrite,
             addresses: (Iova::new(0), Iova::new(u64::MAX)),
-            buffer_bytes: u64::MAX,
-            mapped_bytes: u64::MAX,
-            table_bytes: u64::MAX,
-            mappings: NO_LIMIT,
+            limits: NO_LIMITS,
         }
     }
 

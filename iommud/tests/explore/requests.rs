@@ -5,7 +5,7 @@ use libdma::Error;
 use libdma::protocol::call::{
     BATCH_FLAG_STRICT, BatchHeader, BufferInfo, DeviceInfo, Hello, MapEntry, Opcode, UnmapEntry,
 };
-use libdma::protocol::derive::{self, Allocate, Kind, NO_LIMIT, Restrict};
+use libdma::protocol::derive::{self, Allocate, Kind, NO_LIMITS, Restrict};
 use libdma::protocol::ticket::Offer;
 use libdma::protocol::{Rights, Ticket};
 use simulated::ROOT;
@@ -86,12 +86,10 @@ impl World {
             kind: U32::new(Kind::Restrict as u32),
             rights: U32::new((Rights::DEVICE - Rights::SHARE).bits()),
             access: U32::new(3),
-            mappings: U32::new(NO_LIMIT),
+            reserved: U32::ZERO,
             first: U64::ZERO,
             last: U64::new(u64::MAX),
-            buffer_bytes: U64::new(u64::MAX),
-            mapped_bytes: U64::new(u64::MAX),
-            table_bytes: U64::new(u64::MAX),
+            limits: NO_LIMITS,
             label: [0; 32],
         };
         let part = self.service.derive(self.device(0), restrict.as_bytes()).unwrap();

@@ -214,8 +214,9 @@ fn copy(world: &World, chance: &mut Chance, kinds: &[What]) -> Option<Request> {
 fn restrict(world: &World, chance: &mut Chance) -> Option<Request> {
     let of = world.pick(chance, SPACE)?;
     let mut some = |most: u64| if chance.once_in(2) { chance.next() % most } else { u64::MAX };
-    let (buffer_bytes, mapped_bytes) = (some(20 * PAGE), some(40 * PAGE));
-    let table_bytes = some(6 * PAGE);
+    // In the order of the resources' numbers.
+    let most = [4, 20 * PAGE, 40 * PAGE, 40 * PAGE, 4, 6 * PAGE, 3, 4];
+    let limits = most.map(|most| U64::new(some(most)));
     // One within another, and such as are not.
     let windows =
         [(0x5000_0000, 0x500f_ffff), (0x5000_0000, 0x501f_ffff), (0x4000_0000, 0x500f_ffff)];
@@ -225,12 +226,10 @@ fn restrict(world: &World, chance: &mut Chance) -> Option<Request> {
         kind: U32::new(Kind::Restrict as u32),
         rights: U32::new(some_rights(chance, of)),
         access: access(chance),
-        mappings: U32::new(if chance.once_in(2) { 3 } else { derive::NO_LIMIT }),
+        reserved: U32::new(u32::from(chance.once_in(20))),
         first: U64::new(first),
         last: U64::new(last),
-        buffer_bytes: U64::new(buffer_bytes),
-        mapped_bytes: U64::new(mapped_bytes),
-        table_bytes: U64::new(table_bytes),
+        limits,
         label: [0; 32],
     };
     Some((of, Ask::Derive, request.as_bytes().to_vec()))

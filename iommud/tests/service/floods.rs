@@ -14,6 +14,7 @@ use iommud::platform::sim::SimPlatform;
 use libdma::protocol::Ticket;
 use libdma::protocol::call::{BatchHeader, MapEntry, Opcode, UnmapEntry, access_code};
 use libdma::protocol::domain::{Enter, Leave};
+use libdma::protocol::limit::{Level, Limit, Resource};
 use libdma::{Access, Buffer, Device, Error, MapRequest, Mapped};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -32,6 +33,7 @@ both! {
     who_is_at_its_limit_does_not_have_others_batches_told,
     r7_no_more_requests_wait_than_may_and_the_next_is_told_so,
     r7_no_more_unmaps_are_unconfirmed_than_may_be,
+    r7_a_part_that_floods_leaves_the_rest_to_its_driver,
 }
 
 const PAGE: u64 = 4096;
@@ -312,4 +314,42 @@ fn r7_no_more_unmaps_are_unconfirmed_than_may_be(vendor: Vendor) {
     answered(service, first);
     pending(unmap(service, &device, &all[8..14]));
     recount(service);
+}
+
+fn r7_a_part_that_floods_leaves_the_rest_to_its_driver(vendor: Vendor) {
+    const MOST: u32 = 16;
+    let all = Quotas::default();
+    for (quotas, resource) in [
+        (Quotas { requests: MOST, ..all }, Resource::Requests),
+        (Quotas { operations: MOST, ..all }, Resource::Operations),
+    ] {
+        let rig = Rig::with_manual_clock(vendor.machine(), Policy { quotas, ..Policy::default() });
+        let driver = rig.open();
+        let restricted = driver.restricted("codec");
+        let restricted = match resource {
+            Resource::Requests => restricted.requests(MOST / 2),
+            _ => restricted.operations(MOST / 2),
+        };
+        let part = Device::from_handle(restricted.hand_out().unwrap().0).unwrap();
+        let pages = [&part, &driver].map(|device| device.allocate(PAGE, None, "").unwrap());
+        let flood = mapped(&part, &pages[0], 40);
+        let rest = mapped(&driver, &pages[1], MOST as usize / 2);
+        let service = &mut *rig.service.lock();
+        slow_down(&mut service.platform().machine_mut(), SLOW);
+        let asked = flood.iter().map(|it| unmap(service, &part, &[*it]));
+        let (done, refused): (Vec<_>, Vec<_>) = asked.partition(|it| it.is_ok());
+        assert_eq!(done.len(), MOST as usize / 2, "{resource:?}");
+        assert!(refused.iter().all(|it| *it == Err(Error::TooManyRequests)), "{refused:?}");
+        let mut told = Limit::new_zeroed();
+        let handle = HandleId(part.handle().raw().number());
+        service.call(handle, Opcode::Limit as u64, told.as_mut_bytes()).unwrap();
+        assert_eq!(
+            (told.resource.get(), told.level.get(), told.limit.get()),
+            (resource as u32, Level::Handle as u32, u64::from(MOST / 2))
+        );
+        for one in &rest {
+            pending(unmap(service, &driver, &[*one]));
+        }
+        recount(service);
+    }
 }

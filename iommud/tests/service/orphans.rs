@@ -9,7 +9,7 @@ use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
 use libdma::Error;
 use libdma::protocol::call::{BatchHeader, BufferInfo, DeviceInfo, MapEntry, Opcode};
-use libdma::protocol::derive::{Kind, NO_LIMIT, Restrict};
+use libdma::protocol::derive::{Kind, NO_LIMITS, Restrict};
 use libdma::protocol::domain::{Create, DomainInfo};
 use libdma::protocol::resume::{Reclaim, Resume, Resumed, Thing};
 use libdma::protocol::{Rights, Secret};
@@ -326,11 +326,8 @@ fn r3_a_handle_within_bounds_reclaims_nothing(vendor: Vendor) {
         kind: U32::new(Kind::Restrict as u32),
         rights: U32::new(Rights::DEVICE.bits()),
         access: U32::new(3),
-        mappings: U32::new(NO_LIMIT),
         last: U64::new(u64::MAX),
-        buffer_bytes: U64::new(u64::MAX),
-        mapped_bytes: U64::new(u64::MAX),
-        table_bytes: U64::new(u64::MAX),
+        limits: NO_LIMITS,
         ..Restrict::new_zeroed()
     };
     // However wide they are.

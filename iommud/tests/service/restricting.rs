@@ -3,7 +3,7 @@
 use iommu_service::HandleId;
 use libdma::protocol::Rights;
 use libdma::protocol::call::Opcode;
-use libdma::protocol::derive::{Kind, NO_LIMIT, Restrict};
+use libdma::protocol::derive::{Kind, NO_LIMITS, Restrict};
 use libdma::protocol::handle::HandleInfo;
 use libdma::{Access, Buffer, Device, Error, Handle, Iova};
 use zerocopy::FromZeros;
@@ -23,6 +23,7 @@ both! {
     r3_a_handle_within_bounds_offers_no_registers,
     r3_bounds_are_within_those_of_all_ancestors,
     r3_bounds_outlive_the_handle_that_has_them,
+    r3_who_may_not_inspect_is_not_told_what_its_handle_is_of,
     r3_each_quota_holds_for_a_handle_and_all_that_comes_of_it,
     r5_bounds_that_make_no_sense_are_refused,
 }
@@ -207,12 +208,9 @@ fn request(access: u32, first: u64, last: u64) -> Restrict {
         kind: U32::new(Kind::Restrict as u32),
         rights: U32::new(Rights::MAP.bits()),
         access: U32::new(access),
-        mappings: U32::new(NO_LIMIT),
         first: U64::new(first),
         last: U64::new(last),
-        buffer_bytes: U64::new(u64::MAX),
-        mapped_bytes: U64::new(u64::MAX),
-        table_bytes: U64::new(u64::MAX),
+        limits: NO_LIMITS,
         ..Restrict::new_zeroed()
     }
 }
@@ -304,6 +302,15 @@ fn r3_each_quota_holds_for_a_handle_and_all_that_comes_of_it(vendor: Vendor) {
     assert_eq!(part.map(&[piece(&buffer, 0, PAGE)]).err(), over);
     assert_eq!(part.allocate(PAGE, ALL, "two").err(), over);
     drop(buffer);
+    // Buffers, and addresses.
+    let part = open(device.restricted("buffers").buffers(1));
+    let one = part.allocate(PAGE, None, "one").unwrap();
+    assert_eq!(part.allocate(PAGE, None, "two").err(), over);
+    drop(one);
+    let part = open(device.restricted("addresses").iova_bytes(2 * PAGE));
+    let buffer = part.allocate(2 * PAGE, ALL, "addresses").unwrap();
+    assert_eq!(part.map(&[piece(&buffer, 0, PAGE)]).err(), over);
+    drop(buffer);
     // Tables: what lies far apart takes a table for each.
     let part = open(device.restricted("tables").table_bytes(4 * PAGE));
     let buffer = part.allocate(PAGE, None, "far apart").unwrap();
@@ -337,5 +344,15 @@ fn r5_bounds_that_make_no_sense_are_refused(vendor: Vendor) {
     let none = Restrict { rights: U32::ZERO, ..good };
     assert_eq!(buffer.handle().derive(&none).err(), Some(Error::WrongHandleKind));
     drop((buffer, device));
+    rig.check();
+}
+
+fn r3_who_may_not_inspect_is_not_told_what_its_handle_is_of(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let rights = Rights::DEVICE - Rights::INSPECT;
+    let (handle, _) = device.restricted("blind").rights(rights).hand_out().unwrap();
+    assert_eq!(Device::from_handle(handle).err(), Some(Error::NotPermitted));
+    drop(device);
     rig.check();
 }

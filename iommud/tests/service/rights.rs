@@ -3,7 +3,7 @@
 
 use iommu_sim::pci::ExpressKind;
 use libdma::protocol::call::{BatchHeader, Opcode, UnmapEntry, access_code};
-use libdma::protocol::derive::{Allocate, Kind, NO_LIMIT, Register, Restrict};
+use libdma::protocol::derive::{Allocate, Kind, NO_LIMITS, Register, Restrict};
 use libdma::protocol::domain::{Create, Enter, Leave};
 use libdma::protocol::handle::{Reset, Revoke};
 use libdma::protocol::resume::{Reclaim, Thing};
@@ -279,11 +279,8 @@ fn r3_no_derived_handle_has_a_right_that_its_parent_has_not(vendor: Vendor) {
                 kind: U32::new(Kind::Restrict as u32),
                 rights,
                 access: U32::new(access_code(Access::ReadWrite)),
-                mappings: U32::new(NO_LIMIT),
                 last: U64::new(u64::MAX),
-                buffer_bytes: U64::new(u64::MAX),
-                mapped_bytes: U64::new(u64::MAX),
-                table_bytes: U64::new(u64::MAX),
+                limits: NO_LIMITS,
                 ..Restrict::new_zeroed()
             };
             let refused = match of {

@@ -79,24 +79,21 @@ pub struct Restrict {
     /// The most that a device may do with what is mapped by it, as an [`access_code`](super::call::access_code): all of which
     /// the first handle may have mapped.
     pub access: U32,
-    /// The most mappings; [`NO_LIMIT`] for as many as the first handle may have.
-    pub mappings: U32,
+    /// Zero.
+    pub reserved: U32,
     /// The first of the I/O addresses within which its mappings lie, a multiple of 4096.
     pub first: U64,
     /// The last of them. With a first of zero, `u64::MAX` stands for all addresses.
     pub last: U64,
-    /// The most memory of buffers, in bytes; `u64::MAX` for as much as the first handle may have.
-    pub buffer_bytes: U64,
-    /// The most that may be mapped, in bytes; `u64::MAX` for as much as the first handle may have.
-    pub mapped_bytes: U64,
-    /// The most page-table memory that its mappings may take, in bytes; `u64::MAX` for as much as the first handle may have.
-    pub table_bytes: U64,
+    /// The most of each [`Resource`](super::limit::Resource), in the order of their numbers; `u64::MAX` for as much as the first
+    /// handle may have.
+    pub limits: [U64; 8],
     /// What reports call it: printable ASCII, zeroes behind it.
     pub label: [u8; 32],
 }
 
-/// What stands for no limit of its own in [`Restrict::mappings`].
-pub const NO_LIMIT: u32 = u32::MAX;
+/// [`Restrict::limits`] of a handle that may have as much as the first.
+pub const NO_LIMITS: [U64; 8] = [U64::MAX_VALUE; 8];
 
 /// Asks for a buffer: memory of zeroes (rule R8), mapped for the device unless `access` is zero.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -218,13 +215,13 @@ mod tests {
         assert_eq!((request.rights.get() as u8, request.reserved.get() as u8), (8, 12));
         assert_eq!((request.align.get() as u8, request.limit.get() as u8), (16, 24));
         assert_eq!((request.ticket[0], request.label[0]), (32, 48));
-        let bytes: [u8; 88] = core::array::from_fn(|offset| offset as u8);
+        let bytes: [u8; 128] = core::array::from_fn(|offset| offset as u8);
         let request = Restrict::read_from_bytes(&bytes).unwrap();
         assert_eq!((request.kind.get(), request.rights.get()), (0x0302_0100, 0x0706_0504));
-        assert_eq!((request.access.get() as u8, request.mappings.get() as u8), (8, 12));
+        assert_eq!((request.access.get() as u8, request.reserved.get() as u8), (8, 12));
         assert_eq!((request.first.get() as u8, request.last.get() as u8), (16, 24));
-        assert_eq!((request.buffer_bytes.get() as u8, request.mapped_bytes.get() as u8), (32, 40));
-        assert_eq!((request.table_bytes.get() as u8, request.label[0]), (48, 56));
+        assert_eq!(request.limits.map(|it| it.get() as u8), [32, 40, 48, 56, 64, 72, 80, 88]);
+        assert_eq!(request.label[0], 96);
         let copy = Copy { kind: U32::new(Kind::Copy as u32), rights: U32::new(4) };
         assert_eq!(copy.as_bytes(), [1, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!(Kind::try_from(2), Ok(Kind::Allocate));

@@ -4,6 +4,7 @@ use iommu_engine::platform::Platform;
 use iommu_engine::policy::Quotas;
 use libdma::Error;
 use libdma::protocol::domain::Create;
+use libdma::protocol::limit::Resource;
 use libdma::protocol::resume::Reclaim;
 use libdma::protocol::{Rights, derive};
 use zerocopy::FromBytes;
@@ -92,15 +93,25 @@ impl<P: Platform> Service<P> {
             return Err(Error::WrongHandleKind);
         };
         parent.require(rights)?;
+        if request.reserved.get() != 0 {
+            return Err(Error::BadValue);
+        }
         let label = label(&request.label)?;
         let bounds = parent.bounds.within(request)?;
         let handle = Handle { rights, label, watch: Watch::Off, ..parent.clone() };
+        let limits = request.limits;
+        let bytes = |of: Resource| limits[of as usize - 1].get();
+        // More than can be counted is no limit.
+        let count = |of: Resource| u32::try_from(bytes(of)).unwrap_or(u32::MAX);
         let quotas = Quotas {
-            buffer_bytes: request.buffer_bytes.get(),
-            mapped_bytes: request.mapped_bytes.get(),
-            mappings: request.mappings.get(),
-            page_table_bytes: request.table_bytes.get(),
-            ..Quotas::UNLIMITED
+            buffers: count(Resource::Buffers),
+            buffer_bytes: bytes(Resource::BufferBytes),
+            mapped_bytes: bytes(Resource::MappedBytes),
+            iova_bytes: bytes(Resource::IovaBytes),
+            mappings: count(Resource::Mappings),
+            page_table_bytes: bytes(Resource::PageTableBytes),
+            requests: count(Resource::Requests),
+            operations: count(Resource::Operations),
         };
         let above = self.account_of(from)?.ok_or(Error::SessionEnded)?;
         let account = self.accounts.restrict(above, quotas)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libdma::protocol::Rights;
 use libdma::protocol::call::{BufferInfo, Opcode};
-use libdma::protocol::derive::{Copy, Kind, NO_LIMIT, Restrict};
+use libdma::protocol::derive::{Copy, Kind, NO_LIMITS, Restrict};
 use libdma::protocol::domain::{Create, DomainInfo, Enter, Entered, Leave};
 use libdma::protocol::handle::HandleInfo;
 use libdma::{Error, Handle};
@@ -297,12 +297,9 @@ fn take(model: &mut Model, ever: &mut Vec<u64>, first: u64, step: Step) {
                 kind: U32::new(Kind::Restrict as u32),
                 rights: U32::new(rights.bits()),
                 access: U32::new(3),
-                mappings: U32::new(NO_LIMIT),
                 first: U64::new(start),
                 last: U64::new(last),
-                buffer_bytes: U64::new(u64::MAX),
-                mapped_bytes: U64::new(u64::MAX),
-                table_bytes: U64::new(u64::MAX),
+                limits: NO_LIMITS,
                 ..Restrict::new_zeroed()
             };
             let expected = match () {
