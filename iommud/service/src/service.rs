@@ -311,7 +311,7 @@ impl<P: Platform> Service<P> {
                 Err(Error::NotPermitted)
             }
             Node::Device(address) => self.open_in_turn(directory, address, caller),
-            Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid)?)),
+            Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid))),
             Node::Quarantine(address) => {
                 self.engine.device(address).ok_or(Error::NoSuchDevice)?;
                 let handle = Handle::greeted(Object::Quarantine(address), Rights::ADMINISTER);
@@ -385,6 +385,11 @@ impl<P: Platform> Service<P> {
             | Object::Quarantine(_)
             | Object::Registration(..) => Err(Error::WrongHandleKind),
         }
+    }
+
+    /// Whether a handle is open, be it revoked. A claim may be closed for [another](crate::sessions::orphans::MOST_CLAIMS).
+    pub fn is_open(&self, handle: HandleId) -> bool {
+        self.handles.entry(handle).is_some()
     }
 
     /// Closes a handle: the end of what only it held (rule R4).

@@ -1,5 +1,6 @@
 //! Names and numbers: what may be opened, by whom, and how many.
 
+use iommu_service::sessions::orphans::MOST_CLAIMS;
 use iommu_service::{Service, Settings};
 use iommud::transport::scheme::open::MOST_OF_A_USER;
 use iommud::transport::scheme::request::{Client, MapRequest, Shape};
@@ -17,6 +18,7 @@ both! {
     r3_a_device_is_opened_by_root_alone_and_once,
     r5_a_user_runs_out_of_handles_before_the_daemon_runs_out_of_memory,
     r5_numbers_that_are_nobodys_are_errors,
+    r5_of_claims_to_a_session_the_oldest_is_forgotten,
 }
 
 fn a_text_is_a_file_in_a_folder(vendor: Vendor) {
@@ -115,4 +117,17 @@ fn r5_numbers_that_are_nobodys_are_errors(vendor: Vendor) {
             assert_eq!(rig.ask(request, ROOT), Err(Error::BadHandle));
         }
     }
+}
+
+fn r5_of_claims_to_a_session_the_oldest_is_forgotten(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let mut claim = || rig.open("resume/0000--00--02.0", ROOT).unwrap();
+    let claims: Vec<_> = (0..=MOST_CLAIMS).map(|_| claim()).collect();
+    assert_eq!(rig.ask(Request::Check(claims[0]), ROOT), Err(Error::BadHandle));
+    for claim in &claims[1..] {
+        assert_eq!(rig.ask(Request::Check(*claim), ROOT), Ok(Reply::Done));
+    }
+    // The kernel may tell of its end still.
+    claims.into_iter().for_each(|claim| rig.desk.close(claim));
+    assert_eq!(rig.desk.service().handles(), 1);
 }

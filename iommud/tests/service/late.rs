@@ -5,8 +5,13 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use libdma::protocol::call::Opcode;
+use libdma::protocol::domain::Found;
+use libdma::protocol::resume::Next;
 use libdma::{Access, Device, Error, MapRequest};
 use simulated::Machine;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::restarts::{machine, mappings};
 use crate::vendor::Vendor;
@@ -17,6 +22,8 @@ both! {
     r7_what_was_made_and_is_told_late_is_made_once,
     r2_a_buffer_that_is_told_late_is_not_taken_for_what_is_there_now,
     r7_what_was_unmapped_and_is_told_late_is_unmapped,
+    r7_what_was_lost_and_cannot_be_unmapped_yet_is_unmapped_later,
+    r5_an_iommud_that_tells_of_mappings_for_good_is_not_listened_to_for_good,
 }
 
 /// For how long anything is waited for that is to come: far longer than a driver is to wait, and never forever.
@@ -200,6 +207,49 @@ fn r7_what_was_unmapped_and_is_told_late_is_unmapped(vendor: Vendor) {
         device.unmap(&others).unwrap();
         assert_eq!(mappings(&machine), before);
     }
+    drop((buffer, device));
+    machine.check();
+}
+
+fn r7_what_was_lost_and_cannot_be_unmapped_yet_is_unmapped_later(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let buffer = device.allocate(4096, None, "piece").unwrap();
+    let before = mappings(&machine);
+    let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+    machine.client.die_once(true);
+    machine.client.stand_in(|opcode, _| match opcode {
+        Opcode::Unmap => Some(Err(Error::TooManyRequests)),
+        _ => None,
+    });
+    let mapped = device.map(&[piece]).unwrap();
+    assert_eq!(mappings(&machine), before + 2);
+    machine.client.stand_in_none();
+    machine.restart();
+    let _ = device.events();
+    assert_eq!(mappings(&machine), before + 1, "the one that the driver was told of");
+    device.unmap(&mapped).unwrap();
+    drop((buffer, device));
+    machine.check();
+}
+
+fn r5_an_iommud_that_tells_of_mappings_for_good_is_not_listened_to_for_good(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let buffer = device.allocate(4096, None, "piece").unwrap();
+    let piece = MapRequest { buffer: &buffer, offset: 0, bytes: 4096, access: Access::ReadWrite };
+    machine.client.die_once(true);
+    machine.client.stand_in(|opcode, payload| {
+        let (next, _) = Next::read_from_prefix(payload).ok().filter(|_| opcode == Opcode::Next)?;
+        let (zero, buffer) = (U64::ZERO, next.buffer);
+        let (access, reserved) = (U32::new(1), U32::ZERO);
+        let found = Found { start: next.iova, bytes: zero, buffer, offset: zero, access, reserved };
+        payload[..size_of::<Found>()].copy_from_slice(found.as_bytes());
+        Some(Ok(size_of::<Found>()))
+    });
+    let mapped = device.map(&[piece]).unwrap();
+    machine.client.stand_in_none();
+    device.unmap(&mapped).unwrap();
     drop((buffer, device));
     machine.check();
 }

@@ -299,17 +299,21 @@ fn r5_who_may_only_resume_opens_no_more_than_a_driver_can_need(vendor: Vendor) {
     let service = &mut *lock;
     let (secret, ..) = with_buffer(service);
     service.orphan_all();
-    let claims: Vec<_> = (0..MOST_CLAIMS).map(|_| open(service, RESUME, 0).unwrap()).collect();
-    assert_eq!(open(service, RESUME, 0), Err(Error::QuotaExceeded));
-    // Nobody else is kept waiting by that.
     let other = open(service, "resume/0000--00--03.0", 0).unwrap();
-    service.close(other);
-    service.close(claims[3]);
-    // What becomes a handle of the device is none of them any more.
-    let device = resume(service, secret).unwrap();
-    let last = open(service, RESUME, 0).unwrap();
-    assert_eq!(open(service, RESUME, 0), Err(Error::QuotaExceeded));
-    for handle in claims.into_iter().chain([last, device]) {
+    let claims: Vec<_> = (0..MOST_CLAIMS).map(|_| open(service, RESUME, 0).unwrap()).collect();
+    greet(service, claims[0]);
+    // Whoever keeps these open does not keep the driver from its session: the oldest goes.
+    let device = open(service, RESUME, 0).unwrap();
+    assert_eq!(resume_at(service, claims[0], secret), Err(Error::BadHandle));
+    claims[1..].iter().for_each(|claim| greet(service, *claim));
+    greet(service, device);
+    resume_at(service, device, secret).unwrap();
+    // What has become a handle of the device is none of them any more, and nobody else's is.
+    let more: Vec<_> = (0..3 * MOST_CLAIMS).map(|_| open(service, RESUME, 0).unwrap()).collect();
+    assert_eq!(service.handles(), MOST_CLAIMS + 2);
+    let _: DeviceInfo = info(service, device, Opcode::DeviceInfo);
+    greet(service, other);
+    for handle in claims.into_iter().chain(more).chain([other, device]) {
         service.close(handle);
     }
     assert_eq!(service.handles(), 0);

@@ -31,6 +31,10 @@ const MOST_RESTARTS: u32 = 64;
 /// several times what a transport takes to notice, and a small part of the time for which iommud waits for the session.
 const LOOKS: u32 = 25;
 
+/// How many mappings of one buffer are looked at for those that were lost: as many as a device may have if the policy does
+/// not say more. An iommud that lies could tell of others for good (rule R5).
+const MOST_FOUND: u32 = 1 << 20;
+
 /// One session's way to iommud. Handles to what the session has are kept here as long as they live, so that there are new ones
 /// after a restart.
 pub(crate) struct Link {
@@ -387,7 +391,8 @@ impl Link {
         let mut tries = 0;
         loop {
             match self.resume() {
-                Err(Error::DaemonGone | Error::NotReady)
+                // Of many claims to one session iommud closes the oldest, and somebody else may have made as many.
+                Err(Error::DaemonGone | Error::NotReady | Error::BadHandle)
                     if !was_away && self.transport.pause(tries) =>
                 {
                     tries += 1;
@@ -443,19 +448,31 @@ impl Link {
         Ok(())
     }
 
-    /// Unmaps what was mapped and not answered, in these spaces, while nobody else's request of this term is under way.
+    /// Unmaps what was mapped and not answered, in these spaces, while nobody else's request of this term is under way. What
+    /// cannot be is kept for the next time.
     fn take_back(&self, space: impl Fn(Option<u64>) -> Option<Arc<Place>>) -> Result<(), Error> {
-        let lost = mem::take(&mut self.state.lock().lost);
-        for piece in &lost {
+        let mut lost: BTreeMap<_, BTreeSet<Piece>> = BTreeMap::new();
+        for Lost { domain, piece } in mem::take(&mut self.state.lock().lost) {
+            lost.entry((domain, piece.buffer)).or_default().insert(piece);
+        }
+        let mut is_gone = false;
+        for ((domain, buffer), pieces) in lost {
             // A domain that is gone has taken with it what was mapped there.
-            let Some(space) = space(piece.domain) else { continue };
-            let space = Handle::of_place(space);
-            if let Err(Error::DaemonGone) = self.take_back_piece(&space, *piece) {
-                self.lose(lost.range(piece..).copied());
-                return Err(Error::DaemonGone);
+            let Some(space) = space(domain) else { continue };
+            let taken = match is_gone {
+                true => Err(Error::DaemonGone),
+                false => self.take_back_pieces(&Handle::of_place(space), (domain, buffer), &pieces),
+            };
+            match taken {
+                // So has a buffer, or the session.
+                Ok(()) | Err(Error::WrongOwner | Error::SessionEnded) => {}
+                Err(error) => {
+                    is_gone |= error == Error::DaemonGone;
+                    self.lose(pieces.into_iter().map(|piece| Lost { domain, piece }));
+                }
             }
         }
-        Ok(())
+        if is_gone { Err(Error::DaemonGone) } else { Ok(()) }
     }
 
     /// The handle to an explicit domain, or to the device if it is in none.
@@ -467,35 +484,45 @@ impl Link {
         }
     }
 
-    /// Unmaps a piece at every address that nobody was told.
-    fn take_back_piece(&self, space: &Handle, lost: Lost) -> Result<(), Error> {
-        let Lost { domain, piece } = lost;
+    /// Unmaps these pieces of a buffer at every address that nobody was told.
+    fn take_back_pieces(
+        &self,
+        space: &Handle,
+        (domain, buffer): (Option<u64>, u64),
+        pieces: &BTreeSet<Piece>,
+    ) -> Result<(), Error> {
         let mut from = 0;
-        loop {
-            let request = Next { iova: U64::new(from), buffer: U64::new(piece.buffer) };
+        for _ in 0..MOST_FOUND {
+            let request = Next { iova: U64::new(from), buffer: U64::new(buffer) };
             let found: Found = space.call(Opcode::Next, &request)?;
             let (start, bytes) = (found.start.get(), found.bytes.get());
-            // What is said to lie before has been seen: whoever says so could go on for good (rule R5).
+            // What is said to lie before has been seen.
             if found.access.get() == 0 || start < from {
                 return Ok(());
             }
-            let there = Piece { buffer: piece.buffer, offset: found.offset.get(), bytes };
-            if there == piece && !self.state.lock().mappings.is((domain, start), piece) {
-                let header = BatchHeader {
-                    count: U32::new(1),
-                    failed: U32::ZERO,
-                    errno: U32::ZERO,
-                    flags: U32::new(BATCH_FLAG_STRICT),
-                };
-                let entry = UnmapEntry { iova: U64::new(start), bytes: U64::new(bytes) };
-                let mut payload = [0; size_of::<BatchHeader>() + size_of::<UnmapEntry>()];
-                let (first, second) = payload.split_at_mut(size_of::<BatchHeader>());
-                first.copy_from_slice(header.as_bytes());
-                second.copy_from_slice(entry.as_bytes());
-                space.call_bytes(Opcode::Unmap, &mut payload)?;
+            let there = Piece { buffer, offset: found.offset.get(), bytes };
+            if pieces.contains(&there) && !self.state.lock().mappings.is((domain, start), there) {
+                unmap(space, start, bytes)?;
             }
             let Some(next) = start.checked_add(bytes.max(1)) else { return Ok(()) };
             from = next;
         }
+        Err(Error::QuotaExceeded)
     }
+}
+
+/// Unmaps what is mapped there, and waits for it.
+fn unmap(space: &Handle, start: u64, bytes: u64) -> Result<(), Error> {
+    let header = BatchHeader {
+        count: U32::new(1),
+        failed: U32::ZERO,
+        errno: U32::ZERO,
+        flags: U32::new(BATCH_FLAG_STRICT),
+    };
+    let entry = UnmapEntry { iova: U64::new(start), bytes: U64::new(bytes) };
+    let mut payload = [0; size_of::<BatchHeader>() + size_of::<UnmapEntry>()];
+    let (first, second) = payload.split_at_mut(size_of::<BatchHeader>());
+    first.copy_from_slice(header.as_bytes());
+    second.copy_from_slice(entry.as_bytes());
+    space.call_bytes(Opcode::Unmap, &mut payload).map(drop)
 }

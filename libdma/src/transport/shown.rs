@@ -12,6 +12,8 @@
 //!
 //! In all three the memory is at the same address, so that nothing is to be remembered of it. iommud learns that it is not
 //! mapped any more when it goes from the first object, or with the last process that has it.
+//!
+//! A child has objects of its own: what it drops that it was born with is not in these, and is its parent's still.
 
 use alloc::boxed::Box;
 use core::ptr::NonNull;
@@ -31,6 +33,8 @@ use crate::protocol::Error;
 /// The objects. They are there as long as the process.
 #[derive(Clone, Copy)]
 struct Objects {
+    /// Whose they are.
+    process: u32,
     /// What iommud has lent.
     lent: &'static Fd,
     /// The same, borrowed of that.
@@ -104,7 +108,7 @@ impl Place {
     }
 
     fn borrow(&self, objects: Objects, access: u32) -> Result<(), Error> {
-        let (Self { start, bytes }, Objects { lent, shown }) = (*self, objects);
+        let (Self { start, bytes }, Objects { lent, shown, .. }) = (*self, objects);
         let _one = OBJECTS.lock();
         for at in (start..start + bytes).step_by(PIECE) {
             let bytes = PIECE.min(start + bytes - at);
@@ -125,7 +129,7 @@ impl Place {
 
     /// Takes it away. Nobody else has the place before it is gone everywhere.
     fn hide(self, objects: Objects) {
-        let (Self { start, bytes }, Objects { lent, shown }) = (self, objects);
+        let (Self { start, bytes }, Objects { lent, shown, .. }) = (self, objects);
         let one = OBJECTS.lock();
         // SAFETY: what is here is nobody's any more.
         let _ = unsafe { reserve(start, bytes, MapFlags::MAP_FIXED) };
@@ -155,13 +159,20 @@ fn flags(access: u32) -> usize {
 
 /// The objects, made when they are first needed.
 fn objects() -> Result<Objects, Error> {
-    let objects = &mut *OBJECTS.lock();
-    if let Some(objects) = objects {
-        return Ok(*objects);
+    let (objects, process) = (&mut *OBJECTS.lock(), std::process::id());
+    if let Some(objects) = objects.filter(|objects| objects.process == process) {
+        return Ok(objects);
     }
     let (lent, shown) = (empty()?, empty()?);
-    let made = Objects { lent: Box::leak(Box::new(lent)), shown: Box::leak(Box::new(shown)) };
-    Ok(*objects.insert(made))
+    let (lent, shown) = (Box::leak(Box::new(lent)), Box::leak(Box::new(shown)));
+    if let Some(parents) = objects.replace(Objects { process, lent, shown }) {
+        // Nobody else in this process has used them: of its parent's threads it has the one that made it. What that
+        // shows stays here for as long as this process has it.
+        for inherited in [parents.lent, parents.shown] {
+            let _ = call::close(inherited.raw());
+        }
+    }
+    Ok(Objects { process, lent, shown })
 }
 
 /// Keeps a place free, wherever the kernel likes or at `start`.

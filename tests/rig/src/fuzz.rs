@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cargo::cargo;
 
-/// How many steps there are when nobody says: a quarter of an hour of one core.
+/// How many steps there are when nobody says: about 25 minutes of one core.
 const STEPS: u64 = 100_000_000;
 
 /// Tests that are tried with numbers by the crate `fuzz`.

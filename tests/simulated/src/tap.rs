@@ -24,6 +24,7 @@ pub struct Tap {
     place: Mutex<Option<Service<SimPlatform>>>,
     refusal: Mutex<Option<Refusal>>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    stands_in: Mutex<Option<StandsIn>>,
     deaths: Mutex<Option<Deaths>>,
     /// After how many requests it dies once, and when.
     death: Mutex<Option<(u64, Dies)>>,
@@ -49,6 +50,9 @@ enum Dies {
 
 /// What happens while a request is refused, or before its answer is given.
 type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// Who answers calls in iommud's place, if it likes.
+type StandsIn = Box<dyn FnMut(Opcode, &mut [u8]) -> Option<Result<usize, Error>> + Send>;
 
 /// Which requests fail, and how.
 #[derive(Clone, Copy)]
@@ -86,6 +90,7 @@ impl Tap {
             place: Mutex::new(None),
             refusal: Mutex::new(None),
             meanwhile: Mutex::new(None),
+            stands_in: Mutex::new(None),
             deaths: Mutex::new(None),
             death: Mutex::new(None),
         }
@@ -151,6 +156,19 @@ impl Tap {
     /// Does this while the next request is refused, or carried out and its answer lost or late, as another thread might: once.
     pub fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
         *self.meanwhile.lock() = Some(Box::new(act));
+    }
+
+    /// Has somebody else answer calls from now on, those that it has an answer to; iommud does not hear of these.
+    pub fn stand_in(
+        &self,
+        answer: impl FnMut(Opcode, &mut [u8]) -> Option<Result<usize, Error>> + Send + 'static,
+    ) {
+        *self.stands_in.lock() = Some(Box::new(answer));
+    }
+
+    /// Has nobody do so any more.
+    pub fn stand_in_none(&self) {
+        *self.stands_in.lock() = None;
     }
 
     /// Lets all requests pass.
@@ -292,6 +310,10 @@ unsafe impl Transport for Tap {
         opcode: Opcode,
         payload: &mut [u8],
     ) -> Result<usize, Error> {
+        let answered = self.stands_in.lock().as_mut().and_then(|it| it(opcode, payload));
+        if let Some(answered) = answered {
+            return answered;
+        }
         let mut answer = payload.to_vec();
         // What fails leaves the payload as it was, also where the answer to it is lost.
         let length =

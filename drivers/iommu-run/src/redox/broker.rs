@@ -78,6 +78,7 @@ pub(super) fn serve(order: Order, options: &Options) -> io::Result<()> {
         handles: BTreeMap::from([(0, Handle::Namespace)]),
         next: 1,
         told: BTreeSet::new(),
+        passed: None,
     };
     let root = socket.create_this_scheme_fd(0, 0, 0, 0).map_err(system)?;
     // This gives the descriptor away.
@@ -104,8 +105,14 @@ pub(super) fn serve(order: Order, options: &Options) -> io::Result<()> {
             }
             _ => continue,
         };
-        // Only an answer to a request that is no more fails, and then nobody waits for it.
-        let _ = socket.write_response(response, SignalBehavior::Restart);
+        let written = socket.write_response(response, SignalBehavior::Restart);
+        // redox-scheme closes what went with an answer that was written. Only one to a request that is no more is not; then
+        // nobody waits for it, and what was opened for it is closed here.
+        if let Some(passed) = namespace.passed.take()
+            && written == Ok(true)
+        {
+            let _ = passed.into_raw();
+        }
     }
     Ok(())
 }
@@ -126,13 +133,6 @@ enum Handle {
     Folder,
 }
 
-/// Opens where a session is resumed, at the iommud that there is now. If that dies meanwhile, somebody else has waited for it.
-fn resume(path: &str) -> Result<OpenResult> {
-    let opened = Scheme::new().open(path);
-    let opened = opened.map_err(|error| Error::new(error.errno().into()))?;
-    Ok(OpenResult::OtherScheme { fd: opened.number() as usize })
-}
-
 /// The driver's namespace.
 struct Namespace {
     /// The namespace behind it.
@@ -141,6 +141,8 @@ struct Namespace {
     handles: BTreeMap<usize, Handle>,
     next: usize,
     told: BTreeSet<String>,
+    /// What was opened for the answer that is written next.
+    passed: Option<Fd>,
 }
 
 impl Namespace {
@@ -168,9 +170,21 @@ impl Namespace {
     }
 
     /// The root of a scheme.
-    fn pass_on(&self, path: &str) -> Result<OpenResult> {
+    fn pass_on(&mut self, path: &str) -> Result<OpenResult> {
         let root = self.all.openat(path, O_DIRECTORY | O_CLOEXEC, 0)?;
-        Ok(OpenResult::OtherScheme { fd: root.into_raw() })
+        Ok(self.pass(root))
+    }
+
+    /// Where a session is resumed, at the iommud that there is now. If that dies meanwhile, somebody else has waited for it.
+    fn resume(&mut self, path: &str) -> Result<OpenResult> {
+        let opened = Scheme::new().open(path);
+        let opened = opened.map_err(|error| Error::new(error.errno().into()))?;
+        Ok(self.pass(Fd::new(opened.number() as usize)))
+    }
+
+    /// Answers with a descriptor, which is this process's until the answer is written.
+    fn pass(&mut self, descriptor: Fd) -> OpenResult {
+        OpenResult::OtherScheme { fd: self.passed.insert(descriptor).raw() }
     }
 
     fn new_handle(&mut self, handle: Handle) -> OpenResult {
@@ -193,7 +207,8 @@ impl Namespace {
                 Derived::fork(&names.into_iter().filter(has).collect::<Vec<_>>())
             }
         };
-        Ok(OpenResult::OtherScheme { fd: self.all.dup(&request)? })
+        let derived = Fd::new(self.all.dup(&request)?);
+        Ok(self.pass(derived))
     }
 
     /// Tells what was refused, once.
@@ -228,7 +243,7 @@ impl SchemeSync for Namespace {
             }
             Some(Handle::Folder) => {
                 let path = self.allowed.resumes(path).ok_or(Error::new(ENOENT))?;
-                resume(&path)
+                self.resume(&path)
             }
             None => Err(Error::new(EBADF)),
         }

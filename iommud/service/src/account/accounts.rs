@@ -19,10 +19,11 @@ const DEEPEST: usize = 19;
 pub struct Accounts {
     /// Each in its place.
     open: Vec<Option<Account>>,
-    /// The places that are free.
-    free: Vec<usize>,
+    /// Those that may be opened in places that are free.
+    free: Vec<AccountId>,
     by_holder: BTreeMap<Holder, AccountId>,
-    last: u64,
+    /// How many have been opened.
+    opened: u64,
 }
 
 impl Accounts {
@@ -71,12 +72,12 @@ impl Accounts {
     }
 
     fn open(&mut self, holder: Holder, limits: Quotas, above: [Option<AccountId>; 2]) -> AccountId {
-        self.last += 1;
-        let place = self.free.pop().unwrap_or_else(|| {
+        self.opened += 1;
+        let number = self.opened;
+        let id = self.free.pop().unwrap_or_else(|| {
             self.open.push(None);
-            self.open.len() - 1
+            AccountId::first(self.open.len() - 1)
         });
-        let id = AccountId::new(self.last, place);
         for above in above.into_iter().flatten() {
             if let Some(account) = self.get_mut(above) {
                 account.below += 1;
@@ -84,8 +85,9 @@ impl Accounts {
         }
         let (held, refusals) = (Usage::NONE, BTreeMap::new());
         let (last, below, is_open) = (None, 0, true);
-        let account = Account { id, holder, limits, held, refusals, last, above, below, is_open };
-        self.open[place] = Some(account);
+        let account =
+            Account { id, number, holder, limits, held, refusals, last, above, below, is_open };
+        self.open[id.place()] = Some(account);
         id
     }
 
@@ -208,7 +210,7 @@ impl Accounts {
     /// All accounts, in the order in which they were opened.
     pub fn iter(&self) -> impl Iterator<Item = (AccountId, &Account)> {
         let mut all: Vec<_> = self.open.iter().flatten().map(|it| (it.id, it)).collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
+        all.sort_unstable_by_key(|(_, account)| account.number);
         all.into_iter()
     }
 
@@ -260,7 +262,8 @@ impl Accounts {
         }
         let (holder, above) = (account.holder, account.above);
         self.open[id.place()] = None;
-        self.free.push(id.place());
+        // A place whose names are used up stays empty.
+        self.free.extend(id.next());
         if self.by_holder.get(&holder) == Some(&id) {
             self.by_holder.remove(&holder);
         }

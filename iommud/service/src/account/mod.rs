@@ -48,8 +48,7 @@ pub use self::accounts::Accounts;
 pub use self::usage::Usage;
 use crate::sessions::session::SessionId;
 
-/// Names an account. Names are never used again; they are in the order in which the accounts were opened, and say besides
-/// where the account is.
+/// Names an account, and says where it is. Names are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub u64);
 
@@ -60,9 +59,14 @@ impl AccountId {
     /// Nobody's, which there is not: what is charged to it is not counted.
     pub const NOBODY: Self = Self(0);
 
-    /// The how manieth account that was opened, counted from one, in this place.
-    fn new(number: u64, place: usize) -> Self {
-        Self(number << PLACE_BITS | place as u64)
+    /// The first account in this place.
+    const fn first(place: usize) -> Self {
+        Self(1 << PLACE_BITS | place as u64)
+    }
+
+    /// The one that comes after it in its place, if that has a name left.
+    fn next(self) -> Option<Self> {
+        self.0.checked_add(1 << PLACE_BITS).map(Self)
     }
 
     /// Where it is.
@@ -99,6 +103,8 @@ impl fmt::Display for Holder {
 #[derive(Clone, Debug)]
 pub struct Account {
     id: AccountId,
+    /// The how manieth it is that was opened.
+    number: u64,
     /// Whose it is.
     pub holder: Holder,
     /// What it may hold.

@@ -167,18 +167,17 @@ impl<P: Platform> Service<P> {
     }
 
     /// Makes a handle by which a session of this device may be resumed. Who may open nothing else may open many of these
-    /// (`iommu-run`), and there are to be no more than a driver can need.
-    pub(crate) fn claim_device(
-        &mut self,
-        address: PciAddress,
-        uid: u32,
-    ) -> Result<HandleId, Error> {
+    /// (`iommu-run`), and there are to be no more than a driver can need: the oldest is closed for one too many, so that
+    /// nobody who keeps them open keeps the driver from its session.
+    pub(crate) fn claim_device(&mut self, address: PciAddress, uid: u32) -> HandleId {
         let is_same = |object: &Object| matches!(object, Object::Claim(of) if *of == address);
         let open = self.handles.entries().filter(|(_, entry)| is_same(&entry.handle.object));
-        if open.count() >= MOST_CLAIMS {
-            return Err(Error::QuotaExceeded);
+        let open: Vec<_> = open.map(|(id, _)| id).collect();
+        // Numbers are given out in order.
+        if let (Some(oldest), MOST_CLAIMS..) = (open.first(), open.len()) {
+            self.close(*oldest);
         }
-        Ok(self.handles.insert(Handle::new(Object::Claim(address), Rights::empty()).of(uid)))
+        self.handles.insert(Handle::new(Object::Claim(address), Rights::empty()).of(uid))
     }
 
     /// Makes a handle that was opened for it one of the session that waits for this secret.

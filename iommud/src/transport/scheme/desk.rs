@@ -252,6 +252,8 @@ impl<P: Platform, T> Desk<P, T> {
             return Err(NOT_A_FOLDER);
         }
         let outcome = self.service.open(directory, &path, Caller { uid: client.uid })?;
+        // For one that is opened another may have been closed.
+        self.open.forget(&path, |handle| self.service.is_open(handle));
         let is_device = path.contains('/');
         let shape = if is_device { Shape::Object } else { Shape::Text };
         let open = Open { path, shape, client, unused_since: Some(now) };

@@ -80,6 +80,11 @@ impl OpenHandles {
         self.open.remove(&handle).map(|_| handle)
     }
 
+    /// Forgets those of a path that are not open any more.
+    pub fn forget(&mut self, path: &str, is_open: impl Fn(HandleId) -> bool) {
+        self.open.retain(|handle, open| open.path != path || is_open(*handle));
+    }
+
     /// Whether some were never used, and so may be [lost](Self::lost) once their client's process has ended.
     pub fn any_unused(&self) -> bool {
         self.open.values().any(|open| open.unused_since.is_some() && open.client.process.is_some())

@@ -1,6 +1,9 @@
 //! What holds of accounts, by themselves.
 
+use alloc::vec;
+
 use super::*;
+use crate::account::PLACE_BITS;
 
 const SMALL: Quotas = Quotas { buffers: 3, buffer_bytes: 0x3000, ..Quotas::UNLIMITED };
 
@@ -169,4 +172,26 @@ fn r5_what_no_machine_has_is_refused_and_not_a_sum_that_runs_over() {
     let unlimited = Usage::NONE.with(Resource::MappedBytes, u64::MAX);
     accounts.charge(session, &unlimited).unwrap();
     assert_eq!(accounts.room(session, Resource::BufferBytes), 0x2000);
+}
+
+#[test]
+fn a_name_is_never_used_again_and_a_place_without_names_stays_empty() {
+    let mut accounts = Accounts::default();
+    let session = opened(&mut accounts, 1, Quotas::UNLIMITED);
+    let first = accounts.restrict(session, Quotas::UNLIMITED).unwrap();
+    accounts.close(first);
+    let second = accounts.restrict(session, Quotas::UNLIMITED).unwrap();
+    assert_eq!((second.place(), second != first), (first.place(), true));
+    accounts.close(second);
+    // So many accounts later.
+    let last = AccountId(u64::MAX << PLACE_BITS | first.place() as u64);
+    accounts.free = vec![last];
+    assert_eq!(accounts.restrict(session, Quotas::UNLIMITED), Ok(last));
+    accounts.close(last);
+    let other = accounts.restrict(session, Quotas::UNLIMITED).unwrap();
+    assert!(other.place() != first.place() && accounts.get(last).is_none());
+    let older = accounts.iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let newest = accounts.restrict(session, Quotas::UNLIMITED).unwrap();
+    let all = accounts.iter().map(|(id, _)| id);
+    assert!(all.eq(older.into_iter().chain([newest])), "in the order in which they were opened");
 }
