@@ -2,21 +2,24 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use libdma::Error;
 use libdma::protocol::call::{Hello, Opcode};
 use libdma::transport::packet::Kind;
 use rustix::net::SocketType;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use zerocopy::IntoBytes;
 
-use crate::raw::{answer, connection, pair, request, send};
+use crate::raw::{answer, ask, connection, pair, request, send};
 use crate::rig::{Daemon, eventually};
 use crate::vendor::Vendor;
 
 both! {
     r5_of_a_flood_one_request_of_each_handle_is_served_before_anothers,
     r5_a_client_that_never_reads_an_answer_takes_no_memory_and_nobodys_turn,
+    r5_who_keeps_the_daemon_waiting_keeps_nobody_out_that_there_was_no_room_for,
 }
 
 /// Waits until the daemon does nothing more.
@@ -82,4 +85,49 @@ fn r5_a_client_that_never_reads_an_answer_takes_no_memory_and_nobodys_turn(vendo
 fn resident(daemon: &Daemon) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{}/statm", daemon.pid())).unwrap();
     statm.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn r5_who_keeps_the_daemon_waiting_keeps_nobody_out_that_there_was_no_room_for(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
+    let device = crate::raw::open(connection(&daemon), "device/0000--00--02.0").unwrap();
+    let call = |opcode: Opcode, payload: &[u8]| {
+        ask(&device, &request(Kind::Call as u32, opcode as u64, payload)).is_some()
+    };
+    let (is_waiting, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // A reset takes a tenth of a second. Where there is no room, neither is answered.
+                is_waiting.store(call(Opcode::Hello, Hello::new().as_bytes()), Ordering::Relaxed);
+                call(Opcode::Reset, &[0; 8]);
+            }
+        });
+        eventually(|| is_waiting.load(Ordering::Relaxed).then_some(()));
+        let pid = Pid::from_raw(daemon.pid() as i32);
+        // Room for no descriptor besides those that it has.
+        let full = Rlimit { current: Some(3), ..getrlimit(Resource::Nofile) };
+        let before = prlimit(pid, Resource::Nofile, full).unwrap();
+        let asked = listeners(&daemon);
+        let late = connection(&daemon);
+        eventually(|| (listeners(&daemon) < asked).then_some(()));
+        prlimit(pid, Resource::Nofile, before).unwrap();
+        assert_eq!(crate::raw::open(&late, "nothing").err(), Some(Error::NoSuchPath));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    drop(device);
+    daemon.is_well();
+}
+
+/// How many sockets the daemon listens to.
+fn listeners(daemon: &Daemon) -> usize {
+    let process = format!("/proc/{}", daemon.pid());
+    let is_epoll = |name: &str| {
+        let what = fs::read_link(format!("{process}/fd/{name}"));
+        what.is_ok_and(|what| what.to_string_lossy().contains("eventpoll"))
+    };
+    let all = fs::read_dir(format!("{process}/fd")).unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let epoll = names.into_iter().find(|name| is_epoll(name)).unwrap();
+    let watched = fs::read_to_string(format!("{process}/fdinfo/{epoll}")).unwrap();
+    watched.lines().filter(|line| line.starts_with("tfd:")).count()
 }

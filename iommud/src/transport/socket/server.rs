@@ -50,6 +50,8 @@ pub struct Server<P> {
     listener: Listener,
     /// Whether the listener is asked for clients: not while there is no room for any.
     listening: bool,
+    /// When there was last no room.
+    last_full: Instant,
     epoll: OwnedFd,
     last_token: u64,
     last_poll: Instant,
@@ -67,6 +69,7 @@ impl<P: Host> Server<P> {
             accounts: Accounts::new(usize::try_from(descriptors).unwrap_or(usize::MAX)),
             listener,
             listening: false,
+            last_full: Instant::now(),
             epoll,
             last_token: Token::LISTENER.0,
             last_poll: Instant::now(),
@@ -103,7 +106,7 @@ impl<P: Host> Server<P> {
                 token => self.receive(token, event.flags),
             }
         }
-        if self.last_poll.elapsed() >= IDLE {
+        if !self.listening && self.last_full.elapsed() >= IDLE {
             self.listen()?;
         }
         if self.service.is_waiting() || self.last_poll.elapsed() >= IDLE {
@@ -127,13 +130,11 @@ impl<P: Host> Server<P> {
         }
     }
 
-    /// Has the listener asked for clients, if it is not.
+    /// Has the listener asked for clients.
     fn listen(&mut self) -> io::Result<()> {
-        if !self.listening {
-            let data = epoll::EventData::new_u64(Token::LISTENER.0);
-            epoll::add(&self.epoll, &self.listener, data, epoll::EventFlags::IN)?;
-            self.listening = true;
-        }
+        let data = epoll::EventData::new_u64(Token::LISTENER.0);
+        epoll::add(&self.epoll, &self.listener, data, epoll::EventFlags::IN)?;
+        self.listening = true;
         Ok(())
     }
 
@@ -146,7 +147,7 @@ impl<P: Host> Server<P> {
             // only take the time of those who are here.
             Err(_) => {
                 epoll::delete(&self.epoll, &self.listener)?;
-                self.listening = false;
+                (self.listening, self.last_full) = (false, Instant::now());
             }
         }
         Ok(())
