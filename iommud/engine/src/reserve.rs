@@ -4,8 +4,8 @@
 //! out parts of their physical pieces, each a run as any other. This is the book of what is free; the platform makes
 //! the parts ([`BufferRuns::part_run`](crate::platform::BufferRuns::part_run)).
 //!
-//! A part that a client has seen is never given out again (rule R8): the daemon does not hear of all that may have it mapped
-//! still, of what a daemon before this one gave out nothing at all. When it ends it is *retired*, and
+//! A part is free when the last handle to it is closed, for then no client has it mapped. Of handles to what a daemon before
+//! this one gave out nobody hears that. So such a part is never given out again (rule R8): when it ends it is *retired*, and
 //! its record stays, by which a successor knows it. The run that it is of goes back to the platform, which gives a frame to
 //! nobody before the last of its mappings is gone, when nothing else of it is in use; and another is taken in its place.
 
@@ -60,9 +60,11 @@ struct Whole {
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// Somebody has it.
-    InUse,
-    /// Nobody has it any more, and who had may have it mapped. This is its record.
+    /// This daemon gave it out.
+    Known,
+    /// One before it did.
+    Inherited,
+    /// The same, and nobody has it any more who could be asked. This is its record.
     Retired(Option<Slot>),
 }
 
@@ -172,7 +174,7 @@ impl Reserve {
     /// Gives a place out that was [found](Self::find), as this run.
     pub fn take(&mut self, place: Place, part: RunId) {
         if self.carve(place) {
-            self.taken.insert(part, (place, Part::InUse));
+            self.taken.insert(part, (place, Part::Known));
         }
     }
 
@@ -180,7 +182,7 @@ impl Reserve {
     pub fn inherit(&mut self, place: Place, part: RunId) {
         let is_going = self.wholes.get(&place.whole).is_some_and(|whole| whole.is_going);
         if is_going || self.carve(place) {
-            self.taken.insert(part, (place, Part::InUse));
+            self.taken.insert(part, (place, Part::Inherited));
         }
     }
 
@@ -206,18 +208,17 @@ impl Reserve {
         true
     }
 
-    /// Takes back what was given out as this run and seen by nobody. `false` if nothing of this reserve was.
+    /// Takes back what was given out as this run. `false` if nothing of this reserve was.
     pub fn give_back(&mut self, part: RunId) -> bool {
         let Some((place, _)) = self.taken.remove(&part) else { return false };
         self.put_back(place);
         true
     }
 
-    /// Retires what was given out as this run, of which there is this record. `false` if nothing of this reserve was, or it is
-    /// retired.
+    /// Retires what a daemon before this one gave out as this run, of which there is this record. `false` if it did not.
     pub fn retire(&mut self, part: RunId, record: Option<Slot>) -> bool {
         match self.taken.get_mut(&part) {
-            Some((_, state @ Part::InUse)) => {
+            Some((_, state @ Part::Inherited)) => {
                 *state = Part::Retired(record);
                 true
             }
@@ -405,15 +406,13 @@ mod tests {
         reserve.take(known, RunId(11));
         assert_eq!((known.whole, reserve.idle()), (RunId(1), None));
         assert!(reserve.retire(RunId(10), None) && !reserve.retire(RunId(10), None));
-        assert!(!reserve.retire(RunId(12), None));
+        assert!(!reserve.retire(RunId(11), None) && !reserve.retire(RunId(12), None));
         assert_eq!((reserve.used(), reserve.retired()), (2 * PAGE, 4 * PAGE));
         assert_eq!((reserve.find(4 * PAGE, PAGE, ANYWHERE), reserve.idle()), (None, None));
-        assert!(reserve.retire(RunId(11), None));
-        assert_eq!((reserve.idle(), reserve.largest()), (Some(RunId(1)), 2 * PAGE));
-        assert_eq!((reserve.used(), reserve.retired()), (0, 6 * PAGE));
+        assert!(reserve.give_back(RunId(11)));
+        assert_eq!((reserve.idle(), reserve.largest()), (Some(RunId(1)), 4 * PAGE));
         let removed = reserve.remove(RunId(1)).unwrap();
-        let parts = [RunId(10), RunId(11)].map(|part| (part, None));
-        assert_eq!((removed.bytes, &removed.parts[..]), (8 * PAGE, &parts[..]));
+        assert_eq!((removed.bytes, removed.parts), (8 * PAGE, alloc::vec![(RunId(10), None)]));
         assert_eq!(
             (reserve.bytes(), reserve.retired(), reserve.largest()),
             (2 * PAGE, 0, 2 * PAGE)

@@ -3,10 +3,6 @@
 //! A chunk may be *inherited*: a daemon before this one made it, and left some of its frames in use. Until it is known
 //! which, none of them is given out. Of one that processes may have mapped which nobody here knows of, none is given out
 //! even then: it is *retired*, and goes when no frame of it is in use any more.
-//!
-//! A frame that others have mapped is not given back but *given up*: it leaves the arena, and its chunk has a hole there.
-
-use std::collections::BTreeSet;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 
@@ -35,8 +31,6 @@ struct Chunk<M> {
     kept: Option<Box<[u64]>>,
     /// Whether no frame of it is given out any more.
     is_retired: bool,
-    /// Those that were given up. They count as taken.
-    gone: BTreeSet<usize>,
 }
 
 impl<M> Default for FrameBook<M> {
@@ -49,21 +43,16 @@ impl<M: Copy> FrameBook<M> {
     /// Adds a chunk of free frames.
     pub fn add(&mut self, start: PhysAddr, frames: usize, memory: M) {
         let taken = unused(frames);
-        let (kept, gone) = (None, BTreeSet::new());
-        let (free, search_from, is_retired) = (frames, 0, false);
-        let chunk =
-            Chunk { start, frames, memory, free, taken, search_from, kept, is_retired, gone };
-        self.insert(chunk);
+        let (free, search_from, kept, is_retired) = (frames, 0, None, false);
+        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept, is_retired });
     }
 
     /// Adds a chunk of which nobody knows which frames are in use.
     pub fn add_inherited(&mut self, start: PhysAddr, frames: usize, memory: M) {
         let kept = Some(unused(frames));
         let taken = vec![u64::MAX; frames.div_ceil(64)].into_boxed_slice();
-        let (free, search_from, is_retired, gone) = (0, 0, false, BTreeSet::new());
-        let chunk =
-            Chunk { start, frames, memory, free, taken, search_from, kept, is_retired, gone };
-        self.insert(chunk);
+        let (free, search_from, is_retired) = (0, 0, false);
+        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept, is_retired });
     }
 
     fn insert(&mut self, chunk: Chunk<M>) {
@@ -170,55 +159,20 @@ impl<M: Copy> FrameBook<M> {
         }
     }
 
-    /// Gives frames up that follow one another, all of them taken. `false` if one is not, and nothing happens then; and as
-    /// long as nobody knows which of their chunk are in use, when they are only noted no more.
-    pub fn give_up(&mut self, start: PhysAddr, frames: usize) -> bool {
-        let Some((at, first)) = self.locate(start) else { return false };
-        let Some(chunk) = self.chunks.get_mut(at) else { return false };
-        let Some(end) = first.checked_add(frames).filter(|end| *end <= chunk.frames) else {
-            return false;
-        };
-        if chunk.kept.is_some() {
-            (first..end).for_each(|index| chunk.give_back(index));
-            return false;
-        }
-        if (first..end).any(|index| chunk.is_free(index) || chunk.gone.contains(&index)) {
-            return false;
-        }
-        chunk.gone.extend(first..end);
-        true
-    }
-
     /// How many frames there are, taken or not, in chunks that are not retired.
     pub fn frames(&self) -> usize {
-        let chunks = self.chunks.iter().filter(|chunk| !chunk.is_retired);
-        chunks.map(|chunk| chunk.frames - chunk.gone.len()).sum()
+        self.chunks.iter().filter(|chunk| !chunk.is_retired).map(|chunk| chunk.frames).sum()
     }
 
-    /// Where they are, in all chunks: where each piece starts, and how many frames it has.
-    pub fn pieces(&self) -> impl Iterator<Item = (PhysAddr, usize)> {
-        self.chunks.iter().flat_map(|chunk| {
-            let ends = chunk.gone.iter().copied().chain([chunk.frames]);
-            let mut next = 0;
-            ends.filter_map(move |end| {
-                let first = core::mem::replace(&mut next, end + 1);
-                let start = chunk.start.checked_add(first as u64 * PAGE_SIZE)?;
-                (first < end).then_some((start, end - first))
-            })
-        })
-    }
-
-    /// Removes a chunk of which no frame is in use, as long as there is another one with as many left to give out, or more:
-    /// where it starts. So one is kept for those who come next, and a chunk is not given back and asked for in turns. One
-    /// with none left is never kept, nor is one that is retired.
+    /// Removes a chunk of which no frame is taken, as long as there is a larger one, or one as large, of which
+    /// none is: where it starts. So one is kept for those who come next, and a chunk is not given back and
+    /// asked for in turns. Of retired ones none is kept.
     pub fn remove_spare(&mut self) -> Option<PhysAddr> {
-        let unused = self.chunks.iter().enumerate();
-        let unused = unused.filter(|(_, it)| it.free + it.gone.len() == it.frames);
-        let (used_up, idle): (Vec<_>, Vec<_>) =
-            unused.partition(|(_, chunk)| chunk.is_retired || chunk.free == 0);
-        let spare = idle.iter().map(|(at, chunk)| (chunk.free, *at)).min();
+        let idle = self.chunks.iter().enumerate().filter(|(_, it)| it.free == it.frames);
+        let (retired, idle): (Vec<_>, Vec<_>) = idle.partition(|(_, chunk)| chunk.is_retired);
+        let spare = idle.iter().map(|(at, chunk)| (chunk.frames, *at)).min();
         let spare = spare.filter(|_| idle.len() > 1).map(|(_, at)| at);
-        let at = used_up.first().map(|(at, _)| *at).or(spare)?;
+        let at = retired.first().map(|(at, _)| *at).or(spare)?;
         self.recent = 0;
         Some(self.chunks.remove(at).start)
     }
@@ -227,8 +181,7 @@ impl<M: Copy> FrameBook<M> {
     /// that is no frame of the arena.
     pub fn find(&self, frame: PhysAddr) -> Option<(M, usize)> {
         let (at, index) = self.locate(frame)?;
-        let chunk = self.chunks.get(at).filter(|chunk| !chunk.gone.contains(&index))?;
-        Some((chunk.memory, index))
+        Some((self.chunks.get(at)?.memory, index))
     }
 
     /// The place of a frame: which chunk, and which frame of it.
@@ -290,7 +243,7 @@ impl<M> Chunk<M> {
             }
             return;
         }
-        if self.is_free(index) || self.gone.contains(&index) {
+        if self.is_free(index) {
             return;
         }
         if let Some(word) = self.taken.get_mut(index / 64) {
@@ -484,55 +437,6 @@ mod tests {
         // Those that come later are as any others.
         book.add(PhysAddr::new(0xc0_0000), 4, 'k');
         assert!(book.take().is_some());
-    }
-
-    #[test]
-    fn r8_a_frame_that_was_given_up_is_never_given_out_again_and_its_chunk_goes_without_it() {
-        let mut book = book(&[(0x10_0000, 8)]);
-        let frame = |index: u64| PhysAddr::new(0x10_0000 + index * 0x1000);
-        let all = |book: &FrameBook<char>| {
-            book.pieces().map(|(start, frames)| (start.get(), frames)).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            (book.take_run(2), book.take()),
-            (Some((frame(0), 'a', 0)), Some((frame(2), 'a', 2)))
-        );
-        // All of them, once, and none that is not taken.
-        assert!(
-            !book.give_up(frame(2), 2) && !book.give_up(frame(2), 7) && !book.give_up(frame(8), 1)
-        );
-        assert!(book.give_up(frame(0), 2) && !book.give_up(frame(1), 1));
-        book.give_back(frame(1));
-        assert_eq!((book.find(frame(1)), book.frames()), (None, 6));
-        assert_eq!(all(&book), [(0x10_2000, 6)]);
-        let mut given: Vec<_> = (0..4).filter_map(|_| book.take()).map(|it| it.2).collect();
-        assert_eq!(given, [3, 4, 5, 6]);
-        assert!(book.give_up(frame(4), 1));
-        assert_eq!(all(&book), [(0x10_2000, 2), (0x10_5000, 3)]);
-        given.retain(|index| *index != 4);
-        assert!(given.into_iter().all(|index| book.give_up(frame(index as u64), 1)));
-        // With one in use, and one left to give out.
-        assert_eq!((book.remove_spare(), book.take_run(2)), (None, None));
-        assert!(book.give_up(frame(2), 1));
-        assert_eq!((book.remove_spare(), all(&book)), (None, vec![(0x10_7000, 1)]));
-        assert_eq!(book.take(), Some((frame(7), 'a', 7)));
-        assert!(book.give_up(frame(7), 1));
-        assert_eq!((book.remove_spare(), book.frames()), (Some(frame(0)), 0));
-    }
-
-    #[test]
-    fn r8_what_is_given_up_of_a_retired_chunk_is_gone_and_before_it_is_retired_goes_with_it() {
-        let mut book = book(&[]);
-        let frame = |index: u64| PhysAddr::new(0x40_0000 + index * 0x1000);
-        book.add_inherited(frame(0), 70, 'i');
-        assert!(book.keep(frame(3), 4));
-        assert!(!book.give_up(frame(3), 1));
-        book.retire();
-        assert!(!book.give_up(frame(3), 1) && book.give_up(frame(4), 2));
-        assert_eq!((book.find(frame(4)), book.find(frame(6))), (None, Some(('i', 6))));
-        assert_eq!((book.take(), book.remove_spare()), (None, None));
-        assert!(book.give_up(frame(6), 1));
-        assert_eq!(book.remove_spare(), Some(frame(0)));
     }
 
     #[test]

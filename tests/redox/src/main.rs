@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod cases;
-mod chain;
 mod console;
 mod driving;
 mod lent;

@@ -229,17 +229,6 @@ impl Memory {
         Ok(Some((Chunk { place, lease }, physical)))
     }
 
-    /// Gives some of a chunk, whole pages that nobody uses, back to the kernel. Here their addresses stay taken, with nothing
-    /// behind them, until the chunk goes. Pages that cannot be given back stay the chunk's as long as it is there.
-    pub(super) fn hollow(&self, chunk: &mut Chunk, offset: usize, bytes: usize) {
-        let Chunk { place, lease } = chunk;
-        if offset.checked_add(bytes).is_some_and(|end| end <= lease.bytes) {
-            place.vacate(offset, bytes, &self.anonymous);
-            // What the object keeps nevertheless is not given to anybody else.
-            let _ = lease.object.remove(lease.address + offset, bytes);
-        }
-    }
-
     /// Moves memory from another address space, where it is at `from`, to a reserved place.
     ///
     /// # Errors
@@ -378,26 +367,6 @@ impl Place {
         // SAFETY: what is mapped at these addresses is this place, which is consumed: nobody uses what was there.
         unsafe { call::mmap(arguments) }?;
         Ok(ManuallyDrop::into_inner(place))
-    }
-
-    /// Unmaps some of it, of which nobody has a use any more, and keeps the addresses.
-    fn vacate(&mut self, offset: usize, bytes: usize, anonymous: &Fd) {
-        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
-            return;
-        }
-        let arguments = MmapArgs {
-            addr: self.start.as_ptr().wrapping_add(offset).cast(),
-            length: bytes,
-            prot: PROT_NONE,
-            flags: MAP_PRIVATE | MapFlags::MAP_FIXED.bits() as u32,
-            fd: anonymous.raw(),
-            offset: 0,
-        };
-        // SAFETY: what is mapped at these addresses is of this place, and the caller's to end.
-        if unsafe { call::mmap(arguments) }.is_err() {
-            // Others' may come to be where there is nothing now: so all of it is kept as it is for good.
-            self.bytes = 0;
-        }
     }
 
     /// Where it starts: a multiple of the page size.

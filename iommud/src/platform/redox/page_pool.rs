@@ -3,9 +3,6 @@
 //! A chunk is contiguous in physical memory. Each has room for as much as all before it, up to what the kernel
 //! gives at once, so that the kernel is asked seldom. One in which nothing is given out any more goes back to
 //! the kernel when there is another such one that is as large.
-//!
-//! Pages come back in one of two ways: those that are this process's alone are given out again ([`PagePool::give_back`]); those
-//! that others may have mapped go to the kernel, one by one ([`PagePool::give_up`]).
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -119,10 +116,9 @@ impl PagePool {
         self.changes += 1;
     }
 
-    /// Where its chunks are, as far as they are its own still.
+    /// Where its chunks are.
     pub fn chunks(&self) -> impl Iterator<Item = Segment> {
-        let pieces = self.book.pieces();
-        pieces.map(|(start, frames)| Segment { start, bytes: frames as u64 * PAGE_SIZE })
+        self.chunks.iter().map(|(&start, &(_, bytes))| Segment { start, bytes })
     }
 
     /// How often they have changed.
@@ -220,22 +216,6 @@ impl PagePool {
             }
         }
         self.shrink();
-    }
-
-    /// Has the kernel take pages back that were taken: nobody is given them here again. It gives a frame to nobody before the
-    /// last of its mappings is gone (rule R8).
-    pub fn give_up(&mut self, start: PhysAddr, count: usize) {
-        let is_gone = self.book.give_up(start, count);
-        self.shrink();
-        let chunk = self.chunks.range_mut(..=start).next_back();
-        if let Some((first, (chunk, bytes))) = chunk.filter(|_| is_gone) {
-            let offset = start.get() - first.get();
-            // If the chunk has gone as a whole, this is another one.
-            if offset < *bytes {
-                self.memory.hollow(chunk, offset as usize, count * PAGE_SIZE as usize);
-                self.changes += 1;
-            }
-        }
     }
 
     fn shrink(&mut self) {

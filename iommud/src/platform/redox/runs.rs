@@ -14,15 +14,14 @@
 //! address that it is given. So offset and length of each mapping are checked before that
 //! ([`MapRequest::check`] and the service's grant). No client sees a run that is free: the service frees it
 //! after its handle is closed, and the kernel closes a handle when the last of its descriptors and the last
-//! of its mappings are gone, as far as it counts them. It does not count all: a client can map what it was lent into an address
-//! space in which nobody runs, from there into a second one and from that into itself, and take it out of the two; its own
-//! mapping stays then, and the handle is closed (`Grant::borrow`, `Grant::unmap` count only who borrows straight of what a
-//! scheme has lent). And of handles that died with a process before this one nobody hears that they are closed.
+//! of its mappings are gone (a mapping holds the description that it was made from). A hostile client can have the kernel miss a
+//! mapping that was made of a mapping: see what THREATS.md says of what iommud is told.
 //!
-//! So no memory that clients may have mapped is given out here again (rule R8): it goes back to the kernel, a run's pages by themselves
-//! when the run is freed, and what is left of that process's chunks when no run is in it any more. The kernel counts for each frame
-//! the page entries that there are, whosever they are and however they were made (`src/context/memory.rs`: `borrow_fmap`, `borrow` and
-//! `correct_inner` add one, `handle_free_action` gives a frame back with the last), and gives it to nobody before.
+//! Of handles that died with a process before this one nobody hears that they are closed, and a client that does not come
+//! back may have mapped what was its own for as long as it lives (rule R8). So no memory of that process's chunks is given
+//! out here again: a chunk goes back to the kernel when no run is in it any more. The kernel counts for each frame who has
+//! mapped it (`src/context/memory.rs`: `borrow_fmap` adds one, `handle_free_action` gives a frame back with the last), and
+//! gives it to nobody before.
 //!
 //! [`MapRequest::check`]: crate::transport::scheme::request::MapRequest::check
 
@@ -348,7 +347,7 @@ impl BufferRuns for RunArena {
             RunMemory::Part => {}
             RunMemory::Pool => {
                 if let Some(pages) = run.segments.first() {
-                    self.pool.give_up(pages.start, (pages.bytes / PAGE_SIZE) as usize);
+                    self.pool.give_back(pages.start, (pages.bytes / PAGE_SIZE) as usize);
                 }
             }
         }
