@@ -240,9 +240,7 @@ where
                 drop(done);
             }
             Err((answer, state)) => {
-                // What was passed on has its own word for an iommud that is gone.
-                let told = if answer == Error::HandleLost { Error::DaemonGone } else { answer };
-                assert_eq!(told, error, "{what}");
+                assert_eq!(plainly(answer), error, "{what}");
                 device.trim();
                 // Where nothing confines devices, iommud has to be told that memory is used no more.
                 if times == 1 || device.is_confined() {
@@ -268,7 +266,7 @@ where
         let result = (self.act)(state);
         let error = result.as_ref().err().map(|(error, _)| *error);
         if self.kind != Kind::Drops {
-            assert_eq!(error, Some(Error::DaemonGone), "{what}");
+            assert_eq!(error.map(plainly), Some(Error::DaemonGone), "{what}");
         }
         drop((result, device));
         self.machine.client.refuse_none();
@@ -285,6 +283,11 @@ where
         let reports: Vec<_> = reports.iter().map(ToString::to_string).collect();
         assert!(reports.is_empty(), "{what}: {reports:#?}");
     }
+}
+
+/// What was passed on has a word of its own for an iommud that is gone.
+fn plainly(error: Error) -> Error {
+    if error == Error::HandleLost { Error::DaemonGone } else { error }
 }
 
 /// Something that is done with what it only looks at, or changes in place.
