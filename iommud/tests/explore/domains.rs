@@ -20,7 +20,7 @@ impl World {
             kind: U32::new(Kind::Domain as u32),
             reserved: U32::ZERO,
             base: U64::new(self.bound.bytes),
-            bytes: U64::new(self.bound.bytes * self.bound.pages),
+            bytes: U64::new(self.limit() + 1 - self.bound.bytes),
             label: [0; 32],
         };
         let made = self.service.derive(self.device(0), request.as_bytes()).unwrap();

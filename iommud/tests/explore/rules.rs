@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dma_types::{Iova, PhysAddr};
-use iommu_engine::domain::DomainKey;
+use iommu_engine::domain::{DomainKey, Mapping};
 use iommud::platform::sim::MemoryId;
 
 use crate::clients::{Inside, Mapped, Place, Stage};
@@ -52,9 +52,18 @@ pub(crate) type Reached = Option<MemoryId>;
 
 /// What each device reaches at each address, which both of them now have; or what is wrong with it.
 pub(crate) fn look(world: &mut World) -> Result<Vec<Reached>, String> {
-    let mut all = Vec::new();
+    let (mut all, everywhere) = (Vec::new(), world.addresses());
+    let domains = world.service.engine().domains();
+    let mut mappings = domains.flat_map(|(_, domain)| domain.mappings());
+    let unseen = |(iova, it): (Iova, &Mapping)| {
+        it.owner.buffer().is_some() && !everywhere.contains(&iova.get())
+    };
+    if mappings.any(unseen) {
+        return Err("a buffer is mapped where no device looks".into());
+    }
+    drop(mappings);
     for client in [0, 1] {
-        for iova in world.addresses() {
+        for &iova in &everywhere {
             all.push(look_at(world, client, iova)?);
         }
     }

@@ -16,8 +16,8 @@ pub(crate) struct Bound {
     pub(crate) events: usize,
     /// So many clients take part.
     pub(crate) clients: usize,
-    /// So many I/O addresses there are, for a buffer each.
-    pub(crate) pages: u64,
+    /// For so many buffers there is room in a domain.
+    pub(crate) room: usize,
     /// How long a buffer is: a page of some size.
     pub(crate) bytes: u64,
     /// So often iommud dies.
@@ -31,12 +31,12 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Two clients, one address, and nothing else.
+    /// Two clients, room for one buffer, and nothing else.
     pub(crate) const fn new(events: usize) -> Self {
         Self {
             events,
             clients: 2,
-            pages: 1,
+            room: 1,
             bytes: 4096,
             deaths: 0,
             anywhere: false,
@@ -73,6 +73,7 @@ pub(crate) fn explore(
         here: 0,
         spoilt: 0,
         dead: 0,
+        beside: 0,
         lost: 0,
     };
     search.begin();
@@ -85,10 +86,11 @@ pub(crate) fn explore(
         }
     }
     search.end();
-    let Search { graph, world, spoilt, dead, lost, .. } = search;
+    let Search { graph, world, spoilt, dead, beside, lost, .. } = search;
     assert_eq!(spoilt + world.sim().spoilt_frames(), 0, "a free frame was written to");
+    assert!(bound.room == 1 || beside > 0, "one of several mappings was never unmapped");
     println!(
-        "{vendor:?}, {invalidation:?}, after {}, {bound:?}: {} states, {} steps, {dead} deaths in their midst, {} orders of events, {lost} states lost",
+        "{vendor:?}, {invalidation:?}, after {}, {bound:?}: {} states, {} steps, {beside} of them unmap one of several, {dead} deaths in their midst, {} orders of events, {lost} states lost",
         first.len(),
         graph.len(),
         graph.steps(),
@@ -111,6 +113,8 @@ struct Search<'a> {
     spoilt: usize,
     /// How often iommud has died in the midst of something.
     dead: usize,
+    /// By how many steps a mapping went of a domain in which others stayed.
+    beside: usize,
     /// How many states were not found again, though something was not tried there.
     lost: usize,
 }
@@ -186,7 +190,9 @@ impl Search<'_> {
     fn attempt(&mut self) {
         let events = self.world.bound.events;
         let step = self.graph.take(self.here, events).expect("something that was not tried");
+        let before = self.world.most_mapped();
         let (has_died, reached) = self.happens(step);
+        self.beside += usize::from((1..before).contains(&self.world.most_mapped()));
         if let Some(accesses) = step.dies_after.filter(|_| has_died) {
             self.dead += 1;
             self.graph.put(self.here, Step { dies_after: Some(accesses + 1), ..step });

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use dma_types::PciAddress;
+use iommu_engine::domain::Domain;
 use iommu_engine::platform::Platform;
 use iommu_engine::policy::{Invalidation, Orphans, Policy};
 use iommu_service::{Service, Settings};
@@ -25,6 +26,10 @@ use crate::vendor::Vendor;
 /// More than unmaps are gathered for, and than sessions wait for their clients.
 const LATER: Duration = Duration::from_millis(20);
 const ORPHANS: Duration = Duration::from_millis(15);
+
+/// Where buffers go, by their length, of which there are as many places as there is room for: those in the upper half are
+/// taken first, and each has a guard after it.
+const PLACES: [u64; 3] = [1, 4, 6];
 
 /// What both clients and the hardware are at the moment.
 pub(crate) struct World {
@@ -322,14 +327,23 @@ impl World {
         }
     }
 
-    /// All addresses that there are.
+    /// All addresses that a buffer can have.
     pub(crate) fn addresses(&self) -> Vec<u64> {
-        (1..=self.bound.pages).map(|page| page * self.bound.bytes).collect()
+        PLACES[..self.bound.room].iter().map(|place| place * self.bound.bytes).collect()
     }
 
     /// The highest address that there is.
     pub(crate) fn limit(&self) -> u64 {
-        self.bound.bytes * (1 + self.bound.pages) - 1
+        (PLACES[self.bound.room - 1] + 1) * self.bound.bytes - 1
+    }
+
+    /// How many buffers are mapped in the domain in which the most are.
+    pub(crate) fn most_mapped(&self) -> usize {
+        let buffers = |domain: &Domain| {
+            domain.mappings().filter(|(_, it)| it.owner.buffer().is_some()).count()
+        };
+        let domains = self.service.engine().domains();
+        domains.map(|(_, domain)| buffers(domain)).max().unwrap_or(0)
     }
 
     /// How long a unit takes from now on.
