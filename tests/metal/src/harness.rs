@@ -14,6 +14,7 @@ use crate::cpu::traps::report_exceptions;
 use crate::memory::layout;
 use crate::memory::paging::unmap_page_zero;
 use crate::memory::physical::copy_at_start;
+use crate::memory::spare;
 use crate::platform::Metal;
 use crate::start_info::StartInfo;
 
@@ -108,6 +109,7 @@ pub unsafe fn main(start_info: u32, suites: &'static [Suite]) -> ! {
     unsafe { unmap_page_zero() };
     let context = start_info.map_err(Failure::from).and_then(|start_info| {
         check_memory(&start_info)?;
+        spare::find(&start_info.memory);
         // SAFETY: this is the one call, and the memory is there and mapped.
         let platform = unsafe { Metal::new(&start_info) }?;
         Ok(Context { platform: Some(platform), start_info })

@@ -40,17 +40,31 @@ impl Boot {
 /// Boots a machine whose serial line is QEMU's standard output, and reports each case that it tells
 /// there, `prefix` before its name, with the lines that follow it when it failed.
 pub fn boot(report: &mut Report, prefix: &str, machine: Command, limit: Duration) -> Boot {
-    let mut cases = Tally::default();
     let mut telling = false;
+    watch(machine, limit, |line, case, cases| {
+        if let Some(Case { name, verdict }) = case {
+            telling = matches!(verdict, Verdict::Failed(_));
+            report.case(&Case { name: format!("{prefix}{name}"), verdict });
+        } else if telling && line != cases.to_string() {
+            report.output(&[line.trim().to_owned()]);
+        }
+    })
+}
+
+/// The same, and shows each line as it comes, with the case that it tells, and all until then.
+pub fn watch(
+    machine: Command,
+    limit: Duration,
+    mut on_line: impl FnMut(&str, Option<Case>, Tally),
+) -> Boot {
+    let mut cases = Tally::default();
     let ended = Process::start(machine).and_then(|process| {
         process.finish(limit, |line| {
-            if let Some(Case { name, verdict }) = Case::parse(line) {
-                cases.count(&verdict);
-                telling = matches!(verdict, Verdict::Failed(_));
-                report.case(&Case { name: format!("{prefix}{name}"), verdict });
-            } else if telling && line != cases.to_string() {
-                report.output(&[line.trim().to_owned()]);
+            let case = Case::parse(line);
+            if let Some(case) = &case {
+                cases.count(&case.verdict);
             }
+            on_line(line, case, cases);
         })
     });
     match ended {

@@ -3,6 +3,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use agent::process::run;
 
 /// The workspace's root directory.
 pub fn root() -> &'static Path {
@@ -51,6 +54,31 @@ fn is_toolchains(name: &str) -> bool {
         || ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
             .iter()
             .any(|start| name.starts_with(start))
+}
+
+/// Something that is to be booted could not be put together.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub why: String,
+    /// What was said until then.
+    pub lines: Vec<String>,
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { why: error.to_string(), lines: Vec::new() }
+    }
+}
+
+/// The executables that a command of cargo's makes.
+pub fn build(mut command: Command, limit: Duration) -> Result<Vec<PathBuf>, Failure> {
+    command.arg("--message-format=json-render-diagnostics");
+    match run(command, limit) {
+        Ok(end) if end.status.success() => Ok(executables(&end.lines)),
+        Ok(end) => Err(Failure { why: end.status.to_string(), lines: diagnostics(end.lines) }),
+        Err(error) => Err(Failure { why: error.to_string(), lines: error.lines().to_vec() }),
+    }
 }
 
 /// The executables that a build with `--message-format=json-render-diagnostics` made, from its output.

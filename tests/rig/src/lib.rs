@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod boot;
 pub mod cargo;
 pub mod console;

@@ -25,9 +25,14 @@ fn main() -> ExitCode {
     {
         return rig::fuzz::run(rest.first().map(String::as_str));
     }
+    if let [first, rest @ ..] = &names[..]
+        && first == "bench"
+    {
+        return rig::bench::run(rest);
+    }
     if names.iter().any(|name| SUITES.iter().all(|suite| suite.name != name)) {
         eprintln!(
-            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]   or   tests/run fuzz [STEPS]\n\nSuites (default: all):"
+            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]   or   tests/run fuzz [STEPS]\n   or   tests/run bench [--ours]\n\nSuites (default: all):"
         );
         for suite in &SUITES {
             eprintln!("  {}  {}", suite.name, suite.about);

@@ -7,10 +7,12 @@
 //! | [`amdvi`] | the same for AMD-Vi; a machine with AMD-Vi |
 //! | [`engine`] | engine, service and libdma on QEMU's unit; a machine with VT-d |
 //! | [`none`] | a machine without IOMMU |
+//! | [`bench`](mod@bench) | no case, but what operations take; see `tests/run bench` |
 //! | [`crash`] | a crash is never a hang; every machine, one case a boot |
 
 pub mod amdvi;
 pub mod bare;
+pub mod bench;
 pub mod crash;
 pub mod engine;
 pub mod none;
@@ -19,7 +21,7 @@ pub mod vtd;
 use crate::harness::Suite;
 
 /// Every suite there is.
-pub static SUITES: [Suite; 10] = [
+pub static SUITES: [Suite; 11] = [
     bare::SUITE,
     vtd::SUITE,
     amdvi::SUITE,
@@ -29,5 +31,6 @@ pub static SUITES: [Suite; 10] = [
     engine::SHARED,
     none::SUITE,
     none::SHARED,
+    bench::SUITE,
     crash::SUITE,
 ];

@@ -5,22 +5,16 @@
 extern crate alloc;
 
 mod entry;
+mod heap;
 mod mem;
 
 use core::panic::PanicInfo;
 
-use metal::memory::layout::HEAP;
 use talc::TalcLock;
-use talc::source::Claim;
 
 /// The heap. Memory goes back to it, so that long tests can run.
 #[global_allocator]
-static ALLOCATOR: TalcLock<spin::Mutex<()>, Claim> = {
-    let start = HEAP.start.get() as *mut u8;
-    let bytes = HEAP.bytes as usize;
-    // SAFETY: by the layout this range of memory is mapped and nobody else's.
-    TalcLock::new(unsafe { Claim::new(start, bytes) })
-};
+static ALLOCATOR: TalcLock<spin::Mutex<()>, heap::Memory> = TalcLock::new(heap::Memory::All);
 
 /// Where the entry code leads, on the stack and in long mode. `start_info` is the address of what the
 /// boot loader has to say.

@@ -6,6 +6,7 @@
 //! | [`layout`] | the fixed places |
 //! | [`physical`] | memory by physical address |
 //! | [`pages`] | which pages of a range are taken |
+//! | [`spare`] | memory behind those places |
 //! | [`paging`] | the window in which scattered pages look contiguous |
 
 pub mod cache;
@@ -13,3 +14,4 @@ pub mod layout;
 pub mod pages;
 pub mod paging;
 pub mod physical;
+pub mod spare;

@@ -7,14 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::boot::boot;
-use crate::cargo::{cargo, diagnostics, executables, scratch_dir, target_dir};
+use crate::cargo::{Failure, build, cargo, scratch_dir, target_dir};
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
 use crate::disk;
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
 use crate::suite::emulator;
-use agent::process::run as run_process;
 
 /// The packages whose programs are put on the guest's path. The first is its init.
 const PACKAGES: [&str; 4] = ["guest", "iommud", "edud", "virtio-blkd"];
@@ -130,18 +129,6 @@ fn judge_disk(report: &mut Report, machine: &Machine) {
     }
 }
 
-/// The guest could not be put together.
-struct Failure {
-    why: String,
-    lines: Vec<String>,
-}
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self { why: error.to_string(), lines: Vec::new() }
-    }
-}
-
 /// All that is in the guest.
 struct Contents {
     kernel: PathBuf,
@@ -188,16 +175,11 @@ fn programs() -> Result<Vec<PathBuf>, Failure> {
     let mut command = cargo();
     command.args(["build", "--release", "--bins", "--target", TARGET]);
     command.arg("--target-dir").arg(target_dir().join("guest"));
-    command.arg("--message-format=json-render-diagnostics");
     for package in PACKAGES {
         command.args(["--package", package]);
     }
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    match run_process(command, BUILD_LIMIT) {
-        Ok(end) if end.status.success() => Ok(executables(&end.lines)),
-        Ok(end) => Err(Failure { why: end.status.to_string(), lines: diagnostics(end.lines) }),
-        Err(error) => Err(Failure { why: error.to_string(), lines: error.lines().to_vec() }),
-    }
+    build(command, BUILD_LIMIT)
 }
 
 fn initramfs(busybox: &Path, programs: &[PathBuf]) -> Result<Vec<u8>, Failure> {

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::boot::boot;
-use crate::cargo::{cargo, diagnostics, executables, scratch_dir};
+use crate::cargo::{Failure, build, cargo, scratch_dir};
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
 use crate::suite::emulator;
 use agent::case::{Case, Verdict};
-use agent::process::run as run_process;
 
 /// A machine that the guest is booted on, and which of its cases are run there.
 struct Variant {
@@ -28,7 +27,7 @@ const VTD: Iommu = Iommu::Vtd { bits: 48, caching_mode: false };
 const SMALL: Iommu = Iommu::Vtd { bits: 39, caching_mode: false };
 
 /// Masks nothing: the device's default of 28 bits would hide what the I/O address really is.
-const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
+pub(crate) const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 /// The same on the bus `below` of a bridge.
 const EDU_BELOW: &str = "edu,bus=below,dma_mask=0xffffffffffffffff";
 /// A device whose function can be reset, which `edu`'s cannot.
@@ -141,14 +140,14 @@ impl Variant {
 }
 
 /// The guest's way out: a byte `b` written here ends QEMU with exit code `2 * b + 1`.
-const EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=0x4";
+pub(crate) const EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=0x4";
 
 /// Time is the number of instructions, 64 ns each: a transfer of `edu`'s takes the guest's 100 ms and next to none
 /// of the host's, deadlines do not depend on how busy the host is, and a boot repeats to the instruction.
 const TIME: &str = "shift=6,sleep=off";
 
 /// QEMU's exit codes when all the guest's cases hold, and when some do not. Any other is a crash.
-const ENDS: [i32; 2] = [33, 35];
+pub(crate) const ENDS: [i32; 2] = [33, 35];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -158,7 +157,13 @@ pub(super) fn run(report: &mut Report) {
     if let Err(error) = fs::create_dir_all(scratch_dir()) {
         return report.failed("scratch folder", &error.to_string());
     }
-    let Some(image) = build(report) else { return };
+    let image = match image() {
+        Ok(image) => image,
+        Err(failure) => {
+            report.failed("build", &failure.why);
+            return report.output(&failure.lines);
+        }
+    };
     for variant in &VARIANTS {
         if variant.runs_on(&qemu) {
             if !variant.iommu.tells_what_it_blocks(&qemu) {
@@ -175,38 +180,13 @@ pub(super) fn run(report: &mut Report) {
     }
 }
 
-fn build(report: &mut Report) -> Option<PathBuf> {
+/// Builds the guest's image.
+pub(crate) fn image() -> Result<PathBuf, Failure> {
     let mut command = cargo();
-    command.args([
-        "build",
-        "--release",
-        "--package",
-        "metal",
-        "--bin",
-        "metal",
-        "--features",
-        "image",
-    ]);
-    command.arg("--message-format=json-render-diagnostics");
-    match run_process(command, BUILD_LIMIT) {
-        Ok(end) if end.status.success() => {
-            let image = executables(&end.lines).pop();
-            if image.is_none() {
-                report.failed("build", "cargo made no image");
-            }
-            image
-        }
-        Ok(end) => {
-            report.failed("build", &end.status.to_string());
-            report.output(&diagnostics(end.lines));
-            None
-        }
-        Err(error) => {
-            report.failed("build", &error.to_string());
-            report.output(error.lines());
-            None
-        }
-    }
+    let package = ["--package", "metal", "--bin", "metal", "--features", "image"];
+    command.args(["build", "--release"]).args(package);
+    let nothing = || Failure { why: "cargo made no image".into(), lines: Vec::new() };
+    build(command, BUILD_LIMIT)?.pop().ok_or_else(nothing)
 }
 
 fn boot_variant(report: &mut Report, variant: &Variant, qemu: &Qemu, image: &Path) {

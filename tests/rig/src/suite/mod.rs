@@ -4,7 +4,7 @@ mod guest;
 mod host;
 mod image;
 mod loom;
-mod metal;
+pub(crate) mod metal;
 mod miri;
 mod redox;
 

@@ -1,0 +1,230 @@
+//! The engine on QEMU's unit.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use dma_types::{Access, Iova, PAGE_SIZE, PciAddress};
+use iommu_engine::Engine;
+use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::domain::DomainKey;
+use iommu_engine::engine::MapSpec;
+use iommu_engine::platform::{BufferRuns, Platform, RunId};
+use iommu_engine::policy::{Invalidation, Policy};
+
+use super::addresses::{LIVE, TURN};
+use super::measure::{Order, Pairs, ROUNDS, Samples, WARM_UP};
+use crate::cases::engine::rig::{PATIENCE, switch_off};
+use crate::edu::Edu;
+use crate::harness::{Context, Failure, Outcome};
+use crate::platform::Metal;
+use crate::require;
+
+/// What the unit's large pages are long.
+const LARGE: u64 = 2 << 20;
+
+/// An engine on the machine, its device, and memory to be mapped.
+struct Rig<'a> {
+    platform: &'a mut Metal,
+    engine: Engine,
+    device: PciAddress,
+}
+
+/// Runs a case on an engine that takes the machine over, and leaves the machine as it was found.
+fn with_engine(context: &mut Context, case: impl FnOnce(&mut Rig<'_>) -> Outcome) -> Outcome {
+    context.lend(|mut platform| {
+        let outcome = Rig::start(&mut platform).and_then(|mut rig| case(&mut rig));
+        let off = switch_off(&mut platform);
+        (platform, outcome.and(off))
+    })
+}
+
+impl<'a> Rig<'a> {
+    fn start(platform: &'a mut Metal) -> Outcome<Self> {
+        let device = Edu::find(platform)?.function();
+        let mut engine = Engine::start(platform, Policy::default())?;
+        let start = platform.now();
+        while engine.is_waiting() {
+            engine.poll(platform);
+            require!(platform.now().since(start) < PATIENCE, "the unit does not come up");
+        }
+        Ok(Self { platform, engine, device })
+    }
+
+    /// A domain that units could walk for the device.
+    fn domain(&mut self) -> Outcome<DomainKey> {
+        Ok(self.engine.create_domain(self.platform, &[self.device])?)
+    }
+
+    /// A domain that the device is in.
+    fn entered(&mut self) -> Outcome<DomainKey> {
+        let key = self.domain()?;
+        self.attach(key)?;
+        Ok(key)
+    }
+
+    fn run(&mut self, bytes: u64) -> Outcome<RunId> {
+        self.platform.alloc_run(bytes).ok_or(Failure("no memory to map".into()))
+    }
+
+    #[inline(always)]
+    fn attach(&mut self, key: DomainKey) -> Outcome {
+        let completion = self.engine.attach(self.platform, self.device, key)?;
+        self.confirm(&completion)
+    }
+
+    #[inline(always)]
+    fn detach(&mut self) -> Outcome {
+        let completion = self.engine.detach(self.platform, self.device)?;
+        self.confirm(&completion)
+    }
+
+    #[inline(always)]
+    fn map(&mut self, key: DomainKey, spec: &MapSpec) -> Outcome<Iova> {
+        let (iova, completion) = self.engine.map(self.platform, key, spec)?;
+        self.confirm(&completion)?;
+        Ok(iova)
+    }
+
+    #[inline(always)]
+    fn unmap(&mut self, key: DomainKey, iova: Iova, bytes: u64) -> Outcome {
+        let completion = self.engine.unmap(self.platform, key, iova, bytes)?;
+        self.confirm(&completion)
+    }
+
+    /// Waits until the unit has done as it was asked, which is a part of the operation.
+    #[inline(always)]
+    fn confirm(&mut self, completion: &Completion) -> Outcome {
+        while self.engine.progress(completion) == Progress::Pending {
+            self.engine.poll(self.platform);
+        }
+        Ok(())
+    }
+
+    /// What mapping and unmapping takes, beside something that stays mapped: the tables are there already, as in a domain
+    /// that is used.
+    fn tell_pairs(&mut self, key: DomainKey, kind: &str) -> Outcome {
+        let (page, mib, large) =
+            (self.run(PAGE_SIZE)?, self.run(256 * PAGE_SIZE)?, self.run(LARGE)?);
+        let rows =
+            [("4k", page, PAGE_SIZE), ("256x4k", mib, 256 * PAGE_SIZE), ("2m", large, LARGE)];
+        let beside = [self.map(key, &spec(page, PAGE_SIZE))?, self.map(key, &spec(large, LARGE))?];
+        for (name, run, bytes) in rows {
+            let spec = spec(run, bytes);
+            let (mut make, mut undo) =
+                (Samples::new(WARM_UP + ROUNDS), Samples::new(WARM_UP + ROUNDS));
+            for _ in 0..WARM_UP + ROUNDS {
+                let iova = make.take(|| self.map(key, &spec))?;
+                undo.take(|| self.unmap(key, iova, bytes))?;
+            }
+            Pairs { make, undo }.tell(&format!("{kind}/{name}"));
+        }
+        self.unmap(key, beside[0], PAGE_SIZE)?;
+        self.unmap(key, beside[1], LARGE)?;
+        Ok(())
+    }
+}
+
+/// All of a run, anywhere, for large pages if it is as long.
+fn spec(run: RunId, bytes: u64) -> MapSpec {
+    MapSpec {
+        run,
+        offset: 0,
+        bytes,
+        access: Access::ReadWrite,
+        align: if bytes >= LARGE { LARGE } else { PAGE_SIZE },
+        first: Iova::new(0),
+        limit: Iova::new(u64::MAX),
+        owner: 1,
+    }
+}
+
+/// Nobody holds a translation, and so nothing is invalidated: what tables and addresses take.
+pub(super) fn mappings_without_a_device(context: &mut Context) -> Outcome {
+    with_engine(context, |rig| {
+        let key = rig.domain()?;
+        rig.tell_pairs(key, "tables")
+    })
+}
+
+pub(super) fn mappings_with_a_device(context: &mut Context) -> Outcome {
+    with_engine(context, |rig| {
+        let key = rig.entered()?;
+        rig.tell_pairs(key, "engine")
+    })
+}
+
+pub(super) fn a_device_in_and_out_of_a_domain(context: &mut Context) -> Outcome {
+    with_engine(context, |rig| {
+        let key = rig.domain()?;
+        let mut pairs = Pairs::new(WARM_UP + ROUNDS);
+        for _ in 0..WARM_UP + ROUNDS {
+            pairs.make.take(|| rig.attach(key))?;
+            pairs.undo.take(|| rig.detach())?;
+        }
+        pairs.tell("attach");
+        Ok(())
+    })
+}
+
+/// One piece of memory over and over, in large pages: mapped piece by piece, and unmapped all at once. And what 4 KiB take
+/// beside it.
+pub(super) fn a_domain_of_64_gib(context: &mut Context) -> Outcome {
+    with_engine(context, |rig| {
+        let key = rig.entered()?;
+        let (large, page) = (rig.run(LARGE)?, rig.run(PAGE_SIZE)?);
+        let (large, page) = (spec(large, LARGE), spec(page, PAGE_SIZE));
+        let count = ((64 << 30) / LARGE) as usize;
+        let mut all = Vec::with_capacity(count);
+        let mut whole = Pairs::new(1);
+        whole.make.take(|| {
+            for _ in 0..count {
+                all.push((rig.map(key, &large)?, LARGE));
+            }
+            Ok::<(), Failure>(())
+        })?;
+        let mut pairs = Pairs::new(WARM_UP + ROUNDS);
+        for _ in 0..WARM_UP + ROUNDS {
+            let iova = pairs.make.take(|| rig.map(key, &page))?;
+            pairs.undo.take(|| rig.unmap(key, iova, PAGE_SIZE))?;
+        }
+        pairs.tell("engine/4k-beside-64g");
+        whole.undo.take(|| {
+            let when = Invalidation::Strict;
+            let done = rig.engine.unmap_all(rig.platform, key, all.iter().copied(), when)?;
+            rig.confirm(&done)
+        })?;
+        whole.tell("engine/64g");
+        Ok(())
+    })
+}
+
+/// With so many pages mapped, some at random are unmapped and as many are mapped again, over and over.
+pub(super) fn mappings_with_many_live(context: &mut Context) -> Outcome {
+    with_engine(context, |rig| {
+        let key = rig.entered()?;
+        let page = rig.run(PAGE_SIZE)?;
+        let page = spec(page, PAGE_SIZE);
+        let mut live = Vec::new();
+        for count in LIVE {
+            live.reserve_exact(count - live.len());
+            while live.len() < count {
+                live.push(rig.map(key, &page)?);
+            }
+            let (mut order, mut pairs) = (Order::new(), Pairs::new(WARM_UP + ROUNDS + TURN));
+            for round in 0..(WARM_UP + ROUNDS).div_ceil(TURN) {
+                if round == WARM_UP / TURN {
+                    pairs.forget();
+                }
+                for _ in 0..TURN {
+                    let iova = live.swap_remove(order.below(live.len()));
+                    pairs.undo.take(|| rig.unmap(key, iova, PAGE_SIZE))?;
+                }
+                for _ in 0..TURN {
+                    live.push(pairs.make.take(|| rig.map(key, &page))?);
+                }
+            }
+            pairs.tell(&format!("live/{count}"));
+        }
+        Ok(())
+    })
+}

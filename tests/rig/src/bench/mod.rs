@@ -1,0 +1,129 @@
+//! `tests/run bench`: what operations take, ours beside Linux's, counted in guest instructions on the same emulated units.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `column` | the machines, and what was measured on each |
+//! | `figures` | what a guest tells of what it counted |
+//! | `ours` | our bare guest, built and booted |
+//! | `rows` | the rows of the table: what is compared with what, and the targets |
+//! | `table` | the table, for a terminal and in Markdown |
+//! | `json` | the same for programs |
+//!
+//! Under `-icount shift=0,sleep=off` the processor's counter counts instructions: medians repeat to the digit, whatever
+//! else the host does.
+
+mod column;
+mod figures;
+mod json;
+mod ours;
+mod rows;
+mod table;
+
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::bench::column::{Column, Measured};
+use crate::bench::table::{Form, table};
+use crate::cargo::{Failure, root, scratch_dir};
+use crate::debian::install;
+use crate::qemu::{self, Qemu};
+use crate::suite::metal;
+use agent::process::run as run_process;
+
+/// Time is the number of instructions, and nothing waits for the host's.
+const TIME: &str = "shift=0,sleep=off";
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Options {
+    /// Our side alone.
+    ours: bool,
+    form: Form,
+}
+
+impl Options {
+    fn parse(words: &[String]) -> Option<Self> {
+        let mut options = Self { ours: false, form: Form::Terminal };
+        for word in words {
+            match word.as_str() {
+                "--ours" => options.ours = true,
+                "--markdown" => options.form = Form::Markdown,
+                "--json" => options.form = Form::Json,
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+/// Measures, and prints the table.
+pub fn run(words: &[String]) -> ExitCode {
+    let Some(options) = Options::parse(words) else {
+        eprintln!("usage: tests/run bench [--ours] [--markdown|--json]");
+        return ExitCode::from(2);
+    };
+    match measure(options) {
+        Ok(measured) => {
+            print!("{}", table(&measured, options.form));
+            ExitCode::SUCCESS
+        }
+        Err(Failure { why, lines }) => {
+            lines.iter().for_each(|line| eprintln!("| {line}"));
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: Options) -> Result<Measured, Failure> {
+    install(&[qemu::NEED])?;
+    let qemu = Qemu::find().map_err(|why| Failure { why, lines: Vec::new() })?;
+    fs::create_dir_all(scratch_dir())?;
+    let mut measured = Measured::default();
+    measured.versions = vec![("ours", commit()), ("QEMU", qemu.line.clone())];
+    if !options.ours {
+        return Err(Failure {
+            why: "Linux's side is not there yet: --ours".into(),
+            lines: Vec::new(),
+        });
+    }
+    eprintln!("building the bare guest");
+    let image = metal::image()?;
+    for column in Column::ALL.into_iter().filter(|it| !it.is_linux()) {
+        eprintln!("booting {}", column.name());
+        measured.put(column, ours::measure(&qemu, &image, column)?);
+    }
+    Ok(measured)
+}
+
+/// The commit that is measured, and whether something is different from it.
+fn commit() -> String {
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(root()).args(words);
+        let end = run_process(command, Duration::from_secs(10)).ok()?;
+        end.status.success().then_some(end.lines)
+    };
+    let name = git(&["rev-parse", "--short=12", "HEAD"]).and_then(|lines| lines.first().cloned());
+    let Some(name) = name else { return "of no commit".into() };
+    let clean = git(&["status", "--porcelain"]).is_some_and(|lines| lines.is_empty());
+    if clean { name } else { format!("{name} and changes") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_known_ones() {
+        let parse = |words: &[&str]| {
+            Options::parse(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>())
+        };
+        let options = |ours, form| Some(Options { ours, form });
+        assert_eq!(parse(&[]), options(false, Form::Terminal));
+        assert_eq!(parse(&["--ours", "--json"]), options(true, Form::Json));
+        assert_eq!(parse(&["--markdown"]), options(false, Form::Markdown));
+        assert_eq!(parse(&["--our"]), None);
+    }
+}

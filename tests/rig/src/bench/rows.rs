@@ -1,0 +1,280 @@
+//! The rows of the table: what is compared with what, what is aimed at, and what an unmap takes from the device.
+
+use crate::bench::column::{Column, Measured};
+use crate::bench::figures::{Figure, Figures};
+use Revokes::{Access, Claim, Nothing};
+use Target::{Both, BothAnd, MakeEach, Within};
+
+/// What an unmap ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revokes {
+    /// The driver's claim: the window that the memory is in stays mapped for the device.
+    Claim,
+    /// The device's access: the unit has forgotten it.
+    Access,
+    /// Nothing is mapped or unmapped for a device.
+    Nothing,
+}
+
+impl Revokes {
+    /// In the words of the table.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Claim => "driver's claim",
+            Self::Access => "device's access",
+            Self::Nothing => "",
+        }
+    }
+}
+
+/// What is aimed at, in instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Nothing.
+    None,
+    /// Both together, at most.
+    Both(u64),
+    /// Both together, at most so much and what making another figure takes.
+    BothAnd(u64, &'static str),
+    /// Making it, at most so much for each of so many.
+    MakeEach(u64, u64),
+    /// At most so many percent more than another figure, both together.
+    Within(u64, &'static str),
+}
+
+impl Target {
+    /// How many instructions that is, with the figures of the same guest.
+    fn limit(self, figures: &Figures) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Both(limit) => Some(limit),
+            Self::BothAnd(limit, other) => Some(limit + figures.get(other)?.make),
+            Self::MakeEach(limit, count) => Some(limit * count),
+            Self::Within(percent, other) => {
+                let other = figures.get(other)?.both();
+                Some(other + other * percent / 100)
+            }
+        }
+    }
+
+    /// What is held against it.
+    fn held_against(self, figure: Figure) -> u64 {
+        match self {
+            Self::MakeEach(..) => figure.make,
+            _ => figure.both(),
+        }
+    }
+
+    /// In the words of the table.
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Both(limit) => format!("{limit}"),
+            Self::BothAnd(limit, other) if other.starts_with("copy") => format!("{limit} + copy"),
+            Self::BothAnd(limit, _) => format!("{limit} + zeroing"),
+            Self::MakeEach(limit, _) => format!("map {limit} each"),
+            Self::Within(percent, _) => format!("first + {percent} %"),
+        }
+    }
+}
+
+/// A row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// What is done and undone.
+    pub(super) label: &'static str,
+    /// Linux's figure, if Linux has such a thing.
+    pub(super) linux: &'static str,
+    /// Ours.
+    pub(super) ours: &'static str,
+    /// How many operations of Linux's ours does at a time.
+    pub(super) count: u64,
+    /// What is aimed at.
+    pub(super) target: Target,
+    /// What the undoing ends, of ours. Linux's ends the device's access, but where it is lazy or lets devices through.
+    pub(super) revokes: Revokes,
+}
+
+/// Rows that belong together.
+pub(super) struct Group {
+    /// Their heading.
+    pub(super) heading: &'static str,
+    /// The rows.
+    pub(super) rows: &'static [Row],
+}
+
+const fn row(
+    label: &'static str,
+    linux: &'static str,
+    ours: &'static str,
+    target: Target,
+    revokes: Revokes,
+) -> Row {
+    Row { label, linux, ours, count: 1, target, revokes }
+}
+
+/// All rows.
+#[rustfmt::skip]
+pub(super) const GROUPS: [Group; 5] = [
+    Group {
+        heading: "streaming memory in windows: map + unmap",
+        rows: &[
+            row("4 KiB", "single/4k", "stream/4k", Both(120), Claim),
+            row("64 KiB", "single/64k", "stream/64k", Target::None, Claim),
+            row("2 MiB", "single/2m", "stream/2m", Target::None, Claim),
+            row("ring of 128 x 4 KiB", "ring-128", "stream/ring-128", Target::None, Claim),
+            row("32 mixed sizes at random", "mixed-32", "stream/mixed-32", Target::None, Claim),
+            row("scatter list of 16 x 4 KiB", "sg-16", "stream/sg-16", Both(900), Claim),
+            row("64 foreign bytes, bounced", "single/64", "bounced/64", BothAnd(200, "copy/64"), Claim),
+            row("1500 foreign bytes, bounced", "single/1500", "bounced/1500", BothAnd(200, "copy/1500"), Claim),
+            row("4 KiB foreign, bounced", "single/4k", "bounced/4096", BothAnd(200, "copy/4096"), Claim),
+            row("  of which copying 64 bytes", "", "copy/64", Target::None, Nothing),
+            row("  of which copying 1500 bytes", "", "copy/1500", Target::None, Nothing),
+            row("  of which copying 4 KiB", "", "copy/4096", Target::None, Nothing),
+        ],
+    },
+    Group {
+        heading: "strict streaming memory, service called directly: map + unmap",
+        rows: &[
+            row("4 KiB", "single/4k", "strict/4k", Both(1000), Access),
+            row("64 KiB", "single/64k", "strict/64k", Target::None, Access),
+            row("2 MiB", "single/2m", "strict/2m", Target::None, Access),
+            row("ring of 128 x 4 KiB", "ring-128", "strict/ring-128", Target::None, Access),
+            row("32 mixed sizes at random", "mixed-32", "strict/mixed-32", Target::None, Access),
+            row("scatter list of 16 x 4 KiB", "sg-16", "strict/sg-16", Target::None, Access),
+            Row { count: 32, ..row("4 KiB, each of a batch of 32", "single/4k", "strict/batch-32", Target::None, Access) },
+        ],
+    },
+    Group {
+        heading: "coherent memory and pools: alloc + free",
+        rows: &[
+            row("pool block of 256 bytes", "pool/256", "pool/256", Both(60), Claim),
+            row("pool block of 256 bytes, zeroed", "pool/256-zeroed", "pool/256-zeroed", Target::None, Claim),
+            row("coherent 4 KiB", "coherent/4k", "coherent/4k", BothAnd(250, "zero/4k"), Claim),
+            row("  of which zeroing 4 KiB", "", "zero/4k", Target::None, Nothing),
+            row("coherent 256 bytes", "coherent/256", "coherent/256", BothAnd(250, "zero/256"), Claim),
+            row("  of which zeroing 256 bytes", "", "zero/256", Target::None, Nothing),
+        ],
+    },
+    Group {
+        heading: "the engine: map + unmap (Linux: iommu_map, iommu_unmap, without choosing addresses)",
+        rows: &[
+            row("4 KiB, tables only", "", "tables/4k", Both(250), Nothing),
+            row("256 x 4 KiB, tables only", "", "tables/256x4k", MakeEach(8, 256), Nothing),
+            row("2 MiB, tables only", "", "tables/2m", Target::None, Nothing),
+            row("4 KiB, with invalidation", "iommu/4k", "engine/4k", Both(450), Access),
+            row("256 x 4 KiB, with invalidation", "iommu/256x4k", "engine/256x4k", MakeEach(8, 256), Access),
+            row("2 MiB, with invalidation", "iommu/2m", "engine/2m", Both(450), Access),
+            row("4 KiB beside 64 GiB", "iommu/4k-beside-64g", "engine/4k-beside-64g", Target::None, Access),
+            row("64 GiB: 32768 maps, one unmap", "iommu/64g", "engine/64g", Target::None, Access),
+            row("a device into a domain and out", "attach", "attach", Target::None, Access),
+        ],
+    },
+    Group {
+        heading: "many live at once, 16 at random given back and taken anew",
+        rows: &[
+            row("addresses alone, 1,000 live", "iova/1000", "iova/1000", Target::None, Nothing),
+            row("addresses alone, 10,000 live", "iova/10000", "iova/10000", Within(10, "iova/1000"), Nothing),
+            row("addresses alone, 100,000 live", "iova/100000", "iova/100000", Within(10, "iova/1000"), Nothing),
+            row("addresses alone, 1,000,000 live", "iova/1000000", "iova/1000000", Within(10, "iova/1000"), Nothing),
+            row("mixed addresses, 1,000 live", "iova-mixed/1000", "iova-mixed/1000", Target::None, Nothing),
+            row("mixed addresses, 1,000,000 live", "iova-mixed/1000000", "iova-mixed/1000000", Within(10, "iova-mixed/1000"), Nothing),
+            row("4 KiB mappings, 1,000 live", "live/1000", "live/1000", Target::None, Access),
+            row("4 KiB mappings, 10,000 live", "live/10000", "live/10000", Target::None, Access),
+            row("4 KiB mappings, 100,000 live", "live/100000", "live/100000", Target::None, Access),
+            row("4 KiB mappings, 1,000,000 live", "live/1000000", "live/1000000", Target::None, Access),
+        ],
+    },
+];
+
+impl Row {
+    /// Its figure in a column, for one of Linux's operations.
+    pub(super) fn figure(&self, measured: &Measured, column: Column) -> Option<Figure> {
+        let name = if column.is_linux() { self.linux } else { self.ours };
+        let figure = measured.get(column)?.get(name)?;
+        let count = if column.is_linux() { 1 } else { self.count };
+        let Figure { make, make_mean, undo, undo_mean } = figure;
+        let each = |all: u64| (all + count / 2) / count;
+        Some(Figure {
+            make: each(make),
+            make_mean: each(make_mean),
+            undo: each(undo),
+            undo_mean: each(undo_mean),
+        })
+    }
+
+    /// Whether a column of ours is no more than what is aimed at.
+    pub(super) fn is_met(&self, measured: &Measured, column: Column) -> Option<bool> {
+        let figure = self.figure(measured, column)?;
+        let limit = self.target.limit(measured.get(column)?)?;
+        Some(self.target.held_against(figure) <= limit)
+    }
+
+    /// Ours, for each instruction of Linux's strict mode, on VT-d.
+    pub(super) fn ratio(&self, measured: &Measured) -> Option<f64> {
+        let linux = self.figure(measured, Column::LinuxVtd)?.both();
+        let ours = self.figure(measured, Column::Vtd)?.both();
+        Some(ours as f64 / linux.max(1) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(column: Column, lines: &[&str]) -> Measured {
+        let lines: Vec<_> = lines.iter().map(|line| line.to_string()).collect();
+        let mut measured = Measured::default();
+        measured.put(column, Figures::read(&lines));
+        measured
+    }
+
+    fn is_met(target: Target, lines: &[&str]) -> Option<bool> {
+        row("", "", "x", target, Nothing).is_met(&measured(Column::Vtd, lines), Column::Vtd)
+    }
+
+    #[test]
+    fn targets_are_held_against_what_they_speak_of() {
+        assert_eq!(is_met(Both(120), &["bench x 100 9 20 9"]), Some(true));
+        assert_eq!(is_met(Both(120), &["bench x 100 9 21 9"]), Some(false));
+        let copy = "bench copy/64 30 9 5 9";
+        assert_eq!(is_met(BothAnd(200, "copy/64"), &[copy, "bench x 130 9 100 9"]), Some(true));
+        assert_eq!(is_met(BothAnd(200, "copy/64"), &[copy, "bench x 131 9 100 9"]), Some(false));
+        assert_eq!(is_met(MakeEach(8, 256), &["bench x 2048 9 9000 9"]), Some(true));
+        assert_eq!(is_met(MakeEach(8, 256), &["bench x 2049 9 0 9"]), Some(false));
+        let first = "bench first 50 9 50 9";
+        assert_eq!(is_met(Within(10, "first"), &[first, "bench x 60 9 50 9"]), Some(true));
+        assert_eq!(is_met(Within(10, "first"), &[first, "bench x 60 9 51 9"]), Some(false));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        assert_eq!(is_met(Both(1), &[]), None);
+        assert_eq!(is_met(BothAnd(1, "y"), &["bench x 0 0 0 0"]), None);
+        assert_eq!(is_met(Target::None, &["bench x 0 0 0 0"]), None);
+    }
+
+    #[test]
+    fn ours_is_for_one_operation_and_the_ratio_is_to_linux() {
+        let mut measured = measured(Column::Vtd, &["bench x 3200 3200 3200 3200"]);
+        let linux = Figures::read(&["bench y 300 300 100 100".to_owned()]);
+        measured.put(Column::LinuxVtd, linux);
+        let row = Row { count: 32, ..row("", "y", "x", Target::None, Nothing) };
+        assert_eq!(row.figure(&measured, Column::Vtd).map(Figure::both), Some(200));
+        assert_eq!(row.ratio(&measured), Some(0.5));
+    }
+
+    #[test]
+    fn every_target_speaks_of_rows_that_there_are() {
+        let rows = || GROUPS.iter().flat_map(|group| group.rows);
+        let is_row = |name| rows().any(|row| row.ours == name);
+        for row in rows() {
+            match row.target {
+                BothAnd(_, other) | Within(_, other) => assert!(is_row(other), "{other}"),
+                _ => {}
+            }
+            let same = rows().filter(|it| it.ours == row.ours).count();
+            assert_eq!(same, 1, "{}", row.ours);
+        }
+    }
+}

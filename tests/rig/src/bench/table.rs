@@ -1,0 +1,207 @@
+//! The table, for a terminal and in Markdown; for programs see `json`.
+
+use std::fmt::Write;
+
+use crate::bench::column::{Column, Measured};
+use crate::bench::figures::Figure;
+use crate::bench::json::json;
+use crate::bench::rows::{GROUPS, Revokes, Row, Target};
+
+/// What a form of the table does otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Columns of the same width.
+    Terminal,
+    /// As README quotes it.
+    Markdown,
+    /// For programs.
+    Json,
+}
+
+/// The table of all that was measured.
+pub(super) fn table(measured: &Measured, form: Form) -> String {
+    match form {
+        Form::Terminal | Form::Markdown => words(measured, form == Form::Markdown),
+        Form::Json => json(measured),
+    }
+}
+
+fn words(measured: &Measured, markdown: bool) -> String {
+    let columns: Vec<_> =
+        Column::ALL.into_iter().filter(|it| measured.get(*it).is_some()).collect();
+    let mut rows = vec![heading(&columns)];
+    for group in &GROUPS {
+        rows.push(vec![match markdown {
+            false => group.heading.to_owned(),
+            true => format!("**{}**", group.heading),
+        }]);
+        let shown = group.rows.iter().filter(|row| is_measured(row, measured));
+        rows.extend(shown.map(|row| cells(row, measured, &columns)));
+    }
+    let mut text = String::new();
+    for (name, version) in &measured.versions {
+        let _ = match markdown {
+            false => writeln!(text, "{name:<8} {version}"),
+            true => writeln!(text, "- {name}: {version}"),
+        };
+    }
+    text.push('\n');
+    text += &match markdown {
+        false => in_columns(&rows),
+        true => in_markdown(&rows),
+    };
+    text.push('\n');
+    text += NOTE;
+    text
+}
+
+const NOTE: &str = "Guest instructions, medians: the operation + what undoes it. * is more than the target. The counter's own\n\
+    cost is in each. Linux's strict unmap takes the device's access, a lazy one later, pass-through none.\n";
+
+fn heading(columns: &[Column]) -> Vec<String> {
+    let mut cells = vec!["".to_owned()];
+    for column in columns {
+        let whose = if column.is_linux() { "Linux " } else { "ours " };
+        cells.push(format!("{whose}{} ", column.heading()));
+    }
+    cells.extend(["target", "to Linux", "unmap ends"].map(String::from));
+    cells
+}
+
+fn is_measured(row: &Row, measured: &Measured) -> bool {
+    measured.columns().any(|(column, _)| row.figure(measured, column).is_some())
+}
+
+fn cells(row: &Row, measured: &Measured, columns: &[Column]) -> Vec<String> {
+    let mut cells = vec![row.label.to_owned()];
+    for column in columns {
+        let missed = !column.is_linux() && row.is_met(measured, *column) == Some(false);
+        // Digits stand below digits.
+        let mark = if missed { "*" } else { " " };
+        let figure = row.figure(measured, *column);
+        cells.push(figure.map_or("- ".into(), |figure| format!("{}{mark}", shown(row, figure))));
+    }
+    cells.push(row.target.words());
+    cells.push(row.ratio(measured).map_or(String::new(), |ratio| format!("{ratio:.2}")));
+    cells.push(row.revokes.words().to_owned());
+    cells
+}
+
+/// A figure, long ones in thousands.
+fn shown(row: &Row, figure: Figure) -> String {
+    let short = |number: u64| match number {
+        0..1_000_000 => number.to_string(),
+        _ => format!("{}k", (number + 500) / 1000),
+    };
+    let Figure { make, undo, .. } = figure;
+    match (row.target, row.revokes) {
+        // What is a part of another row's has nothing that undoes it.
+        (Target::None, Revokes::Nothing) if row.linux.is_empty() && row.label.starts_with(' ') => {
+            short(make)
+        }
+        _ => format!("{} + {}", short(make), short(undo)),
+    }
+}
+
+/// Cells below each other, the first and the last to the left. A row of one cell is a heading.
+fn in_columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |at: usize| {
+        let of_column = rows.iter().filter(|row| row.len() > 1).filter_map(|row| row.get(at));
+        of_column.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        if let [heading] = &row[..] {
+            let _ = writeln!(text, "\n{heading}");
+            continue;
+        }
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let _ = match at {
+                0 => write!(line, "  {cell:<width$}"),
+                _ if at + 1 == count => write!(line, "  {cell:<width$}"),
+                _ => write!(line, "  {cell:>width$}"),
+            };
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn in_markdown(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        let cells = row.iter().map(|cell| cell.trim().replace('*', "\\*"));
+        let mut cells: Vec<_> = if row.len() == 1 { row.clone() } else { cells.collect() };
+        cells.resize(count, String::new());
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+        if number == 0 {
+            let rules =
+                (0..count).map(|at| if at == 0 || at + 1 == count { "---" } else { "---:" });
+            let _ = writeln!(text, "| {} |", rules.collect::<Vec<_>>().join(" | "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::figures::Figures;
+
+    fn measured() -> Measured {
+        let figures = |lines: &[&str]| {
+            Figures::read(&lines.iter().map(|line| line.to_string()).collect::<Vec<_>>())
+        };
+        let mut measured = Measured::default();
+        measured.versions.push(("QEMU", "7.2".into()));
+        measured
+            .put(Column::Vtd, figures(&["bench stream/4k 91 91 42 42", "bench copy/64 88 88 6 6"]));
+        measured.put(Column::LinuxVtd, figures(&["bench single/4k 1050 1051 1872 1873"]));
+        measured
+    }
+
+    fn line<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
+        let line = text.lines().find(|line| line.trim().starts_with(start)).unwrap();
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+    }
+
+    #[test]
+    fn a_row_has_what_was_measured_and_says_what_is_missed() {
+        let text = table(&measured(), Form::Terminal);
+        assert_eq!(
+            line(&text, "Linux VT-d"),
+            ["Linux VT-d strict", "ours VT-d", "target", "to Linux", "unmap ends"]
+        );
+        let row = ["4 KiB", "1050 + 1872", "91 + 42*", "120", "0.05", "driver's claim"];
+        assert_eq!(line(&text, "4 KiB"), row);
+        assert_eq!(line(&text, "of which copying 64"), ["of which copying 64 bytes", "-", "88"]);
+        assert!(text.starts_with("QEMU     7.2\n"));
+        // What nobody measured is no row.
+        assert!(!text.contains("2 MiB"));
+    }
+
+    #[test]
+    fn all_cells_of_a_column_end_at_the_same_place() {
+        let text = table(&measured(), Form::Terminal);
+        let ends = |start: &str, cell: &str| {
+            let line = text.lines().find(|line| line.trim().starts_with(start)).unwrap();
+            line.find(cell).unwrap() + cell.len()
+        };
+        assert_eq!(ends("Linux VT-d", "Linux VT-d strict"), ends("4 KiB", "1050 + 1872"));
+        assert_eq!(ends("Linux VT-d", "target"), ends("4 KiB", "120"));
+    }
+
+    #[test]
+    fn markdown_has_as_many_cells_in_each_row() {
+        let text = table(&measured(), Form::Markdown);
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert!(rows.len() > 3 && rows.iter().all(|row| row.matches(" | ").count() == 5), "{text}");
+        assert!(
+            rows.contains(&"| 4 KiB | 1050 + 1872 | 91 + 42\\* | 120 | 0.05 | driver's claim |")
+        );
+    }
+}
