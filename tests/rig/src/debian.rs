@@ -95,13 +95,42 @@ pub fn on_path(program: &str) -> bool {
 
 /// The kernel image of Debian's newest kernel, downloaded and unpacked, not installed.
 pub fn kernel() -> Result<PathBuf, DebianError> {
+    with_fresh_lists(|| file_of(&newest_kernel()?, "./boot/vmlinuz-*"))
+}
+
+/// The package of Debian's newest kernel.
+fn newest_kernel() -> Result<String, DebianError> {
+    // The kernels' packages have a name of their own each; this one depends on the newest.
+    let package = field("linux-image-amd64", "Depends").as_deref().and_then(kernel_package);
+    package.ok_or_else(|| DebianError::Unknown("linux-image-amd64".into()))
+}
+
+/// What modules for that kernel are built with: the folder to start `make` in. Downloaded and unpacked, not installed; the
+/// compiler and libraries that it needs are for the caller to install.
+pub fn kernel_headers() -> Result<PathBuf, DebianError> {
     with_fresh_lists(|| {
-        // The kernels' packages have a name of their own each; this one depends on the newest.
-        let package = field("linux-image-amd64", "Depends").as_deref().and_then(kernel_package);
-        match package {
-            Some(package) => file_of(&package, "./boot/vmlinuz-*"),
-            None => Err(DebianError::Unknown("linux-image-amd64".into())),
+        let headers = newest_kernel()?.replacen("image", "headers", 1);
+        let unknown = || DebianError::Unknown(headers.clone());
+        let depends = field(&headers, "Depends").ok_or_else(unknown)?;
+        let version = field(&headers, "Version").ok_or_else(unknown)?;
+        let tree = scratch_dir().join("debian").join(format!("{headers}_{version}"));
+        let folder = |tree: &Path| tree.join("usr/src").join(&headers);
+        if tree.is_dir() {
+            return Ok(folder(&tree));
         }
+        let unfinished = tree.with_extension("part");
+        for package in [headers.as_str()].into_iter().chain(names(&depends)) {
+            unpack(package, &unfinished)?;
+        }
+        // Its packages name each other by where they are installed.
+        let makefile = folder(&unfinished).join("Makefile");
+        let failed = |path: &Path, error| DebianError::File { path: path.into(), error };
+        let text = fs::read_to_string(&makefile).map_err(|error| failed(&makefile, error))?;
+        let installed = "/usr/src/";
+        let text = text.replace(installed, &format!("{}{installed}", tree.display()));
+        fs::write(&makefile, text).map_err(|error| failed(&makefile, error))?;
+        fs::rename(&unfinished, &tree).map_err(|error| failed(&tree, error))?;
+        Ok(folder(&tree))
     })
 }
 
@@ -133,12 +162,7 @@ fn file_of(package: &str, member: &str) -> Result<PathBuf, DebianError> {
     if file.is_file() {
         return Ok(file);
     }
-    println!("  downloading {package} {version}");
-    fs::create_dir_all(&dir).map_err(|error| DebianError::File { path: dir.clone(), error })?;
-    let mut download = Command::new("apt-get");
-    download.args(["download", package]).current_dir(&dir);
-    checked(download)?;
-    let deb = downloaded(package, &dir).ok_or_else(unknown)?;
+    let deb = download(package, &dir)?;
     let contents = member_of(package, &deb, member);
     // Whatever came of it, the package is not needed any more.
     let _ = fs::remove_file(deb);
@@ -147,6 +171,26 @@ fn file_of(package: &str, member: &str) -> Result<PathBuf, DebianError> {
         Ok(()) => Ok(file),
         Err(error) => Err(DebianError::File { path: file, error }),
     }
+}
+
+/// All of the newest version of a package, put into a folder beside what is there.
+fn unpack(package: &str, into: &Path) -> Result<(), DebianError> {
+    let deb = download(package, &scratch_dir().join("debian"))?;
+    let mut unpacker = Command::new("dpkg-deb");
+    unpacker.arg("--extract").arg(&deb).arg(into);
+    let unpacked = checked(unpacker);
+    let _ = fs::remove_file(deb);
+    unpacked
+}
+
+/// Downloads the newest version of a package into a folder.
+fn download(package: &str, dir: &Path) -> Result<PathBuf, DebianError> {
+    eprintln!("  downloading {package}");
+    fs::create_dir_all(dir).map_err(|error| DebianError::File { path: dir.into(), error })?;
+    let mut download = Command::new("apt-get");
+    download.args(["download", package]).current_dir(dir);
+    checked(download)?;
+    downloaded(package, dir).ok_or_else(|| DebianError::Unknown(package.into()))
 }
 
 fn downloaded(package: &str, dir: &Path) -> Option<PathBuf> {
@@ -192,10 +236,14 @@ fn field(package: &str, name: &str) -> Option<String> {
     shown.lines.iter().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
 }
 
+/// The packages in a field like `Depends`, of alternatives the first.
+fn names(depends: &str) -> impl Iterator<Item = &str> {
+    depends.split(',').filter_map(|item| item.split_whitespace().next())
+}
+
 /// The kernel in the dependencies of `linux-image-amd64`: `linux-image-6.1.0-56-amd64 (= 6.1.192-2)`.
 fn kernel_package(depends: &str) -> Option<String> {
-    let names = depends.split(',').filter_map(|item| item.split_whitespace().next());
-    names.map(str::to_owned).find(|name| {
+    names(depends).map(str::to_owned).find(|name| {
         let release = name.strip_prefix("linux-image-");
         release.is_some_and(|release| release.starts_with(|c: char| c.is_ascii_digit()))
     })
@@ -231,6 +279,13 @@ mod tests {
             "linux-base (>= 4.3), linux-image-6.1.0-56-amd64 (= 6.1.192-2), linux-image-x";
         assert_eq!(kernel_package(depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));
         assert_eq!(kernel_package("linux-base"), None);
+    }
+
+    #[test]
+    fn dependencies_are_named_without_their_versions() {
+        let depends = "linux-headers-common (= 6.1.192-2), kbuild (>= 6), compiler | other";
+        let expected = ["linux-headers-common", "kbuild", "compiler"];
+        assert_eq!(names(depends).collect::<Vec<_>>(), expected);
     }
 
     #[test]

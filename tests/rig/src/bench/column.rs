@@ -86,9 +86,12 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Puts a column in.
+    /// Puts figures in, of a column that may have some already.
     pub(super) fn put(&mut self, column: Column, figures: Figures) {
-        self.columns.push((column, figures));
+        match self.columns.iter_mut().find(|(it, _)| *it == column) {
+            Some((_, already)) => already.extend(figures),
+            None => self.columns.push((column, figures)),
+        }
     }
 
     /// The columns that there are.
@@ -99,5 +102,22 @@ impl Measured {
     /// A column.
     pub(super) fn get(&self, column: Column) -> Option<&Figures> {
         self.columns().find(|(it, _)| *it == column).map(|(_, figures)| figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_boots_tell_of_a_column_is_put_together() {
+        let figures = |line: &str| Figures::read(&[line.to_owned()]);
+        let mut measured = Measured::default();
+        measured.put(Column::LinuxVtd, figures("bench a 1 1 1 1"));
+        measured.put(Column::LinuxNone, figures("bench a 2 2 2 2"));
+        measured.put(Column::LinuxVtd, figures("bench b 3 3 3 3"));
+        let column = measured.get(Column::LinuxVtd).unwrap();
+        assert!(column.get("a").is_some_and(|it| it.make == 1) && column.get("b").is_some());
+        assert_eq!(measured.columns().count(), 2);
     }
 }

@@ -45,6 +45,11 @@ impl Figures {
         Self(lines.iter().filter_map(|line| Figure::parse(line)).collect())
     }
 
+    /// Puts others in, of the same machine.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// The figure of this name.
     pub(super) fn get(&self, name: &str) -> Option<Figure> {
         self.0.get(name).copied()

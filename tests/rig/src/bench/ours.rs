@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::bench::TIME;
 use crate::bench::column::Column;
 use crate::bench::figures::Figures;
+use crate::bench::{CPU, TIME};
 use crate::boot::watch;
 use crate::cargo::{Failure, scratch_dir};
 use crate::qemu::{self, Qemu};
@@ -20,7 +20,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(600);
 /// Boots it on the machine of this column.
 pub(super) fn measure(qemu: &Qemu, image: &Path, column: Column) -> Result<Figures, Failure> {
     let mut machine = qemu::machine(MEMORY);
-    machine.args(["-cpu", "max", "-icount", TIME, "-serial", "stdio", "-device", EXIT]);
+    machine.args(["-cpu", CPU, "-icount", TIME, "-serial", "stdio", "-device", EXIT]);
     machine.arg("-kernel").arg(image).args(["-append", "bench"]);
     for device in column.iommu().device(qemu).iter().map(String::as_str).chain([EDU]) {
         machine.args(["-device", device]);

@@ -159,8 +159,8 @@ pub(super) const GROUPS: [Group; 5] = [
     Group {
         heading: "the engine: map + unmap (Linux: iommu_map, iommu_unmap, without choosing addresses)",
         rows: &[
-            row("4 KiB, tables only", "", "tables/4k", Both(250), Nothing),
-            row("256 x 4 KiB, tables only", "", "tables/256x4k", MakeEach(8, 256), Nothing),
+            row("4 KiB, tables only", "iommu-unattached/4k", "tables/4k", Both(250), Nothing),
+            row("256 x 4 KiB, tables only", "iommu-unattached/256x4k", "tables/256x4k", MakeEach(8, 256), Nothing),
             row("2 MiB, tables only", "", "tables/2m", Target::None, Nothing),
             row("4 KiB, with invalidation", "iommu/4k", "engine/4k", Both(450), Access),
             row("256 x 4 KiB, with invalidation", "iommu/256x4k", "engine/256x4k", MakeEach(8, 256), Access),
