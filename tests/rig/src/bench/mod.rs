@@ -22,6 +22,7 @@ mod rows;
 mod table;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -47,23 +48,46 @@ const LINUX: &str = "Linux";
 /// bytes with them, each of which is counted as an instruction.
 const CPU: &str = "max,-erms,-fsrm";
 
+const USAGE: &str = "usage: tests/run bench [--ours] [--markdown[=FILE]] [--json[=FILE]]
+
+  --ours      without Linux: some seconds instead of some minutes
+  --markdown  the table as README quotes it, instead of the one for terminals
+  --json      all figures, for programs
+  =FILE       into this file, named from the workspace's root, and the table besides";
+
 /// What the command line asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Options {
     /// Our side alone.
     ours: bool,
+    /// What is printed.
     form: Form,
+    /// What is written to files.
+    files: Vec<(Form, PathBuf)>,
 }
 
 impl Options {
     fn parse(words: &[String]) -> Option<Self> {
-        let mut options = Self { ours: false, form: Form::Terminal };
+        let mut options = Self { ours: false, form: Form::Terminal, files: Vec::new() };
         for word in words {
-            match word.as_str() {
-                "--ours" => options.ours = true,
-                "--markdown" => options.form = Form::Markdown,
-                "--json" => options.form = Form::Json,
+            let (name, file) = match word.split_once('=') {
+                Some((name, file)) => (name, Some(file)),
+                None => (word.as_str(), None),
+            };
+            let form = match (name, file) {
+                ("--ours", None) => {
+                    options.ours = true;
+                    continue;
+                }
+                ("--markdown", _) => Form::Markdown,
+                ("--json", _) => Form::Json,
                 _ => return None,
+            };
+            match file {
+                Some("") => return None,
+                Some(file) => options.files.push((form, file.into())),
+                None if options.form == Form::Terminal => options.form = form,
+                None => return None,
             }
         }
         Some(options)
@@ -73,14 +97,11 @@ impl Options {
 /// Measures, and prints the table.
 pub fn run(words: &[String]) -> ExitCode {
     let Some(options) = Options::parse(words) else {
-        eprintln!("usage: tests/run bench [--ours] [--markdown|--json]");
+        eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match measure(options) {
-        Ok(measured) => {
-            print!("{}", table(&measured, options.form));
-            ExitCode::SUCCESS
-        }
+    match measure(options.ours).and_then(|measured| show(&measured, &options)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(Failure { why, lines }) => {
             lines.iter().for_each(|line| eprintln!("| {line}"));
             eprintln!("{why}");
@@ -89,7 +110,18 @@ pub fn run(words: &[String]) -> ExitCode {
     }
 }
 
-fn measure(options: Options) -> Result<Measured, Failure> {
+fn show(measured: &Measured, options: &Options) -> Result<(), Failure> {
+    print!("{}", table(measured, options.form));
+    for (form, file) in &options.files {
+        fs::write(file, table(measured, *form)).map_err(|error| Failure {
+            why: format!("{}: {error}", file.display()),
+            lines: Vec::new(),
+        })?;
+    }
+    Ok(())
+}
+
+fn measure(ours_alone: bool) -> Result<Measured, Failure> {
     install(&[qemu::NEED])?;
     let qemu = Qemu::find().map_err(|why| Failure { why, lines: Vec::new() })?;
     fs::create_dir_all(scratch_dir())?;
@@ -101,7 +133,7 @@ fn measure(options: Options) -> Result<Measured, Failure> {
         eprintln!("measuring {}", column.name());
         measured.put(column, ours::measure(&qemu, &image, column)?);
     }
-    if options.ours {
+    if ours_alone {
         return Ok(measured);
     }
     eprintln!("building Linux's module");
@@ -149,10 +181,18 @@ mod tests {
         let parse = |words: &[&str]| {
             Options::parse(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>())
         };
-        let options = |ours, form| Some(Options { ours, form });
-        assert_eq!(parse(&[]), options(false, Form::Terminal));
-        assert_eq!(parse(&["--ours", "--json"]), options(true, Form::Json));
-        assert_eq!(parse(&["--markdown"]), options(false, Form::Markdown));
-        assert_eq!(parse(&["--our"]), None);
+        let options = |ours, form, files: &[(Form, &str)]| {
+            let files = files.iter().map(|(form, file)| (*form, file.into())).collect();
+            Some(Options { ours, form, files })
+        };
+        assert_eq!(parse(&[]), options(false, Form::Terminal, &[]));
+        assert_eq!(parse(&["--ours", "--json"]), options(true, Form::Json, &[]));
+        let both = [(Form::Markdown, "a"), (Form::Json, "b=c")];
+        assert_eq!(parse(&["--markdown=a", "--json=b=c"]), options(false, Form::Terminal, &both));
+        for wrong in
+            [&["--our"][..], &["--ours=x"], &["--json="], &["--json", "--markdown"], &["x"]]
+        {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
     }
 }
