@@ -47,15 +47,15 @@ impl Column {
         }
     }
 
-    /// Its heading.
+    /// Its heading. Of each side the first says whose it is.
     pub(super) fn heading(self) -> &'static str {
         match self {
-            Self::LinuxVtd => "VT-d strict",
+            Self::LinuxVtd => "Linux VT-d",
             Self::LinuxLazy => "lazy",
-            Self::LinuxPassThrough => "pass-thr.",
+            Self::LinuxPassThrough => "pass",
             Self::LinuxAmdVi => "AMD-Vi",
             Self::LinuxNone => "none",
-            Self::Vtd => "VT-d",
+            Self::Vtd => "ours VT-d",
             Self::AmdVi => "AMD-Vi",
         }
     }

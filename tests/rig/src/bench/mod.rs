@@ -28,6 +28,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::bench::column::{Column, Measured};
+use crate::bench::rows::missing;
 use crate::bench::table::{Form, table};
 use crate::cargo::{Failure, root, scratch_dir};
 use crate::debian::install;
@@ -111,6 +112,9 @@ pub fn run(words: &[String]) -> ExitCode {
 }
 
 fn show(measured: &Measured, options: &Options) -> Result<(), Failure> {
+    if let Some(why) = missing(measured) {
+        return Err(Failure { why, lines: Vec::new() });
+    }
     print!("{}", table(measured, options.form));
     for (form, file) in &options.files {
         fs::write(file, table(measured, *form)).map_err(|error| Failure {

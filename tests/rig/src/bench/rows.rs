@@ -20,8 +20,8 @@ impl Revokes {
     /// In the words of the table.
     pub(super) fn words(self) -> &'static str {
         match self {
-            Self::Claim => "driver's claim",
-            Self::Access => "device's access",
+            Self::Claim => "claim",
+            Self::Access => "access",
             Self::Nothing => "",
         }
     }
@@ -55,6 +55,11 @@ impl Target {
                 Some(other + other * percent / 100)
             }
         }
+    }
+
+    /// Whether the operation and what undoes it are looked at apart.
+    pub(super) fn is_of_parts(self) -> bool {
+        matches!(self, Self::MakeEach(..))
     }
 
     /// What is held against it.
@@ -218,9 +223,42 @@ impl Row {
     }
 }
 
+/// What a guest should have told and did not: a figure that a row is about, and the column.
+pub(super) fn missing(measured: &Measured) -> Option<String> {
+    let rows = || GROUPS.iter().flat_map(|group| group.rows);
+    let wanted = |column: Column| {
+        rows().map(move |row| if column.is_linux() { row.linux } else { row.ours })
+    };
+    // The other columns of Linux's have what these machines and settings give.
+    [Column::LinuxVtd, Column::Vtd, Column::AmdVi].into_iter().find_map(|column| {
+        let figures = measured.get(column)?;
+        let name = wanted(column).find(|name| !name.is_empty() && figures.get(name).is_none())?;
+        Some(format!("{} told nothing of {name}", column.name()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guest_did_not_tell_is_missed() {
+        let lines = |column: Column| {
+            let rows = GROUPS.iter().flat_map(|group| group.rows);
+            let name = move |row: &Row| if column.is_linux() { row.linux } else { row.ours };
+            rows.map(move |row| format!("bench {} 1 1 1 1", name(row)))
+        };
+        let all = |column: Column| Figures::read(&lines(column).collect::<Vec<_>>());
+        let mut measured = Measured::default();
+        assert_eq!(missing(&measured), None);
+        measured.put(Column::Vtd, all(Column::Vtd));
+        measured.put(Column::LinuxVtd, all(Column::LinuxVtd));
+        measured.put(Column::LinuxNone, Figures::default());
+        assert_eq!(missing(&measured), None);
+        let but_one = lines(Column::AmdVi).filter(|line| !line.contains("strict/2m "));
+        measured.put(Column::AmdVi, Figures::read(&but_one.collect::<Vec<_>>()));
+        assert_eq!(missing(&measured).as_deref(), Some("amdvi told nothing of strict/2m"));
+    }
 
     fn measured(column: Column, lines: &[&str]) -> Measured {
         let lines: Vec<_> = lines.iter().map(|line| line.to_string()).collect();
