@@ -52,7 +52,7 @@ impl Column {
         match self {
             Self::LinuxVtd => "Linux VT-d",
             Self::LinuxLazy => "lazy",
-            Self::LinuxPassThrough => "pass",
+            Self::LinuxPassThrough => "pass-through",
             Self::LinuxAmdVi => "AMD-Vi",
             Self::LinuxNone => "none",
             Self::Vtd => "ours VT-d",
