@@ -127,8 +127,7 @@ pub trait BufferRuns {
 
     /// A run to be given out in [parts](Self::part_run), in physical pieces as large as they are to be had (two that happen to be
     /// adjacent are one segment): of `bytes` (a
-    /// multiple of 4096, not zero), or less. `None` when memory is short, or runs cannot be parted here: they can only where
-    /// a handle is closed when nobody has its run mapped any more, for then a part is given to somebody else (rule R8).
+    /// multiple of 4096, not zero), or less. `None` when memory is short, or runs cannot be parted here.
     fn alloc_divisible_run(&mut self, _bytes: u64) -> Option<RunId> {
         None
     }

@@ -4,8 +4,8 @@
 //! out parts of their physical pieces, each a run as any other. This is the book of what is free; the platform makes
 //! the parts ([`BufferRuns::part_run`](crate::platform::BufferRuns::part_run)).
 //!
-//! A part is free when the last handle to it is closed, for then no client has it mapped. Of handles to what a daemon before
-//! this one gave out nobody hears that. So such a part is never given out again (rule R8): when it ends it is *retired*, and
+//! A part that a client has seen is never given out again (rule R8): the daemon does not hear of all that may have it mapped
+//! still, of what a daemon before this one gave out nothing at all. When it ends it is *retired*, and
 //! its record stays, by which a successor knows it. The run that it is of goes back to the platform, which gives a frame to
 //! nobody before the last of its mappings is gone, when nothing else of it is in use; and another is taken in its place.
 
@@ -60,11 +60,9 @@ struct Whole {
 /// What has become of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// This daemon gave it out.
-    Known,
-    /// One before it did.
-    Inherited,
-    /// The same, and nobody has it any more who could be asked. This is its record.
+    /// Somebody has it.
+    InUse,
+    /// Nobody has it any more, and who had may have it mapped. This is its record.
     Retired(Option<Slot>),
 }
 
@@ -174,7 +172,7 @@ impl Reserve {
     /// Gives a place out that was [found](Self::find), as this run.
     pub fn take(&mut self, place: Place, part: RunId) {
         if self.carve(place) {
-            self.taken.insert(part, (place, Part::Known));
+            self.taken.insert(part, (place, Part::InUse));
         }
     }
 
@@ -182,7 +180,7 @@ impl Reserve {
     pub fn inherit(&mut self, place: Place, part: RunId) {
         let is_going = self.wholes.get(&place.whole).is_some_and(|whole| whole.is_going);
         if is_going || self.carve(place) {
-            self.taken.insert(part, (place, Part::Inherited));
+            self.taken.insert(part, (place, Part::InUse));
         }
     }
 
@@ -208,17 +206,18 @@ impl Reserve {
         true
     }
 
-    /// Takes back what was given out as this run. `false` if nothing of this reserve was.
+    /// Takes back what was given out as this run and seen by nobody. `false` if nothing of this reserve was.
     pub fn give_back(&mut self, part: RunId) -> bool {
         let Some((place, _)) = self.taken.remove(&part) else { return false };
         self.put_back(place);
         true
     }
 
-    /// Retires what a daemon before this one gave out as this run, of which there is this record. `false` if it did not.
+    /// Retires what was given out as this run, of which there is this record. `false` if nothing of this reserve was, or it is
+    /// retired.
     pub fn retire(&mut self, part: RunId, record: Option<Slot>) -> bool {
         match self.taken.get_mut(&part) {
-            Some((_, state @ Part::Inherited)) => {
+            Some((_, state @ Part::InUse)) => {
                 *state = Part::Retired(record);
                 true
             }
@@ -406,13 +405,15 @@ mod tests {
         reserve.take(known, RunId(11));
         assert_eq!((known.whole, reserve.idle()), (RunId(1), None));
         assert!(reserve.retire(RunId(10), None) && !reserve.retire(RunId(10), None));
-        assert!(!reserve.retire(RunId(11), None) && !reserve.retire(RunId(12), None));
+        assert!(!reserve.retire(RunId(12), None));
         assert_eq!((reserve.used(), reserve.retired()), (2 * PAGE, 4 * PAGE));
         assert_eq!((reserve.find(4 * PAGE, PAGE, ANYWHERE), reserve.idle()), (None, None));
-        assert!(reserve.give_back(RunId(11)));
-        assert_eq!((reserve.idle(), reserve.largest()), (Some(RunId(1)), 4 * PAGE));
+        assert!(reserve.retire(RunId(11), None));
+        assert_eq!((reserve.idle(), reserve.largest()), (Some(RunId(1)), 2 * PAGE));
+        assert_eq!((reserve.used(), reserve.retired()), (0, 6 * PAGE));
         let removed = reserve.remove(RunId(1)).unwrap();
-        assert_eq!((removed.bytes, removed.parts), (8 * PAGE, alloc::vec![(RunId(10), None)]));
+        let parts = [RunId(10), RunId(11)].map(|part| (part, None));
+        assert_eq!((removed.bytes, &removed.parts[..]), (8 * PAGE, &parts[..]));
         assert_eq!(
             (reserve.bytes(), reserve.retired(), reserve.largest()),
             (2 * PAGE, 0, 2 * PAGE)

@@ -1,8 +1,7 @@
 //! Which frames of an arena are taken, in which chunk an address lies, and which chunks can go.
 //!
 //! A chunk may be *inherited*: a daemon before this one made it, and left some of its frames in use. Until it is known
-//! which, none of them is given out. Of one that processes may have mapped which nobody here knows of, none is given out
-//! even then: it is *retired*, and goes when no frame of it is in use any more.
+//! which, none of them is given out.
 
 use dma_types::{PAGE_SIZE, PhysAddr};
 
@@ -29,8 +28,6 @@ struct Chunk<M> {
     search_from: usize,
     /// While nobody knows which frames of it are in use, those that are known to be, a bit each. All count as taken.
     kept: Option<Box<[u64]>>,
-    /// Whether no frame of it is given out any more.
-    is_retired: bool,
 }
 
 impl<M> Default for FrameBook<M> {
@@ -43,16 +40,16 @@ impl<M: Copy> FrameBook<M> {
     /// Adds a chunk of free frames.
     pub fn add(&mut self, start: PhysAddr, frames: usize, memory: M) {
         let taken = unused(frames);
-        let (free, search_from, kept, is_retired) = (frames, 0, None, false);
-        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept, is_retired });
+        let (free, search_from, kept) = (frames, 0, None);
+        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept });
     }
 
     /// Adds a chunk of which nobody knows which frames are in use.
     pub fn add_inherited(&mut self, start: PhysAddr, frames: usize, memory: M) {
         let kept = Some(unused(frames));
         let taken = vec![u64::MAX; frames.div_ceil(64)].into_boxed_slice();
-        let (free, search_from, is_retired) = (0, 0, false);
-        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept, is_retired });
+        let (free, search_from) = (0, 0);
+        self.insert(Chunk { start, frames, memory, free, taken, search_from, kept });
     }
 
     fn insert(&mut self, chunk: Chunk<M>) {
@@ -86,18 +83,8 @@ impl<M: Copy> FrameBook<M> {
 
     /// From now on all that was not noted of inherited chunks is free.
     pub fn settle(&mut self) {
-        self.settle_as(false);
-    }
-
-    /// From now on what was noted of inherited chunks is in use until it is given back, and nothing of them is given out again.
-    pub fn retire(&mut self) {
-        self.settle_as(true);
-    }
-
-    fn settle_as(&mut self, is_retired: bool) {
         for chunk in &mut self.chunks {
             if let Some(kept) = chunk.kept.take() {
-                chunk.is_retired = is_retired;
                 let taken: u32 = kept.iter().map(|word| word.count_ones()).sum();
                 let beyond = kept.len() * 64 - chunk.frames;
                 chunk.free = chunk.frames + beyond - taken as usize;
@@ -134,18 +121,9 @@ impl<M: Copy> FrameBook<M> {
     /// a power of two: the first one's address, its chunk's memory and its number in the chunk. `None` when no
     /// chunk has them, and for no frames.
     pub fn take_run(&mut self, frames: usize) -> Option<(PhysAddr, M, usize)> {
-        self.take_run_below(frames, PhysAddr::new(u64::MAX))
-    }
-
-    /// The same where no byte of them is above a limit.
-    pub fn take_run_below(
-        &mut self,
-        frames: usize,
-        limit: PhysAddr,
-    ) -> Option<(PhysAddr, M, usize)> {
         let align = (frames as u64).checked_next_power_of_two()?.checked_mul(PAGE_SIZE)?;
         self.chunks.iter_mut().find_map(|chunk| {
-            let index = chunk.take_run(frames, align, limit)?;
+            let index = chunk.take_run(frames, align)?;
             let first = chunk.start.checked_add(index as u64 * PAGE_SIZE)?;
             Some((first, chunk.memory, index))
         })
@@ -159,20 +137,20 @@ impl<M: Copy> FrameBook<M> {
         }
     }
 
-    /// How many frames there are, taken or not, in chunks that are not retired.
+    /// How many frames there are, taken or not.
     pub fn frames(&self) -> usize {
-        self.chunks.iter().filter(|chunk| !chunk.is_retired).map(|chunk| chunk.frames).sum()
+        self.chunks.iter().map(|chunk| chunk.frames).sum()
     }
 
     /// Removes a chunk of which no frame is taken, as long as there is a larger one, or one as large, of which
     /// none is: where it starts. So one is kept for those who come next, and a chunk is not given back and
-    /// asked for in turns. Of retired ones none is kept.
+    /// asked for in turns.
     pub fn remove_spare(&mut self) -> Option<PhysAddr> {
-        let idle = self.chunks.iter().enumerate().filter(|(_, it)| it.free == it.frames);
-        let (retired, idle): (Vec<_>, Vec<_>) = idle.partition(|(_, chunk)| chunk.is_retired);
-        let spare = idle.iter().map(|(at, chunk)| (chunk.frames, *at)).min();
-        let spare = spare.filter(|_| idle.len() > 1).map(|(_, at)| at);
-        let at = retired.first().map(|(at, _)| *at).or(spare)?;
+        let idle = || self.chunks.iter().enumerate().filter(|(_, it)| it.free == it.frames);
+        let (_, at) = idle().map(|(at, chunk)| (chunk.frames, at)).min()?;
+        if idle().count() < 2 {
+            return None;
+        }
         self.recent = 0;
         Some(self.chunks.remove(at).start)
     }
@@ -195,9 +173,6 @@ impl<M: Copy> FrameBook<M> {
 
 impl<M> Chunk<M> {
     fn take(&mut self) -> Option<usize> {
-        if self.is_retired {
-            return None;
-        }
         let from = self.taken.get(self.search_from..)?;
         let Some(step) = from.iter().position(|&word| word != u64::MAX) else {
             self.search_from = self.taken.len();
@@ -211,16 +186,14 @@ impl<M> Chunk<M> {
         Some(self.search_from * 64 + bit as usize)
     }
 
-    fn take_run(&mut self, frames: usize, align: u64, limit: PhysAddr) -> Option<usize> {
-        if self.free < frames || self.is_retired {
+    fn take_run(&mut self, frames: usize, align: u64) -> Option<usize> {
+        if self.free < frames {
             return None;
         }
-        let below = limit.get().checked_sub(self.start.get())?.saturating_add(1) / PAGE_SIZE;
-        let below = usize::try_from(below).unwrap_or(usize::MAX).min(self.frames);
         let skipped = self.start.get().checked_next_multiple_of(align)? - self.start.get();
         let first = usize::try_from(skipped / PAGE_SIZE).ok()?;
         let step = usize::try_from(align / PAGE_SIZE).ok()?;
-        let mut places = (first..below.checked_sub(frames)? + 1).step_by(step);
+        let mut places = (first..self.frames.checked_sub(frames)? + 1).step_by(step);
         let index =
             places.find(|&at| frames > 0 && (at..at + frames).all(|it| self.is_free(it)))?;
         for taken in index..index + frames {
@@ -338,20 +311,6 @@ mod tests {
     }
 
     #[test]
-    fn a_run_below_a_limit_has_no_byte_above_it() {
-        let mut book = book(&[(0x10_0000, 16), (0x1_0000_0000, 16)]);
-        let below = |book: &mut FrameBook<char>, frames, limit| {
-            book.take_run_below(frames, PhysAddr::new(limit)).map(|it| it.0.get())
-        };
-        assert_eq!(below(&mut book, 4, 0x10_3ffe), None);
-        assert_eq!(below(&mut book, 4, 0x10_3fff), Some(0x10_0000));
-        assert_eq!(below(&mut book, 4, 0xf_ffff), None);
-        assert_eq!(below(&mut book, 8, 0xffff_ffff), Some(0x10_8000));
-        assert_eq!(below(&mut book, 8, 0xffff_ffff), None);
-        assert_eq!(below(&mut book, 8, u64::MAX), Some(0x1_0000_0000));
-    }
-
-    #[test]
     fn idle_chunks_go_except_the_largest() {
         let mut book = book(&[(0x10_0000, 4), (0x20_0000, 16), (0x40_0000, 8)]);
         assert_eq!(book.frames(), 28);
@@ -414,29 +373,6 @@ mod tests {
         // From there on they are as any others.
         book.give_back(frame(4));
         assert_eq!(book.take(), Some((frame(4), 'i', 4)));
-    }
-
-    #[test]
-    fn r8_nothing_of_a_retired_chunk_is_given_out_and_it_goes_when_all_is_given_back() {
-        let mut book = book(&[(0x10_0000, 1)]);
-        let frame = |index: u64| PhysAddr::new(0x40_0000 + index * 0x1000);
-        book.add_inherited(frame(0), 70, 'i');
-        book.add_inherited(PhysAddr::new(0x80_0000), 8, 'j');
-        assert!(book.keep(frame(3), 2));
-        book.retire();
-        assert_eq!(book.frames(), 1);
-        // One of which none is in use goes at once, however few there are.
-        assert_eq!(book.remove_spare(), Some(PhysAddr::new(0x80_0000)));
-        assert_eq!(book.remove_spare(), None);
-        assert_eq!(book.take(), Some((PhysAddr::new(0x10_0000), 'a', 0)));
-        book.give_back(frame(3));
-        assert_eq!((book.take(), book.take_run(1), book.take_run(8)), (None, None, None));
-        assert_eq!((book.find(frame(4)), book.remove_spare()), (Some(('i', 4)), None));
-        book.give_back(frame(4));
-        assert_eq!((book.remove_spare(), book.find(frame(4))), (Some(frame(0)), None));
-        // Those that come later are as any others.
-        book.add(PhysAddr::new(0xc0_0000), 4, 'k');
-        assert!(book.take().is_some());
     }
 
     #[test]

@@ -15,6 +15,7 @@ both! {
     a_device_s_own_reserve_is_asked_before_that_of_all,
     r2_a_part_is_the_reserve_s_again_when_its_unit_has_confirmed,
     r8_a_part_comes_zeroed_and_is_no_other_device_s,
+    r8_a_part_that_a_client_has_seen_is_given_to_nobody_again,
     r7_an_allocation_out_of_the_reserve_that_fails_leaves_it_as_it_was,
     what_cannot_be_set_aside_is_a_remark_and_drivers_are_served,
 }
@@ -132,6 +133,31 @@ fn r8_a_part_comes_zeroed_and_is_no_other_device_s(vendor: Vendor) {
         part.write(MIB as usize - 4096, &[7; 4096]).unwrap();
     }
     assert_eq!(rig.service.lock().engine().reserves().len(), 2);
+    rig.check();
+}
+
+fn r8_a_part_that_a_client_has_seen_is_given_to_nobody_again(vendor: Vendor) {
+    let rig = rig(vendor, 4 * MIB, None);
+    let device = rig.open();
+    let allocate =
+        || device.buffer("part").access(BOTH).contiguous().allocate_unmapped(MIB).unwrap();
+    let retired = |rig: &Rig| {
+        rig.usage();
+        let service = rig.service.lock();
+        let reserve = &service.engine().reserves()[0];
+        [reserve.used(), reserve.retired(), reserve.bytes()].map(|it| it / MIB)
+    };
+    let held = allocate();
+    (0..3).for_each(|_| drop(allocate()));
+    assert_eq!(retired(&rig), [1, 3, 4]);
+    // Nothing of it is left.
+    let other = allocate();
+    assert_eq!(retired(&rig), [1, 3, 4]);
+    drop(other);
+    // All of it goes with the last that is in use, and other memory comes in its place.
+    drop(held);
+    assert_eq!(retired(&rig), [0, 0, 4]);
+    drop(allocate());
     rig.check();
 }
 
@@ -280,6 +306,6 @@ fn r4_without_an_iommu_a_part_waits_for_the_end_of_its_session() {
         other.buffer("the reserve's again").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
     let mut seen = [1; 8];
     part.read(0, &mut seen).unwrap();
-    assert_eq!((part.iova().unwrap().get(), seen), (address, [0; 8]));
+    assert_eq!((used(&rig), seen), (4 * MIB, [0; 8]));
     rig.check();
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod cases;
+mod chain;
 mod console;
 mod driving;
 mod lent;

@@ -76,14 +76,14 @@ impl Engine {
         reserves.map(Reserve::longest).fold(platform.longest_piece(), u64::max)
     }
 
-    /// Takes a run back that no device reaches and no client sees: it is its reserve's again, or the platform's.
+    /// Takes a run back that no device reaches and no client has seen: it is its reserve's again, or the platform's.
     pub fn free_run(&mut self, platform: &mut impl Platform, run: RunId) {
         platform.free_run(run);
         let _ = self.reserves.iter_mut().any(|reserve| reserve.give_back(run));
     }
 
-    /// The same of one that clients have seen, and of which there is this record. What a daemon before this one gave out of a
-    /// reserve is given to nobody else: its record stays.
+    /// The same of one that clients have seen, and of which there is this record. What is of a reserve is given to nobody else: its
+    /// record stays.
     pub(super) fn free_seen_run(
         &mut self,
         platform: &mut impl Platform,

@@ -36,7 +36,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<ConfigRow> {
             [reserve.used(), reserve.bytes(), reserve.largest(), reserve.retired()].map(Size);
         let retired = match reserve.retired() {
             0 => String::new(),
-            _ => format!(", {retired} of before a restart not given out again"),
+            _ => format!(", {retired} not given out again"),
         };
         rows.push(row(
             &format!("contiguous reserve{}", owner.unwrap_or_default()),

@@ -5,7 +5,7 @@
 //! smallest that is large enough). So what a process before this one put there has its place in this one, too, as
 //! long as it is mapped before holes come about.
 //!
-//! In the object it lies at the same address, in one of four regions, which tell what it is for.
+//! In the object it lies at the same address, in one of three regions, which tell what it is for.
 
 use core::ops::Range;
 
@@ -31,10 +31,8 @@ pub enum Region {
     Header = 0,
     /// Tables.
     Tables = 1,
-    /// Chunks that runs share.
-    Pool = 2,
-    /// Pieces of one run each, or of one that is parted.
-    Own = 3,
+    /// Pieces of one run each.
+    Runs = 2,
 }
 
 impl Region {
@@ -48,7 +46,7 @@ impl Region {
     pub fn of(object_address: usize, bytes: usize) -> Option<(Self, usize)> {
         let start = object_address % REGION;
         let end = start.checked_add(bytes)?;
-        let all = [Self::Header, Self::Tables, Self::Pool, Self::Own];
+        let all = [Self::Header, Self::Tables, Self::Runs];
         let region = *all.get(object_address / REGION)?;
         (AREA.start <= start && end <= AREA.end).then_some((region, start))
     }
@@ -103,7 +101,7 @@ mod tests {
     #[test]
     fn what_lies_in_an_object_tells_what_it_is_for_and_where_it_is_in_a_process() {
         let start = AREA.start + 5 * PAGE;
-        let all = [Region::Header, Region::Tables, Region::Pool, Region::Own];
+        let all = [Region::Header, Region::Tables, Region::Runs];
         for region in all {
             let there = region.object_address(start);
             assert_eq!(Region::of(there, PAGE), Some((region, start)));
@@ -131,7 +129,7 @@ mod tests {
         }
         assert_eq!(Region::of(AREA.end - PAGE, 2 * PAGE), None);
         assert_eq!(Region::of(AREA.start, usize::MAX), None);
-        assert_eq!(Region::of(4 * REGION + AREA.start, PAGE), None);
+        assert_eq!(Region::of(3 * REGION + AREA.start, PAGE), None);
     }
 
     #[test]

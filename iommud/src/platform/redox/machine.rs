@@ -127,11 +127,10 @@ impl Redox {
         };
         let mut refused = Vec::new();
         for left in all {
-            let taken = match left.region {
-                Region::Header | Region::Tables => self.tables.inherit(left),
-                Region::Pool | Region::Own => self.runs.inherit(left),
-            };
-            refused.extend(taken.err());
+            match left.region {
+                Region::Header | Region::Tables => refused.extend(self.tables.inherit(left).err()),
+                Region::Runs => self.runs.inherit(left),
+            }
         }
         let is_whole = refused.is_empty();
         refused.into_iter().for_each(|left: Left| left.chunk.leave());

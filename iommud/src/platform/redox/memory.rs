@@ -236,7 +236,7 @@ impl Memory {
     /// Those of the kernel. The memory is where it was then.
     pub(super) fn receive(&self, place: Place, source: &Fd, from: usize) -> Result<Chunk> {
         let bytes = place.bytes;
-        let address = Region::Own.object_address(place.start.addr().get());
+        let address = Region::Runs.object_address(place.start.addr().get());
         let object = self.object.borrow().clone();
         object.receive(address, bytes, source, from)?;
         let lease = Lease { object, address, bytes };

@@ -1,4 +1,4 @@
-//! An arena that grows and shrinks by chunks, and gives pages out of them.
+//! An arena that grows and shrinks by chunks, and gives pages out of them: for tables, which no client ever sees.
 //!
 //! A chunk is contiguous in physical memory. Each has room for as much as all before it, up to what the kernel
 //! gives at once, so that the kernel is asked seldom. One in which nothing is given out any more goes back to
@@ -10,17 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use dma_types::{PAGE_SIZE, PhysAddr};
-use iommu_engine::platform::{ContiguityError, Segment};
+use iommu_engine::platform::Segment;
 
 use super::area::Region;
 use super::memory::{Chunk, Left, Memory};
 use crate::platform::frame_book::FrameBook;
 use crate::platform::pieces::{LARGEST_PIECE, next_chunk, next_piece};
 
-/// How many chunks are tried for one that is below a limit.
-const MOST_TRIES: usize = 32;
-
-/// One page of a pool. Both hardware and other processes may see it.
+/// One page of a pool. Hardware may see it.
 pub type Page = [AtomicU64; 512];
 
 /// Pages out of a few chunks.
@@ -79,29 +76,10 @@ impl PagePool {
         self.book.keep(start, count)
     }
 
-    /// The inherited pages at an address of this process, as long as they are adjacent in physical memory.
-    pub fn inherited_at(&self, start: usize, bytes: u64) -> Option<Pages> {
-        let of_it = |chunk: &PhysAddr| {
-            let (memory, length) = self.chunks.get(chunk)?;
-            let offset = start.checked_sub(memory.start().addr().get())?;
-            let end = (offset as u64).checked_add(bytes).filter(|end| end <= length)?;
-            let physical = chunk.checked_add(end - bytes)?;
-            // SAFETY: the offset lies in the chunk, which is mapped.
-            let start = unsafe { memory.start().add(offset) }.cast();
-            Some(Pages { physical, start })
-        };
-        self.inherited.iter().find_map(of_it)
-    }
-
-    /// What was not noted of what is inherited is free: to be given out again if that is this process's alone, as tables
-    /// are. Pages that processes have mapped, of which nobody here knows, go back to the kernel instead, a chunk at a time,
-    /// which gives a frame to nobody before the last of its mappings is gone.
+    /// What was not noted of what is inherited is free.
     pub fn settle(&mut self) {
         self.inherited.clear();
-        match self.region {
-            Region::Header | Region::Tables => self.book.settle(),
-            Region::Pool | Region::Own => self.book.retire(),
-        }
+        self.book.settle();
         self.shrink();
     }
 
@@ -138,58 +116,6 @@ impl PagePool {
         };
         self.clear(pages, count);
         Some(pages)
-    }
-
-    /// The same where no byte of them is above a limit. The kernel is not told of it: it is asked for one chunk after the
-    /// other, up to a number, and what is too high is kept until there is one, for it would give the same again.
-    ///
-    /// # Errors
-    ///
-    /// [`ContiguityError::AboveLimit`] if there is memory and all that was given is too high.
-    pub fn take_below(&mut self, count: usize, limit: PhysAddr) -> Result<Pages, ContiguityError> {
-        let free = self.book.take_run_below(count, limit);
-        let taken = match free {
-            Some(taken) => taken,
-            None => {
-                let (start, chunk, bytes) = self.chunk_below(count, limit)?;
-                self.add(start, chunk, bytes);
-                let taken = self.book.take_run_below(count, limit);
-                taken.ok_or(ContiguityError::OutOfMemory)?
-            }
-        };
-        let (physical, first, index) = taken;
-        // SAFETY: the book gives no number outside the chunk, which is one mapping.
-        let pages = Pages { physical, start: unsafe { first.add(index) } };
-        self.clear(pages, count);
-        Ok(pages)
-    }
-
-    /// A chunk of this many pages that ends below the limit.
-    fn chunk_below(
-        &self,
-        count: usize,
-        limit: PhysAddr,
-    ) -> Result<(PhysAddr, Chunk, u64), ContiguityError> {
-        let bytes = (count as u64).checked_mul(PAGE_SIZE).and_then(u64::checked_next_power_of_two);
-        let bytes =
-            bytes.filter(|bytes| *bytes <= LARGEST_PIECE).ok_or(ContiguityError::TooLong)?;
-        let mut above = Vec::new();
-        for _ in 0..MOST_TRIES {
-            let Ok(Some((chunk, start))) = self.memory.contiguous(self.region, bytes as usize)
-            else {
-                break;
-            };
-            let last = start.checked_add(bytes - 1);
-            if last.is_some_and(|last| last <= limit) {
-                return Ok((start, chunk, bytes));
-            }
-            above.push(chunk);
-        }
-        Err(if above.is_empty() {
-            ContiguityError::OutOfMemory
-        } else {
-            ContiguityError::AboveLimit
-        })
     }
 
     /// Fills pages with zeroes: somebody may have had them before (rule R8).

@@ -1,8 +1,7 @@
 //! Clients' buffers.
 //!
-//! A run of up to 4 MiB is some pages of a chunk that it shares with others: it costs the kernel nothing, and is
-//! contiguous in physical memory. A larger one, or one for which there is no chunk, is a range of this process's
-//! addresses filled with the largest pieces that are to be had; those go back to the kernel with it.
+//! A run is a range of this process's addresses filled with the largest pieces that are to be had, each contiguous in physical
+//! memory and in no other run; they come from the kernel when the run is made, and go back to it when that is freed.
 //!
 //! Every run is write-back, in this process and in its clients. Neither has another way to memory that outlives this
 //! process (kernel 663e6641, `src/context/memory.rs`): what comes out of the memory object is mapped by `Grant::borrow`
@@ -10,18 +9,18 @@
 //! (`Grant::borrow_fmap`) is given the type of this process's entry, which is such a borrow; and `physical@wc` refuses
 //! RAM that the allocator owns (`Grant::physmap`).
 //!
-//! Others' runs lie beside a run that shares its chunk, and the kernel lets a client map whatever follows the
+//! Others' runs may lie beside a run, and the kernel lets a client map whatever follows the
 //! address that it is given. So offset and length of each mapping are checked before that
-//! ([`MapRequest::check`] and the service's grant). No client sees a run that is free: the service frees it
-//! after its handle is closed, and the kernel closes a handle when the last of its descriptors and the last
-//! of its mappings are gone (a mapping holds the description that it was made from). A hostile client can have the kernel miss a
-//! mapping that was made of a mapping: see what THREATS.md says of what iommud is told.
+//! ([`MapRequest::check`] and the service's grant).
 //!
-//! Of handles that died with a process before this one nobody hears that they are closed, and a client that does not come
-//! back may have mapped what was its own for as long as it lives (rule R8). So no memory of that process's chunks is given
-//! out here again: a chunk goes back to the kernel when no run is in it any more. The kernel counts for each frame who has
-//! mapped it (`src/context/memory.rs`: `borrow_fmap` adds one, `handle_free_action` gives a frame back with the last), and
-//! gives it to nobody before.
+//! Why no memory is kept here to be given out again, which would cost the kernel nothing: nobody here knows when the last of a
+//! client's mappings is gone (rule R8). The service frees a run when its handle is closed, and the kernel closes a handle when the
+//! last of its descriptors and of its mappings are gone, as far as it counts them. It does not count all: a client can map what
+//! it was lent into an address space in which nobody runs, from there into a second one and from that into itself, and take it out
+//! of the two; its own mapping stays then, and the handle is closed (`Grant::borrow` and `Grant::unmap` count only who borrows
+//! straight of what a scheme has lent). And of handles that died with a process before this one nobody hears that they are closed. But for
+//! each frame the kernel counts the page entries that there are, whosever they are and however they were made (`borrow_fmap`,
+//! `borrow` and `correct_inner` add one, `handle_free_action` gives a frame back with the last), and gives it to nobody before.
 //!
 //! [`MapRequest::check`]: crate::transport::scheme::request::MapRequest::check
 
@@ -39,21 +38,19 @@ use libredox::Fd;
 use super::area::Region;
 use super::foreign::{self, ForeignError};
 use super::memory::{Chunk, Left, Memory};
-use super::page_pool::{PagePool, Pages};
 use super::plain::Unfit;
 use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
 
 /// Memory for clients' buffers.
 pub struct RunArena {
     memory: Rc<Memory>,
-    pool: PagePool,
     runs: BTreeMap<RunId, Run>,
     /// Pieces of a process before this one, by where they are in this one, as long as nobody knows what of it is in use.
     inherited: BTreeMap<usize, Left>,
     /// Runs of that process that are in use.
     kept: Vec<RunId>,
     next: u64,
-    /// How often a run of its own pieces came or went.
+    /// How often pieces came or went.
     changes: u64,
 }
 
@@ -65,38 +62,31 @@ struct Run {
 
 /// What a run is made of.
 enum RunMemory {
-    /// Pages of the pool.
-    Pool,
-    /// Pieces of its own, which it keeps mapped, one after the other.
+    /// Pieces of its own, which it keeps mapped, one after the other. Of one that must be contiguous there may be more than of
+    /// the run: nobody has the rest.
     Own(Vec<Chunk>),
     /// Some of another run's, which is never freed.
     Part,
 }
 
 /// Kinds of runs, as their places tell them.
-const IN_POOL: u64 = 0;
 const OF_ITS_OWN: u64 = 1;
 const A_PART: u64 = 2;
+
+/// How many pieces are tried for one that is below a limit.
+const MOST_TRIES: usize = 32;
 
 impl RunArena {
     /// An arena without runs.
     pub fn new(memory: Rc<Memory>) -> Self {
-        let pool = PagePool::new(memory.clone(), Region::Pool);
         let (runs, inherited) = (BTreeMap::new(), BTreeMap::new());
-        Self { memory, pool, runs, inherited, kept: Vec::new(), next: 1, changes: 0 }
+        Self { memory, runs, inherited, kept: Vec::new(), next: 1, changes: 0 }
     }
 
-    /// Adds memory of a process before this one, of which nobody knows yet whether it is in use. It is given back if it is
-    /// not what it should be.
-    pub fn inherit(&mut self, left: Left) -> Result<(), Left> {
+    /// Adds memory of a process before this one, of which nobody knows yet whether it is in use.
+    pub fn inherit(&mut self, left: Left) {
         self.changes += 1;
-        match left.region {
-            Region::Pool => self.pool.inherit(left).map(drop),
-            _ => {
-                self.inherited.insert(left.chunk.start().addr().get(), left);
-                Ok(())
-            }
-        }
+        self.inherited.insert(left.chunk.start().addr().get(), left);
     }
 
     /// Where a run is, in words by which [`keep`](Self::keep) finds it again.
@@ -104,7 +94,6 @@ impl RunArena {
         let run = self.runs.get(&run)?;
         let bytes = run.segments.iter().map(|segment| segment.bytes).sum();
         let kind = match run.memory {
-            RunMemory::Pool => IN_POOL,
             RunMemory::Own(_) => OF_ITS_OWN,
             RunMemory::Part => A_PART,
         };
@@ -119,7 +108,6 @@ impl RunArena {
             return false;
         }
         let found = match kind {
-            IN_POOL => self.keep_shared(start, bytes),
             OF_ITS_OWN => self.keep_own(start, bytes),
             A_PART => self.find_part(start, bytes),
             _ => None,
@@ -131,13 +119,7 @@ impl RunArena {
         true
     }
 
-    fn keep_shared(&mut self, start: usize, bytes: u64) -> Option<Run> {
-        let pages = self.pool.inherited_at(start, bytes)?;
-        let count = usize::try_from(bytes / PAGE_SIZE).ok()?;
-        self.pool.keep(pages.physical, count).then(|| shared(pages, bytes))
-    }
-
-    /// The pieces of a run that lie one behind the other.
+    /// The pieces of a run, which lie one behind the other. The last one may be longer than the rest of the run.
     fn keep_own(&mut self, start: usize, bytes: u64) -> Option<Run> {
         let end = start.checked_add(usize::try_from(bytes).ok()?)?;
         let mut at = start;
@@ -147,7 +129,7 @@ impl RunArena {
             }
             at = place.checked_add(left.chunk.bytes())?;
         }
-        if at != end {
+        if at < end {
             return None;
         }
         let rest = self.inherited.split_off(&start);
@@ -160,7 +142,9 @@ impl RunArena {
             pieces.push(left.chunk);
         }
         let start = pieces.first()?.start();
-        Some(Run { start, memory: RunMemory::Own(pieces), segments })
+        let mut of_run = Vec::new();
+        cut(&segments, 0, bytes, &mut of_run)?;
+        Some(Run { start, memory: RunMemory::Own(pieces), segments: of_run })
     }
 
     /// A part of a run that was noted before.
@@ -181,7 +165,6 @@ impl RunArena {
     pub fn settle(&mut self) {
         self.inherited.clear();
         self.kept.clear();
-        self.pool.settle();
         self.changes += 1;
     }
 
@@ -193,7 +176,6 @@ impl RunArena {
             }
         }
         core::mem::take(&mut self.inherited).into_values().for_each(|left| left.chunk.leave());
-        self.pool.set_aside();
         self.changes += 1;
     }
 
@@ -208,24 +190,15 @@ impl RunArena {
         let of_their_own = self.runs.values().filter(|run| matches!(run.memory, RunMemory::Own(_)));
         let pieces = of_their_own.flat_map(|run| run.segments.iter().copied());
         let inherited = self.inherited.values().flat_map(|left| left.segments.iter().copied());
-        self.pool.chunks().chain(pieces).chain(inherited)
+        pieces.chain(inherited)
     }
 
     /// How often that has changed.
     pub fn changes(&self) -> u64 {
-        self.changes + self.pool.changes()
+        self.changes
     }
 
-    /// A run that is contiguous in physical memory, of at most [`LARGEST_PIECE`], and starts at a multiple of its
-    /// length rounded up to a power of two.
-    fn share(&mut self, bytes: u64) -> Option<Run> {
-        if bytes > LARGEST_PIECE {
-            return None;
-        }
-        self.pool.take(usize::try_from(bytes / PAGE_SIZE).ok()?).map(|pages| shared(pages, bytes))
-    }
-
-    /// A run of its own pieces: reserves the addresses, then fills them from the start.
+    /// Reserves the addresses of a run, then fills them from the start.
     fn build(&mut self, bytes: u64) -> Option<Run> {
         let mut rest = self.memory.reserve(usize::try_from(bytes).ok()?).ok()?;
         let start = rest.start();
@@ -233,7 +206,7 @@ impl RunArena {
         let mut limit = LARGEST_PIECE;
         while rest.bytes() != 0 {
             let bytes = next_piece(rest.bytes() as u64, limit)?;
-            match self.memory.fill(&mut rest, Region::Own, bytes as usize).ok()? {
+            match self.memory.fill(&mut rest, Region::Runs, bytes as usize).ok()? {
                 Some((piece, physical)) => {
                     append(&mut segments, physical, bytes);
                     pieces.push(piece);
@@ -243,6 +216,32 @@ impl RunArena {
         }
         self.changes += 1;
         Some(Run { start, memory: RunMemory::Own(pieces), segments })
+    }
+
+    /// A piece of this many bytes, a power of two of pages, of which none is above the limit. The kernel is not told of that: it is
+    /// asked for one piece after the other, up to a number, and what is too high is kept until there is one, for it would
+    /// give the same again.
+    fn piece_below(
+        &self,
+        bytes: u64,
+        limit: PhysAddr,
+    ) -> Result<(Chunk, PhysAddr), ContiguityError> {
+        let mut above = Vec::new();
+        for _ in 0..MOST_TRIES {
+            let Ok(Some((chunk, start))) = self.memory.contiguous(Region::Runs, bytes as usize)
+            else {
+                break;
+            };
+            if start.checked_add(bytes - 1).is_some_and(|last| last <= limit) {
+                return Ok((chunk, start));
+            }
+            above.push(chunk);
+        }
+        Err(if above.is_empty() {
+            ContiguityError::OutOfMemory
+        } else {
+            ContiguityError::AboveLimit
+        })
     }
 
     /// A run of memory that a client supplies: `bytes` at `address` in what it sent.
@@ -284,19 +283,12 @@ impl RunArena {
     }
 }
 
-/// A run of pages of the pool.
-fn shared(pages: Pages, bytes: u64) -> Run {
-    let segments = vec![Segment { start: pages.physical, bytes }];
-    Run { start: pages.start.cast(), memory: RunMemory::Pool, segments }
-}
-
 impl BufferRuns for RunArena {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
         if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
             return None;
         }
-        let shared = self.share(bytes);
-        let run = shared.or_else(|| self.build(bytes))?;
+        let run = self.build(bytes)?;
         Some(self.add(run))
     }
 
@@ -305,16 +297,11 @@ impl BufferRuns for RunArena {
         bytes: u64,
         limit: PhysAddr,
     ) -> Result<RunId, ContiguityError> {
-        if bytes > LARGEST_PIECE {
-            return Err(ContiguityError::TooLong);
-        }
-        let count = (bytes / PAGE_SIZE) as usize;
-        let pages = if limit.get() == u64::MAX {
-            self.pool.take(count).ok_or(ContiguityError::OutOfMemory)?
-        } else {
-            self.pool.take_below(count, limit)?
-        };
-        Ok(self.add(shared(pages, bytes)))
+        let piece = bytes.checked_next_power_of_two().filter(|piece| *piece <= LARGEST_PIECE);
+        let (chunk, start) = self.piece_below(piece.ok_or(ContiguityError::TooLong)?, limit)?;
+        self.changes += 1;
+        let (segments, start) = (vec![Segment { start, bytes }], chunk.start());
+        Ok(self.add(Run { start, memory: RunMemory::Own(vec![chunk]), segments }))
     }
 
     fn longest_piece(&self) -> u64 {
@@ -345,11 +332,6 @@ impl BufferRuns for RunArena {
         match run.memory {
             RunMemory::Own(_) => self.changes += 1,
             RunMemory::Part => {}
-            RunMemory::Pool => {
-                if let Some(pages) = run.segments.first() {
-                    self.pool.give_back(pages.start, (pages.bytes / PAGE_SIZE) as usize);
-                }
-            }
         }
     }
 

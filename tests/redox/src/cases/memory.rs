@@ -8,9 +8,10 @@ use agent::reports;
 use agent::signal::{Signal, send};
 use agent::traces::Traces;
 use driver_platform::let_inherit;
-use libdma::Access;
 use libdma::protocol::Rights;
+use libdma::{Access, Device};
 
+use crate::chain::Chain;
 use crate::driving::drive;
 use crate::lent::{BYTES, LENT, NO_WRITING};
 use crate::machine::Machine;
@@ -55,16 +56,43 @@ pub(super) fn r8_that_is_still_mapped() -> Outcome {
     another_serves(served)?;
     // Whoever else has a handle of the buffer has one of the dead one's: it ends with this.
     drop(buffer);
+    is_given_to_nobody(device, &lent)?;
+    other.kill()?;
+    drop((beside, driver));
+    before.wait_for_return()
+}
+
+/// A client has the kernel, and by it iommud, take for unmapped what it was lent: the kernel counts only who borrows straight
+/// of that.
+pub(super) fn r8_that_seems_to_be_unmapped() -> Outcome {
+    let bench = Machine::bench()?;
+    let before = Traces::now()?;
+    let driver = drive(&bench)?;
+    let device = driver.device();
+    let beside = device.allocate(BYTES as u64, None, "beside it")?;
+    let buffer = device.allocate(BYTES as u64, Some(Access::Write), "lent")?;
+    let handle = buffer.share(Rights::READ | Rights::INSPECT)?;
+    let chain = Chain::of(&handle)?;
+    let lent = pages_of("lent")?;
+    require!(!lent.is_empty(), "nothing is lent");
+    chain.seem_unmapped()?;
+    // They close although the chain has the memory still.
+    drop((handle, buffer));
+    is_given_to_nobody(device, &lent)?;
+    drop((chain, beside, driver));
+    before.wait_for_return()
+}
+
+/// Once the buffer of these pages has gone, whatever is allocated has others.
+fn is_given_to_nobody(device: &Device, lent: &[u64]) -> Outcome {
     wait_until("the buffer is gone", || Ok(pages_of("lent")?.is_empty()))?;
     let allocate = |_| device.allocate(BYTES as u64, Some(Access::Write), "another's");
-    let taken = (0..PIECES).map(allocate).collect::<Result<Vec<_>, _>>()?;
+    let _taken = (0..PIECES).map(allocate).collect::<Result<Vec<_>, _>>()?;
     let others = pages_of("another's")?;
     require!(others.len() >= PIECES, "of {PIECES} pieces, {} are mapped", others.len());
     let again = others.iter().find(|page| lent.contains(page));
     require!(again.is_none(), "the page at {again:x?} is mapped still and given out again");
-    other.kill()?;
-    drop((taken, beside, driver));
-    before.wait_for_return()
+    Ok(())
 }
 
 /// iommud and its keeper are killed, and the driver, while its device may do what it likes.

@@ -171,6 +171,13 @@ pub(crate) const CONFINED: &[Check] = &[
             memory::r8_that_is_still_mapped,
         ),
     ),
+    Check::new(
+        &[Edus(1), NobodyElse],
+        Spec::new(
+            "r8_what_a_client_only_seems_to_have_unmapped_is_not_given_out",
+            memory::r8_that_seems_to_be_unmapped,
+        ),
+    ),
     // The last one: from then on iommud is one that was started by hand.
     Check::new(
         &[Edus(1), NobodyElse],

@@ -23,6 +23,8 @@ mod redox;
 #[cfg(target_os = "linux")]
 use linux::refusals;
 #[cfg(target_os = "redox")]
+pub use redox::object;
+#[cfg(target_os = "redox")]
 use redox::refusals;
 
 const PAGE: usize = PAGE_SIZE as usize;

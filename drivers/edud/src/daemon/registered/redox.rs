@@ -126,7 +126,12 @@ fn refused(error: libredox::error::Error) -> libdma::Error {
     libdma::Error::from_errno(u16::try_from(error.errno()).unwrap_or(u16::MAX))
 }
 
-fn object() -> SystemResult<Fd> {
+/// An address space in which nobody runs, with nothing in it.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn object() -> SystemResult<Fd> {
     let own = Fd::new(dup(redox_cur_thrfd_v0(), b"addrspace")?);
     Ok(Fd::new(own.dup(b"empty")?))
 }
