@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agent::failure::{Failure, Outcome, require};
-use agent::programs::PATIENCE;
 use driver_platform::lent;
 use libdma::protocol::Rights;
 use libdma::{Error, SharedBuffer};
@@ -24,6 +23,9 @@ pub(crate) const NO_WRITING: &str = "it may not write";
 
 /// How long the buffer is.
 pub(crate) const BYTES: usize = 8192;
+
+/// How long the process waits for a change at most: those that are to be killed meanwhile are killed in much less.
+const MOST_WAIT: Duration = Duration::from_secs(120);
 
 /// Where in it something is to be read.
 pub(crate) const PLACE: usize = 4096;
@@ -50,7 +52,7 @@ fn try_look() -> Outcome {
     let more = shared.share(Rights::WRITE).map(drop);
     require!(more == Err(Error::NotPermitted), "a handle that may write: {more:?}");
     say(NO_WRITING);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + MOST_WAIT;
     while at_place(&shared)? == first {
         require!(Instant::now() < end, "it never changed");
         thread::sleep(Duration::from_millis(1));
