@@ -49,6 +49,12 @@ impl Completion {
         Self { first: None, more: Vec::new() }
     }
 
+    /// Whether there is nothing to confirm.
+    #[inline]
+    pub const fn is_none(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// One unit's ticket to confirm.
     pub const fn one(unit: UnitId, ticket: Ticket) -> Self {
         Self { first: Some((Promiser::Unit(unit), ticket)), more: Vec::new() }
@@ -65,11 +71,13 @@ impl Completion {
     }
 
     /// Waits for this too.
+    #[inline]
     pub fn add(&mut self, unit: UnitId, ticket: Ticket) {
         self.put(Promiser::Unit(unit), ticket);
     }
 
     /// Waits for all of `other` too.
+    #[inline]
     pub fn join(&mut self, other: &Self) {
         for &(promiser, ticket) in other.first.iter().chain(&other.more) {
             self.put(promiser, ticket);
@@ -100,6 +108,7 @@ impl Completion {
     }
 
     /// The units' tickets, at most one for each.
+    #[inline]
     pub fn tickets(&self) -> impl Iterator<Item = (UnitId, Ticket)> {
         self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(unit) => Some((*unit, *ticket)),
@@ -108,6 +117,7 @@ impl Completion {
     }
 
     /// The batches of changes, at most one for each domain.
+    #[inline]
     pub fn batches(&self) -> impl Iterator<Item = Ticket> {
         self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(_) => None,

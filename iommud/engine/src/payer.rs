@@ -91,9 +91,10 @@ impl Books {
         mapped: Result<T, EngineError>,
     ) -> Result<T, EngineError> {
         let mapped = mapped.map_err(|error| frames.error(error))?;
-        self.take_tables(domain, &frames.taken);
-        let iova_bytes = self::bytes(bytes);
-        self.note(self.purse.payer, Turnover { iova_bytes, ..Turnover::default() });
+        if !frames.taken.is_empty() {
+            self.take_tables(domain, &frames.taken);
+        }
+        self.note_addresses(self.purse.payer, self::bytes(bytes));
         Ok(mapped)
     }
 
@@ -109,17 +110,41 @@ impl Books {
         if payer == Payer::NOBODY || change == Turnover::default() {
             return;
         }
-        // Most often it is the same payer's again.
-        match self.turnovers.iter_mut().rev().find(|(other, _)| *other == payer) {
-            Some((_, sum)) => {
-                sum.frames = sum.frames.saturating_add(change.frames);
-                sum.iova_bytes = sum.iova_bytes.saturating_add(change.iova_bytes);
-                sum.operations = sum.operations.saturating_add(change.operations);
-                sum.runs = sum.runs.saturating_add(change.runs);
-                sum.run_bytes = sum.run_bytes.saturating_add(change.run_bytes);
-            }
-            None => self.turnovers.push((payer, change)),
+        let sum = self.turnover_of(payer);
+        sum.frames = sum.frames.saturating_add(change.frames);
+        sum.iova_bytes = sum.iova_bytes.saturating_add(change.iova_bytes);
+        sum.operations = sum.operations.saturating_add(change.operations);
+        sum.runs = sum.runs.saturating_add(change.runs);
+        sum.run_bytes = sum.run_bytes.saturating_add(change.run_bytes);
+    }
+
+    /// Notes a change of addresses alone, by so many bytes.
+    #[inline]
+    pub(crate) fn note_addresses(&mut self, payer: Payer, bytes: i64) {
+        if payer != Payer::NOBODY {
+            let sum = self.turnover_of(payer);
+            sum.iova_bytes = sum.iova_bytes.saturating_add(bytes);
         }
+    }
+
+    /// What has changed for a payer. Most often it is the same one's again.
+    #[inline]
+    fn turnover_of(&mut self, payer: Payer) -> &mut Turnover {
+        let last = self.turnovers.len().wrapping_sub(1);
+        let at = match self.turnovers.get(last) {
+            Some((other, _)) if *other == payer => last,
+            _ => self.place_of(payer),
+        };
+        &mut self.turnovers[at].1
+    }
+
+    #[inline(never)]
+    fn place_of(&mut self, payer: Payer) -> usize {
+        let known = self.turnovers.iter().rposition(|(other, _)| *other == payer);
+        known.unwrap_or_else(|| {
+            self.turnovers.push((payer, Turnover::default()));
+            self.turnovers.len() - 1
+        })
     }
 
     /// What has changed since it was asked last.
@@ -177,6 +202,7 @@ impl<F: TableFrames> TableFrames for Metered<'_, F> {
         self.frames.alloc_table(frames)
     }
 
+    #[inline]
     fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
         self.frames.table(frame)
     }

@@ -8,7 +8,25 @@ use crate::platform::Segment;
 
 /// Adds to `pieces` the part of `segments` that starts `offset` bytes in and is `bytes` long. `None`, with
 /// nothing added, if they are not that long or the part is empty.
+#[inline]
 pub fn cut(segments: &[Segment], offset: u64, bytes: u64, pieces: &mut Vec<Segment>) -> Option<()> {
+    if let [first, ..] = segments
+        && let Some(room) = first.bytes.checked_sub(offset)
+        && (1..=room).contains(&bytes)
+        && let Some(start) = first.start.checked_add(offset)
+    {
+        pieces.push(Segment { start, bytes });
+        return Some(());
+    }
+    cut_several(segments, offset, bytes, pieces)
+}
+
+fn cut_several(
+    segments: &[Segment],
+    offset: u64,
+    bytes: u64,
+    pieces: &mut Vec<Segment>,
+) -> Option<()> {
     let before = pieces.len();
     let (mut skip, mut rest) = (offset, bytes);
     for segment in segments {

@@ -133,9 +133,7 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        // One look at the clock will do: what is confirmed at once was so soon after.
-        let now = platform.now();
-        let ticket = self.tickets.next(now);
+        let ticket = self.tickets.next();
         let mut entries_before = false;
         for invalidation in invalidations {
             let of_entry = matches!(invalidation, Invalidation::Device(_));
@@ -147,7 +145,10 @@ impl Invalidator {
         }
         self.put(platform, registers, Request::Fence(ticket));
         self.buffer.announce(platform, registers);
-        self.collect(platform, now);
+        self.collect(platform);
+        if self.tickets.confirmed() < ticket {
+            self.tickets.wait(platform.now());
+        }
         ticket
     }
 
@@ -158,7 +159,8 @@ impl Invalidator {
         registers: &RegisterFile,
     ) -> Ticket {
         let now = platform.now();
-        let ticket = self.tickets.next(now);
+        let ticket = self.tickets.next();
+        self.tickets.wait(now);
         self.line.extend(everything(self.has_all, &self.named));
         self.line.push_back(Request::Fence(ticket));
         self.advance(platform, registers, now);
@@ -190,7 +192,7 @@ impl Invalidator {
         }
         if !status.command_buffer_runs() {
             // It may have confirmed something and stopped since it was looked at.
-            self.collect(platform, now);
+            self.collect(platform);
             if self.restarted > self.confirmed() {
                 return Err(UnitFailure::QueueStopped);
             }
@@ -225,7 +227,7 @@ impl Invalidator {
             }
         }
         self.buffer.announce(platform, registers);
-        self.collect(platform, now);
+        self.collect(platform);
     }
 
     /// Does this at once if nothing is before it and there is room, else puts it in the line.
@@ -273,10 +275,10 @@ impl Invalidator {
     }
 
     /// Reads how far the unit is. What was never asked for confirms nothing (rule R5).
-    fn collect(&mut self, platform: &impl Platform, now: Instant) {
+    fn collect(&mut self, platform: &impl Platform) {
         let ticket = self.buffer.status(platform);
         if ticket <= self.issued && ticket >= self.restarted {
-            self.tickets.confirm(ticket, now);
+            self.tickets.confirm(ticket, || platform.now());
         }
     }
 }

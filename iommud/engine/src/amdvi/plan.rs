@@ -12,15 +12,14 @@ use crate::unit::{Changed, DomainId, Requests};
 /// block's number of pages must be below; larger than 2^52 bytes, the whole domain is forgotten.
 const LARGEST_ORDER: u8 = 40;
 
-/// What must be forgotten of a domain for these changes: the whole of it, if they were too many.
+/// Finds what must be forgotten of a domain for these changes: the whole of it, if they were too many.
 ///
 /// Pages count whole from the first byte they share with a range, 4 KiB pages, that is: where a part of a
 /// large page has changed (it was split), the range must be all of the large page, since that is what the unit
 /// has cached. Such a page then lies in one of the blocks, because it does not reach across the middle of a
 /// larger one.
-pub fn forgetting(domain: DomainId, changes: &[Changed]) -> Requests<Invalidation> {
-    let whole = Invalidation::Domain(domain);
-    let mut requests = Requests::none(whole);
+pub fn forgetting(domain: DomainId, changes: &[Changed], requests: &mut Requests<Invalidation>) {
+    requests.clear();
     let covered = changes.iter().try_for_each(|change| {
         let Some((left, right)) = Pages::of(change.start, change.bytes).map(Pages::parts) else {
             return Some(());
@@ -30,10 +29,13 @@ pub fn forgetting(domain: DomainId, changes: &[Changed]) -> Requests<Invalidatio
             let pages = PageBlock::around(part.first, order);
             let touched = change.touched;
             let named = Invalidation::Pages { domain, pages, touched };
-            if order <= LARGEST_ORDER { requests.push(named) } else { None }
+            if order <= LARGEST_ORDER { requests.try_push(named).ok() } else { None }
         })
     });
-    if covered.is_some() { requests } else { Requests::one(whole) }
+    if covered.is_none() {
+        requests.clear();
+        requests.push(Invalidation::Domain(domain));
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +48,12 @@ mod tests {
     use std::vec::Vec;
 
     const DOMAIN: DomainId = DomainId::new(5);
+
+    fn requests(changes: &[Changed]) -> Requests<Invalidation> {
+        let mut requests = Requests::new();
+        forgetting(DOMAIN, changes, &mut requests);
+        requests
+    }
 
     /// The blocks of a plan, as page number and order. A forgotten domain is one of all pages.
     fn blocks(start: u64, bytes: u64) -> Vec<(u64, u8)> {
@@ -62,7 +70,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        forgetting(DOMAIN, &[change]).as_slice().iter().copied().map(of).collect()
+        requests(&[change]).into_iter().map(of).collect()
     }
 
     #[test]
@@ -73,15 +81,15 @@ mod tests {
             touched: Touched::Leaves,
         };
         let mut changes: Vec<_> = (1..=MOST_AT_ONCE as u64).map(page).collect();
-        let each = forgetting(DOMAIN, &changes).as_slice().to_vec();
+        let each = requests(&changes);
         assert_eq!(each.len(), MOST_AT_ONCE);
         assert!(each.iter().all(|it| matches!(it, Invalidation::Pages { .. })));
         changes.push(page(1000));
         let whole = [Invalidation::Domain(DOMAIN)];
-        assert_eq!(forgetting(DOMAIN, &changes).as_slice(), whole);
+        assert_eq!(requests(&changes)[..], whole);
         let huge = [page(1), Changed { bytes: u64::MAX, ..page(2) }];
-        assert_eq!(forgetting(DOMAIN, &huge).as_slice(), whole);
-        assert_eq!(forgetting(DOMAIN, &[]).as_slice(), []);
+        assert_eq!(requests(&huge)[..], whole);
+        assert_eq!(requests(&[])[..], []);
     }
 
     #[test]

@@ -23,8 +23,8 @@ use crate::completion::Ticket;
 use crate::fault::Fault;
 use crate::platform::{Platform, TableFrames};
 use crate::unit::{
-    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, FaultSource, InvalidatesBy, Summary,
-    Translation, UnitFailure, UnitState, Unusable, Walks,
+    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, FaultSource, InvalidatesBy,
+    Requests, Summary, Translation, UnitFailure, UnitState, Unusable, Walks,
 };
 
 /// A domain id has 16 bits, in every unit.
@@ -192,6 +192,12 @@ impl Unit {
         }
     }
 
+    /// Whether it has been given up.
+    #[inline]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_))
+    }
+
     /// Whether firmware or a boot loader had left translation on.
     pub fn found_translating(&self) -> bool {
         self.found_translating
@@ -353,8 +359,9 @@ impl Unit {
         domain: DomainId,
         ranges: &[Changed],
     ) -> Ticket {
-        let requests = plan::forgetting(domain, ranges);
-        self.submit(platform, requests.as_slice().iter().copied())
+        let mut requests = Requests::new();
+        plan::forgetting(domain, ranges, &mut requests);
+        self.submit(platform, requests.iter().copied())
     }
 
     /// Whether the unit sees what is mapped where nothing was without being told. Only a virtual one does not.

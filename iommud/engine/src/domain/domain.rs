@@ -1,11 +1,11 @@
 //! A domain: an I/O address space with its page table.
 
 use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PciAddress, PhysAddr};
 
+use super::mappings::Mappings;
 use super::members::Membership;
 use super::{Addresses, DomainTable, Mapping, Place};
 use crate::completion::Completion;
@@ -36,7 +36,7 @@ pub struct Domain {
     /// When an unmap is answered.
     invalidation: Invalidation,
     addresses: Addresses,
-    pub(super) mappings: BTreeMap<Iova, Mapping>,
+    pub(super) mappings: Mappings,
     pub(super) memberships: Vec<Membership>,
     /// What the units have yet to confirm of all that was ever detached from it.
     pub(super) detached: Completion,
@@ -57,9 +57,6 @@ pub struct Domain {
     client: Payer,
 }
 
-/// What is mapped in a domain, each by where it starts.
-pub type Mappings = BTreeMap<Iova, Mapping>;
-
 impl Domain {
     /// An empty domain for these devices, that asks no more of its units than these abilities, which
     /// [`DomainTable::narrow`] gave, with the addresses of an aperture or all that there are. The ranges of `reserved`
@@ -78,7 +75,7 @@ impl Domain {
             table: DomainTable::new(frames, &abilities)?,
             invalidation: Invalidation::Strict,
             addresses,
-            mappings: BTreeMap::new(),
+            mappings: Mappings::new(),
             memberships: Vec::new(),
             detached: Completion::none(),
             unlinked: Completion::none(),
@@ -99,7 +96,7 @@ impl Domain {
         table: DomainTable,
         addresses: Addresses,
         made_for: Vec<PciAddress>,
-        mappings: Mappings,
+        mappings: impl IntoIterator<Item = (Iova, Mapping)>,
     ) -> Self {
         let invalidation = match record.is_deferred {
             true => Invalidation::Deferred,
@@ -111,7 +108,7 @@ impl Domain {
             table,
             invalidation,
             addresses,
-            mappings,
+            mappings: mappings.into_iter().collect(),
             memberships: Vec::new(),
             detached: Completion::none(),
             unlinked: Completion::none(),
@@ -222,7 +219,7 @@ impl Domain {
 
     /// What is mapped from an address on, to be put on another account.
     pub(crate) fn mapping_mut(&mut self, iova: Iova) -> Option<&mut Mapping> {
-        self.mappings.get_mut(&iova)
+        self.mappings.get_mut(iova)
     }
 
     /// The frames of its table that somebody pays for.
@@ -327,19 +324,16 @@ impl Domain {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<(Changed, Payer), EngineError> {
-        let Entry::Occupied(mapping) = self.mappings.entry(iova) else {
-            return Err(EngineError::NotMapped);
-        };
-        if !mapping.get().is_of_client(bytes) {
-            return Err(EngineError::NotMapped);
-        }
+        let mapping = self.mappings.get(iova).filter(|it| it.is_of_client(bytes));
+        let payer = mapping.ok_or(EngineError::NotMapped)?.payer;
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
-        Ok((Changed { start, bytes, touched }, mapping.remove().payer))
+        self.mappings.remove(iova);
+        Ok((Changed { start, bytes, touched }, payer))
     }
 
     /// Whether the range is exactly one mapping of a client's.
     pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
-        let mapping = self.mappings.get(&iova);
+        let mapping = self.mappings.get(iova);
         mapping.is_some_and(|it| it.is_of_client(bytes))
     }
 
@@ -356,7 +350,7 @@ impl Domain {
         let mut payer = |frame| paid.remove(&frame).unwrap_or(Payer::NOBODY);
         let frames = unpaid.into_iter().map(|frame| (frame, payer(frame))).collect();
         let mut addresses: Vec<(Payer, u64)> = Vec::new();
-        for Mapping { payer, bytes, .. } in mappings.into_values() {
+        for (_, &Mapping { payer, bytes, .. }) in mappings.iter() {
             match addresses.iter_mut().find(|(other, _)| *other == payer) {
                 Some((_, sum)) => *sum += bytes,
                 None => addresses.push((payer, bytes)),
@@ -367,24 +361,25 @@ impl Domain {
 
     /// The mapping that starts at this address.
     pub fn mapping(&self, iova: Iova) -> Option<&Mapping> {
-        self.mappings.get(&iova)
+        self.mappings.get(iova)
     }
 
     /// The mapping in which this address lies, and where that starts.
     pub fn lookup(&self, iova: Iova) -> Option<(Iova, &Mapping)> {
-        let (start, mapping) = self.mappings.range(..=iova).next_back()?;
-        (iova.get() - start.get() < mapping.bytes).then_some((*start, mapping))
+        let (start, mapping) = self.mappings.at_or_before(iova)?;
+        (iova.get() - start.get() < mapping.bytes).then_some((start, mapping))
     }
 
     /// Whether something of a client's is mapped in this range.
     pub fn overlaps(&self, iova: Iova, bytes: u64) -> bool {
         let last = iova.get().saturating_add(bytes.saturating_sub(1));
-        self.lookup(iova).is_some() || self.mappings.range(iova..=Iova::new(last)).next().is_some()
+        let next = self.mappings.at_or_after(iova);
+        self.lookup(iova).is_some() || next.is_some_and(|(start, _)| start.get() <= last)
     }
 
     /// Every mapping, by address.
     pub fn mappings(&self) -> impl Iterator<Item = (Iova, &Mapping)> {
-        self.mappings.iter().map(|(iova, mapping)| (*iova, mapping))
+        self.mappings.iter()
     }
 
     /// The addresses in which mappings may lie, but for what is reserved.
@@ -399,7 +394,7 @@ impl Domain {
 
     /// How many bytes are mapped.
     pub fn mapped_bytes(&self) -> u64 {
-        self.mappings.values().map(|mapping| mapping.bytes).sum()
+        self.mappings.iter().map(|(_, mapping)| mapping.bytes).sum()
     }
 
     /// How many pieces of addresses are not free, and how many bytes these are with their guards: of what is mapped, and of

@@ -91,8 +91,8 @@ impl Domain {
     /// Notes that a part of an identity mapping is gone.
     fn carve_out(&mut self, piece: Segment) {
         let at = Iova::new(piece.start.get());
-        let Some((&start, &whole)) = self.mappings.range(..=at).next_back() else { return };
-        self.mappings.remove(&start);
+        let Some((start, &whole)) = self.mappings.at_or_before(at) else { return };
+        self.mappings.remove(start);
         let of = Segment { start: PhysAddr::new(start.get()), bytes: whole.bytes };
         for rest in segments::without(&[of], &[piece]) {
             let mapping = Mapping { bytes: rest.bytes, ..whole };

@@ -8,12 +8,14 @@
 //! | [`table`] | its page table, in whichever layout its units walk |
 //! | [`addresses`] | which of its addresses are taken, and where a new mapping goes |
 //! | [`mapping`] | what lies at an address, and whose it is |
+//! | `mappings` | all of that, by address |
 
 pub mod addresses;
 #[expect(clippy::module_inception, reason = "the module is about domains, and so is the type")]
 pub mod domain;
 mod identity;
 pub mod mapping;
+mod mappings;
 mod members;
 pub mod table;
 

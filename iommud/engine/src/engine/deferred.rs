@@ -146,10 +146,15 @@ pub(super) fn line_of(domain: &Domain, key: DomainKey) -> Line {
 
 impl Engine {
     /// Tells the units of what was gathered, if it is time or somebody waits for it.
+    #[inline]
     pub(super) fn tell_if_due(&mut self, platform: &mut impl Platform) {
-        if !self.deferred.holds_any() {
-            return;
+        if self.deferred.holds_any() {
+            self.tell_due(platform);
         }
+    }
+
+    #[inline(never)]
+    fn tell_due(&mut self, platform: &mut impl Platform) {
         let all = self.deferred.is_due(platform.now());
         self.tell_those(platform, |gathered| all || gathered.is_awaited);
     }
@@ -182,10 +187,13 @@ impl Engine {
     }
 
     /// Whether a unit of a domain's has yet to confirm what it was asked for the same client: it is asked for no more then.
+    #[inline]
     pub(super) fn is_busy(&self, key: DomainKey) -> bool {
-        if self.deferred.asked.is_empty() {
-            return false;
-        }
+        !self.deferred.asked.is_empty() && self.is_asked(key)
+    }
+
+    #[inline(never)]
+    fn is_asked(&self, key: DomainKey) -> bool {
         let Some(domain) = self.domains.get(&key) else { return false };
         let asked = self.deferred.asked.get(&line_of(domain, key));
         let mut open = asked.into_iter().flat_map(Completion::tickets).filter(|(unit, ticket)| {

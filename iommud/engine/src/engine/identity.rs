@@ -44,11 +44,16 @@ impl Engine {
 
     /// Lets what is not confined reach all memory that is not to be kept from it, and nothing else. When it does not reach
     /// what has been kept from it lately tells [`kept_from_unconfined`](Self::kept_from_unconfined).
+    #[inline]
     pub fn follow_arenas(&mut self, platform: &mut impl Platform) {
-        let followed = self.arenas_followed == Some(platform.arena_changes());
-        if followed || self.unconfined.is_empty() && self.keeping.is_empty() {
-            return;
+        let nobody = self.unconfined.is_empty() && self.keeping.is_empty();
+        if !nobody && self.arenas_followed != Some(platform.arena_changes()) {
+            self.follow_changed_arenas(platform);
         }
+    }
+
+    #[inline(never)]
+    fn follow_changed_arenas(&mut self, platform: &mut impl Platform) {
         // Taking pages apart takes frames, for which an arena may grow: once more then, and not forever.
         for _ in 0..4 {
             let changes = platform.arena_changes();

@@ -33,6 +33,7 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// Whether there is none.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.lost.is_none() && self.unkept.is_none()
     }
@@ -80,8 +81,12 @@ impl Keeping {
     }
 
     /// From when on the unconfined do not reach this memory; nor any tables, if they are of interest.
+    #[inline]
     pub(super) fn completion(&self, memory: &[Segment], tables: bool) -> Completion {
         let mut completion = Completion::none();
+        if self.is_empty() {
+            return completion;
+        }
         for kept in self.waiting.iter().chain(&self.lost).chain(&self.unkept) {
             if tables && kept.has_tables || segments::overlap(&kept.memory, memory) {
                 completion.join(&kept.completion);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova, PhysAddr};
 
 use super::deferred::line_of;
-use super::{Engine, has_failed, progress, unit_at, unit_mut};
+use super::{Engine, progress, unit_at, unit_mut};
 use crate::completion::{Completion, Progress};
 use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;
@@ -48,8 +48,10 @@ impl Engine {
         spec: &MapSpec,
     ) -> Result<(Iova, Completion), EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
-            return Err(EngineError::UnitFailed);
+        let mut all_see = true;
+        for (unit, _) in domain.memberships() {
+            let unit = unit_at(&self.units, unit).filter(|unit| !unit.has_failed());
+            all_see &= unit.ok_or(EngineError::UnitFailed)?.sees_by_itself();
         }
         if self.is_taking_over {
             // Units may hold something of before at any address that is free.
@@ -67,8 +69,12 @@ impl Engine {
         let mut frames = self.books.meter(platform, 0);
         let mapped = domain.map(&mut frames, pieces, request, mapping);
         let mapped = self.books.paid(domain, frames, bytes, mapped);
+        let is_visible = all_see && domain.catching_up().is_none();
         self.follow_arenas(platform);
         let (iova, touched) = mapped?;
+        if is_visible && touched == Touched::Leaves && self.keeping.is_empty() {
+            return Ok((iova, Completion::none()));
+        }
         // Of the memory, and of the tables that it may have taken.
         let kept = self.keeping.completion(&self.pieces, touched == Touched::Tables);
         let range = Changed { start: iova, bytes: spec.bytes, touched };
@@ -192,7 +198,7 @@ impl Engine {
         iova: Iova,
         bytes: u64,
     ) -> Result<Completion, EngineError> {
-        self.unmap_all(platform, key, [(iova, bytes)], Invalidation::Deferred)
+        self.unmap_sorted(platform, key, &[(iova, bytes)], Invalidation::Deferred)
     }
 
     /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them. In a domain
@@ -240,15 +246,15 @@ impl Engine {
             }
         }
         let mut unlinked = Vec::new();
-        let changes = &mut self.changes;
+        let Self { units, books, deferred, changes, payers, .. } = self;
         changes.clear();
-        self.payers.clear();
+        payers.clear();
         let mut result = Ok(());
         for (iova, bytes) in ranges {
             match domain.unmap(platform, *iova, *bytes, &mut unlinked) {
                 Ok((change, payer)) => {
                     changes.push(change);
-                    self.payers.push(payer);
+                    payers.push(payer);
                 }
                 Err(error) => {
                     // Its tables are broken. What is out of them is to be forgotten all the same.
@@ -266,36 +272,56 @@ impl Engine {
         let at_once =
             domain.invalidation() == Invalidation::Deferred && when == domain.invalidation();
         if at_once || busy {
-            completion = self.deferred.gather(key, platform.now(), done, !at_once);
+            completion = deferred.gather(key, platform.now(), done, !at_once);
         } else {
             merge(changes);
             for (unit, id) in domain.memberships() {
-                let Some(hardware) = unit_mut(&mut self.units, unit) else { continue };
-                completion.add(unit, hardware.invalidate(platform, id, changes));
+                let Some(hardware) = unit_mut(units, unit) else { continue };
+                let ticket = hardware.invalidate(platform, id, changes);
+                // What is confirmed at once nobody waits for.
+                if hardware.confirmed() < ticket {
+                    completion.add(unit, ticket);
+                }
             }
         }
-        let progress = progress(&self.units, &self.deferred, &completion);
-        if progress == Progress::Pending && !(at_once || busy) {
-            self.deferred.asked(line_of(domain, key), &completion);
+        let unmapped = ranges.iter().zip(payers.iter());
+        if completion.is_none() && unlinked.is_empty() {
+            for (&(iova, bytes), &payer) in unmapped {
+                books.note_addresses(payer, -payer::bytes(bytes));
+                domain.free_addresses(iova, bytes);
+            }
+        } else {
+            if !(at_once || busy) && progress(units, deferred, &completion) == Progress::Pending {
+                deferred.asked(line_of(domain, key), &completion);
+            }
+            if tables {
+                domain.tables_unlinked(&completion);
+            }
+            let frames = domain.with_payers(unlinked);
+            self.retire_ranges(platform, key, &ranges[..done], &completion, frames);
         }
-        if tables {
-            domain.tables_unlinked(&completion);
-        }
-        let mut frames = domain.with_payers(unlinked);
+        self.tell_if_due(platform);
+        result.map(|()| completion)
+    }
+
+    /// Frees what was unmapped when it may be, with frames that were unlinked.
+    #[inline(never)]
+    fn retire_ranges(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        ranges: &[(Iova, u64)],
+        completion: &Completion,
+        mut frames: Vec<(PhysAddr, Payer)>,
+    ) {
         let payers = core::mem::take(&mut self.payers);
-        for ((iova, bytes), &payer) in ranges.iter().zip(&payers) {
-            if progress == Progress::Done && frames.is_empty() {
-                self.free_range(payer, (key, *iova, *bytes));
-                continue;
-            }
-            let (completion, range) = (completion.clone(), Some((key, *iova, *bytes)));
+        for (&(iova, bytes), &payer) in ranges.iter().zip(&payers) {
+            let (completion, range) = (completion.clone(), Some((key, iova, bytes)));
             let frames = core::mem::take(&mut frames);
             let retired = Retired { completion, frames, range, payer, ..Retired::default() };
             self.retire(platform, retired);
         }
         self.payers = payers;
-        self.tell_if_due(platform);
-        result.map(|()| completion)
     }
 
     /// Frees a run of memory that no device can reach once `completion` is done, and strikes out its record.
@@ -333,8 +359,7 @@ impl Engine {
 
     /// Makes addresses of a domain free, which somebody pays for.
     fn free_range(&mut self, payer: Payer, (key, iova, bytes): (DomainKey, Iova, u64)) {
-        let iova_bytes = -payer::bytes(bytes);
-        self.books.note(payer, Turnover { iova_bytes, ..Turnover::default() });
+        self.books.note_addresses(payer, -payer::bytes(bytes));
         if let Some(domain) = self.domains.get_mut(&key) {
             domain.free_addresses(iova, bytes);
         }

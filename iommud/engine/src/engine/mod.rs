@@ -497,14 +497,17 @@ fn silence_unusable(
     }
 }
 
+#[inline]
 fn unit_at(units: &[UnitSlot], id: UnitId) -> Option<&Unit> {
     units.get(usize::from(id.0)).and_then(|slot| slot.unit.as_ref().ok())
 }
 
+#[inline]
 fn unit_mut(units: &mut [UnitSlot], id: UnitId) -> Option<&mut Unit> {
     units.get_mut(usize::from(id.0)).and_then(|slot| slot.unit.as_mut().ok())
 }
 
+#[inline]
 fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
     unit_at(units, id).is_none_or(|unit| unit.has_failed())
 }

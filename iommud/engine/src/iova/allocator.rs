@@ -224,15 +224,15 @@ impl IovaAllocator {
                 bytes,
             });
         }
-        if held.guard() && Magazines::serves(held.pages()) {
-            known.set_idle(true);
-            if let Some(spilled) = self.idle.put(held.pages(), start) {
-                for spilled in spilled {
-                    release(&mut self.held, &mut self.free, spilled);
+        match Magazines::class(held.pages()).filter(|_| held.guard()) {
+            Some(class) => {
+                known.set_idle(true);
+                if !self.idle.put(class, start) {
+                    self.spill(class);
+                    self.idle.put(class, start);
                 }
             }
-        } else {
-            release(&mut self.held, &mut self.free, start);
+            None => release(&mut self.held, &mut self.free, start),
         }
         self.allocations -= 1;
         self.allocated_pages -= held.pages();
@@ -278,16 +278,8 @@ impl IovaAllocator {
 
     /// All live allocations, without their guards, by address.
     pub fn allocated(&self) -> impl Iterator<Item = IovaRange> {
-        let mut from = 0;
-        core::iter::from_fn(move || {
-            loop {
-                let (start, held) = self.held.at_or_after(from)?;
-                from = start + 1;
-                if !held.idle() {
-                    return Some(range_of(start, held.pages()));
-                }
-            }
-        })
+        let live = self.held.iter().filter(|(_, held)| !held.idle());
+        live.map(|(start, held)| range_of(start, held.pages()))
     }
 
     /// All reserved ranges within the space, by address.
@@ -331,14 +323,15 @@ impl IovaAllocator {
     }
 
     /// Finds pages and makes them held: those freed last if they suit, otherwise the lowest.
+    #[inline]
     fn place(&mut self, wanted: Wanted) -> Option<u64> {
         let upper_half = wanted.end.next_power_of_two() / 2;
         let floor = upper_half.min(HIGHEST_FLOOR).max(wanted.first);
         self.place_from(floor, wanted).or_else(|| self.place_from(wanted.first, wanted))
     }
 
+    #[inline]
     fn place_from(&mut self, floor: u64, wanted: Wanted) -> Option<u64> {
-        let held = Held::new().with_pages(wanted.pages).with_guard(true);
         let reused = self.idle.take(wanted.pages, |start| start >= floor && wanted.suits(start));
         if let Some(start) = reused {
             if let Some(known) = self.held.get_mut(start) {
@@ -346,6 +339,12 @@ impl IovaAllocator {
             }
             return Some(start);
         }
+        self.place_new(floor, wanted)
+    }
+
+    #[inline(never)]
+    fn place_new(&mut self, floor: u64, wanted: Wanted) -> Option<u64> {
+        let held = Held::new().with_pages(wanted.pages).with_guard(true);
         let start = self.free.find(floor, held.span(), wanted.order)?;
         if start + wanted.pages > wanted.end {
             return None;
@@ -385,8 +384,8 @@ impl IovaAllocator {
 
     /// The last held range, live or idle, that overlaps `start` to `end` with its guard.
     fn held_in(&self, start: u64, end: u64) -> Option<(u64, Held)> {
-        let found = self.held.at_or_before(end.checked_sub(1)?)?;
-        (found.0 + found.1.span() > start).then_some(found)
+        let (found, held) = self.held.at_or_before(end.checked_sub(1)?)?;
+        (found + held.span() > start).then_some((found, *held))
     }
 
     /// Sees that no allocation or guard is in `start` to `end`, and that nothing there is idle.
@@ -401,6 +400,14 @@ impl IovaAllocator {
             release(&mut self.held, &mut self.free, held_start);
         }
         Ok(())
+    }
+
+    /// Makes what has been longest in a full magazine free.
+    #[inline(never)]
+    fn spill(&mut self, class: usize) {
+        for start in self.idle.spill(class) {
+            release(&mut self.held, &mut self.free, start);
+        }
     }
 
     /// Makes everything idle free.

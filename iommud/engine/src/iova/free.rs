@@ -8,10 +8,10 @@
 //!
 //! The end is the key because allocation takes from the low side: the range keeps its place.
 
-use super::slab::Slab;
+use crate::slab::Slab;
 
 /// A run of free pages: `start` to `end`, the latter not included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FreeRange {
     pub(super) start: u64,
     pub(super) end: u64,
@@ -57,7 +57,7 @@ enum Link {
 }
 
 /// The ranges that end within the same aligned power of two of pages.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Branch {
     /// The middle of that power of two: lower ends are to the left, the rest to the right. Its lowest set
     /// bit is the bit that the branch decides, the bits above are common to all.
@@ -65,12 +65,6 @@ struct Branch {
     room: Room,
     left: Link,
     right: Link,
-}
-
-impl Default for Branch {
-    fn default() -> Self {
-        Self { middle: 0, room: Room::default(), left: Link::Range(0), right: Link::Range(0) }
-    }
 }
 
 impl Branch {

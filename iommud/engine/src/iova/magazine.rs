@@ -15,7 +15,7 @@ const MAGAZINES: usize = SMALL_PAGES as usize + LARGE_MAGAZINES;
 /// How many ranges one magazine holds.
 const ROUNDS: usize = 32;
 /// How many of them a full magazine gives back, the oldest first.
-pub(super) const SPILL: usize = ROUNDS / 2;
+const SPILL: usize = ROUNDS / 2;
 
 /// First pages of idle ranges, by size.
 #[derive(Debug)]
@@ -30,7 +30,8 @@ impl Magazines {
     }
 
     /// Which magazine holds ranges of `pages` pages, if any does.
-    fn class(pages: u64) -> Option<usize> {
+    #[inline]
+    pub(super) fn class(pages: u64) -> Option<usize> {
         if (1..=SMALL_PAGES).contains(&pages) {
             return Some(pages as usize - 1);
         }
@@ -45,29 +46,30 @@ impl Magazines {
     #[inline]
     pub(super) fn take(&mut self, pages: u64, suits: impl Fn(u64) -> bool) -> Option<u64> {
         let magazine = self.by_size.get_mut(Self::class(pages)?)?;
-        let found = magazine.iter().rposition(|&start| suits(start))?;
-        Some(magazine.swap_remove(found))
+        match magazine.last() {
+            Some(&start) if suits(start) => magazine.pop(),
+            _ => take_deeper(magazine, suits),
+        }
     }
 
-    /// Whether ranges of `pages` pages have a magazine.
-    pub(super) fn serves(pages: u64) -> bool {
-        Self::class(pages).is_some()
-    }
-
-    /// Puts a range in, if its size has a magazine. When that was full, its oldest [`SPILL`] ranges come
-    /// back for the caller to merge with the free ones.
+    /// Puts a range in. `false` if the magazine is full.
     #[inline]
-    pub(super) fn put(&mut self, pages: u64, start: u64) -> Option<[u64; SPILL]> {
-        let magazine = self.by_size.get_mut(Self::class(pages)?)?;
-        let mut spilled = None;
-        if magazine.len() >= ROUNDS {
-            spilled = magazine.first_chunk().copied();
-            magazine.drain(..SPILL);
-        } else if magazine.capacity() == 0 {
+    pub(super) fn put(&mut self, class: usize, start: u64) -> bool {
+        let Some(magazine) = self.by_size.get_mut(class) else { return false };
+        if magazine.capacity() == 0 {
             magazine.reserve_exact(ROUNDS);
         }
-        magazine.push(start);
-        spilled
+        let has_room = magazine.len() < ROUNDS;
+        if has_room {
+            magazine.push(start);
+        }
+        has_room
+    }
+
+    /// The oldest [`SPILL`] ranges of a magazine, which are not in it any more, for the caller to merge with the free ones.
+    pub(super) fn spill(&mut self, class: usize) -> impl Iterator<Item = u64> {
+        let magazine = self.by_size.get_mut(class).into_iter();
+        magazine.flat_map(|magazine| magazine.drain(..SPILL.min(magazine.len())))
     }
 
     /// Takes everything out.
@@ -76,39 +78,52 @@ impl Magazines {
     }
 }
 
+/// Takes the last range that suits, where that is not the last.
+#[inline(never)]
+fn take_deeper(magazine: &mut Vec<u64>, suits: impl Fn(u64) -> bool) -> Option<u64> {
+    let found = magazine.iter().rposition(|&start| suits(start))?;
+    Some(magazine.remove(found))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn class(pages: u64) -> usize {
+        Magazines::class(pages).unwrap()
+    }
 
     #[test]
     fn the_range_freed_last_is_taken_first() {
         let mut magazines = Magazines::new();
         for start in [10, 20, 30] {
-            assert_eq!(magazines.put(4, start), None);
+            assert!(magazines.put(class(4), start));
         }
         assert_eq!(magazines.take(5, |_| true), None);
-        assert_eq!(magazines.take(4, |start| start < 30), Some(20));
+        assert_eq!(magazines.take(4, |start| start < 20), Some(10));
         assert_eq!(magazines.take(4, |_| true), Some(30));
+        assert_eq!(magazines.take(4, |_| true), Some(20));
     }
 
     #[test]
     fn a_full_magazine_gives_its_oldest_back() {
         let mut magazines = Magazines::new();
         for start in 0..32 {
-            assert_eq!(magazines.put(512, start), None);
+            assert!(magazines.put(class(512), start));
         }
-        let spilled = magazines.put(512, 32);
-        assert_eq!(spilled, Some(core::array::from_fn(|n| n as u64)));
+        assert!(!magazines.put(class(512), 32));
+        assert!(magazines.spill(class(512)).eq(0..16));
+        assert!(magazines.put(class(512), 32));
         assert_eq!(magazines.drain().count(), 17);
     }
 
     #[test]
     fn only_sizes_that_drivers_repeat_have_a_magazine() {
         for pages in [1, 17, 32, 64, 128, 256, 512] {
-            assert!(Magazines::serves(pages), "{pages}");
+            assert!(Magazines::class(pages).is_some(), "{pages}");
         }
         for pages in [0, 33, 63, 96, 513, 1024, 1 << 45] {
-            assert!(!Magazines::serves(pages), "{pages}");
+            assert!(Magazines::class(pages).is_none(), "{pages}");
         }
     }
 }

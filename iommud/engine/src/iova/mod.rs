@@ -9,9 +9,8 @@
 //! | [`request`] | [`IovaRequest`], [`IovaRange`], [`Guard`], and the addresses reserved everywhere |
 //! | [`error`] | [`IovaError`]: every way in which a request fails |
 //! | `free` | the free ranges, in a tree that finds the lowest fit |
-//! | `held` | the allocated ranges, found by address in a fixed number of steps |
+//! | `held` | what is known of an allocated range |
 //! | `magazine` | ranges lately freed, kept at hand for the next request of their size |
-//! | `slab` | numbered slots, which the trees are made of |
 
 pub mod allocator;
 pub mod error;
@@ -19,7 +18,6 @@ mod free;
 mod held;
 mod magazine;
 pub mod request;
-mod slab;
 #[cfg(test)]
 mod tests;
 

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
 use dma_types::{Iova, PAGE_SIZE, PhysAddr};
 
 use super::DomainId;
@@ -31,39 +32,18 @@ pub struct Changed {
 pub const MOST_AT_ONCE: usize = 16;
 
 /// What a unit is asked for at one go, in the order in which it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Requests<T> {
-    all: [T; MOST_AT_ONCE],
-    count: usize,
-}
-
-impl<T: Copy> Requests<T> {
-    /// None. `any` is a request, which is not made.
-    pub const fn none(any: T) -> Self {
-        Self { all: [any; MOST_AT_ONCE], count: 0 }
-    }
-
-    /// This one alone.
-    pub const fn one(request: T) -> Self {
-        Self { all: [request; MOST_AT_ONCE], count: 1 }
-    }
-
-    /// One more. `None` if it were too many.
-    pub fn push(&mut self, request: T) -> Option<()> {
-        *self.all.get_mut(self.count)? = request;
-        self.count += 1;
-        Some(())
-    }
-
-    /// All of them.
-    pub fn as_slice(&self) -> &[T] {
-        self.all.get(..self.count).unwrap_or_default()
-    }
-}
+pub type Requests<T> = ArrayVec<T, MOST_AT_ONCE>;
 
 /// Makes one of changes that lie side by side, or with no more than a guard page between them, in which nothing is
 /// mapped that could be forgotten besides. They must be in order.
+#[inline]
 pub fn merge(changes: &mut Vec<Changed>) {
+    if changes.len() > 1 {
+        merge_several(changes);
+    }
+}
+
+fn merge_several(changes: &mut Vec<Changed>) {
     changes.dedup_by(|next, before| {
         let end = before.start.get().saturating_add(before.bytes);
         let near = next.start.get() <= end.saturating_add(PAGE_SIZE);

@@ -78,11 +78,13 @@ impl Ring {
     }
 
     /// What the unit wrote last.
+    #[inline]
     pub fn status(&self, frames: &impl TableFrames) -> u64 {
         frames.table(self.status).map_or(0, |table| table[0].load(Ordering::Acquire))
     }
 
     /// Whether there is no room, as far as is known.
+    #[inline]
     pub fn is_full(&self) -> bool {
         (self.tail + 1) % LENGTH == self.head
     }
@@ -101,6 +103,7 @@ impl Ring {
 
     /// Puts a request in the ring, of two words, the lower address first, and a mark before it where it is time for one;
     /// false if it is full.
+    #[inline]
     pub fn push(&mut self, frames: &impl TableFrames, words: [u64; 2], mark: Mark) -> bool {
         if self.is_full() {
             return false;
@@ -117,12 +120,13 @@ impl Ring {
         self.put(frames, words)
     }
 
+    #[inline]
     fn put(&mut self, frames: &impl TableFrames, words: [u64; 2]) -> bool {
         let Some(table) = frames.table(self.requests) else { return false };
         let word = usize::from(self.tail) * 2;
-        for (place, value) in table[word..].iter().zip(words) {
-            place.store(value, Ordering::Relaxed);
-        }
+        let Some([low, high]) = table.get(word..word + 2) else { return false };
+        low.store(words[0], Ordering::Relaxed);
+        high.store(words[1], Ordering::Relaxed);
         self.tail = (self.tail + 1) % LENGTH;
         self.announced = false;
         true
@@ -130,6 +134,7 @@ impl Ring {
 
     /// What the unit must be told of where the next request goes, if it has not been. The requests, and the tables
     /// that they are about, are seen before that.
+    #[inline]
     pub fn announcement(&mut self) -> Option<u16> {
         if self.announced {
             return None;

@@ -18,21 +18,28 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Gives the next one out.
-    pub fn next(&mut self, now: Instant) -> Ticket {
+    /// Gives the next one out. Unless it is confirmed at once, it is to be [waited for](Self::wait).
+    #[inline]
+    pub fn next(&mut self) -> Ticket {
         self.submitted.0 += 1;
-        self.open.push_back((self.submitted, now));
         self.submitted
     }
 
-    /// Takes note that the unit has confirmed all up to this one.
-    pub fn confirm(&mut self, ticket: Ticket, now: Instant) {
-        if ticket > self.confirmed {
-            self.confirmed = ticket;
-            self.progressed = now;
-        }
+    /// Takes note that the ticket that was given out last is waited for from now on.
+    pub fn wait(&mut self, now: Instant) {
+        self.open.push_back((self.submitted, now));
+    }
+
+    /// Takes note that the unit has confirmed all up to this one. Nobody looks at the clock if nothing is left to wait for.
+    #[inline]
+    pub fn confirm(&mut self, ticket: Ticket, now: impl FnOnce() -> Instant) {
+        self.confirmed = ticket.max(self.confirmed);
         while self.open.front().is_some_and(|(ticket, _)| *ticket <= self.confirmed) {
             self.open.pop_front();
+            if self.open.front().is_some_and(|(ticket, _)| *ticket > self.confirmed) {
+                self.progressed = now();
+                return;
+            }
         }
     }
 
@@ -47,6 +54,7 @@ impl Tickets {
     }
 
     /// Every ticket up to this one is confirmed.
+    #[inline]
     pub fn confirmed(&self) -> Ticket {
         self.confirmed
     }
@@ -77,14 +85,17 @@ mod tests {
         let at = Instant::from_nanos;
         let mut tickets = Tickets::default();
         assert!(tickets.is_unused() && tickets.stuck_for(at(5)).is_none());
-        assert_eq!([tickets.next(at(10)), tickets.next(at(20))], [Ticket(1), Ticket(2)]);
+        for (since, ticket) in [(10, 1), (20, 2)] {
+            assert_eq!(tickets.next(), Ticket(ticket));
+            tickets.wait(at(since));
+        }
         assert_eq!(tickets.stuck_for(at(50)), Some(Duration::from_nanos(40)));
-        tickets.confirm(Ticket(1), at(60));
+        tickets.confirm(Ticket(1), || at(60));
         assert_eq!((tickets.confirmed(), tickets.open()), (Ticket(1), 1));
         assert_eq!(tickets.stuck_for(at(70)), Some(Duration::from_nanos(10)));
         tickets.progress(at(80));
         assert_eq!(tickets.stuck_for(at(80)), Some(Duration::ZERO));
-        tickets.confirm(Ticket(2), at(90));
+        tickets.confirm(Ticket(2), || unreachable!("nothing is left"));
         assert_eq!((tickets.stuck_for(at(99)), tickets.submitted()), (None, Ticket(2)));
     }
 }

@@ -111,7 +111,7 @@ impl Unit {
 
     /// Whether it has been given up.
     pub fn has_failed(&self) -> bool {
-        matches!(self.state(), UnitState::Failed(_))
+        each!(self, unit => unit.has_failed())
     }
 
     /// Whether firmware or a boot loader had left translation on.

@@ -109,9 +109,7 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        // One look at the clock will do: what is confirmed at once was so soon after.
-        let now = platform.now();
-        let ticket = self.tickets.next(now);
+        let ticket = self.tickets.next();
         if self.needs_write_buffer_flush {
             self.put(platform, registers, Command::FlushWriteBuffer);
         }
@@ -122,7 +120,10 @@ impl Invalidator {
         if let Some(queue) = &mut self.queue {
             queue.announce(platform, registers);
         }
-        self.collect(platform, now);
+        self.collect(platform);
+        if self.tickets.confirmed() < ticket {
+            self.tickets.wait(platform.now());
+        }
         ticket
     }
 
@@ -158,7 +159,7 @@ impl Invalidator {
         if let Some(queue) = &mut self.queue {
             queue.announce(platform, registers);
         }
-        self.collect(platform, now);
+        self.collect(platform);
         if self.open() > 0 {
             let status: FaultStatus = registers.read(platform);
             if status.into_bits() == u32::MAX {
@@ -182,6 +183,7 @@ impl Invalidator {
     }
 
     /// Does this at once if nothing is before it and it can be, else puts it in the line.
+    #[inline]
     fn put(&mut self, platform: &mut impl Platform, registers: &RegisterFile, command: Command) {
         if !self.line.is_empty()
             || self.running.is_some()
@@ -192,6 +194,7 @@ impl Invalidator {
     }
 
     /// Begins a command; false if it must wait.
+    #[inline]
     fn issue(
         &mut self,
         platform: &mut impl Platform,
@@ -222,18 +225,19 @@ impl Invalidator {
                 true
             }
             (Command::Fence(ticket), None) => {
-                self.tickets.confirm(ticket, platform.now());
+                self.tickets.confirm(ticket, || platform.now());
                 true
             }
         }
     }
 
     /// Reads how far the queue is.
-    fn collect(&mut self, platform: &impl Platform, now: Instant) {
+    #[inline]
+    fn collect(&mut self, platform: &impl Platform) {
         if let Some(queue) = &self.queue {
             let status = queue.status(platform);
             if let Some(ticket) = Queue::ticket(status, self.tickets.confirmed(), self.issued) {
-                self.tickets.confirm(ticket, now);
+                self.tickets.confirm(ticket, || platform.now());
             }
         }
     }

@@ -19,7 +19,7 @@ const MOST_REQUESTS: u64 = 4;
 /// (6.5.2.3).
 const LARGE_PAGES: [u8; 2] = [9, 18];
 
-/// What makes a unit forget all of these changes of a domain: the whole of it, if that were too many requests.
+/// Finds what makes a unit forget all of these changes of a domain: the whole of it, if that were too many requests.
 ///
 /// `page_selective` is the unit's
 /// [`Capability::page_selective`](super::registers::Capability::page_selective). Pages count whole
@@ -30,16 +30,19 @@ pub fn forgetting(
     domain: DomainId,
     changes: &[Changed],
     page_selective: Option<u8>,
-) -> Requests<Invalidation> {
-    let whole = Invalidation::IotlbDomain(domain);
-    let mut requests = Requests::none(whole);
+    requests: &mut Requests<Invalidation>,
+) {
+    requests.clear();
     let covered = changes.iter().try_for_each(|change| {
         let Some(range) = Pages::of(change.start, change.bytes) else { return Some(()) };
         let touched = change.touched;
         let request = |pages| Invalidation::IotlbPages { domain, pages, touched };
-        cover(range, page_selective?, |pages| requests.push(request(pages)))
+        cover(range, page_selective?, |pages| requests.try_push(request(pages)).ok())
     });
-    if covered.is_some() { requests } else { Requests::one(whole) }
+    if covered.is_none() {
+        requests.clear();
+        requests.push(Invalidation::IotlbDomain(domain));
+    }
 }
 
 /// Covers a range with blocks of at most order `mask`, in order of address. `None` if the whole domain is better
@@ -76,10 +79,16 @@ mod tests {
 
     const DOMAIN: DomainId = DomainId::new(5);
 
+    fn requests(changes: &[Changed], mask: Option<u8>) -> Requests<Invalidation> {
+        let mut requests = Requests::new();
+        forgetting(DOMAIN, changes, mask, &mut requests);
+        requests
+    }
+
     /// The blocks of a plan, as page number and order, or `None` if it forgets the domain.
     fn blocks(start: u64, bytes: u64, mask: Option<u8>) -> Option<Vec<(u64, u8)>> {
         let change = Changed { start: Iova::new(start), bytes, touched: Touched::Leaves };
-        let requests = forgetting(DOMAIN, &[change], mask);
+        let requests = requests(&[change], mask);
         let of = |request: &Invalidation| match *request {
             Invalidation::IotlbPages { domain, pages, touched } => {
                 assert_eq!((domain, touched), (DOMAIN, Touched::Leaves));
@@ -107,13 +116,12 @@ mod tests {
             (1..=count).map(page).collect()
         };
         let most = MOST_AT_ONCE as u64;
-        let each = forgetting(DOMAIN, &pages(most), Some(18)).as_slice().to_vec();
+        let each = requests(&pages(most), Some(18));
         assert_eq!(each.len(), MOST_AT_ONCE);
         assert!(each.iter().all(|it| matches!(it, Invalidation::IotlbPages { .. })));
         let whole = [Invalidation::IotlbDomain(DOMAIN)];
-        let of = |changes: &[Changed], selective| -> Vec<_> {
-            forgetting(DOMAIN, changes, selective).as_slice().to_vec()
-        };
+        let of =
+            |changes: &[Changed], selective| -> Vec<_> { requests(changes, selective).to_vec() };
         assert_eq!(of(&pages(most + 1), Some(18)), whole);
         assert_eq!(of(&pages(2), None), whole, "it knows no pages");
         let mut with_a_huge_one = pages(2);

@@ -23,8 +23,8 @@ use crate::fault::Fault;
 use crate::platform::{Platform, TableFrames};
 use crate::table::format::PAGE_SHIFT;
 use crate::unit::{
-    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, FaultSource, InvalidatesBy, Summary,
-    Translation, UnitFailure, UnitState, Unusable, Walks,
+    Abilities, Changed, DEADLINE, Depths, DomainId, DomainIds, FaultSource, InvalidatesBy,
+    Requests, Summary, Translation, UnitFailure, UnitState, Unusable, Walks,
 };
 
 /// How many bytes of registers are mapped to ask a unit how many there are.
@@ -206,6 +206,12 @@ impl Unit {
         }
     }
 
+    /// Whether it has been given up.
+    #[inline]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_))
+    }
+
     /// Whether firmware or a boot loader had left translation on.
     pub fn found_translating(&self) -> bool {
         self.found_translating
@@ -357,8 +363,9 @@ impl Unit {
         ranges: &[Changed],
     ) -> Ticket {
         let page_selective = self.capabilities.capability.page_selective();
-        let requests = plan::forgetting(domain, ranges, page_selective);
-        self.submit(platform, requests.as_slice().iter().copied())
+        let mut requests = Requests::new();
+        plan::forgetting(domain, ranges, page_selective, &mut requests);
+        self.submit(platform, requests.iter().copied())
     }
 
     /// Whether the unit sees what is mapped where nothing was without being told: not in caching mode, nor where write

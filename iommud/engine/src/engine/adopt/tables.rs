@@ -9,7 +9,6 @@ use super::frames::FrameSet;
 use super::read::Written;
 use super::{AdoptError, OwnedBuffer, OwnedWindow, Owners};
 use crate::completion::UnitId;
-use crate::domain::domain::Mappings;
 use crate::domain::{Addresses, DomainKey, DomainTable, Mapping, Owner};
 use crate::ledger::Slot;
 use crate::machine::{Found, Group, ReservedRange};
@@ -105,8 +104,8 @@ impl SeenDomain {
         key: DomainKey,
         owners: &Owners,
         reserved: &[Segment],
-    ) -> Mappings {
-        let mut mappings = Mappings::new();
+    ) -> BTreeMap<Iova, Mapping> {
+        let mut mappings = BTreeMap::new();
         for extent in &self.extents {
             let Extent { iova, bytes, access, memory } = extent;
             let mut add = |iova, bytes, owner, offset| {

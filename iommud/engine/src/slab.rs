@@ -1,4 +1,4 @@
-//! Numbered slots: what the trees are made of, since without `unsafe` they link by number.
+//! Numbered slots: what trees are made of, since without `unsafe` they link by number.
 
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut};
@@ -6,7 +6,7 @@ use core::ops::{Index, IndexMut};
 /// Slots that hold a `T` each, reused after removal. Once the last is removed, a large slab gives its
 /// memory back.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     slots: Vec<T>,
     vacant: Vec<u32>,
 }
@@ -14,14 +14,15 @@ pub(super) struct Slab<T> {
 /// An empty slab larger than this gives its memory back; a smaller one is kept for the next round.
 const KEPT_SLOTS: usize = 64;
 
-impl<T: Default> Slab<T> {
+impl<T: Copy> Slab<T> {
     /// A slab with no slots.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { slots: Vec::new(), vacant: Vec::new() }
     }
 
     /// Stores `value` and gives its number.
-    pub(super) fn insert(&mut self, value: T) -> u32 {
+    #[inline]
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
         if let Some(slot) = self.vacant.pop() {
             self[slot] = value;
             return slot;
@@ -33,13 +34,20 @@ impl<T: Default> Slab<T> {
     }
 
     /// Takes the value out of a slot that is in use.
-    pub(super) fn remove(&mut self, slot: u32) -> T {
-        let value = core::mem::take(&mut self[slot]);
+    #[inline]
+    pub(crate) fn remove(&mut self, slot: u32) -> T {
+        let value = self[slot];
         self.vacant.push(slot);
         if self.vacant.len() == self.slots.len() && self.slots.len() > KEPT_SLOTS {
             *self = Self::new();
         }
         value
+    }
+
+    /// How many slots are in use.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.slots.len() - self.vacant.len()
     }
 }
 
@@ -69,7 +77,7 @@ mod tests {
         let first = slab.insert(1u64);
         assert_eq!(slab.remove(first), 1);
         assert_eq!(slab.insert(2), first);
-        let others: alloc::vec::Vec<u32> = (0..100).map(|value| slab.insert(value)).collect();
+        let others: Vec<u32> = (0..100).map(|value| slab.insert(value)).collect();
         assert_eq!(slab[others[7]], 7);
         for slot in others {
             slab.remove(slot);

@@ -1,0 +1,102 @@
+//! Maps and unmaps through the engine: addresses, tables, records, and the unit's confirmation.
+
+use dma_types::{Access, Iova};
+use iommu_engine::Engine;
+use iommu_engine::domain::DomainKey;
+use iommu_engine::engine::MapSpec;
+use iommu_engine::payer::{Payer, Purse};
+use iommu_engine::platform::BufferRuns;
+
+use crate::Operation;
+use crate::counted::rounds;
+use crate::machine::{Machine, device};
+
+pub(crate) const OPERATIONS: [Operation; 9] = [
+    Operation { name: "nothing", per: 1, run: nothing },
+    Operation { name: "engine: map 4 KiB", per: 1, run: || pair(4 << 10, 64, true, false) },
+    Operation { name: "engine: unmap 4 KiB", per: 1, run: || pair(4 << 10, 64, false, true) },
+    Operation { name: "engine: map + unmap 4 KiB", per: 1, run: || pair(4 << 10, 64, true, true) },
+    Operation {
+        name: "engine: map + unmap 4 KiB, 100,000 live",
+        per: 1,
+        run: || pair(4 << 10, 100_000, true, true),
+    },
+    Operation {
+        name: "engine: map + unmap 64 KiB",
+        per: 1,
+        run: || pair(64 << 10, 64, true, true),
+    },
+    Operation { name: "engine: map + unmap 2 MiB", per: 1, run: || pair(2 << 20, 64, true, true) },
+    Operation { name: "engine: map 1 MiB, per 4 KiB", per: 256, run: || bulk(true, false) },
+    Operation { name: "engine: unmap 1 MiB, per 4 KiB", per: 256, run: || bulk(false, true) },
+];
+
+fn nothing() {
+    rounds(|counted| counted(&mut || {}));
+}
+
+struct Rig {
+    machine: Machine,
+    engine: Engine,
+    domain: DomainKey,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut machine = Machine::new(4096);
+        let mut engine = machine.start();
+        let domain = engine.create_domain(&mut machine, &[device()]).expect("a domain");
+        let _ = engine.attach(&mut machine, device(), domain).expect("a device");
+        engine.poll(&mut machine);
+        Self { machine, engine, domain }
+    }
+
+    /// What is asked for a client: somebody pays.
+    fn map(&mut self, spec: &MapSpec) -> Iova {
+        let Self { machine, engine, domain } = self;
+        let purse = Purse { payer: Payer(1), client: Payer(1), frames: 1 << 20 };
+        let mapped = engine.on_account(purse, |engine| engine.map(machine, *domain, spec));
+        mapped.expect("a mapping").0
+    }
+
+    fn unmap(&mut self, iova: Iova, bytes: u64) {
+        let Self { machine, engine, domain } = self;
+        let unmapped = engine.unmap(machine, *domain, iova, bytes);
+        drop(unmapped.expect("a mapping"));
+        assert_eq!(engine.retired(), 0, "the unit confirms at once");
+    }
+}
+
+fn spec(machine: &mut Machine, bytes: u64) -> MapSpec {
+    let run = machine.alloc_run(bytes).expect("memory");
+    let (access, limit) = (Access::ReadWrite, Iova::new(u64::MAX));
+    MapSpec { run, offset: 0, bytes, access, align: 4096, first: Iova::new(0), limit, owner: 1 }
+}
+
+/// Maps and unmaps, with so many others live.
+fn pair(bytes: u64, live: usize, count_map: bool, count_unmap: bool) {
+    let mut rig = Rig::new();
+    let other = spec(&mut rig.machine, 4096);
+    for _ in 0..live {
+        rig.map(&other);
+    }
+    let spec = spec(&mut rig.machine, bytes);
+    // One large page keeps the table of such.
+    rig.map(&spec);
+    rounds(|counted| {
+        let mut iova = Iova::new(0);
+        let mut map = || iova = rig.map(&spec);
+        if count_map {
+            counted(&mut map)
+        } else {
+            map()
+        }
+        let mut unmap = || rig.unmap(iova, bytes);
+        if count_unmap { counted(&mut unmap) } else { unmap() }
+    });
+}
+
+/// A buffer that no large page holds.
+fn bulk(count_map: bool, count_unmap: bool) {
+    pair(1 << 20, 64, count_map, count_unmap);
+}

@@ -1,0 +1,116 @@
+//! Page tables alone.
+
+use dma_types::{Access, Iova, PhysAddr};
+use iommu_engine::amdvi::page_table::AmdV1;
+use iommu_engine::platform::Segment;
+use iommu_engine::table::{Format, PageTable};
+use iommu_engine::vtd::context::AddressWidth;
+use iommu_engine::vtd::second_stage::SecondStage;
+
+use crate::Operation;
+use crate::counted::rounds;
+use crate::frames::Frames;
+
+pub(crate) const OPERATIONS: [Operation; 10] = [
+    Operation {
+        name: "VT-d table: map + unmap 4 KiB",
+        per: 1,
+        run: || pair(second_stage(), 4 << 10, true, true),
+    },
+    Operation {
+        name: "VT-d table: map + unmap 2 MiB",
+        per: 1,
+        run: || pair(second_stage(), 2 << 20, true, true),
+    },
+    Operation {
+        name: "VT-d table: map 1 MiB, per 4 KiB",
+        per: 256,
+        run: || pair(second_stage(), 1 << 20, true, false),
+    },
+    Operation {
+        name: "VT-d table: unmap 1 MiB, per 4 KiB",
+        per: 256,
+        run: || pair(second_stage(), 1 << 20, false, true),
+    },
+    Operation { name: "VT-d table: translate", per: 1, run: || translate(second_stage()) },
+    Operation {
+        name: "AMD-Vi table: map + unmap 4 KiB",
+        per: 1,
+        run: || pair(amd(), 4 << 10, true, true),
+    },
+    Operation {
+        name: "AMD-Vi table: map + unmap 2 MiB",
+        per: 1,
+        run: || pair(amd(), 2 << 20, true, true),
+    },
+    Operation {
+        name: "AMD-Vi table: map 1 MiB, per 4 KiB",
+        per: 256,
+        run: || pair(amd(), 1 << 20, true, false),
+    },
+    Operation {
+        name: "AMD-Vi table: unmap 1 MiB, per 4 KiB",
+        per: 256,
+        run: || pair(amd(), 1 << 20, false, true),
+    },
+    Operation { name: "AMD-Vi table: translate", per: 1, run: || translate(amd()) },
+];
+
+/// Pages of 4 KiB, 2 MiB and 1 GiB, and a unit that snoops.
+fn second_stage() -> SecondStage {
+    SecondStage::new(AddressWidth::Bits48, 0x4020_1000, true)
+}
+
+fn amd() -> AmdV1 {
+    AmdV1::new(4, 0x4020_1000)
+}
+
+/// Memory that no larger page fits than is asked for.
+fn memory(bytes: u64) -> [Segment; 1] {
+    [Segment { start: PhysAddr::new(0x1_4000_0000), bytes }]
+}
+
+const NEIGHBOUR: u64 = 0x1_8000_0000;
+const PLACE: u64 = NEIGHBOUR + (4 << 20);
+
+/// A table in which a neighbour is mapped, so that no table comes and goes.
+fn table<F: Format>(format: F, frames: &mut Frames) -> PageTable<F> {
+    let mut table = PageTable::new(format, frames).expect("a frame");
+    for (neighbour, bytes) in [(NEIGHBOUR, 2 << 20), (PLACE + (1 << 20), 4096)] {
+        let iova = Iova::new(neighbour);
+        table.map(frames, iova, &memory(bytes), Access::ReadWrite).expect("free addresses");
+    }
+    table
+}
+
+fn pair<F: Format>(format: F, bytes: u64, count_map: bool, count_unmap: bool) {
+    let frames = &mut Frames::new(64);
+    let mut table = table(format, frames);
+    let iova = Iova::new(if bytes < 2 << 20 { PLACE } else { PLACE + (2 << 20) });
+    let memory = memory(bytes);
+    let mut retired = Vec::new();
+    rounds(|counted| {
+        let mut map = || {
+            table.map(frames, iova, &memory, Access::ReadWrite).expect("room");
+        };
+        if count_map {
+            counted(&mut map)
+        } else {
+            map()
+        }
+        let mut unmap = || {
+            table.unmap(frames, iova, bytes, &mut retired).expect("mapped");
+        };
+        if count_unmap { counted(&mut unmap) } else { unmap() }
+    });
+    assert!(retired.is_empty());
+}
+
+fn translate<F: Format>(format: F) {
+    let frames = &mut Frames::new(64);
+    let table = table(format, frames);
+    let iova = Iova::new(PLACE + (1 << 20));
+    rounds(|counted| {
+        counted(&mut || assert!(table.translate(frames, core::hint::black_box(iova)).is_some()));
+    });
+}
