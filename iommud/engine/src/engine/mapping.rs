@@ -38,6 +38,19 @@ pub struct MapSpec {
     pub owner: u64,
 }
 
+/// What is out of a domain's table.
+struct Gone<'a> {
+    key: DomainKey,
+    /// The mappings that were there,
+    ranges: &'a [(Iova, u64)],
+    /// on whose account each of them was,
+    payers: &'a [Payer],
+    /// and what has changed with them.
+    changes: &'a [Changed],
+    /// When the client is to be answered.
+    when: Invalidation,
+}
+
 impl Engine {
     /// Maps memory in a domain, at a free I/O address. From the completion on at the latest, its devices
     /// reach it.
@@ -198,7 +211,12 @@ impl Engine {
         iova: Iova,
         bytes: u64,
     ) -> Result<Completion, EngineError> {
-        self.unmap_sorted(platform, key, &[(iova, bytes)], Invalidation::Deferred)
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let mut unlinked = Vec::new();
+        let (change, payer) = domain.unmap(platform, iova, bytes, &mut unlinked)?;
+        let (ranges, payers, changes) = (&[(iova, bytes)], &[payer], &[change]);
+        let gone = Gone { key, ranges, payers, changes, when: Invalidation::Deferred };
+        Ok(self.forget(platform, gone, unlinked))
     }
 
     /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them. In a domain
@@ -236,7 +254,6 @@ impl Engine {
         ranges: &[(Iova, u64)],
         when: Invalidation,
     ) -> Result<Completion, EngineError> {
-        let busy = self.is_busy(key);
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if let [_, _, ..] = ranges {
             // One alone is looked at when it is unmapped.
@@ -246,7 +263,7 @@ impl Engine {
             }
         }
         let mut unlinked = Vec::new();
-        let Self { units, books, deferred, changes, payers, .. } = self;
+        let Self { changes, payers, .. } = self;
         changes.clear();
         payers.clear();
         let mut result = Ok(());
@@ -264,17 +281,38 @@ impl Engine {
             }
         }
         let done = changes.len();
-        let tables = changes.iter().any(|change| change.touched == Touched::Tables);
-        let mut completion = Completion::none();
         if done == 0 {
-            return result.map(|()| completion);
+            return result.map(|()| Completion::none());
         }
-        let at_once =
-            domain.invalidation() == Invalidation::Deferred && when == domain.invalidation();
+        let payers = core::mem::take(payers);
+        let mut changes = core::mem::take(changes);
+        merge(&mut changes);
+        let unmapped =
+            Gone { key, ranges: &ranges[..done], payers: &payers, changes: &changes, when };
+        let completion = self.forget(platform, unmapped, unlinked);
+        (self.payers, self.changes) = (payers, changes);
+        result.map(|()| completion)
+    }
+
+    /// Has the units forget what is out of a domain's table, and frees its addresses, and frames that were unlinked, when
+    /// they have: at once, if they do so at once.
+    #[inline]
+    fn forget(
+        &mut self,
+        platform: &mut impl Platform,
+        gone: Gone<'_>,
+        unlinked: Vec<PhysAddr>,
+    ) -> Completion {
+        let Gone { key, ranges, payers, changes, when } = gone;
+        let busy = self.is_busy(key);
+        let Self { domains, units, books, deferred, .. } = self;
+        let Some(domain) = domains.get_mut(&key) else { return Completion::none() };
+        let mut completion = Completion::none();
+        let deferring = Invalidation::Deferred;
+        let at_once = (domain.invalidation(), when) == (deferring, deferring);
         if at_once || busy {
-            completion = deferred.gather(key, platform.now(), done, !at_once);
+            completion = deferred.gather(key, platform.now(), ranges.len(), !at_once);
         } else {
-            merge(changes);
             for (unit, id) in domain.memberships() {
                 let Some(hardware) = unit_mut(units, unit) else { continue };
                 let ticket = hardware.invalidate(platform, id, changes);
@@ -284,9 +322,8 @@ impl Engine {
                 }
             }
         }
-        let unmapped = ranges.iter().zip(payers.iter());
         if completion.is_none() && unlinked.is_empty() {
-            for (&(iova, bytes), &payer) in unmapped {
+            for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
                 books.note_addresses(payer, -payer::bytes(bytes));
                 domain.free_addresses(iova, bytes);
             }
@@ -294,14 +331,14 @@ impl Engine {
             if !(at_once || busy) && progress(units, deferred, &completion) == Progress::Pending {
                 deferred.asked(line_of(domain, key), &completion);
             }
-            if tables {
+            if changes.iter().any(|change| change.touched == Touched::Tables) {
                 domain.tables_unlinked(&completion);
             }
             let frames = domain.with_payers(unlinked);
-            self.retire_ranges(platform, key, &ranges[..done], &completion, frames);
+            self.retire_ranges(platform, (key, ranges, payers), &completion, frames);
         }
         self.tell_if_due(platform);
-        result.map(|()| completion)
+        completion
     }
 
     /// Frees what was unmapped when it may be, with frames that were unlinked.
@@ -309,19 +346,16 @@ impl Engine {
     fn retire_ranges(
         &mut self,
         platform: &mut impl Platform,
-        key: DomainKey,
-        ranges: &[(Iova, u64)],
+        (key, ranges, payers): (DomainKey, &[(Iova, u64)], &[Payer]),
         completion: &Completion,
         mut frames: Vec<(PhysAddr, Payer)>,
     ) {
-        let payers = core::mem::take(&mut self.payers);
-        for (&(iova, bytes), &payer) in ranges.iter().zip(&payers) {
+        for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
             let (completion, range) = (completion.clone(), Some((key, iova, bytes)));
             let frames = core::mem::take(&mut frames);
             let retired = Retired { completion, frames, range, payer, ..Retired::default() };
             self.retire(platform, retired);
         }
-        self.payers = payers;
     }
 
     /// Frees a run of memory that no device can reach once `completion` is done, and strikes out its record.

@@ -12,7 +12,7 @@ use super::pieces::{Batch, Pieces};
 use crate::platform::{Segment, TableFrames};
 
 /// Enters one page in a table of its level, if all the entries are empty.
-#[inline]
+#[inline(always)]
 pub(super) fn fill_page<F: Format>(
     frames: &impl TableFrames,
     node: &Node<'_, F>,

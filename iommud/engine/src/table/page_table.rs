@@ -118,13 +118,19 @@ impl<F: Format> PageTable<F> {
         access: Access,
     ) -> Result<Touched, MapError> {
         let permissions = access.into();
-        if let [segment] = memory
-            && let Some((node, order)) = self.near_page(frames, iova.get(), segment.bytes)
-            && segment.start.is_aligned(segment.bytes)
-            && segment.start.get() <= low_bits(F::ADDRESS_BITS)
-        {
-            fill_page(frames, &node, order, iova.get(), segment.start, permissions)?;
-            return Ok(Touched::Leaves);
+        if let [Segment { start, bytes }] = *memory {
+            // Written twice, for what is asked for most is known to fill one entry.
+            let entered = match bytes {
+                PAGE_SIZE => self.enter_near(frames, PAGE_SHIFT, iova, start, permissions),
+                _ => match self.order_of(bytes) {
+                    Some(order) => self.enter_near(frames, order, iova, start, permissions),
+                    None => None,
+                },
+            };
+            if let Some(entered) = entered {
+                entered?;
+                return Ok(Touched::Leaves);
+            }
         }
         let span = self.span_of(iova, memory)?;
         if let Some(node) = self.near_small(frames, span) {
@@ -165,23 +171,65 @@ impl<F: Format> PageTable<F> {
         self.map_anywhere(frames, span, Pieces::new(span.start, memory), permissions)
     }
 
-    /// If a range is as long as a page, the table used last for such, if it is the right one, and the
-    /// logarithm of the length.
+    /// The logarithm of a length, if pages are that long.
     #[inline]
+    fn order_of(&self, bytes: u64) -> Option<u32> {
+        let is_page = bytes.is_power_of_two() && bytes & self.format.page_sizes() != 0;
+        is_page.then(|| bytes.trailing_zeros())
+    }
+
+    /// The table used last for pages of this order, if a page at an address is in it.
+    #[inline(always)]
     fn near_page<'a>(
         &self,
         frames: &'a impl TableFrames,
+        order: u32,
         iova: u64,
-        bytes: u64,
-    ) -> Option<(Node<'a, F>, u32)> {
-        let inside = bytes.wrapping_sub(1);
-        if bytes & self.format.page_sizes() == 0 || (bytes | iova) & inside != 0 {
-            return None;
-        }
-        let order = bytes.trailing_zeros();
+    ) -> Option<Node<'a, F>> {
         let level = ((order - PAGE_SHIFT) / INDEX_BITS) as u8;
         let frame = self.near.get(level, iova, iova)?;
-        Some((Node::new(frames, self.format, frame, level).ok()?, order))
+        if iova & low_bits(order) == 0 {
+            Node::new(frames, self.format, frame, level).ok()
+        } else {
+            None
+        }
+    }
+
+    /// Enters a page in the table used last for such, if that is the right one.
+    #[inline(always)]
+    fn enter_near(
+        &self,
+        frames: &impl TableFrames,
+        order: u32,
+        iova: Iova,
+        start: PhysAddr,
+        permissions: Permissions,
+    ) -> Option<Result<(), MapError>> {
+        let is_start = start.get() & low_bits(order) == 0;
+        if !is_start || start.get() > low_bits(F::ADDRESS_BITS) {
+            return None;
+        }
+        let node = self.near_page(frames, order, iova.get())?;
+        Some(fill_page(frames, &node, order, iova.get(), start, permissions))
+    }
+
+    /// Removes a page that is in the table used last for such.
+    #[inline(always)]
+    fn remove_near(
+        &mut self,
+        frames: &impl TableFrames,
+        order: u32,
+        iova: Iova,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Option<Result<Touched, UnmapError>> {
+        let node = self.near_page(frames, order, iova.get())?;
+        match node.entry(iova.get()) {
+            Entry::Leaf { order: found, .. } if found == order => {
+                let count = 1 << (order - shift(node.level));
+                Some(self.clear(frames, &node, iova.get(), count, retired))
+            }
+            _ => None,
+        }
     }
 
     /// The table of level 0 used last, if it holds a range.
@@ -272,13 +320,16 @@ impl<F: Format> PageTable<F> {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<Unmapped, UnmapError> {
-        if let Some((node, order)) = self.near_page(frames, iova.get(), bytes)
-            && let Entry::Leaf { order: found, .. } = node.entry(iova.get())
-            && found == order
-        {
-            let count = 1 << (order - shift(node.level));
-            let touched = self.clear(frames, &node, iova.get(), count, retired)?;
-            return Ok(Unmapped { start: iova, bytes, touched });
+        // Written twice, as when it was entered.
+        let removed = match bytes {
+            PAGE_SIZE => self.remove_near(frames, PAGE_SHIFT, iova, retired),
+            _ => match self.order_of(bytes) {
+                Some(order) => self.remove_near(frames, order, iova, retired),
+                None => None,
+            },
+        };
+        if let Some(removed) = removed {
+            return Ok(Unmapped { start: iova, bytes, touched: removed? });
         }
         let more = bytes.checked_sub(1).ok_or(UnmapError::Empty)?;
         if !(iova.get() | bytes).is_multiple_of(PAGE_SIZE) {

@@ -18,7 +18,7 @@ use crate::unit::Touched;
 impl<F: Format> PageTable<F> {
     /// Removes whole pages of one table: so many entries, from an address on. If it has no others it is unlinked
     /// with them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn clear(
         &mut self,
         frames: &impl TableFrames,
@@ -199,6 +199,9 @@ impl<F: Format> Remove<F> {
         supply: &mut Supply,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<bool, UnmapError> {
+        if node.level == 0 && is_whole_pages(&node, span) {
+            return Ok(clear_pages(frames, &node, span));
+        }
         let before = node.live();
         let mut removed = 0;
         let mut at = span.start;
@@ -268,6 +271,26 @@ impl<F: Format> Remove<F> {
         }
         Ok(removed)
     }
+}
+
+/// Whether a range of a table of level 0, all of which is mapped, begins and ends as its pages do.
+fn is_whole_pages<F: Format>(node: &Node<'_, F>, Span { start, last }: Span) -> bool {
+    let ends = |address: u64, inside: u64| match node.entry(address) {
+        Entry::Leaf { order, .. } => inside & low_bits(order) == 0,
+        Entry::Empty | Entry::Table { .. } => false,
+    };
+    ends(start, start) && ends(last, !last)
+}
+
+/// Removes whole pages of a table of level 0; whether it is empty then.
+fn clear_pages<F: Format>(frames: &impl TableFrames, node: &Node<'_, F>, span: Span) -> bool {
+    let first = index(0, span.start);
+    let count = index(0, span.last) + 1 - first;
+    let live = node.live().wrapping_sub(count) % 512;
+    each(node.slots(first, count), |slot| slot.store(0, Ordering::Release));
+    node.set_live(live);
+    node.flush(frames, first, count);
+    live == 0
 }
 
 /// Whether all entries are pages, of which the last ends with this address.

@@ -108,16 +108,22 @@ impl Ring {
         if self.is_full() {
             return false;
         }
-        if self.tail % STRIDE == STRIDE - 1 {
-            let number = self.marked.wrapping_add(1);
-            let place = PhysAddr::new(self.status.get() + (PASSED * size_of::<u64>()) as u64);
-            if !self.put(frames, mark(number, place)) {
-                return false;
-            }
-            self.marked = number;
+        if self.tail % STRIDE == STRIDE - 1 && !self.put_mark(frames, mark) {
+            return false;
         }
         // A full ring ends before a mark.
         self.put(frames, words)
+    }
+
+    #[cold]
+    fn put_mark(&mut self, frames: &impl TableFrames, mark: Mark) -> bool {
+        let number = self.marked.wrapping_add(1);
+        let place = PhysAddr::new(self.status.get() + (PASSED * size_of::<u64>()) as u64);
+        let is_put = self.put(frames, mark(number, place));
+        if is_put {
+            self.marked = number;
+        }
+        is_put
     }
 
     #[inline]

@@ -47,6 +47,7 @@ impl Descriptor {
     }
 
     /// The descriptor as two words of the queue, the lower address first.
+    #[inline]
     pub const fn words(self) -> [u64; 2] {
         [self.0 as u64, (self.0 >> 64) as u64]
     }

@@ -201,17 +201,16 @@ impl Invalidator {
         registers: &RegisterFile,
         command: Command,
     ) -> bool {
-        match (command, &mut self.queue) {
-            (Command::FlushWriteBuffer, _) => {
-                registers.write(platform, self.on.with_flush_write_buffer(true));
-                self.running = Some(Running::WriteBuffer);
-                true
-            }
-            (Command::Invalidate(invalidation), Some(queue)) => {
+        let Some(queue) = &mut self.queue else {
+            self.issue_by_registers(platform, registers, command);
+            return true;
+        };
+        match command {
+            Command::Invalidate(invalidation) => {
                 let request = Descriptor::invalidating(invalidation, self.drain);
                 queue.push(platform, registers, request)
             }
-            (Command::Fence(ticket), Some(queue)) => {
+            Command::Fence(ticket) => {
                 let wait = WaitDescriptor::writing(ticket.0 as u32, queue.status_address());
                 let has_room = queue.push(platform, registers, wait.into());
                 if has_room {
@@ -219,15 +218,32 @@ impl Invalidator {
                 }
                 has_room
             }
-            (Command::Invalidate(invalidation), None) => {
+            // No queue carries that.
+            Command::FlushWriteBuffer => {
+                self.issue_by_registers(platform, registers, command);
+                true
+            }
+        }
+    }
+
+    /// Begins a command by the registers.
+    #[inline(never)]
+    fn issue_by_registers(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        command: Command,
+    ) {
+        match command {
+            Command::FlushWriteBuffer => {
+                registers.write(platform, self.on.with_flush_write_buffer(true));
+                self.running = Some(Running::WriteBuffer);
+            }
+            Command::Invalidate(invalidation) => {
                 self.running =
                     Some(invalidate_by_registers(platform, registers, invalidation, self.drain));
-                true
             }
-            (Command::Fence(ticket), None) => {
-                self.tickets.confirm(ticket, || platform.now());
-                true
-            }
+            Command::Fence(ticket) => self.tickets.confirm(ticket, || platform.now()),
         }
     }
 

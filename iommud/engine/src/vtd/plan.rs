@@ -47,8 +47,12 @@ pub fn forgetting(
 
 /// Covers a range with blocks of at most order `mask`, in order of address. `None` if the whole domain is better
 /// forgotten.
+#[inline]
 fn cover(range: Pages, mask: u8, mut with: impl FnMut(PageBlock) -> Option<()>) -> Option<()> {
     let (left, right) = range.parts();
+    if right.is_none() && left.order() <= mask {
+        return with(PageBlock::around(left.first, left.order()));
+    }
     let mut count = 0;
     for part in [Some(left), right].into_iter().flatten() {
         let order = part.order();

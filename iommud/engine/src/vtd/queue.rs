@@ -36,6 +36,7 @@ impl Queue {
     }
 
     /// Puts a descriptor in the queue; false if it is full.
+    #[inline]
     pub fn push(
         &mut self,
         platform: &mut impl Platform,
@@ -43,16 +44,22 @@ impl Queue {
         descriptor: Descriptor,
     ) -> bool {
         if self.0.is_full() {
-            // A unit that was told of nothing makes no room.
-            self.announce(platform, registers);
-            self.0.look(platform);
+            self.make_room(platform, registers);
         }
         let mark: Mark =
             |number, place| Descriptor::from(WaitDescriptor::writing(number, place)).words();
         self.0.push(platform, descriptor.words(), mark)
     }
 
+    #[cold]
+    fn make_room(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
+        // A unit that was told of nothing makes no room.
+        self.announce(platform, registers);
+        self.0.look(platform);
+    }
+
     /// Tells the unit of what was put in the queue since.
+    #[inline]
     pub fn announce(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
         if let Some(tail) = self.0.announcement() {
             registers.write(platform, QueueTail::new().with_descriptor(tail));
@@ -66,6 +73,7 @@ impl Queue {
 
     /// The ticket that a status number stands for, of those whose fences the unit has been given, up to `issued`: the ones not
     /// yet confirmed are far fewer than 2^32, so its low half tells them apart. `None` if it stands for none of them.
+    #[inline]
     pub fn ticket(status: u32, confirmed: Ticket, issued: Ticket) -> Option<Ticket> {
         let ahead = u64::from(status.wrapping_sub(confirmed.0 as u32));
         let ticket = Ticket(confirmed.0 + ahead);
