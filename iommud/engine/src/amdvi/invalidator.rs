@@ -133,7 +133,7 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.tickets.next();
+        let ticket = self.tickets.give_out();
         let mut entries_before = false;
         for invalidation in invalidations {
             let of_entry = matches!(invalidation, Invalidation::Device(_));
@@ -159,7 +159,7 @@ impl Invalidator {
         registers: &RegisterFile,
     ) -> Ticket {
         let now = platform.now();
-        let ticket = self.tickets.next();
+        let ticket = self.tickets.give_out();
         self.tickets.wait(now);
         self.line.extend(everything(self.has_all, &self.named));
         self.line.push_back(Request::Fence(ticket));

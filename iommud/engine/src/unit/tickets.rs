@@ -20,7 +20,7 @@ pub struct Tickets {
 impl Tickets {
     /// Gives the next one out. Unless it is confirmed at once, it is to be [waited for](Self::wait).
     #[inline]
-    pub fn next(&mut self) -> Ticket {
+    pub fn give_out(&mut self) -> Ticket {
         self.submitted.0 += 1;
         self.submitted
     }
@@ -86,7 +86,7 @@ mod tests {
         let mut tickets = Tickets::default();
         assert!(tickets.is_unused() && tickets.stuck_for(at(5)).is_none());
         for (since, ticket) in [(10, 1), (20, 2)] {
-            assert_eq!(tickets.next(), Ticket(ticket));
+            assert_eq!(tickets.give_out(), Ticket(ticket));
             tickets.wait(at(since));
         }
         assert_eq!(tickets.stuck_for(at(50)), Some(Duration::from_nanos(40)));

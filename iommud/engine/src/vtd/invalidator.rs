@@ -109,7 +109,7 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.tickets.next();
+        let ticket = self.tickets.give_out();
         if self.needs_write_buffer_flush {
             self.put(platform, registers, Command::FlushWriteBuffer);
         }
