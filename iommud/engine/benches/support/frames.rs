@@ -24,6 +24,12 @@ impl Frames {
         let free = (1..frames.len()).rev().collect();
         Self { frames, free }
     }
+
+    /// All frames, the header first.
+    #[allow(dead_code, reason = "not every bench looks at them")]
+    pub(crate) fn words(&self) -> &[TableFrame] {
+        &self.frames
+    }
 }
 
 impl TableFrames for Frames {

@@ -134,13 +134,10 @@ impl Registers for Machine {
     }
 
     fn write32(&mut self, _: RegisterWindow, offset: usize, value: u32) {
-        match offset {
-            register::COMMAND => {
-                let status = &mut self.unit.registers[register::STATUS / 4];
-                *status = value & !ONE_SHOT | (*status | value) & SET_ROOT_TABLE;
-            }
-            // What is cleared by writing ones, and what nobody reads.
-            _ => {}
+        // The rest is cleared by writing ones, or nobody reads it.
+        if offset == register::COMMAND {
+            let status = &mut self.unit.registers[register::STATUS / 4];
+            *status = value & !ONE_SHOT | (*status | value) & SET_ROOT_TABLE;
         }
     }
 
