@@ -69,15 +69,19 @@ struct VmAllocator(AddressAllocator);
 
 impl Allocator for VmAllocator {
     fn new() -> Self {
-        Self(AddressAllocator::new(0, SPACE).expect("a space"))
+        // It is for bytes, and looks two of them to each side of what is freed.
+        Self(AddressAllocator::new(PAGE_SIZE, (SPACE - 1) * PAGE_SIZE).expect("a space"))
     }
 
     fn alloc(&mut self, pages: u64) -> u64 {
-        self.0.allocate(pages, 1, AllocPolicy::FirstMatch).expect("room").start()
+        let bytes = pages * PAGE_SIZE;
+        let range = self.0.allocate(bytes, PAGE_SIZE, AllocPolicy::FirstMatch).expect("room");
+        range.start() / PAGE_SIZE
     }
 
     fn free(&mut self, start: u64, pages: u64) {
-        let range = RangeInclusive::new(start, start + pages - 1).expect("a range");
+        let (first, end) = (start * PAGE_SIZE, (start + pages) * PAGE_SIZE);
+        let range = RangeInclusive::new(first, end - 1).expect("a range");
         self.0.free(&range).expect("live");
     }
 }
