@@ -4,7 +4,7 @@
 //! An agent has [cases](run), each run as a process of its own, which start the [programs] under test, read what
 //! `iommuctl` [reports], and end with a [failure] in words or with none.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod bench;
 pub mod case;
@@ -12,9 +12,12 @@ pub mod disk;
 pub mod failure;
 pub mod inherit;
 pub mod machine;
+pub mod measure;
 pub mod process;
 pub mod programs;
 pub mod reports;
+#[cfg(feature = "libdma")]
+pub mod requests;
 pub mod run;
 pub mod signal;
 pub mod tally;

@@ -119,6 +119,17 @@ pub struct Setting {
     pub value: String,
 }
 
+/// A row of `quotas`.
+#[derive(Deserialize)]
+pub struct Quota {
+    /// `device 0000:00:02.0`, and others.
+    pub holder: String,
+    /// As the policy's word.
+    pub resource: String,
+    /// How much it holds.
+    pub held: u64,
+}
+
 /// All rows of a report.
 pub fn rows<Row: DeserializeOwned>(report: &str) -> Outcome<Vec<Row>> {
     let end = run("iommuctl", &["--json", report])?.expect(0)?;

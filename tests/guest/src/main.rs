@@ -2,13 +2,16 @@
 //! its own, so that a case may panic, hang or leave processes behind without harm to the next.
 
 mod addresses;
+mod bench;
 mod cases;
 mod devices;
 mod dma;
 mod domains;
+mod held;
 mod huge_pages;
 mod init;
 mod map;
+mod messages;
 mod other;
 mod physical;
 mod programs;
@@ -29,7 +32,11 @@ fn main() -> ExitCode {
         ["case", name] => cases::run(name),
         [sharing::WORD] => ended(sharing::other()),
         [domains::WORD] => ended(domains::other()),
+        [messages::WORD] => ended(messages::other()),
+        [held::WORD, unit] => ended(held::run(unit)),
         // Linux puts words of its command line that it does not know before those meant for init.
+        [.., bench::WORD] if std::process::id() == 1 => init::bench(),
+        [bench::WORD] => ended(bench::run()),
         [.., "shell"] if std::process::id() == 1 => init::shell(),
         [.., "without-iommu"] if std::process::id() == 1 => init::cases(cases::WITHOUT_IOMMU),
         _ if std::process::id() == 1 => init::cases(cases::CASES),

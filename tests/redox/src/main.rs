@@ -11,7 +11,9 @@
 mod cases;
 mod chain;
 mod console;
+mod counting;
 mod driving;
+mod empty;
 mod lent;
 mod machine;
 mod needs;
@@ -26,6 +28,8 @@ use std::process::ExitCode;
 
 use agent::run::CASE;
 
+use crate::counting::BENCH;
+use crate::empty::EMPTY;
 use crate::lent::LENT;
 use crate::prisoner::PRISONER;
 use crate::second::{ENTERS, SENT, TAKEN};
@@ -39,9 +43,12 @@ fn main() -> ExitCode {
         [SENT, pipe, device, bits] => second::run(second::sent(pipe, device, bits)),
         [TAKEN, pipe, device, bits] => second::run(second::taken(pipe, device, bits)),
         [ENTERS, ticket, device] => second::run(second::enters(ticket, device)),
+        [BENCH] => second::run(counting::run()),
+        [EMPTY, name] => second::run(empty::serve(name)),
         [PRISONER, ref paths @ ..] => prisoner::open(paths),
         _ => {
             eprintln!("usage: iommu-selftest            runs all cases, one after the other");
+            eprintln!("       iommu-selftest bench      counts what requests to iommud take");
             eprintln!("       iommu-selftest case NAME  runs one, with NAME one of:");
             for check in cases::all() {
                 eprintln!("  {}", check.spec.name);

@@ -1,8 +1,8 @@
 //! What was measured, for programs.
 //!
 //! `versions` is what it was measured with. `columns` is each machine's figures by the names that its guest gives them. `rows`
-//! is the table: of each column the medians `make` and `undo`, `target` in words, `met` of each column of ours that a target
-//! is for, and `ratio` of both to Linux's, on VT-d.
+//! is the table: the `unit` of its figures, of each column the medians `make` and `undo`, `target` in words, `met` of each column
+//! of ours that a target is for, and `ratio` of both to Linux's, on VT-d.
 
 use serde_json::{Map, Value, json};
 
@@ -47,6 +47,7 @@ fn row(measured: &Measured, group: &str, row: &Row) -> Value {
         "group": group,
         "operation": row.label.trim(),
         "name": row.ours,
+        "unit": row.unit.name(),
         "figures": of_columns,
         "target": row.target.words(),
         "met": met,

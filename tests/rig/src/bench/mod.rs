@@ -6,6 +6,8 @@
 //! | `figures` | what a guest tells of what it counted |
 //! | `linux` | Linux with a module of ours in it, built and booted |
 //! | `ours` | our bare guest, built and booted |
+//! | `requests` | requests to iommud's process in the Linux guest of t2 |
+//! | `memory` | how much memory iommud's process holds |
 //! | `rows` | the rows of the table: what is compared with what, and the targets |
 //! | `table` | the table, for a terminal and in Markdown |
 //! | `json` | the same for programs |
@@ -17,7 +19,9 @@ mod column;
 mod figures;
 mod json;
 mod linux;
+mod memory;
 mod ours;
+mod requests;
 mod rows;
 mod table;
 
@@ -28,11 +32,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::bench::column::{Column, Measured};
-use crate::bench::rows::missing;
+use crate::bench::rows::{Part, missing};
 use crate::bench::table::{Form, table};
 use crate::cargo::{Failure, root, scratch_dir};
 use crate::debian::install;
 use crate::qemu::{self, Qemu};
+use crate::suite::guest::Contents;
 use crate::suite::metal;
 use agent::process::run as run_process;
 
@@ -49,9 +54,12 @@ const LINUX: &str = "Linux";
 /// bytes with them, each of which is counted as an instruction.
 const CPU: &str = "max,-erms,-fsrm";
 
-const USAGE: &str = "usage: tests/run bench [--ours] [--markdown[=FILE]] [--json[=FILE]]
+const USAGE: &str =
+    "usage: tests/run bench [--ours] [--ipc] [--memory] [--markdown[=FILE]] [--json[=FILE]]
 
-  --ours      without Linux: some seconds instead of some minutes
+  --ours      operations in the bare guest alone: some seconds instead of some minutes
+  --ipc       requests to iommud's process in the Linux guest alone
+  --memory    memory of iommud's process alone
   --markdown  the table as README quotes it, instead of the one for terminals
   --json      all figures, for programs
   =FILE       into this file, named from the workspace's root, and the table besides";
@@ -59,8 +67,8 @@ const USAGE: &str = "usage: tests/run bench [--ours] [--markdown[=FILE]] [--json
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Options {
-    /// Our side alone.
-    ours: bool,
+    /// What is measured of our side. All of it if nothing is said, and Linux then, too.
+    parts: Vec<Part>,
     /// What is printed.
     form: Form,
     /// What is written to files.
@@ -69,17 +77,23 @@ struct Options {
 
 impl Options {
     fn parse(words: &[String]) -> Option<Self> {
-        let mut options = Self { ours: false, form: Form::Terminal, files: Vec::new() };
+        let mut options = Self { parts: Vec::new(), form: Form::Terminal, files: Vec::new() };
         for word in words {
             let (name, file) = match word.split_once('=') {
                 Some((name, file)) => (name, Some(file)),
                 None => (word.as_str(), None),
             };
+            let part = match (name, file) {
+                ("--ours", None) => Some(Part::Operations),
+                ("--ipc", None) => Some(Part::Requests),
+                ("--memory", None) => Some(Part::Memory),
+                _ => None,
+            };
+            if let Some(part) = part {
+                options.parts.push(part);
+                continue;
+            }
             let form = match (name, file) {
-                ("--ours", None) => {
-                    options.ours = true;
-                    continue;
-                }
                 ("--markdown", _) => Form::Markdown,
                 ("--json", _) => Form::Json,
                 _ => return None,
@@ -93,6 +107,16 @@ impl Options {
         }
         Some(options)
     }
+
+    /// What is measured of our side.
+    fn measured(&self) -> &[Part] {
+        if self.with_linux() { &Part::ALL } else { &self.parts }
+    }
+
+    /// Whether Linux is measured.
+    fn with_linux(&self) -> bool {
+        self.parts.is_empty()
+    }
 }
 
 /// Measures, and prints the table.
@@ -101,7 +125,7 @@ pub fn run(words: &[String]) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match measure(options.ours).and_then(|measured| show(&measured, &options)) {
+    match measure(&options).and_then(|measured| show(&measured, &options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { why, lines }) => {
             lines.iter().for_each(|line| eprintln!("| {line}"));
@@ -112,7 +136,7 @@ pub fn run(words: &[String]) -> ExitCode {
 }
 
 fn show(measured: &Measured, options: &Options) -> Result<(), Failure> {
-    if let Some(why) = missing(measured) {
+    if let Some(why) = missing(measured, options.measured()) {
         return Err(Failure { why, lines: Vec::new() });
     }
     print!("{}", table(measured, options.form));
@@ -125,28 +149,55 @@ fn show(measured: &Measured, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measure(ours_alone: bool) -> Result<Measured, Failure> {
+fn measure(options: &Options) -> Result<Measured, Failure> {
     install(&[qemu::NEED])?;
     let qemu = Qemu::find().map_err(|why| Failure { why, lines: Vec::new() })?;
     fs::create_dir_all(scratch_dir())?;
     let mut measured = Measured::default();
     measured.versions = vec![("ours", commit()), ("QEMU", qemu.line.clone())];
-    eprintln!("building the bare guest");
-    let image = metal::image()?;
-    for column in Column::ALL.into_iter().filter(|it| !it.is_linux()) {
-        eprintln!("measuring {}", column.name());
-        measured.put(column, ours::measure(&qemu, &image, column)?);
+    measure_ours(&mut measured, &qemu, options.measured())?;
+    if options.with_linux() {
+        measure_linux(&mut measured, &qemu)?;
     }
-    if ours_alone {
-        return Ok(measured);
+    Ok(measured)
+}
+
+fn measure_ours(measured: &mut Measured, qemu: &Qemu, parts: &[Part]) -> Result<(), Failure> {
+    let columns = || Column::ALL.into_iter().filter(|it| !it.is_linux());
+    if parts.contains(&Part::Operations) {
+        eprintln!("building the bare guest");
+        let image = metal::image()?;
+        for column in columns() {
+            eprintln!("measuring {}", column.name());
+            measured.put(column, ours::measure(qemu, &image, column)?);
+        }
     }
+    if parts == [Part::Operations] {
+        return Ok(());
+    }
+    eprintln!("building the Linux guest");
+    let contents = Contents::build()?;
+    for column in columns() {
+        if parts.contains(&Part::Requests) {
+            eprintln!("measuring requests, {}", column.name());
+            measured.put(column, requests::measure(qemu, &contents, column)?);
+        }
+        if parts.contains(&Part::Memory) {
+            eprintln!("measuring memory, {}", column.name());
+            measured.put(column, memory::measure(&contents.programs, column)?);
+        }
+    }
+    Ok(())
+}
+
+fn measure_linux(measured: &mut Measured, qemu: &Qemu) -> Result<(), Failure> {
     eprintln!("building Linux's module");
     let guest = linux::Guest::build()?;
     for boots in linux::BOOTS.chunks(AT_ONCE) {
         let told: Vec<_> = thread::scope(|scope| {
             let start = |boot: &'static linux::Boot| {
                 eprintln!("measuring {}", boot.column.name());
-                scope.spawn(|| (boot.column, guest.measure(&qemu, *boot)))
+                scope.spawn(|| (boot.column, guest.measure(qemu, *boot)))
             };
             let started: Vec<_> = boots.iter().map(start).collect();
             started.into_iter().filter_map(|it| it.join().ok()).collect()
@@ -159,7 +210,7 @@ fn measure(ours_alone: bool) -> Result<Measured, Failure> {
             }
         }
     }
-    Ok(measured)
+    Ok(())
 }
 
 /// The commit that is measured, and whether something is different from it.
@@ -185,17 +236,27 @@ mod tests {
         let parse = |words: &[&str]| {
             Options::parse(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>())
         };
-        let options = |ours, form, files: &[(Form, &str)]| {
+        let options = |parts: &[Part], form, files: &[(Form, &str)]| {
             let files = files.iter().map(|(form, file)| (*form, file.into())).collect();
-            Some(Options { ours, form, files })
+            Some(Options { parts: parts.to_vec(), form, files })
         };
-        assert_eq!(parse(&[]), options(false, Form::Terminal, &[]));
-        assert_eq!(parse(&["--ours", "--json"]), options(true, Form::Json, &[]));
+        assert_eq!(parse(&[]), options(&[], Form::Terminal, &[]));
+        assert!(parse(&[]).is_some_and(|it| it.with_linux() && it.measured() == Part::ALL));
+        let ours = options(&[Part::Operations], Form::Json, &[]);
+        assert_eq!(parse(&["--ours", "--json"]), ours);
+        assert!(ours.is_some_and(|it| !it.with_linux() && it.measured() == [Part::Operations]));
+        let two = [Part::Memory, Part::Requests];
+        assert_eq!(parse(&["--memory", "--ipc"]), options(&two, Form::Terminal, &[]));
         let both = [(Form::Markdown, "a"), (Form::Json, "b=c")];
-        assert_eq!(parse(&["--markdown=a", "--json=b=c"]), options(false, Form::Terminal, &both));
-        for wrong in
-            [&["--our"][..], &["--ours=x"], &["--json="], &["--json", "--markdown"], &["x"]]
-        {
+        assert_eq!(parse(&["--markdown=a", "--json=b=c"]), options(&[], Form::Terminal, &both));
+        for wrong in [
+            &["--our"][..],
+            &["--ours=x"],
+            &["--ipc=x"],
+            &["--json="],
+            &["--json", "--markdown"],
+            &["x"],
+        ] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }
     }

@@ -3,7 +3,8 @@
 use crate::bench::column::{Column, Measured};
 use crate::bench::figures::{Figure, Figures};
 use Revokes::{Access, Claim, Nothing};
-use Target::{Both, BothAnd, MakeEach, Within};
+use Target::{Both, BothAnd, MakeEach, Times, Within};
+use Unit::{Bytes, Instructions, Share};
 
 /// What an unmap ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,44 @@ impl Revokes {
     }
 }
 
+/// What a row's figures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Instructions, of the operation and of what undoes it.
+    Instructions,
+    /// Bytes that are held; nothing undoes them.
+    Bytes,
+    /// Bytes of tables, and the bytes that are mapped by them.
+    Share,
+}
+
+impl Unit {
+    /// Its name for programs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Instructions => "instructions",
+            Self::Bytes => "bytes",
+            Self::Share => "bytes of tables, of bytes mapped",
+        }
+    }
+}
+
+/// A part of the table that can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Operations in the bare guest, which have Linux's beside them.
+    Operations,
+    /// Requests to iommud's process.
+    Requests,
+    /// Memory of iommud's process.
+    Memory,
+}
+
+impl Part {
+    /// All of them, in the order in which they are measured.
+    pub(super) const ALL: [Self; 3] = [Self::Operations, Self::Requests, Self::Memory];
+}
+
 /// What is aimed at, in instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -40,6 +79,8 @@ pub(super) enum Target {
     MakeEach(u64, u64),
     /// At most so many percent more than another figure, both together.
     Within(u64, &'static str),
+    /// At most so many percent of another figure, both together, for each of so many.
+    Times(u64, &'static str, u64),
 }
 
 impl Target {
@@ -53,6 +94,9 @@ impl Target {
             Self::Within(percent, other) => {
                 let other = figures.get(other)?.both();
                 Some(other + other * percent / 100)
+            }
+            Self::Times(percent, other, count) => {
+                Some(figures.get(other)?.both() * percent / 100 / count)
             }
         }
     }
@@ -79,6 +123,7 @@ impl Target {
             Self::BothAnd(limit, _) => format!("{limit} + zeroing"),
             Self::MakeEach(limit, _) => format!("map {limit} each"),
             Self::Within(percent, _) => format!("first + {percent} %"),
+            Self::Times(percent, _, _) => format!("{:.1} x next", percent as f64 / 100.0),
         }
     }
 }
@@ -92,6 +137,8 @@ pub(super) struct Row {
     pub(super) linux: &'static str,
     /// Ours.
     pub(super) ours: &'static str,
+    /// What its figures are.
+    pub(super) unit: Unit,
     /// How many operations of Linux's ours does at a time.
     pub(super) count: u64,
     /// What is aimed at.
@@ -104,6 +151,8 @@ pub(super) struct Row {
 pub(super) struct Group {
     /// Their heading.
     pub(super) heading: &'static str,
+    /// What they are measured with.
+    pub(super) part: Part,
     /// The rows.
     pub(super) rows: &'static [Row],
 }
@@ -115,14 +164,20 @@ const fn row(
     target: Target,
     revokes: Revokes,
 ) -> Row {
-    Row { label, linux, ours, count: 1, target, revokes }
+    Row { label, linux, ours, unit: Instructions, count: 1, target, revokes }
+}
+
+/// A row of memory.
+const fn held(label: &'static str, ours: &'static str, unit: Unit) -> Row {
+    Row { label, linux: "", ours, unit, count: 1, target: Target::None, revokes: Nothing }
 }
 
 /// All rows.
 #[rustfmt::skip]
-pub(super) const GROUPS: [Group; 5] = [
+pub(super) const GROUPS: [Group; 8] = [
     Group {
         heading: "streaming memory in windows: map + unmap",
+        part: Part::Operations,
         rows: &[
             row("4 KiB", "single/4k", "stream/4k", Both(120), Claim),
             row("64 KiB", "single/64k", "stream/64k", Target::None, Claim),
@@ -140,6 +195,7 @@ pub(super) const GROUPS: [Group; 5] = [
     },
     Group {
         heading: "strict streaming memory, service called directly: map + unmap",
+        part: Part::Operations,
         rows: &[
             row("4 KiB", "single/4k", "strict/4k", Both(1000), Access),
             row("64 KiB", "single/64k", "strict/64k", Target::None, Access),
@@ -152,6 +208,7 @@ pub(super) const GROUPS: [Group; 5] = [
     },
     Group {
         heading: "coherent memory and pools: alloc + free",
+        part: Part::Operations,
         rows: &[
             row("pool block of 256 bytes", "pool/256", "pool/256", Both(60), Claim),
             row("pool block of 256 bytes, zeroed", "pool/256-zeroed", "pool/256-zeroed", Target::None, Claim),
@@ -163,6 +220,7 @@ pub(super) const GROUPS: [Group; 5] = [
     },
     Group {
         heading: "the engine: map + unmap (Linux: iommu_map, iommu_unmap, without choosing addresses)",
+        part: Part::Operations,
         rows: &[
             row("4 KiB, tables only", "iommu-unattached/4k", "tables/4k", Both(250), Nothing),
             row("256 x 4 KiB, tables only", "iommu-unattached/256x4k", "tables/256x4k", MakeEach(8, 256), Nothing),
@@ -177,6 +235,7 @@ pub(super) const GROUPS: [Group; 5] = [
     },
     Group {
         heading: "many live at once, 16 at random given back and taken anew",
+        part: Part::Operations,
         rows: &[
             row("addresses alone, 1,000 live", "iova/1000", "iova/1000", Target::None, Nothing),
             row("addresses alone, 10,000 live", "iova/10000", "iova/10000", Within(10, "iova/1000"), Nothing),
@@ -188,6 +247,41 @@ pub(super) const GROUPS: [Group; 5] = [
             row("4 KiB mappings, 10,000 live", "live/10000", "live/10000", Target::None, Access),
             row("4 KiB mappings, 100,000 live", "live/100000", "live/100000", Target::None, Access),
             row("4 KiB mappings, 1,000,000 live", "live/1000000", "live/1000000", Target::None, Access),
+        ],
+    },
+    Group {
+        heading: "64 KiB of the driver's own memory, by requests to iommud's process in Linux: map + unmap",
+        part: Part::Requests,
+        rows: &[
+            row("one at a time", "single/64k", "request/1", Target::None, Access),
+            row("the same messages, and no work", "", "message/1", Target::None, Nothing),
+            Row { count: 32, ..row("each of a batch of 32", "single/64k", "request/32", Times(150, "message/32", 32), Access) },
+            Row { count: 32, ..row("the same messages, and no work", "", "message/32", Target::None, Nothing) },
+            row("a greeting, which changes nothing", "", "request/hello", Target::None, Nothing),
+            row("the same messages, and no work", "", "message/hello", Target::None, Nothing),
+        ],
+    },
+    Group {
+        heading: "page tables, of the memory that is mapped",
+        part: Part::Memory,
+        rows: &[
+            held("1 GiB of 4 KiB mappings side by side", "tables/dense-4k", Share),
+            held("1 GiB of 64 KiB mappings side by side", "tables/dense-64k", Share),
+            held("1 GiB of 2 MiB mappings side by side", "tables/dense-2m", Share),
+            held("4 KiB mappings, one in each GiB", "tables/apart-4k", Share),
+            held("64 KiB mappings, one in each GiB", "tables/apart-64k", Share),
+            held("2 MiB mappings, one in each GiB", "tables/apart-2m", Share),
+            held("1,000,000 4 KiB mappings, where iommud puts them", "tables/million", Share),
+        ],
+    },
+    Group {
+        heading: "iommud --sim, a process of the host's: resident memory, that of the simulated machine included",
+        part: Part::Memory,
+        rows: &[
+            held("idle", "resident/idle", Bytes),
+            held("with a device open, and after the rows above", "resident/begun", Bytes),
+            held("with 1,000,000 4 KiB mappings", "resident/million", Bytes),
+            held("after they are unmapped", "resident/after", Bytes),
         ],
     },
 ];
@@ -223,11 +317,12 @@ impl Row {
     }
 }
 
-/// What a guest should have told and did not: a figure that a row is about, and the column.
-pub(super) fn missing(measured: &Measured) -> Option<String> {
-    let rows = || GROUPS.iter().flat_map(|group| group.rows);
+/// What should have been told and was not: a figure that a row of these parts is about, and the column.
+pub(super) fn missing(measured: &Measured, parts: &[Part]) -> Option<String> {
+    let of_part = |group: &&Group| parts.contains(&group.part);
     let wanted = |column: Column| {
-        rows().map(move |row| if column.is_linux() { row.linux } else { row.ours })
+        let rows = GROUPS.iter().filter(of_part).flat_map(|group| group.rows);
+        rows.map(move |row| if column.is_linux() { row.linux } else { row.ours })
     };
     // The other columns of Linux's have what these machines and settings give.
     [Column::LinuxVtd, Column::Vtd, Column::AmdVi].into_iter().find_map(|column| {
@@ -250,14 +345,27 @@ mod tests {
         };
         let all = |column: Column| Figures::read(&lines(column).collect::<Vec<_>>());
         let mut measured = Measured::default();
-        assert_eq!(missing(&measured), None);
+        assert_eq!(missing(&measured, &Part::ALL), None);
         measured.put(Column::Vtd, all(Column::Vtd));
         measured.put(Column::LinuxVtd, all(Column::LinuxVtd));
         measured.put(Column::LinuxNone, Figures::default());
-        assert_eq!(missing(&measured), None);
+        assert_eq!(missing(&measured, &Part::ALL), None);
+        let mut requests = Measured::default();
+        requests.put(Column::Vtd, figures_of(Part::Requests));
+        assert_eq!(missing(&requests, &[Part::Requests]), None);
+        assert!(missing(&requests, &[Part::Requests, Part::Memory]).is_some());
         let but_one = lines(Column::AmdVi).filter(|line| !line.contains("strict/2m "));
         measured.put(Column::AmdVi, Figures::read(&but_one.collect::<Vec<_>>()));
-        assert_eq!(missing(&measured).as_deref(), Some("amdvi told nothing of strict/2m"));
+        assert_eq!(
+            missing(&measured, &Part::ALL).as_deref(),
+            Some("amdvi told nothing of strict/2m")
+        );
+    }
+
+    /// A figure for each row of ours of this part.
+    fn figures_of(part: Part) -> Figures {
+        let rows = GROUPS.iter().filter(|group| group.part == part).flat_map(|group| group.rows);
+        Figures::read(&rows.map(|row| format!("bench {} 1 1 1 1", row.ours)).collect::<Vec<_>>())
     }
 
     fn measured(column: Column, lines: &[&str]) -> Measured {
@@ -283,6 +391,9 @@ mod tests {
         let first = "bench first 50 9 50 9";
         assert_eq!(is_met(Within(10, "first"), &[first, "bench x 60 9 50 9"]), Some(true));
         assert_eq!(is_met(Within(10, "first"), &[first, "bench x 60 9 51 9"]), Some(false));
+        let empty = "bench empty 1000 9 600 9";
+        assert_eq!(is_met(Times(150, "empty", 32), &[empty, "bench x 50 9 25 9"]), Some(true));
+        assert_eq!(is_met(Times(150, "empty", 32), &[empty, "bench x 50 9 26 9"]), Some(false));
     }
 
     #[test]
@@ -308,7 +419,9 @@ mod tests {
         let is_row = |name| rows().any(|row| row.ours == name);
         for row in rows() {
             match row.target {
-                BothAnd(_, other) | Within(_, other) => assert!(is_row(other), "{other}"),
+                BothAnd(_, other) | Within(_, other) | Times(_, other, _) => {
+                    assert!(is_row(other), "{other}")
+                }
                 _ => {}
             }
             let same = rows().filter(|it| it.ours == row.ours).count();

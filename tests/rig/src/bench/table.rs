@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::bench::column::{Column, Measured};
 use crate::bench::figures::Figure;
 use crate::bench::json::json;
-use crate::bench::rows::{GROUPS, Row};
+use crate::bench::rows::{GROUPS, Row, Unit};
 
 /// What a form of the table does otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,14 @@ fn words(measured: &Measured, markdown: bool) -> String {
         Column::ALL.into_iter().filter(|it| measured.get(*it).is_some()).collect();
     let mut rows = vec![heading(&columns)];
     for group in &GROUPS {
+        let mut shown = group.rows.iter().filter(|row| is_measured(row, measured)).peekable();
+        if shown.peek().is_none() {
+            continue;
+        }
         rows.push(vec![match markdown {
             false => group.heading.to_owned(),
             true => format!("**{}**", group.heading),
         }]);
-        let shown = group.rows.iter().filter(|row| is_measured(row, measured));
         rows.extend(shown.map(|row| cells(row, measured, &columns, markdown)));
     }
     let mut text = String::new();
@@ -56,7 +59,8 @@ fn words(measured: &Measured, markdown: bool) -> String {
 }
 
 const NOTE: &str = "Guest instructions, medians, of the operation and of what undoes it; the counter's own 3 or 4 \
-    are in each.\nFigures with a * are more than the target. What an unmap of ours ends is the driver's claim, or the \
+    are in each. Those of\nrequests are of both processes and of the kernel between them. Memory is in the units that stand \
+    with it.\nFigures with a * are more than the target. What an unmap of ours ends is the driver's claim, or the \
     device's access as well.\nLinux's ends the access: strict at once, lazy later, pass-through and without an IOMMU \
     never. Linux is strict where\nnothing else is said.\n";
 
@@ -96,6 +100,11 @@ fn shown(row: &Row, figure: Figure, sums: bool) -> String {
         _ => format!("{}k", (number + 500) / 1000),
     };
     let Figure { make, undo, .. } = figure;
+    match row.unit {
+        Unit::Bytes => return format!("{:.1} MiB", make as f64 / f64::from(1 << 20)),
+        Unit::Share => return format!("{:.3} %", make as f64 * 100.0 / undo.max(1) as f64),
+        Unit::Instructions => {}
+    }
     // What is a part of another row's has nothing that undoes it.
     let is_part = row.label.starts_with(' ');
     match sums && !row.target.is_of_parts() {
@@ -160,8 +169,15 @@ mod tests {
         };
         let mut measured = Measured::default();
         measured.versions.push(("QEMU", "7.2".into()));
-        measured
-            .put(Column::Vtd, figures(&["bench stream/4k 91 91 42 42", "bench copy/64 88 88 6 6"]));
+        measured.put(
+            Column::Vtd,
+            figures(&[
+                "bench stream/4k 91 91 42 42",
+                "bench copy/64 88 88 6 6",
+                "bench tables/apart-4k 8192 8192 4096 4096",
+                "bench resident/idle 5767168 5767168 0 0",
+            ]),
+        );
         measured.put(Column::LinuxVtd, figures(&["bench single/4k 1050 1051 1872 1873"]));
         measured
     }
@@ -179,8 +195,10 @@ mod tests {
         assert_eq!(line(&text, "4 KiB"), ["4 KiB", "1050+1872", "91+42*", "120", "0.05", "claim"]);
         assert_eq!(line(&text, "of which copying 64"), ["of which copying 64 bytes", "-", "88"]);
         assert!(text.starts_with("QEMU     7.2\n"));
+        assert_eq!(line(&text, "4 KiB mappings, one")[2], "200.000 %");
+        assert_eq!(line(&text, "idle"), ["idle", "-", "5.5 MiB"]);
         // What nobody measured is no row.
-        assert!(!text.contains("2 MiB"));
+        assert!(!text.contains("2 MiB") && !text.contains("by requests"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Linux leaves the IOMMU alone (nothing else may drive it), has no secrets about where it is, gives 64
 /// huge pages of 2 MiB to whoever makes a hugetlb memfd, and ends QEMU when it panics. It does not try out whether
 /// timer interrupts come: on a busy host they come too late for it.
-const COMMAND_LINE: &str = "console=ttyS0 nokaslr intel_iommu=off amd_iommu=off intremap=off \
+pub(crate) const COMMAND_LINE: &str = "console=ttyS0 nokaslr intel_iommu=off amd_iommu=off intremap=off \
     memmap=64M$0x10000000 hugepages=64 panic=-1 no_timer_check";
 
 /// A machine that the guest is booted on.
@@ -130,18 +130,20 @@ fn judge_disk(report: &mut Report, machine: &Machine) {
 }
 
 /// All that is in the guest.
-struct Contents {
-    kernel: PathBuf,
-    initramfs: PathBuf,
+pub(crate) struct Contents {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    /// What is on the guest's path, which the host can run as well.
+    pub(crate) programs: Vec<PathBuf>,
 }
 
 impl Contents {
-    fn build() -> Result<Self, Failure> {
-        let kernel = kernel()?;
-        let archive = initramfs(&busybox()?, &programs()?)?;
+    pub(crate) fn build() -> Result<Self, Failure> {
+        let (kernel, programs) = (kernel()?, programs()?);
+        let archive = initramfs(&busybox()?, &programs)?;
         let initramfs = scratch_dir().join("initramfs.cpio");
         fs::write(&initramfs, archive)?;
-        Ok(Self { kernel, initramfs })
+        Ok(Self { kernel, initramfs, programs })
     }
 }
 

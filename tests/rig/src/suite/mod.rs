@@ -1,6 +1,6 @@
 //! The suites, one file each.
 
-mod guest;
+pub(crate) mod guest;
 mod host;
 mod image;
 mod loom;
