@@ -170,6 +170,7 @@ impl Device {
     }
 
     /// The same for coherent memory.
+    #[inline]
     pub fn highest_coherent_address(&self) -> Iova {
         self.limits.coherent_mask().min(self.session.last_address())
     }
@@ -187,6 +188,7 @@ impl Device {
 
     /// Begins an allocation of coherent memory: Linux's `dma_alloc_coherent`. The [label](Self#labels) is what reports
     /// call it, where it is a buffer of its own.
+    #[inline]
     pub fn coherent<'a>(&'a self, label: &'a str) -> coherent::Builder<'a> {
         coherent::Builder::new(self, label)
     }
@@ -316,6 +318,7 @@ impl Device {
     }
 
     /// Its windows, which all its clones share.
+    #[inline]
     pub(crate) fn windows(&self) -> &Arc<Windows> {
         &self.windows
     }

@@ -131,6 +131,6 @@ pub(crate) use note::{
 pub use place::Place;
 pub use report::{Act, Found, Life, Report, Stay};
 pub use sink::on_report;
-pub(crate) use switch::run;
+pub(crate) use switch::{is_known_off, run};
 pub use switch::{is_on, turn_off, turn_on};
 pub use thing::{Kind, Thing};

@@ -88,6 +88,7 @@ impl Mark {
     }
 
     /// Whether there is nothing behind it.
+    #[inline]
     pub(crate) fn is_none(&self) -> bool {
         self.0.is_none()
     }

@@ -21,6 +21,13 @@ pub fn is_on() -> bool {
     STATE.load(Ordering::Relaxed) != OFF && is_not_off()
 }
 
+/// Whether the checker was asked for before and is off, in one comparison and without a call: if not, what it would be told
+/// is on a path of its own.
+#[inline]
+pub(crate) fn is_known_off() -> bool {
+    STATE.load(Ordering::Relaxed) == OFF
+}
+
 /// Turns the checker on. What was made before it does not know of.
 pub fn turn_on() {
     STATE.store(ON, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! What coherent memory is to be.
 
-use dma_types::{Access, PAGE_SIZE};
+use dma_types::{Access, CacheType, PAGE_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::Coherent;
@@ -10,7 +10,7 @@ use crate::copy;
 use crate::device::Device;
 use crate::protocol::Error;
 use crate::protocol::derive;
-use crate::window::{Block, BlockRequest};
+use crate::window::{self, Block, BlockRequest};
 
 /// What coherent memory is to be: [`Device::coherent`] begins one, and [`value`](Self::value), [`slice`](Self::slice) or
 /// [`bytes`](Self::bytes) allocate it.
@@ -30,12 +30,14 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
+    #[inline]
     pub(crate) fn new(device: &'a Device, label: &'a str) -> Self {
         let attributes = Attributes::empty();
         Self { device, label, access: Access::ReadWrite, align: 1, attributes, is_alone: false }
     }
 
     /// What the device may do with it: both, unless this says less.
+    #[inline]
     pub fn access(self, access: Access) -> Self {
         Self { access, ..self }
     }
@@ -45,6 +47,7 @@ impl<'a> Builder<'a> {
     ///
     /// Without an IOMMU memory is aligned as it lies, so that there it takes as much memory as its alignment is long:
     /// [`Error::NotContiguous`] if that is more than [`Device::max_mapping_size`].
+    #[inline]
     pub fn align(self, align: usize) -> Self {
         Self { align, ..self }
     }
@@ -66,10 +69,11 @@ impl<'a> Builder<'a> {
     ///
     /// As [`slice`](Self::slice).
     #[track_caller]
+    #[inline]
     pub fn value<T: FromBytes + IntoBytes + Immutable>(self) -> Result<Coherent<T>, Error> {
         let block = self.block(size_of::<T>(), align_of::<T>())?;
         // SAFETY: it was allocated for one, and is zeroes, which are a `T`.
-        Ok(unsafe { Coherent::from_block(block, 1) })
+        Ok(unsafe { Coherent::from_block(block, size_of::<T>()) })
     }
 
     /// Allocates `len` values of zeroes.
@@ -82,6 +86,7 @@ impl<'a> Builder<'a> {
     /// [`Error::NoCpuMapping`] with [`NO_CPU_MAPPING`](Attributes::NO_CPU_MAPPING), for which there is
     /// [`allocate_unmapped`](crate::buffer::Builder::allocate_unmapped) of [`Device::buffer`].
     #[track_caller]
+    #[inline]
     pub fn slice<T: FromBytes + IntoBytes + Immutable>(
         self,
         len: usize,
@@ -89,7 +94,7 @@ impl<'a> Builder<'a> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::TooLarge)?;
         let block = self.block(bytes, align_of::<T>())?;
         // SAFETY: it was allocated for as many, and is zeroes, which are `T`s.
-        Ok(unsafe { Coherent::from_block(block, len) })
+        Ok(unsafe { Coherent::from_block(block, bytes) })
     }
 
     /// Allocates `len` bytes of zeroes.
@@ -98,13 +103,39 @@ impl<'a> Builder<'a> {
     ///
     /// As [`slice`](Self::slice).
     #[track_caller]
+    #[inline]
     pub fn bytes(self, len: usize) -> Result<Coherent<[u8]>, Error> {
         self.slice(len)
     }
 
     /// Memory of zeroes, and by what the checker knows it.
     #[track_caller]
+    #[inline]
     fn block(&self, bytes: usize, align: usize) -> Result<(Block, Mark), Error> {
+        let Self { device, access, attributes, is_alone, .. } = *self;
+        let kind = window::Kind { access, cache: CacheType::WriteBack };
+        let both = align.max(self.align);
+        if !is_alone
+            && attributes.is_empty()
+            && bytes > 0
+            && align <= PAGE_SIZE as usize
+            && self.align.is_power_of_two()
+            && check::is_known_off()
+            && let limit = device.highest_coherent_address()
+            && let Some(block) =
+                device.windows().alloc_coherent_ready(bytes.max(both), kind.index(), limit)
+        {
+            // SAFETY: it is the block's memory, and nobody else's yet.
+            unsafe { copy::zero(block.as_ptr(), bytes) };
+            return Ok((block, Mark::default()));
+        }
+        self.block_otherwise(bytes, align)
+    }
+
+    /// The same where none is ready in a window, the checker may be told, or it is refused.
+    #[track_caller]
+    #[cold]
+    fn block_otherwise(&self, bytes: usize, align: usize) -> Result<(Block, Mark), Error> {
         let block = self.zeroes(bytes, align)?;
         let Self { device, label, access, .. } = *self;
         let (iova, bytes, access) = (Some(block.iova()), bytes as u64, Some(access));

@@ -101,7 +101,7 @@ use crate::window::Block;
 #[must_use = "dropped, its memory is given back, and its address means nothing any more"]
 pub struct Coherent<T: ?Sized> {
     block: Block,
-    len: usize,
+    bytes: usize,
     _mark: Mark,
     of: PhantomData<T>,
 }
@@ -154,12 +154,13 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<T> {
 impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.len
+        // Memory for values of no size cannot be allocated.
+        self.bytes.checked_div(size_of::<T>()).unwrap_or(0)
     }
 
     /// Never: memory for no values cannot be allocated.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Copies a value out.
@@ -238,7 +239,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
 
     /// Where the device sees the value of this index, or `None` if there is none.
     pub fn iova_of(&self, index: usize) -> Option<Iova> {
-        if index >= self.len {
+        if index >= self.len() {
             return None;
         }
         self.iova().checked_add((index * size_of::<T>()) as u64)
@@ -246,7 +247,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Coherent<[T]> {
 
     fn extent(&self) -> Extent<'_, T> {
         // SAFETY: the block holds `len` values, is this one's alone while it lives, and is mapped writable.
-        unsafe { Extent::new(self.as_ptr(), self.len) }
+        unsafe { Extent::new(self.as_ptr(), self.len()) }
     }
 
     /// The place of the value of this index.
@@ -263,7 +264,7 @@ impl<T: ?Sized> Coherent<T> {
 
     /// The same as an address that knows which device it is of.
     pub fn io_address(&self) -> IoAddress<'_> {
-        IoAddress::new(self.block.session(), self.block.iova(), self.block.len() as u64)
+        IoAddress::new(self.block.session(), self.block.iova(), self.bytes as u64)
     }
 
     /// Where this process sees it.
@@ -273,7 +274,7 @@ impl<T: ?Sized> Coherent<T> {
 
     /// How many bytes it is.
     pub fn byte_len(&self) -> usize {
-        self.block.len()
+        self.bytes
     }
 
     /// The buffer that it is all of, or `None` if it shares a window.
@@ -308,8 +309,9 @@ impl<T: ?Sized> Coherent<T> {
     ///
     /// # Safety
     ///
-    /// It is as long and aligned as `len` values of this type, any bytes of which are one.
-    pub(super) unsafe fn from_block((block, _mark): (Block, Mark), len: usize) -> Self {
-        Self { block, len, _mark, of: PhantomData }
+    /// It is `bytes` long, and aligned for this type: one value, or as many as that is long, any bytes of which are one.
+    #[inline]
+    pub(super) unsafe fn from_block((block, _mark): (Block, Mark), bytes: usize) -> Self {
+        Self { block, bytes, _mark, of: PhantomData }
     }
 }

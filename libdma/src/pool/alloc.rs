@@ -48,6 +48,16 @@ impl<T: ?Sized> Pool<T> {
     #[track_caller]
     #[inline]
     pub fn alloc(&self) -> Result<PoolBlock<T>, Error> {
+        match self.supply.give_out_free() {
+            Some(slot) => Ok(PoolBlock::new(slot, &self.supply)),
+            None => self.alloc_otherwise(),
+        }
+    }
+
+    /// The same where the checker is told, or there is no block.
+    #[track_caller]
+    #[cold]
+    fn alloc_otherwise(&self) -> Result<PoolBlock<T>, Error> {
         Ok(PoolBlock::new(self.supply.give_out()?, &self.supply))
     }
 

@@ -120,7 +120,7 @@ use crate::shown;
 #[must_use = "dropped, the block is the pool's again, and the next one's to whom it is given"]
 pub struct PoolBlock<T: ?Sized> {
     slot: ManuallyDrop<Slot>,
-    supply: Arc<Supply>,
+    supply: ManuallyDrop<Arc<Supply>>,
     of: PhantomData<T>,
     /// Two threads that reach the same memory by volatile access race. It may move between threads.
     not_sync: PhantomData<core::cell::Cell<u8>>,
@@ -130,8 +130,8 @@ impl<T: ?Sized> PoolBlock<T> {
     /// A block that was given out. It has a `T` in it, whatever its bytes.
     #[inline]
     pub(super) fn new(slot: Slot, supply: &Arc<Supply>) -> Self {
-        let slot = ManuallyDrop::new(slot);
-        Self { slot, supply: supply.clone(), of: PhantomData, not_sync: PhantomData }
+        let (slot, supply) = (ManuallyDrop::new(slot), ManuallyDrop::new(supply.clone()));
+        Self { slot, supply, of: PhantomData, not_sync: PhantomData }
     }
 
     /// Where the device sees it.
@@ -196,7 +196,7 @@ impl<T: ?Sized> PoolBlock<T> {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, and neither field is used again.
         let (slot, supply) = unsafe { (ptr::read(&this.slot), ptr::read(&this.supply)) };
-        supply.leave(ManuallyDrop::into_inner(slot))
+        ManuallyDrop::into_inner(supply).leave(ManuallyDrop::into_inner(slot))
     }
 }
 
@@ -251,9 +251,10 @@ impl PoolBlock<[u8]> {
 impl<T: ?Sized> Drop for PoolBlock<T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is dropped, so that nobody uses the slot again.
-        let slot = unsafe { ManuallyDrop::take(&mut self.slot) };
-        self.supply.give_back(slot, None);
+        // SAFETY: it is dropped, so that nobody uses either again.
+        let (slot, supply) =
+            unsafe { (ManuallyDrop::take(&mut self.slot), ManuallyDrop::take(&mut self.supply)) };
+        supply.give_back_dropped(slot);
     }
 }
 

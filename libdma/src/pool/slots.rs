@@ -93,8 +93,19 @@ impl<Memory> Slots<Memory> {
         Some(slot)
     }
 
-    /// Takes a block back. Whether it is time to [`trim`](Self::trim).
+    /// Takes a block back if that takes a few steps: there is room, and it is not time to [`trim`](Self::trim). The block, if
+    /// not.
     #[inline]
+    pub(super) fn push_few(&mut self, slot: Slot) -> Option<Slot> {
+        let free = self.free.len();
+        if free + 1 >= self.trim_at || free == self.free.capacity() {
+            return Some(slot);
+        }
+        self.free.push(slot);
+        None
+    }
+
+    /// Takes a block back. Whether it is time to [`trim`](Self::trim).
     pub(super) fn push(&mut self, slot: Slot) -> bool {
         self.free.push(slot);
         self.free.len() >= self.trim_at
@@ -169,8 +180,8 @@ impl<Memory> Slots<Memory> {
         Err(if is_free { NotTaken::Free } else { NotTaken::Held })
     }
 
-    /// Gives idle chunks up, as long as `keep` free blocks stay.
-    pub(super) fn trim(&mut self, keep: usize) -> Vec<Memory> {
+    /// Gives idle chunks up, as long as `keep` free blocks stay: their memory, and how long it is.
+    pub(super) fn trim(&mut self, keep: usize) -> Vec<(Memory, usize)> {
         self.note_most();
         let mut free_of = alloc::vec![0; self.chunks.len()];
         for slot in &self.free {
@@ -187,7 +198,7 @@ impl<Memory> Slots<Memory> {
             if is_idle && let Some(chunk) = place.take() {
                 free -= blocks;
                 self.blocks -= blocks;
-                given_up.push(chunk.memory);
+                given_up.push((chunk.memory, chunk.layout.bytes()));
             }
         }
         let stays = |chunk: u32| free_of.get(chunk as usize) == Some(&0);
@@ -200,7 +211,7 @@ impl<Memory> Slots<Memory> {
     }
 
     /// As [`trim`](Self::trim), down to what the pool is to keep.
-    pub(super) fn trim_to_keep(&mut self) -> Vec<Memory> {
+    pub(super) fn trim_to_keep(&mut self) -> Vec<(Memory, usize)> {
         self.trim(self.keep)
     }
 
@@ -228,10 +239,10 @@ impl<Memory> Slots<Memory> {
     }
 
     /// Whether this is the address of something in a chunk.
-    pub(super) fn contains(&self, iova: Iova, chunk_bytes: impl Fn(&Memory) -> usize) -> bool {
+    pub(super) fn contains(&self, iova: Iova) -> bool {
         self.chunks.iter().flatten().any(|chunk| {
             let offset = iova.get().wrapping_sub(chunk.iova.get());
-            offset < chunk_bytes(&chunk.memory) as u64
+            offset < chunk.layout.bytes() as u64
         })
     }
 

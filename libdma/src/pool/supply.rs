@@ -63,9 +63,14 @@ impl Supply {
         self.shape
     }
 
+    /// Gives a block out that is free, if nobody is to be told.
+    #[inline(always)]
+    pub(super) fn give_out_free(&self) -> Option<Slot> {
+        if check::is_known_off() { self.slots.lock().pop() } else { None }
+    }
+
     /// Gives a block out.
     #[track_caller]
-    #[inline(always)]
     pub(super) fn give_out(&self) -> Result<Slot, Error> {
         let free = self.slots.lock().pop();
         let slot = match free {
@@ -78,8 +83,25 @@ impl Supply {
         Ok(slot)
     }
 
-    /// Takes a block back: from where, if anybody said so.
+    /// Takes a block back that was dropped, and its share of this.
     #[inline(always)]
+    pub(super) fn give_back_dropped(self: Arc<Self>, slot: Slot) {
+        if !check::is_known_off() {
+            return self.give_back_otherwise(slot);
+        }
+        let not_taken = self.slots.lock().push_few(slot);
+        if let Some(slot) = not_taken {
+            self.give_back_otherwise(slot);
+        }
+    }
+
+    /// The same where that takes more than a few steps. It takes the share, too, so that the few steps keep nothing for it.
+    #[cold]
+    fn give_back_otherwise(self: Arc<Self>, slot: Slot) {
+        self.give_back(slot, None);
+    }
+
+    /// Takes a block back: from where, if anybody said so.
     pub(super) fn give_back(&self, slot: Slot, at: Option<Place>) {
         if check::is_on() {
             self.note_given_back(slot.memory, slot.iova, at);
@@ -140,7 +162,7 @@ impl Supply {
     /// The pool ends, though not what is left of it.
     pub(super) fn note_pool_dropped(&self) {
         if check::is_on() {
-            let of_pool = |iova| self.slots.lock().contains(iova, Block::len);
+            let of_pool = |iova| self.slots.lock().contains(iova);
             check::blocks::pool_dropped(self.windows.session().space(), of_pool);
         }
     }
@@ -180,10 +202,7 @@ impl Supply {
         let block = self.windows.alloc_coherent(&request, CacheType::WriteBack)?;
         let (start, iova, layout) = (block.as_ptr(), block.iova(), self.shape.in_chunk(bytes));
         let io_align = layout.chunk_align().max(self.shape.align as u64);
-        if block.len() < bytes
-            || !iova.is_aligned(io_align)
-            || !start.addr().get().is_multiple_of(align)
-        {
+        if !iova.is_aligned(io_align) || !start.addr().get().is_multiple_of(align) {
             return Err(Error::BadAlignment);
         }
         let mut slots = self.slots.lock();
@@ -204,9 +223,9 @@ impl Supply {
     }
 
     /// Gives chunks back, while others may have the lock; how many there are.
-    fn give_up(&self, idle: Vec<Block>) -> usize {
-        for chunk in &idle {
-            self.poison.forget(chunk.iova(), chunk.len());
+    fn give_up(&self, idle: Vec<(Block, usize)>) -> usize {
+        for (chunk, bytes) in &idle {
+            self.poison.forget(chunk.iova(), *bytes);
         }
         idle.len()
     }

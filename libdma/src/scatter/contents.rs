@@ -22,8 +22,14 @@ const RUN: usize = 64 << 10;
 /// The pieces of a list.
 pub(super) struct Contents<'a, D: Direction> {
     pub(super) terms: Arc<Terms>,
-    pub(super) pieces: Vec<Piece<'a, D>>,
-    pub(super) segments: Vec<Segment>,
+    pieces: Vec<Piece<'a, D>>,
+    segments: Vec<Segment>,
+    /// How many of the pieces there are that are in no window, or slices.
+    elsewhere: usize,
+    /// How many of them were lent.
+    lent: usize,
+    /// Whether the segments are those of the pieces: they stay so as long as all are in windows.
+    is_merged: bool,
     /// Of each segment, while the list is mapped and the checker is on.
     pub(super) marks: Vec<Mark>,
     /// Whether it is mapped.
@@ -35,7 +41,40 @@ pub(super) struct Contents<'a, D: Direction> {
 impl<'a, D: Direction> Contents<'a, D> {
     pub(super) fn new(terms: Arc<Terms>) -> Self {
         let (pieces, segments, marks) = (Vec::new(), Vec::new(), Vec::new());
-        Self { terms, pieces, segments, marks, mapped: false, brings_back: false }
+        Self {
+            terms,
+            pieces,
+            segments,
+            elsewhere: 0,
+            lent: 0,
+            is_merged: false,
+            marks,
+            mapped: false,
+            brings_back: false,
+        }
+    }
+
+    pub(super) fn pieces(&self) -> &[Piece<'a, D>] {
+        &self.pieces
+    }
+
+    /// Those that the device is told of, while it is mapped.
+    pub(super) fn segments(&self) -> &[Segment] {
+        if self.mapped { &self.segments } else { &[] }
+    }
+
+    /// Puts a piece behind the others.
+    pub(super) fn push(&mut self, piece: Piece<'a, D>) {
+        self.elsewhere += usize::from(!piece.is_in_window());
+        self.lent += usize::from(matches!(piece, Piece::Lent(..)));
+        self.is_merged = false;
+        self.pieces.push(piece);
+    }
+
+    /// Takes all pieces out.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Piece<'a, D>> {
+        (self.elsewhere, self.lent, self.is_merged) = (0, 0, false);
+        self.pieces.drain(..)
     }
 
     /// No pieces, in the memory of these.
@@ -53,6 +92,21 @@ impl<'a, D: Direction> Contents<'a, D> {
         if self.pieces.is_empty() {
             return Err(Error::ZeroSize);
         }
+        if self.elsewhere == 0 && !check::is_on() {
+            self.mapped = true;
+            self.set_away(true);
+            if !self.is_merged {
+                self.merge();
+            }
+            fence(Ordering::Release);
+            return Ok(());
+        }
+        self.map_otherwise()
+    }
+
+    /// The same where there is more to be done than to say so.
+    #[track_caller]
+    fn map_otherwise(&mut self) -> Result<(), Error> {
         let result = self.find_memory().and_then(|()| {
             let Self { terms, pieces, .. } = self;
             let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
@@ -63,7 +117,7 @@ impl<'a, D: Direction> Contents<'a, D> {
             return result;
         }
         self.mapped = true;
-        self.pieces.iter_mut().for_each(|piece| piece.set_away(true));
+        self.set_away(true);
         if !self.terms.skip_cpu_sync() {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             self.bring();
@@ -82,12 +136,13 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// Makes all of it the CPU's again, or nothing.
     pub(super) fn unmap(&mut self) -> Result<(), Error> {
-        let Self { terms, pieces, .. } = self;
-        let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
-        batch::unmap(terms, &mut pages)?;
-        drop(pages);
+        if self.elsewhere > 0 {
+            let Self { terms, pieces, .. } = self;
+            let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
+            batch::unmap(terms, &mut pages)?;
+        }
         fence(Ordering::Acquire);
-        self.pieces.iter_mut().for_each(|piece| piece.set_away(false));
+        self.set_away(false);
         if self.brings_back {
             self.bring_back();
         }
@@ -133,9 +188,17 @@ impl<'a, D: Direction> Contents<'a, D> {
         Ok(())
     }
 
+    /// Says of what was lent whether the device has it.
+    fn set_away(&mut self, is_away: bool) {
+        if self.lent > 0 {
+            self.pieces.iter_mut().for_each(|piece| piece.set_away(is_away));
+        }
+    }
+
     /// The segments that the device is to be told of.
     fn merge(&mut self) {
         let Self { terms, pieces, segments, .. } = self;
+        segments.clear();
         let (mut run, limits) = (Run::default(), terms.limits());
         for piece in pieces.iter() {
             let (bytes, start) = match piece {
@@ -156,6 +219,7 @@ impl<'a, D: Direction> Contents<'a, D> {
                 merge::append(segments, limits, iova, bytes as u64);
             }
         }
+        self.is_merged = self.elsewhere == 0;
     }
 
     /// Copies the slices to where the device reads.
@@ -189,7 +253,9 @@ impl<'a, D: Direction> Contents<'a, D> {
     fn let_go(&mut self) {
         self.mapped = false;
         self.brings_back = false;
-        self.segments.clear();
+        if self.elsewhere == 0 {
+            return;
+        }
         for piece in &mut self.pieces {
             if let Piece::Slice(slice) = piece {
                 slice.memory = None;

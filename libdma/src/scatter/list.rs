@@ -100,7 +100,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
         if let Err(error) = self.check(&buffer, &range) {
             return Err(Refused::new(error, buffer));
         }
-        self.contents.pieces.push(Piece::Given(buffer, range));
+        self.contents.push(Piece::Given(buffer, range));
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
         range: Range<usize>,
     ) -> Result<(), Error> {
         self.check(buffer, &range)?;
-        self.contents.pieces.push(Piece::Lent(buffer, range));
+        self.contents.push(Piece::Lent(buffer, range));
         Ok(())
     }
 
@@ -134,14 +134,14 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
         if origin.bytes().is_empty() {
             return Err(Error::ZeroSize);
         }
-        self.contents.pieces.push(Piece::Slice(Slice { origin, memory: None }));
+        self.contents.push(Piece::Slice(Slice { origin, memory: None }));
         Ok(())
     }
 
     /// Gives the buffers back that it was given, in their order, and forgets everything else. The list's own memory is kept
     /// for the next use.
     pub fn clear(&mut self) -> impl Iterator<Item = StreamBuffer<D>> {
-        self.contents.pieces.drain(..).filter_map(|piece| match piece {
+        self.contents.drain().filter_map(|piece| match piece {
             Piece::Given(buffer, _) => Some(buffer),
             Piece::Lent(..) | Piece::Slice(_) => None,
         })
@@ -238,7 +238,7 @@ impl<'a, D: Direction> ScatterList<'a, D, Synced> {
 impl<'a, D: Direction, O: HasAddress> ScatterList<'a, D, O> {
     /// Where the device sees it, in as few pieces as its limits allow.
     pub fn segments(&self) -> &[Segment] {
-        &self.contents.segments
+        self.contents.segments()
     }
 
     /// The same as addresses that know which device they are of.
@@ -279,7 +279,7 @@ impl<D: Direction, O: CpuMay> ScatterList<'_, D, O> {
             _ => return Err(Error::OutOfBuffer),
         }
         let (mut skip, mut rest) = (offset, out);
-        for piece in &self.contents.pieces {
+        for piece in self.contents.pieces() {
             let here = piece.len().saturating_sub(skip).min(rest.len());
             let (now, later) = rest.split_at_mut(here);
             piece.read(skip, now)?;
@@ -293,12 +293,12 @@ impl<D: Direction, O: CpuMay> ScatterList<'_, D, O> {
 impl<'a, D: Direction, O: Owner> ScatterList<'a, D, O> {
     /// How many bytes there are in all.
     pub fn len(&self) -> usize {
-        self.contents.pieces.iter().map(Piece::len).sum()
+        self.contents.pieces().iter().map(Piece::len).sum()
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.contents.pieces.is_empty()
+        self.contents.pieces().is_empty()
     }
 
     fn turn<P: Owner>(self) -> ScatterList<'a, D, P> {
@@ -311,7 +311,7 @@ impl<D: Direction, O: Owner> fmt::Debug for ScatterList<'_, D, O> {
         f.debug_struct("ScatterList")
             .field("device", &self.contents.terms.session().address())
             .field("bytes", &self.len())
-            .field("segments", &self.contents.segments)
+            .field("segments", &self.contents.segments())
             .finish()
     }
 }

@@ -33,6 +33,15 @@ impl<D: Direction> Piece<'_, D> {
         }
     }
 
+    /// Whether it is memory of a window, whose address stays as it is.
+    pub(super) fn is_in_window(&self) -> bool {
+        match self {
+            Self::Given(buffer, _) => buffer.is_in_window(),
+            Self::Lent(buffer, _) => buffer.is_in_window(),
+            Self::Slice(_) => false,
+        }
+    }
+
     /// Copies bytes out of it, from `offset` in it on, if there are any to copy.
     pub(super) fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), Error> {
         if out.is_empty() {

@@ -11,7 +11,7 @@ use dma_types::Iova;
 use super::batch::{self, Piece};
 use super::memory::Memory;
 use super::{DeviceOwned, HasAddress, Owner, Refused, Step, Synced, Terms};
-use crate::check::{Kind, Mark};
+use crate::check::{self, Kind, Mark};
 use crate::copy;
 use crate::direction::{Bidirectional, Direction};
 use crate::io_address::IoAddress;
@@ -75,6 +75,7 @@ pub(crate) enum Origin<'a> {
 }
 
 impl Origin<'_> {
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Shared(bytes) => bytes,
@@ -96,6 +97,7 @@ struct Copied<'a> {
 
 impl Copied<'_> {
     /// Copies the slice to where the device reads.
+    #[inline]
     fn bring(&self) {
         // SAFETY: the copy is as long as the slice.
         unsafe { copy::copy_in(self.memory.as_ptr(), self.origin.bytes()) };
@@ -116,6 +118,7 @@ impl Copied<'_> {
     }
 
     /// The end of the device's turn, for good.
+    #[inline]
     fn end(&mut self) -> Result<(), Error> {
         if let Memory::Pages(pages) = &mut self.memory {
             pages.revoke()?;
@@ -129,6 +132,7 @@ impl Copied<'_> {
 }
 
 impl Drop for Copied<'_> {
+    #[inline]
     fn drop(&mut self) {
         // Who wants to know whether the device lost its access unmaps.
         let _ = self.end();
@@ -137,7 +141,22 @@ impl Drop for Copied<'_> {
 
 impl<'a, D: Direction> Bounced<'a, D> {
     #[track_caller]
+    #[inline]
     pub(super) fn new(terms: &Terms, origin: Origin<'a>) -> Result<Self, Error> {
+        let bytes = origin.bytes().len();
+        if bytes as u64 <= terms.longest()
+            && check::is_known_off()
+            && let Some(block) = terms.ready(bytes, D::ACCESS)
+        {
+            return Ok(Self::filled(terms, origin, Memory::Window(block), Mark::default()));
+        }
+        Self::new_otherwise(terms, origin)
+    }
+
+    /// The same where no memory is ready, the checker may be told, or it is refused.
+    #[track_caller]
+    #[cold]
+    fn new_otherwise(terms: &Terms, origin: Origin<'a>) -> Result<Self, Error> {
         let bytes = origin.bytes().len();
         if bytes == 0 {
             return Err(Error::ZeroSize);
@@ -149,16 +168,21 @@ impl<'a, D: Direction> Bounced<'a, D> {
         if let Memory::Pages(pages) = &mut memory {
             batch::map(terms, D::ACCESS, &mut [Piece { pages, bytes, single: true }])?;
         }
+        let mark = terms.mark(Kind::Stream, &[], memory.iova(), bytes as u64, D::ACCESS);
+        Ok(Self::filled(terms, origin, memory, mark))
+    }
+
+    #[inline]
+    fn filled(terms: &Terms, origin: Origin<'a>, memory: Memory, mark: Mark) -> Self {
         let skip_cpu_sync = terms.skip_cpu_sync();
         let brings_back = D::ACCESS.may_write() && !skip_cpu_sync;
-        let mark = terms.mark(Kind::Stream, &[], memory.iova(), bytes as u64, D::ACCESS);
         let copy = Copied { memory, origin, brings_back, skip_cpu_sync, mark };
         if !skip_cpu_sync {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             copy.bring();
         }
         fence(Ordering::Release);
-        Ok(Self { copy, of: PhantomData })
+        Self { copy, of: PhantomData }
     }
 
     /// The CPU's turn with the slice: Linux's `dma_sync_single_for_cpu`. What the device wrote is in it.
@@ -240,7 +264,18 @@ impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
     /// In a window never. Of a strict stream as [`Device::unmap`](crate::Device::unmap), with the slice as it was.
     #[track_caller]
     #[inline]
-    pub fn unmap(mut self) -> Step<(), Self> {
+    pub fn unmap(self) -> Step<(), Self> {
+        match self.copy.memory {
+            // Being dropped is all.
+            Memory::Window(_) if self.copy.mark.is_none() => Ok(()),
+            _ => self.unmap_otherwise(),
+        }
+    }
+
+    /// The same where that may fail, or the checker is told.
+    #[track_caller]
+    #[inline(never)]
+    fn unmap_otherwise(mut self) -> Step<(), Self> {
         match self.copy.end() {
             Ok(()) => {
                 mem::take(&mut self.copy.mark).given_back();

@@ -18,6 +18,8 @@ use super::{
 };
 use crate::check::{self, Kind, Mark};
 use crate::copy;
+#[cfg(target_pointer_width = "64")]
+use crate::direction::Bidirectional;
 use crate::direction::Direction;
 use crate::extent::Extent;
 use crate::io_address::IoAddress;
@@ -84,10 +86,7 @@ use crate::shown;
 #[must_use = "dropped, it is unmapped and given back, and its address means nothing any more"]
 pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     pub(super) memory: Memory,
-    len: usize,
-    /// Whether a list that it is lent to has given it to the device. While that list is there nobody sees it; afterwards it
-    /// is only where the list was forgotten.
-    is_away: bool,
+    length: Length,
     pub(super) terms: Arc<Terms>,
     /// From when it becomes the device's until it is the CPU's again.
     mark: Mark,
@@ -96,10 +95,44 @@ pub struct StreamBuffer<D: Direction, O: Owner = CpuOwned> {
     of: PhantomData<fn() -> (D, O)>,
 }
 
+/// How many bytes a buffer is, and whether a list that it is lent to has given it to the device. While that list is there
+/// nobody sees it; afterwards it is only where the list was forgotten. It is one word, which compilers move in one step.
+#[derive(Clone, Copy)]
+struct Length(usize);
+
+impl Length {
+    /// No memory is as long as this.
+    const AWAY: usize = 1 << (usize::BITS - 1);
+
+    #[inline]
+    fn new(bytes: usize) -> Self {
+        Self(bytes & !Self::AWAY)
+    }
+
+    #[inline]
+    fn bytes(self) -> usize {
+        self.0 & !Self::AWAY
+    }
+
+    #[inline]
+    fn is_away(self) -> bool {
+        self.0 & Self::AWAY != 0
+    }
+
+    #[inline]
+    fn away(self, is_away: bool) -> Self {
+        Self(self.bytes() | if is_away { Self::AWAY } else { 0 })
+    }
+}
+
+// Each step of one moves it.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<StreamBuffer<Bidirectional>>() == 64);
+
 impl<D: Direction> StreamBuffer<D, CpuOwned> {
     pub(super) fn new(memory: Memory, memory_mark: Mark, len: usize, terms: Arc<Terms>) -> Self {
-        let mark = Mark::default();
-        Self { memory, len, is_away: false, terms, mark, memory_mark, of: PhantomData }
+        let (mark, length) = (Mark::default(), Length::new(len));
+        Self { memory, length, terms, mark, memory_mark, of: PhantomData }
     }
 
     /// Makes it the device's: Linux's `dma_map_single`. In a window that is a matter of types; else it is a request to
@@ -112,12 +145,24 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// still](Self::take_back); and, if it is not in a window, as [`Device::map`](crate::Device::map).
     #[track_caller]
     #[inline]
-    pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
+    pub fn map(self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
+        match self.memory {
+            Memory::Window(_) if check::is_known_off() && self.check_single().is_ok() => {
+                Ok(self.hand_over())
+            }
+            _ => self.map_otherwise(),
+        }
+    }
+
+    /// The same where there is more to be done than to say so.
+    #[track_caller]
+    #[inline(never)]
+    fn map_otherwise(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
         if let Err(error) = self.check_single() {
             return Err(Refused::new(error, self));
         }
         if let Memory::Pages(pages) = &mut self.memory {
-            let piece = Piece { pages, bytes: self.len, single: true };
+            let piece = Piece { pages, bytes: self.length.bytes(), single: true };
             if let Err(error) = batch::map(&self.terms, D::ACCESS, &mut [piece]) {
                 return Err(Refused::new(error, self));
             }
@@ -154,27 +199,30 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// As [`unmap`](Self::unmap), with the buffer as it was.
     #[track_caller]
     pub fn take_back(&mut self) -> Result<(), Error> {
-        if !self.is_away {
+        if !self.length.is_away() {
             return Ok(());
         }
         if let Memory::Pages(pages) = &mut self.memory {
-            batch::unmap(&self.terms, &mut [Piece { pages, bytes: self.len, single: false }])?;
+            batch::unmap(
+                &self.terms,
+                &mut [Piece { pages, bytes: self.length.bytes(), single: false }],
+            )?;
         }
         fence(Ordering::Acquire);
-        self.is_away = false;
+        self.set_away(false);
         self.memory_mark().lists_given_back();
         Ok(())
     }
 
     /// Says whether a list that it is lent to has given it to the device.
     pub(crate) fn set_away(&mut self, is_away: bool) {
-        self.is_away = is_away;
+        self.length = self.length.away(is_away);
     }
 
     /// Refuses what cannot be one mapping, or is mapped by another.
     #[inline]
     pub(super) fn check_single(&self) -> Result<(), Error> {
-        if self.len as u64 > self.terms.longest() {
+        if self.length.bytes() as u64 > self.terms.longest() {
             return Err(Error::SegmentTooLong);
         }
         self.check_turn()
@@ -196,7 +244,8 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     #[inline]
     pub(crate) fn into_mapped(mut self) -> StreamBuffer<D, DeviceOwned> {
         if check::is_on() {
-            let (of, iova, bytes) = (&[self.memory_mark()], self.memory.iova(), self.len as u64);
+            let (of, iova, bytes) =
+                (&[self.memory_mark()], self.memory.iova(), self.length.bytes() as u64);
             self.mark = self.terms.mark(Kind::Stream, of, iova, bytes, D::ACCESS);
         }
         self.hand_over()
@@ -209,7 +258,7 @@ impl<D: Direction> StreamBuffer<D, DeviceOwned> {
     pub fn sync_for_cpu(mut self) -> StreamBuffer<D, Synced> {
         fence(Ordering::Acquire);
         if let Memory::Pages(pages) = &mut self.memory {
-            pages.sync_for_cpu(self.len, D::ACCESS);
+            pages.sync_for_cpu(self.length.bytes(), D::ACCESS);
         }
         self.turn()
     }
@@ -241,7 +290,7 @@ impl<D: Direction> StreamBuffer<D, DeviceOwned> {
     ///
     /// [`Error::OutOfBuffer`].
     pub fn sync_range_for_cpu(&mut self, range: Range<usize>) -> Result<SyncedRange<'_, D>, Error> {
-        if range.start > range.end || range.end > self.len {
+        if range.start > range.end || range.end > self.length.bytes() {
             return Err(Error::OutOfBuffer);
         }
         fence(Ordering::Acquire);
@@ -265,7 +314,7 @@ impl<D: Direction> StreamBuffer<D, Synced> {
     #[inline]
     pub fn sync_for_device(mut self) -> StreamBuffer<D, DeviceOwned> {
         if let Memory::Pages(pages) = &mut self.memory {
-            pages.sync_for_device(self.len, D::ACCESS);
+            pages.sync_for_device(self.length.bytes(), D::ACCESS);
         }
         self.hand_over()
     }
@@ -280,7 +329,7 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
 
     /// The same as an address that knows which device it is of.
     pub fn io_address(&self) -> IoAddress<'_> {
-        IoAddress::new(self.terms.session(), self.iova(), self.len as u64)
+        IoAddress::new(self.terms.session(), self.iova(), self.length.bytes() as u64)
     }
 
     /// Makes it the CPU's: Linux's `dma_unmap_single`. In a window that ends the driver's claim and not the device's
@@ -291,9 +340,22 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     /// Never in a window. Else as [`Device::unmap`](crate::Device::unmap), with the buffer as it was.
     #[track_caller]
     #[inline]
-    pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
+    pub fn unmap(self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
+        match self.memory {
+            Memory::Window(_) if self.mark.is_none() => {
+                fence(Ordering::Acquire);
+                Ok(self.turn())
+            }
+            _ => self.unmap_otherwise(),
+        }
+    }
+
+    /// The same where there is more to be done than to say so.
+    #[track_caller]
+    #[inline(never)]
+    fn unmap_otherwise(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
         if let Memory::Pages(pages) = &mut self.memory {
-            let piece = Piece { pages, bytes: self.len, single: true };
+            let piece = Piece { pages, bytes: self.length.bytes(), single: true };
             if let Err(error) = batch::unmap(&self.terms, &mut [piece]) {
                 return Err(Refused::new(error, self));
             }
@@ -335,7 +397,7 @@ impl<D: Direction, O: CpuMay> StreamBuffer<D, O> {
     pub fn clear(&mut self) -> Result<(), Error> {
         self.check_turn()?;
         // SAFETY: that is its length.
-        unsafe { copy::zero(self.memory.as_ptr(), self.len) };
+        unsafe { copy::zero(self.memory.as_ptr(), self.length.bytes()) };
         self.cpu_writes();
         Ok(())
     }
@@ -365,7 +427,7 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
     /// Its length in bytes: what was asked for.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.length.bytes()
     }
 
     /// Never: a buffer of no bytes cannot be allocated.
@@ -397,31 +459,33 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
 
     /// What is to be mapped or unmapped of it, if it is not in a window.
     pub(crate) fn piece(&mut self, single: bool) -> Option<Piece<'_>> {
-        let bytes = self.len;
+        let bytes = self.length.bytes();
         self.memory.pages().map(|pages| Piece { pages, bytes, single })
     }
 
     /// Refuses what is the device's by a list that was forgotten.
     #[inline]
     pub(crate) fn check_turn(&self) -> Result<(), Error> {
-        if self.is_away { Err(Error::OfDevice) } else { Ok(()) }
+        if self.length.is_away() { Err(Error::OfDevice) } else { Ok(()) }
     }
 
     /// Its memory, whoever's turn it is.
     pub(crate) fn extent(&self) -> Extent<'_> {
         // SAFETY: the memory is this one's while it lives, mapped writable, and no shorter.
-        unsafe { Extent::new(self.memory.as_ptr(), self.len) }
+        unsafe { Extent::new(self.memory.as_ptr(), self.length.bytes()) }
     }
 
     /// What the CPU wrote is seen by the device before what it is told of it.
+    #[inline]
     fn hand_over(self) -> StreamBuffer<D, DeviceOwned> {
         fence(Ordering::Release);
         self.turn()
     }
 
+    #[inline(always)]
     fn turn<P: Owner>(self) -> StreamBuffer<D, P> {
-        let Self { memory, len, is_away, terms, mark, memory_mark, of: _ } = self;
-        StreamBuffer { memory, len, is_away, terms, mark, memory_mark, of: PhantomData }
+        let Self { memory, length, terms, mark, memory_mark, of: _ } = self;
+        StreamBuffer { memory, length, terms, mark, memory_mark, of: PhantomData }
     }
 }
 
@@ -429,6 +493,6 @@ impl<D: Direction, O: Owner> fmt::Debug for StreamBuffer<D, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (device, iova) = (self.terms.session().address(), self.memory.iova());
         let iova = (iova != Iova::default()).then_some(iova);
-        shown::guard(f, "StreamBuffer", device, iova, self.len as u64).finish()
+        shown::guard(f, "StreamBuffer", device, iova, self.length.bytes() as u64).finish()
     }
 }

@@ -50,6 +50,8 @@ enum Reach {
 #[derive(Debug)]
 struct Through {
     block: Block,
+    /// How long it is.
+    bytes: usize,
     /// Whether what the device writes comes back when they are unmapped.
     brings_back: bool,
     /// Whether the CPU has its turn, so that the pages are newer than the copy.
@@ -82,6 +84,7 @@ impl Held {
 
 impl Memory {
     /// Where the CPU sees it.
+    #[inline]
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         match self {
             Self::Window(block) => block.as_ptr(),
@@ -90,6 +93,7 @@ impl Memory {
     }
 
     /// Where the device sees it, or zero if it does not.
+    #[inline]
     pub(crate) fn iova(&self) -> Iova {
         match self {
             Self::Window(block) => block.iova(),
@@ -106,6 +110,7 @@ impl Memory {
     }
 
     /// The pages, if it is not in a window.
+    #[inline]
     pub(crate) fn pages(&mut self) -> Option<&mut Pages> {
         match self {
             Self::Window(_) => None,
@@ -214,6 +219,7 @@ impl Pages {
         let brings_back = access.may_write() && !terms.skip_cpu_sync();
         self.reach = Reach::Through(Through {
             block,
+            bytes,
             brings_back,
             of_cpu: false,
             cpu_wrote: Cell::new(false),
@@ -257,8 +263,8 @@ impl Pages {
 
     /// Copies to where the device reads, if that is elsewhere.
     pub(super) fn copy_to_device(&self, start: usize, bytes: usize) {
-        if let Reach::Through(Through { block, .. }) = &self.reach {
-            debug_assert!(start + bytes <= block.len());
+        if let Reach::Through(Through { block, bytes: all, .. }) = &self.reach {
+            debug_assert!(start + bytes <= *all);
             // SAFETY: the caller's range lies in the streaming buffer, whose length the block has and the pages have at
             // least; they are different memory.
             unsafe {
@@ -269,8 +275,8 @@ impl Pages {
 
     /// Copies from where the device wrote, if that is elsewhere.
     pub(super) fn copy_to_cpu(&self, start: usize, bytes: usize) {
-        if let Reach::Through(Through { block, .. }) = &self.reach {
-            debug_assert!(start + bytes <= block.len());
+        if let Reach::Through(Through { block, bytes: all, .. }) = &self.reach {
+            debug_assert!(start + bytes <= *all);
             // SAFETY: as in `copy_to_device`.
             unsafe {
                 copy::across(block.as_ptr().add(start), self.buffer.as_ptr().add(start), bytes)

@@ -263,6 +263,7 @@ impl Stream<ToDevice> {
     ///
     /// As [`buffer`](Self::buffer); [`Error::SegmentTooLong`] if it is longer than one segment may be.
     #[track_caller]
+    #[inline]
     pub fn map_slice<'a>(&self, slice: &'a [u8]) -> Result<Bounced<'a, ToDevice>, Error> {
         Bounced::new(&self.terms, Origin::Shared(slice))
     }
@@ -275,6 +276,7 @@ impl<D: DeviceWrites> Stream<D> {
     ///
     /// As [`map_slice`](Stream::map_slice).
     #[track_caller]
+    #[inline]
     pub fn map_slice_mut<'a>(&self, slice: &'a mut [u8]) -> Result<Bounced<'a, D>, Error> {
         Bounced::new(&self.terms, Origin::Exclusive(slice))
     }

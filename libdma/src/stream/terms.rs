@@ -15,7 +15,7 @@ use crate::protocol::Error;
 use crate::protocol::call::BATCH_FLAG_STRICT;
 use crate::protocol::derive::Kind;
 use crate::session::{BufferRequest, Session};
-use crate::window::{Block, BlockRequest, Windows};
+use crate::window::{self, Block, BlockRequest, Windows};
 
 /// What blocks of windows are aligned to at least: the CPU's cache lines, so that what the CPU writes next to a block does
 /// not take the line away that a device is writing.
@@ -58,6 +58,7 @@ impl Terms {
     }
 
     /// Whether mapping and unmapping copies nothing.
+    #[inline]
     pub(crate) fn skip_cpu_sync(&self) -> bool {
         self.skip_cpu_sync
     }
@@ -160,6 +161,17 @@ impl Terms {
             return LINE;
         }
         bytes.next_power_of_two().max(LINE)
+    }
+
+    /// Memory of the stream's if it comes from a window, and is ready there.
+    #[inline]
+    pub(super) fn ready(&self, bytes: usize, access: Access) -> Option<Block> {
+        if self.strict || self.contiguous {
+            return None;
+        }
+        // Whatever is ready is aligned to its length, of one line at least.
+        let kind = window::Kind { access, cache: CacheType::WriteBack };
+        self.windows.alloc_ready(bytes, kind.index(), self.limit)
     }
 
     /// A piece of a window. What was in it is in it still.

@@ -58,21 +58,6 @@ impl Bits {
         let word = group * WORD + self.groups[group].trailing_zeros() as usize;
         Some(word * WORD + self.words[word].trailing_zeros() as usize)
     }
-
-    /// Calls `each` with every even number that is in the set together with the one after it, and removes both.
-    pub(super) fn take_pairs(&mut self, mut each: impl FnMut(usize)) {
-        const EVEN: u64 = 0x5555_5555_5555_5555;
-        for index in 0..self.words.len() {
-            let mut pairs = self.words[index] & (self.words[index] >> 1) & EVEN;
-            while pairs != 0 {
-                let number = index * WORD + pairs.trailing_zeros() as usize;
-                pairs &= pairs - 1;
-                self.remove(number);
-                self.remove(number + 1);
-                each(number);
-            }
-        }
-    }
 }
 
 /// The bit that stands for a number in its word.
@@ -99,18 +84,5 @@ mod tests {
             bits.remove(number);
         }
         assert_eq!(bits.first(), None);
-    }
-
-    #[test]
-    fn pairs_are_of_an_even_number_and_the_next() {
-        let mut bits = Bits::new(200);
-        for number in [1, 2, 62, 63, 64, 128, 129] {
-            bits.insert(number);
-        }
-        let mut pairs = alloc::vec::Vec::new();
-        bits.take_pairs(|number| pairs.push(number));
-        assert_eq!(pairs, [62, 128]);
-        assert!(bits.contains(1) && bits.contains(2) && bits.contains(64));
-        assert!(!bits.contains(62) && !bits.contains(63) && !bits.contains(129));
     }
 }

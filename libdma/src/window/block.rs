@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::ptr::{self, NonNull};
+use core::num::NonZero;
+use core::ptr::NonNull;
 
 use dma_types::{Access, Iova};
 
@@ -31,6 +32,7 @@ pub(crate) struct BlockRequest<'a> {
 
 impl BlockRequest<'_> {
     /// Refuses what no block can be.
+    #[inline]
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.bytes == 0 {
             return Err(Error::ZeroSize);
@@ -40,29 +42,100 @@ impl BlockRequest<'_> {
 }
 
 /// A piece of a window: nobody else's until it is dropped, and mapped for the device all the time. One that is never
-/// dropped is never given out again.
+/// dropped is never given out again. Whoever asked for it knows how long it is.
+///
+/// It is four words, for each step of a streaming buffer moves one.
 pub(crate) struct Block {
     start: NonNull<u8>,
     iova: Iova,
-    bytes: usize,
-    place: Place,
+    place: ManuallyDrop<Place>,
 }
 
 /// What a block is a piece of.
 pub(super) enum Place {
-    /// A window.
-    Window { windows: Arc<Windows>, window: usize, unit: usize, order: u32 },
-    /// The device's own memory.
-    Declared { windows: Arc<Windows>, unit: usize, order: u32 },
-    /// Nothing else. It is boxed so that the others are few words, which are moved about more often.
+    /// Memory that it shares with others.
+    Shared(Piece),
+    /// Nothing else.
     Own(Box<Buffer>),
 }
+
+/// A piece of memory that is shared.
+pub(super) struct Piece {
+    pub(super) windows: Arc<Windows>,
+    pub(super) at: Position,
+}
+
+impl Piece {
+    /// Gives it back, and its share of the windows: a function of its own, which keeps nothing for what comes behind it.
+    fn give_back(self) {
+        if !self.windows.give_back_ready(self.at) {
+            self.give_back_otherwise();
+        }
+    }
+
+    /// The same where that takes more than a few steps.
+    #[cold]
+    fn give_back_otherwise(self) {
+        self.windows.give_back(self.at);
+    }
+}
+
+/// The number of one of a device's windows.
+pub(super) type WindowNumber = u16;
+
+/// Where a piece is, in one word, which compilers move in one step: the first unit, the window's number, and how many units
+/// it is.
+#[derive(Clone, Copy)]
+pub(super) struct Position(NonZero<u64>);
+
+impl Position {
+    const WINDOW_SHIFT: u32 = u32::BITS;
+    const ORDER_SHIFT: u32 = Self::WINDOW_SHIFT + WindowNumber::BITS;
+    const DECLARED: u64 = 1 << (Self::ORDER_SHIFT + u8::BITS);
+    /// In all of them, so that there is another word for what is no piece.
+    const ALWAYS: NonZero<u64> = NonZero::new(1 << (u64::BITS - 1)).unwrap();
+
+    /// 2 to the power of `order` units of a window.
+    #[inline]
+    pub(super) fn in_window(window: WindowNumber, unit: usize, order: u32) -> Self {
+        let window = u64::from(window) << Self::WINDOW_SHIFT;
+        Self(Self::ALWAYS | window | u64::from(order) << Self::ORDER_SHIFT | unit as u64)
+    }
+
+    /// The same of the device's own memory.
+    pub(super) fn declared(unit: usize, order: u32) -> Self {
+        Self(Self::in_window(0, unit, order).0 | Self::DECLARED)
+    }
+
+    #[inline]
+    pub(super) fn unit(self) -> usize {
+        self.0.get() as u32 as usize
+    }
+
+    #[inline]
+    pub(super) fn window(self) -> WindowNumber {
+        (self.0.get() >> Self::WINDOW_SHIFT) as WindowNumber
+    }
+
+    #[inline]
+    pub(super) fn order(self) -> u32 {
+        u32::from((self.0.get() >> Self::ORDER_SHIFT) as u8)
+    }
+
+    #[inline]
+    pub(super) fn is_declared(self) -> bool {
+        self.0.get() & Self::DECLARED != 0
+    }
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Block>() == 32);
 
 impl fmt::Debug for Block {
     /// Of the block alone, and not of all the windows that it holds on to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut block = f.debug_struct("Block");
-        block.field("start", &self.start).field("iova", &self.iova).field("bytes", &self.bytes);
+        block.field("start", &self.start).field("iova", &self.iova);
         block.finish_non_exhaustive()
     }
 }
@@ -71,30 +144,28 @@ impl fmt::Debug for Block {
 unsafe impl Send for Block {}
 
 impl Block {
-    pub(super) fn new(start: NonNull<u8>, iova: Iova, bytes: usize, place: Place) -> Self {
-        Self { start, iova, bytes, place }
+    #[inline]
+    pub(super) fn new(start: NonNull<u8>, iova: Iova, place: Place) -> Self {
+        Self { start, iova, place: ManuallyDrop::new(place) }
     }
 
     /// Where the device sees it.
+    #[inline]
     pub(crate) fn iova(&self) -> Iova {
         self.iova
     }
 
     /// Where this process sees it: valid for reads and writes of its length while it lives, by volatile or atomic
     /// access or copies alone.
+    #[inline]
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         self.start
     }
 
-    /// How long it is: what was asked for.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
-    }
-
     /// The session of the device that it is of.
     pub(crate) fn session(&self) -> &Session {
-        match &self.place {
-            Place::Window { windows, .. } | Place::Declared { windows, .. } => windows.session(),
+        match &*self.place {
+            Place::Shared(piece) => piece.windows.session(),
             Place::Own(buffer) => buffer.session(),
         }
     }
@@ -102,31 +173,48 @@ impl Block {
     /// Leaves it to the device: it is never given out again, and does not keep its windows. If it is a buffer of its own,
     /// the buffer.
     pub(super) fn leave(self) -> Option<Buffer> {
-        let this = ManuallyDrop::new(self);
+        let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither dropped nor used after its place has been moved out.
-        match unsafe { ptr::read(&this.place) } {
+        match unsafe { ManuallyDrop::take(&mut this.place) } {
             Place::Own(buffer) => Some(*buffer),
-            Place::Window { .. } | Place::Declared { .. } => None,
+            Place::Shared(_) => None,
         }
     }
 
     /// The buffer that it is all of, unless it shares one.
     pub(crate) fn buffer(&self) -> Option<&Buffer> {
-        match &self.place {
+        match &*self.place {
             Place::Own(buffer) => Some(buffer),
-            Place::Window { .. } | Place::Declared { .. } => None,
+            Place::Shared(_) => None,
         }
     }
 }
 
 impl Drop for Block {
+    #[inline]
     fn drop(&mut self) {
-        match &self.place {
-            Place::Window { windows, window, unit, order } => {
-                windows.give_back(*window, *unit, *order);
-            }
-            Place::Declared { windows, unit, order } => windows.give_back_declared(*unit, *order),
-            Place::Own(_) => {}
+        // SAFETY: it is dropped, so that nobody uses its place again.
+        match unsafe { ManuallyDrop::take(&mut self.place) } {
+            Place::Shared(piece) => piece.give_back(),
+            Place::Own(buffer) => drop(buffer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Buddy;
+
+    #[test]
+    fn a_position_keeps_what_it_is_made_of() {
+        let (last, top) = (Buddy::LIMIT - 1, Buddy::LIMIT.ilog2());
+        for (window, unit, order) in [(0, 0, 0), (WindowNumber::MAX, last, 0), (7, 0, top)] {
+            let at = Position::in_window(window, unit, order);
+            assert_eq!((at.window(), at.unit(), at.order()), (window, unit, order));
+            assert!(!at.is_declared());
+        }
+        let at = Position::declared(last, top);
+        assert_eq!((at.unit(), at.order(), at.is_declared()), (last, top, true));
     }
 }

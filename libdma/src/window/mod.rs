@@ -29,4 +29,5 @@ mod windows;
 pub(crate) use block::{Block, BlockRequest};
 pub(crate) use buddy::Buddy;
 pub use usage::WindowUsage;
+pub(crate) use window::Kind;
 pub(crate) use windows::{LONGEST_BLOCK, Windows};

@@ -16,9 +16,9 @@ pub(super) const UNIT: usize = 64;
 
 /// What kind of memory: blocks of one kind share windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
-    pub(super) access: Access,
-    pub(super) cache: CacheType,
+pub(crate) struct Kind {
+    pub(crate) access: Access,
+    pub(crate) cache: CacheType,
 }
 
 impl Kind {
@@ -26,13 +26,14 @@ impl Kind {
     pub(super) const COUNT: usize = 9;
 
     /// Which of them it is.
-    pub(super) const fn index(self) -> usize {
+    #[inline]
+    pub(crate) const fn index(self) -> KindIndex {
         let access = match self.access {
             Access::Read => 0,
             Access::Write => 1,
             Access::ReadWrite => 2,
         };
-        access * 3 + self.cache as usize
+        KindIndex(access * 3 + self.cache as u8)
     }
 
     /// What reports call its windows.
@@ -45,17 +46,29 @@ impl Kind {
     }
 }
 
+/// Which of the kinds one is, by which blocks are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KindIndex(u8);
+
+impl KindIndex {
+    #[inline]
+    pub(super) fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// A buffer that is given out in blocks.
 #[derive(Debug)]
 pub(super) struct Window {
     pub(super) kind: Kind,
+    pub(super) kind_index: KindIndex,
     buffer: Buffer,
+    /// Where it starts and ends, for the device.
     iova: Iova,
+    last: Iova,
     buddy: Buddy,
     /// How many blocks are taken.
     pub(super) blocks: usize,
-    /// How many bytes are in them.
-    pub(super) used: usize,
 }
 
 /// Where a block is.
@@ -74,8 +87,9 @@ impl Window {
         if !bytes.is_power_of_two() || !iova.get().is_multiple_of(bytes as u64) {
             return Err(Error::BadValue);
         }
+        let last = Iova::new(iova.get() + (bytes as u64 - 1));
         let buddy = Buddy::new((bytes / UNIT).clamp(1, Buddy::LIMIT));
-        Ok(Self { kind, buffer, iova, buddy, blocks: 0, used: 0 })
+        Ok(Self { kind, kind_index: kind.index(), buffer, iova, last, buddy, blocks: 0 })
     }
 
     /// How long it is.
@@ -83,18 +97,15 @@ impl Window {
         self.buffer.len()
     }
 
-    /// Its last I/O address.
-    fn last(&self) -> u64 {
-        self.iova.get() + (self.buffer.len() as u64 - 1)
-    }
-
+    #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.blocks == 0
     }
 
     /// Whether a device with this limit reaches all of it.
+    #[inline]
     pub(super) fn is_below(&self, limit: Iova) -> bool {
-        self.last() <= limit.get()
+        self.last <= limit
     }
 
     /// Its mapping, as iommud knows it.
@@ -103,23 +114,46 @@ impl Window {
         Mapped::new(address, self.buffer.len() as u64)
     }
 
+    /// How many bytes are taken, with what each block is rounded up to.
+    pub(super) fn used(&self) -> usize {
+        self.bytes() - self.buddy.free_units() * UNIT
+    }
+
     /// Takes a block of an order, in units.
     pub(super) fn alloc(&mut self, order: u32) -> Option<Found> {
         let unit = self.buddy.alloc(order)?;
+        Some(self.give_out(unit))
+    }
+
+    /// The same if one is ready, in a few steps.
+    #[inline]
+    pub(super) fn alloc_ready(&mut self, order: u32) -> Option<Found> {
+        let unit = self.buddy.alloc_ready(order)?;
+        Some(self.give_out(unit))
+    }
+
+    #[inline]
+    fn give_out(&mut self, unit: usize) -> Found {
         self.blocks += 1;
-        self.used += UNIT << order;
         let offset = unit * UNIT;
         // Inside the buffer, whose addresses do not run over.
         let iova = Iova::new(self.iova.get() + offset as u64);
         // SAFETY: the buddy allocator has no more units than the buffer has room for.
         let start = unsafe { self.buffer.as_ptr().add(offset) };
-        Some(Found { start, iova, unit })
+        Found { start, iova, unit }
     }
 
     /// Gives back what [`alloc`](Self::alloc) took.
     pub(super) fn free(&mut self, unit: usize, order: u32) {
         self.buddy.free(unit, order);
         self.blocks -= 1;
-        self.used -= UNIT << order;
+    }
+
+    /// The same if it is to be kept ready, in a few steps; whether it was given back.
+    #[inline]
+    pub(super) fn free_ready(&mut self, unit: usize, order: u32) -> bool {
+        let is_done = self.buddy.free_ready(unit, order);
+        self.blocks -= usize::from(is_done);
+        is_done
     }
 }

@@ -7,8 +7,8 @@ use core::mem;
 
 use dma_types::{CacheType, Iova, PAGE_SIZE};
 
-use super::block::Place;
-use super::window::{Found, Kind, UNIT, Window};
+use super::block::{Piece, Place, Position, WindowNumber};
+use super::window::{Found, Kind, KindIndex, UNIT, Window};
 use super::{Block, BlockRequest, WindowUsage};
 use crate::buffer::Buffer;
 use crate::declared::{DeclareError, DeviceMemory, NotDeclared, Span, Taken};
@@ -47,7 +47,7 @@ struct Table {
     /// With gaps where windows were given back: blocks know theirs by its place.
     windows: Vec<Option<Window>>,
     /// For each kind, which window the last block was taken from or given back to.
-    recent: [usize; Kind::COUNT],
+    recent: [WindowNumber; Kind::COUNT],
     /// For each kind, how many windows there are that nothing is taken from.
     idle: [usize; Kind::COUNT],
     /// The device's own memory, if some was declared.
@@ -92,21 +92,50 @@ impl Windows {
     ) -> Result<Block, Error> {
         request.check()?;
         let BlockRequest { bytes, align, access, limit, .. } = *request;
-        let longest = bytes.max(align);
-        if longest > LONGEST_BLOCK {
-            return self.alloc_alone(request, derive::Kind::Allocate, cache);
+        match self.alloc_ready(bytes.max(align), Kind { access, cache }.index(), limit) {
+            Some(block) => Ok(block),
+            None => self.alloc_otherwise(request, cache),
         }
-        let size = longest.next_power_of_two().max(UNIT);
-        let order = (size / UNIT).ilog2();
-        let kind = Kind { access, cache };
-        let found = self.table.lock().find(kind, limit, order);
-        let (window, found) = match found {
-            Some(found) => found,
-            None => self.grow(kind, limit, order)?,
+    }
+
+    /// A block of a window that is ready, in a few steps: the [request](Self::alloc) has the others. It has as many bytes at
+    /// least, not zero, and is aligned to that rounded up to a power of two.
+    pub(crate) fn alloc_ready(
+        self: &Arc<Self>,
+        bytes: usize,
+        kind: KindIndex,
+        limit: Iova,
+    ) -> Option<Block> {
+        let order = order_of(bytes)?;
+        let found = self.table.lock().find_ready(kind, limit, order)?;
+        Some(self.block(found, order))
+    }
+
+    /// The same where no block is ready.
+    #[cold]
+    fn alloc_otherwise(
+        self: &Arc<Self>,
+        request: &BlockRequest<'_>,
+        cache: CacheType,
+    ) -> Result<Block, Error> {
+        let Some(order) = order_of(request.bytes.max(request.align)) else {
+            return self.alloc_alone(request, derive::Kind::Allocate, cache);
         };
+        let kind = Kind { access: request.access, cache };
+        let found = self.table.lock().find(kind.index(), request.limit, order);
+        match found {
+            Some(found) => Ok(self.block(found, order)),
+            None => self.grow(kind, request.limit, order),
+        }
+    }
+
+    /// What was found, as a block.
+    #[inline]
+    fn block(self: &Arc<Self>, (window, found): (WindowNumber, Found), order: u32) -> Block {
         let Found { start, iova, unit } = found;
-        let place = Place::Window { windows: self.clone(), window, unit, order };
-        Ok(Block::new(start, iova, bytes, place))
+        let at = Position::in_window(window, unit, order);
+        let piece = Piece { windows: self.clone(), at };
+        Block::new(start, iova, Place::Shared(piece))
     }
 
     /// The same for coherent memory, which comes out of the device's own if that was declared.
@@ -120,14 +149,45 @@ impl Windows {
         cache: CacheType,
     ) -> Result<Block, Error> {
         request.check()?;
+        let BlockRequest { bytes, align, access, limit, .. } = *request;
+        match self.alloc_coherent_ready(bytes.max(align), Kind { access, cache }.index(), limit) {
+            Some(block) => Ok(block),
+            None => self.alloc_declared(request, cache),
+        }
+    }
+
+    /// The same as [`alloc_ready`](Self::alloc_ready), unless the device has memory of its own.
+    pub(crate) fn alloc_coherent_ready(
+        self: &Arc<Self>,
+        bytes: usize,
+        kind: KindIndex,
+        limit: Iova,
+    ) -> Option<Block> {
+        let order = order_of(bytes)?;
+        let mut table = self.table.lock();
+        if table.declared.is_some() {
+            return None;
+        }
+        let found = table.find_ready(kind, limit, order)?;
+        drop(table);
+        Some(self.block(found, order))
+    }
+
+    /// The same, where it may come out of the device's own or takes a request.
+    #[cold]
+    fn alloc_declared(
+        self: &Arc<Self>,
+        request: &BlockRequest<'_>,
+        cache: CacheType,
+    ) -> Result<Block, Error> {
         let (taken, is_exclusive) = match &mut self.table.lock().declared {
             Some(span) => (span.alloc(request), span.is_exclusive()),
             None => (None, false),
         };
         match taken {
             Some(Taken { start, iova, unit, order }) => {
-                let place = Place::Declared { windows: self.clone(), unit, order };
-                Ok(Block::new(start, iova, request.bytes, place))
+                let piece = Piece { windows: self.clone(), at: Position::declared(unit, order) };
+                Ok(Block::new(start, iova, Place::Shared(piece)))
             }
             None if is_exclusive => Err(Error::OutOfMemory),
             None => self.alloc_cached(request, cache),
@@ -176,7 +236,7 @@ impl Windows {
         if buffer.len() < bytes {
             return Err(Error::BadValue);
         }
-        Ok(Block::new(buffer.as_ptr(), iova, bytes, Place::Own(buffer.into())))
+        Ok(Block::new(buffer.as_ptr(), iova, Place::Own(buffer.into())))
     }
 
     /// Has coherent memory taken from there.
@@ -206,16 +266,9 @@ impl Windows {
         declared.take().map(Span::into_memory).ok_or(DeclareError::NothingDeclared)
     }
 
-    /// Gives back a block of the device's own memory.
-    pub(super) fn give_back_declared(&self, unit: usize, order: u32) {
-        // There is some as long as a block of it lives.
-        if let Some(span) = &mut self.table.lock().declared {
-            span.free(unit, order);
-        }
-    }
-
     /// Gets another window, and takes a block from it.
-    fn grow(&self, kind: Kind, limit: Iova, order: u32) -> Result<(usize, Found), Error> {
+    #[cold]
+    fn grow(self: &Arc<Self>, kind: Kind, limit: Iova, order: u32) -> Result<Block, Error> {
         let least = (UNIT << order).max(PAGE_SIZE as usize);
         let largest = self.table.lock().largest(kind);
         let wanted = (2 * largest).clamp(FIRST_WINDOW, LONGEST_WINDOW).max(2 * least);
@@ -238,12 +291,22 @@ impl Windows {
         };
         let mut window = Window::new(kind, buffer)?;
         let found = window.alloc(order).ok_or(Error::BadValue)?;
-        Ok((self.table.lock().insert(window), found))
+        let mut window = Some(window);
+        let number = self.table.lock().insert(&mut window);
+        // One that there is no number for is given back when the lock is not held any more.
+        let number = number.ok_or(Error::OutOfMemory)?;
+        Ok(self.block((number, found), order))
+    }
+
+    /// Gives back a block in a few steps, if it takes no more; whether it was given back.
+    #[inline]
+    pub(super) fn give_back_ready(&self, at: Position) -> bool {
+        self.table.lock().free_ready(at)
     }
 
     /// Gives back a block, and a window if there are two of its kind now that nothing is taken from.
-    pub(super) fn give_back(&self, window: usize, unit: usize, order: u32) {
-        let idle = self.table.lock().free(window, unit, order);
+    pub(super) fn give_back(&self, at: Position) {
+        let idle = self.table.lock().free(at);
         // Its buffer is closed after the lock is.
         drop(idle);
     }
@@ -301,7 +364,7 @@ impl Windows {
             row.windows += 1;
             row.idle += usize::from(window.is_idle());
             row.bytes += window.bytes();
-            row.used += window.used;
+            row.used += window.used();
             row.blocks += window.blocks;
         }
         usage
@@ -310,29 +373,63 @@ impl Windows {
 
 impl Table {
     /// Takes a block from a window that there is.
-    fn find(&mut self, kind: Kind, limit: Iova, order: u32) -> Option<(usize, Found)> {
-        let recent = &mut self.recent[kind.index()];
-        let idle = &mut self.idle[kind.index()];
-        let mut take = |window: &mut Option<Window>| {
-            let window = window.as_mut()?;
-            if window.kind != kind || !window.is_below(limit) {
-                return None;
-            }
-            let was_idle = window.is_idle();
-            let found = window.alloc(order)?;
-            *idle -= usize::from(was_idle);
-            Some(found)
-        };
-        if let Some(found) = self.windows.get_mut(*recent).and_then(&mut take) {
-            return Some((*recent, found));
+    fn find(&mut self, kind: KindIndex, limit: Iova, order: u32) -> Option<(WindowNumber, Found)> {
+        let recent = self.recent[kind.get()];
+        if let Some(found) = self.take(recent, kind, limit, order) {
+            return Some((recent, found));
         }
-        for (index, window) in self.windows.iter_mut().enumerate() {
-            if let Some(found) = take(window) {
-                *recent = index;
-                return Some((index, found));
+        for number in 0..self.windows.len() as WindowNumber {
+            if let Some(found) = self.take(number, kind, limit, order) {
+                self.recent[kind.get()] = number;
+                return Some((number, found));
             }
         }
         None
+    }
+
+    /// The same if a block is ready, in a few steps.
+    #[inline]
+    fn find_ready(
+        &mut self,
+        kind: KindIndex,
+        limit: Iova,
+        order: u32,
+    ) -> Option<(WindowNumber, Found)> {
+        let recent = self.recent[kind.get()];
+        let window = self.suiting(recent, kind, limit)?;
+        let found = window.alloc_ready(order)?;
+        if window.blocks == 1 {
+            self.idle[kind.get()] -= 1;
+        }
+        Some((recent, found))
+    }
+
+    /// Takes a block from this window, if it has one of this kind.
+    fn take(
+        &mut self,
+        number: WindowNumber,
+        kind: KindIndex,
+        limit: Iova,
+        order: u32,
+    ) -> Option<Found> {
+        let window = self.suiting(number, kind, limit)?;
+        let found = window.alloc(order)?;
+        if window.blocks == 1 {
+            self.idle[kind.get()] -= 1;
+        }
+        Some(found)
+    }
+
+    /// The window of this number, if it is of this kind and the device reaches all of it.
+    #[inline]
+    fn suiting(
+        &mut self,
+        number: WindowNumber,
+        kind: KindIndex,
+        limit: Iova,
+    ) -> Option<&mut Window> {
+        let window = self.windows.get_mut(usize::from(number))?.as_mut()?;
+        (window.kind_index == kind && window.is_below(limit)).then_some(window)
     }
 
     /// How long the largest window of a kind is.
@@ -341,34 +438,58 @@ impl Table {
         same.map(Window::bytes).max().unwrap_or(0)
     }
 
-    /// Enters a window that a block is taken from: where.
-    fn insert(&mut self, window: Window) -> usize {
-        let kind = window.kind;
-        let index = match self.windows.iter().position(Option::is_none) {
-            Some(gap) => gap,
-            None => {
-                self.windows.push(None);
-                self.windows.len() - 1
-            }
+    /// Enters a window that a block is taken from, if there is a number for it: which.
+    fn insert(&mut self, window: &mut Option<Window>) -> Option<WindowNumber> {
+        let gap = self.windows.iter().position(Option::is_none).unwrap_or(self.windows.len());
+        let number = WindowNumber::try_from(gap).ok().filter(|it| *it < WindowNumber::MAX)?;
+        let window = window.take()?;
+        self.recent[window.kind_index.get()] = number;
+        match self.windows.get_mut(gap) {
+            Some(place) => *place = Some(window),
+            None => self.windows.push(Some(window)),
+        }
+        Some(number)
+    }
+
+    /// Gives back a block, if it is to be kept ready and its window stays; whether it was given back.
+    #[inline]
+    fn free_ready(&mut self, at: Position) -> bool {
+        let Some(Some(window)) = self.windows.get_mut(usize::from(at.window())) else {
+            return false;
         };
-        self.windows[index] = Some(window);
-        self.recent[kind.index()] = index;
-        index
+        let kind = window.kind_index.get();
+        let becomes_idle = window.blocks == 1;
+        if at.is_declared() || (becomes_idle && self.idle[kind] > 0) {
+            return false;
+        }
+        let is_done = window.free_ready(at.unit(), at.order());
+        if is_done {
+            self.recent[kind] = at.window();
+            self.idle[kind] += usize::from(becomes_idle);
+        }
+        is_done
     }
 
     /// Gives back a block; the window that is to be given back for it.
-    fn free(&mut self, index: usize, unit: usize, order: u32) -> Option<Window> {
-        let window = self.windows.get_mut(index)?.as_mut()?;
-        window.free(unit, order);
-        let (kind, is_idle) = (window.kind.index(), window.is_idle());
-        self.recent[kind] = index;
+    fn free(&mut self, at: Position) -> Option<Window> {
+        if at.is_declared() {
+            // There is some as long as a block of it lives.
+            if let Some(span) = &mut self.declared {
+                span.free(at.unit(), at.order());
+            }
+            return None;
+        }
+        let window = self.windows.get_mut(usize::from(at.window()))?.as_mut()?;
+        window.free(at.unit(), at.order());
+        let (kind, is_idle) = (window.kind_index.get(), window.is_idle());
+        self.recent[kind] = at.window();
         match self.idle[kind] {
             _ if !is_idle => None,
             0 => {
                 self.idle[kind] = 1;
                 None
             }
-            _ => self.windows[index].take(),
+            _ => self.windows[usize::from(at.window())].take(),
         }
     }
 
@@ -378,6 +499,14 @@ impl Table {
         let idle = |window: &Option<Window>| window.as_ref().is_some_and(Window::is_idle);
         self.windows.iter_mut().filter(|window| idle(window)).filter_map(mem::take).collect()
     }
+}
+
+/// How long a block of so many bytes is in a window, in units: 2 to this power. None, if it shares none.
+#[inline]
+fn order_of(bytes: usize) -> Option<u32> {
+    // What is shorter than a unit is one.
+    let last = bytes.wrapping_sub(1) | (UNIT - 1);
+    (last < LONGEST_BLOCK).then(|| last.ilog2() + 1 - UNIT.ilog2())
 }
 
 /// Whether another request would be granted if iommud had more to give.

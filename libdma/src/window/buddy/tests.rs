@@ -116,7 +116,7 @@ fn a_block_given_back_is_the_next_one_of_its_size() {
     let mut buddy = Buddy::new(1024);
     let first = buddy.alloc(6).unwrap();
     buddy.free(first, 6);
-    assert_eq!(buddy.free[6].count, 2, "it is left apart from its buddy");
+    assert_eq!((buddy.orders[6].held, buddy.orders[6].count), (1, 1), "apart from its buddy");
     assert_eq!(buddy.alloc(6), Some(first));
 }
 
