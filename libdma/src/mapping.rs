@@ -5,7 +5,7 @@ use core::mem;
 
 use dma_types::{Access, Iova, PAGE_SIZE};
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::buffer::Buffer;
 use crate::check::{self, Act, Space};
@@ -18,7 +18,7 @@ use crate::protocol::call::{
 };
 use crate::protocol::domain::{self, Lookup};
 use crate::protocol::{Error, MAX_BATCH};
-use crate::resume::{Lost, Piece};
+use crate::resume::{Lost, Piece, UnderWay};
 use crate::session::Session;
 
 /// A piece of a buffer to map, for [`Device::map`](crate::Device::map).
@@ -102,6 +102,9 @@ pub struct Found {
     /// IOMMU cannot tell the two apart (rule R6).
     pub access: Access,
 }
+
+/// How many entries a batch has at the most that takes no memory of the heap.
+const FEW: usize = 2;
 
 /// Where the pieces of a batch are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +236,21 @@ impl Handle {
         limit: Iova,
         flags: u32,
     ) -> Result<Vec<Mapped>, Error> {
+        let mut all = Vec::with_capacity(requests.len());
+        self.map_each(space, requests, places, limit, flags, |mapped| all.push(mapped))?;
+        Ok(all)
+    }
+
+    /// The same, and calls `each` with what was mapped, in the order of the requests.
+    pub(crate) fn map_each(
+        &self,
+        space: AddressSpace,
+        requests: &[MapRequest<'_>],
+        places: Places,
+        limit: Iova,
+        flags: u32,
+        mut each: impl FnMut(Mapped),
+    ) -> Result<(), Error> {
         let entries = || {
             requests.iter().enumerate().map(|(index, request)| {
                 let (place, iova) = places.of_entry(index);
@@ -254,35 +272,35 @@ impl Handle {
             })
         };
         let domain = space.domain;
-        let map_once = || {
-            let answers: Vec<MapEntry> = self.batch(Opcode::Map, flags, entries())?;
-            let is_it = are_as_asked(&answers, requests, places, limit);
-            if is_it { Ok(answers) } else { Err(Error::BadValue) }
+        // What the request comes to, and what its answer does.
+        let mut map_once = |under_way: Option<&UnderWay<'_>>| {
+            self.batch(Opcode::Map, flags, entries(), |answers: &[MapEntry]| {
+                if !are_as_asked(answers, requests, places, limit) {
+                    return Err(Error::BadValue);
+                }
+                if let Some(under_way) = under_way {
+                    let places = answers.iter().map(|entry| entry.iova.get());
+                    under_way.learn(domain, places.zip(pieces()))?;
+                }
+                for entry in answers {
+                    let address = BusAddress::new(space, Iova::new(entry.iova.get()));
+                    each(Mapped::new(address, entry.bytes.get()));
+                }
+                Ok(())
+            })
         };
-        let answers: Vec<MapEntry> = match self.link() {
-            None => map_once()?,
-            Some(link) => link.request_and_note(|under_way| {
-                let answers = map_once();
-                match &answers {
-                    Ok(answers) => {
-                        let places = answers.iter().map(|entry| entry.iova.get());
-                        under_way.learn(domain, places.zip(pieces()))?;
-                    }
-                    Err(Error::DaemonGone) => {
+        match self.link() {
+            None => map_once(None).flatten(),
+            Some(link) => link.request_and_note(|under_way| match map_once(Some(under_way)) {
+                Ok(answered) => answered,
+                Err(error) => {
+                    if error == Error::DaemonGone {
                         link.lose(pieces().map(|piece| Lost { domain, piece }));
                     }
-                    Err(_) => {}
+                    Err(error)
                 }
-                answers
-            })?,
-        };
-        Ok(answers
-            .iter()
-            .map(|entry| {
-                let address = BusAddress::new(space, Iova::new(entry.iova.get()));
-                Mapped::new(address, entry.bytes.get())
-            })
-            .collect())
+            }),
+        }
     }
 
     /// Unmaps what was so mapped, with these flags in the batch's header.
@@ -294,14 +312,24 @@ impl Handle {
     ) -> Result<(), Error> {
         let Some(link) = self.link() else { return self.unmap_once(mappings, flags) };
         let at = |mapping: &Mapped| (domain, mapping.iova().get());
-        let numbers = link.all_known(mappings.iter().map(at));
+        let (one, many);
+        let numbers: &[Option<u64>] = match mappings {
+            [mapping] => {
+                one = [link.known(at(mapping))];
+                &one
+            }
+            _ => {
+                many = link.all_known(mappings.iter().map(at));
+                &many
+            }
+        };
         let mut is_first = true;
         link.request(|| {
             match mem::take(&mut is_first) {
                 true => self.unmap_once(mappings, flags)?,
                 false => {
                     let is_another = |mapping: &Mapped, number| link.known(at(mapping)) != number;
-                    match &*self.still_mapped(mappings, &numbers, is_another)? {
+                    match &*self.still_mapped(mappings, numbers, is_another)? {
                         [] => {}
                         rest => self.unmap_once(rest, flags)?,
                     }
@@ -347,7 +375,7 @@ impl Handle {
             iova: U64::new(mapping.iova().get()),
             bytes: U64::new(mapping.bytes),
         });
-        self.batch(Opcode::Unmap, flags, entries).map(drop)
+        self.batch(Opcode::Unmap, flags, entries, |_| ())
     }
 
     /// Unmaps what a driver says was mapped in this address space, which is this handle's. What is another's is told the
@@ -384,15 +412,16 @@ impl Handle {
         Ok(Some(Found { mapping, buffer, offset, access }))
     }
 
-    /// Sends a batch and gives its entries back as the daemon filled them in.
-    fn batch<Entry>(
+    /// Sends a batch, and has its entries read as the daemon filled them in.
+    fn batch<Entry, R>(
         &self,
         opcode: Opcode,
         flags: u32,
         entries: impl ExactSizeIterator<Item = Entry>,
-    ) -> Result<Vec<Entry>, Error>
+        read: impl FnOnce(&[Entry]) -> R,
+    ) -> Result<R, Error>
     where
-        Entry: FromBytes + IntoBytes + zerocopy::Immutable,
+        Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
     {
         let count = entries.len();
         if count == 0 {
@@ -407,22 +436,29 @@ impl Handle {
             errno: U32::ZERO,
             flags: U32::new(flags),
         };
-        let mut payload = Vec::with_capacity(size_of::<BatchHeader>() + count * size_of::<Entry>());
-        payload.extend_from_slice(header.as_bytes());
-        for entry in entries {
-            payload.extend_from_slice(entry.as_bytes());
+        let bytes = size_of::<BatchHeader>() + count * size_of::<Entry>();
+        let (mut few, mut many) =
+            ([0; size_of::<BatchHeader>() + FEW * size_of::<MapEntry>()], Vec::new());
+        let payload = match few.get_mut(..bytes) {
+            Some(few) => few,
+            None => {
+                many.resize(bytes, 0);
+                &mut many[..]
+            }
+        };
+        let (head, rest) = payload.split_at_mut(size_of::<BatchHeader>());
+        head.copy_from_slice(header.as_bytes());
+        for (place, entry) in rest.chunks_exact_mut(size_of::<Entry>()).zip(entries) {
+            place.copy_from_slice(entry.as_bytes());
         }
-        let length = self.call_once(opcode, &mut payload)?;
+        let length = self.call_once(opcode, payload)?;
         let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
         let (header, rest) =
-            BatchHeader::read_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
+            BatchHeader::ref_from_prefix(answer).map_err(|_| Error::ShortPayload)?;
         if header.errno.get() != 0 {
             return Err(Error::from_errno(header.errno.get() as u16));
         }
-        let answers: Vec<Entry> = rest
-            .chunks_exact(size_of::<Entry>())
-            .filter_map(|bytes| Entry::read_from_bytes(bytes).ok())
-            .collect();
-        if answers.len() == count { Ok(answers) } else { Err(Error::ShortPayload) }
+        let answers = <[Entry]>::ref_from_bytes_with_elems(rest, count);
+        Ok(read(answers.map_err(|_| Error::ShortPayload)?))
     }
 }

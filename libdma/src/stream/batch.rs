@@ -23,6 +23,9 @@ pub(crate) struct Piece<'a> {
 ///
 /// As [`Device::map`](crate::Device::map); on strict terms [`Error::MappedElsewhere`].
 pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
+    if let [piece] = pieces {
+        return map_one(terms, access, piece);
+    }
     let mut waiting: Vec<&mut Piece<'_>> = pieces
         .iter_mut()
         .filter_map(|it| {
@@ -46,6 +49,32 @@ pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Re
     Ok(())
 }
 
+/// The same of one.
+fn map_one(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
+    let single = piece.single.then_some(piece.bytes as u64);
+    if piece.pages.must_be_mapped(terms, access, single) {
+        map_or_bounce(terms, access, piece)?;
+        if let Err(error) = bounce_unless_single(terms, access, piece) {
+            take_back(terms, &mut [piece]);
+            return Err(error);
+        }
+    }
+    if !terms.skip_cpu_sync() {
+        // As for many.
+        piece.pages.copy_to_device(0, piece.bytes);
+    }
+    Ok(())
+}
+
+/// Copies through a window what must be one segment and was not mapped so.
+fn bounce_unless_single(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
+    if piece.single && !terms.is_single(piece.pages.iova(), piece.bytes as u64) {
+        take_back(terms, &mut [&mut *piece]);
+        return bounce(terms, access, piece, Error::NoAddressSpace);
+    }
+    Ok(())
+}
+
 fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) -> Result<(), Error> {
     let requests: Vec<_> = waiting.iter().map(|it| it.pages.request(access)).collect();
     let single = waiting.iter().any(|it| it.single);
@@ -63,18 +92,11 @@ fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) ->
         }
         Err(error) => return Err(error),
     }
-    for it in waiting.iter_mut().filter(|it| it.single) {
-        if !terms.is_single(it.pages.iova(), it.bytes as u64) {
-            take_back(terms, core::slice::from_mut(it));
-            bounce(terms, access, it, Error::NoAddressSpace)?;
-        }
-    }
-    Ok(())
+    waiting.iter_mut().try_for_each(|it| bounce_unless_single(terms, access, it))
 }
 
 fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    let mapped = terms.map(&[piece.pages.request(access)], true);
-    match mapped.and_then(|it| it.first().copied().ok_or(Error::ShortPayload)) {
+    match terms.map_one(piece.pages.request(access)) {
         Ok(mapped) => {
             piece.pages.set_mapped(mapped, terms);
             Ok(())
@@ -106,11 +128,21 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
 ///
 /// As [`Device::unmap`](crate::Device::unmap).
 pub(crate) fn unmap(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
+    let (one, many): (_, Vec<Mapped>);
+    let mapped = match pieces {
+        [piece] => {
+            one = piece.pages.mapping();
+            one.as_slice()
+        }
+        _ => {
+            many = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
+            &many
+        }
+    };
     if !mapped.is_empty() {
         match pieces.iter().any(|it| it.pages.is_strict()) {
-            true => terms.session().unmap_strictly(&mapped)?,
-            false => terms.session().unmap(&mapped)?,
+            true => terms.session().unmap_strictly(mapped)?,
+            false => terms.session().unmap(mapped)?,
         }
     }
     for piece in pieces {

@@ -212,7 +212,8 @@ impl Terms {
     ) -> Result<Vec<Mapped>, Error> {
         let (handle, limit) = (self.session().handle(), self.limit);
         let flags = if self.strict { BATCH_FLAG_STRICT } else { 0 };
-        let map = |places| handle.map(self.session().addresses(), requests, places, limit, flags);
+        let space = self.session().addresses();
+        let map = |places| handle.map(space, requests, places, limit, flags);
         if !single && requests.len() > 1 && self.session().is_confined() {
             match map(Places::Together) {
                 Err(Error::NoAddressSpace) => {}
@@ -220,6 +221,19 @@ impl Terms {
             }
         }
         self.windows.after_trimming(|| map(Places::Anywhere))
+    }
+
+    /// The same for one piece.
+    pub(super) fn map_one(&self, request: MapRequest<'_>) -> Result<Mapped, Error> {
+        let (handle, limit) = (self.session().handle(), self.limit);
+        let flags = if self.strict { BATCH_FLAG_STRICT } else { 0 };
+        let space = self.session().addresses();
+        self.windows.after_trimming(|| {
+            let mut one = None;
+            let keep = |mapped| one = Some(mapped);
+            handle.map_each(space, &[request], Places::Anywhere, limit, flags, keep)?;
+            one.ok_or(Error::ShortPayload)
+        })
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.
