@@ -145,7 +145,8 @@ pub trait BufferRuns {
         CacheType::WriteBack
     }
 
-    /// Takes a run back, once no device can reach it and no client sees it.
+    /// Takes a run back, once no device can reach it and no client is known to see it. Where one may see it nevertheless, the
+    /// platform gives its memory to nobody else before that has ended (rule R8).
     fn free_run(&mut self, run: RunId);
 
     /// The physical pieces of a run, in order. Empty for a run that does not exist.

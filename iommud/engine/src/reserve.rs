@@ -1,6 +1,6 @@
 //! Memory that is set aside at the start, to be had in large physical pieces when it is needed: Linux's CMA.
 //!
-//! A reserve is for all devices or for one. It is made of runs of the platform's, which stay its own for good, and gives
+//! A reserve is for all devices or for one. It is made of runs of the platform's, and gives
 //! out parts of their physical pieces, each a run as any other. This is the book of what is free; the platform makes
 //! the parts ([`BufferRuns::part_run`](crate::platform::BufferRuns::part_run)).
 //!

@@ -67,19 +67,27 @@ pub fn as_one(segments: &[Segment]) -> Option<(PhysAddr, u64)> {
 /// What is left of `segments` without `holes`, in the order of `segments`, each piece a part of one of them.
 /// Neither must be in order, and both may overlap.
 pub fn without(segments: &[Segment], holes: &[Segment]) -> Vec<Segment> {
-    let mut holes: Vec<(u64, u64)> = holes.iter().filter_map(ends).collect();
-    holes.sort_unstable();
+    let mut sorted: Vec<(u64, u64)> = holes.iter().filter_map(ends).collect();
+    sorted.sort_unstable();
+    // None reaches into the next, so that their ends are in order, too.
+    let mut holes: Vec<(u64, u64)> = Vec::with_capacity(sorted.len());
+    for (from, to) in sorted {
+        match holes.last_mut() {
+            Some(before) if from <= before.1 => before.1 = before.1.max(to),
+            _ => holes.push((from, to)),
+        }
+    }
     let mut left = Vec::new();
     for (first, last) in segments.iter().filter_map(ends) {
         // The first address that is not known to be in a hole, until there is none.
         let mut next = Some(first);
-        for &(from, to) in &holes {
+        let reached = holes.partition_point(|(_, to)| *to < first);
+        for &(from, to) in holes.iter().skip(reached) {
             let Some(start) = next.filter(|start| *start <= last && from <= last) else { break };
             if from > start {
                 left.push(between(start, from - 1));
             }
-            // A hole may end before one that starts earlier.
-            next = if to < start { next } else { to.checked_add(1) };
+            next = to.checked_add(1);
         }
         left.extend(next.filter(|start| *start <= last).map(|start| between(start, last)));
     }

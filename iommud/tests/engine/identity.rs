@@ -22,6 +22,7 @@ use crate::vendor::{Vendor, slow, slow_at_all, slow_down};
 
 both! {
     what_is_not_confined_reaches_memory_at_its_own_addresses,
+    what_came_and_went_leaves_the_unconfined_as_they_were,
     r8_what_is_not_confined_reaches_no_arena_and_no_units_registers,
     r2_a_map_is_done_only_when_the_unconfined_cannot_reach_its_memory,
     a_device_that_is_held_is_confined_and_afterwards_as_before,
@@ -44,6 +45,29 @@ const MEMORY: u64 = 0x7e00_0000;
 
 fn identity() -> Policy {
     Policy { default: Unopened::Identity, ..Policy::default() }
+}
+
+fn what_came_and_went_leaves_the_unconfined_as_they_were(vendor: Vendor) {
+    let mut rig = Rig::with_policy(vendor.machine(), identity());
+    let home = rig.engine.group(edu()).unwrap().home.unwrap();
+    let pieces = |rig: &Rig| -> Vec<_> {
+        let domain = rig.engine.domain(home).unwrap();
+        let of_identity = domain.mappings().filter(|(_, it)| it.owner == Owner::Identity);
+        of_identity.map(|(iova, it)| (iova, it.bytes)).collect()
+    };
+    let before = pieces(&rig);
+    let mut runs: Vec<_> = (0..64).map(|_| rig.run(4096)).collect();
+    let Rig { platform, engine } = &mut rig;
+    engine.follow_arenas(platform);
+    assert_ne!(pieces(&rig), before);
+    // Each by itself, beside others that are there still.
+    while !runs.is_empty() {
+        rig.platform.free_run(runs.remove(runs.len() / 2));
+        let Rig { platform, engine } = &mut rig;
+        engine.follow_arenas(platform);
+    }
+    assert_eq!(pieces(&rig), before);
+    rig.check();
 }
 
 fn what_is_not_confined_reaches_memory_at_its_own_addresses(vendor: Vendor) {

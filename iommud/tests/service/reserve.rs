@@ -13,7 +13,7 @@ use crate::vendor::{Vendor, slow};
 both! {
     what_is_asked_for_in_one_piece_comes_out_of_the_reserve,
     a_device_s_own_reserve_is_asked_before_that_of_all,
-    r2_a_part_is_the_reserve_s_again_when_its_unit_has_confirmed,
+    r2_a_part_is_in_use_until_its_unit_has_confirmed,
     r8_a_part_comes_zeroed_and_is_no_other_device_s,
     r8_a_part_that_a_client_has_seen_is_given_to_nobody_again,
     r7_an_allocation_out_of_the_reserve_that_fails_leaves_it_as_it_was,
@@ -106,7 +106,7 @@ fn a_device_s_own_reserve_is_asked_before_that_of_all(vendor: Vendor) {
     rig.check();
 }
 
-fn r2_a_part_is_the_reserve_s_again_when_its_unit_has_confirmed(vendor: Vendor) {
+fn r2_a_part_is_in_use_until_its_unit_has_confirmed(vendor: Vendor) {
     let machine = slow(vendor.machine(), Takes::After(20_000_000));
     let rig = Rig::with(machine, policy(4 * MIB, None));
     let device = rig.open();
@@ -302,8 +302,7 @@ fn r4_without_an_iommu_a_part_waits_for_the_end_of_its_session() {
     // SAFETY: as above.
     unsafe { rig.transport().close(handle) };
     assert_eq!(used(&rig), 0);
-    let part =
-        other.buffer("the reserve's again").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
+    let part = other.buffer("the reserve's").access(BOTH).contiguous().allocate(4 * MIB).unwrap();
     let mut seen = [1; 8];
     part.read(0, &mut seen).unwrap();
     assert_eq!((used(&rig), seen), (4 * MIB, [0; 8]));

@@ -70,6 +70,7 @@ impl Domain {
             let mapping = Mapping { bytes, access, owner, offset: 0, payer: Payer::NOBODY };
             let touched = self.enter(frames, iova, &[piece], mapping)?;
             changed.push(Changed { start: iova, bytes: piece.bytes, touched });
+            self.join(iova, piece.bytes);
         }
         Ok(())
     }
@@ -86,6 +87,29 @@ impl Domain {
             start: PhysAddr::new(iova.get()),
             bytes: mapping.bytes,
         })
+    }
+
+    /// Makes one of an identity mapping and those that it touches: what comes and goes beside it leaves nothing behind.
+    fn join(&mut self, at: Iova, bytes: u64) {
+        let (mut first, mut end) = (at, at.get().saturating_add(bytes));
+        let of_identity = |mapping: &&Mapping| mapping.owner == Owner::Identity;
+        if let Some(next) = self.mappings.get(Iova::new(end)).filter(of_identity) {
+            let bytes = next.bytes;
+            self.mappings.remove(Iova::new(end));
+            end = end.saturating_add(bytes);
+        }
+        let before = at.get().checked_sub(1).map(Iova::new);
+        let before = before.and_then(|before| self.mappings.at_or_before(before));
+        let before = before.filter(|(_, it)| it.owner == Owner::Identity);
+        if let Some((start, it)) = before
+            && start.get().checked_add(it.bytes) == Some(at.get())
+        {
+            self.mappings.remove(at);
+            first = start;
+        }
+        if let Some(whole) = self.mappings.get_mut(first) {
+            whole.bytes = end - first.get();
+        }
     }
 
     /// Notes that a part of an identity mapping is gone.

@@ -23,12 +23,12 @@ pub struct TableArena {
 impl TableArena {
     /// An arena without chunks, not even for the header.
     pub fn new(memory: Rc<Memory>) -> Self {
-        Self { pool: PagePool::new(memory, Region::Tables), header: PhysAddr::default() }
+        Self { pool: PagePool::new(memory), header: PhysAddr::default() }
     }
 
     /// Takes the first chunk, and its first frame for the header. `None` when there is no memory.
     pub fn begin(&mut self) -> Option<()> {
-        self.header = self.pool.take_first(Region::Header)?.physical;
+        self.header = self.pool.take_first()?.physical;
         Some(())
     }
 

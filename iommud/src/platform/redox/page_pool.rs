@@ -23,8 +23,6 @@ pub type Page = [AtomicU64; 512];
 /// Pages out of a few chunks.
 pub struct PagePool {
     memory: Rc<Memory>,
-    /// What its chunks are for.
-    region: Region,
     /// Of each chunk, where its first page is in this process.
     book: FrameBook<NonNull<Page>>,
     /// By where they start in physical memory, with their lengths in bytes.
@@ -45,15 +43,15 @@ pub struct Pages {
 
 impl PagePool {
     /// A pool without chunks.
-    pub fn new(memory: Rc<Memory>, region: Region) -> Self {
+    pub fn new(memory: Rc<Memory>) -> Self {
         let (book, chunks) = (FrameBook::default(), BTreeMap::new());
-        Self { memory, region, book, chunks, inherited: BTreeSet::new(), changes: 0 }
+        Self { memory, book, chunks, inherited: BTreeSet::new(), changes: 0 }
     }
 
-    /// A page in a new chunk of another region.
-    pub fn take_first(&mut self, region: Region) -> Option<Pages> {
+    /// A page in a first chunk, of the header's region.
+    pub fn take_first(&mut self) -> Option<Pages> {
         let bytes = next_chunk(0, PAGE_SIZE);
-        let (chunk, start) = self.memory.contiguous(region, bytes as usize).ok()??;
+        let (chunk, start) = self.memory.contiguous(Region::Header, bytes as usize).ok()??;
         self.add(start, chunk, bytes);
         // The chunk that was added last is looked at first.
         self.take(1)
@@ -171,7 +169,7 @@ impl PagePool {
         while limit >= needed {
             let bytes = next_piece(LARGEST_PIECE, limit)?;
             if let Some((chunk, start)) =
-                self.memory.contiguous(self.region, bytes as usize).ok()?
+                self.memory.contiguous(Region::Tables, bytes as usize).ok()?
             {
                 self.add(start, chunk, bytes);
                 return Some(());

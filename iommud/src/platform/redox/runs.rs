@@ -20,7 +20,8 @@
 //! of the two; its own mapping stays then, and the handle is closed (`Grant::borrow` and `Grant::unmap` count only who borrows
 //! straight of what a scheme has lent). And of handles that died with a process before this one nobody hears that they are closed. But for
 //! each frame the kernel counts the page entries that there are, whosever they are and however they were made (`borrow_fmap`,
-//! `borrow` and `correct_inner` add one, `handle_free_action` gives a frame back with the last), and gives it to nobody before.
+//! `borrow` and `correct_inner` add one, `handle_free_action` gives a frame back with the last), and gives it to nobody before. (By
+//! reading it forgets one where a page is looked up of a borrow whose source is gone: `THREATS.md`.)
 //!
 //! [`MapRequest::check`]: crate::transport::scheme::request::MapRequest::check
 
@@ -119,7 +120,8 @@ impl RunArena {
         true
     }
 
-    /// The pieces of a run, which lie one behind the other. The last one may be longer than the rest of the run.
+    /// The pieces of a run, which lie one behind the other. One alone may be longer than the run: what must be contiguous
+    /// is rounded up.
     fn keep_own(&mut self, start: usize, bytes: u64) -> Option<Run> {
         let end = start.checked_add(usize::try_from(bytes).ok()?)?;
         let mut at = start;
@@ -129,7 +131,11 @@ impl RunArena {
             }
             at = place.checked_add(left.chunk.bytes())?;
         }
-        if at < end {
+        let is_rounded = || {
+            let only = self.inherited.get(&start).map(|left| left.chunk.bytes() as u64);
+            only.is_some() && only == bytes.checked_next_power_of_two()
+        };
+        if at != end && !is_rounded() {
             return None;
         }
         let rest = self.inherited.split_off(&start);
@@ -330,7 +336,12 @@ impl BufferRuns for RunArena {
     fn free_run(&mut self, run: RunId) {
         let Some(run) = self.runs.remove(&run) else { return };
         match run.memory {
-            RunMemory::Own(_) => self.changes += 1,
+            RunMemory::Own(pieces) => {
+                self.changes += 1;
+                // The kernel gives first what it was given last (663e6641, `src/memory/mod.rs`): so the next run of as many
+                // pieces has them in the order in which they continue one another.
+                pieces.into_iter().rev().for_each(drop);
+            }
             RunMemory::Part => {}
         }
     }
