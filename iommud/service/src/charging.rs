@@ -48,6 +48,10 @@ impl Accounts {
     /// Counts what the engine tells of an account.
     fn turn_over(&mut self, id: AccountId, turnover: Turnover) {
         let Turnover { frames, iova_bytes, operations, runs, run_bytes } = turnover;
+        if (frames, operations, runs, run_bytes) == (0, 0, 0, 0) {
+            // That is all there is of most requests.
+            return self.turn(id, &[(Resource::IovaBytes, iova_bytes)]);
+        }
         let changes = [
             (Resource::IovaBytes, iova_bytes),
             (Resource::PageTableBytes, frames.saturating_mul(PAGE_SIZE as i64)),
@@ -55,31 +59,22 @@ impl Accounts {
             (Resource::Buffers, runs),
             (Resource::BufferBytes, run_bytes),
         ];
-        // What has come first: an account that is closed goes with the last that it holds.
-        let came = changes.into_iter().filter(|(_, change)| *change > 0);
-        for (resource, change) in came.chain(changes.into_iter().filter(|it| it.1 < 0)) {
-            self.turn(id, resource, change);
-        }
+        self.turn(id, &changes);
     }
 
     /// Takes mappings that are no more from who mapped them.
     pub(crate) fn unmapped<'a>(&mut self, mappings: impl IntoIterator<Item = &'a BufferMapping>) {
-        let mut sum: Option<(AccountId, Usage)> = None;
+        let (mut of, mut count, mut sum) = (AccountId::NOBODY, 0, 0u64);
         for BufferMapping { account, bytes, .. } in mappings {
-            let one = Usage::mappings(1, *bytes);
-            match &mut sum {
-                // Most often it is the same account's again.
-                Some((of, usage)) if of == account => *usage = usage.and(&one),
-                _ => {
-                    if let Some((of, usage)) = sum.replace((*account, one)) {
-                        self.release(of, &usage);
-                    }
-                }
+            // Most often it is the same account's again.
+            if *account != of {
+                self.release(of, &Usage::mappings(count, sum));
+                (of, count, sum) = (*account, 0, 0);
             }
+            count += 1;
+            sum = sum.saturating_add(*bytes);
         }
-        if let Some((of, usage)) = sum {
-            self.release(of, &usage);
-        }
+        self.release(of, &Usage::mappings(count, sum));
     }
 }
 
@@ -194,9 +189,11 @@ impl<P: Platform> Service<P> {
             let Self { engine, platform, .. } = service;
             engine.on_account(purse, |engine| act(engine, platform))
         };
-        let not_paid = NotMapped { error: EngineError::TablesNotPaid, lasting: Completion::none() };
         let done = once(self);
-        if done.as_ref().err() != Some(&not_paid) {
+        let is_unpaid = |failed: &NotMapped| {
+            failed.error == EngineError::TablesNotPaid && failed.lasting == Completion::none()
+        };
+        if !done.as_ref().is_err_and(is_unpaid) {
             return done;
         }
         // There may be tables that nobody walks any more.

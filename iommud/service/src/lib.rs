@@ -10,6 +10,7 @@
 //! | [`account`] | who holds how much, and how much that may be |
 //! | `charging` | what requests are charged, and what hardware gives back |
 //! | [`records`] | what the service writes in the engine's ledger, so that a restarted daemon finds it |
+//! | [`numbered`] | things by numbers that are never used again |
 //! | [`node`] | the names under the scheme, parsed |
 //! | [`calls`] | the calls on handles, and batches of them |
 //! | [`pending`] | requests that hardware must confirm before they are answered |
@@ -35,6 +36,7 @@ pub mod handles;
 pub mod in_process;
 pub mod memory;
 pub mod node;
+pub mod numbered;
 pub mod pending;
 pub mod records;
 pub mod report;

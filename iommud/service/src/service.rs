@@ -460,10 +460,16 @@ impl<P: Platform> Service<P> {
 
     /// Whether a completion is done. Hardware is often done at once, so it is asked once more if not.
     pub(crate) fn is_done(&mut self, completion: &Completion) -> bool {
-        if self.engine.progress(completion) == Progress::Done {
+        if self.is_confirmed(completion) {
             return true;
         }
         self.engine.poll(&mut self.platform);
-        self.engine.progress(completion) == Progress::Done
+        self.is_confirmed(completion)
+    }
+
+    /// Whether units have confirmed it, as far as is known.
+    #[inline]
+    pub(crate) fn is_confirmed(&self, completion: &Completion) -> bool {
+        *completion == Completion::none() || self.engine.progress(completion) == Progress::Done
     }
 }

@@ -58,7 +58,7 @@ impl Accounts {
     fn shared(&mut self, holder: Holder, limits: Quotas) -> AccountId {
         if let Some(&id) = self.by_holder.get(&holder) {
             if let Some(account) = self.get_mut(id) {
-                account.limits = limits;
+                account.limit(limits);
             }
             return id;
         }
@@ -83,10 +83,21 @@ impl Accounts {
                 account.below += 1;
             }
         }
-        let (held, refusals) = (Usage::NONE, BTreeMap::new());
-        let (last, below, is_open) = (None, 0, true);
-        let account =
-            Account { id, number, holder, limits, held, refusals, last, above, below, is_open };
+        let mut account = Account {
+            id,
+            number,
+            holder,
+            limits,
+            most: Usage::NONE,
+            is_unlimited: false,
+            held: Usage::NONE,
+            refusals: BTreeMap::new(),
+            last: None,
+            above,
+            below: 0,
+            is_open: true,
+        };
+        account.limit(limits);
         self.open[id.place()] = Some(account);
         id
     }
@@ -128,7 +139,16 @@ impl Accounts {
     }
 
     /// The same without a note of what was refused; and whose limit it is.
+    #[inline]
     pub(crate) fn fits(&self, id: AccountId, more: &Usage) -> Result<(), (AccountId, Exceeded)> {
+        let mut has_room = true;
+        self.look_above(id, |account| has_room &= account.has_room(more));
+        if has_room { Ok(()) } else { self.exceeded(id, more) }
+    }
+
+    /// Which limit is reached.
+    #[inline(never)]
+    fn exceeded(&self, id: AccountId, more: &Usage) -> Result<(), (AccountId, Exceeded)> {
         let exceeded = self.chain(id).find_map(|(id, account)| Some((id, account.exceeded(more)?)));
         exceeded.map_or(Ok(()), Err)
     }
@@ -157,7 +177,12 @@ impl Accounts {
 
     /// How much more of a resource may be held on an account and all above it.
     pub fn room(&self, id: AccountId, resource: Resource) -> u64 {
-        self.chain(id).map(|(_, account)| account.room(resource)).min().unwrap_or(0)
+        let mut least = None;
+        self.look_above(id, |account| {
+            let room = account.room(resource);
+            least = Some(least.map_or(room, |least: u64| least.min(room)));
+        });
+        least.unwrap_or(0)
     }
 
     /// Notes that something was refused by the limit of a resource that [`room`](Self::room) told, which it was found to be
@@ -182,13 +207,15 @@ impl Accounts {
         self.chain(id).any(|(id, _)| id == of)
     }
 
-    /// Counts so much more of a resource on an account and all above it, whatever the limits are, or so much less where it is
-    /// negative.
-    pub(crate) fn turn(&mut self, id: AccountId, resource: Resource, change: i64) {
-        self.each_above(id, |account| account.held.turn(resource, change));
-        if change < 0 {
-            self.tidy(id);
-        }
+    /// Counts so much more of some resources on an account and all above it, whatever the limits are, or so much less where it
+    /// is negative.
+    #[inline]
+    pub(crate) fn turn(&mut self, id: AccountId, changes: &[(Resource, i64)]) {
+        self.each_above(id, |account| {
+            changes.iter().for_each(|(resource, change)| account.held.turn(*resource, *change));
+        });
+        // What has come is counted by now: an account that is closed goes with the last that it holds.
+        self.tidy(id);
     }
 
     /// An account.
@@ -243,21 +270,47 @@ impl Accounts {
         })
     }
 
-    fn each_above(&mut self, id: AccountId, change: impl Fn(&mut Account)) {
-        let mut next = [Some(id), None];
-        while let Some(id) = next[0].take().or_else(|| next[1].take()) {
-            let Some(account) = self.get_mut(id) else { return };
-            change(account);
-            if account.above != [None, None] {
-                next = account.above;
+    /// Looks at an account and all above it, from below.
+    #[inline]
+    fn look_above(&self, id: AccountId, mut look: impl FnMut(&Account)) {
+        let mut next = Some(id);
+        while let Some(account) = next.and_then(|id| self.get(id)) {
+            look(account);
+            let [first, second] = account.above;
+            // Only a session has two above it, and nothing is above those.
+            if let Some(account) = second.and_then(|id| self.get(id)) {
+                look(account);
             }
+            next = first;
+        }
+    }
+
+    /// The same, to change them.
+    #[inline]
+    fn each_above(&mut self, id: AccountId, mut change: impl FnMut(&mut Account)) {
+        let mut next = Some(id);
+        while let Some(account) = next.and_then(|id| self.get_mut(id)) {
+            change(account);
+            let [first, second] = account.above;
+            if let Some(account) = second.and_then(|id| self.get_mut(id)) {
+                change(account);
+            }
+            next = first;
         }
     }
 
     /// Forgets an account that is closed and holds nothing, and those above it that are so then.
+    #[inline]
     fn tidy(&mut self, id: AccountId) {
+        if self.get(id).is_some_and(|account| !account.is_open) {
+            self.end_if_unused(id);
+        }
+    }
+
+    #[inline(never)]
+    fn end_if_unused(&mut self, id: AccountId) {
         let Some(account) = self.get(id) else { return };
-        if account.is_open || account.below > 0 || account.held != Usage::NONE {
+        if account.below > 0 || account.held != Usage::NONE {
             return;
         }
         let (holder, above) = (account.holder, account.above);

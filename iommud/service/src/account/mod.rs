@@ -109,6 +109,9 @@ pub struct Account {
     pub holder: Holder,
     /// What it may hold.
     pub limits: Quotas,
+    /// The same, as what is held is compared with it.
+    most: Usage,
+    is_unlimited: bool,
     /// What it holds.
     pub held: Usage,
     /// Which limits something was refused by, and how often.
@@ -125,14 +128,25 @@ pub struct Account {
 
 impl Account {
     /// How much more of a resource it may hold.
+    #[inline]
     fn room(&self, resource: Resource) -> u64 {
-        let limit = self.limits.of(resource).unwrap_or(u64::MAX);
-        limit.saturating_sub(self.held[resource])
+        self.most[resource].saturating_sub(self.held[resource])
+    }
+
+    /// Whether it may hold so much more.
+    #[inline]
+    fn has_room(&self, more: &Usage) -> bool {
+        self.is_unlimited || self.held.leaves_room(more, &self.most)
+    }
+
+    /// From now on it may hold so much.
+    fn limit(&mut self, limits: Quotas) {
+        (self.limits, self.most) = (limits, Usage::most(&limits));
+        self.is_unlimited = self.most == Usage::most(&Quotas::UNLIMITED);
     }
 
     /// The first limit that so much more would go beyond.
     fn exceeded(&self, more: &Usage) -> Option<Exceeded> {
-        // Of most resources nothing is wanted, and this is on the way of each request.
         Resource::ALL.into_iter().filter(|resource| more[*resource] > 0).find_map(|resource| {
             let (held, wanted) = (self.held[resource], more[resource]);
             let limit = self.limits.of(resource)?;

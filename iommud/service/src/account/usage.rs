@@ -3,9 +3,9 @@
 use core::array;
 use core::ops::Index;
 
-use iommu_engine::policy::Resource;
+use iommu_engine::policy::{Quotas, Resource};
 
-/// How much is held, or to be held, of each [`Resource`]: what [`Quotas`](iommu_engine::policy::Quotas) limit.
+/// How much is held, or to be held, of each [`Resource`]: what [`Quotas`] limit.
 ///
 /// | resource | what counts |
 /// | --- | --- |
@@ -36,16 +36,35 @@ impl Usage {
     }
 
     /// Both together. What no machine can have counts as the most that there can be.
+    #[inline]
     pub fn and(&self, other: &Self) -> Self {
         Self(array::from_fn(|index| self.0[index].saturating_add(other.0[index])))
     }
 
+    /// The most that may be held with these limits: of what has none, more than there can be.
+    pub(super) fn most(limits: &Quotas) -> Self {
+        Self(Resource::ALL.map(|resource| limits.of(resource).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether so much more is no more than the most, of everything of which more is wanted.
+    #[inline]
+    pub(super) fn leaves_room(&self, more: &Self, most: &Self) -> bool {
+        // Without branches: it is on the way of each request.
+        let fits = |index: usize| {
+            let (held, more, most) = (self.0[index], more.0[index], most.0[index]);
+            (more == 0) | (held.saturating_add(more) <= most)
+        };
+        (0..Resource::ALL.len()).fold(true, |all, index| all & fits(index))
+    }
+
     /// This without the other, which is a part of it.
+    #[inline]
     pub(super) fn without(&self, other: &Self) -> Self {
         Self(array::from_fn(|index| less(self.0[index], other.0[index])))
     }
 
     /// More of a resource, or less of it where that is negative.
+    #[inline]
     pub(super) fn turn(&mut self, resource: Resource, change: i64) {
         let held = &mut self.0[resource as usize];
         *held = match change {
@@ -58,6 +77,7 @@ impl Usage {
 impl Index<Resource> for Usage {
     type Output = u64;
 
+    #[inline]
     fn index(&self, resource: Resource) -> &u64 {
         &self.0[resource as usize]
     }

@@ -1,6 +1,5 @@
 //! What was mapped for a session and is not any more: the last of it, so that a late access can be explained.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use dma_types::{Access, Iova};
@@ -8,7 +7,8 @@ use iommu_engine::domain::{DomainKey, Mapping};
 use iommu_engine::engine::Engine;
 use iommu_engine::platform::Instant;
 
-use crate::memory::mappings::{BufferMapping, MappedAt};
+use crate::memory::mapped::BufferMappings;
+use crate::memory::mappings::MappedAt;
 
 /// How many mappings are remembered for a session: what a driver unmaps in a few interrupts' time. That is 24 KiB.
 pub const REMEMBERED: usize = 256;
@@ -78,7 +78,7 @@ impl History {
         engine: &Engine,
         at: Instant,
         buffer: (u64, &str),
-        mappings: &BTreeMap<MappedAt, BufferMapping>,
+        mappings: &BufferMappings,
         only: Option<DomainKey>,
     ) {
         for mapped in mappings.keys().filter(|it| only.is_none_or(|only| only == it.0)) {

@@ -16,6 +16,7 @@ use crate::handles::bounds::Bounds;
 use crate::handles::tree::{Gone, Tree};
 use crate::memory::buffers::BufferSpec;
 use crate::memory::windows::WindowId;
+use crate::numbered::Numbered;
 use crate::sessions::session::{BufferId, SessionId};
 
 /// Names a handle to the transport. Numbers are never used again, so that a stale one is an error and
@@ -177,7 +178,7 @@ impl Entry {
 /// All handles, those that were revoked included until they are closed.
 #[derive(Debug, Default)]
 pub struct Handles {
-    open: BTreeMap<HandleId, Entry>,
+    open: Numbered<HandleId, Entry>,
     /// Those that were closed, and that something came of that is open.
     closed: BTreeMap<HandleId, Entry>,
     tree: Tree,

@@ -221,7 +221,7 @@ impl<P: Platform> Service<P> {
             let Some(buffer) = self.sessions.buffers.get(&id) else { continue };
             let Some(session) = buffer.session else { continue };
             let all = buffer.is_revoked();
-            for ((domain, iova), mapping) in &buffer.mappings {
+            for ((domain, iova), mapping) in buffer.mappings.iter() {
                 if all || ended.have_done(&mapping.by) {
                     mapped.entry((session, domain.0)).or_default().push((*iova, mapping.bytes));
                 }

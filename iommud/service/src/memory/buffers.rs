@@ -1,6 +1,5 @@
 //! Buffers: allocated, granted to clients' eyes, and given back.
 
-use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -21,7 +20,8 @@ use crate::error::to_client;
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::handles::tree::DoneBy;
-use crate::memory::mappings::{BufferMapping, MappedAt};
+use crate::memory::mapped::BufferMappings;
+use crate::memory::mappings::BufferMapping;
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
@@ -279,7 +279,7 @@ impl<P: Platform> Service<P> {
         let by = DoneBy::itself(by);
         let mapping =
             |iova| ((domain, iova), BufferMapping { bytes, account, is_strict: false, by });
-        let mappings: BTreeMap<_, _> = first.iter().map(|(iova, _)| mapping(*iova)).collect();
+        let mappings: BufferMappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
         let mapped = Usage::mappings(mappings.len() as u64, first.map_or(0, |_| bytes));
         self.accounts.add(account, &Usage::buffer(bytes).and(&mapped));
         let buffer = Buffer {
@@ -387,7 +387,7 @@ impl<P: Platform> Service<P> {
 pub(crate) fn unmap_everywhere(
     engine: &mut Engine,
     platform: &mut impl Platform,
-    mappings: &BTreeMap<MappedAt, BufferMapping>,
+    mappings: &BufferMappings,
 ) -> Completion {
     let mut unmapped = Completion::none();
     let mut rest: Vec<_> = mappings.iter().collect();

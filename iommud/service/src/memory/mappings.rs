@@ -138,10 +138,11 @@ impl<P: Platform> Service<P> {
                         entry.iova = U64::new(address);
                         address += entry.bytes.get();
                         if is_strict {
-                            all.join(&self.lasting(BufferId(entry.buffer.get())));
+                            let lasting = self.lasting(BufferId(entry.buffer.get()));
+                            join(&mut all, &lasting);
                         }
                     }
-                    all.join(&completion);
+                    join(&mut all, &completion);
                 }
                 Err((index, error)) => {
                     if is_charged {
@@ -157,7 +158,7 @@ impl<P: Platform> Service<P> {
             }
             first = next;
         }
-        if self.engine.progress(&all) == Progress::Done {
+        if self.is_confirmed(&all) {
             return Ok(Answered::now(batch.length()));
         }
         let undo = Undo::from([(space, ranges_of(batch.entries))]);
@@ -193,12 +194,7 @@ impl<P: Platform> Service<P> {
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
             let piece =
-                self.piece_of(asker.space, entry, allowed).map_err(|error| (index, error))?;
-            if !piece.access.is_within(asker.bounds.access) {
-                return Err((index, Error::NotPermitted));
-            }
-            self.check_only(piece.run, BufferId(piece.owner), is_strict)
-                .map_err(|error| (index, error))?;
+                self.piece_of(asker, entry, allowed, is_strict).map_err(|error| (index, error))?;
             if is_strict && pieces.iter().any(|other| other.run == piece.run) {
                 return Err((index, Error::MappedElsewhere));
             }
@@ -307,7 +303,14 @@ impl<P: Platform> Service<P> {
     }
 
     /// The part of a buffer that an entry names, if it is one that the session may have mapped so.
-    fn piece_of(&self, space: Space, entry: &MapEntry, allowed: u32) -> Result<ChainPiece, Error> {
+    #[inline]
+    fn piece_of(
+        &self,
+        &Asker { space, bounds, .. }: &Asker,
+        entry: &MapEntry,
+        allowed: u32,
+        is_strict: bool,
+    ) -> Result<ChainPiece, Error> {
         let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
         check_size(bytes)?;
         if !offset.is_multiple_of(PAGE_SIZE) {
@@ -329,9 +332,10 @@ impl<P: Platform> Service<P> {
         if end > buffer.bytes {
             return Err(Error::OutOfBuffer);
         }
-        if !buffer.allows(access) {
+        if !buffer.allows(access) || !access.is_within(bounds.access) {
             return Err(Error::NotPermitted);
         }
+        self.check_only(buffer, is_strict)?;
         Ok(ChainPiece { run: buffer.run, offset, bytes, access, owner: id.0 })
     }
 
@@ -386,7 +390,8 @@ impl<P: Platform> Service<P> {
         let mut completion = if at_once { Completion::none() } else { unmapped };
         // Who did not await the answer to the map would else be told that nothing is reached while what was mapped before is.
         for found in known.iter().filter(|it| when == Invalidation::Strict && it.noted.is_strict) {
-            completion.join(&self.lasting(found.buffer));
+            let lasting = self.lasting(found.buffer);
+            join(&mut completion, &lasting);
         }
         Ok(completion)
     }
@@ -414,7 +419,8 @@ impl<P: Platform> Service<P> {
         let ranges = known.iter().map(|it| (it.iova, it.mapping.bytes));
         let completion = engine.unmap_all(platform, space.domain, ranges, when);
         let completion = completion.map_err(to_client)?;
-        let is_done = engine.progress(&completion) == Progress::Done;
+        let is_done =
+            completion == Completion::none() || engine.progress(&completion) == Progress::Done;
         let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
         let at = platform.now();
         for Known { buffer: id, iova, mapping, .. } in known {
@@ -498,7 +504,7 @@ impl<P: Platform> Service<P> {
         let id = self.own_buffer(space, request.buffer.get()).ok_or(Error::WrongOwner)?;
         let buffer = self.sessions.buffers.get(&id).ok_or(Error::WrongOwner)?;
         let from = (space.domain, Iova::new(request.iova.get()));
-        let found = buffer.mappings.range(from..).next().map(|(at, _)| *at);
+        let found = buffer.mappings.at_or_behind(from);
         let domain = self.engine.domain(space.domain).ok_or(Error::SessionEnded)?;
         let found = found.filter(|(key, _)| *key == space.domain);
         let found = found.and_then(|(_, iova)| Some((iova, domain.mapping(iova)?)));
@@ -514,6 +520,14 @@ impl<P: Platform> Service<P> {
             };
         }
         answer(payload, &told)
+    }
+}
+
+/// Waits for what is to be confirmed of one of many, of most of which nothing is.
+#[inline]
+fn join(all: &mut Completion, one: &Completion) {
+    if *one != Completion::none() {
+        all.join(one);
     }
 }
 

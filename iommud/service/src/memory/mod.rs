@@ -7,11 +7,13 @@
 //! | [`register`] | buffers of memory that clients supply |
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`windows`] | windows of one device's registers in the address space of another |
+//! | [`mapped`] | where one buffer is mapped |
 //! | [`mappings`] | buffers in domains: mapped, unmapped and looked up |
 //! | `strict` | mappings each of which is the only one of its memory |
 
 pub mod attach;
 pub mod buffers;
+pub mod mapped;
 pub mod mappings;
 pub mod register;
 pub mod runs;

@@ -3,17 +3,17 @@
 //! The buffers of a run come and go with their sessions and handles, each unmapped by the units of its own domain.
 //! The run is free when the last of them has gone and all of those units have confirmed it (rule R2).
 
-use alloc::collections::BTreeMap;
-
 use iommu_engine::completion::Completion;
 use iommu_engine::engine::Engine;
 use iommu_engine::platform::{Platform, RunId};
 use iommu_engine::retired::RetiredRun;
 
+use crate::numbered::Numbered;
+
 /// The runs that buffers are of.
 #[derive(Debug, Default)]
 pub struct Runs {
-    held: BTreeMap<RunId, Held>,
+    held: Numbered<RunId, Held>,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct Held {
 impl Runs {
     /// Counts a buffer of a run.
     pub fn enter(&mut self, run: RunId) {
-        self.held.entry(run).or_default().buffers += 1;
+        self.held.get_or_insert_default(run).buffers += 1;
     }
 
     /// Counts a buffer no more, which nothing reaches by when `unmapped` is confirmed. If it was the last of its
@@ -66,6 +66,12 @@ impl Runs {
     /// What units have yet to confirm of the buffers of a run that have gone.
     pub fn gone(&self, run: RunId) -> Completion {
         self.held.get(&run).map_or_else(Completion::none, |held| held.gone.clone())
+    }
+
+    /// Whether one buffer is of a run, and of no other that has gone units have to confirm anything.
+    #[inline]
+    pub fn is_of_one(&self, run: RunId) -> bool {
+        self.held.get(&run).is_some_and(|it| it.buffers == 1 && it.gone == Completion::none())
     }
 
     /// How many buffers of a run there are.

@@ -14,21 +14,18 @@ use crate::service::Service;
 use crate::sessions::session::{Buffer, BufferId};
 
 impl<P: Platform> Service<P> {
-    /// Refuses to map memory that is mapped strictly, and to map memory strictly that is mapped. `buffer` is one that is of
-    /// it.
-    pub(crate) fn check_only(
-        &self,
-        run: RunId,
-        buffer: BufferId,
-        is_strict: bool,
-    ) -> Result<(), Error> {
+    /// Refuses to map a buffer's memory where that is mapped strictly, and to map it strictly where it is mapped.
+    #[inline]
+    pub(crate) fn check_only(&self, buffer: &Buffer, is_strict: bool) -> Result<(), Error> {
         // Where one is strict, there is no other.
-        let mut firsts = self.buffers_of(run, buffer).filter_map(|it| it.mappings.values().next());
-        if firsts.any(|mapping| is_strict || mapping.is_strict) {
-            Err(Error::MappedElsewhere)
-        } else {
-            Ok(())
-        }
+        let forbids = |buffer: &Buffer| {
+            buffer.mappings.first().is_some_and(|mapping| is_strict || mapping.is_strict)
+        };
+        let is_mapped = match self.runs.buffers(buffer.run) {
+            1 => forbids(buffer),
+            _ => self.buffers_of(buffer.run).any(forbids),
+        };
+        if is_mapped { Err(Error::MappedElsewhere) } else { Ok(()) }
     }
 
     /// Writes down that a buffer is about to be mapped strictly, or not so: a successor knows by that what may be mapped besides.
@@ -47,13 +44,24 @@ impl<P: Platform> Service<P> {
 
     /// What units have yet to confirm of mappings that a buffer's memory had. They are told at once what they were not told
     /// yet.
+    #[inline]
     pub(crate) fn lasting(&mut self, buffer: BufferId) -> Completion {
-        let Some(run) = self.sessions.buffers.get(&buffer).map(|it| it.run) else {
+        let Some(it) = self.sessions.buffers.get(&buffer) else { return Completion::none() };
+        if self.runs.is_of_one(it.run) && it.unmapped == Completion::none() {
             return Completion::none();
-        };
+        }
+        self.lasting_of_run(it.run, buffer)
+    }
+
+    /// The same of a run, of which a buffer is.
+    fn lasting_of_run(&mut self, run: RunId, buffer: BufferId) -> Completion {
         let mut lasting = self.runs.gone(run);
-        for other in self.buffers_of(run, buffer) {
-            lasting.join(&other.unmapped);
+        if self.runs.buffers(run) == 1 {
+            let Some(alone) = self.sessions.buffers.get_mut(&buffer) else { return lasting };
+            self.engine.forget_confirmed(&mut alone.unmapped);
+            lasting.join(&alone.unmapped);
+        } else {
+            self.buffers_of(run).for_each(|buffer| lasting.join(&buffer.unmapped));
         }
         if self.is_done(&lasting) {
             return Completion::none();
@@ -62,11 +70,8 @@ impl<P: Platform> Service<P> {
         lasting
     }
 
-    /// The buffers of a run, of which this is one.
-    fn buffers_of(&self, run: RunId, buffer: BufferId) -> impl Iterator<Item = &Buffer> {
-        let alone = self.runs.buffers(run) == 1;
-        let among = if alone { buffer..=buffer } else { BufferId(0)..=BufferId(u64::MAX) };
-        let among = self.sessions.buffers.range(among);
-        among.map(|(_, other)| other).filter(move |other| other.run == run)
+    /// The buffers of a run.
+    fn buffers_of(&self, run: RunId) -> impl Iterator<Item = &Buffer> {
+        self.sessions.buffers.values().filter(move |buffer| buffer.run == run)
     }
 }

@@ -38,6 +38,7 @@ use crate::account::{AccountId, Usage};
 use crate::handles::handle::HandleId;
 use crate::handles::tree::DoneBy;
 use crate::memory::buffers::{label, quotas_of};
+use crate::memory::mapped::BufferMappings;
 use crate::memory::mappings::BufferMapping;
 use crate::memory::windows::{Registers, Window, WindowId, window_usage};
 use crate::records::{
@@ -162,7 +163,7 @@ impl<P: Platform> Service<P> {
         let account = owner.account;
         self.accounts.add(account, &Usage::buffer(bytes));
         let is_strict = record.is_strict;
-        let mut mappings = BTreeMap::new();
+        let mut mappings = BufferMappings::default();
         for key in spaces {
             let domain = self.engine.domain(key).into_iter().flat_map(|domain| domain.mappings());
             for (iova, mapping) in domain.filter(|(_, it)| it.owner.buffer() == Some(id.0)) {
@@ -177,7 +178,7 @@ impl<P: Platform> Service<P> {
         }
         // It may have been unmapped since.
         let own = owner.domain;
-        let first = record.first.filter(|(iova, _)| mappings.contains_key(&(own, *iova)));
+        let first = record.first.filter(|(iova, _)| mappings.get(&(own, *iova)).is_some());
         owner.buffers.insert(id);
         let buffer = Buffer {
             session: Some(session),

@@ -84,13 +84,14 @@ impl<P: Platform> Service<P> {
         windows.values_mut().for_each(|window| window.handles = 0);
         domains.values_mut().for_each(|domain| domain.handles = 0);
         let mut left = Vec::new();
-        for (id, buffer) in &mut sessions.buffers {
+        for (id, buffer) in sessions.buffers.iter_mut() {
             (buffer.handles, buffer.revoked) = (0, 0);
             if buffer.session.is_none() {
                 buffer.handles = 1;
                 left.push(*id);
             }
         }
+        left.sort_unstable();
         left.into_iter().for_each(|id| self.close_buffer(id, false));
         // Were there no memory for that, the next number that is needed would be refused.
         let _ = self.set_numbers_aside();

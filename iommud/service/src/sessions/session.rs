@@ -13,8 +13,9 @@ use libdma::protocol::{Rights, Secret};
 use crate::account::AccountId;
 use crate::faults::events::Events;
 use crate::faults::history::History;
-use crate::memory::mappings::{BufferMapping, MappedAt};
+use crate::memory::mapped::BufferMappings;
 use crate::memory::windows::WindowId;
+use crate::numbered::Numbered;
 use crate::records::SessionRecord;
 use crate::sessions::domains::Inside;
 use crate::sessions::numbers::NumbersRecord;
@@ -116,7 +117,7 @@ pub struct Buffer {
     /// Whether anybody was told where that is.
     pub is_told: bool,
     /// Every mapping of it that there is.
-    pub mappings: BTreeMap<MappedAt, BufferMapping>,
+    pub mappings: BufferMappings,
     /// How many handles there are to it, those that were revoked included.
     pub handles: u32,
     /// How many of them were revoked.
@@ -153,9 +154,9 @@ impl Buffer {
 #[derive(Debug, Default)]
 pub struct Sessions {
     /// The sessions.
-    pub sessions: BTreeMap<SessionId, Session>,
+    pub sessions: Numbered<SessionId, Session>,
     /// The buffers.
-    pub buffers: BTreeMap<BufferId, Buffer>,
+    pub buffers: Numbered<BufferId, Buffer>,
     last_session: u64,
     last_buffer: u64,
     /// The latest generation of each device that has one.
