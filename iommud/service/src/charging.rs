@@ -1,7 +1,6 @@
 //! What requests are charged, before they are done; and what hardware's confirmations give back.
 
 use dma_types::PAGE_SIZE;
-use iommu_engine::completion::Completion;
 use iommu_engine::engine::Engine;
 use iommu_engine::engine::chain::NotMapped;
 use iommu_engine::error::EngineError;
@@ -62,19 +61,29 @@ impl Accounts {
         self.turn(id, &changes);
     }
 
+    /// Charges mappings that there are.
+    pub(crate) fn mapped(&mut self, id: AccountId, mappings: &Usage) {
+        let more = [Resource::Mappings, Resource::MappedBytes]
+            .map(|resource| (resource, i64::try_from(mappings[resource]).unwrap_or(i64::MAX)));
+        self.turn(id, &more);
+    }
+
     /// Takes mappings that are no more from who mapped them.
     pub(crate) fn unmapped<'a>(&mut self, mappings: impl IntoIterator<Item = &'a BufferMapping>) {
-        let (mut of, mut count, mut sum) = (AccountId::NOBODY, 0, 0u64);
+        let (mut of, mut count, mut sum) = (AccountId::NOBODY, 0i64, 0i64);
+        let mut give_back = |of, count: i64, sum: i64| {
+            self.turn(of, &[(Resource::Mappings, -count), (Resource::MappedBytes, -sum)]);
+        };
         for BufferMapping { account, bytes, .. } in mappings {
             // Most often it is the same account's again.
             if *account != of {
-                self.release(of, &Usage::mappings(count, sum));
+                give_back(of, count, sum);
                 (of, count, sum) = (*account, 0, 0);
             }
             count += 1;
-            sum = sum.saturating_add(*bytes);
+            sum = sum.saturating_add_unsigned(*bytes);
         }
-        self.release(of, &Usage::mappings(count, sum));
+        give_back(of, count, sum);
     }
 }
 
@@ -191,7 +200,7 @@ impl<P: Platform> Service<P> {
         };
         let done = once(self);
         let is_unpaid = |failed: &NotMapped| {
-            failed.error == EngineError::TablesNotPaid && failed.lasting == Completion::none()
+            failed.error == EngineError::TablesNotPaid && failed.lasting.is_none()
         };
         if !done.as_ref().is_err_and(is_unpaid) {
             return done;

@@ -470,6 +470,6 @@ impl<P: Platform> Service<P> {
     /// Whether units have confirmed it, as far as is known.
     #[inline]
     pub(crate) fn is_confirmed(&self, completion: &Completion) -> bool {
-        *completion == Completion::none() || self.engine.progress(completion) == Progress::Done
+        completion.is_none() || self.engine.progress(completion) == Progress::Done
     }
 }

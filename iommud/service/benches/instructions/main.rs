@@ -14,6 +14,7 @@ mod counted;
 #[path = "../../../engine/benches/support/frames.rs"]
 mod frames;
 #[path = "../../../engine/benches/support/machine.rs"]
+#[expect(dead_code, reason = "here it is the service that starts the engine")]
 mod machine;
 mod requests;
 

@@ -250,6 +250,7 @@ impl Handles {
     /// # Errors
     ///
     /// [`Error::BadHandle`] if there is none, [`Error::Revoked`].
+    #[inline]
     pub fn get(&self, id: HandleId) -> Result<&Handle, Error> {
         match self.open.get(&id) {
             Some(Entry { revoked: Some(_), .. }) => Err(Error::Revoked),

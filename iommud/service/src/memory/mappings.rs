@@ -85,6 +85,7 @@ pub(crate) struct Known {
 
 impl<P: Platform> Service<P> {
     /// Who asks by a handle that has these rights.
+    #[inline]
     pub(crate) fn asker(&self, by: HandleId, rights: Rights) -> Result<Asker, Error> {
         let handle = self.handles.get(by)?;
         let (session, explicit) = match handle.object {
@@ -121,7 +122,7 @@ impl<P: Platform> Service<P> {
         let is_charged = batch.entries.iter().all(|entry| check_size(entry.bytes.get()).is_ok())
             && self.has_room(account, &usage.with_addresses().and(&ONE_REQUEST));
         if is_charged {
-            self.accounts.add(account, &usage);
+            self.accounts.mapped(account, &usage);
         } else {
             self.claim(account, &ONE_REQUEST)?;
         }
@@ -274,7 +275,7 @@ impl<P: Platform> Service<P> {
             address = Iova::new(address.get() + bytes);
         }
         if !is_charged {
-            accounts.add(account, &usage);
+            accounts.mapped(account, &usage);
         }
         Ok((iova, completion))
     }
@@ -419,8 +420,7 @@ impl<P: Platform> Service<P> {
         let ranges = known.iter().map(|it| (it.iova, it.mapping.bytes));
         let completion = engine.unmap_all(platform, space.domain, ranges, when);
         let completion = completion.map_err(to_client)?;
-        let is_done =
-            completion == Completion::none() || engine.progress(&completion) == Progress::Done;
+        let is_done = completion.is_none() || engine.progress(&completion) == Progress::Done;
         let holder = sessions.sessions.get_mut(&space.session).ok_or(Error::SessionEnded)?;
         let at = platform.now();
         for Known { buffer: id, iova, mapping, .. } in known {
@@ -443,6 +443,7 @@ impl<P: Platform> Service<P> {
 
     /// The buffer of this session's of which exactly this range is a mapping. In a domain that several sessions
     /// share, there are others (rule R3).
+    #[inline]
     fn mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<Known> {
         let domain = self.engine.domain(space.domain)?;
         let mapping = *domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
@@ -526,7 +527,7 @@ impl<P: Platform> Service<P> {
 /// Waits for what is to be confirmed of one of many, of most of which nothing is.
 #[inline]
 fn join(all: &mut Completion, one: &Completion) {
-    if *one != Completion::none() {
+    if !one.is_none() {
         all.join(one);
     }
 }

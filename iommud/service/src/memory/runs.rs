@@ -71,7 +71,7 @@ impl Runs {
     /// Whether one buffer is of a run, and of no other that has gone units have to confirm anything.
     #[inline]
     pub fn is_of_one(&self, run: RunId) -> bool {
-        self.held.get(&run).is_some_and(|it| it.buffers == 1 && it.gone == Completion::none())
+        self.held.get(&run).is_some_and(|it| it.buffers == 1 && it.gone.is_none())
     }
 
     /// How many buffers of a run there are.

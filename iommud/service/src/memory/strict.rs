@@ -47,7 +47,7 @@ impl<P: Platform> Service<P> {
     #[inline]
     pub(crate) fn lasting(&mut self, buffer: BufferId) -> Completion {
         let Some(it) = self.sessions.buffers.get(&buffer) else { return Completion::none() };
-        if self.runs.is_of_one(it.run) && it.unmapped == Completion::none() {
+        if self.runs.is_of_one(it.run) && it.unmapped.is_none() {
             return Completion::none();
         }
         self.lasting_of_run(it.run, buffer)
