@@ -13,8 +13,7 @@ pub(crate) use redox::{measure, serve};
 
 #[cfg(target_os = "redox")]
 mod redox {
-    use std::env;
-    use std::process::{self, Command};
+    use std::process;
 
     use agent::failure::Failure;
     use agent::measure::pairs;
@@ -31,6 +30,7 @@ mod redox {
 
     use super::{EMPTY, Outcome, SERVES};
     use crate::console::say;
+    use crate::run::myself;
 
     /// The only number of a descriptor: what is opened is of no use.
     const ROOT: usize = 1;
@@ -82,7 +82,7 @@ mod redox {
     /// Counts, and tells each figure when it is there.
     pub(crate) fn measure(mut tell: impl FnMut(String)) -> Outcome {
         let name = format!("iommu-empty-{}", process::id());
-        let mut command = Command::new(env::current_exe()?);
+        let mut command = myself();
         command.args([EMPTY, &name]);
         let mut serving = Program::from_command(command)?;
         serving.wait_line(SERVES)?;

@@ -65,7 +65,7 @@ fn judge(check: &Check, machine: &Machine) -> Verdict {
 
 /// This program once more. What init gave it to report to init with is not for others: an iommud that is started by
 /// hand would take it for its own.
-fn myself() -> Command {
+pub(crate) fn myself() -> Command {
     let name = std::env::args_os().next().unwrap_or_else(|| "iommu-selftest".into());
     let mut command = Command::new(name);
     command.env_remove("INIT_NOTIFY");
