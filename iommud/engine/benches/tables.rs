@@ -194,16 +194,41 @@ mod unmap {
 mod translate {
     use super::*;
 
-    /// The limit: four loads, each of which depends on the one before.
+    /// The limit for four levels: as many loads, each of which depends on the one before and is checked to be in the arena.
+    /// It looks neither at whether an entry is present nor at what it allows.
     #[divan::bench]
-    fn pointer_chase(bencher: Bencher<'_, '_>) {
+    fn chase_of_four(bencher: Bencher<'_, '_>) {
+        chase(bencher, second_stage(), |links, root, address| {
+            let third = links[root][(address >> 39) as usize & 511] as usize;
+            let second = links[third][(address >> 30) as usize & 511] as usize;
+            let first = links[second][(address >> 21) as usize & 511] as usize;
+            links[first][(address >> 12) as usize & 511]
+        });
+    }
+
+    /// And for three.
+    #[divan::bench]
+    fn chase_of_three(bencher: Bencher<'_, '_>) {
+        chase(bencher, amd(), |links, root, address| {
+            let second = links[root][(address >> 30) as usize & 511] as usize;
+            let first = links[second][(address >> 21) as usize & 511] as usize;
+            links[first][(address >> 12) as usize & 511]
+        });
+    }
+
+    /// Follows addresses by links that are the numbers of frames in the arena: an entry of a table says them as a pointer
+    /// would.
+    fn chase<F: Format>(
+        bencher: Bencher<'_, '_>,
+        format: F,
+        follow: impl Fn(&[[u64; 512]], usize, u64) -> u64,
+    ) {
         let mut frames = Frames::new(64);
-        let root = table(second_stage(), &mut frames).root();
-        let words = frames.words();
+        let root = table(format, &mut frames).root();
         let addresses = addresses(LOOKUPS, 511);
-        // By the number of the frame in the arena: an address in a table leads there as a pointer would.
         let number = |word: u64| ((word & 0xf_ffff_ffff_f000) - frames.header_frame().get()) >> 12;
-        let links: Vec<[u64; 512]> = words
+        let links: Vec<[u64; 512]> = frames
+            .words()
             .iter()
             .map(|table| {
                 table.each_ref().map(|word| match word.load(Ordering::Relaxed) {
@@ -215,15 +240,8 @@ mod translate {
             .collect();
         let root = number(root.get()) as usize;
         bencher.bench_local(|| {
-            let mut sum = 0u64;
-            for address in &addresses {
-                let mut table = root;
-                for shift in [39, 30, 21] {
-                    table = links[table][(address >> shift) as usize & 511] as usize;
-                }
-                sum = sum.wrapping_add(links[table][(address >> 12) as usize & 511]);
-            }
-            sum
+            let found = addresses.iter().map(|address| follow(&links, root, *address));
+            found.fold(0, u64::wrapping_add)
         });
     }
 

@@ -11,7 +11,7 @@ use crate::Operation;
 use crate::counted::rounds;
 use crate::frames::Frames;
 
-pub(crate) const OPERATIONS: [Operation; 10] = [
+pub(crate) const OPERATIONS: [Operation; 13] = [
     Operation {
         name: "VT-d table: map + unmap 4 KiB",
         per: 1,
@@ -54,6 +54,17 @@ pub(crate) const OPERATIONS: [Operation; 10] = [
         run: || pair(amd(), 1 << 20, false, true),
     },
     Operation { name: "AMD-Vi table: translate", per: 1, run: || translate(amd()) },
+    Operation {
+        name: "AMD-Vi table, pages of every length: map 1 MiB at an odd address, per 4 KiB",
+        per: 256,
+        run: || odd(true),
+    },
+    Operation {
+        name: "AMD-Vi table, pages of every length: unmap 1 MiB at an odd address, per 4 KiB",
+        per: 256,
+        run: || odd(false),
+    },
+    Operation { name: "four dependent loads", per: 1, run: loads },
 ];
 
 /// Pages of 4 KiB, 2 MiB and 1 GiB, and a unit that snoops.
@@ -73,10 +84,13 @@ fn memory(bytes: u64) -> [Segment; 1] {
 const NEIGHBOUR: u64 = 0x1_8000_0000;
 const PLACE: u64 = NEIGHBOUR + (4 << 20);
 
+/// The last page of the same table.
+const LAST: u64 = PLACE + (2 << 20) - 4096;
+
 /// A table in which a neighbour is mapped, so that no table comes and goes.
 fn table<F: Format>(format: F, frames: &mut Frames) -> PageTable<F> {
     let mut table = PageTable::new(format, frames).expect("a frame");
-    for (neighbour, bytes) in [(NEIGHBOUR, 2 << 20), (PLACE + (1 << 20), 4096)] {
+    for (neighbour, bytes) in [(NEIGHBOUR, 2 << 20), (LAST, 4096)] {
         let iova = Iova::new(neighbour);
         table.map(frames, iova, &memory(bytes), Access::ReadWrite).expect("free addresses");
     }
@@ -84,9 +98,19 @@ fn table<F: Format>(format: F, frames: &mut Frames) -> PageTable<F> {
 }
 
 fn pair<F: Format>(format: F, bytes: u64, count_map: bool, count_unmap: bool) {
+    let place = if bytes < 2 << 20 { PLACE } else { PLACE + (2 << 20) };
+    pair_at(format, place, bytes, count_map, count_unmap);
+}
+
+/// Where memory and address are alike in two bits more than those of a page.
+fn odd(count_map: bool) {
+    pair_at(AmdV1::new(4, u64::MAX), PLACE + 0x4000, 1 << 20, count_map, !count_map);
+}
+
+fn pair_at<F: Format>(format: F, place: u64, bytes: u64, count_map: bool, count_unmap: bool) {
     let frames = &mut Frames::new(64);
     let mut table = table(format, frames);
-    let iova = Iova::new(if bytes < 2 << 20 { PLACE } else { PLACE + (2 << 20) });
+    let iova = Iova::new(place);
     let memory = memory(bytes);
     let mut retired = Vec::new();
     rounds(|counted| {
@@ -109,8 +133,26 @@ fn pair<F: Format>(format: F, bytes: u64, count_map: bool, count_unmap: bool) {
 fn translate<F: Format>(format: F) {
     let frames = &mut Frames::new(64);
     let table = table(format, frames);
-    let iova = Iova::new(PLACE + (1 << 20));
+    let iova = Iova::new(LAST);
     rounds(|counted| {
         counted(&mut || assert!(table.translate(frames, core::hint::black_box(iova)).is_some()));
+    });
+}
+
+/// The limit of a translation: loads of which each says where the next is, checked like a frame.
+fn loads() {
+    let mut links = vec![[0; 512]; 4];
+    for (table, next) in [(0, 3), (3, 1), (1, 2), (2, 0)] {
+        links[table] = [next; 512];
+    }
+    rounds(|counted| {
+        counted(&mut || {
+            let address = core::hint::black_box(LAST);
+            let mut table = 0usize;
+            for shift in [39, 30, 21, 12] {
+                table = links[table][(address >> shift) as usize & 511];
+            }
+            assert_eq!(table, 0);
+        });
     });
 }

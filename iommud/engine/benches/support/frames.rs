@@ -12,7 +12,8 @@ const BASE: u64 = 0x4000_0000;
 /// An arena. Its first frame is the header.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    frames: Vec<TableFrame>,
+    /// Never given back, as an arena is not.
+    frames: &'static [TableFrame],
     free: Vec<usize>,
 }
 
@@ -22,13 +23,13 @@ impl Frames {
         let zeroes = || [const { AtomicU64::new(0) }; 512];
         let frames: Vec<TableFrame> = (0..=frames).map(|_| zeroes()).collect();
         let free = (1..frames.len()).rev().collect();
-        Self { frames, free }
+        Self { frames: frames.leak(), free }
     }
 
     /// All frames, the header first.
     #[allow(dead_code, reason = "not every bench looks at them")]
     pub(crate) fn words(&self) -> &[TableFrame] {
-        &self.frames
+        self.frames
     }
 }
 
@@ -53,10 +54,8 @@ impl TableFrames for Frames {
 
     #[inline]
     fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
-        let index = frame.get().wrapping_sub(BASE) / PAGE_SIZE;
-        if !frame.is_aligned(PAGE_SIZE) {
-            return None;
-        }
+        // With the offset in a page on top, which makes a number that is no frame's of what is no frame.
+        let index = frame.get().wrapping_sub(BASE).rotate_right(PAGE_SIZE.trailing_zeros());
         self.frames.get(index as usize)
     }
 

@@ -166,38 +166,54 @@ impl Format for AmdV1 {
 
     #[inline]
     fn decode(&self, level: u8, word: u64) -> Entry {
-        if word & AmdV1PageEntry::PR == 0 {
-            return Entry::Empty;
-        }
         let permissions =
             Permissions::new(word & AmdV1PageEntry::IR != 0, word & AmdV1PageEntry::IW != 0);
         let address = word & AmdV1PageEntry::ADDR;
-        let order = match (word & AmdV1PageEntry::NEXT) >> AmdV1PageEntry::NEXT.trailing_zeros() {
-            0 => shift(level),
-            7 => (address | low_bits(PAGE_SHIFT)).trailing_ones() + 1,
-            next => {
-                let frame = PhysAddr::new(address);
-                return Entry::Table { frame, level: next as u8 - 1, permissions };
-            }
+        let page = |order| {
+            let start = PhysAddr::new(address & !low_bits(order));
+            Entry::Leaf { start, order, permissions }
         };
-        if order < shift(level) || order >= shift(level + 1) || order > Self::ADDRESS_BITS {
-            // Of a length that has no place in this table, or none at all.
-            return Entry::Table { frame: PhysAddr::new(address), level: NO_LEVEL, permissions };
+        if word & (AmdV1PageEntry::PR | AmdV1PageEntry::NEXT) == AmdV1PageEntry::PR
+            && shift(level) <= Self::ADDRESS_BITS
+        {
+            return page(shift(level));
         }
-        Entry::Leaf { start: PhysAddr::new(address & !low_bits(order)), order, permissions }
+        if word & AmdV1PageEntry::PR == 0 {
+            return Entry::Empty;
+        }
+        let table = |level| Entry::Table { frame: PhysAddr::new(address), level, permissions };
+        match (word & AmdV1PageEntry::NEXT) >> AmdV1PageEntry::NEXT.trailing_zeros() {
+            7 => {
+                let order = (address | low_bits(PAGE_SHIFT)).trailing_ones() + 1;
+                let lengths = shift(level)..shift(level + 1).min(Self::ADDRESS_BITS + 1);
+                if lengths.contains(&order) { page(order) } else { table(NO_LEVEL) }
+            }
+            // A page of a length that there is not.
+            0 => table(NO_LEVEL),
+            next => table(next as u8 - 1),
+        }
+    }
+
+    #[inline]
+    fn straight_below(&self, level: u8, word: u64) -> PhysAddr {
+        const ALL: u64 = AmdV1PageEntry::PR | AmdV1PageEntry::IR | AmdV1PageEntry::IW;
+        // The specification gives the level below the number that this one has here.
+        let expected = ALL | AmdV1PageEntry::next(level);
+        let bits = word & (AmdV1PageEntry::ADDR | AmdV1PageEntry::NEXT | ALL);
+        PhysAddr::new(bits.wrapping_sub(expected))
     }
 
     #[inline]
     fn leaf(&self, level: u8, order: u32, start: PhysAddr, permissions: Permissions) -> u64 {
-        let read = if permissions.read() { AmdV1PageEntry::IR } else { 0 };
-        let write = if permissions.write() { AmdV1PageEntry::IW } else { 0 };
+        const { assert!(AmdV1PageEntry::IW == AmdV1PageEntry::IR << 1) };
+        let allowed = permissions.bits() << AmdV1PageEntry::IR.trailing_zeros();
         let length = if order == shift(level) {
             AmdV1PageEntry::next(0)
         } else {
             AmdV1PageEntry::next(LONG_PAGE) | low_bits(order - 1) & AmdV1PageEntry::ADDR
         };
         let address = start.get() & AmdV1PageEntry::ADDR;
-        AmdV1PageEntry::PR | AmdV1PageEntry::FC | address | length | read | write
+        AmdV1PageEntry::PR | AmdV1PageEntry::FC | address | length | allowed
     }
 
     #[inline]

@@ -135,7 +135,8 @@ pub(super) fn write<F: Format>(
             Some((at, node)) if at == base && node.level == batch.level => node,
             _ => reach(frames, root, &batch, span.last, supply)?,
         };
-        put(frames, &node, &batch, span, permissions);
+        let live = node.live();
+        node.set_live(live + put(frames, &node, &batch, span, permissions));
         open = Some((base, node));
     }
     Ok(())

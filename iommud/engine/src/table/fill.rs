@@ -1,4 +1,4 @@
-//! How pages are written into one table.
+//! How pages are written into one table. Nothing is counted here.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,34 +10,6 @@ use super::node::{Node, each};
 use super::page_table::Span;
 use super::pieces::{Batch, Pieces};
 use crate::platform::{Segment, TableFrames};
-
-/// Enters one page in a table of its level, if all the entries are empty.
-#[inline(always)]
-pub(super) fn fill_page<F: Format>(
-    frames: &impl TableFrames,
-    node: &Node<'_, F>,
-    order: u32,
-    iova: u64,
-    start: PhysAddr,
-    permissions: Permissions,
-) -> Result<(), MapError> {
-    let first = index(node.level, iova);
-    let slots = node.slots(first, 1 << (order - shift(node.level)));
-    if let Some(iova) = occupied::<F>(node.level, slots, iova) {
-        return Err(MapError::Occupied(iova));
-    }
-    let live = node.live();
-    let word = node.format.leaf(node.level, order, start, permissions);
-    if let [first, _, ..] = slots {
-        each(slots, |slot| slot.store(word, Ordering::Release));
-        first.store(word | F::START | F::END, Ordering::Release);
-    } else {
-        each(slots, |slot| slot.store(word | F::START | F::END, Ordering::Release));
-    }
-    node.set_live(live + slots.len());
-    node.flush(frames, first, slots.len());
-    Ok(())
-}
 
 /// The first address where something is, if anything is in the entries of a table from `iova` on.
 #[inline]
@@ -54,21 +26,35 @@ fn first_of<F: Format>(level: u8, slots: &[AtomicU64], iova: u64) -> Option<Iova
     Some(Iova::new(iova + ((slot as u64) << shift(level))))
 }
 
-/// Writes a batch of a mapping at these addresses into its table.
+/// Enters pages in a table of their level, if all the entries are empty: so many.
+pub(super) fn fill<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    batch: &Batch,
+    span: Span,
+    permissions: Permissions,
+) -> Result<usize, MapError> {
+    let slots = node.slots(index(node.level, batch.iova), batch.slots());
+    if let Some(iova) = occupied::<F>(node.level, slots, batch.iova) {
+        return Err(MapError::Occupied(iova));
+    }
+    Ok(put(frames, node, batch, span, permissions))
+}
+
+/// Writes a batch of a mapping at these addresses into its table: so many entries.
 pub(super) fn put<F: Format>(
     frames: &impl TableFrames,
     node: &Node<'_, F>,
     batch: &Batch,
     span: Span,
     permissions: Permissions,
-) {
+) -> usize {
     let first = index(batch.level, batch.iova);
     let slots = node.slots(first, batch.slots());
-    let live = node.live();
     store(node, batch, slots, permissions);
     mark(node, batch, slots, span);
-    node.set_live(live + slots.len());
     node.flush(frames, first, slots.len());
+    slots.len()
 }
 
 /// Marks where a mapping at these addresses starts and ends, if that is in a batch that has been written.
@@ -99,25 +85,41 @@ fn store<F: Format>(
     slots: &[AtomicU64],
     permissions: Permissions,
 ) {
-    let Batch { start, bytes, order, level, .. } = *batch;
-    let mut word = node.format.leaf(level, order, PhysAddr::new(start), permissions);
+    let Batch { start, order, level, .. } = *batch;
+    let word = node.format.leaf(level, order, PhysAddr::new(start), permissions);
     // The address stands at its own place in the word.
     let step = 1 << order;
-    if order == shift(level) {
-        each(slots, |slot| {
-            slot.store(word, Ordering::Release);
-            word = word.wrapping_add(step);
-        });
-    } else {
-        // Pages that fill several entries alike.
-        for page in slots.chunks(slots.len() / (bytes >> order) as usize) {
-            each(page, |slot| slot.store(word, Ordering::Release));
-            word = word.wrapping_add(step);
-        }
+    match order - shift(level) {
+        0 => store_each(slots, word, step),
+        1 => store_alike(slots.as_chunks::<2>().0, word, step),
+        2 => store_alike(slots.as_chunks::<4>().0, word, step),
+        longer => store_alike(slots.chunks_exact(1 << longer), word, step),
     }
 }
 
-/// Enters memory in a table of level 0, if all the entries are empty.
+/// Writes pages that each fill an entry.
+#[inline(always)]
+fn store_each(slots: &[AtomicU64], mut word: u64, step: u64) {
+    each(slots, |slot| {
+        slot.store(word, Ordering::Release);
+        word = word.wrapping_add(step);
+    });
+}
+
+/// Writes pages that each fill several entries alike.
+#[inline(always)]
+fn store_alike<'a>(
+    pages: impl IntoIterator<Item = impl AsRef<[AtomicU64]> + 'a>,
+    mut word: u64,
+    step: u64,
+) {
+    for page in pages {
+        each(page.as_ref(), |slot| slot.store(word, Ordering::Release));
+        word = word.wrapping_add(step);
+    }
+}
+
+/// Enters memory in a table of level 0, if all the entries are empty: so many.
 #[inline]
 pub(super) fn fill_small<F: Format>(
     frames: &impl TableFrames,
@@ -125,15 +127,14 @@ pub(super) fn fill_small<F: Format>(
     span: Span,
     memory: &[Segment],
     permissions: Permissions,
-) -> Result<(), MapError> {
+) -> Result<usize, MapError> {
     let first = index(0, span.start);
     let count = (((span.last - span.start) >> PAGE_SHIFT) + 1) as usize;
     let slots = node.slots(first, count);
     if let Some(iova) = occupied::<F>(0, slots, span.start) {
         return Err(MapError::Occupied(iova));
     }
-    let live = node.live();
-    if node.format.page_sizes() & slot_mask(1) == 1 << PAGE_SHIFT {
+    if node.format.page_sizes() & slot_mask(1) == PAGE_SIZE {
         store_small(node, slots, memory, permissions);
         set(slots.first(), F::START);
         set(slots.last(), F::END);
@@ -145,9 +146,8 @@ pub(super) fn fill_small<F: Format>(
             mark(node, &batch, slots, span);
         }
     }
-    node.set_live(live + count);
     node.flush(frames, first, count);
-    Ok(())
+    Ok(count)
 }
 
 /// Writes memory into the entries that it fills, by 4 KiB pages.
@@ -162,27 +162,7 @@ fn store_small<F: Format>(
         let pages = (segment.bytes >> PAGE_SHIFT) as usize;
         let Some((now, later)) = slots.split_at_checked(pages) else { break };
         slots = later;
-        let mut word = node.format.leaf(0, PAGE_SHIFT, segment.start, permissions);
-        each(now, |slot| {
-            slot.store(word, Ordering::Release);
-            // The address stands at its own place in the word.
-            word = word.wrapping_add(PAGE_SIZE);
-        });
+        let word = node.format.leaf(0, PAGE_SHIFT, segment.start, permissions);
+        store_each(now, word, PAGE_SIZE);
     }
-}
-
-/// Enters pages in a table of their level, if all the entries are empty.
-pub(super) fn fill<F: Format>(
-    frames: &impl TableFrames,
-    node: &Node<'_, F>,
-    batch: &Batch,
-    span: Span,
-    permissions: Permissions,
-) -> Result<(), MapError> {
-    let slots = node.slots(index(node.level, batch.iova), batch.slots());
-    if let Some(iova) = occupied::<F>(node.level, slots, batch.iova) {
-        return Err(MapError::Occupied(iova));
-    }
-    put(frames, node, batch, span, permissions);
-    Ok(())
 }

@@ -52,6 +52,12 @@ impl Permissions {
         Self(read as u8 | (write as u8) << 1)
     }
 
+    /// Reading as bit 0 and writing as bit 1.
+    #[inline]
+    pub const fn bits(self) -> u64 {
+        self.0 as u64
+    }
+
     /// Whether reading is allowed.
     #[inline]
     pub const fn read(self) -> bool {
@@ -159,6 +165,21 @@ pub trait Format: Copy {
     /// What the word means in a table of this level. One that makes no sense points to a table of a level that
     /// is not below: it is refused when it is met (rule R5).
     fn decode(&self, level: u8, word: u64) -> Entry;
+
+    /// Where the table just below is, if the word points to it and allows everything, as all do that are made. For any
+    /// other word it is no address of a frame: no multiple of 4096, or beyond [`ADDRESS_BITS`](Self::ADDRESS_BITS). So a walk
+    /// has to look at nothing but whether there is a frame.
+    #[inline]
+    fn straight_below(&self, level: u8, word: u64) -> PhysAddr {
+        match self.decode(level, word) {
+            Entry::Table { frame, level: below, permissions: Permissions::ALL }
+                if below + 1 == level =>
+            {
+                frame
+            }
+            _ => PhysAddr::new(u64::MAX),
+        }
+    }
 
     /// The word that maps a page of two to the `order` bytes in a table of this level. It fills as many
     /// entries as the page is longer than their span. The address stands in the word at its own place, as

@@ -4,7 +4,6 @@ use dma_types::PhysAddr;
 
 use super::error::MapError;
 use super::format::{Entry, Format, table_mask};
-use super::near::Near;
 use super::node::Node;
 use super::page_table::{PageTable, Span};
 use super::supply::Supply;
@@ -27,8 +26,6 @@ impl<F: Format> PageTable<F> {
         self.outgrown.try_reserve(1).map_err(|_| MapError::OutOfFrames)?;
         let mut supply = Supply::allocate(frames, tables, self.format.is_coherent())?;
         if is_empty {
-            // It is no part of the table any more.
-            self.near = Near::NONE;
             self.outgrown.push(self.root);
             (self.root, self.top) = (supply.take()?, top);
             return Ok(());

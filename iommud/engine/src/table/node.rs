@@ -3,7 +3,8 @@
 //! The count stands in the table itself, in bits that hardware ignores ([`Format::SPARE`]), a part in each
 //! of the first entries. It is modulo 512, which is enough: a table that something was added to is not
 //! empty, and one that something was taken from is not full. It is wrong for as long as entries are being
-//! written, and trusted afterwards: see "After a restart" in the [module](super). Hardware must not write to
+//! written, or the table is one of those [used last](super::near), and trusted afterwards: see "After a restart" in the
+//! [module](super). Hardware must not write to
 //! entries itself (accessed and dirty flags are never turned on), or one would lose what the other wrote.
 
 use alloc::vec::Vec;
@@ -162,24 +163,17 @@ impl<F: Format> Node<'_, F> {
     }
 }
 
-/// Does the same to each entry: to one, which is what is asked for most, or by eights, so that counting them
-/// costs less than doing it.
+/// Does the same to each entry, by sixteens, so that counting them costs less than doing it.
 #[inline(always)]
 pub(super) fn each(slots: &[AtomicU64], mut action: impl FnMut(&AtomicU64)) {
-    if let [slot] = slots {
-        return action(slot);
-    }
-    let (eights, rest) = slots.as_chunks::<8>();
-    eights.iter().for_each(|eight| eight.iter().for_each(&mut action));
+    let (sixteens, rest) = slots.as_chunks::<16>();
+    sixteens.iter().for_each(|sixteen| sixteen.iter().for_each(&mut action));
     rest.iter().for_each(action);
 }
 
-/// Whether something is so for all entries; for one or by eights, too.
+/// Whether something is so for all entries; by sixteens, too.
 #[inline(always)]
 pub(super) fn all(slots: &[AtomicU64], is_so: impl Fn(&AtomicU64) -> bool) -> bool {
-    if let [slot] = slots {
-        return is_so(slot);
-    }
-    let (eights, rest) = slots.as_chunks::<8>();
-    eights.iter().all(|eight| eight.iter().all(&is_so)) && rest.iter().all(is_so)
+    let (sixteens, rest) = slots.as_chunks::<16>();
+    sixteens.iter().all(|sixteen| sixteen.iter().all(&is_so)) && rest.iter().all(is_so)
 }

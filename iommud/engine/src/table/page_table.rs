@@ -1,16 +1,15 @@
 //! One page table.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
 use super::enter::{Place, Plan, find, write};
 use super::error::{Foreign, MapError, UnmapError};
-use super::fill::{fill, fill_page, fill_small};
-use super::format::{
-    Entry, Format, INDEX_BITS, PAGE_SHIFT, Permissions, index, low_bits, shift, table_mask,
-};
-use super::near::Near;
+use super::fill::{fill, fill_small};
+use super::format::{Entry, Format, Permissions, index, low_bits, shift, slot_mask, table_mask};
+use super::near::{Near, Used};
 use super::node::{Node, holds};
 use super::pieces::Pieces;
 use super::remove::{Remove, pages_of_one_table};
@@ -74,6 +73,9 @@ impl Span {
     }
 }
 
+/// The longer of the two pages that are asked for most: as long as an entry of level 1 spans.
+const LARGE_PAGE: u64 = 1 << shift(1);
+
 impl<F: Format> PageTable<F> {
     /// An empty table.
     ///
@@ -118,37 +120,90 @@ impl<F: Format> PageTable<F> {
         access: Access,
     ) -> Result<Touched, MapError> {
         let permissions = access.into();
-        if let [Segment { start, bytes }] = *memory {
-            // Written twice, for what is asked for most is known to fill one entry.
-            let entered = match bytes {
-                PAGE_SIZE => self.enter_near(frames, PAGE_SHIFT, iova, start, permissions),
-                _ => match self.order_of(bytes) {
-                    Some(order) => self.enter_near(frames, order, iova, start, permissions),
-                    None => None,
-                },
-            };
-            if let Some(entered) = entered {
-                entered?;
-                return Ok(Touched::Leaves);
-            }
-        }
-        let span = self.span_of(iova, memory)?;
-        if let Some(node) = self.near_small(frames, span) {
-            fill_small(frames, &node, span, memory, permissions)?;
+        if let [page] = *memory
+            && self.enter_page(frames, iova.get(), page, permissions)
+        {
             return Ok(Touched::Leaves);
         }
-        self.map_from_root(frames, span, memory, permissions)
+        self.map_range(frames, iova, memory, permissions)
     }
 
-    /// Maps a range: in one walk, if it is pages alike in a table that exists.
+    /// Enters a page of 4 KiB or 2 MiB, which is what is asked for most, in the table used last for such: whether that is
+    /// the right one, and the entry is empty.
+    #[inline(always)]
+    fn enter_page(
+        &mut self,
+        frames: &impl TableFrames,
+        iova: u64,
+        page: Segment,
+        permissions: Permissions,
+    ) -> bool {
+        // Written twice, so that shifts and masks are known.
+        match page.bytes {
+            PAGE_SIZE => self.enter_entry(frames, 0, iova, page.start, permissions),
+            LARGE_PAGE if self.format.page_sizes() & LARGE_PAGE != 0 => {
+                self.enter_entry(frames, 1, iova, page.start, permissions)
+            }
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn enter_entry(
+        &mut self,
+        frames: &impl TableFrames,
+        level: u8,
+        iova: u64,
+        start: PhysAddr,
+        permissions: Permissions,
+    ) -> bool {
+        let offset = start.get() & slot_mask(level);
+        if offset != 0 || start.get() > low_bits(F::ADDRESS_BITS) {
+            return false;
+        }
+        let Some((used, slot)) = self.near.slot(frames, level, iova) else { return false };
+        if slot.load(Ordering::Relaxed) & F::PRESENT != 0 {
+            return false;
+        }
+        let word = self.format.leaf(level, shift(level), start, permissions);
+        slot.store(word | F::START | F::END, Ordering::Release);
+        used.live += 1;
+        flush_entry(frames, self.format, used, index(level, iova));
+        true
+    }
+
+    /// Removes a page that is in the table used last for such, with others.
+    #[inline(always)]
+    fn remove_entry(&mut self, frames: &impl TableFrames, level: u8, iova: u64) -> bool {
+        let Some((used, slot)) = self.near.slot(frames, level, iova) else { return false };
+        let entry = self.format.decode(level, slot.load(Ordering::Relaxed));
+        let is_page = matches!(entry, Entry::Leaf { order, .. } if order == shift(level));
+        // The last one goes with the table.
+        if !is_page || used.live % 512 == 1 {
+            return false;
+        }
+        slot.store(0, Ordering::Release);
+        used.live = used.live.wrapping_sub(1);
+        flush_entry(frames, self.format, used, index(level, iova));
+        true
+    }
+
+    /// Maps a range: in one walk, if it is pages in a table that exists.
     #[inline(never)]
-    fn map_from_root(
+    fn map_range(
         &mut self,
         frames: &mut impl TableFrames,
-        span: Span,
+        iova: Iova,
         memory: &[Segment],
         permissions: Permissions,
     ) -> Result<Touched, MapError> {
+        let span = self.span_of(iova, memory)?;
+        if let Some(used) = self.near.get_mut(0, span.start, span.last)
+            && let Ok(node) = Node::new(frames, self.format, used.frame, 0)
+        {
+            used.live += fill_small(frames, &node, span, memory, permissions)?;
+            return Ok(Touched::Leaves);
+        }
         let mut pieces = Pieces::new(span.start, memory);
         let root = self.root_node(frames)?;
         if span.last <= self.reach()
@@ -158,85 +213,17 @@ impl<F: Format> PageTable<F> {
             let small = span.is_in_one_table() && batch.level == 0;
             if (alone || small)
                 && let Place::Table(node) = find(frames, root, span.start, batch.level)?
+                && let Some(used) = self.near.of(frames, &node, span.start)
             {
-                if small {
-                    fill_small(frames, &node, span, memory, permissions)?;
+                used.live += if small {
+                    fill_small(frames, &node, span, memory, permissions)?
                 } else {
-                    fill(frames, &node, &batch, span, permissions)?;
-                }
-                self.near.note(&node, span.start);
+                    fill(frames, &node, &batch, span, permissions)?
+                };
                 return Ok(Touched::Leaves);
             }
         }
         self.map_anywhere(frames, span, Pieces::new(span.start, memory), permissions)
-    }
-
-    /// The logarithm of a length, if pages are that long.
-    #[inline]
-    fn order_of(&self, bytes: u64) -> Option<u32> {
-        let is_page = bytes.is_power_of_two() && bytes & self.format.page_sizes() != 0;
-        is_page.then(|| bytes.trailing_zeros())
-    }
-
-    /// The table used last for pages of this order, if a page at an address is in it.
-    #[inline(always)]
-    fn near_page<'a>(
-        &self,
-        frames: &'a impl TableFrames,
-        order: u32,
-        iova: u64,
-    ) -> Option<Node<'a, F>> {
-        let level = ((order - PAGE_SHIFT) / INDEX_BITS) as u8;
-        let frame = self.near.get(level, iova, iova)?;
-        if iova & low_bits(order) == 0 {
-            Node::new(frames, self.format, frame, level).ok()
-        } else {
-            None
-        }
-    }
-
-    /// Enters a page in the table used last for such, if that is the right one.
-    #[inline(always)]
-    fn enter_near(
-        &self,
-        frames: &impl TableFrames,
-        order: u32,
-        iova: Iova,
-        start: PhysAddr,
-        permissions: Permissions,
-    ) -> Option<Result<(), MapError>> {
-        let is_start = start.get() & low_bits(order) == 0;
-        if !is_start || start.get() > low_bits(F::ADDRESS_BITS) {
-            return None;
-        }
-        let node = self.near_page(frames, order, iova.get())?;
-        Some(fill_page(frames, &node, order, iova.get(), start, permissions))
-    }
-
-    /// Removes a page that is in the table used last for such.
-    #[inline(always)]
-    fn remove_near(
-        &mut self,
-        frames: &impl TableFrames,
-        order: u32,
-        iova: Iova,
-        retired: &mut Vec<PhysAddr>,
-    ) -> Option<Result<Touched, UnmapError>> {
-        let node = self.near_page(frames, order, iova.get())?;
-        match node.entry(iova.get()) {
-            Entry::Leaf { order: found, .. } if found == order => {
-                let count = 1 << (order - shift(node.level));
-                Some(self.clear(frames, &node, iova.get(), count, retired))
-            }
-            _ => None,
-        }
-    }
-
-    /// The table of level 0 used last, if it holds a range.
-    #[inline]
-    fn near_small<'a>(&self, frames: &'a impl TableFrames, span: Span) -> Option<Node<'a, F>> {
-        let frame = self.near.get(0, span.start, span.last)?;
-        Node::new(frames, self.format, frame, 0).ok()
     }
 
     /// The addresses that memory will be mapped at, if all is as it must be.
@@ -275,6 +262,7 @@ impl<F: Format> PageTable<F> {
         pieces: Pieces<'_>,
         permissions: Permissions,
     ) -> Result<Touched, MapError> {
+        self.near.settle(frames, self.format);
         let before = (self.root, self.top, self.outgrown.len());
         if span.last > self.reach() {
             self.grow(frames, span)?;
@@ -320,17 +308,26 @@ impl<F: Format> PageTable<F> {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<Unmapped, UnmapError> {
-        // Written twice, as when it was entered.
-        let removed = match bytes {
-            PAGE_SIZE => self.remove_near(frames, PAGE_SHIFT, iova, retired),
-            _ => match self.order_of(bytes) {
-                Some(order) => self.remove_near(frames, order, iova, retired),
-                None => None,
-            },
+        let is_removed = match bytes {
+            PAGE_SIZE => self.remove_entry(frames, 0, iova.get()),
+            LARGE_PAGE => self.remove_entry(frames, 1, iova.get()),
+            _ => false,
         };
-        if let Some(removed) = removed {
-            return Ok(Unmapped { start: iova, bytes, touched: removed? });
+        if is_removed {
+            return Ok(Unmapped { start: iova, bytes, touched: Touched::Leaves });
         }
+        self.unmap_range(frames, iova, bytes, retired)
+    }
+
+    /// Unmaps a range: in one walk, if it is whole pages of one table.
+    #[inline(never)]
+    fn unmap_range(
+        &mut self,
+        frames: &mut impl TableFrames,
+        iova: Iova,
+        bytes: u64,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Unmapped, UnmapError> {
         let more = bytes.checked_sub(1).ok_or(UnmapError::Empty)?;
         if !(iova.get() | bytes).is_multiple_of(PAGE_SIZE) {
             return Err(UnmapError::Misaligned);
@@ -341,32 +338,19 @@ impl<F: Format> PageTable<F> {
             let end = self.reach().saturating_add(1);
             return Err(UnmapError::NotMapped(Iova::new(end.max(start))));
         }
-        self.unmap_from_root(frames, Span { start, last }, retired)
-    }
-
-    /// Unmaps a range: in one walk, if it is whole pages of one table.
-    #[inline(never)]
-    fn unmap_from_root(
-        &mut self,
-        frames: &mut impl TableFrames,
-        span: Span,
-        retired: &mut Vec<PhysAddr>,
-    ) -> Result<Unmapped, UnmapError> {
-        let node = match self.near_small(frames, span) {
-            Some(node) => node,
+        let span = Span { start, last };
+        let node = match self.near.get_mut(0, start, last) {
+            Some(used) => Node::new(frames, self.format, used.frame, 0)?,
             None => self.root_node(frames)?,
         };
-        if let Some(node) = pages_of_one_table(frames, node, span)? {
-            let count = index(node.level, span.last) + 1 - index(node.level, span.start);
-            let touched = self.clear(frames, &node, span.start, count, retired)?;
-            if touched == Touched::Leaves {
-                self.near.note(&node, span.start);
-            }
+        if let Some(node) = pages_of_one_table(frames, node, span)?
+            && let Some(touched) = self.clear(frames, &node, span, retired)?
+        {
             return Ok(span.unmapped(touched));
         }
+        self.near.settle(frames, self.format);
         let unmapped = Remove::new(self.format, span).remove(frames, self, retired)?;
         if unmapped.touched == Touched::Tables {
-            self.near = Near::NONE;
             retired.append(&mut self.outgrown);
         }
         Ok(unmapped)
@@ -375,7 +359,44 @@ impl<F: Format> PageTable<F> {
     /// Where an address leads, as hardware would find it.
     #[inline]
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
-        let address = iova.get();
+        // Written three times, so that the shifts are known.
+        match self.top {
+            3 => self.translate_straight::<3>(frames, iova.get()),
+            2 => self.translate_straight::<2>(frames, iova.get()),
+            4 => self.translate_straight::<4>(frames, iova.get()),
+            _ => self.translate_any(frames, iova.get()),
+        }
+    }
+
+    /// Where an address leads, by tables such as we make from a root of this level to a page of 4 KiB.
+    #[inline(always)]
+    fn translate_straight<const TOP: u8>(
+        &self,
+        frames: &impl TableFrames,
+        address: u64,
+    ) -> Option<Translation> {
+        if address > table_mask(TOP) {
+            return None;
+        }
+        let mut table = frames.table(self.root)?;
+        for level in (1..=TOP).rev() {
+            let word = table[index(level, address)].load(Ordering::Acquire);
+            let Some(below) = frames.table(self.format.straight_below(level, word)) else {
+                return self.translate_any(frames, address);
+            };
+            table = below;
+        }
+        match self.format.decode(0, table[index(0, address)].load(Ordering::Acquire)) {
+            Entry::Leaf { start, order, permissions } => {
+                translation(address, start, order, permissions)
+            }
+            Entry::Empty | Entry::Table { .. } => None,
+        }
+    }
+
+    /// Where an address leads whatever is on the way.
+    #[inline(never)]
+    fn translate_any(&self, frames: &impl TableFrames, address: u64) -> Option<Translation> {
         if address > self.reach() {
             return None;
         }
@@ -392,11 +413,7 @@ impl<F: Format> PageTable<F> {
                     node = node.below(frames, frame, level).ok()?;
                 }
                 Entry::Leaf { start, order, permissions } => {
-                    return Some(Translation {
-                        phys: start.checked_add(address & low_bits(order))?,
-                        access: allowed.and(permissions).access()?,
-                        page_bytes: 1 << order,
-                    });
+                    return translation(address, start, order, allowed.and(permissions));
                 }
             }
         }
@@ -432,4 +449,27 @@ impl<F: Format> PageTable<F> {
     ) -> Result<Node<'a, F>, Foreign> {
         Node::new(frames, self.format, self.root, self.top)
     }
+}
+
+/// Has an entry that was stored written back, for a unit that does not snoop.
+#[inline(always)]
+fn flush_entry(frames: &impl TableFrames, format: impl Format, used: &Used, slot: usize) {
+    if !format.is_coherent() {
+        frames.flush_entries(used.frame, slot..slot + 1);
+    }
+}
+
+/// Where an address leads that is in a page.
+#[inline]
+fn translation(
+    address: u64,
+    start: PhysAddr,
+    order: u32,
+    permissions: Permissions,
+) -> Option<Translation> {
+    Some(Translation {
+        phys: PhysAddr::new(start.get() | address & low_bits(order)),
+        access: permissions.access()?,
+        page_bytes: 1 << order,
+    })
 }

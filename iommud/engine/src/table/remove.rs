@@ -7,7 +7,6 @@ use dma_types::{Iova, PhysAddr};
 
 use super::error::{Foreign, UnmapError};
 use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
-use super::near::Near;
 use super::node::{Node, all, each, holds};
 use super::page_table::{PageTable, Span, Unmapped};
 use super::split::{Page, cost, rest};
@@ -16,27 +15,27 @@ use crate::platform::TableFrames;
 use crate::unit::Touched;
 
 impl<F: Format> PageTable<F> {
-    /// Removes whole pages of one table: so many entries, from an address on. If it has no others it is unlinked
-    /// with them.
-    #[inline(always)]
+    /// Removes whole pages of one table, if it is of one of the lowest levels. If it has no others it is unlinked with them.
+    #[inline]
     pub(super) fn clear(
         &mut self,
         frames: &impl TableFrames,
         node: &Node<'_, F>,
-        address: u64,
-        count: usize,
+        span: Span,
         retired: &mut Vec<PhysAddr>,
-    ) -> Result<Touched, UnmapError> {
-        let live = node.live().wrapping_sub(count) % 512;
+    ) -> Result<Option<Touched>, UnmapError> {
+        let Some(used) = self.near.of(frames, node, span.start) else { return Ok(None) };
+        let first = index(node.level, span.start);
+        let slots = node.slots(first, index(node.level, span.last) + 1 - first);
+        let live = used.live.wrapping_sub(slots.len()) % 512;
         if live == 0 && node.frame != self.root {
-            self.unlink(frames, node.frame, address, retired)?;
-            return Ok(Touched::Tables);
+            self.unlink(frames, node.frame, span.start, retired)?;
+            return Ok(Some(Touched::Tables));
         }
-        let first = index(node.level, address);
-        each(node.slots(first, count), |slot| slot.store(0, Ordering::Release));
-        node.set_live(live);
-        node.flush(frames, first, count);
-        Ok(Touched::Leaves)
+        each(slots, |slot| slot.store(0, Ordering::Release));
+        used.live = live;
+        node.flush(frames, first, slots.len());
+        Ok(Some(Touched::Leaves))
     }
 
     /// Unlinks a table on the way to an address, as it is, and those above that have nothing else.
@@ -48,13 +47,13 @@ impl<F: Format> PageTable<F> {
         address: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<(), UnmapError> {
+        self.near.settle(frames, self.format);
         let before = retired.len();
         let kept = self.last_kept(frames, table, address, retired);
         if kept.is_err() {
             retired.truncate(before);
         }
         kept?.store(frames, address, 0, usize::MAX);
-        self.near = Near::NONE;
         retired.append(&mut self.outgrown);
         Ok(())
     }

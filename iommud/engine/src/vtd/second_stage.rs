@@ -120,11 +120,18 @@ impl Format for SecondStage {
     }
 
     #[inline]
+    fn straight_below(&self, _level: u8, word: u64) -> PhysAddr {
+        const ALL: u64 = SecondStageEntry::R | SecondStageEntry::W;
+        let bits = word & (SecondStageEntry::ADDR | SecondStageEntry::PS | ALL);
+        PhysAddr::new(bits.wrapping_sub(ALL))
+    }
+
+    #[inline]
     fn leaf(&self, level: u8, _order: u32, start: PhysAddr, permissions: Permissions) -> u64 {
-        let read = if permissions.read() { SecondStageEntry::R } else { 0 };
-        let write = if permissions.write() { SecondStageEntry::W } else { 0 };
+        const { assert!(SecondStageEntry::W == SecondStageEntry::R << 1) };
+        let allowed = permissions.bits() << SecondStageEntry::R.trailing_zeros();
         let page = if level > 0 { SecondStageEntry::PS } else { 0 };
-        start.get() & SecondStageEntry::ADDR | page | read | write
+        start.get() & SecondStageEntry::ADDR | page | allowed
     }
 
     #[inline]

@@ -157,3 +157,30 @@ fn an_empty_root_that_was_outgrown_is_not_used_again() {
         model.finish();
     }
 }
+
+#[test]
+fn a_full_table_goes_with_the_last_of_its_pages() {
+    for bytes in [4096, 2 * MIB] {
+        let mut model = second_stage();
+        let elsewhere = |model: &mut Model<SecondStage>| {
+            let iova = 40 * GIB;
+            assert!(model.map(iova, &[segment(8 * GIB, bytes)], Access::Read));
+            assert!(model.unmap(iova, bytes));
+        };
+        // So that both tables stay.
+        assert!(model.map(40 * GIB + bytes, &[segment(6 * MIB, bytes)], Access::Read));
+        for page in 0..512 {
+            assert!(model.map(page * bytes, &[segment(4 * MIB, bytes)], Access::Read));
+        }
+        for page in 0..512 {
+            if page % 100 == 0 {
+                elsewhere(&mut model);
+                model.check_tables();
+            }
+            assert!(model.unmap(page * bytes, bytes));
+        }
+        model.check();
+        model.unmap_all();
+        model.finish();
+    }
+}
