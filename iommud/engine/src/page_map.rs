@@ -1,330 +1,236 @@
-//! What starts at which page, found by address in a fixed number of steps.
+//! Which number belongs to which page, found by address in a fixed number of steps.
 //!
-//! A tree of 64-way nodes over a page's number, six bits a level. It is as high as its highest page needs, four levels up
-//! to 64 GiB, and not as its number of entries: the millionth costs what the first did, and no choice of addresses makes it
-//! unbalanced. A client that scatters ranges as widely as it can costs fewer bytes here than in the page tables that
-//! map them.
-//!
-//! The leaves used last are remembered, for the next page is most likely in one of them. A leaf that has become empty stays
-//! until another one does: what comes and goes at one place makes no leaf each time.
+//! A tree over a page's number that is as high for every page: a leaf tells 64 pages apart, four levels above it 256 of those
+//! beneath each, and a root the rest. The millionth number costs what the first did, and no choice of addresses makes the tree
+//! unbalanced. A client that scatters ranges as widely as it can costs fewer bytes here than in the page tables that map them.
 
-use crate::slab::Slab;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
-/// How many bits of a page number one level decodes: a node's occupancy is one word.
-const LEVEL_BITS: u32 = 6;
-const FANOUT: usize = 1 << LEVEL_BITS;
+/// A part of the tree. Of a page it looks at the low [`BITS`](Self::BITS) bits alone, and gives pages in those.
+trait Part {
+    const BITS: u32;
+    const EMPTY: Self;
 
-/// A node: of a leaf the children are values, of another node nodes.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    /// Bit n: there is a child n.
-    present: u64,
-    children: [u32; FANOUT],
+    fn get(&self, page: u64) -> Option<u32>;
+    fn insert(&mut self, page: u64, number: u32);
+    fn remove(&mut self, page: u64) -> Option<u32>;
+    fn is_empty(&self) -> bool;
+    fn at_or_before(&self, page: u64) -> Option<(u64, u32)>;
+    fn at_or_after(&self, page: u64) -> Option<(u64, u32)>;
 }
 
-impl Node {
-    const EMPTY: Self = Self { present: 0, children: [0; FANOUT] };
+/// The numbers of 64 pages.
+#[derive(Debug)]
+struct Leaf {
+    /// Bit n: page n has a number.
+    present: u64,
+    numbers: [u32; u64::BITS as usize],
+}
+
+impl Leaf {
+    #[inline]
+    const fn place(page: u64) -> u32 {
+        page as u32 % u64::BITS
+    }
+
+    fn found(&self, place: u32) -> (u64, u32) {
+        (place.into(), self.numbers[place as usize])
+    }
+}
+
+impl Part for Leaf {
+    const BITS: u32 = u64::BITS.trailing_zeros();
+    const EMPTY: Self = Self { present: 0, numbers: [0; u64::BITS as usize] };
 
     #[inline]
-    fn child(&self, digit: u32) -> Option<u32> {
-        (self.present >> digit & 1 == 1).then(|| self.children[digit as usize])
+    fn get(&self, page: u64) -> Option<u32> {
+        let place = Self::place(page);
+        (self.present >> place & 1 == 1).then(|| self.numbers[place as usize])
     }
 
     #[inline]
-    fn set(&mut self, digit: u32, child: u32) {
-        self.present |= 1 << digit;
-        self.children[digit as usize] = child;
+    fn insert(&mut self, page: u64, number: u32) {
+        let place = Self::place(page);
+        self.present |= 1 << place;
+        self.numbers[place as usize] = number;
     }
 
-    /// Takes a child out; whether that leaves the node empty.
     #[inline]
-    fn clear(&mut self, digit: u32) -> bool {
-        self.present &= !(1 << digit);
+    fn remove(&mut self, page: u64) -> Option<u32> {
+        let number = self.get(page)?;
+        self.present &= !(1 << Self::place(page));
+        Some(number)
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
         self.present == 0
     }
+
+    fn at_or_before(&self, page: u64) -> Option<(u64, u32)> {
+        let lower = self.present & (u64::MAX >> (u64::BITS - 1 - Self::place(page)));
+        lower.checked_ilog2().map(|place| self.found(place))
+    }
+
+    fn at_or_after(&self, page: u64) -> Option<(u64, u32)> {
+        let higher = self.present & (u64::MAX << Self::place(page));
+        (higher != 0).then(|| self.found(higher.trailing_zeros()))
+    }
 }
 
-/// A leaf that was used lately, by the pages that it is of.
-#[derive(Clone, Copy, Debug)]
-struct Near {
-    pages: u64,
-    leaf: u32,
-}
+/// How many parts a node has beneath it.
+const FANOUT: usize = 1 << u8::BITS;
 
-/// How many of those are remembered.
-const NEAR: usize = 8;
-
-/// No leaf. Page numbers have fewer bits.
-const NOWHERE: Near = Near { pages: u64::MAX, leaf: 0 };
-
-/// Values by page.
+/// Parts side by side, those that are empty left out.
 #[derive(Debug)]
-pub(crate) struct PageMap<T> {
-    /// The top node: a leaf if `levels` is 1.
-    root: Option<u32>,
-    levels: u32,
-    nodes: Slab<Node>,
-    values: Slab<T>,
-    near: [Near; NEAR],
-    /// A page of the leaf that is empty and has been kept, if it still is.
-    kept: Option<u64>,
+struct Node<P> {
+    present: u32,
+    parts: [Option<Box<P>>; FANOUT],
 }
 
-/// The six bits of `page` that choose the child of a node with `below` levels beneath it.
+/// Which of a node's parts a page is in.
 #[inline]
-const fn digit(page: u64, below: u32) -> u32 {
-    (page >> (below * LEVEL_BITS)) as u32 & (FANOUT as u32 - 1)
+const fn digit<P: Part>(page: u64) -> usize {
+    (page >> P::BITS) as u8 as usize
 }
 
-/// How many levels it takes to tell `page` from all lower pages.
-const fn levels_for(page: u64) -> u32 {
-    let bits = u64::BITS - page.leading_zeros();
-    if bits == 0 { 1 } else { bits.div_ceil(LEVEL_BITS) }
+/// What was found in one of the parts that lie side by side.
+const fn in_part<P: Part>(digit: usize, (page, number): (u64, u32)) -> (u64, u32) {
+    ((digit as u64) << P::BITS | page, number)
 }
 
-/// Which of the leaves that are remembered this page's would be, and what would stand there.
-#[inline]
-const fn near_place(page: u64) -> (usize, u64) {
-    let pages = page >> LEVEL_BITS;
-    (pages as usize % NEAR, pages)
+/// The last at `page` or before in parts that lie side by side, of which it is in the one with this digit.
+fn last_of<P: Part>(parts: &[Option<Box<P>>], digit: usize, page: u64) -> Option<(u64, u32)> {
+    let own = parts.get(digit).and_then(Option::as_ref).and_then(|part| part.at_or_before(page));
+    own.map(|found| in_part::<P>(digit, found)).or_else(|| {
+        let (digit, part) = with_digits(parts.iter().take(digit)).next_back()?;
+        part.at_or_before(u64::MAX).map(|found| in_part::<P>(digit, found))
+    })
 }
 
-impl<T: Copy> PageMap<T> {
+/// The first at `page` or after, likewise.
+fn first_of<P: Part>(parts: &[Option<Box<P>>], digit: usize, page: u64) -> Option<(u64, u32)> {
+    let own = parts.get(digit).and_then(Option::as_ref).and_then(|part| part.at_or_after(page));
+    own.map(|found| in_part::<P>(digit, found)).or_else(|| {
+        let (digit, part) = with_digits(parts.iter()).find(|(other, _)| *other > digit)?;
+        part.at_or_after(0).map(|found| in_part::<P>(digit, found))
+    })
+}
+
+/// The parts that there are, none of which is empty.
+fn with_digits<'a, P: Part + 'a>(
+    parts: impl ExactSizeIterator<Item = &'a Option<Box<P>>> + DoubleEndedIterator,
+) -> impl DoubleEndedIterator<Item = (usize, &'a P)> {
+    parts.enumerate().filter_map(|(digit, part)| Some((digit, &**part.as_ref()?)))
+}
+
+impl<P: Part> Part for Node<P> {
+    const BITS: u32 = P::BITS + u8::BITS;
+    const EMPTY: Self = Self { present: 0, parts: [const { None }; FANOUT] };
+
+    #[inline]
+    fn get(&self, page: u64) -> Option<u32> {
+        self.parts[digit::<P>(page)].as_ref()?.get(page)
+    }
+
+    fn insert(&mut self, page: u64, number: u32) {
+        let part = &mut self.parts[digit::<P>(page)];
+        self.present += u32::from(part.is_none());
+        part.get_or_insert_with(|| Box::new(P::EMPTY)).insert(page, number);
+    }
+
+    fn remove(&mut self, page: u64) -> Option<u32> {
+        let slot = &mut self.parts[digit::<P>(page)];
+        let part = slot.as_mut()?;
+        let number = part.remove(page)?;
+        if part.is_empty() {
+            *slot = None;
+            self.present -= 1;
+        }
+        Some(number)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.present == 0
+    }
+
+    fn at_or_before(&self, page: u64) -> Option<(u64, u32)> {
+        last_of(&self.parts, digit::<P>(page), page)
+    }
+
+    fn at_or_after(&self, page: u64) -> Option<(u64, u32)> {
+        first_of(&self.parts, digit::<P>(page), page)
+    }
+}
+
+/// What is beneath the root: 50 bits of addresses each.
+type Top = Node<Node<Node<Node<Leaf>>>>;
+
+/// Numbers by page. The root has as many parts as the highest page needs: most often one, for 57 bits of addresses 128.
+#[derive(Debug, Default)]
+pub(crate) struct PageMap {
+    root: Vec<Option<Box<Top>>>,
+}
+
+impl PageMap {
     /// Nothing.
     pub(crate) const fn new() -> Self {
-        Self {
-            root: None,
-            levels: 1,
-            nodes: Slab::new(),
-            values: Slab::new(),
-            near: [NOWHERE; NEAR],
-            kept: None,
-        }
+        Self { root: Vec::new() }
     }
 
-    /// The leaf that a page is in.
+    /// Which of the root's parts a page is in.
     #[inline]
-    fn leaf(&self, page: u64) -> Option<u32> {
-        let (place, pages) = near_place(page);
-        let near = self.near[place];
-        if near.pages == pages { Some(near.leaf) } else { self.walk(page) }
+    const fn digit(page: u64) -> usize {
+        (page >> Top::BITS) as usize
     }
 
-    /// The same, to be remembered.
+    /// The number of a page.
     #[inline]
-    fn leaf_again(&mut self, page: u64) -> Option<u32> {
-        let (place, pages) = near_place(page);
-        let near = self.near[place];
-        if near.pages == pages {
-            return Some(near.leaf);
+    pub(crate) fn get(&self, page: u64) -> Option<u32> {
+        self.root.get(Self::digit(page))?.as_ref()?.get(page)
+    }
+
+    /// Gives a page a number, where it had none.
+    pub(crate) fn insert(&mut self, page: u64, number: u32) {
+        debug_assert!(self.get(page).is_none());
+        let digit = Self::digit(page);
+        if self.root.len() <= digit {
+            self.root.resize_with(digit + 1, || None);
         }
-        let leaf = self.walk(page)?;
-        self.near[place] = Near { pages, leaf };
-        Some(leaf)
+        self.root[digit].get_or_insert_with(|| Box::new(Top::EMPTY)).insert(page, number);
     }
 
-    /// The leaf that a page is in, from the root on.
-    #[inline(never)]
-    fn walk(&self, page: u64) -> Option<u32> {
-        let mut node = self.root?;
-        if levels_for(page) > self.levels {
-            return None;
+    /// Takes the number of a page out.
+    pub(crate) fn remove(&mut self, page: u64) -> Option<u32> {
+        let slot = self.root.get_mut(Self::digit(page))?;
+        let top = slot.as_mut()?;
+        let number = top.remove(page)?;
+        if top.is_empty() {
+            *slot = None;
         }
-        for below in (1..self.levels).rev() {
-            node = self.nodes[node].child(digit(page, below))?;
-        }
-        Some(node)
+        Some(number)
     }
 
-    /// What starts at `page`.
-    #[inline]
-    pub(crate) fn get(&self, page: u64) -> Option<&T> {
-        let value = self.nodes[self.leaf(page)?].child(digit(page, 0))?;
-        Some(&self.values[value])
+    /// The last page at `page` or before that has a number, and which.
+    pub(crate) fn at_or_before(&self, page: u64) -> Option<(u64, u32)> {
+        last_of(&self.root, Self::digit(page), page)
     }
 
-    /// What starts at `page`, to be changed.
-    #[inline]
-    pub(crate) fn get_mut(&mut self, page: u64) -> Option<&mut T> {
-        let leaf = self.leaf_again(page)?;
-        let value = self.nodes[leaf].child(digit(page, 0))?;
-        Some(&mut self.values[value])
+    /// The first page at `page` or after that has a number, and which.
+    fn at_or_after(&self, page: u64) -> Option<(u64, u32)> {
+        first_of(&self.root, Self::digit(page), page)
     }
 
-    /// Has a value start at `page`, where none did.
-    #[inline]
-    pub(crate) fn insert(&mut self, page: u64, value: T) {
-        let leaf = match self.leaf_again(page) {
-            Some(leaf) => leaf,
-            None => self.make_leaf(page),
-        };
-        debug_assert!(self.nodes[leaf].child(digit(page, 0)).is_none());
-        let value = self.values.insert(value);
-        self.nodes[leaf].set(digit(page, 0), value);
-    }
-
-    /// Makes the leaf that a page is in, and what leads there.
-    #[inline(never)]
-    fn make_leaf(&mut self, page: u64) -> u32 {
-        let levels = levels_for(page);
-        let mut node = match self.root {
-            None => {
-                self.levels = levels;
-                self.nodes.insert(Node::EMPTY)
-            }
-            Some(root) => self.grow(root, levels),
-        };
-        self.root = Some(node);
-        for below in (1..self.levels).rev() {
-            let digit = digit(page, below);
-            node = match self.nodes[node].child(digit) {
-                Some(child) => child,
-                None => {
-                    let child = self.nodes.insert(Node::EMPTY);
-                    self.nodes[node].set(digit, child);
-                    child
-                }
-            };
-        }
-        let (place, pages) = near_place(page);
-        self.near[place] = Near { pages, leaf: node };
-        node
-    }
-
-    /// Puts nodes above the root until the tree has at least `levels` levels, and gives the new root.
-    fn grow(&mut self, root: u32, levels: u32) -> u32 {
-        let mut root = root;
-        while self.levels < levels {
-            let mut above = Node::EMPTY;
-            above.set(0, root);
-            root = self.nodes.insert(above);
-            self.levels += 1;
-        }
-        root
-    }
-
-    /// Takes out what starts at `page`.
-    #[inline]
-    pub(crate) fn remove(&mut self, page: u64) -> Option<T> {
-        let leaf = self.leaf_again(page)?;
-        let node = &mut self.nodes[leaf];
-        let value = node.child(digit(page, 0))?;
-        if node.clear(digit(page, 0)) && self.kept.is_none_or(|kept| !same_leaf(kept, page)) {
-            self.keep_empty(page);
-        }
-        Some(self.values.remove(value))
-    }
-
-    /// Keeps the leaf of a page, which has become empty, and lets the one go that was kept before.
-    #[inline(never)]
-    fn keep_empty(&mut self, page: u64) {
-        if let Some(before) = self.kept.replace(page)
-            && let Some(leaf) = self.leaf(before)
-            && self.nodes[leaf].present == 0
-        {
-            self.drop_leaf(before);
-        }
-    }
-
-    /// Takes an empty leaf out, with the nodes that it leaves empty.
-    fn drop_leaf(&mut self, page: u64) {
-        let (place, pages) = near_place(page);
-        if self.near[place].pages == pages {
-            self.near[place] = NOWHERE;
-        }
-        if let Some(root) = self.root
-            && self.drop_in(root, self.levels - 1, page)
-        {
-            self.root = None;
-        }
-    }
-
-    /// Takes the empty leaf of `page` out, and says whether that left the node empty (and freed it).
-    fn drop_in(&mut self, node: u32, below: u32, page: u64) -> bool {
-        let digit = digit(page, below);
-        let is_empty = match self.nodes[node].child(digit) {
-            _ if below == 0 => true,
-            Some(child) if self.drop_in(child, below - 1, page) => self.nodes[node].clear(digit),
-            _ => false,
-        };
-        if is_empty {
-            self.nodes.remove(node);
-        }
-        is_empty
-    }
-
-    /// The last value that starts at `page` or before, and where.
-    pub(crate) fn at_or_before(&self, page: u64) -> Option<(u64, &T)> {
-        let highest = (1 << (self.levels * LEVEL_BITS)) - 1;
-        self.last_in(self.root?, self.levels - 1, page.min(highest))
-    }
-
-    fn last_in(&self, number: u32, below: u32, page: u64) -> Option<(u64, &T)> {
-        let node = &self.nodes[number];
-        let mut lower = node.present & (u64::MAX >> (FANOUT as u32 - 1 - digit(page, below)));
-        // One leaf may be empty: then it is the one before.
-        while let Some(found) = lower.checked_ilog2() {
-            let (first, last) = span(page, below, found);
-            let child = node.children[found as usize];
-            if below == 0 {
-                return Some((first, &self.values[child]));
-            }
-            if let Some(found) = self.last_in(child, below - 1, page.min(last)) {
-                return Some(found);
-            }
-            lower &= !(1 << found);
-        }
-        None
-    }
-
-    /// The first value that starts at `page` or after, and where.
-    pub(crate) fn at_or_after(&self, page: u64) -> Option<(u64, &T)> {
-        if levels_for(page) > self.levels {
-            return None;
-        }
-        self.first_in(self.root?, self.levels - 1, page)
-    }
-
-    fn first_in(&self, number: u32, below: u32, page: u64) -> Option<(u64, &T)> {
-        let node = &self.nodes[number];
-        let mut higher = node.present & (u64::MAX << digit(page, below));
-        while higher != 0 {
-            let found = higher.trailing_zeros();
-            let (first, _) = span(page, below, found);
-            let child = node.children[found as usize];
-            if below == 0 {
-                return Some((first, &self.values[child]));
-            }
-            if let Some(found) = self.first_in(child, below - 1, page.max(first)) {
-                return Some(found);
-            }
-            higher &= !(1 << found);
-        }
-        None
-    }
-
-    /// Everything, by page.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let mut from = 0;
+    /// Everything from `page` on, by page.
+    pub(crate) fn iter_from(&self, page: u64) -> impl Iterator<Item = (u64, u32)> {
+        let mut from = page;
         core::iter::from_fn(move || {
-            let (page, value) = self.at_or_after(from)?;
+            let (page, number) = self.at_or_after(from)?;
             from = page + 1;
-            Some((page, value))
+            Some((page, number))
         })
     }
-}
-
-/// Whether two pages are in the same leaf.
-#[inline]
-const fn same_leaf(one: u64, other: u64) -> bool {
-    one >> LEVEL_BITS == other >> LEVEL_BITS
-}
-
-/// The first and the last page beneath child `digit` of the node with `below` levels beneath it that `page` is in.
-const fn span(page: u64, below: u32, digit: u32) -> (u64, u64) {
-    let beneath = below * LEVEL_BITS;
-    let prefix = page >> beneath >> LEVEL_BITS << LEVEL_BITS | digit as u64;
-    (prefix << beneath, prefix << beneath | ((1 << beneath) - 1))
 }
 
 #[cfg(test)]
@@ -338,54 +244,56 @@ mod tests {
         prop_oneof![0..200u64, (0..46u32, 0..3u64).prop_map(|(bit, near)| (1 << bit) + near)]
     }
 
+    /// How many parts of the tree there are.
+    fn parts(map: &PageMap) -> usize {
+        map.root.iter().flatten().count()
+    }
+
     proptest! {
         #[test]
         fn it_behaves_as_an_ordered_map(steps in prop::collection::vec((page(), 0..3u8), 1..300)) {
             let (mut map, mut model) = (PageMap::new(), BTreeMap::new());
-            for (value, (page, step)) in steps.into_iter().enumerate() {
+            for (number, (page, step)) in (0..).zip(steps) {
                 match step {
                     0 => prop_assert_eq!(map.remove(page), model.remove(&page)),
-                    _ if model.contains_key(&page) => {
-                        if let Some(known) = map.get_mut(page) {
-                            *known = value;
-                        }
-                        model.insert(page, value);
-                    }
+                    _ if model.contains_key(&page) => {}
                     _ => {
-                        map.insert(page, value);
-                        model.insert(page, value);
+                        map.insert(page, number);
+                        model.insert(page, number);
                     }
                 }
                 for probe in [page, page + 1, page.saturating_sub(1), page * 2, u64::MAX >> 12] {
-                    prop_assert_eq!(map.get(probe), model.get(&probe));
-                    let before = model.range(..=probe).next_back().map(|(&at, value)| (at, value));
-                    prop_assert_eq!(map.at_or_before(probe), before);
-                    let after = model.range(probe..).next().map(|(&at, value)| (at, value));
-                    prop_assert_eq!(map.at_or_after(probe), after);
+                    prop_assert_eq!(map.get(probe), model.get(&probe).copied());
+                    let before = model.range(..=probe).next_back();
+                    prop_assert_eq!(map.at_or_before(probe), before.map(|(&at, &it)| (at, it)));
+                    let after = model.range(probe..).next();
+                    prop_assert_eq!(map.at_or_after(probe), after.map(|(&at, &it)| (at, it)));
                 }
             }
-            prop_assert!(map.iter().eq(model.iter().map(|(&at, value)| (at, value))));
+            prop_assert!(map.iter_from(0).eq(model.iter().map(|(&at, &number)| (at, number))));
             for page in model.into_keys() {
                 map.remove(page);
             }
-            prop_assert_eq!(map.iter().count(), 0);
-            // All that is left is the way to one leaf.
-            prop_assert!(map.nodes.in_use() <= map.levels as usize);
+            prop_assert_eq!((map.iter_from(0).count(), parts(&map)), (0, 0), "what is empty is not kept");
         }
     }
 
     #[test]
-    fn what_comes_and_goes_at_one_place_makes_no_leaf_each_time() {
+    fn a_leaf_that_is_empty_is_gone_and_its_neighbours_stay() {
         let mut map = PageMap::new();
-        map.insert(0x10_0000, 1);
-        let nodes = map.nodes.in_use();
-        assert_eq!((map.remove(0x10_0000), map.nodes.in_use()), (Some(1), nodes));
-        map.insert(0x10_0001, 2);
-        map.insert(0x20_0000, 3);
-        assert_eq!(map.remove(0x10_0001), Some(2));
-        // The leaf that is kept is gone when another one is empty.
-        assert_eq!(map.remove(0x20_0000), Some(3));
-        assert_eq!(map.nodes.in_use(), nodes);
-        assert_eq!((map.get(0x10_0001), map.at_or_before(0x30_0000)), (None, None));
+        let pages = [0x10_0000, 0x10_0040, 0x10_4000, 0x40_0000_0000];
+        (0..).zip(pages).for_each(|(number, page)| map.insert(page, number));
+        let lower = |map: &PageMap| {
+            let upper = map.root[0].as_ref().unwrap().parts.iter().flatten();
+            let middle = upper.flat_map(|upper| upper.parts.iter().flatten());
+            let lower = middle.flat_map(|middle| middle.parts.iter().flatten());
+            lower.map(|lower| lower.present).collect::<Vec<_>>()
+        };
+        assert_eq!(lower(&map), [2, 1]);
+        assert_eq!((map.remove(0x10_0040), map.remove(0x10_0040)), (Some(1), None));
+        assert_eq!(lower(&map), [1, 1]);
+        assert_eq!((map.remove(0x10_4000), lower(&map).len()), (Some(2), 1));
+        assert_eq!((map.remove(0x40_0000_0000), parts(&map)), (Some(3), 1));
+        assert_eq!((map.remove(0x10_0000), parts(&map)), (Some(0), 0));
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn look(world: &mut World) -> Result<Vec<Reached>, String> {
     let (mut all, everywhere) = (Vec::new(), world.addresses());
     let domains = world.service.engine().domains();
     let mut mappings = domains.flat_map(|(_, domain)| domain.mappings());
-    let unseen = |(iova, it): (Iova, &Mapping)| {
+    let unseen = |(iova, it): (Iova, Mapping)| {
         it.owner.buffer().is_some() && !everywhere.contains(&iova.get())
     };
     if mappings.any(unseen) {

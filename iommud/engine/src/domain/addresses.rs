@@ -2,6 +2,7 @@
 
 use dma_types::{Iova, PAGE_SIZE};
 
+use super::mappings::Note;
 use crate::error::EngineError;
 use crate::iova::{
     Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaError, IovaRange, IovaRequest,
@@ -33,11 +34,13 @@ pub enum Place {
 /// The addresses of a domain.
 #[derive(Debug)]
 pub struct Addresses {
-    allocator: IovaAllocator,
+    allocator: IovaAllocator<Note>,
     /// Nothing is given out beyond.
     aperture: IovaRange,
     /// The sizes of pages: bit *n* for pages of two to the *n* bytes.
     page_sizes: u64,
+    /// The smallest size that a large page has.
+    large_page: u64,
 }
 
 impl Addresses {
@@ -58,7 +61,7 @@ impl Addresses {
         let everything = IovaRange::new(Iova::new(0), last.get().saturating_add(1));
         let aperture = aperture.map_or(Ok(everything), |aperture| checked(aperture, last))?;
         // The aperture ends where the space does, so that its last page can be given out without a guard behind it.
-        let mut allocator = IovaAllocator::new(aperture.last().unwrap_or(last));
+        let mut allocator = IovaAllocator::with_notes(aperture.last().unwrap_or(last));
         let hypertransport = match abilities.walks {
             Walks::AmdV1 => Some(HYPERTRANSPORT_RANGE),
             Walks::SecondStage | Walks::Nothing => None,
@@ -69,7 +72,10 @@ impl Addresses {
         for range in everywhere.chain(before).chain(reserved) {
             allocator.reserve(range)?;
         }
-        Ok(Self { allocator, aperture, page_sizes: abilities.page_sizes })
+        let page_sizes = abilities.page_sizes;
+        let large = page_sizes & !(2 * PAGE_SIZE - 1);
+        let large_page = if large == 0 { u64::MAX } else { 1 << large.trailing_zeros() };
+        Ok(Self { allocator, aperture, page_sizes, large_page })
     }
 
     /// The aperture in which addresses are given out.
@@ -83,7 +89,16 @@ impl Addresses {
     }
 
     /// Takes addresses that are free, if it can be such that the largest pages do.
+    #[inline]
     pub fn take(&mut self, request: IovaRequest) -> Result<Iova, EngineError> {
+        if request.bytes < self.large_page {
+            return Ok(self.allocator.alloc(request)?);
+        }
+        self.take_aligned(request)
+    }
+
+    /// Takes addresses for large pages.
+    fn take_aligned(&mut self, request: IovaRequest) -> Result<Iova, EngineError> {
         let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
         // Large pages are an advantage and no need: where only an odd place is free, small ones do.
         let taken = self.allocator.alloc(natural).or_else(|_| self.allocator.alloc(request));
@@ -141,7 +156,42 @@ impl Addresses {
         Ok(iova)
     }
 
+    /// Notes what is mapped at addresses that are taken.
+    #[inline]
+    pub(super) fn note(&mut self, iova: Iova, note: Note) {
+        self.allocator.note(iova, note);
+    }
+
+    /// Looks addresses up that are to be looked up again before others.
+    #[inline]
+    pub(super) fn look_at(&mut self, iova: Iova) {
+        self.allocator.look_at(iova);
+    }
+
+    /// What is noted of the addresses that were taken from here on, and their length in bytes.
+    #[inline]
+    pub(super) fn noted(&self, iova: Iova) -> Option<(u64, Note)> {
+        self.allocator.noted(iova)
+    }
+
+    /// Notes that nothing is mapped any more at addresses that stay taken.
+    #[inline]
+    pub(super) fn forget(&mut self, iova: Iova) {
+        self.allocator.forget(iova);
+    }
+
+    /// The taken addresses of which this is one, and what is noted of them.
+    pub(super) fn noted_around(&self, iova: Iova) -> Option<(IovaRange, Note)> {
+        self.allocator.noted_around(iova)
+    }
+
+    /// All that is noted of addresses that were taken from this one on.
+    pub(super) fn noted_from(&self, iova: Iova) -> impl Iterator<Item = (IovaRange, Note)> {
+        self.allocator.noted_from(iova)
+    }
+
     /// Makes addresses free again that were taken as this range.
+    #[inline]
     pub fn free(&mut self, iova: Iova, bytes: u64) {
         let freed = self.allocator.free(iova, bytes);
         debug_assert_eq!(freed, Ok(()));

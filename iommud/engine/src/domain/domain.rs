@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PciAddress, PhysAddr};
 
-use super::mappings::Mappings;
 use super::members::Membership;
 use super::{Addresses, DomainTable, Mapping, Place};
 use crate::completion::Completion;
@@ -35,8 +34,10 @@ pub struct Domain {
     pub(super) table: DomainTable,
     /// When an unmap is answered.
     invalidation: Invalidation,
-    addresses: Addresses,
-    pub(super) mappings: Mappings,
+    /// Which addresses are taken, with what clients have mapped there.
+    pub(super) addresses: Addresses,
+    /// What is mapped at its own addresses, which are nobody's to take: what firmware reserves, and memory.
+    pub(super) fixed: BTreeMap<Iova, Mapping>,
     pub(super) memberships: Vec<Membership>,
     /// What the units have yet to confirm of all that was ever detached from it.
     pub(super) detached: Completion,
@@ -75,7 +76,7 @@ impl Domain {
             table: DomainTable::new(frames, &abilities)?,
             invalidation: Invalidation::Strict,
             addresses,
-            mappings: Mappings::new(),
+            fixed: BTreeMap::new(),
             memberships: Vec::new(),
             detached: Completion::none(),
             unlinked: Completion::none(),
@@ -102,13 +103,13 @@ impl Domain {
             true => Invalidation::Deferred,
             false => Invalidation::Strict,
         };
-        Self {
+        let mut domain = Self {
             made_for,
             abilities: record.abilities,
             table,
             invalidation,
             addresses,
-            mappings: mappings.into_iter().collect(),
+            fixed: BTreeMap::new(),
             memberships: Vec::new(),
             detached: Completion::none(),
             unlinked: Completion::none(),
@@ -118,7 +119,9 @@ impl Domain {
             slot: Some(slot),
             paid: BTreeMap::new(),
             client: Payer::NOBODY,
-        }
+        };
+        mappings.into_iter().for_each(|(iova, mapping)| domain.note(iova, &mapping));
+        domain
     }
 
     /// Whether its table has grown from one with this root and so many levels, by which a unit may still go.
@@ -217,11 +220,6 @@ impl Domain {
         self.table.frames(frames)
     }
 
-    /// What is mapped from an address on, to be put on another account.
-    pub(crate) fn mapping_mut(&mut self, iova: Iova) -> Option<&mut Mapping> {
-        self.mappings.get_mut(iova)
-    }
-
     /// The frames of its table that somebody pays for.
     pub fn paid(&self) -> impl Iterator<Item = (PhysAddr, Payer)> {
         self.paid.iter().map(|(frame, payer)| (*frame, *payer))
@@ -307,34 +305,29 @@ impl Domain {
             access => access,
         };
         let touched = self.table.map(frames, iova, pieces, access)?;
-        self.mappings.insert(iova, Mapping { access, ..mapping });
+        self.note(iova, &Mapping { access, ..mapping });
         Ok(touched)
     }
 
-    /// Takes a mapping out of the table: what has changed, and whose account it was on. What the table needs no more is added
-    /// to `retired`; neither that nor the addresses are free before every unit has confirmed (rule R2).
+    /// Takes a mapping out of the table: what has changed, and on whose account it was. What the table needs no more is
+    /// added to `retired`; neither that nor the addresses are free before every unit has confirmed (rule R2).
     ///
     /// # Errors
     ///
-    /// [`EngineError::NotMapped`] if the range is not exactly one mapping of a client's.
+    /// [`EngineError::NotMapped`] if the range is not exactly one mapping of a client's, or `is_its` denies that one.
     pub fn unmap(
         &mut self,
         frames: &mut impl TableFrames,
         iova: Iova,
         bytes: u64,
+        is_its: impl FnOnce(&Mapping) -> bool,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<(Changed, Payer), EngineError> {
-        let mapping = self.mappings.get(iova).filter(|it| it.is_of_client(bytes));
-        let payer = mapping.ok_or(EngineError::NotMapped)?.payer;
+        self.addresses.look_at(iova);
+        let mapping = self.exactly(iova, bytes).filter(is_its).ok_or(EngineError::NotMapped)?;
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
-        self.mappings.remove(iova);
-        Ok((Changed { start, bytes, touched }, payer))
-    }
-
-    /// Whether the range is exactly one mapping of a client's.
-    pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
-        let mapping = self.mappings.get(iova);
-        mapping.is_some_and(|it| it.is_of_client(bytes))
+        self.addresses.forget(iova);
+        Ok((Changed { start, bytes, touched }, mapping.payer))
     }
 
     /// Makes addresses free again: that were unmapped, after every unit has confirmed, or that nothing was mapped at.
@@ -344,42 +337,19 @@ impl Domain {
 
     /// Takes the whole table apart: its frames, the addresses of its mappings, and until when they are not free.
     pub fn destroy(self, frames: &mut impl TableFrames) -> Retired {
-        let Self { table, mut paid, mappings, detached: completion, .. } = self;
-        let mut unpaid = Vec::new();
-        table.destroy(frames, &mut unpaid);
-        let mut payer = |frame| paid.remove(&frame).unwrap_or(Payer::NOBODY);
-        let frames = unpaid.into_iter().map(|frame| (frame, payer(frame))).collect();
         let mut addresses: Vec<(Payer, u64)> = Vec::new();
-        for (_, &Mapping { payer, bytes, .. }) in mappings.iter() {
+        for (_, Mapping { payer, bytes, .. }) in self.mappings() {
             match addresses.iter_mut().find(|(other, _)| *other == payer) {
                 Some((_, sum)) => *sum += bytes,
                 None => addresses.push((payer, bytes)),
             }
         }
+        let Self { table, mut paid, detached: completion, .. } = self;
+        let mut unpaid = Vec::new();
+        table.destroy(frames, &mut unpaid);
+        let mut payer = |frame| paid.remove(&frame).unwrap_or(Payer::NOBODY);
+        let frames = unpaid.into_iter().map(|frame| (frame, payer(frame))).collect();
         Retired { completion, frames, addresses, ..Retired::default() }
-    }
-
-    /// The mapping that starts at this address.
-    pub fn mapping(&self, iova: Iova) -> Option<&Mapping> {
-        self.mappings.get(iova)
-    }
-
-    /// The mapping in which this address lies, and where that starts.
-    pub fn lookup(&self, iova: Iova) -> Option<(Iova, &Mapping)> {
-        let (start, mapping) = self.mappings.at_or_before(iova)?;
-        (iova.get() - start.get() < mapping.bytes).then_some((start, mapping))
-    }
-
-    /// Whether something of a client's is mapped in this range.
-    pub fn overlaps(&self, iova: Iova, bytes: u64) -> bool {
-        let last = iova.get().saturating_add(bytes.saturating_sub(1));
-        let next = self.mappings.at_or_after(iova);
-        self.lookup(iova).is_some() || next.is_some_and(|(start, _)| start.get() <= last)
-    }
-
-    /// Every mapping, by address.
-    pub fn mappings(&self) -> impl Iterator<Item = (Iova, &Mapping)> {
-        self.mappings.iter()
     }
 
     /// The addresses in which mappings may lie, but for what is reserved.
@@ -390,11 +360,6 @@ impl Domain {
     /// The addresses that are never given out.
     pub fn reserved(&self) -> impl Iterator<Item = IovaRange> {
         self.addresses.reserved()
-    }
-
-    /// How many bytes are mapped.
-    pub fn mapped_bytes(&self) -> u64 {
-        self.mappings.iter().map(|(_, mapping)| mapping.bytes).sum()
     }
 
     /// How many pieces of addresses are not free, and how many bytes these are with their guards: of what is mapped, and of

@@ -82,7 +82,7 @@ impl Domain {
 
     /// What of an owner's is mapped where it is in memory.
     fn pieces_of(&self, owner: Owner) -> impl Iterator<Item = Segment> {
-        let own = self.mappings.iter().filter(move |(_, mapping)| mapping.owner == owner);
+        let own = self.fixed.iter().filter(move |(_, mapping)| mapping.owner == owner);
         own.map(|(iova, mapping)| Segment {
             start: PhysAddr::new(iova.get()),
             bytes: mapping.bytes,
@@ -93,21 +93,20 @@ impl Domain {
     fn join(&mut self, at: Iova, bytes: u64) {
         let (mut first, mut end) = (at, at.get().saturating_add(bytes));
         let of_identity = |mapping: &&Mapping| mapping.owner == Owner::Identity;
-        if let Some(next) = self.mappings.get(Iova::new(end)).filter(of_identity) {
+        if let Some(next) = self.fixed.get(&Iova::new(end)).filter(of_identity) {
             let bytes = next.bytes;
-            self.mappings.remove(Iova::new(end));
+            self.fixed.remove(&Iova::new(end));
             end = end.saturating_add(bytes);
         }
-        let before = at.get().checked_sub(1).map(Iova::new);
-        let before = before.and_then(|before| self.mappings.at_or_before(before));
+        let before = self.fixed.range(..at).next_back();
         let before = before.filter(|(_, it)| it.owner == Owner::Identity);
-        if let Some((start, it)) = before
+        if let Some((&start, it)) = before
             && start.get().checked_add(it.bytes) == Some(at.get())
         {
-            self.mappings.remove(at);
+            self.fixed.remove(&at);
             first = start;
         }
-        if let Some(whole) = self.mappings.get_mut(first) {
+        if let Some(whole) = self.fixed.get_mut(&first) {
             whole.bytes = end - first.get();
         }
     }
@@ -115,12 +114,12 @@ impl Domain {
     /// Notes that a part of an identity mapping is gone.
     fn carve_out(&mut self, piece: Segment) {
         let at = Iova::new(piece.start.get());
-        let Some((start, &whole)) = self.mappings.at_or_before(at) else { return };
-        self.mappings.remove(start);
+        let Some((&start, &whole)) = self.fixed.range(..=at).next_back() else { return };
+        self.fixed.remove(&start);
         let of = Segment { start: PhysAddr::new(start.get()), bytes: whole.bytes };
         for rest in segments::without(&[of], &[piece]) {
             let mapping = Mapping { bytes: rest.bytes, ..whole };
-            self.mappings.insert(Iova::new(rest.start.get()), mapping);
+            self.fixed.insert(Iova::new(rest.start.get()), mapping);
         }
     }
 
@@ -135,7 +134,7 @@ impl Domain {
         if self.made_for.contains(&device) {
             return true;
         }
-        let firmware = self.mappings.iter().filter(|(_, it)| it.owner == Owner::Firmware);
+        let firmware = self.fixed.iter().filter(|(_, it)| it.owner == Owner::Firmware);
         let held = firmware.map(|(iova, mapping)| (iova.get(), mapping.bytes));
         held.eq(ranges.iter().map(|range| (range.start.get(), range.bytes)))
     }

@@ -19,13 +19,6 @@ pub struct Mapping {
     pub payer: Payer,
 }
 
-impl Mapping {
-    /// Whether it is a client's, of this length.
-    pub fn is_of_client(&self, bytes: u64) -> bool {
-        self.bytes == bytes && self.owner.buffer().is_some()
-    }
-}
-
 /// Whose a mapping is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {

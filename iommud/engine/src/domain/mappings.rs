@@ -1,74 +1,146 @@
-//! What is mapped in a domain, each by where it starts.
+//! What is mapped in a domain: clients' buffers, each noted with the addresses that it was given, and what lies at its own
+//! addresses.
 
-use dma_types::{Iova, PAGE_SIZE};
+use bitfield_struct::bitfield;
+use dma_types::{Access, Iova, PAGE_SIZE};
 
-use super::Mapping;
-use crate::page_map::PageMap;
+use super::{Domain, Mapping, Owner};
+use crate::iova::IovaRange;
+use crate::payer::Payer;
 
-/// What is mapped in a domain. Every mapping starts at a multiple of 4096, and no two overlap.
-#[derive(Debug)]
-pub(super) struct Mappings(PageMap<Mapping>);
+/// What is noted of a client's mapping. There are many of these: how long it is its addresses tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Note {
+    /// The number of its buffer.
+    buffer: u64,
+    part: Part,
+    payer: Payer,
+}
 
-impl Mappings {
-    /// None.
-    pub(super) const fn new() -> Self {
-        Self(PageMap::new())
-    }
+/// Which part of its buffer a mapping is of, and what a device may do.
+#[bitfield(u64)]
+struct Part {
+    may_read: bool,
+    may_write: bool,
+    #[bits(10)]
+    __: u16,
+    /// The page of the buffer with which it starts.
+    #[bits(52)]
+    page: u64,
+}
 
-    /// What starts at an address.
+impl Note {
+    /// What is noted of a mapping of this buffer.
     #[inline]
-    pub(super) fn get(&self, iova: Iova) -> Option<&Mapping> {
-        self.0.get(page_at(iova)?)
+    const fn of(buffer: u64, mapping: &Mapping) -> Self {
+        let Mapping { access, offset, payer, .. } = *mapping;
+        let part = Part::new().with_may_read(access.may_read()).with_may_write(access.may_write());
+        Self { buffer, part: part.with_page(offset / PAGE_SIZE), payer }
     }
 
-    /// What starts at an address, to be changed.
+    /// The mapping of which this is noted, with its length.
     #[inline]
-    pub(super) fn get_mut(&mut self, iova: Iova) -> Option<&mut Mapping> {
-        self.0.get_mut(page_at(iova)?)
-    }
-
-    /// Notes what starts at an address from now on, a multiple of 4096 where nothing did.
-    #[inline]
-    pub(super) fn insert(&mut self, iova: Iova, mapping: Mapping) {
-        self.0.insert(iova.get() / PAGE_SIZE, mapping);
-    }
-
-    /// Forgets what starts at an address.
-    #[inline]
-    pub(super) fn remove(&mut self, iova: Iova) -> Option<Mapping> {
-        self.0.remove(page_at(iova)?)
-    }
-
-    /// The last that starts at an address or before, and where.
-    pub(super) fn at_or_before(&self, iova: Iova) -> Option<(Iova, &Mapping)> {
-        self.0.at_or_before(iova.get() / PAGE_SIZE).map(with_address)
-    }
-
-    /// The first that starts at an address or after, and where.
-    pub(super) fn at_or_after(&self, iova: Iova) -> Option<(Iova, &Mapping)> {
-        self.0.at_or_after(iova.get().div_ceil(PAGE_SIZE)).map(with_address)
-    }
-
-    /// All of them, by address.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Iova, &Mapping)> {
-        self.0.iter().map(with_address)
+    const fn mapping(self, bytes: u64) -> Mapping {
+        let Self { buffer, part, payer } = self;
+        let access = match (part.may_read(), part.may_write()) {
+            (true, false) => Access::Read,
+            (false, true) => Access::Write,
+            _ => Access::ReadWrite,
+        };
+        let (owner, offset) = (Owner::Buffer(buffer), part.page() * PAGE_SIZE);
+        Mapping { bytes, access, owner, offset, payer }
     }
 }
 
-impl FromIterator<(Iova, Mapping)> for Mappings {
-    fn from_iter<I: IntoIterator<Item = (Iova, Mapping)>>(all: I) -> Self {
-        let mut mappings = Self::new();
-        all.into_iter().for_each(|(iova, mapping)| mappings.insert(iova, mapping));
-        mappings
+impl Domain {
+    /// Notes what is mapped at an address from now on. A client's addresses have been taken.
+    #[inline]
+    pub(super) fn note(&mut self, iova: Iova, mapping: &Mapping) {
+        match mapping.owner.buffer() {
+            Some(buffer) => self.addresses.note(iova, Note::of(buffer, mapping)),
+            None => drop(self.fixed.insert(iova, *mapping)),
+        }
+    }
+
+    /// Puts the addresses of a client's mapping on an account; how long it is.
+    pub(crate) fn put_on_account(&mut self, iova: Iova, payer: Payer) -> Option<u64> {
+        let (bytes, note) = self.addresses.noted(iova)?;
+        self.addresses.note(iova, Note { payer, ..note });
+        Some(bytes)
+    }
+
+    /// A client's mapping of which the range is exactly all.
+    #[inline]
+    pub(super) fn exactly(&self, iova: Iova, bytes: u64) -> Option<Mapping> {
+        let (known, note) = self.addresses.noted(iova)?;
+        (known == bytes).then(|| note.mapping(bytes))
+    }
+
+    /// Whether the range is exactly one mapping of a client's.
+    #[inline]
+    pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
+        self.exactly(iova, bytes).is_some()
+    }
+
+    /// The mapping that starts at this address.
+    #[inline]
+    pub fn mapping(&self, iova: Iova) -> Option<Mapping> {
+        let noted = self.addresses.noted(iova).map(|(bytes, note)| note.mapping(bytes));
+        noted.or_else(|| self.fixed.get(&iova).copied())
+    }
+
+    /// The mapping in which this address lies, and where that starts.
+    pub fn lookup(&self, iova: Iova) -> Option<(Iova, Mapping)> {
+        let of_client = self.addresses.noted_around(iova).map(as_mapping);
+        of_client.or_else(|| {
+            let (start, mapping) = self.fixed.range(..=iova).next_back()?;
+            (iova.get() - start.get() < mapping.bytes).then_some((*start, *mapping))
+        })
+    }
+
+    /// Whether something is mapped in this range.
+    pub fn overlaps(&self, iova: Iova, bytes: u64) -> bool {
+        let last = iova.get().saturating_add(bytes.saturating_sub(1));
+        let of_client = self.addresses.noted_from(iova).next().map(|(range, _)| range.start);
+        let fixed = self.fixed.range(iova..).next().map(|(start, _)| *start);
+        let mut next = of_client.into_iter().chain(fixed);
+        self.lookup(iova).is_some() || next.any(|start| start.get() <= last)
+    }
+
+    /// Every mapping, by address.
+    pub fn mappings(&self) -> impl Iterator<Item = (Iova, Mapping)> {
+        let mut fixed = self.fixed.iter().map(|(iova, mapping)| (*iova, *mapping)).peekable();
+        let mut of_clients = self.addresses.noted_from(Iova::new(0)).map(as_mapping).peekable();
+        core::iter::from_fn(move || match (fixed.peek(), of_clients.peek()) {
+            (Some((one, _)), Some((other, _))) if one < other => fixed.next(),
+            (_, Some(_)) => of_clients.next(),
+            (_, None) => fixed.next(),
+        })
+    }
+
+    /// How many bytes are mapped.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.mappings().map(|(_, mapping)| mapping.bytes).sum()
     }
 }
 
-/// The page at an address, if one starts there.
-#[inline]
-fn page_at(iova: Iova) -> Option<u64> {
-    iova.is_aligned(PAGE_SIZE).then(|| iova.get() / PAGE_SIZE)
+fn as_mapping((range, note): (IovaRange, Note)) -> (Iova, Mapping) {
+    (range.start, note.mapping(range.bytes))
 }
 
-fn with_address((page, mapping): (u64, &Mapping)) -> (Iova, &Mapping) {
-    (Iova::new(page * PAGE_SIZE), mapping)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_tells_the_whole_mapping() {
+        for access in [Access::Read, Access::Write, Access::ReadWrite] {
+            for offset in [0, PAGE_SIZE, !(PAGE_SIZE - 1)] {
+                let (owner, payer) = (Owner::Buffer(u64::MAX - 1), Payer(7));
+                let mapping = Mapping { bytes: 3 * PAGE_SIZE, access, owner, offset, payer };
+                let note = Note::of(u64::MAX - 1, &mapping);
+                assert_eq!(note.mapping(3 * PAGE_SIZE), mapping);
+            }
+        }
+    }
 }

@@ -213,7 +213,7 @@ impl Engine {
     ) -> Result<Completion, EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let mut unlinked = Vec::new();
-        let (change, payer) = domain.unmap(platform, iova, bytes, &mut unlinked)?;
+        let (change, payer) = domain.unmap(platform, iova, bytes, |_| true, &mut unlinked)?;
         let (ranges, payers, changes) = (&[(iova, bytes)], &[payer], &[change]);
         let gone = Gone { key, ranges, payers, changes, when: Invalidation::Deferred };
         Ok(self.forget(platform, gone, unlinked))
@@ -268,7 +268,7 @@ impl Engine {
         payers.clear();
         let mut result = Ok(());
         for (iova, bytes) in ranges {
-            match domain.unmap(platform, *iova, *bytes, &mut unlinked) {
+            match domain.unmap(platform, *iova, *bytes, |_| true, &mut unlinked) {
                 Ok((change, payer)) => {
                     changes.push(change);
                     payers.push(payer);

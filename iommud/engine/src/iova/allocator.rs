@@ -29,7 +29,7 @@
 //! # Cost
 //!
 //! With a range of the right size at hand, `alloc` and `free` take the same number of steps whatever is
-//! live; otherwise, and for everything else, steps grow with the logarithm of the number of free ranges, and
+//! live: `alloc` searches nothing, and `free` looks its range up in a tree of fixed height. Otherwise, and for everything else, steps grow with the logarithm of the number of free ranges, and
 //! are bounded by the width of an address. Limits and fragmentation do not change that.
 
 use alloc::collections::BTreeMap;
@@ -38,7 +38,7 @@ use dma_types::{Iova, PAGE_SIZE};
 
 use super::error::IovaError;
 use super::free::FreeRanges;
-use super::held::{Held, HeldRanges};
+use super::held::{Extent, Held, HeldRanges, Place};
 use super::magazine::Magazines;
 use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
 
@@ -48,18 +48,31 @@ const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
 const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
 
 /// The addresses of one I/O address space: reserved, allocated and free. See the [module](self).
+///
+/// Of each allocation its holder can [note](Self::note) an `N`.
 #[derive(Debug)]
-pub struct IovaAllocator {
+pub struct IovaAllocator<N = ()> {
     /// The pages of the space. One more exists here, which only a guard can take.
     pages: u64,
     free: FreeRanges,
-    held: HeldRanges,
+    pub(super) held: HeldRanges<N>,
     idle: Magazines,
     /// Reserved ranges by first page, with the page after their last. No two overlap.
     reserved: BTreeMap<u64, u64>,
-    allocations: u64,
-    allocated_pages: u64,
-    guard_pages: u64,
+    /// How far the request before reached: most often the next one does, too.
+    reach: Reach,
+}
+
+/// The addresses that requests with these bounds may use.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    align: u64,
+    first: Iova,
+    limit: Iova,
+    /// From where on they look.
+    floor: u64,
+    /// The first address that they may not use.
+    end: u64,
 }
 
 /// A request in pages, checked.
@@ -74,6 +87,12 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// The page from which on to look first.
+    fn floor(self) -> u64 {
+        let upper_half = self.end.next_power_of_two() / 2;
+        upper_half.min(HIGHEST_FLOOR).max(self.first)
+    }
+
     /// Whether an allocation at page `start` is what was asked for.
     #[inline]
     fn suits(self, start: u64) -> bool {
@@ -90,15 +109,21 @@ fn whole_pages(bytes: u64) -> Result<u64, IovaError> {
     }
 }
 
+/// Whether an address can be asked to be a multiple of this.
+#[inline]
+const fn is_alignment(align: u64) -> bool {
+    align.is_power_of_two() && align >= PAGE_SIZE
+}
+
 /// The range of these pages. All that is ever in the space fits in 64 bits.
 const fn range_of(start: u64, pages: u64) -> IovaRange {
     IovaRange::new(Iova::new(start << PAGE_SHIFT), pages << PAGE_SHIFT)
 }
 
 /// Makes the held range at page `start`, which is in no magazine any more, free.
-fn release(held: &mut HeldRanges, free: &mut FreeRanges, start: u64) {
-    if let Some(range) = held.remove(start) {
-        free.give(start, start + range.span());
+fn release<N: Copy>(held: &mut HeldRanges<N>, free: &mut FreeRanges, start: u64) {
+    if let Some(extent) = held.remove(start) {
+        free.give(start, start + extent.span());
     }
 }
 
@@ -109,6 +134,13 @@ impl IovaAllocator {
     /// AMD-Vi's widest, of five levels) count as 57. Reserve [`PAGE_ZERO`](super::PAGE_ZERO) and
     /// [`INTERRUPT_RANGE`](super::INTERRUPT_RANGE) first, then what firmware wants.
     pub fn new(limit: Iova) -> Self {
+        Self::with_notes(limit)
+    }
+}
+
+impl<N: Copy + Default> IovaAllocator<N> {
+    /// The same, in which something can be noted of each allocation.
+    pub fn with_notes(limit: Iova) -> Self {
         let widest = 1 << WIDEST_SPACE_BITS;
         let pages = limit.get().saturating_add(1).min(widest) >> PAGE_SHIFT;
         let mut free = FreeRanges::new();
@@ -121,9 +153,8 @@ impl IovaAllocator {
             held: HeldRanges::new(),
             idle: Magazines::new(),
             reserved: BTreeMap::new(),
-            allocations: 0,
-            allocated_pages: 0,
-            guard_pages: 0,
+            // That of no request: nothing is a multiple of zero.
+            reach: Reach { align: 0, first: Iova::new(0), limit, floor: 0, end: 0 },
         }
     }
 
@@ -170,14 +201,51 @@ impl IovaAllocator {
     /// if a device with a wider mask would have got some, otherwise [`NoRoom`](IovaError::NoRoom). A nearly
     /// full space may be said to have no room for an alignment other than 4 KiB, 2 MiB or 1 GiB when it
     /// has some, if more than thirty free ranges before it are long enough but badly aligned.
+    #[inline]
     pub fn alloc(&mut self, request: IovaRequest) -> Result<Iova, IovaError> {
+        match self.take_at_hand(request) {
+            Some(iova) => Ok(iova),
+            None => self.search(request),
+        }
+    }
+
+    /// Gives out the range freed last of those of this size, if it is what [`search`](Self::search) would come to and the
+    /// request before had the same bounds.
+    #[inline]
+    fn take_at_hand(&mut self, request: IovaRequest) -> Option<Iova> {
+        let IovaRequest { bytes, align, first, limit } = request;
+        let Reach { floor, end, .. } = self.reach;
+        if (align, first, limit) != (self.reach.align, self.reach.first, self.reach.limit) {
+            return None;
+        }
+        let magazine = self.idle.of_bytes(bytes)?;
+        let place = magazine.take_last(|start| {
+            let iova = start << PAGE_SHIFT;
+            iova >= floor && iova + bytes <= end && iova & (align - 1) == 0
+        })?;
+        Some(self.make_live(place))
+    }
+
+    /// Makes an idle range live, which is in no magazine any more.
+    #[inline]
+    fn make_live(&mut self, place: Place) -> Iova {
+        let held = self.held.at(place);
+        held.extent = held.extent.live();
+        Iova::new(place.start << PAGE_SHIFT)
+    }
+
+    /// Gives out addresses that may be anywhere.
+    #[inline(never)]
+    fn search(&mut self, request: IovaRequest) -> Result<Iova, IovaError> {
         let wanted = self.check(request)?;
         let start = self.place(wanted).or_else(|| {
             self.merge_idle();
             self.place(wanted)
         });
         let start = start.ok_or_else(|| self.no_room(wanted, request))?;
-        self.count(Held::new().with_pages(wanted.pages).with_guard(true));
+        let IovaRequest { align, first, limit, .. } = request;
+        let (floor, end) = (wanted.floor() << PAGE_SHIFT, wanted.end << PAGE_SHIFT);
+        self.reach = Reach { align, first, limit, floor, end };
         Ok(Iova::new(start << PAGE_SHIFT))
     }
 
@@ -193,15 +261,15 @@ impl IovaAllocator {
     /// its guard is not free, [`Allocated`](IovaError::Allocated) or [`Reserved`](IovaError::Reserved).
     pub fn alloc_at(&mut self, iova: Iova, bytes: u64, guard: Guard) -> Result<(), IovaError> {
         let (start, pages) = self.check_at(iova, bytes)?;
-        let held = Held::new().with_pages(pages).with_guard(guard == Guard::Page);
-        let end = start + held.span();
+        let extent = Extent::new(pages, guard == Guard::Page);
+        let end = start + extent.span();
         if let Some((start, end)) = self.reservation_in(start, end) {
             return Err(IovaError::Reserved { reserved: range_of(start, end - start) });
         }
-        self.check_not_held(start, end)?;
-        self.free.take(start, end);
-        self.held.insert(start, held);
-        self.count(held);
+        if !self.free.contains(start, end) {
+            self.check_not_held(start, end)?;
+        }
+        self.hold(start, extent);
         Ok(())
     }
 
@@ -212,31 +280,43 @@ impl IovaAllocator {
     ///
     /// [`NotAllocated`](IovaError::NotAllocated) if no allocation starts there, or
     /// [`SizeMismatch`](IovaError::SizeMismatch) if it has another size (rule R7).
+    #[inline]
     pub fn free(&mut self, iova: Iova, bytes: u64) -> Result<(), IovaError> {
+        if iova.is_aligned(PAGE_SIZE)
+            && let Some((place, held)) = self.held.find(iova.get() >> PAGE_SHIFT)
+            && held.extent.is_live_with_guard(bytes)
+            && let Some(magazine) = self.idle.of_bytes(bytes)
+            && magazine.put(place)
+        {
+            held.extent = Extent::idle_with_guard(bytes);
+            return Ok(());
+        }
+        self.free_slowly(iova, bytes)
+    }
+
+    /// The same, where there is no room in a magazine, or something is wrong.
+    #[inline(never)]
+    fn free_slowly(&mut self, iova: Iova, bytes: u64) -> Result<(), IovaError> {
         let start = iova.get() >> PAGE_SHIFT;
-        let known = self.held.get_mut(start);
-        let known = known.filter(|held| !held.idle() && iova.is_aligned(PAGE_SIZE));
-        let known = known.ok_or(IovaError::NotAllocated { iova })?;
-        let held = *known;
-        if held.pages() << PAGE_SHIFT != bytes {
+        let known = self.held.find(start);
+        let known = known.filter(|(_, it)| !it.extent.is_idle() && iova.is_aligned(PAGE_SIZE));
+        let (place, held) = known.ok_or(IovaError::NotAllocated { iova })?;
+        let extent = held.extent;
+        if extent.bytes() != bytes {
             return Err(IovaError::SizeMismatch {
-                allocation: range_of(start, held.pages()),
+                allocation: range_of(start, extent.pages()),
                 bytes,
             });
         }
-        match Magazines::class(held.pages()).filter(|_| held.guard()) {
-            Some(class) => {
-                known.set_idle(true);
-                if !self.idle.put(class, start) {
-                    self.spill(class);
-                    self.idle.put(class, start);
-                }
-            }
-            None => release(&mut self.held, &mut self.free, start),
+        held.extent = extent.idle();
+        let Some(magazine) = self.idle.of_bytes(bytes).filter(|_| extent.has_guard()) else {
+            release(&mut self.held, &mut self.free, start);
+            return Ok(());
+        };
+        for spilt in magazine.make_room() {
+            release(&mut self.held, &mut self.free, spilt.start);
         }
-        self.allocations -= 1;
-        self.allocated_pages -= held.pages();
-        self.guard_pages -= u64::from(held.guard());
+        magazine.put(place);
         Ok(())
     }
 
@@ -247,8 +327,8 @@ impl IovaAllocator {
         if self.reservation_in(start, end).is_some() {
             return false;
         }
-        while let Some((held_start, held)) = self.held_in(start, end) {
-            if !held.idle() {
+        while let Some((held_start, extent)) = self.held_in(start, end) {
+            if !extent.is_idle() {
                 return false;
             }
             end = held_start;
@@ -263,23 +343,24 @@ impl IovaAllocator {
 
     /// How many allocations are live.
     pub fn allocations(&self) -> u64 {
-        self.allocations
+        self.held.ranges() - self.idle.held().0
     }
 
     /// How many bytes those are, without their guards.
     pub fn allocated_bytes(&self) -> u64 {
-        self.allocated_pages << PAGE_SHIFT
+        (self.held.pages() - self.idle.held().1) << PAGE_SHIFT
     }
 
     /// How many bytes their guards are, one beyond the end of the space included.
     pub fn guard_bytes(&self) -> u64 {
-        self.guard_pages << PAGE_SHIFT
+        // What is idle has one each.
+        (self.held.guards() - self.idle.held().0) << PAGE_SHIFT
     }
 
     /// All live allocations, without their guards, by address.
     pub fn allocated(&self) -> impl Iterator<Item = IovaRange> {
-        let live = self.held.iter().filter(|(_, held)| !held.idle());
-        live.map(|(start, held)| range_of(start, held.pages()))
+        let live = self.held.iter_from(0).filter(|(_, held)| !held.extent.is_idle());
+        live.map(|(start, held)| range_of(start, held.extent.pages()))
     }
 
     /// All reserved ranges within the space, by address.
@@ -291,7 +372,7 @@ impl IovaAllocator {
     fn check(&self, request: IovaRequest) -> Result<Wanted, IovaError> {
         let IovaRequest { bytes, align, first, limit } = request;
         let pages = whole_pages(bytes)?;
-        if !align.is_power_of_two() || align < PAGE_SIZE {
+        if !is_alignment(align) {
             return Err(IovaError::BadAlignment { align });
         }
         let order = align.trailing_zeros() - PAGE_SHIFT;
@@ -323,41 +404,30 @@ impl IovaAllocator {
     }
 
     /// Finds pages and makes them held: those freed last if they suit, otherwise the lowest.
-    #[inline]
     fn place(&mut self, wanted: Wanted) -> Option<u64> {
-        let upper_half = wanted.end.next_power_of_two() / 2;
-        let floor = upper_half.min(HIGHEST_FLOOR).max(wanted.first);
-        self.place_from(floor, wanted).or_else(|| self.place_from(wanted.first, wanted))
+        self.place_from(wanted.floor(), wanted).or_else(|| self.place_from(wanted.first, wanted))
     }
 
-    #[inline]
     fn place_from(&mut self, floor: u64, wanted: Wanted) -> Option<u64> {
-        let reused = self.idle.take(wanted.pages, |start| start >= floor && wanted.suits(start));
-        if let Some(start) = reused {
-            if let Some(known) = self.held.get_mut(start) {
-                known.set_idle(false);
-            }
-            return Some(start);
+        let magazine = self.idle.of_bytes(wanted.pages << PAGE_SHIFT);
+        let suits = |start| start >= floor && wanted.suits(start);
+        if let Some(place) = magazine.and_then(|magazine| magazine.take(suits)) {
+            self.make_live(place);
+            return Some(place.start);
         }
-        self.place_new(floor, wanted)
-    }
-
-    #[inline(never)]
-    fn place_new(&mut self, floor: u64, wanted: Wanted) -> Option<u64> {
-        let held = Held::new().with_pages(wanted.pages).with_guard(true);
-        let start = self.free.find(floor, held.span(), wanted.order)?;
+        let extent = Extent::new(wanted.pages, true);
+        let start = self.free.find(floor, extent.span(), wanted.order)?;
         if start + wanted.pages > wanted.end {
             return None;
         }
-        self.free.take(start, start + held.span());
-        self.held.insert(start, held);
+        self.hold(start, extent);
         Some(start)
     }
 
-    fn count(&mut self, held: Held) {
-        self.allocations += 1;
-        self.allocated_pages += held.pages();
-        self.guard_pages += u64::from(held.guard());
+    /// Makes free pages from `start` on a held range.
+    fn hold(&mut self, start: u64, extent: Extent) {
+        self.free.take(start, start + extent.span());
+        self.held.insert(start, Held { extent, note: N::default() });
     }
 
     /// Why there is no room. Nothing is idle any more, so that the tree of free ranges tells.
@@ -383,36 +453,30 @@ impl IovaAllocator {
     }
 
     /// The last held range, live or idle, that overlaps `start` to `end` with its guard.
-    fn held_in(&self, start: u64, end: u64) -> Option<(u64, Held)> {
+    fn held_in(&self, start: u64, end: u64) -> Option<(u64, Extent)> {
         let (found, held) = self.held.at_or_before(end.checked_sub(1)?)?;
-        (found + held.span() > start).then_some((found, *held))
+        (found + held.extent.span() > start).then_some((found, held.extent))
     }
 
     /// Sees that no allocation or guard is in `start` to `end`, and that nothing there is idle.
     fn check_not_held(&mut self, start: u64, end: u64) -> Result<(), IovaError> {
-        while let Some((held_start, held)) = self.held_in(start, end) {
-            if !held.idle() {
+        while let Some((held_start, extent)) = self.held_in(start, end) {
+            if !extent.is_idle() {
                 return Err(IovaError::Allocated {
-                    allocation: range_of(held_start, held.pages()),
+                    allocation: range_of(held_start, extent.pages()),
                 });
             }
-            self.idle.take(held.pages(), |start| start == held_start);
+            if let Some(magazine) = self.idle.of_bytes(extent.bytes()) {
+                magazine.take(|start| start == held_start);
+            }
             release(&mut self.held, &mut self.free, held_start);
         }
         Ok(())
     }
 
-    /// Makes what has been longest in a full magazine free.
-    #[inline(never)]
-    fn spill(&mut self, class: usize) {
-        for start in self.idle.spill(class) {
-            release(&mut self.held, &mut self.free, start);
-        }
-    }
-
     /// Makes everything idle free.
     fn merge_idle(&mut self) {
-        for start in self.idle.drain() {
+        for Place { start, .. } in self.idle.drain() {
             release(&mut self.held, &mut self.free, start);
         }
     }

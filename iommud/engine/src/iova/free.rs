@@ -111,6 +111,11 @@ impl FreeRanges {
         self.lowest(end, 0, 0)
     }
 
+    /// Whether all of `start` to `end` is free.
+    pub(super) fn contains(&self, start: u64, end: u64) -> bool {
+        self.ending_from(end).is_some_and(|range| range.start <= start)
+    }
+
     /// The lowest start, at `floor` or after, of `pages` free pages at a multiple of `1 << order` pages.
     ///
     /// Exact for the alignments that branches count. For others, when the first [`TRIED`] ranges that are

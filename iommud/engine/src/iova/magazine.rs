@@ -7,6 +7,10 @@
 
 use alloc::vec::Vec;
 
+use dma_types::PAGE_SIZE;
+
+use super::held::Place;
+
 /// Sizes up to this many pages have a magazine each.
 const SMALL_PAGES: u64 = 32;
 /// The larger sizes that have one: 64, 128, 256 and 512 pages, the last of which is 2 MiB.
@@ -17,113 +21,163 @@ const ROUNDS: usize = 32;
 /// How many of them a full magazine gives back, the oldest first.
 const SPILL: usize = ROUNDS / 2;
 
-/// First pages of idle ranges, by size.
+/// Idle ranges, by size.
 #[derive(Debug)]
 pub(super) struct Magazines {
-    by_size: [Vec<u64>; MAGAZINES],
+    by_size: [Magazine; MAGAZINES],
 }
 
 impl Magazines {
     /// Empty magazines.
     pub(super) const fn new() -> Self {
-        Self { by_size: [const { Vec::new() }; MAGAZINES] }
+        Self { by_size: [const { Magazine::EMPTY }; MAGAZINES] }
     }
 
-    /// Which magazine holds ranges of `pages` pages, if any does.
+    /// The magazine for ranges of so many bytes, if there is one.
     #[inline]
-    pub(super) fn class(pages: u64) -> Option<usize> {
+    pub(super) fn of_bytes(&mut self, bytes: u64) -> Option<&mut Magazine> {
+        // Bytes that are no whole pages make an enormous number of these.
+        let pages = bytes.rotate_right(PAGE_SIZE.trailing_zeros());
         if (1..=SMALL_PAGES).contains(&pages) {
-            return Some(pages as usize - 1);
+            return self.by_size.get_mut(pages as usize - 1);
         }
         if !pages.is_power_of_two() {
             return None;
         }
         let class = pages.trailing_zeros().checked_sub(SMALL_PAGES.trailing_zeros())? as usize;
-        (1..=LARGE_MAGAZINES).contains(&class).then_some(SMALL_PAGES as usize + class - 1)
+        self.by_size.get_mut(SMALL_PAGES as usize - 1 + class)
     }
 
-    /// Takes the range of `pages` pages that came last of those that `suits` accepts.
-    #[inline]
-    pub(super) fn take(&mut self, pages: u64, suits: impl Fn(u64) -> bool) -> Option<u64> {
-        let magazine = self.by_size.get_mut(Self::class(pages)?)?;
-        match magazine.last() {
-            Some(&start) if suits(start) => magazine.pop(),
-            _ => take_deeper(magazine, suits),
-        }
-    }
-
-    /// Puts a range in. `false` if the magazine is full.
-    #[inline]
-    pub(super) fn put(&mut self, class: usize, start: u64) -> bool {
-        let Some(magazine) = self.by_size.get_mut(class) else { return false };
-        if magazine.capacity() == 0 {
-            magazine.reserve_exact(ROUNDS);
-        }
-        let has_room = magazine.len() < ROUNDS;
-        if has_room {
-            magazine.push(start);
-        }
-        has_room
-    }
-
-    /// The oldest [`SPILL`] ranges of a magazine, which are not in it any more, for the caller to merge with the free ones.
-    pub(super) fn spill(&mut self, class: usize) -> impl Iterator<Item = u64> {
-        let magazine = self.by_size.get_mut(class).into_iter();
-        magazine.flat_map(|magazine| magazine.drain(..SPILL.min(magazine.len())))
+    /// How many ranges there are, and how many pages these are.
+    pub(super) fn held(&self) -> (u64, u64) {
+        let sizes = (1..=SMALL_PAGES).chain((1..).map(|order| SMALL_PAGES << order));
+        let counts = self.by_size.iter().map(|magazine| magazine.count as u64);
+        counts
+            .zip(sizes)
+            .fold((0, 0), |(ranges, pages), (count, size)| (ranges + count, pages + count * size))
     }
 
     /// Takes everything out.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = u64> {
-        self.by_size.iter_mut().flat_map(|magazine| magazine.drain(..))
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Place> {
+        self.by_size.iter_mut().flat_map(Magazine::drain)
     }
 }
 
-/// Takes the last range that suits, where that is not the last.
-#[inline(never)]
-fn take_deeper(magazine: &mut Vec<u64>, suits: impl Fn(u64) -> bool) -> Option<u64> {
-    let found = magazine.iter().rposition(|&start| suits(start))?;
-    Some(magazine.remove(found))
+/// Idle ranges of one size. It has no memory before it is used.
+#[derive(Debug)]
+pub(super) struct Magazine {
+    /// Room for [`ROUNDS`], or none yet.
+    rounds: Vec<Place>,
+    /// How many of them there are, the oldest first.
+    count: usize,
+}
+
+impl Magazine {
+    const EMPTY: Self = Self { rounds: Vec::new(), count: 0 };
+
+    /// Takes the range that came last, if `suits` accepts that one's first page.
+    #[inline]
+    pub(super) fn take_last(&mut self, suits: impl FnOnce(u64) -> bool) -> Option<Place> {
+        // There is none at the largest number.
+        let last = self.count.wrapping_sub(1);
+        let place = *self.rounds.get(last)?;
+        if !suits(place.start) {
+            return None;
+        }
+        self.count = last;
+        Some(place)
+    }
+
+    /// Takes the range that came last of those whose first pages `suits` accepts.
+    pub(super) fn take(&mut self, suits: impl Fn(u64) -> bool) -> Option<Place> {
+        let places = self.rounds.get_mut(..self.count)?;
+        let found = places.iter().rposition(|place| suits(place.start))?;
+        let place = places[found];
+        places[found..].rotate_left(1);
+        self.count -= 1;
+        Some(place)
+    }
+
+    /// Puts a range in. `false` if there is no [room](Self::make_room).
+    #[inline]
+    pub(super) fn put(&mut self, place: Place) -> bool {
+        let Some(round) = self.rounds.get_mut(self.count) else { return false };
+        *round = place;
+        self.count += 1;
+        true
+    }
+
+    /// Makes room where there is none: what comes out, the oldest, is for the caller to merge with the free ranges.
+    pub(super) fn make_room(&mut self) -> impl Iterator<Item = Place> {
+        let spilt = if self.rounds.is_empty() { 0 } else { SPILL };
+        self.count -= spilt;
+        self.rounds.rotate_left(spilt);
+        self.rounds.resize(ROUNDS, Place::NOWHERE);
+        self.rounds.iter().rev().take(spilt).rev().copied()
+    }
+
+    /// Takes everything out.
+    fn drain(&mut self) -> impl Iterator<Item = Place> {
+        self.rounds.drain(..).take(core::mem::take(&mut self.count))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn class(pages: u64) -> usize {
-        Magazines::class(pages).unwrap()
+    fn place(start: u64) -> Place {
+        Place { start, slot: start as u32 }
+    }
+
+    /// Puts a range in, and gives what that pushes out.
+    fn put(magazine: &mut Magazine, start: u64) -> Vec<Place> {
+        if magazine.put(place(start)) {
+            return Vec::new();
+        }
+        let spilt = magazine.make_room().collect();
+        assert!(magazine.put(place(start)));
+        spilt
     }
 
     #[test]
     fn the_range_freed_last_is_taken_first() {
-        let mut magazines = Magazines::new();
+        let mut magazine = Magazine::EMPTY;
         for start in [10, 20, 30] {
-            assert!(magazines.put(class(4), start));
+            assert_eq!(put(&mut magazine, start), []);
         }
-        assert_eq!(magazines.take(5, |_| true), None);
-        assert_eq!(magazines.take(4, |start| start < 20), Some(10));
-        assert_eq!(magazines.take(4, |_| true), Some(30));
-        assert_eq!(magazines.take(4, |_| true), Some(20));
+        assert_eq!(magazine.take_last(|start| start < 20), None);
+        assert_eq!(magazine.take(|start| start < 20), Some(place(10)));
+        assert_eq!(magazine.take(|_| true), Some(place(30)));
+        assert_eq!(magazine.take_last(|_| true), Some(place(20)));
+        assert_eq!((magazine.take_last(|_| true), magazine.take(|_| true)), (None, None));
     }
 
     #[test]
     fn a_full_magazine_gives_its_oldest_back() {
         let mut magazines = Magazines::new();
+        let large = magazines.of_bytes(512 * PAGE_SIZE).unwrap();
         for start in 0..32 {
-            assert!(magazines.put(class(512), start));
+            assert_eq!(put(large, start), []);
         }
-        assert!(!magazines.put(class(512), 32));
-        assert!(magazines.spill(class(512)).eq(0..16));
-        assert!(magazines.put(class(512), 32));
-        assert_eq!(magazines.drain().count(), 17);
+        assert!(put(large, 32).into_iter().eq((0..16).map(place)));
+        assert_eq!(put(magazines.of_bytes(32 * PAGE_SIZE).unwrap(), 33), []);
+        assert_eq!(put(magazines.of_bytes(64 * PAGE_SIZE).unwrap(), 34), []);
+        assert_eq!(magazines.held(), (19, 17 * 512 + 32 + 64));
+        assert_eq!(magazines.drain().count(), 19);
     }
 
     #[test]
     fn only_sizes_that_drivers_repeat_have_a_magazine() {
+        let mut magazines = Magazines::new();
         for pages in [1, 17, 32, 64, 128, 256, 512] {
-            assert!(Magazines::class(pages).is_some(), "{pages}");
+            assert!(magazines.of_bytes(pages * PAGE_SIZE).is_some(), "{pages}");
         }
         for pages in [0, 33, 63, 96, 513, 1024, 1 << 45] {
-            assert!(Magazines::class(pages).is_none(), "{pages}");
+            assert!(magazines.of_bytes(pages * PAGE_SIZE).is_none(), "{pages}");
+        }
+        for bytes in [1, PAGE_SIZE - 1, PAGE_SIZE + 1, 1 << 63, u64::MAX] {
+            assert!(magazines.of_bytes(bytes).is_none(), "{bytes:#x}");
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`error`] | [`IovaError`]: every way in which a request fails |
 //! | `free` | the free ranges, in a tree that finds the lowest fit |
 //! | `held` | what is known of an allocated range |
+//! | `notes` | what holders of addresses note of them |
 //! | `magazine` | ranges lately freed, kept at hand for the next request of their size |
 
 pub mod allocator;
@@ -17,6 +18,7 @@ pub mod error;
 mod free;
 mod held;
 mod magazine;
+mod notes;
 pub mod request;
 #[cfg(test)]
 mod tests;

@@ -99,7 +99,7 @@ impl<P: Platform> Service<P> {
             Some(buffer) => &buffer.label,
             None => &self.windows.get(&WindowId(number)).filter(|it| it.session == id)?.label,
         };
-        Some(Past::new((domain, iova), mapping, (number, label), at))
+        Some(Past::new((domain, iova), &mapping, (number, label), at))
     }
 }
 

@@ -96,7 +96,7 @@ impl History {
     ) {
         let mapping = engine.domain(domain).and_then(|domain| domain.mapping(iova));
         if let Some(mapping) = mapping {
-            self.add(Past::new((domain, iova), mapping, (buffer, label), at));
+            self.add(Past::new((domain, iova), &mapping, (buffer, label), at));
         }
     }
 

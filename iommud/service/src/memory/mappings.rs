@@ -446,7 +446,7 @@ impl<P: Platform> Service<P> {
     #[inline]
     fn mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<Known> {
         let domain = self.engine.domain(space.domain)?;
-        let mapping = *domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
+        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
         let id = BufferId(mapping.owner.buffer()?);
         let buffer = self.sessions.buffers.get(&id)?;
         let noted = *buffer.mappings.get(&(space.domain, iova))?;

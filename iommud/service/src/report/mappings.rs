@@ -47,7 +47,7 @@ pub(super) fn rows<P: Platform>(service: &Service<P>) -> Vec<MappingRow> {
     let mut rows = Vec::new();
     for (key, domain) in service.engine.domains() {
         for (iova, mapping) in domain.mappings() {
-            rows.push(row(service, key, domain, iova, mapping));
+            rows.push(row(service, key, domain, iova, &mapping));
         }
     }
     rows

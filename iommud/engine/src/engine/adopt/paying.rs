@@ -31,9 +31,8 @@ impl Engine {
     /// Puts the addresses of a mapping on an account.
     pub fn put_mapping_on_account(&mut self, key: DomainKey, iova: Iova, payer: Payer) {
         let domain = self.domains.get_mut(&key);
-        let Some(mapping) = domain.and_then(|domain| domain.mapping_mut(iova)) else { return };
-        mapping.payer = payer;
-        let iova_bytes = bytes(mapping.bytes);
+        let Some(mapped) = domain.and_then(|it| it.put_on_account(iova, payer)) else { return };
+        let iova_bytes = bytes(mapped);
         self.books.note(payer, Turnover { iova_bytes, ..Turnover::default() });
     }
 }

@@ -150,6 +150,24 @@ fn r2_a_freed_range_is_the_next_to_be_given_out() {
 }
 
 #[test]
+fn r2_what_is_taken_out_of_hand_by_its_address_is_not_given_out_from_there_again() {
+    let mut space = space(SPACE48);
+    let page = IovaRequest::new(KIB4);
+    let (one, other) = (space.alloc(page).unwrap(), space.alloc(page).unwrap());
+    assert_eq!((space.free(one, KIB4), space.free(other, KIB4)), (Ok(()), Ok(())));
+    // The one freed first is taken by its address. Its record goes, and is another one's now.
+    assert_eq!(space.alloc_at(one, KIB4, Guard::None), Ok(()));
+    assert_eq!(space.alloc(page), Ok(other));
+    let third = space.alloc(page).unwrap();
+    assert!(third != one && third != other);
+    for live in [one, other, third] {
+        assert_eq!(space.free(live, KIB4), Ok(()), "{live}");
+        assert_eq!(space.free(live, KIB4), Err(IovaError::NotAllocated { iova: live }));
+    }
+    assert_eq!((space.allocations(), space.allocated_bytes()), (0, 0));
+}
+
+#[test]
 fn low_addresses_at_hand_are_not_wasted_on_a_wide_mask() {
     let mut space = space(SPACE48);
     let low = space.alloc(IovaRequest::new(KIB4).below(MASK28)).unwrap();

@@ -28,7 +28,13 @@ enum Step {
     Free(prop::sample::Index),
     FreeWrongly(usize, usize),
     Reserve(usize, usize),
+    /// Of one of the live allocations.
+    Note(prop::sample::Index),
+    Forget(prop::sample::Index),
 }
+
+/// With a number noted of each allocation.
+type Space = IovaAllocator<u64>;
 
 fn step() -> impl Strategy<Value = Step> {
     let guard = prop_oneof![Just(Guard::None), Just(Guard::Page)];
@@ -40,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         12 => any::<prop::sample::Index>().prop_map(Step::Free),
         1 => (0..PLAYED, 0..6usize).prop_map(|(at, n)| Step::FreeWrongly(at, n)),
         1 => (0..PLAYED, 1..5usize).prop_map(|(at, n)| Step::Reserve(at, n)),
+        8 => any::<prop::sample::Index>().prop_map(Step::Note),
+        2 => any::<prop::sample::Index>().prop_map(Step::Forget),
     ]
 }
 
@@ -50,6 +58,9 @@ struct Model {
     pages: Vec<Page>,
     /// First page, number of pages, number of guard pages.
     live: Vec<(usize, usize, usize)>,
+    /// What is noted of each, if something is: no two have the same.
+    notes: Vec<Option<u64>>,
+    noted: u64,
 }
 
 impl Model {
@@ -72,12 +83,25 @@ impl Model {
         self.pages[start..start + pages].fill(Page::Allocated);
         self.pages[start + pages..start + pages + guards].fill(Page::Guard);
         self.live.push((start, pages, guards));
+        self.notes.push(None);
     }
 
     fn give(&mut self, number: usize) -> (usize, usize) {
         let (start, pages, guards) = self.live.swap_remove(number);
+        self.notes.swap_remove(number);
         self.pages[start..start + pages + guards].fill(Page::Free);
         (start, pages)
+    }
+
+    /// What is noted, by address.
+    fn notes(&self) -> Vec<(IovaRange, u64)> {
+        let live = self.live.iter().zip(&self.notes);
+        let noted = live.filter_map(|(&(start, pages, _), note)| {
+            Some((IovaRange::new(self.iova(start), bytes(pages)), (*note)?))
+        });
+        let mut noted: Vec<_> = noted.collect();
+        noted.sort_by_key(|(range, _)| range.start);
+        noted
     }
 
     /// The model's free pages as ranges, as [`IovaAllocator::free_pages`] gives them.
@@ -99,7 +123,7 @@ fn bytes(pages: usize) -> u64 {
 }
 
 /// Does a step in both, and sees that they agree.
-fn play(space: &mut IovaAllocator, model: &mut Model, step: Step) -> Result<(), TestCaseError> {
+fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCaseError> {
     match step {
         Step::Alloc(pages, order, end) => {
             let limit = Iova::new(model.iova(end).get().saturating_sub(1));
@@ -140,6 +164,21 @@ fn play(space: &mut IovaAllocator, model: &mut Model, step: Step) -> Result<(), 
                 prop_assert_eq!(space.free(model.iova(start), bytes(pages)), Ok(()));
             }
         }
+        Step::Note(index) if !model.live.is_empty() => {
+            let number = index.index(model.live.len());
+            model.noted += 1;
+            model.notes[number] = Some(model.noted);
+            space.note(model.iova(model.live[number].0), model.noted);
+        }
+        Step::Forget(index) if !model.live.is_empty() => {
+            let number = index.index(model.live.len());
+            model.notes[number] = None;
+            space.forget(model.iova(model.live[number].0));
+        }
+        Step::Note(_) | Step::Forget(_) => {
+            // Of what is not live nothing can be noted.
+            space.note(model.iova(0), 0);
+        }
         Step::FreeWrongly(start, pages) => {
             let live = model.live.iter().any(|&(at, n, _)| (at, n) == (start, pages));
             if !live {
@@ -161,14 +200,14 @@ fn play(space: &mut IovaAllocator, model: &mut Model, step: Step) -> Result<(), 
 }
 
 /// A space of which only [`PLAYED`] pages from `base` on, its last, are free.
-fn start(base: u64) -> (IovaAllocator, Model) {
+fn start(base: u64) -> (Space, Model) {
     let end = (base + PLAYED as u64) << 12;
-    let mut space = IovaAllocator::new(Iova::new(end - 1));
+    let mut space = Space::with_notes(Iova::new(end - 1));
     if base > 0 {
         space.reserve(IovaRange::new(Iova::new(0), base << 12)).unwrap();
     }
     let pages = vec![Page::Free; PLAYED + 1];
-    (space, Model { base, pages, live: vec![] })
+    (space, Model { base, pages, live: vec![], notes: vec![], noted: 0 })
 }
 
 /// Where the pages played with may be: at zero, across the 4 GiB where searches begin, on both sides of a
@@ -195,6 +234,14 @@ proptest! {
         for step in steps {
             play(&mut space, &mut model, step)?;
             prop_assert_eq!(space.allocations(), model.live.len() as u64);
+            prop_assert!(space.noted_from(Iova::new(0)).eq(model.notes()));
+        }
+        for (range, note) in model.notes() {
+            let last = range.last().unwrap();
+            prop_assert_eq!(space.noted(range.start), Some((range.bytes, note)));
+            prop_assert_eq!(space.noted_around(last), Some((range, note)));
+            prop_assert_eq!(space.noted_around(Iova::new(last.get() + 1)).filter(|it| it.0 == range), None);
+            prop_assert_eq!(space.noted(last), None);
         }
         let allocated: usize = model.live.iter().map(|&(_, pages, _)| pages).sum();
         let guards: usize = model.live.iter().map(|&(_, _, guards)| guards).sum();
