@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use divan::{Bencher, black_box};
 use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 use iommu_engine::amdvi::page_table::AmdV1;
-use iommu_engine::platform::{Segment, TableFrames};
+use iommu_engine::platform::Segment;
 use iommu_engine::table::{Format, PageTable};
 use iommu_engine::vtd::context::AddressWidth;
 use iommu_engine::vtd::second_stage::SecondStage;
@@ -158,6 +158,13 @@ mod map {
         let map = || table.borrow_mut().map(PLACE, MEMORY, pages);
         Timed::Map.bench(bencher, map, || table.borrow_mut().unmap(PLACE, pages));
     }
+
+    #[divan::bench(args = PAGES)]
+    fn aarch64_paging(bencher: Bencher<'_, '_>, pages: usize) {
+        let table = RefCell::new(others::Aarch64::new(PLACE));
+        let map = || table.borrow_mut().map(PLACE, MEMORY, pages);
+        Timed::Map.bench(bencher, map, || table.borrow_mut().unmap(PLACE, pages));
+    }
 }
 
 #[divan::bench_group(sample_size = 1, sample_count = 500)]
@@ -187,6 +194,13 @@ mod unmap {
         let map = || table.borrow_mut().map(PLACE, MEMORY, pages);
         Timed::Unmap.bench(bencher, map, || table.borrow_mut().unmap(PLACE, pages));
     }
+
+    #[divan::bench(args = PAGES)]
+    fn aarch64_paging(bencher: Bencher<'_, '_>, pages: usize) {
+        let table = RefCell::new(others::Aarch64::new(PLACE));
+        let map = || table.borrow_mut().map(PLACE, MEMORY, pages);
+        Timed::Unmap.bench(bencher, map, || table.borrow_mut().unmap(PLACE, pages));
+    }
 }
 
 /// Addresses of 511 pages, in no order.
@@ -195,54 +209,79 @@ mod translate {
     use super::*;
 
     /// The limit for four levels: as many loads, each of which depends on the one before and is checked to be in the arena.
-    /// It looks neither at whether an entry is present nor at what it allows.
+    /// A link is the number of a frame. Nothing is looked at but where the next one is.
     #[divan::bench]
     fn chase_of_four(bencher: Bencher<'_, '_>) {
-        chase(bencher, second_stage(), |links, root, address| {
-            let third = links[root][(address >> 39) as usize & 511] as usize;
-            let second = links[third][(address >> 30) as usize & 511] as usize;
-            let first = links[second][(address >> 21) as usize & 511] as usize;
-            links[first][(address >> 12) as usize & 511]
-        });
+        chase::<_, 4>(bencher, second_stage(), number, |link| link as usize);
     }
 
     /// And for three.
     #[divan::bench]
     fn chase_of_three(bencher: Bencher<'_, '_>) {
-        chase(bencher, amd(), |links, root, address| {
-            let second = links[root][(address >> 30) as usize & 511] as usize;
-            let first = links[second][(address >> 21) as usize & 511] as usize;
-            links[first][(address >> 12) as usize & 511]
-        });
+        chase::<_, 3>(bencher, amd(), number, |link| link as usize);
     }
 
-    /// Follows addresses by links that are the numbers of frames in the arena: an entry of a table says them as a pointer
-    /// would.
-    fn chase<F: Format>(
+    /// The same by the entries as they are: the frame's number is made of the address in them.
+    #[divan::bench]
+    fn chase_of_four_entries(bencher: Bencher<'_, '_>) {
+        chase::<_, 4>(bencher, second_stage(), |word| word, |word| number(word) as usize);
+    }
+
+    #[divan::bench]
+    fn chase_of_three_entries(bencher: Bencher<'_, '_>) {
+        chase::<_, 3>(bencher, amd(), |word| word, |word| number(word) as usize);
+    }
+
+    /// The number in the arena of the frame that an entry names.
+    #[inline(always)]
+    fn number(word: u64) -> u64 {
+        (word & 0xf_ffff_ffff_f000).wrapping_sub(frames::BASE) >> 12
+    }
+
+    /// Follows addresses through so many levels of a table, of whose entries `link` was made, by `next`.
+    fn chase<F: Format, const LEVELS: u32>(
         bencher: Bencher<'_, '_>,
         format: F,
-        follow: impl Fn(&[[u64; 512]], usize, u64) -> u64,
+        link: impl Fn(u64) -> u64,
+        next: impl Fn(u64) -> usize,
     ) {
         let mut frames = Frames::new(64);
-        let root = table(format, &mut frames).root();
+        let root = number(table(format, &mut frames).root().get()) as usize;
         let addresses = addresses(LOOKUPS, 511);
-        let number = |word: u64| ((word & 0xf_ffff_ffff_f000) - frames.header_frame().get()) >> 12;
-        let links: Vec<[u64; 512]> = frames
-            .words()
-            .iter()
+        let tables = frames.words().iter();
+        let links: Vec<[u64; 512]> = tables
             .map(|table| {
                 table.each_ref().map(|word| match word.load(Ordering::Relaxed) {
-                    0 => 0,
-                    word if word & 0xf_ffff_ffff_f000 < MEMORY => number(word),
-                    word => word,
+                    word if word & 0xf_ffff_ffff_f000 < MEMORY => link(word),
+                    page => page,
                 })
             })
             .collect();
-        let root = number(root.get()) as usize;
-        bencher.bench_local(|| {
-            let found = addresses.iter().map(|address| follow(&links, root, *address));
-            found.fold(0, u64::wrapping_add)
-        });
+        bencher.bench_local(|| chase_all::<LEVELS>(&links, root, &addresses, &next));
+    }
+
+    /// One after the other, as [`translate_all`] does.
+    #[inline(never)]
+    fn chase_all<const LEVELS: u32>(
+        links: &[[u64; 512]],
+        root: usize,
+        addresses: &[u64],
+        next: &impl Fn(u64) -> usize,
+    ) -> u64 {
+        let follow = |address: &u64| {
+            let link =
+                |table: usize, level| links[table][(address >> (12 + 9 * level)) as usize & 511];
+            link((1..LEVELS).rev().fold(root, |table, level| next(link(table, level))), 0)
+        };
+        addresses.iter().map(follow).fold(0, u64::wrapping_add)
+    }
+
+    /// A function of its own, so that what is the same for all addresses is known to be.
+    #[inline(never)]
+    fn translate_all<F: Format>(table: &PageTable<F>, frames: &Frames, addresses: &[u64]) -> u64 {
+        let translate = |address: &u64| table.translate(frames, Iova::new(*address));
+        let found = addresses.iter().map(|it| translate(it).map_or(0, |to| to.phys.get()));
+        found.fold(0, u64::wrapping_add)
     }
 
     fn ours<F: Format>(bencher: Bencher<'_, '_>, format: F) {
@@ -251,11 +290,7 @@ mod translate {
         let memory = memory(511);
         table.map(&mut frames, Iova::new(PLACE), &memory, Access::ReadWrite).expect("room");
         let addresses = addresses(LOOKUPS, 511);
-        bencher.bench_local(|| {
-            let translate = |address: &u64| table.translate(&frames, Iova::new(*address));
-            let found = addresses.iter().map(|it| translate(it).map_or(0, |to| to.phys.get()));
-            found.fold(0, u64::wrapping_add)
-        });
+        bencher.bench_local(|| translate_all(&table, &frames, &addresses));
     }
 
     #[divan::bench]
@@ -280,6 +315,14 @@ mod translate {
     #[divan::bench]
     fn page_table_multiarch(bencher: Bencher<'_, '_>) {
         let mut table = others::Multiarch::new(PLACE);
+        table.map(PLACE, MEMORY, 511);
+        let addresses = addresses(LOOKUPS, 511);
+        let translate = |address: &u64| table.translate(*address);
+        bencher.bench_local(|| addresses.iter().map(translate).fold(0, u64::wrapping_add));
+    }
+    #[divan::bench]
+    fn aarch64_paging(bencher: Bencher<'_, '_>) {
+        let mut table = others::Aarch64::new(PLACE);
         table.map(PLACE, MEMORY, 511);
         let addresses = addresses(LOOKUPS, 511);
         let translate = |address: &u64| table.translate(*address);

@@ -7,7 +7,7 @@ use dma_types::{PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{TableFrame, TableFrames};
 
 /// Where the arena pretends to be.
-const BASE: u64 = 0x4000_0000;
+pub(crate) const BASE: u64 = 0x4000_0000;
 
 /// An arena. Its first frame is the header.
 #[derive(Debug)]
@@ -52,7 +52,8 @@ impl TableFrames for Frames {
         None
     }
 
-    #[inline]
+    // Always, or what a frame is goes through a pointer that is looked at for null.
+    #[inline(always)]
     fn table(&self, frame: PhysAddr) -> Option<&TableFrame> {
         // With the offset in a page on top, which makes a number that is no frame's of what is no frame.
         let index = frame.get().wrapping_sub(BASE).rotate_right(PAGE_SIZE.trailing_zeros());

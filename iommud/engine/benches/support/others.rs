@@ -3,6 +3,9 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
+use aarch64_paging::descriptor::{Descriptor, El1Attributes, PhysicalAddress};
+use aarch64_paging::idmap::IdTranslation;
+use aarch64_paging::paging::{Constraints, El1And0, MemoryRegion, RootTable, VaRange};
 use page_table_multiarch::x86_64::X64PageTable;
 use page_table_multiarch::{MappingFlags, PageSize, PagingHandler};
 use x86_64::structures::paging::{
@@ -153,5 +156,53 @@ impl Multiarch {
     pub(crate) fn translate(&self, address: u64) -> u64 {
         let found = self.0.query((address as usize).into());
         found.map_or(0, |(to, ..)| to.as_usize() as u64)
+    }
+}
+
+/// `aarch64_paging`'s, which maps over what is mapped without a word.
+pub(crate) struct Aarch64(RootTable<El1And0, IdTranslation<El1Attributes>>);
+
+impl Aarch64 {
+    pub(crate) fn new(place: u64) -> Self {
+        let root = RootTable::with_va_range(IdTranslation::new(), 0, El1And0, VaRange::Lower);
+        let mut table = Self(root);
+        last_pages(place).for_each(|page| table.enter(page, 0, PAGE, Self::mapped()));
+        table
+    }
+
+    fn mapped() -> El1Attributes {
+        El1Attributes::VALID | El1Attributes::ACCESSED
+    }
+
+    fn enter(&mut self, at: u64, memory: u64, bytes: u64, attributes: El1Attributes) {
+        let range = MemoryRegion::new(at as usize, (at + bytes) as usize);
+        let small = Constraints::NO_BLOCK_MAPPINGS | Constraints::NO_CONTIGUOUS_HINT;
+        let memory = PhysicalAddress(memory as usize);
+        self.0.map_range(&range, memory, attributes, small).expect("room");
+    }
+
+    pub(crate) fn map(&mut self, place: u64, memory: u64, pages: usize) {
+        let bytes = pages.min(511) as u64 * PAGE;
+        for part in 0..pages.div_ceil(512) as u64 {
+            self.enter(place + (part << 21), memory, bytes, Self::mapped());
+        }
+    }
+
+    pub(crate) fn unmap(&mut self, place: u64, pages: usize) {
+        let bytes = pages.min(511) as u64 * PAGE;
+        for part in 0..pages.div_ceil(512) as u64 {
+            self.enter(place + (part << 21), 0, bytes, El1Attributes::empty());
+        }
+    }
+
+    pub(crate) fn translate(&self, address: u64) -> u64 {
+        let mut found = 0;
+        let page = MemoryRegion::new(address as usize, (address + PAGE) as usize);
+        let mut note = |_: &MemoryRegion, entry: &Descriptor<_>, _| {
+            found = entry.output_address().0 as u64;
+            Ok(())
+        };
+        self.0.walk_range(&page, &mut note).expect("a range");
+        found
     }
 }

@@ -166,8 +166,7 @@ impl Format for AmdV1 {
 
     #[inline]
     fn decode(&self, level: u8, word: u64) -> Entry {
-        let permissions =
-            Permissions::new(word & AmdV1PageEntry::IR != 0, word & AmdV1PageEntry::IW != 0);
+        let permissions = Permissions::from_bits(word >> AmdV1PageEntry::IR.trailing_zeros());
         let address = word & AmdV1PageEntry::ADDR;
         let page = |order| {
             let start = PhysAddr::new(address & !low_bits(order));

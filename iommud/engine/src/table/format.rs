@@ -52,7 +52,13 @@ impl Permissions {
         Self(read as u8 | (write as u8) << 1)
     }
 
-    /// Reading as bit 0 and writing as bit 1.
+    /// Bit 0 for reading and bit 1 for writing, of as many as there may be.
+    #[inline]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits as u8 & 3)
+    }
+
+    /// Bit 0 for reading and bit 1 for writing.
     #[inline]
     pub const fn bits(self) -> u64 {
         self.0 as u64
@@ -79,7 +85,12 @@ impl Permissions {
     /// The same as an access, if there is any.
     #[inline]
     pub const fn access(self) -> Option<Access> {
-        Access::from_permissions(self.read(), self.write())
+        match self.0 {
+            0 => None,
+            1 => Some(Access::Read),
+            2 => Some(Access::Write),
+            _ => Some(Access::ReadWrite),
+        }
     }
 }
 

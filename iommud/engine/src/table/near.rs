@@ -21,7 +21,7 @@ pub(super) struct Used {
     /// The first address that it holds.
     base: u64,
     pub(super) frame: PhysAddr,
-    /// How many of its entries are in use, modulo 512.
+    /// How many of its entries are in use.
     pub(super) live: usize,
 }
 
@@ -79,7 +79,12 @@ impl Near {
         let base = node.base(address);
         if used.base != base {
             used.settle(frames, node.format, node.level);
-            *used = Used { base, frame: node.frame, live: node.live() };
+            // None and all of them look the same in the table.
+            let live = match node.live() {
+                0 if !node.is_empty() => node.words.len(),
+                live => live,
+            };
+            *used = Used { base, frame: node.frame, live };
         }
         Some(used)
     }

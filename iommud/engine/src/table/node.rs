@@ -170,10 +170,3 @@ pub(super) fn each(slots: &[AtomicU64], mut action: impl FnMut(&AtomicU64)) {
     sixteens.iter().for_each(|sixteen| sixteen.iter().for_each(&mut action));
     rest.iter().for_each(action);
 }
-
-/// Whether something is so for all entries; by sixteens, too.
-#[inline(always)]
-pub(super) fn all(slots: &[AtomicU64], is_so: impl Fn(&AtomicU64) -> bool) -> bool {
-    let (sixteens, rest) = slots.as_chunks::<16>();
-    sixteens.iter().all(|sixteen| sixteen.iter().all(&is_so)) && rest.iter().all(is_so)
-}

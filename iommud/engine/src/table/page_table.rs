@@ -8,7 +8,9 @@ use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 use super::enter::{Place, Plan, find, write};
 use super::error::{Foreign, MapError, UnmapError};
 use super::fill::{fill, fill_small};
-use super::format::{Entry, Format, Permissions, index, low_bits, shift, slot_mask, table_mask};
+use super::format::{
+    Entry, Format, PAGE_SHIFT, Permissions, index, low_bits, shift, slot_mask, table_mask,
+};
 use super::near::{Near, Used};
 use super::node::{Node, holds};
 use super::pieces::Pieces;
@@ -179,7 +181,7 @@ impl<F: Format> PageTable<F> {
         let entry = self.format.decode(level, slot.load(Ordering::Relaxed));
         let is_page = matches!(entry, Entry::Leaf { order, .. } if order == shift(level));
         // The last one goes with the table.
-        if !is_page || used.live % 512 == 1 {
+        if !is_page || used.live == 1 {
             return false;
         }
         slot.store(0, Ordering::Release);
@@ -361,37 +363,44 @@ impl<F: Format> PageTable<F> {
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
         // Written three times, so that the shifts are known.
         match self.top {
-            3 => self.translate_straight::<3>(frames, iova.get()),
-            2 => self.translate_straight::<2>(frames, iova.get()),
-            4 => self.translate_straight::<4>(frames, iova.get()),
+            3 => self.translate_from::<3>(frames, iova.get()),
+            2 => self.translate_from::<2>(frames, iova.get()),
+            4 => self.translate_from::<4>(frames, iova.get()),
             _ => self.translate_any(frames, iova.get()),
         }
     }
 
-    /// Where an address leads, by tables such as we make from a root of this level to a page of 4 KiB.
+    /// Where an address leads from a root of this level: to a page of 4 KiB most of the time.
     #[inline(always)]
-    fn translate_straight<const TOP: u8>(
+    fn translate_from<const TOP: u8>(
         &self,
         frames: &impl TableFrames,
         address: u64,
     ) -> Option<Translation> {
+        if let Some(word) = self.straight_to::<TOP>(frames, address)
+            && let Entry::Leaf { start, order: PAGE_SHIFT, permissions } =
+                self.format.decode(0, word)
+        {
+            return translation(address, start, PAGE_SHIFT, permissions);
+        }
+        // Put together again, so that what is found above need not be put in memory for the same caller.
+        let Translation { phys, access, page_bytes } = self.translate_any(frames, address)?;
+        Some(Translation { phys, access, page_bytes })
+    }
+
+    /// The entry of the lowest level that an address goes through, if all are such on the way from a root of this level as we
+    /// make.
+    #[inline(always)]
+    fn straight_to<const TOP: u8>(&self, frames: &impl TableFrames, address: u64) -> Option<u64> {
         if address > table_mask(TOP) {
             return None;
         }
         let mut table = frames.table(self.root)?;
         for level in (1..=TOP).rev() {
             let word = table[index(level, address)].load(Ordering::Acquire);
-            let Some(below) = frames.table(self.format.straight_below(level, word)) else {
-                return self.translate_any(frames, address);
-            };
-            table = below;
+            table = frames.table(self.format.straight_below(level, word))?;
         }
-        match self.format.decode(0, table[index(0, address)].load(Ordering::Acquire)) {
-            Entry::Leaf { start, order, permissions } => {
-                translation(address, start, order, permissions)
-            }
-            Entry::Empty | Entry::Table { .. } => None,
-        }
+        Some(table[index(0, address)].load(Ordering::Acquire))
     }
 
     /// Where an address leads whatever is on the way.

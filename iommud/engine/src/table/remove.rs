@@ -7,7 +7,7 @@ use dma_types::{Iova, PhysAddr};
 
 use super::error::{Foreign, UnmapError};
 use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
-use super::node::{Node, all, each, holds};
+use super::node::{Node, each, holds};
 use super::page_table::{PageTable, Span, Unmapped};
 use super::split::{Page, cost, rest};
 use super::supply::Supply;
@@ -27,7 +27,7 @@ impl<F: Format> PageTable<F> {
         let Some(used) = self.near.of(frames, node, span.start) else { return Ok(None) };
         let first = index(node.level, span.start);
         let slots = node.slots(first, index(node.level, span.last) + 1 - first);
-        let live = used.live.wrapping_sub(slots.len()) % 512;
+        let live = used.live.saturating_sub(slots.len());
         if live == 0 && node.frame != self.root {
             self.unlink(frames, node.frame, span.start, retired)?;
             return Ok(Some(Touched::Tables));
@@ -151,11 +151,10 @@ impl<F: Format> Remove<F> {
         if node.level == 0 {
             let first = index(0, start);
             let slots = node.slots(first, index(0, last) + 1 - first);
-            let is_present = |slot: &AtomicU64| slot.load(Ordering::Relaxed) & F::PRESENT != 0;
-            if all(slots, is_present) {
+            if are_present::<F>(slots) {
                 return Ok(0);
             }
-            let empty = slots.iter().take_while(|slot| is_present(slot)).count();
+            let empty = slots.iter().take_while(|slot| is_present::<F>(slot)).count();
             return Err(not_mapped(start + ((empty as u64) << shift(0))));
         }
         let mut needed = 0;
@@ -299,13 +298,23 @@ fn are_pages<F: Format>(node: &Node<'_, F>, slots: &[AtomicU64], last: u64) -> b
         Entry::Leaf { order, .. } => !last & low_bits(order) == 0,
         _ => false,
     };
-    let is_present = |slot: &AtomicU64| slot.load(Ordering::Relaxed) & F::PRESENT != 0;
     let is_page = |slot: &AtomicU64| {
         let word = slot.load(Ordering::Relaxed);
         matches!(node.format.decode(node.level, word), Entry::Leaf { .. })
     };
     // In the lowest level there is nothing else.
-    ends && if node.level == 0 { all(slots, is_present) } else { slots.iter().all(is_page) }
+    ends && if node.level == 0 { are_present::<F>(slots) } else { slots.iter().all(is_page) }
+}
+
+/// Whether all entries are present. Those of one mapping have a bit in common that says so, which is seen soonest.
+fn are_present<F: Format>(slots: &[AtomicU64]) -> bool {
+    let mut common = F::PRESENT;
+    each(slots, |slot| common &= slot.load(Ordering::Relaxed));
+    common != 0 || slots.iter().all(is_present::<F>)
+}
+
+fn is_present<F: Format>(slot: &AtomicU64) -> bool {
+    slot.load(Ordering::Relaxed) & F::PRESENT != 0
 }
 
 /// Stores one entry, for which the table's count is brought up to date later.

@@ -107,8 +107,7 @@ impl Format for SecondStage {
         if word & Self::PRESENT == 0 {
             return Entry::Empty;
         }
-        let (read, write) = (word & SecondStageEntry::R != 0, word & SecondStageEntry::W != 0);
-        let permissions = Permissions::new(read, write);
+        let permissions = Permissions::from_bits(word >> SecondStageEntry::R.trailing_zeros());
         let address = word & SecondStageEntry::ADDR;
         if level == 0 || word & SecondStageEntry::PS != 0 {
             let order = shift(level);
