@@ -11,65 +11,47 @@
 //! this to be needless the kernel would have to answer, with ENODEV, all requests that are in a scheme's hands when the last
 //! context that serves it ends.
 //!
-//! Nobody waits to be sent again. The kernel finds who waits for a word of memory by the frame that the word is in, and
-//! after a `fork` it is in another: a thread that waited meanwhile would not be woken (seen; 663e6641, `syscall/futex.rs`). Who waits for an
-//! answer looks for it every [`LOOK`].
+//! Who waits for an answer looks for it every [`LOOK`]: [`crew`] says why.
 
-use alloc::sync::Arc;
+use alloc::boxed::Box;
 use core::time::Duration;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+
+use super::crew;
 
 /// How long somebody is waited for before it is looked whether iommud is there still.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// As much stack as a request takes, and some.
-const STACK: usize = 128 << 10;
 
 /// Has somebody make a request. `None` if iommud was gone, as `is_there` says, before there was an answer.
 pub(super) fn run<R: Send + 'static>(
     request: impl FnOnce() -> R + Send + 'static,
     is_there: impl Fn() -> bool + Clone + Send + 'static,
 ) -> Option<R> {
-    let answer = match send(request) {
-        Ok(answer) => answer,
-        // Where there can be no thread, it is waited for as it is.
-        Err(request) => return Some(request()),
-    };
+    let answer = send(request);
     loop {
         match answer.recv_timeout(LOOK) {
             Ok(answered) => return Some(answered),
             // Who looks may have to wait as well.
-            Err(RecvTimeoutError::Timeout) => match send(is_there.clone()) {
-                Ok(seen) if seen.recv_timeout(LOOK) == Ok(false) => return None,
-                _ => {}
-            },
+            Err(RecvTimeoutError::Timeout) => {
+                if send(is_there.clone()).recv_timeout(LOOK) == Ok(false) {
+                    return None;
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
 }
 
-/// Sends somebody, who may not come back; or gives the errand back if nobody is to be had.
-fn send<R: Send + 'static, F: FnOnce() -> R + Send + 'static>(
-    request: F,
-) -> Result<Receiver<R>, F> {
-    let (answer, answered) = mpsc::channel();
-    let errand = Arc::new(Mutex::new(Some(request)));
-    let take =
-        |errand: &Mutex<Option<F>>| errand.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let taken = errand.clone();
-    let work = move || {
-        if let Some(request) = take(&taken) {
-            // Nobody listens any more who has given it up.
-            drop(answer.send(request()));
-        }
-    };
-    let thread = thread::Builder::new().name("libdma".into()).stack_size(STACK);
-    match thread.spawn(work) {
-        Ok(_) => Ok(answered),
-        Err(_) => take(&errand).map_or(Ok(answered), Err),
+/// Sends somebody, who may not come back.
+fn send<R: Send + 'static>(request: impl FnOnce() -> R + Send + 'static) -> Receiver<R> {
+    let (tell, answer) = mpsc::sync_channel(1);
+    // Nobody listens any more who has given it up.
+    let errand = Box::new(move || drop(tell.send(request())));
+    if let Err(errand) = crew::send(errand) {
+        // Where there can be no thread, it is waited for as it is.
+        errand();
     }
+    answer
 }
 
 // Miri takes it for a mistake that threads are left behind, which is what this is for.
@@ -77,6 +59,7 @@ fn send<R: Send + 'static, F: FnOnce() -> R + Send + 'static>(
 mod tests {
     use core::sync::atomic::{AtomicBool, Ordering};
     use std::sync::Arc;
+    use std::thread;
 
     use super::*;
 

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `socket` | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
 //! | `errand` | Redox, feature `scheme` | requests that may take long or that others wait for, by threads that can be given up |
+//! | `crew` | Redox, feature `scheme` | the threads that make them |
 //! | `patience` | Linux and Redox, features `socket`, `scheme` | how long a client waits for an iommud that was restarted |
 //! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
@@ -19,6 +20,11 @@ use core::ptr::NonNull;
 use crate::protocol::Error;
 use crate::protocol::call::Opcode;
 
+#[cfg(any(
+    all(test, target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+mod crew;
 #[cfg(any(
     all(test, target_os = "linux", feature = "socket"),
     all(target_os = "redox", feature = "scheme")

@@ -1,0 +1,158 @@
+//! Threads that make requests for others, and wait a while for the next.
+//!
+//! A thread for each request would cost a hundred times what the request does: on Redox it is a process of the process
+//! manager's, with a stack of its own to be mapped and unmapped.
+//!
+//! None waits for long. The kernel finds who waits for a word of memory by the frame that the word is in, and after a `fork` it
+//! is in another: a thread that waits meanwhile is not woken (seen; 663e6641, `syscall/futex.rs`). It finds what it was sent
+//! when it has waited long enough. A child that is born meanwhile has none of them, and knows them by the process that they
+//! are of. Nor does anybody wait for the lock: a child may be born with it locked, by a thread that it does not have.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+use std::process;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::{self, ThreadId};
+
+/// Something to be done.
+pub(super) type Errand = Box<dyn FnOnce() + Send>;
+
+/// How long a thread waits for another errand before it ends.
+const REST: Duration = Duration::from_millis(200);
+
+/// How many wait at the most.
+const MOST: usize = 4;
+
+/// As much stack as a request takes, and some.
+const STACK: usize = 128 << 10;
+
+/// A thread that waits.
+struct Resting {
+    thread: ThreadId,
+    process: u32,
+    next: SyncSender<Errand>,
+}
+
+/// Those that wait, who came last at the end.
+static RESTING: Mutex<Vec<Resting>> = Mutex::new(Vec::new());
+
+/// Sends somebody; or gives the errand back, if nobody is to be had.
+pub(super) fn send(errand: Errand) -> Result<(), Errand> {
+    let Some(resting) = resting().and_then(|mut all| all.pop()) else { return hire(errand) };
+    resting.next.try_send(errand).map_err(|refused| match refused {
+        mpsc::TrySendError::Full(errand) | mpsc::TrySendError::Disconnected(errand) => errand,
+    })
+}
+
+/// Those of this process that wait, if nobody is looking at them.
+fn resting() -> Option<MutexGuard<'static, Vec<Resting>>> {
+    let mut all = match RESTING.try_lock() {
+        Ok(all) => all,
+        Err(TryLockError::Poisoned(all)) => all.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    let own = process::id();
+    all.retain(|resting| resting.process == own);
+    Some(all)
+}
+
+/// Has a new thread do it.
+fn hire(errand: Errand) -> Result<(), Errand> {
+    // A thread that cannot be made drops what it was to do.
+    let errand = Arc::new(Mutex::new(Some(errand)));
+    let take = |errand: &Mutex<Option<Errand>>| {
+        errand.lock().unwrap_or_else(PoisonError::into_inner).take()
+    };
+    let given = errand.clone();
+    let thread = thread::Builder::new().name("libdma".into()).stack_size(STACK);
+    match thread.spawn(move || take(&given).into_iter().for_each(work)) {
+        Ok(_) => Ok(()),
+        Err(_) => take(&errand).map_or(Ok(()), Err),
+    }
+}
+
+/// Does this, and what comes after it, until nothing does.
+fn work(first: Errand) {
+    let (next, errands) = mpsc::sync_channel(1);
+    let mut errand = first;
+    loop {
+        errand();
+        let Some(mut all) = resting().filter(|all| all.len() < MOST) else { return };
+        let thread = thread::current().id();
+        all.push(Resting { thread, process: process::id(), next: next.clone() });
+        drop(all);
+        let Some(following) = wait(&errands, thread) else { return };
+        errand = following;
+    }
+}
+
+/// The next errand of a thread, if there is one before it has waited long enough.
+fn wait(errands: &Receiver<Errand>, thread: ThreadId) -> Option<Errand> {
+    loop {
+        match errands.recv_timeout(REST) {
+            Ok(errand) => return Some(errand),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let Some(mut all) = resting() else { continue };
+        let place = all.iter().position(|resting| resting.thread == thread);
+        // Who is not there any more has been sent.
+        if let Some(place) = place {
+            all.remove(place);
+            return None;
+        }
+    }
+}
+
+// Miri takes it for a mistake that threads are left behind.
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::HashSet;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Has it done, and waits for what it gives.
+    fn answer<R: Send + 'static>(act: impl FnOnce() -> R + Send + 'static) -> R {
+        let (tell, told) = channel();
+        assert!(send(Box::new(move || tell.send(act()).unwrap())).is_ok());
+        told.recv().unwrap()
+    }
+
+    #[test]
+    fn who_has_come_back_is_sent_again() {
+        let threads: HashSet<ThreadId> =
+            (0..100).map(|_| answer(|| thread::current().id())).collect();
+        // Another test may have sent some of them.
+        assert!(threads.len() < 50, "{} threads", threads.len());
+        assert!(!threads.contains(&thread::current().id()));
+    }
+
+    #[test]
+    fn who_is_not_sent_again_ends() {
+        struct Ends(Sender<()>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.send(()).unwrap();
+            }
+        }
+        thread_local!(static END: RefCell<Option<Ends>> = const { RefCell::new(None) });
+        let (tell, told) = channel();
+        answer(move || END.with(|end| *end.borrow_mut() = Some(Ends(tell))));
+        assert!(told.recv_timeout(REST * 100).is_ok());
+    }
+
+    #[test]
+    fn those_of_the_process_that_this_one_was_born_of_are_not_sent() {
+        let (next, errands) = mpsc::sync_channel(1);
+        let thread = thread::current().id();
+        let parents = Resting { thread, process: process::id() + 1, next };
+        RESTING.lock().unwrap().push(parents);
+        assert_eq!(answer(|| 7), 7);
+        assert!(matches!(errands.try_recv(), Err(mpsc::TryRecvError::Disconnected)));
+    }
+}
