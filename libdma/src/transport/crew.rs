@@ -17,8 +17,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
 
-/// Something to be done.
-pub(super) type Errand = Box<dyn FnOnce() + Send>;
+/// Something to be done. When it is, but before anybody is told, this is called: who is told may send somebody again.
+pub(super) type Errand = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 
 /// How long a thread waits for another errand before it ends.
 const REST: Duration = Duration::from_millis(200);
@@ -78,12 +78,17 @@ fn hire(errand: Errand) -> Result<(), Errand> {
 fn work(first: Errand) {
     let (next, errands) = mpsc::sync_channel(1);
     let mut errand = first;
+    let thread = thread::current().id();
     loop {
-        errand();
-        let Some(mut all) = resting().filter(|all| all.len() < MOST) else { return };
-        let thread = thread::current().id();
-        all.push(Resting { thread, process: process::id(), next: next.clone() });
-        drop(all);
+        let mut rests = false;
+        errand(&mut || {
+            let Some(mut all) = resting().filter(|all| all.len() < MOST) else { return };
+            all.push(Resting { thread, process: process::id(), next: next.clone() });
+            rests = true;
+        });
+        if !rests {
+            return;
+        }
         let Some(following) = wait(&errands, thread) else { return };
         errand = following;
     }
@@ -119,7 +124,12 @@ mod tests {
     /// Has it done, and waits for what it gives.
     fn answer<R: Send + 'static>(act: impl FnOnce() -> R + Send + 'static) -> R {
         let (tell, told) = channel();
-        assert!(send(Box::new(move || tell.send(act()).unwrap())).is_ok());
+        let errand: Errand = Box::new(move |done| {
+            let acted = act();
+            done();
+            tell.send(acted).unwrap();
+        });
+        assert!(send(errand).is_ok());
         told.recv().unwrap()
     }
 

@@ -17,7 +17,7 @@ use alloc::boxed::Box;
 use core::time::Duration;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
-use super::crew;
+use super::crew::{self, Errand};
 
 /// How long somebody is waited for before it is looked whether iommud is there still.
 const LOOK: Duration = Duration::from_millis(200);
@@ -45,11 +45,15 @@ pub(super) fn run<R: Send + 'static>(
 /// Sends somebody, who may not come back.
 fn send<R: Send + 'static>(request: impl FnOnce() -> R + Send + 'static) -> Receiver<R> {
     let (tell, answer) = mpsc::sync_channel(1);
-    // Nobody listens any more who has given it up.
-    let errand = Box::new(move || drop(tell.send(request())));
+    let errand: Errand = Box::new(move |done| {
+        let answered = request();
+        done();
+        // Nobody listens any more who has given it up.
+        drop(tell.send(answered));
+    });
     if let Err(errand) = crew::send(errand) {
         // Where there can be no thread, it is waited for as it is.
-        errand();
+        errand(&mut || ());
     }
     answer
 }
