@@ -8,7 +8,7 @@
 //! | [`function`] | the device found among PCI functions, and switched on |
 //! | [`driver`] | [`Driver`]: the claimed device with its registers, and a clock |
 //! | [`copy`] | the main job: data to the device and back |
-//! | [`asking`] | asking iommud without pause meanwhile |
+//! | [`asking`] | asking iommud over and over meanwhile |
 //! | [`buffers`] | every kind of buffer: data to the device and back |
 //! | [`registered`] | memory that edud has already, made a buffer |
 //! | [`rogue`] | misbehaving on purpose |
