@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, default_value_t = 4)]
     pub rounds: u32,
 
-    /// Ask iommud for memory and mappings without pause meanwhile, and say how often
+    /// Ask iommud for memory and mappings over and over meanwhile, and say how often
     #[arg(long, group = "job")]
     pub asking: bool,
 

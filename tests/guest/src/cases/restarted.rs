@@ -43,7 +43,7 @@ const STREAMED: [&str; 2] = ["edud out", "edud in"];
 const BYTES: u64 = 512;
 
 /// No transfer fails or brings the wrong data, and nothing is reached meanwhile that was not before. The driver asks for memory
-/// and mappings without pause, so that iommud dies with requests under way. For the first half it has opened its device, and
+/// and mappings over and over, so that iommud dies with requests under way. For the first half it has opened its device, and
 /// for the second been handed it.
 pub(super) fn r2_a_device_streams_on() -> Outcome {
     let before = huge_pages::free()?;

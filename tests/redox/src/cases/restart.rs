@@ -28,7 +28,7 @@ const STREAMED: [&str; 2] = ["edud out", "edud in"];
 const ORPHANED: Duration = Duration::from_secs(15);
 
 /// No transfer fails or brings the wrong data, and nothing is reached meanwhile that was not before. The driver asks for memory
-/// and mappings without pause, so that iommud dies with requests under way; its keeper is stopped for a while, so that
+/// and mappings over and over, so that iommud dies with requests under way; its keeper is stopped for a while, so that
 /// nobody serves.
 pub(super) fn r2_a_device_streams_on() -> Outcome {
     let (bench, other) = (Machine::bench()?, Machine::second_bench()?);
