@@ -28,16 +28,19 @@ impl PageBlock {
     }
 
     /// The block of two to the power of `order` pages that holds this page number; `order` under 52.
+    #[inline]
     pub(crate) const fn around(page: u64, order: u8) -> Self {
         Self { first: Iova::new((page >> order << order) * PAGE_SIZE), order }
     }
 
     /// The first address.
+    #[inline]
     pub const fn first(self) -> Iova {
         self.first
     }
 
     /// The logarithm of the number of pages.
+    #[inline]
     pub const fn order(self) -> u8 {
         self.order
     }
@@ -52,12 +55,26 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// The pages that share a byte with this range, up to the end of the address space. `None` if it is empty.
+    #[inline]
     pub(crate) const fn of(start: Iova, bytes: u64) -> Option<Self> {
         let Some(last_byte) = bytes.checked_sub(1) else { return None };
         Some(Self {
             first: start.get() / PAGE_SIZE,
             last: start.get().saturating_add(last_byte) / PAGE_SIZE,
         })
+    }
+
+    /// The block that does for all of the range, if one that is not twice as large does.
+    #[inline]
+    pub(crate) const fn as_one_block(self) -> Option<PageBlock> {
+        if self.first == self.last {
+            // As most are.
+            return Some(PageBlock::around(self.first, 0));
+        }
+        match self.parts() {
+            (part, None) => Some(PageBlock::around(part.first, part.order())),
+            (_, Some(_)) => None,
+        }
     }
 
     /// The order of the smallest aligned block that holds the range: up to the highest bit in which its

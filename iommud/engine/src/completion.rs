@@ -4,6 +4,7 @@
 //! returns a [`Completion`], and [`Engine::progress`](crate::engine::Engine::progress) says how it stands.
 //! What the operation took out of use stays out of use until then (rule R2).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::domain::DomainKey;
@@ -36,17 +37,22 @@ enum Promiser {
 
 /// What all units that an operation concerns have yet to confirm.
 ///
-/// Most concern one unit, so that is kept without an allocation.
+/// Most concern one unit, so that is kept without an allocation. What concerns more is a list elsewhere, so that nearly all
+/// completions are a few words and dropped by one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completion {
-    first: Option<(Promiser, Ticket)>,
-    more: Vec<(Promiser, Ticket)>,
+    first: Option<Promise>,
+    #[expect(clippy::box_collection, reason = "a word instead of three")]
+    more: Option<Box<Vec<Promise>>>,
 }
+
+/// What one of them has yet to confirm.
+type Promise = (Promiser, Ticket);
 
 impl Completion {
     /// Nothing to confirm.
     pub const fn none() -> Self {
-        Self { first: None, more: Vec::new() }
+        Self { first: None, more: None }
     }
 
     /// Whether there is nothing to confirm.
@@ -57,7 +63,7 @@ impl Completion {
 
     /// One unit's ticket to confirm.
     pub const fn one(unit: UnitId, ticket: Ticket) -> Self {
-        Self { first: Some((Promiser::Unit(unit), ticket)), more: Vec::new() }
+        Self { first: Some((Promiser::Unit(unit), ticket)), more: None }
     }
 
     /// Nothing will confirm it: what waits for this is never used again.
@@ -67,7 +73,11 @@ impl Completion {
 
     /// A batch of changes of one domain, to be told to the units and confirmed by them.
     pub const fn gathered(domain: DomainKey, batch: Ticket) -> Self {
-        Self { first: Some((Promiser::Batches(domain), batch)), more: Vec::new() }
+        Self { first: Some((Promiser::Batches(domain), batch)), more: None }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Promise> {
+        self.first.iter().chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
     /// Waits for this too.
@@ -79,38 +89,37 @@ impl Completion {
     /// Waits for all of `other` too.
     #[inline]
     pub fn join(&mut self, other: &Self) {
-        for &(promiser, ticket) in other.first.iter().chain(&other.more) {
-            self.put(promiser, ticket);
+        if !other.is_none() {
+            other.all().for_each(|&(promiser, ticket)| self.put(promiser, ticket));
         }
     }
 
     fn put(&mut self, promiser: Promiser, ticket: Ticket) {
-        for (other, latest) in self.first.iter_mut().chain(&mut self.more) {
+        let more = self.more.iter_mut().flat_map(|more| more.iter_mut());
+        for (other, latest) in self.first.iter_mut().chain(more) {
             if *other == promiser {
                 *latest = ticket.max(*latest);
                 return;
             }
         }
-        if self.first.is_none() {
-            self.first = Some((promiser, ticket));
-        } else {
-            self.more.push((promiser, ticket));
+        match &mut self.first {
+            Some(_) => self.more.get_or_insert_default().push((promiser, ticket)),
+            first => *first = Some((promiser, ticket)),
         }
     }
 
     /// Keeps just what of it stands like this: forgets what is confirmed, of a completion that is kept for long.
     pub(crate) fn retain(&mut self, stands: impl Fn(&Self) -> bool) {
-        let kept = |&(promiser, ticket): &(Promiser, Ticket)| {
-            stands(&Self { first: Some((promiser, ticket)), more: Vec::new() })
-        };
-        self.more.retain(kept);
-        self.first = self.first.filter(kept).or_else(|| self.more.pop());
+        let kept = |promise: &Promise| stands(&Self { first: Some(*promise), more: None });
+        let mut all: Vec<_> = self.all().copied().filter(kept).collect();
+        self.first = all.pop();
+        self.more = (!all.is_empty()).then(|| all.into());
     }
 
     /// The units' tickets, at most one for each.
     #[inline]
     pub fn tickets(&self) -> impl Iterator<Item = (UnitId, Ticket)> {
-        self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
+        self.all().filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(unit) => Some((*unit, *ticket)),
             Promiser::Batches(_) => None,
         })
@@ -119,7 +128,7 @@ impl Completion {
     /// The batches of changes, at most one for each domain.
     #[inline]
     pub fn batches(&self) -> impl Iterator<Item = Ticket> {
-        self.first.iter().chain(&self.more).filter_map(|(promiser, ticket)| match promiser {
+        self.all().filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(_) => None,
             Promiser::Batches(_) => Some(*ticket),
         })

@@ -79,20 +79,20 @@ impl Books {
     /// Frames for an operation of who pays at the moment, after it has taken so many.
     pub(crate) fn meter<'a, F>(&self, frames: &'a mut F, taken: usize) -> Metered<'a, F> {
         let left = self.purse.frames.saturating_sub(taken as u64);
-        Metered { frames, left, taken: Vec::new(), refused: false }
+        Metered { frames, left, bill: Bill { taken: Vec::new(), refused: false } }
     }
 
     /// Notes what a mapping of this length has taken for its domain of who pays at the moment, if it was made.
-    pub(crate) fn paid<T, F: TableFrames>(
+    pub(crate) fn paid<T>(
         &mut self,
         domain: &mut Domain,
-        frames: Metered<'_, F>,
+        bill: Bill,
         bytes: u64,
         mapped: Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        let mapped = mapped.map_err(|error| frames.error(error))?;
-        if !frames.taken.is_empty() {
-            self.take_tables(domain, &frames.taken);
+        let mapped = mapped.map_err(|error| bill.error(error))?;
+        if !bill.taken.is_empty() {
+            self.take_tables(domain, &bill.taken);
         }
         self.note_addresses(self.purse.payer, self::bytes(bytes));
         Ok(mapped)
@@ -147,9 +147,10 @@ impl Books {
         })
     }
 
-    /// What has changed since it was asked last.
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = (Payer, Turnover)> {
-        self.turnovers.drain(..)
+    /// What has changed for some payer, which is told once.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<(Payer, Turnover)> {
+        self.turnovers.pop()
     }
 }
 
@@ -157,13 +158,18 @@ impl Books {
 pub(crate) struct Metered<'a, F> {
     frames: &'a mut F,
     left: u64,
+    pub(crate) bill: Bill,
+}
+
+/// What an operation has taken of frames.
+pub(crate) struct Bill {
     /// Those that were given out and not given back.
     pub(crate) taken: Vec<PhysAddr>,
     /// Whether one was refused because there were too many.
     pub(crate) refused: bool,
 }
 
-impl<F> Metered<'_, F> {
+impl Bill {
     /// Why an operation failed with these frames: if one was refused, not for want of memory.
     pub(crate) fn error(&self, error: EngineError) -> EngineError {
         match error {
@@ -181,19 +187,21 @@ impl<F: TableFrames> TableFrames for Metered<'_, F> {
     }
 
     fn alloc_frame(&mut self) -> Option<PhysAddr> {
-        if self.taken.len() as u64 >= self.left {
-            self.refused = true;
+        let Self { bill: Bill { taken, refused }, .. } = self;
+        if taken.len() as u64 >= self.left {
+            *refused = true;
             return None;
         }
-        self.taken.try_reserve(1).ok()?;
+        taken.try_reserve(1).ok()?;
         let frame = self.frames.alloc_frame()?;
-        self.taken.push(frame);
+        taken.push(frame);
         Some(frame)
     }
 
     fn free_frame(&mut self, frame: PhysAddr) {
-        if let Some(index) = self.taken.iter().rposition(|taken| *taken == frame) {
-            self.taken.swap_remove(index);
+        let taken = &mut self.bill.taken;
+        if let Some(index) = taken.iter().rposition(|taken| *taken == frame) {
+            taken.swap_remove(index);
         }
         self.frames.free_frame(frame);
     }
@@ -227,15 +235,15 @@ mod tests {
         let mut metered = books.meter(&mut frames, 1);
         let one = metered.alloc_frame().unwrap();
         let other = metered.alloc_frame().unwrap();
-        assert!(!metered.refused);
-        assert_eq!((metered.alloc_frame(), metered.refused), (None, true));
+        assert!(!metered.bill.refused);
+        assert_eq!((metered.alloc_frame(), metered.bill.refused), (None, true));
         metered.free_frame(one);
-        assert_eq!(metered.taken, [other]);
+        assert_eq!(metered.bill.taken, [other]);
         let again = metered.alloc_frame().unwrap();
-        assert_eq!(metered.taken, [other, again]);
+        assert_eq!(metered.bill.taken, [other, again]);
         metered.free_frame(other);
         metered.free_frame(again);
-        assert!(metered.taken.is_empty());
+        assert!(metered.bill.taken.is_empty());
         assert_eq!(frames.live(), 0);
     }
 
@@ -246,8 +254,7 @@ mod tests {
         for (payer, change) in [(1, 5), (2, 3), (1, -2), (0, 9), (1, 0)] {
             books.note(Payer(payer), addresses(change));
         }
-        let told: Vec<_> = books.take().collect();
-        assert_eq!(told, [(Payer(1), addresses(3)), (Payer(2), addresses(3))]);
-        assert_eq!(books.take().count(), 0);
+        let told: Vec<_> = core::iter::from_fn(|| books.take()).collect();
+        assert_eq!(told, [(Payer(2), addresses(3)), (Payer(1), addresses(3))]);
     }
 }

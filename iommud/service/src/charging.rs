@@ -140,7 +140,7 @@ impl<P: Platform> Service<P> {
 
     /// Brings the accounts up to date with what the engine has done.
     pub(crate) fn settle(&mut self) {
-        for (Payer(number), turnover) in self.engine.take_turnovers() {
+        while let Some((Payer(number), turnover)) = self.engine.take_turnover() {
             self.accounts.turn_over(AccountId(number), turnover);
         }
     }

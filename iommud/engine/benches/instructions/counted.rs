@@ -13,11 +13,18 @@ pub(crate) fn measured<R>(what: impl FnOnce() -> R) -> R {
     what()
 }
 
+/// Callgrind forgets here what it has counted: before, what the unit did was all that was.
+#[inline(never)]
+fn warmed_up() {
+    core::hint::black_box(());
+}
+
 /// Does `round` often enough, of which it has counted what it wants by the function that it is given.
 pub(crate) fn rounds(mut round: impl FnMut(&mut dyn FnMut(&mut dyn FnMut()))) {
     for _ in 0..ROUNDS {
         round(&mut |what| what());
     }
+    warmed_up();
     for _ in 0..ROUNDS {
         round(&mut |what| measured(what));
     }
@@ -40,6 +47,7 @@ fn count(name: &str) -> Option<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .args(["--toggle-collect=*counted::measured*", "--toggle-collect=*unit_works*"])
+        .arg("--zero-before=*counted::warmed_up*")
         .arg(program)
         .args(["--once", name])
         .output()

@@ -2,16 +2,18 @@
 
 use dma_types::{Access, Iova};
 use iommu_engine::Engine;
+use iommu_engine::completion::Progress;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::payer::{Payer, Purse};
 use iommu_engine::platform::BufferRuns;
+use iommu_engine::policy::Invalidation;
 
 use crate::Operation;
 use crate::counted::rounds;
 use crate::machine::{Machine, device};
 
-pub(crate) const OPERATIONS: [Operation; 9] = [
+pub(crate) const OPERATIONS: [Operation; 12] = [
     Operation { name: "nothing", per: 1, run: nothing },
     Operation { name: "engine: map 4 KiB", per: 1, run: || pair(4 << 10, 64, true, false) },
     Operation { name: "engine: unmap 4 KiB", per: 1, run: || pair(4 << 10, 64, false, true) },
@@ -27,6 +29,17 @@ pub(crate) const OPERATIONS: [Operation; 9] = [
         run: || pair(64 << 10, 64, true, true),
     },
     Operation { name: "engine: map + unmap 2 MiB", per: 1, run: || pair(2 << 20, 64, true, true) },
+    Operation { name: "engine: map + unmap 4 KiB, confirmed when polled", per: 1, run: late },
+    Operation {
+        name: "engine: unmap 256 x 4 KiB at one go, each",
+        per: BATCH as u64,
+        run: || batch(false),
+    },
+    Operation {
+        name: "engine: unmap 256 x 4 KiB at one go, each, confirmed when polled",
+        per: BATCH as u64,
+        run: || batch(true),
+    },
     Operation { name: "engine: map 1 MiB, per 4 KiB", per: 256, run: || bulk(true, false) },
     Operation { name: "engine: unmap 1 MiB, per 4 KiB", per: 256, run: || bulk(false, true) },
 ];
@@ -93,6 +106,54 @@ fn pair(bytes: u64, live: usize, count_map: bool, count_unmap: bool) {
         }
         let mut unmap = || rig.unmap(iova, bytes);
         if count_unmap { counted(&mut unmap) } else { unmap() }
+    });
+}
+
+/// The unit is not done when the unmap is, but when the engine looks next.
+fn late() {
+    let mut rig = Rig::new();
+    let spec = spec(&mut rig.machine, 4096);
+    rig.map(&spec);
+    rig.machine.slow_down();
+    rounds(|counted| {
+        let mut iova = Iova::new(0);
+        counted(&mut || {
+            iova = rig.map(&spec);
+            let Rig { machine, engine, domain } = &mut rig;
+            let waited = engine.unmap(machine, *domain, iova, 4096).expect("a mapping");
+            assert_eq!(engine.progress(&waited), Progress::Pending);
+        });
+        rig.machine.catch_up();
+        counted(&mut || rig.engine.poll(&mut rig.machine));
+        assert_eq!(rig.engine.retired(), 0);
+    });
+}
+
+/// Many single mappings, taken away together.
+const BATCH: usize = 256;
+
+fn batch(late: bool) {
+    let mut rig = Rig::new();
+    let spec = spec(&mut rig.machine, 4096);
+    rig.map(&spec);
+    if late {
+        rig.machine.slow_down();
+    }
+    let mut mapped = Vec::with_capacity(BATCH);
+    rounds(|counted| {
+        mapped.clear();
+        mapped.extend((0..BATCH).map(|_| (rig.map(&spec), 4096)));
+        counted(&mut || {
+            let Rig { machine, engine, domain } = &mut rig;
+            let ranges = mapped.iter().copied();
+            let gone = engine.unmap_all(machine, *domain, ranges, Invalidation::Strict);
+            assert_eq!(gone.expect("mappings").is_none(), !late);
+        });
+        if late {
+            rig.machine.catch_up();
+            counted(&mut || rig.engine.poll(&mut rig.machine));
+        }
+        assert_eq!(rig.engine.retired(), 0);
     });
 }
 

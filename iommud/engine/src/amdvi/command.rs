@@ -56,9 +56,12 @@ impl Command {
     }
 
     /// The command that is done when all before it are, and then writes `data` to `store`, a multiple of 8.
+    #[inline]
     pub const fn storing(data: u64, store: PhysAddr) -> Self {
-        let wait = CompletionWait::new().with_store(true).with_store_address(store);
-        Self(wait.with_store_data(data).into_bits())
+        const EMPTY: u128 = CompletionWait::new().with_store(true).into_bits();
+        debug_assert!(store.is_aligned(8));
+        // So its low bits, which are other fields', are zero; what has more than 52 is no memory.
+        Self(EMPTY | store.get() as u128 | (data as u128) << CompletionWait::STORE_DATA_OFFSET)
     }
 
     /// The command that holds back what comes after it until all before it is done.
@@ -67,6 +70,7 @@ impl Command {
     }
 
     /// The command as two words of the buffer, the lower address first.
+    #[inline]
     pub const fn words(self) -> [u64; 2] {
         [self.0 as u64, (self.0 >> 64) as u64]
     }

@@ -37,6 +37,7 @@ impl CommandBuffer {
     }
 
     /// Where completion waits are to write.
+    #[inline]
     pub fn status_address(&self) -> PhysAddr {
         self.0.status_address()
     }
@@ -49,22 +50,46 @@ impl CommandBuffer {
         command: Command,
     ) -> bool {
         if self.0.is_full() {
-            // A unit that was told of nothing makes no room.
-            self.announce(platform, registers);
-            self.0.look(platform);
+            self.make_room(platform, registers);
         }
         let mark: Mark = |number, place| Command::storing(number.into(), place).words();
         self.0.push(platform, command.words(), mark)
     }
 
+    #[cold]
+    fn make_room(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
+        // A unit that was told of nothing makes no room.
+        self.announce(platform, registers);
+        self.0.look(platform);
+    }
+
     /// Tells the unit of what was put in the buffer since.
     pub fn announce(&mut self, platform: &mut impl Registers, registers: &RegisterFile) {
         if let Some(tail) = self.0.announcement() {
-            registers.write(platform, CommandBufferTail(RingPlace::new().with_entry(tail)));
+            registers.write(platform, CommandBufferTail(RingPlace::at(tail)));
         }
     }
 
+    /// Puts a command in the buffer with the completion wait for it behind it, and tells the unit. `false` if it is not so
+    /// simple: then nothing is done.
+    #[inline]
+    pub fn ask(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        command: Command,
+        ticket: Ticket,
+    ) -> bool {
+        let wait = Command::storing(ticket.0, self.status_address());
+        let tail = self.0.push_two(platform, command.words(), wait.words());
+        if let Some(tail) = tail {
+            registers.write(platform, CommandBufferTail(RingPlace::at(tail)));
+        }
+        tail.is_some()
+    }
+
     /// The number that the last finished completion wait wrote.
+    #[inline]
     pub fn status(&self, frames: &impl TableFrames) -> Ticket {
         Ticket(self.0.status(frames))
     }

@@ -103,6 +103,7 @@ impl Invalidator {
     }
 
     /// Every ticket up to this one is confirmed.
+    #[inline]
     pub fn confirmed(&self) -> Ticket {
         self.tickets.confirmed()
     }
@@ -120,6 +121,38 @@ impl Invalidator {
     /// For how long the unit has done nothing of what it is asked for; see [`Tickets::stuck_for`].
     pub fn stuck_for(&self, now: Instant) -> Option<Duration> {
         self.tickets.stuck_for(now)
+    }
+
+    /// Asks for what is a single command where nothing stands before it: `None`, with nothing done, where it takes more, as
+    /// [`submit`](Self::submit) does.
+    #[inline]
+    pub fn ask(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        command: Command,
+    ) -> Option<Ticket> {
+        let ticket = self.tickets.next();
+        if !self.line.is_empty() || !self.buffer.ask(platform, registers, command, ticket) {
+            return None;
+        }
+        self.issued = self.tickets.give_out();
+        // No fence of before the last new start has this number.
+        if self.buffer.status(platform) == ticket {
+            self.tickets.confirm_all();
+        } else {
+            self.not_at_once(platform);
+        }
+        Some(ticket)
+    }
+
+    /// Waits for what was asked for last. What was asked before may be confirmed by now.
+    #[inline(never)]
+    fn not_at_once(&mut self, platform: &impl Platform) {
+        self.collect(platform);
+        if self.tickets.confirmed() < self.tickets.submitted() {
+            self.tickets.wait(platform.now());
+        }
     }
 
     /// Asks for these invalidations, and gives the ticket that stands for all of them. Often it is confirmed
@@ -145,10 +178,7 @@ impl Invalidator {
         }
         self.put(platform, registers, Request::Fence(ticket));
         self.buffer.announce(platform, registers);
-        self.collect(platform);
-        if self.tickets.confirmed() < ticket {
-            self.tickets.wait(platform.now());
-        }
+        self.not_at_once(platform);
         ticket
     }
 

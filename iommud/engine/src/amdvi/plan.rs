@@ -4,6 +4,7 @@
 //! for any range: what is forgotten besides is less than the range itself, of the same domain, and costs a
 //! table walk if it is needed again.
 
+use super::command::Command;
 use super::invalidation::Invalidation;
 use crate::blocks::{PageBlock, Pages};
 use crate::unit::{Changed, DomainId, Requests};
@@ -36,6 +37,16 @@ pub fn forgetting(domain: DomainId, changes: &[Changed], requests: &mut Requests
         requests.clear();
         requests.push(Invalidation::Domain(domain));
     }
+}
+
+/// The command that makes a unit forget a change by which a single block of pages is out of use, as most are. `None` where it
+/// takes more than that.
+pub fn of_one_block(domain: DomainId, change: &Changed) -> Option<Command> {
+    let pages = Pages::of(change.start, change.bytes)?.as_one_block()?;
+    if pages.order() > LARGEST_ORDER {
+        return None;
+    }
+    Some(Command::invalidating(Invalidation::Pages { domain, pages, touched: change.touched }))
 }
 
 #[cfg(test)]
@@ -102,6 +113,26 @@ mod tests {
         assert_eq!(blocks(0x3fff_f000, 0x2000), [(0x3_ffff, 0), (0x4_0000, 0)]);
         assert_eq!(blocks(0x7000, 0x6000), [(7, 0), (8, 3)]);
         assert_eq!(blocks(0x1000, 0), []);
+    }
+
+    #[test]
+    fn r2_a_change_of_one_block_is_the_command_that_a_plan_of_it_has() {
+        let touched = Touched::Tables;
+        for (start, bytes) in [
+            (0x1000, 0x1000),
+            (0x1000, 0x7000),
+            (0x7000, 0x6000),
+            (0, 1 << 52),
+            (0, 1 << 53),
+            (0x1000, 0),
+        ] {
+            let change = Changed { start: Iova::new(start), bytes, touched };
+            let planned = match requests(&[change])[..] {
+                [request @ Invalidation::Pages { .. }] => Some(Command::invalidating(request)),
+                _ => None,
+            };
+            assert_eq!(of_one_block(DOMAIN, &change), planned, "{change:?}");
+        }
     }
 
     #[test]

@@ -240,6 +240,7 @@ impl Unit {
     }
 
     /// Every ticket up to this one is confirmed.
+    #[inline]
     pub fn confirmed(&self) -> Ticket {
         self.invalidator.confirmed()
     }
@@ -353,7 +354,24 @@ impl Unit {
     }
 
     /// Makes the unit forget what it holds of some ranges of a domain.
+    #[inline]
     pub fn invalidate(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        ranges: &[Changed],
+    ) -> Ticket {
+        if let ([range], Phase::Running) = (ranges, &self.phase)
+            && let Some(command) = plan::of_one_block(domain, range)
+            && let Some(ticket) = self.invalidator.ask(platform, &self.registers, command)
+        {
+            return ticket;
+        }
+        self.invalidate_several(platform, domain, ranges)
+    }
+
+    #[inline(never)]
+    fn invalidate_several(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,

@@ -163,6 +163,7 @@ impl Domain {
     }
 
     /// When an unmap in it is answered.
+    #[inline]
     pub fn invalidation(&self) -> Invalidation {
         self.invalidation
     }

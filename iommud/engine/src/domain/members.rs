@@ -14,6 +14,7 @@ pub(super) struct Membership {
 
 impl Domain {
     /// The units that devices of the domain are, or were, behind, and its ids there.
+    #[inline]
     pub fn memberships(&self) -> impl Iterator<Item = (UnitId, DomainId)> {
         self.memberships.iter().map(|membership| (membership.unit, membership.id))
     }
@@ -77,6 +78,7 @@ impl Domain {
     }
 
     /// What units have yet to confirm before they walk all tables that there are.
+    #[inline]
     pub fn catching_up(&self) -> &Completion {
         &self.catching_up
     }

@@ -2,6 +2,7 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`domains`] | all of them, by number |
 //! | [`domain`] | [`Domain`]: an address space, and what is mapped in it |
 //! | `identity` | what is mapped in it at its own addresses |
 //! | `members` | which units know it |
@@ -13,6 +14,7 @@
 pub mod addresses;
 #[expect(clippy::module_inception, reason = "the module is about domains, and so is the type")]
 pub mod domain;
+pub mod domains;
 mod identity;
 pub mod mapping;
 mod mappings;
@@ -21,5 +23,6 @@ pub mod table;
 
 pub use self::addresses::{Addresses, Place};
 pub use self::domain::{Domain, DomainKey};
+pub use self::domains::Domains;
 pub use self::mapping::{Mapping, Owner};
 pub use self::table::DomainTable;

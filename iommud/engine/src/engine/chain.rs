@@ -120,8 +120,8 @@ impl Engine {
             let mut frames = self.books.meter(platform, taken);
             let mapping = piece.mapping(self.books.purse.payer);
             let entered = domain.enter(&mut frames, iova, segments, mapping);
-            taken += frames.taken.len();
-            match self.books.paid(domain, frames, piece.bytes, entered) {
+            taken += frames.bill.taken.len();
+            match self.books.paid(domain, frames.bill, piece.bytes, entered) {
                 Ok(Touched::Tables) => range.touched = Touched::Tables,
                 Ok(Touched::Leaves) => {}
                 Err(error) => {

@@ -75,8 +75,8 @@ pub(super) struct Deferred {
     last: Ticket,
     /// What units have yet to confirm of each batch; `None` while they have not been told of it.
     waiting: BTreeMap<Ticket, Option<Completion>>,
-    /// What each line's units were asked last.
-    asked: BTreeMap<Line, Completion>,
+    /// What each line's units were asked last, in the order of the lines.
+    asked: Vec<(Line, Completion)>,
 }
 
 impl Deferred {
@@ -112,9 +112,27 @@ impl Deferred {
         self.gathered > 0
     }
 
+    /// Whether there are none, nor any that units have yet to confirm: who asks for something now asks for that alone.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.gathered == 0 && self.asked.is_empty()
+    }
+
     /// Notes what a line's units were asked.
     pub(super) fn asked(&mut self, line: Line, completion: &Completion) {
-        self.asked.entry(line).or_default().join(completion);
+        match self.place_of(line) {
+            Ok(place) => self.asked[place].1.join(completion),
+            Err(place) => self.asked.insert(place, (line, completion.clone())),
+        }
+    }
+
+    /// What a line's units were asked last.
+    fn asked_of(&self, line: Line) -> Option<&Completion> {
+        self.place_of(line).ok().map(|place| &self.asked[place].1)
+    }
+
+    fn place_of(&self, line: Line) -> Result<usize, usize> {
+        self.asked.binary_search_by_key(&line, |(line, _)| *line)
     }
 
     /// How a batch stands.
@@ -195,7 +213,7 @@ impl Engine {
     #[inline(never)]
     fn is_asked(&self, key: DomainKey) -> bool {
         let Some(domain) = self.domains.get(&key) else { return false };
-        let asked = self.deferred.asked.get(&line_of(domain, key));
+        let asked = self.deferred.asked_of(line_of(domain, key));
         let mut open = asked.into_iter().flat_map(Completion::tickets).filter(|(unit, ticket)| {
             let one = Completion::one(*unit, *ticket);
             super::units_progress(&self.units, &one) == Progress::Pending
@@ -238,6 +256,6 @@ impl Engine {
         let Self { deferred, units, .. } = self;
         let progress = |completion: &Completion| super::units_progress(units, completion);
         deferred.forget(|completion| progress(completion) == Progress::Done);
-        deferred.asked.retain(|_, completion| progress(completion) == Progress::Pending);
+        deferred.asked.retain(|(_, completion)| progress(completion) == Progress::Pending);
     }
 }

@@ -78,7 +78,7 @@ impl Engine {
         let aperture = explicit.flatten();
         let mut frames = self.books.meter(platform, 0);
         let domain = Domain::new(&mut frames, &members, abilities, aperture, everywhere);
-        let mut domain = domain.map_err(|error| frames.error(error))?;
+        let mut domain = domain.map_err(|error| frames.bill.error(error))?;
         // Without an IOMMU nobody is to be told, and an address that is kept out of use is memory that cannot be mapped.
         let may_defer = self.has_iommu() && explicit.is_none();
         if may_defer && members.iter().all(|member| self.is_deferred(*member)) {
@@ -95,8 +95,8 @@ impl Engine {
         let made = own
             .iter()
             .try_for_each(|range| domain.map_firmware_range(&mut frames, *range).map(drop))
-            .map_err(|error| frames.error(error));
-        let taken = core::mem::take(&mut frames.taken);
+            .map_err(|error| frames.bill.error(error));
+        let taken = core::mem::take(&mut frames.bill.taken);
         let made = made.and_then(|()| Ok(self.ledger.insert(platform, &record)?));
         match made {
             Ok(slot) => domain.set_slot(slot),

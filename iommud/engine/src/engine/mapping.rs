@@ -5,11 +5,12 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova, PhysAddr};
 
 use super::deferred::line_of;
-use super::{Engine, progress, unit_at, unit_mut};
+use super::{Engine, has_failed, progress, unit_at, unit_mut};
 use crate::completion::{Completion, Progress};
 use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
+use crate::machine::UnitSlot;
 use crate::payer::{self, Payer, Turnover};
 use crate::platform::{Platform, RunId};
 use crate::policy::Invalidation;
@@ -61,37 +62,48 @@ impl Engine {
         spec: &MapSpec,
     ) -> Result<(Iova, Completion), EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let mut all_see = true;
-        for (unit, _) in domain.memberships() {
-            let unit = unit_at(&self.units, unit).filter(|unit| !unit.has_failed());
-            all_see &= unit.ok_or(EngineError::UnitFailed)?.sees_by_itself();
+        if !self.is_plain {
+            check_units(&self.units, domain, self.is_taking_over)?;
         }
-        if self.is_taking_over {
-            // Units may hold something of before at any address that is free.
-            return Err(EngineError::NotForgotten);
-        }
-        let pieces = &mut self.pieces;
-        pieces.clear();
-        let run = platform.segments(spec.run);
-        segments::cut(run, spec.offset, spec.bytes, pieces).ok_or(EngineError::OutOfRun)?;
-        let MapSpec { offset, bytes, access, align, first, limit, owner, .. } = *spec;
+        let MapSpec { run, offset, bytes, access, align, first, limit, owner } = *spec;
+        self.pieces.clear();
+        segments::cut(platform.segments(run), offset, bytes, &mut self.pieces)
+            .ok_or(EngineError::OutOfRun)?;
         let request = IovaRequest { bytes, align, first, limit };
         let payer = self.books.purse.payer;
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
         let root = domain.root();
         let mut frames = self.books.meter(platform, 0);
-        let mapped = domain.map(&mut frames, pieces, request, mapping);
-        let mapped = self.books.paid(domain, frames, bytes, mapped);
-        let is_visible = all_see && domain.catching_up().is_none();
-        self.follow_arenas(platform);
-        let (iova, touched) = mapped?;
-        if is_visible && touched == Touched::Leaves && self.keeping.is_empty() {
+        let mapped = domain.map(&mut frames, &self.pieces, request, mapping);
+        let bill = frames.bill;
+        if let Ok((iova, Touched::Leaves)) = mapped
+            && bill.taken.is_empty()
+            && self.is_plain
+            && domain.catching_up().is_none()
+        {
+            self.books.note_addresses(payer, payer::bytes(bytes));
             return Ok((iova, Completion::none()));
         }
+        let mapped = self.books.paid(domain, bill, bytes, mapped);
+        self.after_map(platform, key, root, bytes, mapped)
+    }
+
+    /// Does what there is to do besides when something was mapped, or was to be.
+    #[inline(never)]
+    fn after_map(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        root: PhysAddr,
+        bytes: u64,
+        mapped: Result<(Iova, Touched), EngineError>,
+    ) -> Result<(Iova, Completion), EngineError> {
+        self.follow_arenas(platform);
+        let (start, touched) = mapped?;
         // Of the memory, and of the tables that it may have taken.
         let kept = self.keeping.completion(&self.pieces, touched == Touched::Tables);
-        let range = Changed { start: iova, bytes: spec.bytes, touched };
-        Ok((iova, self.mapped(platform, key, root, range, kept)?))
+        let range = Changed { start, bytes, touched };
+        Ok((start, self.mapped(platform, key, root, range, kept)?))
     }
 
     /// Lets the units see what was mapped in a domain, whose table had this root before: from the completion on at
@@ -211,12 +223,63 @@ impl Engine {
         iova: Iova,
         bytes: u64,
     ) -> Result<Completion, EngineError> {
-        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let mut unlinked = Vec::new();
-        let (change, payer) = domain.unmap(platform, iova, bytes, |_| true, &mut unlinked)?;
+        self.unmap_if(platform, key, iova, bytes, Invalidation::Deferred, |_| true)
+    }
+
+    /// The same of a mapping of which `is_its` is true. In a domain whose unmaps are gathered units are told later, unless
+    /// `when` is strict.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotMapped`] if it is not exactly such a mapping.
+    #[inline]
+    pub fn unmap_if(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        iova: Iova,
+        bytes: u64,
+        when: Invalidation,
+        is_its: impl FnOnce(&Mapping) -> bool,
+    ) -> Result<Completion, EngineError> {
+        let Self { domains, units, deferred, books, unlinked, .. } = self;
+        let domain = domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let (change, payer) = match domain.unmap(platform, iova, bytes, is_its, unlinked) {
+            Ok(unmapped) => unmapped,
+            Err(error) => {
+                self.forget_unlinked(platform, key, (iova, bytes));
+                return Err(error);
+            }
+        };
+        let mut asked = None;
+        if deferred.is_idle() && is_told_now(domain, when) {
+            let completion = ask_units(units, platform, domain, &[change]);
+            if completion.is_none() && unlinked.is_empty() {
+                books.note_addresses(payer, -payer::bytes(bytes));
+                domain.free_addresses(iova, bytes);
+                return Ok(Completion::none());
+            }
+            asked = Some(completion);
+        }
         let (ranges, payers, changes) = (&[(iova, bytes)], &[payer], &[change]);
-        let gone = Gone { key, ranges, payers, changes, when: Invalidation::Deferred };
-        Ok(self.forget(platform, gone, unlinked))
+        Ok(self.forget(platform, Gone { key, ranges, payers, changes, when }, asked))
+    }
+
+    /// Frees frames that were unlinked before a table proved to be broken where this range was to be taken out of it, when
+    /// units have forgotten it.
+    #[inline(never)]
+    fn forget_unlinked(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        (start, bytes): (Iova, u64),
+    ) {
+        if !self.unlinked.is_empty() {
+            let changes = &[Changed { start, bytes, touched: Touched::Tables }];
+            let when = Invalidation::Strict;
+            let gone = Gone { key, ranges: &[], payers: &[], changes, when };
+            self.forget(platform, gone, None);
+        }
     }
 
     /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them. In a domain
@@ -262,26 +325,32 @@ impl Engine {
                 return Err(EngineError::NotMapped);
             }
         }
-        let mut unlinked = Vec::new();
-        let Self { changes, payers, .. } = self;
+        let Self { changes, payers, unlinked, .. } = self;
         changes.clear();
         payers.clear();
         let mut result = Ok(());
         for (iova, bytes) in ranges {
-            match domain.unmap(platform, *iova, *bytes, |_| true, &mut unlinked) {
+            let before = unlinked.len();
+            match domain.unmap(platform, *iova, *bytes, |_| true, unlinked) {
                 Ok((change, payer)) => {
                     changes.push(change);
                     payers.push(payer);
                 }
                 Err(error) => {
                     // Its tables are broken. What is out of them is to be forgotten all the same.
+                    let (start, bytes, touched) = (*iova, *bytes, Touched::Tables);
+                    changes.extend((unlinked.len() > before).then_some(Changed {
+                        start,
+                        bytes,
+                        touched,
+                    }));
                     result = Err(error);
                     break;
                 }
             }
         }
-        let done = changes.len();
-        if done == 0 {
+        let done = payers.len();
+        if changes.is_empty() {
             return result.map(|()| Completion::none());
         }
         let payers = core::mem::take(payers);
@@ -289,52 +358,46 @@ impl Engine {
         merge(&mut changes);
         let unmapped =
             Gone { key, ranges: &ranges[..done], payers: &payers, changes: &changes, when };
-        let completion = self.forget(platform, unmapped, unlinked);
+        let completion = self.forget(platform, unmapped, None);
         (self.payers, self.changes) = (payers, changes);
         result.map(|()| completion)
     }
 
-    /// Has the units forget what is out of a domain's table, and frees its addresses, and frames that were unlinked, when
-    /// they have: at once, if they do so at once.
-    #[inline]
+    /// Has the units forget what is out of a domain's table, unless they were `asked` to already, and frees its addresses, and
+    /// the frames that were unlinked, when they have: at once, if they do so at once.
+    #[inline(never)]
     fn forget(
         &mut self,
         platform: &mut impl Platform,
         gone: Gone<'_>,
-        unlinked: Vec<PhysAddr>,
+        asked: Option<Completion>,
     ) -> Completion {
         let Gone { key, ranges, payers, changes, when } = gone;
-        let busy = self.is_busy(key);
-        let Self { domains, units, books, deferred, .. } = self;
+        let busy = asked.is_none() && self.is_busy(key);
+        let Self { domains, units, books, deferred, unlinked, .. } = self;
         let Some(domain) = domains.get_mut(&key) else { return Completion::none() };
-        let mut completion = Completion::none();
-        let deferring = Invalidation::Deferred;
-        let at_once = (domain.invalidation(), when) == (deferring, deferring);
-        if at_once || busy {
-            completion = deferred.gather(key, platform.now(), ranges.len(), !at_once);
-        } else {
-            for (unit, id) in domain.memberships() {
-                let Some(hardware) = unit_mut(units, unit) else { continue };
-                let ticket = hardware.invalidate(platform, id, changes);
-                // What is confirmed at once nobody waits for.
-                if hardware.confirmed() < ticket {
-                    completion.add(unit, ticket);
-                }
+        let later = !is_told_now(domain, when);
+        let is_gathered = asked.is_none() && (later || busy);
+        let completion = match asked {
+            Some(asked) => asked,
+            None if is_gathered => {
+                deferred.gather(key, platform.now(), ranges.len().max(1), !later)
             }
-        }
+            None => ask_units(units, platform, domain, changes),
+        };
         if completion.is_none() && unlinked.is_empty() {
             for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
                 books.note_addresses(payer, -payer::bytes(bytes));
                 domain.free_addresses(iova, bytes);
             }
         } else {
-            if !(at_once || busy) && progress(units, deferred, &completion) == Progress::Pending {
+            if !is_gathered && progress(units, deferred, &completion) == Progress::Pending {
                 deferred.asked(line_of(domain, key), &completion);
             }
             if changes.iter().any(|change| change.touched == Touched::Tables) {
                 domain.tables_unlinked(&completion);
             }
-            let frames = domain.with_payers(unlinked);
+            let frames = domain.with_payers(core::mem::take(unlinked));
             self.retire_ranges(platform, (key, ranges, payers), &completion, frames);
         }
         self.tell_if_due(platform);
@@ -342,7 +405,6 @@ impl Engine {
     }
 
     /// Frees what was unmapped when it may be, with frames that were unlinked.
-    #[inline(never)]
     fn retire_ranges(
         &mut self,
         platform: &mut impl Platform,
@@ -355,6 +417,10 @@ impl Engine {
             let frames = core::mem::take(&mut frames);
             let retired = Retired { completion, frames, range, payer, ..Retired::default() };
             self.retire(platform, retired);
+        }
+        if !frames.is_empty() {
+            let completion = completion.clone();
+            self.retire(platform, Retired { completion, frames, ..Retired::default() });
         }
     }
 
@@ -423,4 +489,52 @@ impl Engine {
             self.free_seen_run(platform, run, record);
         }
     }
+}
+
+/// Refuses to map in a domain one of whose units has failed, or where units may hold something of before at any address that
+/// is free.
+#[inline(never)]
+fn check_units(
+    units: &[UnitSlot],
+    domain: &Domain,
+    is_taking_over: bool,
+) -> Result<(), EngineError> {
+    if domain.memberships().any(|(unit, _)| has_failed(units, unit)) {
+        return Err(EngineError::UnitFailed);
+    }
+    if is_taking_over { Err(EngineError::NotForgotten) } else { Ok(()) }
+}
+
+/// Whether units are told at once of what is unmapped in a domain.
+#[inline]
+fn is_told_now(domain: &Domain, when: Invalidation) -> bool {
+    domain.invalidation() == Invalidation::Strict || when == Invalidation::Strict
+}
+
+/// Asks the units of a domain to forget these changes. What is confirmed at once nobody waits for.
+#[inline(always)]
+fn ask_units(
+    units: &mut [UnitSlot],
+    platform: &mut impl Platform,
+    domain: &Domain,
+    changes: &[Changed],
+) -> Completion {
+    let mut asked = Completion::none();
+    let mut ask = |unit, id| {
+        let hardware = unit_mut(units, unit)?;
+        let ticket = hardware.invalidate(platform, id, changes);
+        (hardware.confirmed() < ticket).then_some(ticket)
+    };
+    let mut memberships = domain.memberships();
+    if let Some((unit, id)) = memberships.next()
+        && let Some(ticket) = ask(unit, id)
+    {
+        asked = Completion::one(unit, ticket);
+    }
+    for (unit, id) in memberships {
+        if let Some(ticket) = ask(unit, id) {
+            asked.add(unit, ticket);
+        }
+    }
+    asked
 }

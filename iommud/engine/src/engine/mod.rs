@@ -39,7 +39,7 @@ pub mod runs;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use dma_types::{Iova, PciAddress};
+use dma_types::{Iova, PciAddress, PhysAddr};
 use thiserror::Error;
 
 use self::deferred::Deferred;
@@ -47,7 +47,7 @@ use self::keeping::Keeping;
 pub use self::mapping::MapSpec;
 pub use self::peer::WindowSpec;
 use crate::completion::{Completion, Progress, UnitId};
-use crate::domain::{Domain, DomainKey};
+use crate::domain::{Domain, DomainKey, Domains};
 use crate::error::{EngineError, StartError};
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Record, Slot};
@@ -118,7 +118,7 @@ pub struct Engine {
     devices: BTreeMap<PciAddress, Device>,
     groups: Vec<Group>,
     remarks: Vec<Remark>,
-    domains: BTreeMap<DomainKey, Domain>,
+    domains: Domains,
     next_domain: u64,
     retired: RetiredList,
     /// On whose account it is what operations take.
@@ -134,12 +134,16 @@ pub struct Engine {
     ledger: Ledger,
     /// Whether units have yet to forget what they hold by a predecessor's tables.
     is_taking_over: bool,
+    /// Whether every unit works and sees by itself what is mapped, none has anything of a predecessor's to forget, and nothing
+    /// is kept from the unconfined: then a mapping needs no look at any of that. As of the last [poll](Self::poll), or not so.
+    is_plain: bool,
     /// What is set aside for runs in one piece.
     reserves: Vec<Reserve>,
     /// These are reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
     ranges: Vec<(Iova, u64)>,
     changes: Vec<Changed>,
+    unlinked: Vec<PhysAddr>,
     payers: Vec<Payer>,
 }
 
@@ -165,7 +169,7 @@ impl Engine {
             devices,
             groups,
             remarks,
-            domains: BTreeMap::new(),
+            domains: Domains::default(),
             next_domain: 1,
             retired: RetiredList::default(),
             books: Books::default(),
@@ -176,10 +180,12 @@ impl Engine {
             keeping: Keeping::default(),
             ledger,
             is_taking_over: false,
+            is_plain: false,
             reserves: Vec::new(),
             pieces: Vec::new(),
             ranges: Vec::new(),
             changes: Vec::new(),
+            unlinked: Vec::new(),
             payers: Vec::new(),
         };
         for unit in engine.units.iter().filter_map(|slot| slot.unit.as_ref().ok()) {
@@ -223,6 +229,7 @@ impl Engine {
                 self.groups[id.0].home = Some(key);
                 if unconfined {
                     self.unconfined.push(key);
+                    self.is_plain = false;
                     self.arenas_followed = None;
                 }
             }
@@ -249,6 +256,14 @@ impl Engine {
         self.tell_if_due(platform);
         self.forget_batches();
         self.release(platform);
+        self.look_whether_plain();
+    }
+
+    fn look_whether_plain(&mut self) {
+        self.is_plain = !self.is_taking_over
+            && self.unconfined.is_empty()
+            && self.keeping.is_empty()
+            && self.running_units().all(|unit| !unit.has_failed() && unit.sees_by_itself());
     }
 
     /// Whether every unit either translates or has been given up.
@@ -288,11 +303,16 @@ impl Engine {
                 events.push(Event::FaultsLost { unit });
             }
         }
+        self.look_whether_plain();
         events
     }
 
     /// How a completion stands. It does not change before the next [poll](Self::poll).
+    #[inline]
     pub fn progress(&self, completion: &Completion) -> Progress {
+        if completion.is_none() {
+            return Progress::Done;
+        }
         progress(&self.units, &self.deferred, completion)
     }
 
@@ -368,7 +388,7 @@ impl Engine {
 
     /// The domains, by number.
     pub fn domains(&self) -> impl Iterator<Item = (DomainKey, &Domain)> {
-        self.domains.iter().map(|(key, domain)| (*key, domain))
+        self.domains.iter()
     }
 
     /// A domain.
@@ -415,8 +435,9 @@ impl Engine {
         done
     }
 
-    /// What has come to and gone from each account since this was asked last.
-    pub fn take_turnovers(&mut self) -> impl Iterator<Item = (Payer, Turnover)> {
+    /// What has come to and gone from some account since that was told last; `None` once all is told.
+    #[inline]
+    pub fn take_turnover(&mut self) -> Option<(Payer, Turnover)> {
         self.books.take()
     }
 

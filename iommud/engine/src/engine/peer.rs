@@ -109,7 +109,7 @@ impl Engine {
         let root = domain.root();
         let mut frames = self.books.meter(platform, 0);
         let mapped = domain.map(&mut frames, &[window], request, mapping);
-        let mapped = self.books.paid(domain, frames, bytes, mapped);
+        let mapped = self.books.paid(domain, frames.bill, bytes, mapped);
         self.follow_arenas(platform);
         let (iova, touched) = mapped?;
         // Of the tables that it may have taken.

@@ -11,13 +11,10 @@ use core::sync::atomic::{Ordering, fence};
 
 use dma_types::PhysAddr;
 
-use crate::platform::TableFrames;
+use crate::platform::{TableFrame, TableFrames};
 
-/// Requests in the ring's one frame.
-const LENGTH: u16 = 256;
-
-/// The last of so many places is a mark's.
-const STRIDE: u16 = 32;
+/// The last of so many places is a mark's. A place is a number of eight bits, for there are 256 in the ring's one frame.
+const STRIDE: u8 = 32;
 
 /// Which word of the status frame marks are written to. Confirmations are in the first.
 const PASSED: usize = 1;
@@ -31,10 +28,10 @@ pub struct Ring {
     requests: PhysAddr,
     status: PhysAddr,
     /// Where the next request goes.
-    tail: u16,
+    tail: u8,
     /// Where the unit was when it was last looked at: what it has not read must not be overwritten. A mark that was passed, for
     /// the unit may not have said yet that it is.
-    head: u16,
+    head: u8,
     /// The number of the last mark in the ring.
     marked: u32,
     /// That of the last which the unit is known to have passed.
@@ -73,6 +70,7 @@ impl Ring {
     }
 
     /// Where the unit is to write how far it is.
+    #[inline]
     pub fn status_address(&self) -> PhysAddr {
         self.status
     }
@@ -86,7 +84,7 @@ impl Ring {
     /// Whether there is no room, as far as is known.
     #[inline]
     pub fn is_full(&self) -> bool {
-        (self.tail + 1) % LENGTH == self.head
+        self.tail.wrapping_add(1) == self.head
     }
 
     /// Looks which marks the unit has passed. A number that is none of those in the ring is none (rule R5).
@@ -95,8 +93,8 @@ impl Ring {
         let written = table[PASSED].load(Ordering::Acquire) as u32;
         let behind = self.marked.wrapping_sub(written);
         if behind < self.marked.wrapping_sub(self.passed) {
-            let last = self.tail / STRIDE * STRIDE + LENGTH - 1;
-            self.head = (last + LENGTH - STRIDE * behind as u16) % LENGTH;
+            let last = (self.tail / STRIDE * STRIDE).wrapping_sub(1);
+            self.head = last.wrapping_sub(STRIDE.wrapping_mul(behind as u8));
             self.passed = written;
         }
     }
@@ -129,19 +127,39 @@ impl Ring {
     #[inline]
     fn put(&mut self, frames: &impl TableFrames, words: [u64; 2]) -> bool {
         let Some(table) = frames.table(self.requests) else { return false };
-        let word = usize::from(self.tail) * 2;
-        let Some([low, high]) = table.get(word..word + 2) else { return false };
-        low.store(words[0], Ordering::Relaxed);
-        high.store(words[1], Ordering::Relaxed);
-        self.tail = (self.tail + 1) % LENGTH;
+        store(table, self.tail, words);
+        self.tail = self.tail.wrapping_add(1);
         self.announced = false;
         true
+    }
+
+    /// Puts two requests in the ring, one behind the other, and gives what the unit must be told of where the next one goes, as
+    /// [`announcement`](Self::announcement) does. `None`, with nothing put, where it takes a look whether there is room, or a
+    /// mark: that is seldom so.
+    #[inline]
+    pub fn push_two(
+        &mut self,
+        frames: &impl TableFrames,
+        first: [u64; 2],
+        second: [u64; 2],
+    ) -> Option<u8> {
+        // A full ring ends before a mark.
+        if self.tail % STRIDE >= STRIDE - 3 {
+            return None;
+        }
+        let table = frames.table(self.requests)?;
+        store(table, self.tail, first);
+        store(table, self.tail.wrapping_add(1), second);
+        self.tail = self.tail.wrapping_add(2);
+        self.announced = true;
+        fence(Ordering::SeqCst);
+        Some(self.tail)
     }
 
     /// What the unit must be told of where the next request goes, if it has not been. The requests, and the tables
     /// that they are about, are seen before that.
     #[inline]
-    pub fn announcement(&mut self) -> Option<u16> {
+    pub fn announcement(&mut self) -> Option<u8> {
         if self.announced {
             return None;
         }
@@ -151,8 +169,18 @@ impl Ring {
     }
 }
 
+/// Writes a request to a place of the ring.
+#[inline]
+fn store(table: &TableFrame, place: u8, words: [u64; 2]) {
+    let word = usize::from(place) * 2;
+    table[word].store(words[0], Ordering::Relaxed);
+    table[word + 1].store(words[1], Ordering::Relaxed);
+}
+
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::fakes::FakeFrames;
 
@@ -248,6 +276,46 @@ mod tests {
         assert!(!ring.is_full());
         ring.free(&mut frames);
         assert_eq!(frames.live(), 0);
+    }
+
+    #[test]
+    fn two_at_once_go_where_two_one_by_one_do_and_never_over_what_is_not_read() {
+        let (mut frames, mut others) = (FakeFrames::new(2), FakeFrames::new(2));
+        let (mut ring, mut other) =
+            (Ring::new(&mut frames).unwrap(), Ring::new(&mut others).unwrap());
+        let mut at_once = 0;
+        for number in 0..1000 {
+            let (first, second) = ([2 * number, 7], [2 * number + 1, 9]);
+            if number % 120 == 119 {
+                // The unit is through with every mark.
+                for (ring, frames) in [(&mut ring, &frames), (&mut other, &others)] {
+                    write(frames, ring, ring.marked.into());
+                    ring.look(frames);
+                }
+            }
+            let is_put = ring.push_two(&frames, first, second);
+            at_once += u64::from(is_put.is_some());
+            let both = [first, second].map(|words| other.push(&others, words, mark));
+            match is_put {
+                Some(tail) => assert_eq!((both, other.announcement()), ([true; 2], Some(tail))),
+                None => {
+                    let again = [first, second].map(|words| ring.push(&frames, words, mark));
+                    assert_eq!(again, both);
+                    assert_eq!(ring.announcement(), other.announcement());
+                }
+            }
+            let all = |frames: &FakeFrames, ring: &Ring| -> Vec<u64> {
+                let table = frames.table(ring.requests()).unwrap();
+                table.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+            };
+            let (words, expected) = (all(&frames, &ring), all(&others, &other));
+            // Marks name where they are written to.
+            let same = |(one, other): (&u64, &u64)| {
+                one == other || *one == ring.status_address().get() + 8
+            };
+            assert!(words.iter().zip(&expected).all(same), "{number}");
+        }
+        assert!(at_once > 400, "{at_once}");
     }
 
     #[test]

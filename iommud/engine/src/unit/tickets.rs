@@ -18,10 +18,16 @@ pub struct Tickets {
 }
 
 impl Tickets {
+    /// The next one.
+    #[inline]
+    pub fn next(&self) -> Ticket {
+        Ticket(self.submitted.0 + 1)
+    }
+
     /// Gives the next one out. Unless it is confirmed at once, it is to be [waited for](Self::wait).
     #[inline]
     pub fn give_out(&mut self) -> Ticket {
-        self.submitted.0 += 1;
+        self.submitted = self.next();
         self.submitted
     }
 
@@ -43,6 +49,15 @@ impl Tickets {
         }
     }
 
+    /// Takes note that the unit has confirmed all that was given out.
+    #[inline]
+    pub fn confirm_all(&mut self) {
+        self.confirmed = self.submitted;
+        if !self.open.is_empty() {
+            self.open.clear();
+        }
+    }
+
     /// Takes note that the unit has done something.
     pub fn progress(&mut self, now: Instant) {
         self.progressed = now;
@@ -60,6 +75,7 @@ impl Tickets {
     }
 
     /// How many are not.
+    #[inline]
     pub fn open(&self) -> usize {
         self.open.len()
     }
@@ -96,6 +112,11 @@ mod tests {
         tickets.progress(at(80));
         assert_eq!(tickets.stuck_for(at(80)), Some(Duration::ZERO));
         tickets.confirm(Ticket(2), || unreachable!("nothing is left"));
-        assert_eq!((tickets.stuck_for(at(99)), tickets.submitted()), (None, Ticket(2)));
+        for since in [90, 91] {
+            tickets.give_out();
+            tickets.wait(at(since));
+        }
+        tickets.confirm_all();
+        assert_eq!((tickets.stuck_for(at(99)), tickets.confirmed()), (None, Ticket(4)));
     }
 }

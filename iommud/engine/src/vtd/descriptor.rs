@@ -8,7 +8,8 @@ use dma_types::{PhysAddr, SourceId};
 
 use super::invalidation::Invalidation;
 use super::registers::{Drain, Granularity, InvalidateAddress};
-use crate::unit::DomainId;
+use crate::blocks::{PageBlock, Pages};
+use crate::unit::{Changed, DomainId, Touched};
 
 /// Type of a context-cache invalidation (6.5.2.1).
 const CONTEXT_CACHE: u8 = 0x1;
@@ -41,7 +42,7 @@ impl Descriptor {
             Invalidation::IotlbDomain(domain) => iotlb.with_domain(domain).into_bits(),
             Invalidation::IotlbPages { domain, pages, touched } => iotlb
                 .with_domain(domain)
-                .with_pages(InvalidateAddress::naming(pages, touched))
+                .with_pages(InvalidateAddress::of(pages, touched))
                 .into_bits(),
         })
     }
@@ -50,6 +51,39 @@ impl Descriptor {
     #[inline]
     pub const fn words(self) -> [u64; 2] {
         [self.0 as u64, (self.0 >> 64) as u64]
+    }
+}
+
+/// What a unit's requests to forget pages have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequests {
+    /// The lower word, for domain id 0.
+    low: u64,
+    /// The order of the largest block of pages.
+    mask: u8,
+}
+
+impl PageRequests {
+    /// For a unit that takes blocks of at most this order, and can drain this.
+    pub const fn new(mask: u8, drain: Drain) -> Self {
+        let (domain, touched) = (DomainId::new(0), Touched::Leaves);
+        let pages = PageBlock::EVERYTHING;
+        let request = Invalidation::IotlbPages { domain, pages, touched };
+        let [low, _] = Descriptor::invalidating(request, drain).words();
+        Self { low, mask }
+    }
+
+    /// The request, as two words of the queue, that makes the unit forget a change by which a single block of pages is out of
+    /// use, as most are. `None` where it takes more than that.
+    #[inline]
+    pub const fn forgetting(&self, domain: DomainId, change: &Changed) -> Option<[u64; 2]> {
+        let Some(pages) = Pages::of(change.start, change.bytes) else { return None };
+        let Some(block) = pages.as_one_block() else { return None };
+        if block.order() > self.mask {
+            return None;
+        }
+        let domain = (domain.get() as u64) << IotlbInvalidateDescriptor::DOMAIN_OFFSET;
+        Some([self.low | domain, InvalidateAddress::of(block, change.touched).into_bits()])
     }
 }
 
@@ -142,8 +176,13 @@ pub struct WaitDescriptor {
 
 impl WaitDescriptor {
     /// A wait that ends with `data` written at `status`, a multiple of 4.
+    #[inline]
     pub const fn writing(data: u32, status: PhysAddr) -> Self {
-        Self::new().with_write_status(true).with_status_data(data).with_status_address(status)
+        const EMPTY: u128 = WaitDescriptor::new().with_write_status(true).into_bits();
+        debug_assert!(status.is_aligned(4));
+        // So its low bits, which are no field's, are zero.
+        let status = (status.get() as u128) << 64;
+        Self::from_bits(EMPTY | status | (data as u128) << Self::STATUS_DATA_OFFSET)
     }
 }
 
@@ -159,8 +198,6 @@ const fn from_dword(address: PhysAddr) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::PageBlock;
-    use crate::unit::Touched;
     use dma_types::Iova;
 
     const DOMAIN: DomainId = DomainId::new(0x1234);

@@ -83,7 +83,7 @@ impl Invalidation {
                 RegisterRequest::Iotlb { address: None, command: iotlb.with_domain(domain) }
             }
             Self::IotlbPages { domain, pages, touched } => RegisterRequest::Iotlb {
-                address: Some(InvalidateAddress::naming(pages, touched)),
+                address: Some(InvalidateAddress::of(pages, touched)),
                 command: iotlb.with_domain(domain),
             },
         }
@@ -96,16 +96,6 @@ impl Invalidation {
             Self::ContextDomain(_) | Self::IotlbDomain(_) => Granularity::Domain,
             Self::ContextDevice { .. } | Self::IotlbPages { .. } => Granularity::Selective,
         }
-    }
-}
-
-impl InvalidateAddress {
-    /// The address half of a page-selective request.
-    pub const fn naming(pages: PageBlock, touched: Touched) -> Self {
-        Self::new()
-            .with_address(pages.first())
-            .with_address_mask(pages.order())
-            .with_leaves_only(matches!(touched, Touched::Leaves))
     }
 }
 

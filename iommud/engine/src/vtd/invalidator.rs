@@ -92,6 +92,7 @@ impl Invalidator {
     }
 
     /// Every ticket up to this one is confirmed.
+    #[inline]
     pub fn confirmed(&self) -> Ticket {
         self.tickets.confirmed()
     }
@@ -99,6 +100,41 @@ impl Invalidator {
     /// How many tickets are not confirmed.
     pub fn open(&self) -> usize {
         self.tickets.open()
+    }
+
+    /// Asks for what is a single descriptor where nothing stands before it: `None`, with nothing done, where it takes more, as
+    /// [`submit`](Self::submit) does.
+    #[inline]
+    pub fn ask(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        request: [u64; 2],
+    ) -> Option<Ticket> {
+        let queue = self.queue.as_mut()?;
+        if self.needs_write_buffer_flush || !self.line.is_empty() {
+            return None;
+        }
+        let ticket = self.tickets.next();
+        if !queue.ask(platform, registers, request, ticket) {
+            return None;
+        }
+        self.issued = self.tickets.give_out();
+        if queue.status(platform) == ticket.0 as u32 {
+            self.tickets.confirm_all();
+        } else {
+            self.not_at_once(platform);
+        }
+        Some(ticket)
+    }
+
+    /// Waits for what was asked for last. What was asked before may be confirmed by now.
+    #[inline(never)]
+    fn not_at_once(&mut self, platform: &impl Platform) {
+        self.collect(platform);
+        if self.tickets.confirmed() < self.tickets.submitted() {
+            self.tickets.wait(platform.now());
+        }
     }
 
     /// Asks for these invalidations, and gives the ticket that stands for all of them. Often it is
@@ -120,10 +156,7 @@ impl Invalidator {
         if let Some(queue) = &mut self.queue {
             queue.announce(platform, registers);
         }
-        self.collect(platform);
-        if self.tickets.confirmed() < ticket {
-            self.tickets.wait(platform.now());
-        }
+        self.not_at_once(platform);
         ticket
     }
 

@@ -49,10 +49,12 @@ pub fn forgetting(
 /// forgotten.
 #[inline]
 fn cover(range: Pages, mask: u8, mut with: impl FnMut(PageBlock) -> Option<()>) -> Option<()> {
-    let (left, right) = range.parts();
-    if right.is_none() && left.order() <= mask {
-        return with(PageBlock::around(left.first, left.order()));
+    if let Some(block) = range.as_one_block()
+        && block.order() <= mask
+    {
+        return with(block);
     }
+    let (left, right) = range.parts();
     let mut count = 0;
     for part in [Some(left), right].into_iter().flatten() {
         let order = part.order();
@@ -77,6 +79,8 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::unit::{MOST_AT_ONCE, Touched};
+    use crate::vtd::descriptor::{Descriptor, PageRequests};
+    use crate::vtd::registers::Drain;
     use dma_types::{Iova, PAGE_SIZE};
     use proptest::prelude::*;
     use std::vec::Vec;
@@ -153,6 +157,32 @@ mod tests {
         );
         // Pages 7 to 12: 7, and 8 to 15.
         assert_eq!(blocks(0x7000, 0x6000, Some(18)), Some([(7, 0), (8, 3)].into()));
+    }
+
+    #[test]
+    fn r2_a_change_of_one_block_is_the_request_that_a_plan_of_it_has() {
+        let drain = Drain { reads: true, writes: false };
+        for (start, bytes, touched) in [
+            (0x1000, 0x1000, Touched::Leaves),
+            (0x1000, 0x1000, Touched::Tables),
+            (0x1000, 0x7000, Touched::Leaves),
+            (0x7000, 0x6000, Touched::Leaves),
+            (0x20_0000, 0x20_0000, Touched::Leaves),
+            (0, 5 << 30, Touched::Tables),
+            (0x1000, 0, Touched::Leaves),
+        ] {
+            let change = Changed { start: Iova::new(start), bytes, touched };
+            for mask in [0, 2, 18] {
+                let planned = match requests(&[change], Some(mask))[..] {
+                    [request @ Invalidation::IotlbPages { .. }] => {
+                        Some(Descriptor::invalidating(request, drain))
+                    }
+                    _ => None,
+                };
+                let request = PageRequests::new(mask, drain).forgetting(DOMAIN, &change);
+                assert_eq!(request, planned.map(Descriptor::words), "{change:?}");
+            }
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ impl Queue {
     }
 
     /// Where wait descriptors are to write.
+    #[inline]
     pub fn status_address(&self) -> PhysAddr {
         self.0.status_address()
     }
@@ -62,11 +63,30 @@ impl Queue {
     #[inline]
     pub fn announce(&mut self, platform: &mut impl Platform, registers: &RegisterFile) {
         if let Some(tail) = self.0.announcement() {
-            registers.write(platform, QueueTail::new().with_descriptor(tail));
+            registers.write(platform, QueueTail::at(tail));
         }
     }
 
+    /// Puts a request in the queue with the wait for it behind it, and tells the unit. `false` if it is not so simple: then
+    /// nothing is done.
+    #[inline]
+    pub fn ask(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        request: [u64; 2],
+        ticket: Ticket,
+    ) -> bool {
+        let wait = WaitDescriptor::writing(ticket.0 as u32, self.status_address());
+        let tail = self.0.push_two(platform, request, Descriptor::from(wait).words());
+        if let Some(tail) = tail {
+            registers.write(platform, QueueTail::at(tail));
+        }
+        tail.is_some()
+    }
+
     /// The number that the last finished wait descriptor wrote.
+    #[inline]
     pub fn status(&self, frames: &impl TableFrames) -> u32 {
         self.0.status(frames) as u32
     }

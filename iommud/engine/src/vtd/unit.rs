@@ -11,6 +11,7 @@ use dma_types::{PhysAddr, SourceId};
 use self::entries::entry_in;
 use super::bring_up::{BringUp, Parts, Step};
 use super::context::{self, AddressWidth, ContextEntry};
+use super::descriptor::PageRequests;
 use super::fault_log::{self, Recorded};
 use super::invalidation::Invalidation;
 use super::invalidator::Invalidator;
@@ -48,6 +49,8 @@ pub struct Unit {
     root: PhysAddr,
     domain_ids: DomainIds,
     invalidator: Invalidator,
+    /// Where it knows such.
+    page_requests: Option<PageRequests>,
     phase: Phase,
     found_translating: bool,
     fault_source: FaultSource,
@@ -128,6 +131,9 @@ impl Unit {
             root,
             domain_ids: DomainIds::new(capability.domain_count()),
             invalidator,
+            page_requests: capability
+                .page_selective()
+                .map(|mask| PageRequests::new(mask, capability.drain())),
             phase: Phase::Starting(BringUp::new(platform.now(), recorded)),
             found_translating: false,
             fault_source: FaultSource::new(false),
@@ -264,6 +270,7 @@ impl Unit {
     }
 
     /// Every ticket up to this one is confirmed.
+    #[inline]
     pub fn confirmed(&self) -> Ticket {
         self.invalidator.confirmed()
     }
@@ -356,7 +363,24 @@ impl Unit {
     }
 
     /// Makes the unit forget what it holds of some ranges of a domain.
+    #[inline]
     pub fn invalidate(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        ranges: &[Changed],
+    ) -> Ticket {
+        if let ([range], Phase::Running) = (ranges, &self.phase)
+            && let Some(request) = self.page_requests.and_then(|it| it.forgetting(domain, range))
+            && let Some(ticket) = self.invalidator.ask(platform, &self.registers, request)
+        {
+            return ticket;
+        }
+        self.invalidate_several(platform, domain, ranges)
+    }
+
+    #[inline(never)]
+    fn invalidate_several(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,

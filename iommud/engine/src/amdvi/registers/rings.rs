@@ -40,6 +40,14 @@ pub struct RingPlace {
     __: u64,
 }
 
+impl RingPlace {
+    /// For a ring of one frame: as bytes from its start a place has its field's bits.
+    #[inline]
+    pub const fn at(place: u8) -> Self {
+        Self::from_bits(place as u64 * size_of::<[u64; 2]>() as u64)
+    }
+}
+
 /// A register that holds one of the above.
 macro_rules! ring_register {
     ($(#[$about:meta])* $name:ident($content:ident): $offset:literal) => {
@@ -106,6 +114,7 @@ mod tests {
     #[test]
     fn a_place_is_a_multiple_of_16() {
         assert_eq!(RingPlace::new().with_entry(255).into_bits(), 0x0ff0);
+        assert_eq!(RingPlace::at(255), RingPlace::new().with_entry(255));
         assert_eq!(RingPlace::new().with_entry(0x7fff).into_bits(), 0x0007_fff0);
         assert_eq!(RingPlace::from_bits(0xffff_ffff_fff8_0020).entry(), 2);
         assert_eq!(RingPlace::from_bits(0x1000).entry(), 256);

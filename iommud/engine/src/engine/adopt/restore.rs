@@ -9,7 +9,7 @@ use super::read::Written;
 use super::tables::{Seen, SeenDomain};
 use super::{HeldDevice, LeftRun, Owners};
 use crate::completion::{Completion, Ticket, UnitId};
-use crate::domain::{Domain, DomainKey};
+use crate::domain::{Domain, DomainKey, Domains};
 use crate::engine::deferred::Deferred;
 use crate::engine::keeping::Keeping;
 use crate::engine::{Engine, unit_mut};
@@ -43,7 +43,7 @@ pub(super) fn restore(
         devices,
         groups,
         remarks,
-        domains: BTreeMap::new(),
+        domains: Domains::default(),
         next_domain: epoch.before_first() + 1,
         retired: RetiredList::default(),
         deferred: Deferred::default(),
@@ -53,12 +53,14 @@ pub(super) fn restore(
         keeping: Keeping::default(),
         ledger,
         is_taking_over: true,
+        is_plain: false,
         reserves: Vec::new(),
         pieces: Vec::new(),
         books: Books::default(),
         payers: Vec::new(),
         ranges: Vec::new(),
         changes: Vec::new(),
+        unlinked: Vec::new(),
     };
     engine.restore_reserves(platform, &reserves, owners);
     let Seen { mut translations, domains } = seen;
@@ -301,7 +303,7 @@ impl Engine {
                 || owners.explicit.contains(key)
                 || engine.groups.iter().any(|group| group.home == Some(*key))
         };
-        let keys: Vec<DomainKey> = self.domains.keys().copied().collect();
+        let keys: Vec<DomainKey> = self.domains.iter().map(|(key, _)| key).collect();
         for key in keys {
             if is_owned(&key, self) {
                 continue;

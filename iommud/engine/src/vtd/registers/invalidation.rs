@@ -4,8 +4,9 @@ use bitfield_struct::{bitenum, bitfield};
 use dma_types::{Iova, SourceId};
 
 use super::file::register;
+use crate::blocks::PageBlock;
 use crate::field::{from_page, page};
-use crate::unit::DomainId;
+use crate::unit::{DomainId, Touched};
 
 /// How much an invalidation takes: the encoding is one and the same in CCMD_REG (CIRG, CAIG), IOTLB_REG
 /// (IIRG, IAIG) and the descriptors (G).
@@ -99,6 +100,20 @@ pub struct InvalidateAddress {
     /// ADDR: the first page, bits 63:12.
     #[bits(52, from = page, into = from_page, default = Iova::new(0))]
     pub address: Iova,
+}
+
+impl InvalidateAddress {
+    /// The address half of a page-selective request.
+    #[inline]
+    pub const fn of(pages: PageBlock, touched: Touched) -> Self {
+        let leaves_only = matches!(touched, Touched::Leaves) as u64;
+        // The address is whole pages, and so its field's bits; no order is as high as the next field.
+        Self::from_bits(
+            pages.first().get()
+                | (pages.order() as u64) << Self::ADDRESS_MASK_OFFSET
+                | leaves_only << Self::LEAVES_ONLY_OFFSET,
+        )
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,14 @@ pub struct QueueTail {
 }
 register!(QueueTail: u64, 0x088, Readable Writable);
 
+impl QueueTail {
+    /// For a queue of one frame: as bytes from its start a place has its field's bits.
+    #[inline]
+    pub const fn at(place: u8) -> Self {
+        Self::from_bits(place as u64 * size_of::<[u64; 2]>() as u64)
+    }
+}
+
 /// IQA_REG, the Invalidation Queue Address register (11.4.9.3). To be written while the queue is off.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
@@ -90,6 +98,7 @@ mod tests {
         assert_eq!(QueueHead::from_bits(0x7_fff0).descriptor(), 0x7fff);
         assert_eq!(QueueTail::new().with_descriptor(255).into_bits(), 0x0ff0);
         assert_eq!(QueueTail::new().with_descriptor(1).into_bits(), 0x0010);
+        assert_eq!(QueueTail::at(255), QueueTail::new().with_descriptor(255));
     }
 
     #[test]
