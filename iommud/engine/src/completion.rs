@@ -27,7 +27,7 @@ impl Ticket {
 
 /// Who promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Promiser {
+pub(crate) enum Promiser {
     /// A unit.
     Unit(UnitId),
     /// Whoever is to be told of a domain's changes, which are gathered. The batches of one domain are confirmed in
@@ -47,7 +47,7 @@ pub struct Completion {
 }
 
 /// What one of them has yet to confirm.
-type Promise = (Promiser, Ticket);
+pub(crate) type Promise = (Promiser, Ticket);
 
 impl Completion {
     /// Nothing to confirm.
@@ -76,8 +76,11 @@ impl Completion {
         Self { first: Some((Promiser::Batches(domain), batch)), more: None }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Promise> {
-        self.first.iter().chain(self.more.iter().flat_map(|more| more.iter()))
+    /// All that it waits for, at most one promise of each.
+    #[inline]
+    pub(crate) fn promises(&self) -> impl Iterator<Item = &Promise> {
+        let more = self.more.as_ref().map_or(&[][..], |more| more.as_slice());
+        self.first.iter().chain(more)
     }
 
     /// Waits for this too.
@@ -89,8 +92,10 @@ impl Completion {
     /// Waits for all of `other` too.
     #[inline]
     pub fn join(&mut self, other: &Self) {
-        if !other.is_none() {
-            other.all().for_each(|&(promiser, ticket)| self.put(promiser, ticket));
+        if self.is_none() {
+            self.clone_from(other);
+        } else {
+            other.promises().for_each(|&(promiser, ticket)| self.put(promiser, ticket));
         }
     }
 
@@ -111,7 +116,7 @@ impl Completion {
     /// Keeps just what of it stands like this: forgets what is confirmed, of a completion that is kept for long.
     pub(crate) fn retain(&mut self, stands: impl Fn(&Self) -> bool) {
         let kept = |promise: &Promise| stands(&Self { first: Some(*promise), more: None });
-        let mut all: Vec<_> = self.all().copied().filter(kept).collect();
+        let mut all: Vec<_> = self.promises().copied().filter(kept).collect();
         self.first = all.pop();
         self.more = (!all.is_empty()).then(|| all.into());
     }
@@ -119,7 +124,7 @@ impl Completion {
     /// The units' tickets, at most one for each.
     #[inline]
     pub fn tickets(&self) -> impl Iterator<Item = (UnitId, Ticket)> {
-        self.all().filter_map(|(promiser, ticket)| match promiser {
+        self.promises().filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(unit) => Some((*unit, *ticket)),
             Promiser::Batches(_) => None,
         })
@@ -128,7 +133,7 @@ impl Completion {
     /// The batches of changes, at most one for each domain.
     #[inline]
     pub fn batches(&self) -> impl Iterator<Item = Ticket> {
-        self.all().filter_map(|(promiser, ticket)| match promiser {
+        self.promises().filter_map(|(promiser, ticket)| match promiser {
             Promiser::Unit(_) => None,
             Promiser::Batches(_) => Some(*ticket),
         })

@@ -27,14 +27,11 @@ impl Default for Domains {
 }
 
 impl Domains {
-    /// Where a domain is in the list.
+    /// Where a domain was found last, if it is there.
     #[inline]
-    fn place(&self, key: DomainKey) -> Option<usize> {
+    fn near(&self, key: DomainKey) -> Option<usize> {
         let near = self.near[key.0 as usize % PLACES] as usize;
-        match self.all.get(near) {
-            Some((other, _)) if *other == key => Some(near),
-            _ => self.search(key),
-        }
+        self.all.get(near).filter(|(other, _)| *other == key).map(|_| near)
     }
 
     #[inline(never)]
@@ -45,20 +42,29 @@ impl Domains {
     /// A domain.
     #[inline]
     pub fn get(&self, key: &DomainKey) -> Option<&Domain> {
-        self.all.get(self.place(*key)?).map(|(_, domain)| &**domain)
+        let place = self.near(*key).or_else(|| self.search(*key))?;
+        Some(&self.all[place].1)
     }
 
     /// The same, to be changed.
     #[inline]
     pub fn get_mut(&mut self, key: &DomainKey) -> Option<&mut Domain> {
-        let place = self.place(*key)?;
+        match self.near(*key) {
+            Some(near) => Some(&mut self.all[near].1),
+            None => self.search_mut(*key),
+        }
+    }
+
+    #[inline(never)]
+    fn search_mut(&mut self, key: DomainKey) -> Option<&mut Domain> {
+        let place = self.search(key)?;
         self.near[key.0 as usize % PLACES] = place as u32;
-        self.all.get_mut(place).map(|(_, domain)| &mut **domain)
+        Some(&mut self.all[place].1)
     }
 
     /// Whether there is such a domain.
     pub fn contains_key(&self, key: &DomainKey) -> bool {
-        self.place(*key).is_some()
+        self.get(key).is_some()
     }
 
     /// Adds a domain, whose number was no other's.
@@ -69,7 +75,7 @@ impl Domains {
 
     /// Takes a domain out.
     pub fn remove(&mut self, key: &DomainKey) -> Option<Domain> {
-        let place = self.place(*key)?;
+        let place = self.search(*key)?;
         Some(*self.all.remove(place).1)
     }
 

@@ -215,8 +215,7 @@ impl Engine {
         let Some(domain) = self.domains.get(&key) else { return false };
         let asked = self.deferred.asked_of(line_of(domain, key));
         let mut open = asked.into_iter().flat_map(Completion::tickets).filter(|(unit, ticket)| {
-            let one = Completion::one(*unit, *ticket);
-            super::units_progress(&self.units, &one) == Progress::Pending
+            super::unit_progress(&self.units, *unit, *ticket) == Progress::Pending
         });
         open.any(|(unit, _)| domain.id_at(unit).is_some())
     }

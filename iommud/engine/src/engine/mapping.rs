@@ -385,29 +385,31 @@ impl Engine {
             }
             None => ask_units(units, platform, domain, changes),
         };
-        if completion.is_none() && unlinked.is_empty() {
+        let frames = domain.with_payers(core::mem::take(unlinked));
+        if completion.is_none() {
             for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
                 books.note_addresses(payer, -payer::bytes(bytes));
                 domain.free_addresses(iova, bytes);
             }
+            if !frames.is_empty() {
+                self.free(platform, Retired { frames, ..Retired::default() });
+            }
         } else {
-            if !is_gathered && progress(units, deferred, &completion) == Progress::Pending {
+            if !is_gathered {
                 deferred.asked(line_of(domain, key), &completion);
             }
             if changes.iter().any(|change| change.touched == Touched::Tables) {
                 domain.tables_unlinked(&completion);
             }
-            let frames = domain.with_payers(core::mem::take(unlinked));
-            self.retire_ranges(platform, (key, ranges, payers), &completion, frames);
+            self.retire_ranges((key, ranges, payers), &completion, frames);
         }
         self.tell_if_due(platform);
         completion
     }
 
-    /// Frees what was unmapped when it may be, with frames that were unlinked.
+    /// Frees what was unmapped when it may be, which is later, with frames that were unlinked.
     fn retire_ranges(
         &mut self,
-        platform: &mut impl Platform,
         (key, ranges, payers): (DomainKey, &[(Iova, u64)], &[Payer]),
         completion: &Completion,
         mut frames: Vec<(PhysAddr, Payer)>,
@@ -415,12 +417,12 @@ impl Engine {
         for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
             let (completion, range) = (completion.clone(), Some((key, iova, bytes)));
             let frames = core::mem::take(&mut frames);
-            let retired = Retired { completion, frames, range, payer, ..Retired::default() };
-            self.retire(platform, retired);
+            self.books.note(payer, Turnover { operations: 1, ..Turnover::default() });
+            self.retired.put(Retired { completion, frames, range, payer, ..Retired::default() });
         }
         if !frames.is_empty() {
             let completion = completion.clone();
-            self.retire(platform, Retired { completion, frames, ..Retired::default() });
+            self.retired.put(Retired { completion, frames, ..Retired::default() });
         }
     }
 
@@ -439,8 +441,6 @@ impl Engine {
         if self.progress(&retired.completion) == Progress::Done {
             self.free(platform, retired);
         } else {
-            let operations = i64::from(retired.range.is_some());
-            self.books.note(retired.payer, Turnover { operations, ..Turnover::default() });
             self.retired.put(retired);
         }
     }

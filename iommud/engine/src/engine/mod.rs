@@ -46,7 +46,7 @@ use self::deferred::Deferred;
 use self::keeping::Keeping;
 pub use self::mapping::MapSpec;
 pub use self::peer::WindowSpec;
-use crate::completion::{Completion, Progress, UnitId};
+use crate::completion::{Completion, Progress, Promiser, Ticket, UnitId};
 use crate::domain::{Domain, DomainKey, Domains};
 use crate::error::{EngineError, StartError};
 use crate::fault::Fault;
@@ -535,24 +535,27 @@ fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
 
 /// How a completion stands, its batches of unmaps included.
 fn progress(units: &[UnitSlot], deferred: &Deferred, completion: &Completion) -> Progress {
-    let of_batches = completion
-        .batches()
-        .map(|batch| deferred.progress(batch, |completion| units_progress(units, completion)));
-    of_batches.fold(units_progress(units, completion), Progress::and)
+    completion.promises().fold(Progress::Done, |all, &(promiser, ticket)| {
+        all.and(match promiser {
+            Promiser::Unit(unit) => unit_progress(units, unit, ticket),
+            Promiser::Batches(_) => {
+                deferred.progress(ticket, |completion| units_progress(units, completion))
+            }
+        })
+    })
 }
 
 /// How what units have promised stands.
 fn units_progress(units: &[UnitSlot], completion: &Completion) -> Progress {
-    let mut all = Progress::Done;
-    for (id, ticket) in completion.tickets() {
-        let Some(unit) = unit_at(units, id) else { return Progress::Failed };
-        if unit.confirmed() >= ticket {
-            continue;
-        }
-        if unit.has_failed() {
-            return Progress::Failed;
-        }
-        all = Progress::Pending;
+    let tickets = completion.tickets();
+    tickets.fold(Progress::Done, |all, (unit, ticket)| all.and(unit_progress(units, unit, ticket)))
+}
+
+#[inline]
+fn unit_progress(units: &[UnitSlot], unit: UnitId, ticket: Ticket) -> Progress {
+    match unit_at(units, unit) {
+        Some(unit) if unit.confirmed() >= ticket => Progress::Done,
+        Some(unit) if !unit.has_failed() => Progress::Pending,
+        Some(_) | None => Progress::Failed,
     }
-    all
 }
