@@ -19,7 +19,7 @@ both! {
 }
 
 /// Some of all deaths.
-const SOME: Tried = Tried { steps: (0, 2), stride: 211, successors: 2, looks: true };
+const SOME: Tried = Tried { steps: (0, 2), stride: 29, successors: 2, looks: true };
 
 /// All deaths, each with a second one while it is taken over.
 const ALL: Tried = Tried { steps: (0, 1), stride: 1, successors: 1, looks: false };
