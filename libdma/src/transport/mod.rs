@@ -138,8 +138,8 @@ pub unsafe trait Transport: Send + Sync {
     /// The handle is of this transport and open.
     unsafe fn derive(&self, handle: RawHandle, request: &[u8]) -> Result<RawHandle, Error>;
 
-    /// Makes a call on a handle. The answer overwrites the payload; its length is returned. If it fails, the payload is as it
-    /// was.
+    /// Makes a call on a handle. The answer overwrites the payload; its length is returned. If iommud refuses or is gone, the
+    /// payload is as it was.
     ///
     /// # Errors
     ///

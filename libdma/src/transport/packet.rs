@@ -84,11 +84,11 @@ pub struct ReplyHeader {
 
 /// A packet that arrived: its header, its payload and the descriptors attached.
 #[derive(Debug)]
-pub struct Packet<H> {
+pub struct Packet<H, Payload = Vec<u8>> {
     /// The header.
     pub header: H,
     /// What followed the header.
-    pub payload: Vec<u8>,
+    pub payload: Payload,
     /// The first descriptor attached.
     pub descriptor: Option<OwnedFd>,
     /// The second. Any others were closed.
@@ -138,22 +138,38 @@ pub fn send<H: IntoBytes + Immutable>(
     }
 }
 
-/// Receives one packet.
+/// Receives one packet, with a payload in memory of its own.
 ///
 /// # Errors
 ///
-/// [`ReceiveError`]. A packet that is too short or too long is off the socket; one that has not come yet, where `flags` say not
-/// to wait, is a [`ReceiveError::System`] of [`Errno::AGAIN`].
+/// As [`receive_into`]. The payload may be as long as [`MAX_PAYLOAD`].
 pub fn receive<H: FromBytes + IntoBytes>(
     socket: impl AsFd,
     flags: RecvFlags,
 ) -> Result<Packet<H>, ReceiveError> {
+    let mut bytes = vec![0; MAX_PAYLOAD];
+    let Packet { header, payload, descriptor, memory } = receive_into(socket, &mut bytes, flags)?;
+    let length = payload.len();
+    bytes.truncate(length);
+    Ok(Packet { header, payload: bytes, descriptor, memory })
+}
+
+/// Receives one packet, whose payload comes to lie at the start of `place`.
+///
+/// # Errors
+///
+/// [`ReceiveError`]. A packet that is too short, or has more of a payload than there is place for, is off the socket; one that
+/// has not come yet, where `flags` say not to wait, is a [`ReceiveError::System`] of [`Errno::AGAIN`].
+pub fn receive_into<H: FromBytes + IntoBytes>(
+    socket: impl AsFd,
+    place: &mut [u8],
+    flags: RecvFlags,
+) -> Result<Packet<H, &mut [u8]>, ReceiveError> {
     let mut header = H::new_zeroed();
-    let mut payload = vec![0; MAX_PAYLOAD];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let result = loop {
-        let mut parts = [IoSliceMut::new(header.as_mut_bytes()), IoSliceMut::new(&mut payload)];
+        let mut parts = [IoSliceMut::new(header.as_mut_bytes()), IoSliceMut::new(place)];
         match recvmsg(&socket, &mut parts, &mut control, flags | RecvFlags::CMSG_CLOEXEC) {
             Ok(result) => break result,
             Err(Errno::INTR) => {}
@@ -176,9 +192,8 @@ pub fn receive<H: FromBytes + IntoBytes>(
     if result.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(ReceiveError::Long(descriptor));
     }
-    let Some(length) = result.bytes.checked_sub(size_of::<H>()) else {
-        return Err(ReceiveError::Short(descriptor));
-    };
-    payload.truncate(length);
-    Ok(Packet { header, payload, descriptor, memory })
+    match result.bytes.checked_sub(size_of::<H>()).and_then(|length| place.get_mut(..length)) {
+        Some(payload) => Ok(Packet { header, payload, descriptor, memory }),
+        None => Err(ReceiveError::Short(descriptor)),
+    }
 }

@@ -85,56 +85,65 @@ impl Socket {
         unsafe { Handle::from_raw(Self::unconnected(), raw) }
     }
 
+    /// Makes a request whose answer has no payload; what is attached to that.
     fn request(
         &self,
         socket: BorrowedFd<'_>,
         kind: Kind,
         argument: u64,
         payload: &[u8],
-    ) -> Result<Packet<ReplyHeader>, Error> {
-        self.request_with(socket, kind, argument, payload, None)
+    ) -> Result<Option<OwnedFd>, Error> {
+        let answer = ask(socket, kind, argument, payload, None)?;
+        Ok(take_answer(&answer, &mut [])?.descriptor)
     }
+}
 
-    /// Sends a request, perhaps with a descriptor besides the one for the answer, and waits for that.
-    fn request_with(
-        &self,
-        socket: BorrowedFd<'_>,
-        kind: Kind,
-        argument: u64,
-        payload: &[u8],
-        memory: Option<BorrowedFd<'_>>,
-    ) -> Result<Packet<ReplyHeader>, Error> {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Error::TooLarge);
+/// Sends a request, perhaps with a descriptor besides the one for the answer. It comes by the socket that is returned.
+fn ask(
+    socket: BorrowedFd<'_>,
+    kind: Kind,
+    argument: u64,
+    payload: &[u8],
+    memory: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Error> {
+    if payload.len() > MAX_PAYLOAD {
+        return Err(Error::TooLarge);
+    }
+    let (mine, its) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(other)?;
+    let header = RequestHeader {
+        kind: U32::new(kind as u32),
+        reserved: U32::ZERO,
+        argument: U64::new(argument),
+    };
+    let attached = [its.as_fd(), memory.unwrap_or(its.as_fd())];
+    let attached = &attached[..1 + usize::from(memory.is_some())];
+    packet::send(socket, &header, payload, attached, SendFlags::empty()).map_err(|errno| {
+        match errno {
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Error::DaemonGone,
+            errno => other(errno),
         }
-        let (mine, its) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(other)?;
-        let header = RequestHeader {
-            kind: U32::new(kind as u32),
-            reserved: U32::ZERO,
-            argument: U64::new(argument),
-        };
-        let attached = [its.as_fd(), memory.unwrap_or(its.as_fd())];
-        let attached = &attached[..1 + usize::from(memory.is_some())];
-        packet::send(socket, &header, payload, attached, SendFlags::empty()).map_err(|errno| {
-            match errno {
-                Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Error::DaemonGone,
-                errno => other(errno),
-            }
+    })?;
+    // From here on the only other end is the daemon's, so that its death ends the wait.
+    drop(its);
+    Ok(mine)
+}
+
+/// Waits for an answer, whose payload comes to lie at the start of `place`. What is refused has none.
+fn take_answer<'p>(
+    answer: &OwnedFd,
+    place: &'p mut [u8],
+) -> Result<Packet<ReplyHeader, &'p mut [u8]>, Error> {
+    let reply: Packet<ReplyHeader, _> = packet::receive_into(answer, place, RecvFlags::empty())
+        .map_err(|error| match error {
+            ReceiveError::Closed => Error::DaemonGone,
+            ReceiveError::Short(_) | ReceiveError::Long(_) => Error::BadValue,
+            ReceiveError::System(errno) => other(errno),
         })?;
-        // From here on the only other end is the daemon's, so that its death ends the wait.
-        drop(its);
-        let reply: Packet<ReplyHeader> =
-            packet::receive(&mine, RecvFlags::empty()).map_err(|error| match error {
-                ReceiveError::Closed => Error::DaemonGone,
-                ReceiveError::Short(_) | ReceiveError::Long(_) => Error::BadValue,
-                ReceiveError::System(errno) => other(errno),
-            })?;
-        match reply.header.errno.get() {
-            0 => Ok(reply),
-            errno => Err(Error::from_errno(u16::try_from(errno).unwrap_or(u16::MAX))),
-        }
+    match reply.header.errno.get() {
+        0 => Ok(reply),
+        errno => Err(Error::from_errno(u16::try_from(errno).unwrap_or(u16::MAX))),
     }
 }
 
@@ -183,8 +192,8 @@ fn lock(root: &Mutex<Arc<OwnedFd>>) -> MutexGuard<'_, Arc<OwnedFd>> {
     root.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn handle_from(reply: Packet<ReplyHeader>) -> Result<RawHandle, Error> {
-    reply.descriptor.map(owned).ok_or(Error::BadValue)
+fn handle_from(attached: Option<OwnedFd>) -> Result<RawHandle, Error> {
+    attached.map(owned).ok_or(Error::BadValue)
 }
 
 /// How much of a memory object is to be mapped for a buffer of so many bytes, once it is known that so much stays there.
@@ -222,13 +231,6 @@ fn take_event(socket: BorrowedFd<'_>) {
             return;
         }
     }
-}
-
-/// Copies an answer's payload out; how much there was.
-fn copy_out(reply: &Packet<ReplyHeader>, out: &mut [u8]) -> Result<usize, Error> {
-    let length = reply.payload.len();
-    out.get_mut(..length).ok_or(Error::BadValue)?.copy_from_slice(&reply.payload);
-    Ok(length)
 }
 
 // SAFETY: a handle is a descriptor that the kernel has just made for this process, and that nobody else was told of. `map`
@@ -277,16 +279,18 @@ unsafe impl Transport for Socket {
             // Before they are read: one that comes later makes the socket readable anew.
             take_event(socket);
         }
-        let reply = self.request(socket, Kind::Call, opcode as u64, payload)?;
-        copy_out(&reply, payload)
+        let answer = ask(socket, Kind::Call, opcode as u64, payload, None)?;
+        Ok(take_answer(&answer, payload)?.payload.len())
     }
 
     unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
         // SAFETY: the caller's promise; the borrow ends with this call.
         let socket = unsafe { borrow(&handle) }?;
-        let reply = self.request(socket, Kind::Read, offset, &[])?;
-        let length = reply.payload.len().min(out.len());
-        out[..length].copy_from_slice(&reply.payload[..length]);
+        let answer = ask(socket, Kind::Read, offset, &[], None)?;
+        let mut text = vec![0; MAX_PAYLOAD];
+        let text = take_answer(&answer, &mut text)?.payload;
+        let length = text.len().min(out.len());
+        out[..length].copy_from_slice(&text[..length]);
         Ok(length)
     }
 
@@ -298,8 +302,8 @@ unsafe impl Transport for Socket {
     ) -> Result<Mapping, Error> {
         // SAFETY: the caller's promise; the borrow ends with this call.
         let socket = unsafe { borrow(&handle) }?;
-        let reply = self.request(socket, Kind::Map, bytes as u64, &[u8::from(writable)])?;
-        let object = reply.descriptor.ok_or(Error::BadValue)?;
+        let object = self.request(socket, Kind::Map, bytes as u64, &[u8::from(writable)])?;
+        let object = object.ok_or(Error::BadValue)?;
         let mut protection = ProtFlags::READ;
         protection.set(ProtFlags::WRITE, writable);
         let length = length_that_stays(&object, bytes)?;
@@ -323,7 +327,8 @@ unsafe impl Transport for Socket {
         // SAFETY: the caller's promise; the borrow ends with this call.
         let socket = unsafe { borrow(&handle) }?;
         // Whatever the answer, the memory is mapped here as it was.
-        self.request_with(socket, Kind::Supply, 0, &[], Some(memfd))?;
+        let answer = ask(socket, Kind::Supply, 0, &[], Some(memfd))?;
+        take_answer(&answer, &mut [])?;
         Ok(())
     }
 

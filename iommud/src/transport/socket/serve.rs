@@ -17,9 +17,11 @@ use super::simulated;
 use crate::platform::sealed::is_taken;
 
 /// What a request led to.
-enum Served {
-    /// This answer.
-    Payload(Vec<u8>),
+enum Served<'p> {
+    /// This answer, where the request's payload was.
+    Payload(&'p [u8]),
+    /// This part of a text.
+    Text(Vec<u8>),
     /// A new handle, which has been counted.
     Handle(NewHandle, Object),
     /// Memory to be shared.
@@ -30,24 +32,24 @@ enum Served {
 
 impl<P: Host> Server<P> {
     /// Does what a packet asks. Without a socket for the answer it asks nothing.
-    pub(super) fn serve(&mut self, token: Token, mut packet: Packet<RequestHeader>) {
+    pub(super) fn serve(&mut self, token: Token, packet: Packet<RequestHeader, &mut [u8]>) {
         let Some(endpoint) = self.endpoints.get(&token) else { return };
         let (object, holder) = (endpoint.object, endpoint.holder);
-        let Some(reply) = packet.descriptor.take().and_then(Reply::new) else { return };
+        let Some(reply) = packet.descriptor.and_then(Reply::new) else { return };
         // Counted while it lasts, for it may have to wait.
         if let Err(error) = self.accounts.add_request(holder) {
             return reply.refuse(error);
         }
-        let memory = packet.memory.take();
-        let served = Request::parse(&mut packet)
-            .and_then(|request| self.act(object, holder, request, memory));
+        let served = Request::parse(&packet.header, packet.payload)
+            .and_then(|request| self.act(object, holder, request, packet.memory));
         if let Ok(Served::Later(request, handle)) = served {
             self.waiting.insert(request, Waiting { reply, holder, handle });
             return;
         }
         self.accounts.remove_request(holder);
         match served {
-            Ok(Served::Payload(payload)) => reply.payload(&payload),
+            Ok(Served::Payload(payload)) => reply.payload(payload),
+            Ok(Served::Text(text)) => reply.payload(&text),
             Ok(Served::Handle(new, object)) => self.hand_over(reply, holder, new, object),
             Ok(Served::Memory(memory)) => reply.memory(&memory),
             Ok(Served::Later(..)) => {}
@@ -55,20 +57,20 @@ impl<P: Host> Server<P> {
         }
     }
 
-    fn act(
+    fn act<'p>(
         &mut self,
         object: Object,
         holder: Holder,
-        request: Request,
+        request: Request<'p>,
         memory: Option<OwnedFd>,
-    ) -> Result<Served, Error> {
+    ) -> Result<Served<'p>, Error> {
         match request {
             Request::Open(path) => {
-                self.new_handle(holder, |service| open_path(service, object, &path))
+                self.new_handle(holder, |service| open_path(service, object, path))
             }
             Request::Derive(bytes) => {
                 let handle = object.handle().ok_or(Error::WrongHandleKind)?;
-                self.new_handle(holder, |service| Ok(named(service.derive(handle, &bytes)?)))
+                self.new_handle(holder, |service| Ok(named(service.derive(handle, bytes)?)))
             }
             Request::Call { opcode, payload } => self.call(object, opcode, payload),
             Request::Read { offset } => {
@@ -76,7 +78,7 @@ impl<P: Host> Server<P> {
                 let mut text = vec![0; MAX_PAYLOAD];
                 let length = self.service.read(handle, offset, &mut text)?;
                 text.truncate(length);
-                Ok(Served::Payload(text))
+                Ok(Served::Text(text))
             }
             Request::Map { bytes, writable } => {
                 let handle = object.handle().ok_or(Error::WrongHandleKind)?;
@@ -91,7 +93,11 @@ impl<P: Host> Server<P> {
     }
 
     /// Gives a handle that waits for it the memory that came with the packet.
-    fn supply(&mut self, handle: HandleId, sent: Option<OwnedFd>) -> Result<Served, Error> {
+    fn supply(
+        &mut self,
+        handle: HandleId,
+        sent: Option<OwnedFd>,
+    ) -> Result<Served<'static>, Error> {
         let awaited = self.service.awaited(handle)?;
         if awaited.address != 0 {
             return Err(Error::OutOfBuffer);
@@ -99,7 +105,7 @@ impl<P: Host> Server<P> {
         let sent = sent.ok_or(Error::NotMemory)?;
         let run = self.service.platform_mut().supplied_run(sent, awaited.bytes)?;
         match self.service.supply(handle, run) {
-            Ok(Outcome::Done(())) => Ok(Served::Payload(Vec::new())),
+            Ok(Outcome::Done(())) => Ok(Served::Payload(&[])),
             Ok(Outcome::Pending(request)) => Ok(Served::Later(request, None)),
             Err((error, is_out_of_reach)) => {
                 if is_out_of_reach {
@@ -116,7 +122,7 @@ impl<P: Host> Server<P> {
         &mut self,
         holder: Holder,
         make: impl FnOnce(&mut Service<P>) -> Result<Outcome<Object>, Error>,
-    ) -> Result<Served, Error> {
+    ) -> Result<Served<'static>, Error> {
         self.accounts.add_handle(holder)?;
         let made = NewHandle::new()
             .map_err(|_| Error::QuotaExceeded)
@@ -131,21 +137,26 @@ impl<P: Host> Server<P> {
         }
     }
 
-    fn call(&mut self, object: Object, opcode: u64, mut payload: Vec<u8>) -> Result<Served, Error> {
+    fn call<'p>(
+        &mut self,
+        object: Object,
+        opcode: u64,
+        payload: &'p mut [u8],
+    ) -> Result<Served<'p>, Error> {
         let outcome = match object {
             Object::Root(handle, _) | Object::Handle(handle) => {
-                self.service.call(handle, opcode, &mut payload)?
+                self.service.call(handle, opcode, payload)?
             }
             Object::Simulated(function) => {
                 let simulator = self.service.platform_mut().simulator();
                 let simulator = simulator.ok_or(Error::BadHandle)?;
-                Outcome::Done(simulated::call(simulator, function, opcode, &mut payload)?)
+                Outcome::Done(simulated::call(simulator, function, opcode, payload)?)
             }
         };
         match outcome {
             Outcome::Done(length) => {
-                payload.truncate(length);
-                Ok(Served::Payload(payload))
+                let payload: &[u8] = payload;
+                Ok(Served::Payload(payload.get(..length).unwrap_or(payload)))
             }
             Outcome::Pending(request) => Ok(Served::Later(request, None)),
         }

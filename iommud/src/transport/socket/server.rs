@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use iommu_service::{Answer, Caller, Completed, RequestId, Service};
 use libdma::Error;
-use libdma::transport::packet::{self, ReceiveError};
+use libdma::transport::packet::{self, MAX_PAYLOAD, ReceiveError};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -55,6 +55,8 @@ pub struct Server<P> {
     epoll: OwnedFd,
     last_token: u64,
     last_poll: Instant,
+    /// Where a packet's payload comes to lie, and the answer to it: memory that need not be made anew, and zeroed, for each.
+    place: Vec<u8>,
 }
 
 impl<P: Host> Server<P> {
@@ -73,6 +75,7 @@ impl<P: Host> Server<P> {
             epoll,
             last_token: Token::LISTENER.0,
             last_poll: Instant::now(),
+            place: vec![0; MAX_PAYLOAD],
         };
         server.listen()?;
         Ok(server)
@@ -196,7 +199,8 @@ impl<P: Host> Server<P> {
         let Some(endpoint) = self.endpoints.get(&token) else { return };
         let gone = flags
             .intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR);
-        match packet::receive(&endpoint.socket, RecvFlags::DONTWAIT) {
+        let mut place = mem::take(&mut self.place);
+        match packet::receive_into(&endpoint.socket, &mut place, RecvFlags::DONTWAIT) {
             Ok(packet) => self.serve(token, packet),
             // An empty packet looks like the end, and is not.
             Err(ReceiveError::Closed) if gone => self.close(token),
@@ -206,6 +210,7 @@ impl<P: Host> Server<P> {
             Err(ReceiveError::System(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS)) => {}
             Err(ReceiveError::System(_)) => self.close(token),
         }
+        self.place = place;
     }
 
     /// Ends a handle: its last copy is gone, or nobody will get one.
