@@ -1,7 +1,8 @@
 //! Batches of mappings: pieces of buffers, mapped and unmapped by one request.
 
+use alloc::vec;
 use alloc::vec::Vec;
-use core::mem;
+use core::{iter, slice};
 
 use dma_types::{Access, Iova, PAGE_SIZE};
 use zerocopy::little_endian::{U32, U64};
@@ -103,8 +104,46 @@ pub struct Found {
     pub access: Access,
 }
 
-/// How many entries a batch has at the most that takes no memory of the heap.
-const FEW: usize = 2;
+/// A batch of one as it lies on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct One<Entry> {
+    header: BatchHeader,
+    entry: Entry,
+}
+
+/// In front of a batch of so many entries.
+fn header(count: usize, flags: u32) -> BatchHeader {
+    BatchHeader {
+        count: U32::new(count as u32),
+        failed: U32::ZERO,
+        errno: U32::ZERO,
+        flags: U32::new(flags),
+    }
+}
+
+/// The entry that asks for a mapping there.
+fn map_entry(request: &MapRequest<'_>, limit: Iova, (flags, iova): (u32, u64)) -> MapEntry {
+    MapEntry {
+        buffer: U64::new(request.buffer.id()),
+        offset: U64::new(request.offset),
+        bytes: U64::new(request.bytes),
+        limit: U64::new(limit.get()),
+        iova: U64::new(iova),
+        access: U32::new(call::access_code(request.access)),
+        flags: U32::new(flags),
+    }
+}
+
+/// What it is a mapping of.
+fn piece(request: &MapRequest<'_>) -> Piece {
+    Piece { buffer: request.buffer.id(), offset: request.offset, bytes: request.bytes }
+}
+
+/// The entry that ends a mapping.
+fn unmap_entry(mapping: &Mapped) -> UnmapEntry {
+    UnmapEntry { iova: U64::new(mapping.iova().get()), bytes: U64::new(mapping.bytes) }
+}
 
 /// Where the pieces of a batch are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,71 +275,74 @@ impl Handle {
         limit: Iova,
         flags: u32,
     ) -> Result<Vec<Mapped>, Error> {
-        let mut all = Vec::with_capacity(requests.len());
-        self.map_each(space, requests, places, limit, flags, |mapped| all.push(mapped))?;
-        Ok(all)
-    }
-
-    /// The same, and calls `each` with what was mapped, in the order of the requests.
-    pub(crate) fn map_each(
-        &self,
-        space: AddressSpace,
-        requests: &[MapRequest<'_>],
-        places: Places,
-        limit: Iova,
-        flags: u32,
-        mut each: impl FnMut(Mapped),
-    ) -> Result<(), Error> {
+        if let ([request], Places::Anywhere) = (requests, places) {
+            let iova = self.map_one(space.domain, request, limit, flags)?;
+            return Ok(vec![Mapped::new(BusAddress::new(space, iova), request.bytes)]);
+        }
         let entries = || {
-            requests.iter().enumerate().map(|(index, request)| {
-                let (place, iova) = places.of_entry(index);
-                MapEntry {
-                    buffer: U64::new(request.buffer.id()),
-                    offset: U64::new(request.offset),
-                    bytes: U64::new(request.bytes),
-                    limit: U64::new(limit.get()),
-                    iova: U64::new(iova),
-                    access: U32::new(call::access_code(request.access)),
-                    flags: U32::new(place),
-                }
-            })
+            let entry = |(index, request)| map_entry(request, limit, places.of_entry(index));
+            requests.iter().enumerate().map(entry)
         };
-        let pieces = || {
-            requests.iter().map(|request| {
-                let MapRequest { buffer, offset, bytes, .. } = *request;
-                Piece { buffer: buffer.id(), offset, bytes }
-            })
-        };
-        let domain = space.domain;
-        // What the request comes to, and what its answer does.
-        let mut map_once = |under_way: Option<&UnderWay<'_>>| {
+        let pieces = || requests.iter().map(piece);
+        self.map_and_note(space.domain, pieces, |under_way| {
             self.batch(Opcode::Map, flags, entries(), |answers: &[MapEntry]| {
                 if !are_as_asked(answers, requests, places, limit) {
                     return Err(Error::BadValue);
                 }
                 if let Some(under_way) = under_way {
                     let places = answers.iter().map(|entry| entry.iova.get());
-                    under_way.learn(domain, places.zip(pieces()))?;
+                    under_way.learn(space.domain, places.zip(pieces()))?;
                 }
-                for entry in answers {
+                let mapped = |entry: &MapEntry| {
                     let address = BusAddress::new(space, Iova::new(entry.iova.get()));
-                    each(Mapped::new(address, entry.bytes.get()));
-                }
-                Ok(())
-            })
-        };
-        match self.link() {
-            None => map_once(None).flatten(),
-            Some(link) => link.request_and_note(|under_way| match map_once(Some(under_way)) {
-                Ok(answered) => answered,
-                Err(error) => {
-                    if error == Error::DaemonGone {
-                        link.lose(pieces().map(|piece| Lost { domain, piece }));
-                    }
-                    Err(error)
-                }
-            }),
-        }
+                    Mapped::new(address, entry.bytes.get())
+                };
+                Ok(answers.iter().map(mapped).collect())
+            })?
+        })
+    }
+
+    /// The same of one piece, wherever there is room for it, without the heap: where it is.
+    pub(crate) fn map_one(
+        &self,
+        domain: Option<u64>,
+        request: &MapRequest<'_>,
+        limit: Iova,
+        flags: u32,
+    ) -> Result<Iova, Error> {
+        let (places, piece) = (Places::Anywhere, piece(request));
+        let pieces = || iter::once(piece);
+        self.map_and_note(domain, pieces, |under_way| {
+            let entry = map_entry(request, limit, places.of_entry(0));
+            let answer = self.one(Opcode::Map, flags, entry)?;
+            if !are_as_asked(slice::from_ref(&answer), slice::from_ref(request), places, limit) {
+                return Err(Error::BadValue);
+            }
+            let iova = answer.iova.get();
+            if let Some(under_way) = under_way {
+                under_way.learn(domain, iter::once((iova, piece)))?;
+            }
+            Ok(Iova::new(iova))
+        })
+    }
+
+    /// Makes a request for mappings of these pieces, which notes what was mapped, if that is kept over restarts; after a
+    /// restart it is made again.
+    #[inline]
+    fn map_and_note<R, Pieces: Iterator<Item = Piece>>(
+        &self,
+        domain: Option<u64>,
+        pieces: impl Fn() -> Pieces,
+        mut map: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let Some(link) = self.link() else { return map(None) };
+        link.request_and_note(|under_way| {
+            let mapped = map(Some(under_way));
+            if let Err(Error::DaemonGone) = mapped {
+                link.lose(pieces().map(|piece| Lost { domain, piece }));
+            }
+            mapped
+        })
     }
 
     /// Unmaps what was so mapped, with these flags in the batch's header.
@@ -312,54 +354,48 @@ impl Handle {
     ) -> Result<(), Error> {
         let Some(link) = self.link() else { return self.unmap_once(mappings, flags) };
         let at = |mapping: &Mapped| (domain, mapping.iova().get());
-        let (one, many);
-        let numbers: &[Option<u64>] = match mappings {
-            [mapping] => {
-                one = [link.known(at(mapping))];
-                &one
-            }
-            _ => {
-                many = link.all_known(mappings.iter().map(at));
-                &many
-            }
-        };
-        let mut is_first = true;
-        link.request(|| {
-            match mem::take(&mut is_first) {
-                true => self.unmap_once(mappings, flags)?,
-                false => {
-                    let is_another = |mapping: &Mapped, number| link.known(at(mapping)) != number;
-                    match &*self.still_mapped(mappings, numbers, is_another)? {
+        // What is known of these places by a higher number was mapped by another thread since this was asked for.
+        let mut noted = None;
+        link.request_and_note(|under_way| {
+            let noted = match noted {
+                None => {
+                    let noted = *noted.insert(under_way.noted());
+                    self.unmap_once(mappings, flags)?;
+                    noted
+                }
+                Some(noted) => {
+                    match &*self.still_mapped(mappings, |it| link.known(at(it)), noted)? {
                         [] => {}
                         rest => self.unmap_once(rest, flags)?,
                     }
+                    noted
                 }
-            }
-            link.forget(mappings.iter().map(at).zip(numbers.iter().copied()));
+            };
+            under_way.forget(mappings.iter().map(at), noted);
             Ok(())
         })
     }
 
     /// What of a batch is to be unmapped still, after a restart of iommud: all of it, unless there is something that was
-    /// mapped for sure, as `numbers` say, and is not any more, for which the batch was good and in part done. What was mapped
-    /// there since by another thread (`is_another`) is that one's.
+    /// mapped for sure, as is `known`, and is not any more, for which the batch was good and in part done. What was mapped
+    /// there since by another thread, after so many had been noted, is that one's.
     fn still_mapped(
         &self,
         mappings: &[Mapped],
-        numbers: &[Option<u64>],
-        is_another: impl Fn(&Mapped, Option<u64>) -> bool,
+        known: impl Fn(&Mapped) -> Option<u64>,
+        noted: u64,
     ) -> Result<Vec<Mapped>, Error> {
         let mut rest = Vec::with_capacity(mappings.len());
         let mut is_begun = false;
-        for (mapping, number) in mappings.iter().zip(numbers) {
+        for mapping in mappings {
             let start = mapping.iova().get();
             let mut found = domain::Found::new_zeroed();
             let request = Lookup { iova: U64::new(start) };
             let payload = found.as_mut_bytes();
             payload[..size_of::<Lookup>()].copy_from_slice(request.as_bytes());
             self.call_once(Opcode::Lookup, payload)?;
-            let is_there = found.access.get() != 0;
-            let is_there = is_there && !is_another(mapping, *number);
+            let number = known(mapping);
+            let is_there = found.access.get() != 0 && number.is_none_or(|number| number <= noted);
             if is_there && (found.start.get(), found.bytes.get()) == (start, mapping.bytes) {
                 rest.push(*mapping);
             } else {
@@ -371,11 +407,13 @@ impl Handle {
 
     /// Unmaps, if iommud is there.
     fn unmap_once(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
-        let entries = mappings.iter().map(|mapping| UnmapEntry {
-            iova: U64::new(mapping.iova().get()),
-            bytes: U64::new(mapping.bytes),
-        });
-        self.batch(Opcode::Unmap, flags, entries, |_| ())
+        match mappings {
+            [mapping] => self.one(Opcode::Unmap, flags, unmap_entry(mapping)).map(drop),
+            _ => {
+                let entries = mappings.iter().map(unmap_entry);
+                self.batch(Opcode::Unmap, flags, entries, |_| ())
+            }
+        }
     }
 
     /// Unmaps what a driver says was mapped in this address space, which is this handle's. What is another's is told the
@@ -412,6 +450,24 @@ impl Handle {
         Ok(Some(Found { mapping, buffer, offset, access }))
     }
 
+    /// Sends a batch of one; its entry as the daemon filled it in.
+    #[inline]
+    fn one<Entry>(&self, opcode: Opcode, flags: u32, entry: Entry) -> Result<Entry, Error>
+    where
+        Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
+    {
+        let mut one = One { header: header(1, flags), entry };
+        let length = self.call_once(opcode, one.as_mut_bytes())?;
+        if length < size_of::<BatchHeader>() {
+            return Err(Error::ShortPayload);
+        }
+        match one.header.errno.get() {
+            0 if length == size_of::<One<Entry>>() => Ok(one.entry),
+            0 => Err(Error::ShortPayload),
+            errno => Err(Error::from_errno(errno as u16)),
+        }
+    }
+
     /// Sends a batch, and has its entries read as the daemon filled them in.
     fn batch<Entry, R>(
         &self,
@@ -430,28 +486,14 @@ impl Handle {
         if count > MAX_BATCH {
             return Err(Error::BatchTooLarge);
         }
-        let header = BatchHeader {
-            count: U32::new(count as u32),
-            failed: U32::ZERO,
-            errno: U32::ZERO,
-            flags: U32::new(flags),
-        };
-        let bytes = size_of::<BatchHeader>() + count * size_of::<Entry>();
-        let (mut few, mut many) =
-            ([0; size_of::<BatchHeader>() + FEW * size_of::<MapEntry>()], Vec::new());
-        let payload = match few.get_mut(..bytes) {
-            Some(few) => few,
-            None => {
-                many.resize(bytes, 0);
-                &mut many[..]
-            }
-        };
+        let mut payload = vec![0; size_of::<BatchHeader>() + count * size_of::<Entry>()];
         let (head, rest) = payload.split_at_mut(size_of::<BatchHeader>());
-        head.copy_from_slice(header.as_bytes());
-        for (place, entry) in rest.chunks_exact_mut(size_of::<Entry>()).zip(entries) {
-            place.copy_from_slice(entry.as_bytes());
+        head.copy_from_slice(header(count, flags).as_bytes());
+        let places = <[Entry]>::mut_from_bytes(rest).map_err(|_| Error::ShortPayload)?;
+        for (place, entry) in places.iter_mut().zip(entries) {
+            *place = entry;
         }
-        let length = self.call_once(opcode, payload)?;
+        let length = self.call_once(opcode, &mut payload)?;
         let answer = payload.get(..length).ok_or(Error::ShortPayload)?;
         let (header, rest) =
             BatchHeader::ref_from_prefix(answer).map_err(|_| Error::ShortPayload)?;

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::{fmt, mem};
 
@@ -109,10 +110,19 @@ pub(crate) struct UnderWay<'l> {
     renewals: u64,
     /// The term in which it began.
     term: u64,
+    /// How many mappings had been noted when it began.
+    noted: u64,
+    /// Whether it is not under way any more.
+    is_over: Cell<bool>,
 }
 
 impl UnderWay<'_> {
-    /// Notes what was mapped.
+    /// How many mappings had been noted when it began: what is [known](Link::known) by a higher number was mapped since.
+    pub(crate) fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// Notes what was mapped, which is the request's end.
     ///
     /// # Errors
     ///
@@ -126,10 +136,25 @@ impl UnderWay<'_> {
         let state = &mut *self.link.state.lock();
         if state.term == self.term {
             mapped.into_iter().for_each(|(at, piece)| state.mappings.insert((domain, at), piece));
+            self.end(state);
             return Ok(());
         }
         state.lost.extend(mapped.into_iter().map(|(_, piece)| Lost { domain, piece }));
         Err(Error::DaemonGone)
+    }
+
+    /// Forgets what was unmapped, which is the request's end: but for what was mapped there since so many had been noted.
+    pub(crate) fn forget(&self, unmapped: impl Iterator<Item = At>, noted: u64) {
+        let state = &mut *self.link.state.lock();
+        unmapped.for_each(|at| state.mappings.remove(at, noted));
+        self.end(state);
+    }
+
+    /// Takes note that it is over.
+    fn end(&self, state: &mut State) {
+        if !self.is_over.replace(true) && state.term == self.term {
+            state.requests -= 1;
+        }
     }
 
     /// Notes where a buffer is mapped that was made so.
@@ -156,9 +181,8 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let state = &mut *self.link.state.lock();
-        if state.term == self.term {
-            state.requests -= 1;
+        if !self.is_over.get() {
+            self.end(&mut self.link.state.lock());
         }
     }
 }
@@ -303,33 +327,18 @@ impl Link {
             let mut state = self.state.lock();
             if !state.is_renewing {
                 state.requests += 1;
-                return UnderWay { link: self, renewals: state.renewals, term: state.term };
+                let State { renewals, term, .. } = *state;
+                let (noted, is_over) = (state.mappings.noted(), Cell::new(false));
+                return UnderWay { link: self, renewals, term, noted, is_over };
             }
             drop(state);
             self.transport.pause(0);
         }
     }
 
-    /// Forgets what was unmapped, each with its number, as it is [known](Self::known). What has another is something else,
-    /// which was mapped there since.
-    pub(crate) fn forget(&self, unmapped: impl IntoIterator<Item = (At, Option<u64>)>) {
-        let state = &mut *self.state.lock();
-        for (at, number) in unmapped {
-            if let Some(number) = number {
-                state.mappings.remove(at, number);
-            }
-        }
-    }
-
-    /// The number of the mapping that begins there, if one was told.
+    /// The how manieth noted mapping it is that begins there, if one was told.
     pub(crate) fn known(&self, at: At) -> Option<u64> {
         self.state.lock().mappings.number(at)
-    }
-
-    /// The same of many.
-    pub(crate) fn all_known(&self, all: impl Iterator<Item = At>) -> Vec<Option<u64>> {
-        let state = self.state.lock();
-        all.map(|at| state.mappings.number(at)).collect()
     }
 
     /// Notes that these were to be mapped, and nobody knows whether they were. To be called in the request that was not

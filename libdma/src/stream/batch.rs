@@ -1,6 +1,7 @@
 //! Pages made the device's, and the CPU's again, by one request for many.
 
 use alloc::vec::Vec;
+use core::slice;
 
 use dma_types::Access;
 
@@ -23,9 +24,6 @@ pub(crate) struct Piece<'a> {
 ///
 /// As [`Device::map`](crate::Device::map); on strict terms [`Error::MappedElsewhere`].
 pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    if let [piece] = pieces {
-        return map_one(terms, access, piece);
-    }
     let mut waiting: Vec<&mut Piece<'_>> = pieces
         .iter_mut()
         .filter_map(|it| {
@@ -50,7 +48,7 @@ pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Re
 }
 
 /// The same of one.
-fn map_one(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
+pub(crate) fn map_one(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
     let single = piece.single.then_some(piece.bytes as u64);
     if piece.pages.must_be_mapped(terms, access, single) {
         map_or_bounce(terms, access, piece)?;
@@ -67,6 +65,7 @@ fn map_one(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), E
 }
 
 /// Copies through a window what must be one segment and was not mapped so.
+#[inline(always)]
 fn bounce_unless_single(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
     if piece.single && !terms.is_single(piece.pages.iova(), piece.bytes as u64) {
         take_back(terms, &mut [&mut *piece]);
@@ -95,8 +94,9 @@ fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) ->
     waiting.iter_mut().try_for_each(|it| bounce_unless_single(terms, access, it))
 }
 
+#[inline(always)]
 fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    match terms.map_one(piece.pages.request(access)) {
+    match terms.map_one(&piece.pages.request(access)) {
         Ok(mapped) => {
             piece.pages.set_mapped(mapped, terms);
             Ok(())
@@ -106,6 +106,7 @@ fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result
 }
 
 /// Copies through a window what cannot be mapped for this reason.
+#[cold]
 fn bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>, error: Error) -> Result<(), Error> {
     if !terms.may_bounce(error) {
         return Err(error);
@@ -114,8 +115,9 @@ fn bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>, error: Error) ->
 }
 
 /// Takes back what was mapped for something that failed. Nobody was told the addresses.
+#[cold]
 fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
-    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
+    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping().copied()).collect();
     if mapped.is_empty() || terms.session().unmap(&mapped).is_ok() {
         pieces.iter_mut().for_each(|it| it.pages.set_unmapped());
     }
@@ -128,26 +130,32 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
 ///
 /// As [`Device::unmap`](crate::Device::unmap).
 pub(crate) fn unmap(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    let (one, many): (_, Vec<Mapped>);
-    let mapped = match pieces {
-        [piece] => {
-            one = piece.pages.mapping();
-            one.as_slice()
-        }
-        _ => {
-            many = pieces.iter().filter_map(|it| it.pages.mapping()).collect();
-            &many
-        }
-    };
+    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping().copied()).collect();
     if !mapped.is_empty() {
-        match pieces.iter().any(|it| it.pages.is_strict()) {
-            true => terms.session().unmap_strictly(mapped)?,
-            false => terms.session().unmap(mapped)?,
-        }
+        let is_strict = pieces.iter().any(|it| it.pages.is_strict());
+        revoke(terms, &mapped, is_strict)?;
     }
     for piece in pieces {
         piece.pages.bring_back(piece.bytes);
         piece.pages.set_unmapped();
     }
     Ok(())
+}
+
+/// The same of one.
+pub(crate) fn unmap_one(terms: &Terms, pages: &mut Pages, bytes: usize) -> Result<(), Error> {
+    if let Some(mapping) = pages.mapping() {
+        revoke(terms, slice::from_ref(mapping), pages.is_strict())?;
+    }
+    pages.bring_back(bytes);
+    pages.set_unmapped();
+    Ok(())
+}
+
+#[inline]
+fn revoke(terms: &Terms, mapped: &[Mapped], is_strict: bool) -> Result<(), Error> {
+    match is_strict {
+        true => terms.session().unmap_strictly(mapped),
+        false => terms.session().unmap(mapped),
+    }
 }

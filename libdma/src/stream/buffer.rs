@@ -162,8 +162,8 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
             return Err(Refused::new(error, self));
         }
         if let Memory::Pages(pages) = &mut self.memory {
-            let piece = Piece { pages, bytes: self.length.bytes(), single: true };
-            if let Err(error) = batch::map(&self.terms, D::ACCESS, &mut [piece]) {
+            let mut piece = Piece { pages, bytes: self.length.bytes(), single: true };
+            if let Err(error) = batch::map_one(&self.terms, D::ACCESS, &mut piece) {
                 return Err(Refused::new(error, self));
             }
         }
@@ -203,10 +203,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
             return Ok(());
         }
         if let Memory::Pages(pages) = &mut self.memory {
-            batch::unmap(
-                &self.terms,
-                &mut [Piece { pages, bytes: self.length.bytes(), single: false }],
-            )?;
+            batch::unmap_one(&self.terms, pages, self.length.bytes())?;
         }
         fence(Ordering::Acquire);
         self.set_away(false);
@@ -354,11 +351,10 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     #[track_caller]
     #[inline(never)]
     fn unmap_otherwise(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
-        if let Memory::Pages(pages) = &mut self.memory {
-            let piece = Piece { pages, bytes: self.length.bytes(), single: true };
-            if let Err(error) = batch::unmap(&self.terms, &mut [piece]) {
-                return Err(Refused::new(error, self));
-            }
+        if let Memory::Pages(pages) = &mut self.memory
+            && let Err(error) = batch::unmap_one(&self.terms, pages, self.length.bytes())
+        {
+            return Err(Refused::new(error, self));
         }
         fence(Ordering::Acquire);
         mem::take(&mut self.mark).given_back();

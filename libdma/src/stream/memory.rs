@@ -136,6 +136,7 @@ impl Pages {
 
     /// Whether the device has no way to them yet. What is mapped already as it should be, in one segment if it must be one
     /// (`single` bytes long), counts from now on.
+    #[inline]
     pub(super) fn must_be_mapped(
         &mut self,
         terms: &Terms,
@@ -156,30 +157,35 @@ impl Pages {
     }
 
     /// What is to be asked of iommud, so that they are mapped.
+    #[inline]
     pub(super) fn request(&self, access: Access) -> MapRequest<'_> {
         MapRequest { buffer: &self.buffer, offset: 0, bytes: self.buffer.len() as u64, access }
     }
 
     /// They were mapped there on these terms.
+    #[inline]
     pub(super) fn set_mapped(&mut self, mapped: Mapped, terms: &Terms) {
         let session = self.buffer.session().clone();
         self.reach = Reach::Mapped(Held { mapped, session, strict: terms.strict, over: false });
     }
 
     /// The mapping to be taken back, if there is one.
-    pub(super) fn mapping(&self) -> Option<Mapped> {
+    #[inline]
+    pub(super) fn mapping(&self) -> Option<&Mapped> {
         match &self.reach {
-            Reach::Mapped(held) => Some(held.mapped),
+            Reach::Mapped(held) => Some(&held.mapped),
             _ => None,
         }
     }
 
     /// Whether they are mapped on strict terms.
+    #[inline]
     pub(super) fn is_strict(&self) -> bool {
         matches!(&self.reach, Reach::Mapped(held) if held.strict)
     }
 
     /// Their mapping was taken back; a block that they were copied through goes back to its window.
+    #[inline]
     pub(super) fn set_unmapped(&mut self) {
         if let Reach::Mapped(held) = &mut self.reach {
             held.over = true;
@@ -255,6 +261,7 @@ impl Pages {
     }
 
     /// The end of the device's turn for good: what it wrote comes back, if it is to and has not yet.
+    #[inline]
     pub(super) fn bring_back(&self, bytes: usize) {
         if matches!(&self.reach, Reach::Through(Through { brings_back: true, of_cpu: false, .. })) {
             self.copy_to_cpu(0, bytes);
@@ -262,6 +269,7 @@ impl Pages {
     }
 
     /// Copies to where the device reads, if that is elsewhere.
+    #[inline]
     pub(super) fn copy_to_device(&self, start: usize, bytes: usize) {
         if let Reach::Through(Through { block, bytes: all, .. }) = &self.reach {
             debug_assert!(start + bytes <= *all);

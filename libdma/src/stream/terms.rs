@@ -9,6 +9,7 @@ use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 use super::memory::{Memory, Pages};
 use crate::buffer::Buffer;
 use crate::check::{self, Mark, Note, Place};
+use crate::io_address::BusAddress;
 use crate::limits::Limits;
 use crate::mapping::{MapRequest, Mapped, Places};
 use crate::protocol::Error;
@@ -147,6 +148,7 @@ impl Terms {
     }
 
     /// Whether a piece of memory is one segment for the device.
+    #[inline]
     pub(super) fn is_single(&self, iova: Iova, bytes: u64) -> bool {
         let boundary = self.limits.segment_boundary();
         let (start, last) = (iova.get(), iova.get().saturating_add(bytes.saturating_sub(1)));
@@ -166,7 +168,7 @@ impl Terms {
     /// Memory of the stream's if it comes from a window, and is ready there.
     #[inline]
     pub(super) fn ready(&self, bytes: usize, access: Access) -> Option<Block> {
-        if self.strict || self.contiguous {
+        if self.strict | self.contiguous {
             return None;
         }
         // Whatever is ready is aligned to its length, of one line at least.
@@ -224,16 +226,13 @@ impl Terms {
     }
 
     /// The same for one piece.
-    pub(super) fn map_one(&self, request: MapRequest<'_>) -> Result<Mapped, Error> {
-        let (handle, limit) = (self.session().handle(), self.limit);
+    #[inline]
+    pub(super) fn map_one(&self, request: &MapRequest<'_>) -> Result<Mapped, Error> {
+        let (session, limit) = (self.session(), self.limit);
         let flags = if self.strict { BATCH_FLAG_STRICT } else { 0 };
-        let space = self.session().addresses();
-        self.windows.after_trimming(|| {
-            let mut one = None;
-            let keep = |mapped| one = Some(mapped);
-            handle.map_each(space, &[request], Places::Anywhere, limit, flags, keep)?;
-            one.ok_or(Error::ShortPayload)
-        })
+        let map = || session.handle().map_one(None, request, limit, flags);
+        let iova = self.windows.after_trimming(map)?;
+        Ok(Mapped::new(BusAddress::new(session.addresses(), iova), request.bytes))
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.
