@@ -66,12 +66,17 @@ pub(crate) fn bytes(bytes: u64) -> i64 {
 #[derive(Debug)]
 pub(crate) struct Books {
     pub(crate) purse: Purse,
+    /// Bytes of addresses that have come to the payer of whom some came or went last, or gone from it: that is all there is of
+    /// most operations.
+    addresses: (Payer, i64),
+    /// All else.
     turnovers: Vec<(Payer, Turnover)>,
 }
 
 impl Default for Books {
     fn default() -> Self {
-        Self { purse: Purse::NOBODY, turnovers: Vec::new() }
+        let (purse, addresses) = (Purse::NOBODY, (Payer::NOBODY, 0));
+        Self { purse, addresses, turnovers: Vec::new() }
     }
 }
 
@@ -110,7 +115,12 @@ impl Books {
         if payer == Payer::NOBODY || change == Turnover::default() {
             return;
         }
-        let sum = self.turnover_of(payer);
+        let known = self.turnovers.iter().rposition(|(other, _)| *other == payer);
+        let at = known.unwrap_or_else(|| {
+            self.turnovers.push((payer, Turnover::default()));
+            self.turnovers.len() - 1
+        });
+        let sum = &mut self.turnovers[at].1;
         sum.frames = sum.frames.saturating_add(change.frames);
         sum.iova_bytes = sum.iova_bytes.saturating_add(change.iova_bytes);
         sum.operations = sum.operations.saturating_add(change.operations);
@@ -121,35 +131,30 @@ impl Books {
     /// Notes a change of addresses alone, by so many bytes.
     #[inline]
     pub(crate) fn note_addresses(&mut self, payer: Payer, bytes: i64) {
-        if payer != Payer::NOBODY {
-            let sum = self.turnover_of(payer);
-            sum.iova_bytes = sum.iova_bytes.saturating_add(bytes);
+        if self.addresses.0 != payer {
+            self.note_last_addresses();
+            self.addresses.0 = payer;
         }
+        self.addresses.1 = self.addresses.1.saturating_add(bytes);
     }
 
-    /// What has changed for a payer. Most often it is the same one's again.
-    #[inline]
-    fn turnover_of(&mut self, payer: Payer) -> &mut Turnover {
-        let last = self.turnovers.len().wrapping_sub(1);
-        let at = match self.turnovers.get(last) {
-            Some((other, _)) if *other == payer => last,
-            _ => self.place_of(payer),
-        };
-        &mut self.turnovers[at].1
-    }
-
+    /// Notes the last change of addresses with all else.
     #[inline(never)]
-    fn place_of(&mut self, payer: Payer) -> usize {
-        let known = self.turnovers.iter().rposition(|(other, _)| *other == payer);
-        known.unwrap_or_else(|| {
-            self.turnovers.push((payer, Turnover::default()));
-            self.turnovers.len() - 1
-        })
+    fn note_last_addresses(&mut self) {
+        let iova_bytes = core::mem::take(&mut self.addresses.1);
+        self.note(self.addresses.0, Turnover { iova_bytes, ..Turnover::default() });
     }
 
-    /// What has changed for some payer, which is told once.
+    /// The bytes of addresses that have come to a payer, if nothing else has changed that nobody was told of.
     #[inline]
+    pub(crate) fn owes(&self, payer: Payer) -> Option<i64> {
+        let (last, bytes) = self.addresses;
+        (self.turnovers.is_empty() && (last == payer || bytes == 0)).then_some(bytes)
+    }
+
+    /// What has changed for a payer that nobody was told of.
     pub(crate) fn take(&mut self) -> Option<(Payer, Turnover)> {
+        self.note_last_addresses();
         self.turnovers.pop()
     }
 }
@@ -254,7 +259,27 @@ mod tests {
         for (payer, change) in [(1, 5), (2, 3), (1, -2), (0, 9), (1, 0)] {
             books.note(Payer(payer), addresses(change));
         }
-        let told: Vec<_> = core::iter::from_fn(|| books.take()).collect();
-        assert_eq!(told, [(Payer(2), addresses(3)), (Payer(1), addresses(3))]);
+        let told = [books.take(), books.take()];
+        assert_eq!(told, [2, 1].map(|payer| Some((Payer(payer), addresses(3)))));
+        assert_eq!(books.take(), None);
+    }
+
+    #[test]
+    fn addresses_alone_are_known_without_being_told_and_told_with_all_else() {
+        let mut books = Books::default();
+        let (one, other) = (Payer(1), Payer(2));
+        assert_eq!((books.owes(one), books.owes(other)), (Some(0), Some(0)));
+        books.note_addresses(one, 5);
+        books.note_addresses(one, -2);
+        assert_eq!((books.owes(one), books.owes(other)), (Some(3), None));
+        books.note_addresses(Payer::NOBODY, 7);
+        books.note(other, Turnover { frames: 1, ..Turnover::default() });
+        books.note_addresses(other, 4);
+        assert_eq!((books.owes(one), books.owes(other)), (None, None));
+        let told = [books.take(), books.take(), books.take()];
+        let of_other = Turnover { frames: 1, iova_bytes: 4, ..Turnover::default() };
+        let of_one = Turnover { iova_bytes: 3, ..Turnover::default() };
+        assert_eq!(told, [Some((other, of_other)), Some((one, of_one)), None]);
+        assert_eq!(books.owes(other), Some(0));
     }
 }

@@ -50,8 +50,6 @@ impl<P: Platform> Service<P> {
             Opcode::Hello => self.hello(handle, payload),
             Opcode::DeviceInfo => self.device_info(handle, payload),
             Opcode::BufferInfo => self.buffer_info(handle, payload),
-            Opcode::Map => self.map_batch(handle, payload),
-            Opcode::Unmap => self.unmap_batch(handle, payload),
             Opcode::Offer => self.offer(handle, payload),
             Opcode::Enter => self.enter(handle, payload),
             Opcode::Leave => self.leave(handle, payload),
@@ -60,8 +58,8 @@ impl<P: Platform> Service<P> {
             Opcode::HandleInfo => self.handle_info(handle, payload),
             Opcode::Limit => self.last_limit(handle, payload),
             Opcode::Revoke => self.revoke(handle, payload),
-            // It takes time, and is answered by another way.
-            Opcode::Reset => Err(Error::UnknownCall),
+            // These are answered by another way.
+            Opcode::Map | Opcode::Unmap | Opcode::Reset => Err(Error::UnknownCall),
             Opcode::Resume => self.resume(handle, payload),
             Opcode::Settle => self.settle_session(handle),
             Opcode::Next => self.next(handle, payload),

@@ -12,12 +12,12 @@ use libdma::protocol::Rights;
 use libdma::protocol::limit::Limit;
 use zerocopy::FromZeros;
 
-use crate::account::{AccountId, Accounts, Usage};
+use crate::account::{AccountId, Accounts, Allowance, Turned, Usage};
 use crate::calls::{Answered, answer};
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::memory::mappings::BufferMapping;
-use crate::service::Service;
+use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::session::SessionId;
 
 impl From<AccountId> for Payer {
@@ -47,9 +47,13 @@ impl Accounts {
     /// Counts what the engine tells of an account.
     fn turn_over(&mut self, id: AccountId, turnover: Turnover) {
         let Turnover { frames, iova_bytes, operations, runs, run_bytes } = turnover;
-        if (frames, operations, runs, run_bytes) == (0, 0, 0, 0) {
+        if frames | operations | runs | run_bytes == 0 {
             // That is all there is of most requests.
-            return self.turn(id, &[(Resource::IovaBytes, iova_bytes)]);
+            let addresses = Turned::addresses(iova_bytes.unsigned_abs());
+            return match iova_bytes {
+                0.. => self.take(id, &addresses),
+                _ => self.give_back(id, &addresses),
+            };
         }
         let changes = [
             (Resource::IovaBytes, iova_bytes),
@@ -61,29 +65,11 @@ impl Accounts {
         self.turn(id, &changes);
     }
 
-    /// Charges mappings that there are.
-    pub(crate) fn mapped(&mut self, id: AccountId, mappings: &Usage) {
-        let more = [Resource::Mappings, Resource::MappedBytes]
-            .map(|resource| (resource, i64::try_from(mappings[resource]).unwrap_or(i64::MAX)));
-        self.turn(id, &more);
-    }
-
     /// Takes mappings that are no more from who mapped them.
     pub(crate) fn unmapped<'a>(&mut self, mappings: impl IntoIterator<Item = &'a BufferMapping>) {
-        let (mut of, mut count, mut sum) = (AccountId::NOBODY, 0i64, 0i64);
-        let mut give_back = |of, count: i64, sum: i64| {
-            self.turn(of, &[(Resource::Mappings, -count), (Resource::MappedBytes, -sum)]);
-        };
         for BufferMapping { account, bytes, .. } in mappings {
-            // Most often it is the same account's again.
-            if *account != of {
-                give_back(of, count, sum);
-                (of, count, sum) = (*account, 0, 0);
-            }
-            count += 1;
-            sum = sum.saturating_add_unsigned(*bytes);
+            self.give_back(*account, &Turned::mappings(1, *bytes));
         }
-        give_back(of, count, sum);
     }
 }
 
@@ -139,10 +125,17 @@ impl<P: Platform> Service<P> {
     }
 
     /// Brings the accounts up to date with what the engine has done.
+    #[inline(never)]
     pub(crate) fn settle(&mut self) {
         while let Some((Payer(number), turnover)) = self.engine.take_turnover() {
             self.accounts.turn_over(AccountId(number), turnover);
         }
+    }
+
+    /// The same for who looks at them: nothing is kept any more.
+    pub(crate) fn balance(&mut self) {
+        self.settle();
+        self.accounts.call_in();
     }
 
     /// Nothing more will be charged to an account. What is held on it already counts until it is given back, what has only just
@@ -152,10 +145,40 @@ impl<P: Platform> Service<P> {
         self.accounts.close(account);
     }
 
-    /// Whether there is room for so much more on an account as things stand.
-    pub(crate) fn has_room(&mut self, account: AccountId, more: &Usage) -> bool {
+    /// Charges an account with such mappings, but for their addresses, if there is room for them and for a request that waits as
+    /// things stand: what the engine may take to make them.
+    #[inline]
+    pub(crate) fn charge_mappings(
+        &mut self,
+        account: AccountId,
+        mappings: &Turned,
+    ) -> Option<Purse> {
+        let owes = self.engine.owes(account.into());
+        match owes.and_then(|owes| self.accounts.take_kept(account, mappings, owes)) {
+            Some(allowance) => Some(purse(account, allowance)),
+            None => self.charge_anew(account, mappings),
+        }
+    }
+
+    /// The same of what the account does not keep yet.
+    #[inline(never)]
+    fn charge_anew(&mut self, account: AccountId, mappings: &Turned) -> Option<Purse> {
         self.settle();
-        self.accounts.fits(account, more).is_ok()
+        let all = mappings.with_addresses();
+        self.accounts.fits(account, &all.usage().and(&ONE_REQUEST)).ok()?;
+        self.accounts.put_aside(account, &all);
+        self.accounts.take(account, mappings);
+        Some(self.purse_of(account))
+    }
+
+    /// Whether a request for so many unmaps may be made on an account: as [`claim`](Self::claim).
+    #[inline]
+    pub(crate) fn claim_unmaps(&mut self, account: AccountId, unmaps: u64) -> Result<(), Error> {
+        let is_settled = self.engine.owes(account.into()).is_some();
+        if is_settled && self.accounts.may_wait(account, unmaps) {
+            return Ok(());
+        }
+        self.claim(account, &ONE_REQUEST.with(Resource::Operations, unmaps))
     }
 
     /// Whether so much more may be held on an account. What was given up counts until no hardware knows of it any more, and
@@ -184,6 +207,13 @@ impl<P: Platform> Service<P> {
         self.settle();
     }
 
+    /// What the engine may take on an account, as things stand.
+    #[inline(never)]
+    pub(crate) fn purse_of(&mut self, account: AccountId) -> Purse {
+        self.settle();
+        purse(account, self.accounts.allowance(account))
+    }
+
     /// Has the engine do something on an account, of which the frames of tables are that it takes.
     pub(crate) fn on_account<T>(
         &mut self,
@@ -191,10 +221,7 @@ impl<P: Platform> Service<P> {
         mut act: impl FnMut(&mut Engine, &mut P) -> Result<T, NotMapped>,
     ) -> Result<T, NotMapped> {
         let mut once = |service: &mut Self| {
-            service.settle();
-            let frames = service.accounts.room(account, Resource::PageTableBytes) / PAGE_SIZE;
-            let client = service.accounts.session_of(account).into();
-            let purse = Purse { payer: account.into(), client, frames };
+            let purse = service.purse_of(account);
             let Self { engine, platform, .. } = service;
             engine.on_account(purse, |engine| act(engine, platform))
         };
@@ -205,15 +232,33 @@ impl<P: Platform> Service<P> {
         if !done.as_ref().is_err_and(is_unpaid) {
             return done;
         }
-        // There may be tables that nobody walks any more.
-        let limit = self.accounts.tightest(account, Resource::PageTableBytes);
-        limit.into_iter().for_each(|limit| self.hasten_for(limit));
+        self.make_room_for_tables(account);
         let done = once(self);
         if done.as_ref().is_err_and(|failed| failed.error == EngineError::TablesNotPaid) {
-            let room = self.accounts.room(account, Resource::PageTableBytes);
-            let wanted = (room / PAGE_SIZE + 1).saturating_mul(PAGE_SIZE);
-            self.accounts.refused(account, Resource::PageTableBytes, wanted);
+            self.note_unpaid(account);
         }
         done
     }
+
+    /// Has units confirm that they do not walk tables any more that count on an account.
+    #[inline(never)]
+    fn make_room_for_tables(&mut self, account: AccountId) {
+        let limit = self.accounts.tightest(account, Resource::PageTableBytes);
+        limit.into_iter().for_each(|limit| self.hasten_for(limit));
+    }
+
+    /// Notes that an account has no room for a table.
+    #[inline(never)]
+    fn note_unpaid(&mut self, account: AccountId) {
+        let room = self.accounts.room(account, Resource::PageTableBytes);
+        let wanted = (room / PAGE_SIZE + 1).saturating_mul(PAGE_SIZE);
+        self.accounts.refused(account, Resource::PageTableBytes, wanted);
+    }
+}
+
+/// What the engine may take on an account.
+#[inline]
+fn purse(account: AccountId, allowance: Allowance) -> Purse {
+    let Allowance { table_bytes, session } = allowance;
+    Purse { payer: account.into(), client: session.into(), frames: table_bytes / PAGE_SIZE }
 }

@@ -59,41 +59,43 @@ impl<K: Number, V> Numbered<K, V> {
         key.number() as usize & self.near.len().wrapping_sub(1)
     }
 
-    /// The slot of a number.
+    /// What has this number.
     #[inline]
-    fn slot(&self, key: K) -> Option<usize> {
-        if let Some(&slot) = self.near.get(self.place(key))
-            && let Some(Some((other, _))) = self.slots.get(slot as usize)
-            && *other == key
+    pub fn get(&self, key: &K) -> Option<&V> {
+        if let Some(&slot) = self.near.get(self.place(*key))
+            && let Some(Some((other, value))) = self.slots.get(slot as usize)
+            && other == key
         {
-            return Some(slot as usize);
+            return Some(value);
         }
         self.search(key)
     }
 
     #[inline(never)]
-    fn search(&self, key: K) -> Option<usize> {
-        self.order.get(&key).map(|slot| *slot as usize)
-    }
-
-    /// What has this number.
-    #[inline]
-    pub fn get(&self, key: &K) -> Option<&V> {
-        let (_, value) = self.slots[self.slot(*key)?].as_ref()?;
-        Some(value)
+    fn search(&self, key: &K) -> Option<&V> {
+        let slot = *self.order.get(key)?;
+        Some(&self.slots[slot as usize].as_ref()?.1)
     }
 
     /// The same, to be changed.
     #[inline]
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let slot = self.slot(*key)?;
-        let (_, value) = self.slots[slot].as_mut()?;
+        let near = self.near.get(self.place(*key)).copied();
+        let is_near = |slot: u32| {
+            let there = self.slots.get(slot as usize).and_then(Option::as_ref);
+            there.is_some_and(|(other, _)| other == key)
+        };
+        let slot = match near {
+            Some(slot) if is_near(slot) => slot,
+            _ => *self.order.get(key)?,
+        };
+        let (_, value) = self.slots.get_mut(slot as usize)?.as_mut()?;
         Some(value)
     }
 
     /// Whether something has this number.
     pub fn contains_key(&self, key: &K) -> bool {
-        self.slot(*key).is_some()
+        self.get(key).is_some()
     }
 
     /// Puts something in, and takes out what had its number.

@@ -24,8 +24,8 @@ use crate::faults::quarantine::Quarantine;
 use crate::faults::storms::Storms;
 use crate::handles::handle::{Handle, HandleId, Handles, Object};
 use crate::handles::tickets::Tickets;
-use crate::memory::mappings::Known;
 use crate::memory::runs::Runs;
+use crate::memory::unmap::Known;
 use crate::memory::windows::{Window, WindowId};
 use crate::node::{Node, Report};
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
@@ -181,7 +181,7 @@ impl<P: Platform> Service<P> {
 
     /// Who holds how much.
     pub fn accounts(&mut self) -> &Accounts {
-        self.settle();
+        self.balance();
         &self.accounts
     }
 
@@ -302,7 +302,7 @@ impl<P: Platform> Service<P> {
             Node::Report(Report::Mappings, _) if !caller.is_root() => Err(Error::NotPermitted),
             Node::Report(report, form) => {
                 self.log_faults();
-                self.settle();
+                self.balance();
                 let object = Object::Text(report::write(self, report, form));
                 let handle = Handle::greeted(object, Rights::INSPECT).of(caller.uid);
                 Ok(Outcome::Done(self.handles.insert(handle)))
@@ -332,22 +332,36 @@ impl<P: Platform> Service<P> {
         opcode: u64,
         payload: &mut [u8],
     ) -> Result<Outcome<usize>, Error> {
-        let opcode = Opcode::try_from(opcode)?;
-        if opcode == Opcode::Reset {
-            return self.reset(handle, payload);
+        match Opcode::try_from(opcode)? {
+            Opcode::Map => self.map_batch(handle, payload),
+            Opcode::Unmap => self.unmap_batch(handle, payload),
+            Opcode::Reset => self.reset(handle, payload),
+            opcode => {
+                // These may wait for hardware. Maps and unmaps look at this limit with the others.
+                if let Opcode::Enter | Opcode::Leave = opcode
+                    && let Some(account) = self.account_of(handle)?
+                {
+                    self.claim(account, &ONE_REQUEST)?;
+                }
+                let answered = self.dispatch(handle, opcode, payload)?;
+                Ok(self.conclude(handle, answered, payload))
+            }
         }
-        // These may wait for hardware. Maps and unmaps look at this limit with the others.
-        if let Opcode::Enter | Opcode::Leave = opcode
-            && let Some(account) = self.account_of(handle)?
-        {
-            self.claim(account, &ONE_REQUEST)?;
-        }
-        let Answered { length, completion, undo } = self.dispatch(handle, opcode, payload)?;
+    }
+
+    /// Answers now, or when hardware has confirmed.
+    pub(crate) fn conclude(
+        &mut self,
+        handle: HandleId,
+        answered: Answered,
+        payload: &[u8],
+    ) -> Outcome<usize> {
+        let Answered { length, completion, undo } = answered;
         if self.is_done(&completion) {
-            return Ok(Outcome::Done(length));
+            return Outcome::Done(length);
         }
         let answer = Answer::Payload(payload.get(..length).unwrap_or_default().to_vec());
-        Ok(Outcome::Pending(self.wait(handle, completion, answer, undo)))
+        Outcome::Pending(self.wait(handle, completion, answer, undo))
     }
 
     /// Reads a text node from `offset` on; zero bytes at its end.

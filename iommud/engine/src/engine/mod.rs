@@ -435,10 +435,16 @@ impl Engine {
         done
     }
 
-    /// What has come to and gone from some account since that was told last; `None` once all is told.
-    #[inline]
+    /// What has come to and gone from an account that nobody was told of yet: to be asked until there is nothing.
     pub fn take_turnover(&mut self) -> Option<(Payer, Turnover)> {
         self.books.take()
+    }
+
+    /// How many bytes of addresses have come to an account, or gone from it where that is negative, that nobody was told of
+    /// yet; nothing if there is anything else to be told.
+    #[inline]
+    pub fn owes(&self, payer: Payer) -> Option<i64> {
+        self.books.owes(payer)
     }
 
     /// What waits for hardware to confirm before it is free, and what a unit has failed to confirm.

@@ -7,6 +7,7 @@ use dma_types::PciAddress;
 use iommu_engine::policy::{Quotas, Resource};
 use libdma::Error;
 
+use super::kept::{Rooms, Turned};
 use super::{Account, AccountId, Exceeded, Holder, Usage};
 use crate::sessions::session::SessionId;
 
@@ -18,12 +19,16 @@ const DEEPEST: usize = 19;
 #[derive(Debug, Default)]
 pub struct Accounts {
     /// Each in its place.
-    open: Vec<Option<Account>>,
+    pub(super) open: Vec<Option<Account>>,
     /// Those that may be opened in places that are free.
     free: Vec<AccountId>,
     by_holder: BTreeMap<Holder, AccountId>,
     /// How many have been opened.
     opened: u64,
+    /// How often anything has changed by which [`Rooms`] may be others.
+    pub(super) changes: u64,
+    /// Whether some account may keep something.
+    pub(super) keeps_any: bool,
 }
 
 impl Accounts {
@@ -57,6 +62,7 @@ impl Accounts {
     /// The account of a device or a user, which is there as long as there is one below it.
     fn shared(&mut self, holder: Holder, limits: Quotas) -> AccountId {
         if let Some(&id) = self.by_holder.get(&holder) {
+            self.changes += 1;
             if let Some(account) = self.get_mut(id) {
                 account.limit(limits);
             }
@@ -73,11 +79,16 @@ impl Accounts {
 
     fn open(&mut self, holder: Holder, limits: Quotas, above: [Option<AccountId>; 2]) -> AccountId {
         self.opened += 1;
+        self.changes += 1;
         let number = self.opened;
         let id = self.free.pop().unwrap_or_else(|| {
             self.open.push(None);
             AccountId::first(self.open.len() - 1)
         });
+        let session = match holder {
+            Holder::Handles => above[0].and_then(|above| self.get(above)).map(|it| it.session),
+            _ => None,
+        };
         for above in above.into_iter().flatten() {
             if let Some(account) = self.get_mut(above) {
                 account.below += 1;
@@ -91,6 +102,9 @@ impl Accounts {
             most: Usage::NONE,
             is_unlimited: false,
             held: Usage::NONE,
+            kept: Turned::NONE,
+            rooms: Rooms::UNSEEN,
+            session: session.unwrap_or(id),
             refusals: BTreeMap::new(),
             last: None,
             above,
@@ -104,6 +118,7 @@ impl Accounts {
 
     /// Nothing more will be charged to an account. It goes when nothing is held on it any more.
     pub fn close(&mut self, id: AccountId) {
+        self.call_in_of(id);
         if let Some(account) = self.get_mut(id) {
             account.is_open = false;
             self.tidy(id);
@@ -138,16 +153,23 @@ impl Accounts {
         self.get_mut(id)?.last.take()
     }
 
-    /// The same without a note of what was refused; and whose limit it is.
-    #[inline]
-    pub(crate) fn fits(&self, id: AccountId, more: &Usage) -> Result<(), (AccountId, Exceeded)> {
+    /// The same without a note of what was refused; and whose limit it is. What accounts keep is called in before anything is
+    /// refused.
+    pub(crate) fn fits(
+        &mut self,
+        id: AccountId,
+        more: &Usage,
+    ) -> Result<(), (AccountId, Exceeded)> {
         let mut has_room = true;
         self.look_above(id, |account| has_room &= account.has_room(more));
-        if has_room { Ok(()) } else { self.exceeded(id, more) }
+        if has_room {
+            return Ok(());
+        }
+        self.call_in();
+        self.exceeded(id, more)
     }
 
-    /// Which limit is reached.
-    #[inline(never)]
+    /// Which limit is reached, if one is.
     fn exceeded(&self, id: AccountId, more: &Usage) -> Result<(), (AccountId, Exceeded)> {
         let exceeded = self.chain(id).find_map(|(id, account)| Some((id, account.exceeded(more)?)));
         exceeded.map_or(Ok(()), Err)
@@ -166,16 +188,18 @@ impl Accounts {
 
     /// Charges what there is already, whatever the limits are.
     pub fn add(&mut self, id: AccountId, more: &Usage) {
+        self.changes += 1;
         self.each_above(id, |account| account.held = account.held.and(more));
     }
 
     /// Takes so much from an account and all above it.
     pub fn release(&mut self, id: AccountId, less: &Usage) {
+        self.changes += 1;
         self.each_above(id, |account| account.held = account.held.without(less));
         self.tidy(id);
     }
 
-    /// How much more of a resource may be held on an account and all above it.
+    /// How much more of a resource may be held on an account and all above it, what accounts keep left as it is.
     pub fn room(&self, id: AccountId, resource: Resource) -> u64 {
         let mut least = None;
         self.look_above(id, |account| {
@@ -209,8 +233,8 @@ impl Accounts {
 
     /// Counts so much more of some resources on an account and all above it, whatever the limits are, or so much less where it
     /// is negative.
-    #[inline]
     pub(crate) fn turn(&mut self, id: AccountId, changes: &[(Resource, i64)]) {
+        self.changes += 1;
         self.each_above(id, |account| {
             changes.iter().for_each(|(resource, change)| account.held.turn(*resource, *change));
         });
@@ -225,7 +249,7 @@ impl Accounts {
     }
 
     #[inline]
-    fn get_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+    pub(super) fn get_mut(&mut self, id: AccountId) -> Option<&mut Account> {
         self.open.get_mut(id.place())?.as_mut().filter(|account| account.id == id)
     }
 
@@ -250,10 +274,9 @@ impl Accounts {
     }
 
     /// The account of the session that an account is of; itself, if there is none.
+    #[inline]
     pub(crate) fn session_of(&self, id: AccountId) -> AccountId {
-        let of_session = |account: &Account| matches!(account.holder, Holder::Session(_));
-        let found = self.chain(id).find(|(_, account)| of_session(account));
-        found.map_or(id, |(session, _)| session)
+        self.get(id).map_or(id, |account| account.session)
     }
 
     /// An account and all above it, from below.
@@ -272,7 +295,7 @@ impl Accounts {
 
     /// Looks at an account and all above it, from below.
     #[inline]
-    fn look_above(&self, id: AccountId, mut look: impl FnMut(&Account)) {
+    pub(super) fn look_above(&self, id: AccountId, mut look: impl FnMut(&Account)) {
         let mut next = Some(id);
         while let Some(account) = next.and_then(|id| self.get(id)) {
             look(account);
@@ -287,7 +310,7 @@ impl Accounts {
 
     /// The same, to change them.
     #[inline]
-    fn each_above(&mut self, id: AccountId, mut change: impl FnMut(&mut Account)) {
+    pub(super) fn each_above(&mut self, id: AccountId, mut change: impl FnMut(&mut Account)) {
         let mut next = Some(id);
         while let Some(account) = next.and_then(|id| self.get_mut(id)) {
             change(account);
@@ -301,7 +324,7 @@ impl Accounts {
 
     /// Forgets an account that is closed and holds nothing, and those above it that are so then.
     #[inline]
-    fn tidy(&mut self, id: AccountId) {
+    pub(super) fn tidy(&mut self, id: AccountId) {
         if self.get(id).is_some_and(|account| !account.is_open) {
             self.end_if_unused(id);
         }

@@ -31,8 +31,15 @@
 //! What a client asks for is refused where it would go beyond a limit, and has changed nothing (rule R7). What it gives up
 //! is never refused by a limit: a close may bring an account above what it may hold in operations, and nothing more is
 //! granted on it before it is below.
+//!
+//! # What is kept
+//!
+//! Mapping and unmapping turn over the same few numbers on the same accounts again and again. So what a mapping held is kept
+//! by the account that it was on, and counts as held by that and all above it, until the next mapping takes it or it is
+//! called in: before anything is refused by whatever limit, and before anybody looks. So nobody can tell that it was kept.
 
 mod accounts;
+mod kept;
 mod usage;
 
 use alloc::collections::BTreeMap;
@@ -45,6 +52,8 @@ use libdma::protocol::limit::{self, Limit};
 use zerocopy::little_endian::{U32, U64};
 
 pub use self::accounts::Accounts;
+use self::kept::Rooms;
+pub(crate) use self::kept::{Allowance, Turned};
 pub use self::usage::Usage;
 use crate::sessions::session::SessionId;
 
@@ -112,8 +121,14 @@ pub struct Account {
     /// The same, as what is held is compared with it.
     most: Usage,
     is_unlimited: bool,
-    /// What it holds.
+    /// What it holds, what it keeps included.
     pub held: Usage,
+    /// What of that mappings gave back, and it keeps for the next.
+    kept: Turned,
+    /// What there is room for on it and all above it, as it was seen last.
+    rooms: Rooms,
+    /// The account of the session that it is of.
+    session: AccountId,
     /// Which limits something was refused by, and how often.
     pub refusals: BTreeMap<Resource, u64>,
     /// The limit that something was last refused by that was to be charged to it, its own or that of one above it.

@@ -207,7 +207,7 @@ impl Entry {
         record.buffer = U64::new(mapping.buffer);
         record.offset = U64::new(*offset);
         record.within = U64::new(mapping.domain.0);
-        record.label = mapping.label;
+        record.label = mapping.label.bytes();
         // Of what is mapped still that is the moment of now.
         record.span = U64::new(self.at.as_nanos().saturating_sub(mapping.at.as_nanos()));
     }

@@ -96,8 +96,8 @@ impl<P: Platform> Service<P> {
         let number = mapping.owner.buffer()?;
         let buffer = self.sessions.buffers.get(&BufferId(number));
         let label = match buffer.filter(|buffer| buffer.session == Some(id)) {
-            Some(buffer) => &buffer.label,
-            None => &self.windows.get(&WindowId(number)).filter(|it| it.session == id)?.label,
+            Some(buffer) => buffer.label,
+            None => self.windows.get(&WindowId(number)).filter(|it| it.session == id)?.label,
         };
         Some(Past::new((domain, iova), &mapping, (number, label), at))
     }

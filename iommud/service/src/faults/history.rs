@@ -7,6 +7,7 @@ use iommu_engine::domain::{DomainKey, Mapping};
 use iommu_engine::engine::Engine;
 use iommu_engine::platform::Instant;
 
+use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
 use crate::memory::mappings::MappedAt;
 
@@ -28,22 +29,23 @@ pub struct Past {
     pub offset: u64,
     /// What the device might do.
     pub access: Access,
-    /// What the buffer was called, padded with zeroes.
-    pub label: [u8; 32],
+    /// What the buffer was called.
+    pub label: Label,
     /// When it was taken away. The device may have reached it a little longer, until its unit had confirmed.
     pub at: Instant,
 }
 
 impl Past {
     /// A mapping at this place, of this buffer.
+    #[inline]
     pub fn new(
         (domain, iova): MappedAt,
         mapping: &Mapping,
-        (buffer, label): (u64, &str),
+        (buffer, label): (u64, Label),
         at: Instant,
     ) -> Self {
         let Mapping { bytes, access, offset, .. } = *mapping;
-        Self { domain, iova, bytes, buffer, offset, access, label: label_bytes(label), at }
+        Self { domain, iova, bytes, buffer, offset, access, label, at }
     }
 }
 
@@ -64,6 +66,7 @@ impl History {
     }
 
     /// Notes a mapping that was taken away, and forgets the oldest if there is no room.
+    #[inline]
     pub fn add(&mut self, past: Past) {
         match self.ring.get_mut(self.next) {
             Some(oldest) => *oldest = past,
@@ -77,7 +80,7 @@ impl History {
         &mut self,
         engine: &Engine,
         at: Instant,
-        buffer: (u64, &str),
+        buffer: (u64, Label),
         mappings: &BufferMappings,
         only: Option<DomainKey>,
     ) {
@@ -91,7 +94,7 @@ impl History {
         &mut self,
         engine: &Engine,
         at: Instant,
-        (buffer, label): (u64, &str),
+        (buffer, label): (u64, Label),
         (domain, iova): MappedAt,
     ) {
         let mapping = engine.domain(domain).and_then(|domain| domain.mapping(iova));
@@ -113,14 +116,6 @@ impl Default for History {
     }
 }
 
-/// A label of at most 32 bytes, padded with zeroes.
-fn label_bytes(label: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    let length = label.len().min(bytes.len());
-    bytes[..length].copy_from_slice(&label.as_bytes()[..length]);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,7 +128,7 @@ mod tests {
             buffer: number,
             offset: 0,
             access: Access::Read,
-            label: label_bytes("ring"),
+            label: Label::default(),
             at: Instant::from_nanos(number),
         }
     }
@@ -151,11 +146,5 @@ mod tests {
         }
         assert_eq!((history.ring.as_ptr(), history.ring.capacity()), (memory, room));
         assert!(room * size_of::<Past>() <= 28 * 1024);
-    }
-
-    #[test]
-    fn labels_are_padded_and_cut() {
-        assert_eq!(label_bytes("rx")[..3], *b"rx\0");
-        assert_eq!(label_bytes(&"x".repeat(40)), [b'x'; 32]);
     }
 }

@@ -12,7 +12,7 @@ use zerocopy::little_endian::U32;
 
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Handle, HandleId, MOST_DERIVED, Object, Watch};
-use crate::memory::buffers::label;
+use crate::memory::label::Label;
 use crate::pending::Outcome;
 use crate::service::Service;
 use crate::sessions::session::SessionId;
@@ -96,7 +96,7 @@ impl<P: Platform> Service<P> {
         if request.reserved.get() != 0 {
             return Err(Error::BadValue);
         }
-        let label = label(&request.label)?;
+        let label = Label::try_from(&request.label)?.as_str().into();
         let bounds = parent.bounds.within(request)?;
         let handle = Handle { rights, label, watch: Watch::Off, ..parent.clone() };
         let limits = request.limits;

@@ -25,7 +25,9 @@ use crate::sessions::session::{BufferId, SessionId};
 pub struct HandleId(pub u64);
 
 /// What a handle is of.
+// Which it is, is asked with each request: it is a number of its own, and not told by what a pointer cannot be.
 #[derive(Clone, Debug)]
+#[repr(u8)]
 pub enum Object {
     /// The scheme's root, from which paths are opened.
     Root,

@@ -67,7 +67,7 @@ impl<P: Platform> Service<P> {
         let spec = wanted(request, offered.bytes, allowed)?.within(&self.bounds_of(by))?;
         let (run, spec) = (offered.run, BufferSpec { cache: offered.cache, rights, ..spec });
         if spec.access.is_some() {
-            self.check_only(offered, false)?;
+            self.check_only(offered, self.runs.buffers(offered.run) == 1, false)?;
         }
         let [by, _] = parents;
         let account = self.account_by(session, by)?;

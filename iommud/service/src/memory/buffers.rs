@@ -1,6 +1,5 @@
 //! Buffers: allocated, granted to clients' eyes, and given back.
 
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE, PciAddress, PhysAddr};
@@ -20,6 +19,7 @@ use crate::error::to_client;
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::handles::tree::DoneBy;
+use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
 use crate::memory::mappings::BufferMapping;
 use crate::pending::Outcome;
@@ -60,9 +60,7 @@ pub struct BufferSpec {
     /// At which address its memory is in the object that the client supplies. Zero for memory of iommud's.
     pub address: u64,
     /// What reports call it.
-    pub label: String,
-    /// The same, as in the request.
-    pub label_bytes: [u8; 32],
+    pub label: Label,
 }
 
 /// Why there is no buffer.
@@ -90,7 +88,7 @@ impl BufferSpec {
         align: u64,
         access: u32,
         limit: Iova,
-        label_bytes: &[u8; 32],
+        label: &[u8; 32],
     ) -> Result<Self, Error> {
         check_size(bytes)?;
         if !align.is_power_of_two() || align < PAGE_SIZE {
@@ -110,8 +108,7 @@ impl BufferSpec {
             cache: CacheType::WriteBack,
             rights: Rights::BUFFER,
             address: 0,
-            label: label(label_bytes)?,
-            label_bytes: *label_bytes,
+            label: Label::try_from(label)?,
         })
     }
 
@@ -247,7 +244,7 @@ impl<P: Platform> Service<P> {
             rights: spec.rights,
             allowed: spec.allowed,
             cache: spec.cache,
-            label: spec.label_bytes,
+            label: spec.label.bytes(),
             place: platform.place(run),
             is_revoked: false,
             is_strict: false,
@@ -362,7 +359,7 @@ impl<P: Platform> Service<P> {
         let Self { engine, platform, sessions, accounts, .. } = self;
         if let Some(session) = buffer.session.and_then(|id| sessions.sessions.get_mut(&id)) {
             session.buffers.remove(&id);
-            let (now, named) = (platform.now(), (id.0, buffer.label.as_str()));
+            let (now, named) = (platform.now(), (id.0, buffer.label));
             session.history.add_all(engine, now, named, &buffer.mappings, None);
             accounts.unmapped(buffer.mappings.values());
             buffer.unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));
@@ -416,6 +413,7 @@ fn refusal(error: ContiguityError) -> Error {
 }
 
 /// Refuses what is no size of a buffer.
+#[inline]
 pub(crate) fn check_size(bytes: u64) -> Result<(), Error> {
     match bytes {
         0 => Err(Error::ZeroSize),
@@ -423,16 +421,4 @@ pub(crate) fn check_size(bytes: u64) -> Result<(), Error> {
         _ if !bytes.is_multiple_of(PAGE_SIZE) => Err(Error::BadAlignment),
         _ => Ok(()),
     }
-}
-
-/// A label as text: printable ASCII without runs of blanks, so that a report cannot be made to say what it
-/// does not.
-pub(crate) fn label(bytes: &[u8; 32]) -> Result<String, Error> {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let text = core::str::from_utf8(&bytes[..end]).map_err(|_| Error::BadValue)?;
-    let plain = text.chars().all(|char| char.is_ascii_graphic() || char == ' ');
-    if bytes[end..].iter().any(|byte| *byte != 0) || !plain || text.contains("  ") {
-        return Err(Error::BadValue);
-    }
-    Ok(text.to_string())
 }

@@ -30,11 +30,14 @@ impl BufferMappings {
 
     /// Takes one out.
     #[inline]
-    pub(crate) fn remove(&mut self, at: &MappedAt) {
+    pub(crate) fn remove(&mut self, at: &MappedAt) -> Option<BufferMapping> {
         match self.one {
-            Some((one, _)) if one == *at => self.one = None,
-            Some(_) => {}
-            None => drop(self.many.remove(at)),
+            Some((one, mapping)) if one == *at => {
+                self.one = None;
+                Some(mapping)
+            }
+            Some(_) => None,
+            None => self.many.remove(at),
         }
     }
 
@@ -142,9 +145,8 @@ mod tests {
             let (mut mappings, mut all) = (BufferMappings::default(), BTreeMap::new());
             for (bytes, place) in places.bytes().enumerate() {
                 let (at, bytes) = (at(place.into()), bytes as u64);
-                if all.remove(&at).is_some() {
-                    assert!(mappings.get(&at).is_some());
-                    mappings.remove(&at);
+                if let Some(gone) = all.remove(&at) {
+                    assert_eq!(mappings.remove(&at), Some(gone));
                 } else {
                     all.insert(at, mapping(bytes));
                     mappings.insert(at, mapping(bytes));

@@ -7,15 +7,20 @@
 //! | [`register`] | buffers of memory that clients supply |
 //! | [`runs`] | memory that several buffers may be of |
 //! | [`windows`] | windows of one device's registers in the address space of another |
+//! | [`label`] | what reports call a buffer |
 //! | [`mapped`] | where one buffer is mapped |
-//! | [`mappings`] | buffers in domains: mapped, unmapped and looked up |
+//! | [`mappings`] | buffers in domains: who asks, and what is where |
+//! | `map`, `unmap` | batches of them |
 //! | `strict` | mappings each of which is the only one of its memory |
 
 pub mod attach;
 pub mod buffers;
+pub mod label;
+mod map;
 pub mod mapped;
 pub mod mappings;
 pub mod register;
 pub mod runs;
 pub(crate) mod strict;
+pub(crate) mod unmap;
 pub mod windows;

@@ -68,10 +68,10 @@ impl Runs {
         self.held.get(&run).map_or_else(Completion::none, |held| held.gone.clone())
     }
 
-    /// Whether one buffer is of a run, and of no other that has gone units have to confirm anything.
+    /// Whether one buffer is of a run; and whether units have to confirm nothing of others that have gone.
     #[inline]
-    pub fn is_of_one(&self, run: RunId) -> bool {
-        self.held.get(&run).is_some_and(|it| it.buffers == 1 && it.gone.is_none())
+    pub fn standing(&self, run: RunId) -> (bool, bool) {
+        self.held.get(&run).map_or((false, true), |it| (it.buffers == 1, it.gone.is_none()))
     }
 
     /// How many buffers of a run there are.

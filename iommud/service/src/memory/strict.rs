@@ -14,22 +14,29 @@ use crate::service::Service;
 use crate::sessions::session::{Buffer, BufferId};
 
 impl<P: Platform> Service<P> {
-    /// Refuses to map a buffer's memory where that is mapped strictly, and to map it strictly where it is mapped.
+    /// Refuses to map a buffer's memory where that is mapped strictly, and to map it strictly where it is mapped. Where the
+    /// buffer is alone there is no other of its memory, nor was.
     #[inline]
-    pub(crate) fn check_only(&self, buffer: &Buffer, is_strict: bool) -> Result<(), Error> {
+    pub(crate) fn check_only(
+        &self,
+        buffer: &Buffer,
+        is_alone: bool,
+        is_strict: bool,
+    ) -> Result<(), Error> {
         // Where one is strict, there is no other.
         let forbids = |buffer: &Buffer| {
             buffer.mappings.first().is_some_and(|mapping| is_strict || mapping.is_strict)
         };
-        let is_mapped = match self.runs.buffers(buffer.run) {
-            1 => forbids(buffer),
-            _ => self.buffers_of(buffer.run).any(forbids),
+        let is_mapped = match is_alone {
+            true => forbids(buffer),
+            false => self.buffers_of(buffer.run).any(forbids),
         };
         if is_mapped { Err(Error::MappedElsewhere) } else { Ok(()) }
     }
 
     /// Writes down that a buffer is about to be mapped strictly, or not so: a successor knows by that what may be mapped besides.
     /// Where one mapping is strict there is no other, so that it is said of the buffer.
+    #[inline(never)]
     pub(crate) fn note_strict(&mut self, buffer: BufferId, is_strict: bool) {
         let Self { engine, platform, sessions, .. } = self;
         let Some(held) = sessions.buffers.get_mut(&buffer) else { return };
@@ -47,14 +54,15 @@ impl<P: Platform> Service<P> {
     #[inline]
     pub(crate) fn lasting(&mut self, buffer: BufferId) -> Completion {
         let Some(it) = self.sessions.buffers.get(&buffer) else { return Completion::none() };
-        if self.runs.is_of_one(it.run) && it.unmapped.is_none() {
-            return Completion::none();
+        match self.runs.standing(it.run) == (true, true) && it.unmapped.is_none() {
+            true => Completion::none(),
+            false => self.lasting_of_run(it.run, buffer),
         }
-        self.lasting_of_run(it.run, buffer)
     }
 
     /// The same of a run, of which a buffer is.
-    fn lasting_of_run(&mut self, run: RunId, buffer: BufferId) -> Completion {
+    #[inline(never)]
+    pub(super) fn lasting_of_run(&mut self, run: RunId, buffer: BufferId) -> Completion {
         let mut lasting = self.runs.gone(run);
         if self.runs.buffers(run) == 1 {
             let Some(alone) = self.sessions.buffers.get_mut(&buffer) else { return lasting };

@@ -3,8 +3,6 @@
 //! Who holds a device offers a part of its registers by a ticket, and who holds another attaches it: then the second
 //! device's DMA reaches them. A window is of two sessions, and ends with the first of them to end, or with its handle.
 
-use alloc::string::String;
-
 use dma_types::{Access, CacheType, Iova, PciAddress};
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
@@ -23,6 +21,7 @@ use crate::account::{AccountId, Usage};
 use crate::error::to_client;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::memory::attach::wanted;
+use crate::memory::label::Label;
 use crate::pending::Outcome;
 use crate::records::WindowRecord;
 use crate::service::{ONE_REQUEST, Service};
@@ -63,7 +62,7 @@ pub struct Window {
     /// On which account it is.
     pub account: AccountId,
     /// What reports call it.
-    pub label: String,
+    pub label: Label,
     /// How many handles there are to it.
     pub handles: u32,
     /// Its record in the ledger.
@@ -153,7 +152,7 @@ impl<P: Platform> Service<P> {
             access,
             bar,
             offset,
-            label: spec.label_bytes,
+            label: spec.label.bytes(),
         };
         let slot = match engine.write_record(platform, &record) {
             Ok(slot) => slot,
@@ -199,7 +198,7 @@ impl<P: Platform> Service<P> {
         let bytes = window.registers.place.bytes;
         if let Some(session) = sessions.sessions.get_mut(&window.session) {
             session.windows.remove(&id);
-            let (now, named) = (platform.now(), (id.0, window.label.as_str()));
+            let (now, named) = (platform.now(), (id.0, window.label));
             session.history.add_mapping(engine, now, named, (window.domain, window.iova));
         }
         accounts.release(window.account, &window_usage(bytes));

@@ -134,14 +134,14 @@ fn object<P: Platform>(service: &Service<P>, object: &Object) -> (String, String
             (format!("domain {}", key.0), label.unwrap_or_default())
         }
         Object::Buffer(id) => {
-            let label = sessions.buffers.get(id).map(|buffer| buffer.label.clone());
+            let label = sessions.buffers.get(id).map(|buffer| buffer.label.to_string());
             (format!("buffer {}", id.0), label.unwrap_or_default())
         }
         Object::Window(id) => {
-            let label = service.windows.get(id).map(|window| window.label.clone());
+            let label = service.windows.get(id).map(|window| window.label.to_string());
             (format!("registers {}", id.0), label.unwrap_or_default())
         }
-        Object::Registration(_, spec) => ("memory to come".to_string(), spec.label.clone()),
+        Object::Registration(_, spec) => ("memory to come".to_string(), spec.label.to_string()),
         Object::Claim(_) => ("claim to a session".to_string(), String::new()),
         Object::Quarantine(device) => (format!("quarantine of {device}"), String::new()),
         Object::Root | Object::Text(_) => (String::new(), String::new()),

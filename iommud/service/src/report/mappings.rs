@@ -68,8 +68,8 @@ fn row<P: Platform>(
     let label = match (buffer, known) {
         (None, _) if mapping.owner == Owner::Identity => "(all memory)".to_string(),
         (None, _) => "(firmware)".to_string(),
-        (Some(_), Some(buffer)) => buffer.label.clone(),
-        (Some(_), None) => window.map_or_else(String::new, |window| window.label.clone()),
+        (Some(_), Some(buffer)) => buffer.label.to_string(),
+        (Some(_), None) => window.map_or_else(String::new, |window| window.label.to_string()),
     };
     let pieces = known.map_or(1, |buffer| service.platform.segments(buffer.run).len());
     MappingRow {

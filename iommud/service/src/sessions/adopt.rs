@@ -20,7 +20,6 @@
 //! | faults that nobody has read, and what was mapped lately | forgotten |
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use dma_types::PciAddress;
@@ -37,7 +36,8 @@ use iommu_engine::platform::{ConfigSpace, Platform, RunId, TableFrames};
 use crate::account::{AccountId, Usage};
 use crate::handles::handle::HandleId;
 use crate::handles::tree::DoneBy;
-use crate::memory::buffers::{label, quotas_of};
+use crate::memory::buffers::quotas_of;
+use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
 use crate::memory::mappings::BufferMapping;
 use crate::memory::windows::{Registers, Window, WindowId, window_usage};
@@ -149,7 +149,7 @@ impl<P: Platform> Service<P> {
         let Some(owner) = sessions.get_mut(&record.session) else { return };
         owner.domains.insert(key);
         let (session, account) = (record.session, owner.account);
-        let (label, handles) = (label_of(&record.label), 0);
+        let (label, handles) = (label_of(&record.label).as_str().into(), 0);
         self.pay_for_table(key, account);
         self.accounts.add(account, &ONE_DOMAIN);
         let domain = ExplicitDomain { session, account, label, handles, inside, slot };
@@ -338,6 +338,6 @@ fn all<R: Record, K: Ord>(
 }
 
 /// What reports call something, as in the request: that was judged when it was made.
-fn label_of(bytes: &[u8; 32]) -> String {
-    label(bytes).unwrap_or_default()
+fn label_of(bytes: &[u8; 32]) -> Label {
+    Label::try_from(bytes).unwrap_or_default()
 }

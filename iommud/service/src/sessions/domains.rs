@@ -22,7 +22,7 @@ use crate::error::to_client;
 use crate::handles::handle::{Handle, HandleId, Object};
 use crate::handles::tickets::Offered;
 use crate::handles::tree::DoneBy;
-use crate::memory::buffers::label;
+use crate::memory::label::Label;
 use crate::records::ExplicitRecord;
 use crate::service::Service;
 use crate::sessions::session::SessionId;
@@ -65,7 +65,7 @@ impl<P: Platform> Service<P> {
         rights: Rights,
     ) -> Result<HandleId, Error> {
         let Create { base, bytes, .. } = request;
-        let label = label(&request.label)?;
+        let label = Label::try_from(&request.label)?.as_str().into();
         if request.reserved.get() != 0 {
             return Err(Error::BadValue);
         }
@@ -201,7 +201,7 @@ impl<P: Platform> Service<P> {
             let now = platform.now();
             for id in &session.buffers {
                 let Some(buffer) = sessions.buffers.get(id) else { continue };
-                let named = (id.0, buffer.label.as_str());
+                let named = (id.0, buffer.label);
                 session.history.add_all(engine, now, named, &buffer.mappings, Some(key));
             }
         }

@@ -1,7 +1,6 @@
 //! Sessions: an open device, its domain and its buffers.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
 
 use dma_types::{Access, CacheType, Iova, PciAddress};
 use iommu_engine::completion::Completion;
@@ -13,6 +12,7 @@ use libdma::protocol::{Rights, Secret};
 use crate::account::AccountId;
 use crate::faults::events::Events;
 use crate::faults::history::History;
+use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
 use crate::memory::windows::WindowId;
 use crate::numbered::Numbered;
@@ -107,7 +107,7 @@ pub struct Buffer {
     /// How CPUs cache it.
     pub cache: CacheType,
     /// What reports call it.
-    pub label: String,
+    pub label: Label,
     /// The most that the device may do with it, if anything.
     pub allowed: Option<Access>,
     /// The rights that the first handle to it had: the most that there are.

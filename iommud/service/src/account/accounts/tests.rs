@@ -195,3 +195,108 @@ fn a_name_is_never_used_again_and_a_place_without_names_stays_empty() {
     let all = accounts.iter().map(|(id, _)| id);
     assert!(all.eq(older.into_iter().chain([newest])), "in the order in which they were opened");
 }
+
+/// Charges a mapping as requests do, with its addresses.
+fn map(accounts: &mut Accounts, id: AccountId, bytes: u64) -> bool {
+    let mapping = Turned::mappings(1, bytes);
+    let is_charged = accounts.take_kept(id, &mapping, 0).is_some() || {
+        let all = mapping.with_addresses();
+        let fits = accounts.fits(id, &all.usage().with(Resource::Requests, 1)).is_ok();
+        if fits {
+            accounts.put_aside(id, &all);
+            accounts.take(id, &mapping);
+        }
+        fits
+    };
+    if is_charged {
+        accounts.take(id, &Turned::addresses(bytes));
+    }
+    is_charged
+}
+
+#[test]
+fn r7_what_is_kept_is_refused_to_nobody_and_seen_by_nobody() {
+    let limits = |mappings, mapped_bytes, iova_bytes| Quotas {
+        mappings,
+        mapped_bytes,
+        iova_bytes,
+        requests: 1,
+        ..Quotas::UNLIMITED
+    };
+    let (of_user, of_device) = (limits(9, 0xd000, 0x10000), limits(7, 0xa000, 0xb000));
+    let of_handle = limits(3, 0x6000, 0x7000);
+    let mut accounts = Accounts::default();
+    let sessions = [0, 1].map(|function| {
+        let session = SessionId(function.into());
+        accounts.open_session(session, (device(function), of_device), (0, of_user))
+    });
+    let handle = accounts.restrict(sessions[0], of_handle).unwrap();
+    // Each with those whose limits it is within, and what is mapped on it.
+    let chains = [(sessions[0], &[0, 2][..]), (sessions[1], &[1, 2]), (handle, &[3, 0, 2])];
+    let all = [of_device, of_device, of_user, of_handle];
+    let mut mapped: [Vec<u64>; 3] = Default::default();
+    let (mut refused, mut kept, mut random) = (0, 0, 1u64);
+    for round in 0..20_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (of, bytes) = ((random >> 40) as usize % 3, 0x1000 * (1 + (random >> 50) % 3));
+        let (id, chain) = chains[of];
+        if (random >> 33).is_multiple_of(2) {
+            let fits = chain.iter().all(|limit| {
+                let below = (0..3).filter(|of| chains[*of].1.contains(limit));
+                let held: Vec<u64> = below.flat_map(|of| mapped[of].iter().copied()).collect();
+                let Quotas { mappings, mapped_bytes, iova_bytes, .. } = all[*limit];
+                let sum = held.iter().sum::<u64>() + bytes;
+                held.len() < mappings as usize && sum <= mapped_bytes.min(iova_bytes)
+            });
+            kept += usize::from(accounts.get(id).unwrap().kept != Turned::NONE);
+            assert_eq!(map(&mut accounts, id, bytes), fits, "round {round}");
+            refused += usize::from(!fits);
+            mapped[of].extend(fits.then_some(bytes));
+        } else if let Some(bytes) = mapped[of].pop() {
+            accounts.give_back(id, &Turned::mappings(1, bytes));
+            accounts.give_back(id, &Turned::addresses(bytes));
+        }
+        if round % 64 == 0 {
+            accounts.call_in();
+            for (of, (id, _)) in chains.iter().enumerate() {
+                let above: Vec<AccountId> = accounts.chain(*id).map(|(id, _)| id).collect();
+                let below = (0..3).filter(|it| accounts.is_within(chains[*it].0, *id));
+                let held: Vec<u64> = below.flat_map(|of| mapped[of].iter().copied()).collect();
+                let sum = held.iter().sum();
+                let expected = Turned::mappings(held.len() as u64, sum).with_addresses().usage();
+                assert_eq!(accounts.get(*id).unwrap().held, expected, "{of} {above:?}");
+            }
+        }
+    }
+    assert!(refused > 1000 && kept > 1000, "{refused} {kept}");
+    // One that is closed keeps nothing, and goes with the last that it holds.
+    for (of, (id, _)) in chains.iter().enumerate().rev() {
+        accounts.close(*id);
+        for bytes in mapped[of].drain(..) {
+            accounts.give_back(*id, &Turned::mappings(1, bytes).with_addresses());
+        }
+    }
+    assert_eq!(accounts.iter().count(), 0);
+}
+
+#[test]
+fn a_request_waits_only_where_there_is_room_for_it_and_its_unmaps() {
+    let limits = Quotas { requests: 1, operations: 3, ..Quotas::UNLIMITED };
+    let mut accounts = Accounts::default();
+    let session = opened(&mut accounts, 1, Quotas::UNLIMITED);
+    let handle = accounts.restrict(session, limits).unwrap();
+    assert!(accounts.may_wait(handle, 3) && !accounts.may_wait(handle, 4));
+    assert!(accounts.may_wait(session, 4));
+    accounts.turn(handle, &[(Resource::Operations, 2)]);
+    assert!(accounts.may_wait(handle, 1) && !accounts.may_wait(handle, 2));
+    let request = Usage::NONE.with(Resource::Requests, 1);
+    accounts.add(handle, &request);
+    assert!(!accounts.may_wait(handle, 0));
+    // Not with what is kept either.
+    accounts.put_aside(handle, &Turned::mappings(1, 0x1000).with_addresses());
+    assert!(accounts.take_kept(handle, &Turned::mappings(1, 0x1000), 0).is_none());
+    accounts.release(handle, &request);
+    // Nor with addresses that have come and are not counted.
+    assert!(accounts.take_kept(handle, &Turned::mappings(1, 0x1000), 1).is_none());
+    assert!(accounts.take_kept(handle, &Turned::mappings(1, 0x1000), 0).is_some());
+}

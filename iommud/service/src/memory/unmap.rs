@@ -1,0 +1,259 @@
+//! Buffers unmapped in domains, a batch at a time.
+
+use alloc::vec::Vec;
+
+use dma_types::{Access, Iova};
+use iommu_engine::completion::{Completion, Progress};
+use iommu_engine::domain::Mapping;
+use iommu_engine::platform::{Instant, Platform};
+use iommu_engine::policy::Invalidation;
+use libdma::Error;
+use libdma::protocol::Rights;
+use libdma::protocol::call::{BATCH_FLAG_STRICT, UnmapEntry};
+
+use crate::account::{Accounts, Turned};
+use crate::calls::{Answered, Batch};
+use crate::error::to_client;
+use crate::faults::history::Past;
+use crate::handles::handle::HandleId;
+use crate::memory::mappings::{Asker, Space, join};
+use crate::pending::Outcome;
+use crate::service::Service;
+use crate::sessions::session::{BufferId, Sessions};
+
+/// A mapping of a buffer, as it is looked up once for each request that takes it away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    buffer: BufferId,
+    iova: Iova,
+    bytes: u64,
+    offset: u64,
+    access: Access,
+}
+
+impl<P: Platform> Service<P> {
+    /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2), but where the
+    /// policy has clients answered sooner and this one does not object.
+    pub(crate) fn unmap_batch(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Result<Outcome<usize>, Error> {
+        let Asker { space, account, .. } = self.asker(handle, Rights::MAP)?;
+        let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
+        let when = match batch.flags() & BATCH_FLAG_STRICT {
+            0 => Invalidation::Deferred,
+            _ => Invalidation::Strict,
+        };
+        self.claim_unmaps(account, batch.entries.len() as u64)?;
+        let completion = match batch.entries {
+            [entry] => match self.unmap_one(space, entry, when) {
+                Ok(completion) => completion,
+                Err(Error::NotMapped) => {
+                    return Ok(Outcome::Done(batch.refuse(0, Error::NotMapped)));
+                }
+                Err(error) => return Err(error),
+            },
+            _ => {
+                let mut known = core::mem::take(&mut self.known);
+                known.clear();
+                let unmapped = self.unmap_entries(space, &mut batch, when, &mut known);
+                self.known = known;
+                unmapped?
+            }
+        };
+        let length = batch.length();
+        if completion.is_none() {
+            return Ok(Outcome::Done(length));
+        }
+        Ok(self.conclude(handle, Answered::after(length, completion), payload))
+    }
+
+    /// Unmaps what entries name, or says in the batch which is none.
+    #[inline(never)]
+    fn unmap_entries(
+        &mut self,
+        space: Space,
+        batch: &mut Batch<'_, UnmapEntry>,
+        when: Invalidation,
+        known: &mut Vec<Known>,
+    ) -> Result<Completion, Error> {
+        for (index, entry) in batch.entries.iter().enumerate() {
+            let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
+            let Some(found) = self.mapped_at(space, iova, bytes) else {
+                batch.refuse(index, Error::NotMapped);
+                return Ok(Completion::none());
+            };
+            known.push(found);
+        }
+        match self.unmap_known(space, known, when) {
+            Ok((completion, false)) if completion.is_none() => Ok(completion),
+            Ok((completion, lasts)) => Ok(self.waits_for(space, known, when, completion, lasts)),
+            Err(Error::NotMapped) if let Some(index) = named_twice(known) => {
+                batch.refuse(index, Error::NotMapped);
+                Ok(Completion::none())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Unmaps one mapping that a client has named: what is to be confirmed before it is told so.
+    #[inline]
+    fn unmap_one(
+        &mut self,
+        space: Space,
+        entry: &UnmapEntry,
+        when: Invalidation,
+    ) -> Result<Completion, Error> {
+        let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
+        let Self { engine, platform, sessions, accounts, .. } = self;
+        let mut found = None;
+        let unmapped = engine.unmap_if(platform, space.domain, iova, bytes, when, |mapping| {
+            found = known_at(sessions, accounts, space, iova, mapping);
+            found.is_some()
+        });
+        let (Some(found), completion) = (found, unmapped.map_err(to_client)?) else {
+            return Err(Error::NotMapped);
+        };
+        let at = self.platform.now();
+        let lasts = self.note_unmapped(space, &found, &completion, at);
+        if completion.is_none() && !lasts {
+            return Ok(completion);
+        }
+        Ok(self.waits_for(space, &[found], when, completion, lasts))
+    }
+
+    /// What a client is to wait for that has named these mappings, which units forget when `completion` is done, and who
+    /// may hold something of memory that was mapped strictly if that lasts.
+    #[inline(never)]
+    fn waits_for(
+        &mut self,
+        space: Space,
+        known: &[Known],
+        when: Invalidation,
+        completion: Completion,
+        lasts: bool,
+    ) -> Completion {
+        let at_once = self.engine.answers_at_once(space.domain, when);
+        let mut awaited = if at_once { Completion::none() } else { completion };
+        if lasts && when == Invalidation::Strict {
+            join(&mut awaited, &self.all_lasting(known));
+        }
+        awaited
+    }
+
+    /// What units have yet to confirm of the memory of what was mapped strictly. Who did not await the answer to the map would
+    /// else be told that nothing is reached while what was mapped before is.
+    #[inline(never)]
+    fn all_lasting(&mut self, known: &[Known]) -> Completion {
+        let mut all = Completion::none();
+        for Known { buffer, .. } in known {
+            if self.sessions.buffers.get(buffer).is_some_and(|it| it.is_noted_strict) {
+                join(&mut all, &self.lasting(*buffer));
+            }
+        }
+        all
+    }
+
+    /// Unmaps what is mapped there, all of it or nothing: by batches that are gathered, if this and the policy allow it.
+    pub(crate) fn unmap_ranges(
+        &mut self,
+        space: Space,
+        ranges: &[(Iova, u64)],
+        when: Invalidation,
+    ) -> Result<Completion, Error> {
+        let known = ranges.iter().map(|(iova, bytes)| self.mapped_at(space, *iova, *bytes));
+        let known: Option<Vec<_>> = known.collect();
+        let (completion, _) = self.unmap_known(space, &known.ok_or(Error::NotMapped)?, when)?;
+        Ok(completion)
+    }
+
+    /// The same of what has been looked up; and whether units may hold anything of memory that was mapped strictly.
+    #[inline]
+    fn unmap_known(
+        &mut self,
+        space: Space,
+        known: &[Known],
+        when: Invalidation,
+    ) -> Result<(Completion, bool), Error> {
+        let Self { engine, platform, .. } = self;
+        let ranges = known.iter().map(|it| (it.iova, it.bytes));
+        let completion = engine.unmap_all(platform, space.domain, ranges, when);
+        let completion = completion.map_err(to_client)?;
+        let at = platform.now();
+        let mut lasts = false;
+        for known in known {
+            lasts |= self.note_unmapped(space, known, &completion, at);
+        }
+        Ok((completion, lasts))
+    }
+
+    /// Takes note that a mapping of a buffer is there no more, which units forget when `completion` is done: whether they may
+    /// hold anything of its memory, and that was mapped strictly.
+    #[inline(always)]
+    fn note_unmapped(
+        &mut self,
+        space: Space,
+        known: &Known,
+        completion: &Completion,
+        at: Instant,
+    ) -> bool {
+        let Self { engine, sessions, accounts, runs, .. } = self;
+        let &Known { buffer: id, iova, bytes, offset, access } = known;
+        let Some(buffer) = sessions.buffers.get_mut(&id) else { return false };
+        let place = (space.domain, iova);
+        if let Some(mapping) = buffer.mappings.remove(&place) {
+            accounts.give_back(mapping.account, &Turned::mappings(1, bytes));
+        }
+        if let Some(holder) = sessions.sessions.get_mut(&space.session) {
+            let (domain, buffer_id, label) = (space.domain, id.0, buffer.label);
+            let past = Past { domain, iova, bytes, buffer: buffer_id, offset, access, label, at };
+            holder.history.add(past);
+            if buffer.first.is_some_and(|(first, _)| first == iova && holder.domain == domain) {
+                // The address may be another's next.
+                buffer.first = None;
+            }
+        }
+        if !completion.is_none() && engine.progress(completion) != Progress::Done {
+            // Its memory must outlast what units may still hold of this mapping.
+            engine.forget_confirmed(&mut buffer.unmapped);
+            buffer.unmapped.join(completion);
+        }
+        let is_quiet = buffer.unmapped.is_none() && runs.standing(buffer.run) == (true, true);
+        buffer.is_noted_strict && !is_quiet
+    }
+
+    /// The buffer of this session's of which exactly this range is a mapping.
+    #[inline]
+    fn mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<Known> {
+        let domain = self.engine.domain(space.domain)?;
+        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
+        known_at(&self.sessions, &self.accounts, space, iova, &mapping)
+    }
+}
+
+/// A mapping that is there, if it is of a buffer of this session's. In a domain that several sessions share, there are
+/// others (rule R3).
+#[inline]
+fn known_at(
+    sessions: &Sessions,
+    accounts: &Accounts,
+    space: Space,
+    iova: Iova,
+    mapping: &Mapping,
+) -> Option<Known> {
+    let Mapping { bytes, access, owner, offset, .. } = *mapping;
+    let id = BufferId(owner.buffer()?);
+    let buffer = sessions.buffers.get(&id)?;
+    let noted = buffer.mappings.get(&(space.domain, iova))?;
+    let is_own = buffer.session == Some(space.session)
+        && space.knows(accounts, buffer.account)
+        && space.knows(accounts, noted.account);
+    is_own.then_some(Known { buffer: id, iova, bytes, offset, access })
+}
+
+/// The first of these mappings that was named before.
+fn named_twice(known: &[Known]) -> Option<usize> {
+    let before = |index: usize| known.iter().take(index).map(|it| it.iova);
+    (0..known.len()).find(|&index| before(index).any(|iova| iova == known[index].iova))
+}
