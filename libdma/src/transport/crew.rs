@@ -147,13 +147,17 @@ mod tests {
         struct Ends(Sender<()>);
         impl Drop for Ends {
             fn drop(&mut self) {
-                self.0.send(()).unwrap();
+                let _ = self.0.send(());
             }
         }
         thread_local!(static END: RefCell<Option<Ends>> = const { RefCell::new(None) });
-        let (tell, told) = channel();
-        answer(move || END.with(|end| *end.borrow_mut() = Some(Ends(tell))));
-        assert!(told.recv_timeout(REST * 100).is_ok());
+        // Another test may have sent it again, and not to come back.
+        let has_ended = (0..20).any(|_| {
+            let (tell, told) = channel();
+            answer(move || END.with(|end| *end.borrow_mut() = Some(Ends(tell))));
+            told.recv_timeout(REST * 10).is_ok()
+        });
+        assert!(has_ended);
     }
 
     #[test]
