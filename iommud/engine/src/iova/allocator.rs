@@ -313,9 +313,11 @@ impl<N: Copy + Default> IovaAllocator<N> {
             release(&mut self.held, &mut self.free, start);
             return Ok(());
         };
-        for spilt in magazine.make_room() {
-            release(&mut self.held, &mut self.free, spilt.start);
-        }
+        let Self { held, free, .. } = self;
+        let spilt = magazine.make_room().iter();
+        free.give_all(
+            spilt.filter_map(|it| Some((it.start, it.start + held.remove(it.start)?.span()))),
+        );
         magazine.put(place);
         Ok(())
     }

@@ -108,7 +108,31 @@ impl FreeRanges {
 
     /// The first range that ends at `end` or after.
     pub(super) fn ending_from(&self, end: u64) -> Option<FreeRange> {
-        self.lowest(end, 0, 0)
+        let mut link = self.root?;
+        let mut nearest = None;
+        while let Link::Branch(number) = link {
+            let branch = &self.branches[number];
+            if end < branch.middle {
+                nearest = Some(branch.right);
+                link = branch.left;
+            } else if end <= branch.last() {
+                link = branch.right;
+            } else {
+                break;
+            }
+        }
+        if let Link::Range(range) = link
+            && self.ranges[range].end >= end
+        {
+            return Some(self.ranges[range]);
+        }
+        let mut link = nearest?;
+        loop {
+            match link {
+                Link::Range(range) => return Some(self.ranges[range]),
+                Link::Branch(branch) => link = self.branches[branch].left,
+            }
+        }
     }
 
     /// Whether all of `start` to `end` is free.
@@ -228,14 +252,31 @@ impl FreeRanges {
 
     /// Puts `start` to `end`, none of which is free, back, and joins it with its free neighbours.
     pub(super) fn give(&mut self, start: u64, end: u64) {
-        let mut start = start;
-        if let Some(before) = self.remove(start) {
-            start = before.start;
-        }
+        let before = self.ending_at(start).map(|before| before.start);
+        let first = before.unwrap_or(start);
         match self.ending_from(end + 1) {
-            Some(after) if after.start == end => self.move_start(after.end, start),
-            _ => self.insert(FreeRange { start, end }),
+            Some(after) if after.start == end => self.move_start(after.end, first),
+            _ => self.insert(FreeRange { start: first, end }),
         }
+        if before.is_some() {
+            // Last, when there is more room beside it than goes with it: few branches change then.
+            self.remove(start);
+        }
+    }
+
+    /// Puts several back, each of which is behind the one before: those that touch as one.
+    pub(super) fn give_all(&mut self, ranges: impl IntoIterator<Item = (u64, u64)>) {
+        let mut joined = None;
+        for (start, end) in ranges {
+            joined = match joined {
+                Some((first, before)) if before == start => Some((first, end)),
+                other => {
+                    other.into_iter().for_each(|(start, end)| self.give(start, end));
+                    Some((start, end))
+                }
+            };
+        }
+        joined.into_iter().for_each(|(start, end)| self.give(start, end));
     }
 
     /// Walks down towards `end` as far as branches cover it, and says what is there.
@@ -274,6 +315,18 @@ impl FreeRanges {
         }
     }
 
+    /// Counts in the branches of `path` what a range has come to have, from the bottom up until nothing changes.
+    fn raise(&mut self, path: &Path, range: FreeRange) {
+        let room = range.room();
+        for &number in path.branches[..path.len].iter().rev() {
+            let known = &mut self.branches[number].room;
+            if known.iter().zip(room).all(|(known, room)| *known >= room) {
+                break;
+            }
+            known.iter_mut().zip(room).for_each(|(known, room)| *known = room.max(*known));
+        }
+    }
+
     /// Makes `link` what hangs at the end of `path` on the side of `end`.
     fn hang(&mut self, path: &Path, end: u64, link: Link) {
         match path.branches[..path.len].last() {
@@ -300,7 +353,18 @@ impl FreeRanges {
         let room = core::array::from_fn(|counted| at_left[counted].max(at_right[counted]));
         let branch = self.branches.insert(Branch { middle, room, left, right });
         self.hang(&path, range.end, Link::Branch(branch));
-        self.recount(&path);
+        self.raise(&path, range);
+    }
+
+    /// The range that ends at `end`.
+    fn ending_at(&self, end: u64) -> Option<FreeRange> {
+        let mut link = self.root?;
+        while let Link::Branch(number) = link {
+            let branch = &self.branches[number];
+            link = if end < branch.middle { branch.left } else { branch.right };
+        }
+        let Link::Range(number) = link else { return None };
+        Some(self.ranges[number]).filter(|range| range.end == end)
     }
 
     /// Removes the range that ends at `end`, if one does.
@@ -325,9 +389,13 @@ impl FreeRanges {
     /// Makes the range that ends at `end` start at `start`.
     fn move_start(&mut self, end: u64, start: u64) {
         let Some(root) = self.root else { return };
-        let (path, Link::Range(range)) = self.descend(root, end) else { return };
-        self.ranges[range].start = start;
-        self.recount(&path);
+        let (path, Link::Range(number)) = self.descend(root, end) else { return };
+        let range = FreeRange { start, end };
+        if start < core::mem::replace(&mut self.ranges[number], range).start {
+            self.raise(&path, range);
+        } else {
+            self.recount(&path);
+        }
     }
 
     /// All ranges, in order.

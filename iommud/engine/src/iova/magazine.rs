@@ -18,8 +18,6 @@ const LARGE_MAGAZINES: usize = 4;
 const MAGAZINES: usize = SMALL_PAGES as usize + LARGE_MAGAZINES;
 /// How many ranges one magazine holds.
 const ROUNDS: usize = 32;
-/// How many of them a full magazine gives back, the oldest first.
-const SPILL: usize = ROUNDS / 2;
 
 /// Idle ranges, by size.
 #[derive(Debug)]
@@ -68,7 +66,7 @@ impl Magazines {
 pub(super) struct Magazine {
     /// Room for [`ROUNDS`], or none yet.
     rounds: Vec<Place>,
-    /// How many of them there are, the oldest first.
+    /// How many of them there are, as they came.
     count: usize,
 }
 
@@ -107,13 +105,18 @@ impl Magazine {
         true
     }
 
-    /// Makes room where there is none: what comes out, the oldest, is for the caller to merge with the free ranges.
-    pub(super) fn make_room(&mut self) -> impl Iterator<Item = Place> {
-        let spilt = if self.rounds.is_empty() { 0 } else { SPILL };
-        self.count -= spilt;
-        self.rounds.rotate_left(spilt);
-        self.rounds.resize(ROUNDS, Place::NOWHERE);
-        self.rounds.iter().rev().take(spilt).rev().copied()
+    /// Makes room where there is none: what comes out, by address, is for the caller to merge with the free ranges. Of a full
+    /// magazine that is the higher half, so that what stays in use is packed low, and the lowest is the next to be taken.
+    pub(super) fn make_room(&mut self) -> &[Place] {
+        if self.rounds.is_empty() {
+            self.rounds.resize(ROUNDS, Place::NOWHERE);
+            return &[];
+        }
+        self.rounds.sort_unstable_by_key(|place| place.start);
+        let (kept, spilt) = self.rounds.split_at_mut(ROUNDS / 2);
+        kept.reverse();
+        self.count = kept.len();
+        spilt
     }
 
     /// Takes everything out.
@@ -135,7 +138,7 @@ mod tests {
         if magazine.put(place(start)) {
             return Vec::new();
         }
-        let spilt = magazine.make_room().collect();
+        let spilt = magazine.make_room().to_vec();
         assert!(magazine.put(place(start)));
         spilt
     }
@@ -154,13 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_magazine_gives_its_oldest_back() {
+    fn a_full_magazine_gives_its_higher_half_back_and_the_lowest_out_next() {
         let mut magazines = Magazines::new();
         let large = magazines.of_bytes(512 * PAGE_SIZE).unwrap();
-        for start in 0..32 {
+        for start in (0..32).rev() {
             assert_eq!(put(large, start), []);
         }
-        assert!(put(large, 32).into_iter().eq((0..16).map(place)));
+        assert!(put(large, 32).into_iter().eq((16..32).map(place)));
+        assert_eq!(large.take_last(|_| true), Some(place(32)));
+        assert_eq!(large.take_last(|_| true), Some(place(0)));
+        assert!(put(large, 0).is_empty() && put(large, 32).is_empty());
         assert_eq!(put(magazines.of_bytes(32 * PAGE_SIZE).unwrap(), 33), []);
         assert_eq!(put(magazines.of_bytes(64 * PAGE_SIZE).unwrap(), 34), []);
         assert_eq!(magazines.held(), (19, 17 * 512 + 32 + 64));
