@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::Operation;
 
 /// How often each operation is counted, after as many that are not.
-const ROUNDS: u64 = 100;
+pub(crate) const ROUNDS: u64 = 100;
 
 /// Does what is counted. Callgrind knows this function by its name.
 #[inline(never)]

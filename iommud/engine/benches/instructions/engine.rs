@@ -48,14 +48,14 @@ fn nothing() {
     rounds(|counted| counted(&mut || {}));
 }
 
-struct Rig {
-    machine: Machine,
-    engine: Engine,
-    domain: DomainKey,
+pub(crate) struct Rig {
+    pub(crate) machine: Machine,
+    pub(crate) engine: Engine,
+    pub(crate) domain: DomainKey,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut machine = Machine::new(4096);
         let mut engine = machine.start();
         let domain = engine.create_domain(&mut machine, &[device()]).expect("a domain");
@@ -65,14 +65,14 @@ impl Rig {
     }
 
     /// What is asked for a client: somebody pays.
-    fn map(&mut self, spec: &MapSpec) -> Iova {
+    pub(crate) fn map(&mut self, spec: &MapSpec) -> Iova {
         let Self { machine, engine, domain } = self;
         let purse = Purse { payer: Payer(1), client: Payer(1), frames: 1 << 20 };
         let mapped = engine.on_account(purse, |engine| engine.map(machine, *domain, spec));
         mapped.expect("a mapping").0
     }
 
-    fn unmap(&mut self, iova: Iova, bytes: u64) {
+    pub(crate) fn unmap(&mut self, iova: Iova, bytes: u64) {
         let Self { machine, engine, domain } = self;
         let unmapped = engine.unmap(machine, *domain, iova, bytes);
         drop(unmapped.expect("a mapping"));
@@ -80,7 +80,7 @@ impl Rig {
     }
 }
 
-fn spec(machine: &mut Machine, bytes: u64) -> MapSpec {
+pub(crate) fn spec(machine: &mut Machine, bytes: u64) -> MapSpec {
     let run = machine.alloc_run(bytes).expect("memory");
     let (access, limit) = (Access::ReadWrite, Iova::new(u64::MAX));
     MapSpec { run, offset: 0, bytes, access, align: 4096, first: Iova::new(0), limit, owner: 1 }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`counted`] | what is counted and what is not, and valgrind |
 //! | [`engine`] | maps and unmaps through the engine |
+//! | [`large`] | a domain in which many large pages are mapped |
 //! | [`tables`] | in page tables alone |
 //! | [`iova`] | addresses alone |
 
@@ -15,6 +16,7 @@ mod engine;
 #[path = "../support/frames.rs"]
 mod frames;
 mod iova;
+mod large;
 #[path = "../support/machine.rs"]
 mod machine;
 mod tables;
@@ -28,7 +30,11 @@ struct Operation {
 }
 
 fn operations() -> impl Iterator<Item = Operation> {
-    engine::OPERATIONS.into_iter().chain(tables::OPERATIONS).chain(iova::OPERATIONS)
+    engine::OPERATIONS
+        .into_iter()
+        .chain(large::OPERATIONS)
+        .chain(tables::OPERATIONS)
+        .chain(iova::OPERATIONS)
 }
 
 fn main() {

@@ -134,24 +134,17 @@ impl Addresses {
             range: IovaRange::new(Iova::new(0), u64::MAX),
             last: self.allocator.last(),
         })?;
-        let (iova, behind) = match place {
+        let iova = match place {
             Place::Anywhere { align, first, limit } => {
-                (self.take(IovaRequest { bytes, align, first, limit })?, Guard::Page)
+                self.take(IovaRequest { bytes, align, first, limit })?
             }
             Place::At { iova, limit } => {
                 self.take_at(iova, bytes, limit)?;
-                (iova, Guard::None)
+                iova
             }
         };
-        if let (Some((last, before)), [_, _, ..]) = (lengths.split_last(), lengths) {
-            // As a whole they are free, and so are they in pieces.
-            self.allocator.free(iova, bytes)?;
-            let mut next = iova;
-            for length in before {
-                self.allocator.alloc_at(next, *length, Guard::None)?;
-                next = Iova::new(next.get() + length);
-            }
-            self.allocator.alloc_at(next, *last, behind)?;
+        if let [_, _, ..] = lengths {
+            self.allocator.split(iova, lengths);
         }
         Ok(iova)
     }

@@ -59,8 +59,17 @@ pub struct IovaAllocator<N = ()> {
     idle: Magazines,
     /// Reserved ranges by first page, with the page after their last. No two overlap.
     reserved: BTreeMap<u64, u64>,
+    /// What was freed last piece by piece, and is not among the free ranges yet: what is freed next may lie behind it.
+    loose: Loose,
     /// How far the request before reached: most often the next one does, too.
     reach: Reach,
+}
+
+/// Free pages that are to be joined with what is freed next: none if `end` is zero.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loose {
+    start: u64,
+    end: u64,
 }
 
 /// The addresses that requests with these bounds may use.
@@ -153,6 +162,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
             held: HeldRanges::new(),
             idle: Magazines::new(),
             reserved: BTreeMap::new(),
+            loose: Loose::default(),
             // That of no request: nothing is a multiple of zero.
             reach: Reach { align: 0, first: Iova::new(0), limit, floor: 0, end: 0 },
         }
@@ -177,6 +187,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
         if start >= end {
             return Ok(());
         }
+        self.settle();
         self.check_not_held(start, end)?;
         while let Some((known_start, known_end)) = self.reservation_in(start, end) {
             self.reserved.remove(&known_start);
@@ -238,6 +249,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
     #[inline(never)]
     fn search(&mut self, request: IovaRequest) -> Result<Iova, IovaError> {
         let wanted = self.check(request)?;
+        self.settle();
         let start = self.place(wanted).or_else(|| {
             self.merge_idle();
             self.place(wanted)
@@ -266,6 +278,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
         if let Some((start, end)) = self.reservation_in(start, end) {
             return Err(IovaError::Reserved { reserved: range_of(start, end - start) });
         }
+        self.settle();
         if !self.free.contains(start, end) {
             self.check_not_held(start, end)?;
         }
@@ -285,6 +298,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
         if iova.is_aligned(PAGE_SIZE)
             && let Some((place, held)) = self.held.find(iova.get() >> PAGE_SHIFT)
             && held.extent.is_live_with_guard(bytes)
+            && self.loose.end != place.start
             && let Some(magazine) = self.idle.of_bytes(bytes)
             && magazine.put(place)
         {
@@ -308,18 +322,69 @@ impl<N: Copy + Default> IovaAllocator<N> {
                 bytes,
             });
         }
-        held.extent = extent.idle();
-        let Some(magazine) = self.idle.of_bytes(bytes).filter(|_| extent.has_guard()) else {
-            release(&mut self.held, &mut self.free, start);
-            return Ok(());
-        };
-        let Self { held, free, .. } = self;
-        let spilt = magazine.make_room().iter();
-        free.give_all(
-            spilt.filter_map(|it| Some((it.start, it.start + held.remove(it.start)?.span()))),
-        );
-        magazine.put(place);
+        let ends_pieces = extent.has_guard() && self.loose.end != start;
+        match self.idle.of_bytes(bytes).filter(|_| ends_pieces) {
+            Some(_) => {
+                held.extent = extent.idle();
+                self.put_by(place, bytes);
+            }
+            None => self.loosen(start, extent),
+        }
         Ok(())
+    }
+
+    /// Puts an idle range of so many bytes into its magazine.
+    fn put_by(&mut self, place: Place, bytes: u64) {
+        let Self { held, free, idle, .. } = self;
+        let Some(magazine) = idle.of_bytes(bytes) else { return };
+        if !magazine.put(place) {
+            let spilt = magazine.make_room().iter();
+            free.give_all(
+                spilt.filter_map(|it| Some(it.start..it.start + held.remove(it.start)?.span())),
+            );
+            magazine.put(place);
+        }
+    }
+
+    /// Makes a held range free: one with what lies before it, if that was freed last. Pieces of a chain are one idle range again
+    /// with the last of them, if there is a magazine for it.
+    fn loosen(&mut self, start: u64, extent: Extent) {
+        self.held.remove(start);
+        if self.loose.end != start {
+            self.settle();
+            self.loose.start = start;
+        }
+        self.loose.end = start + extent.span();
+        let Loose { start, end } = self.loose;
+        let bytes = (end - 1 - start) << PAGE_SHIFT;
+        if extent.has_guard() && self.idle.of_bytes(bytes).is_some() {
+            self.loose = Loose::default();
+            let extent = Extent::idle_with_guard(bytes);
+            let place = self.held.insert(start, Held { extent, note: N::default() });
+            self.put_by(place, bytes);
+        }
+    }
+
+    /// Puts what was freed last piece by piece among the free ranges.
+    fn settle(&mut self) {
+        let Loose { start, end } = core::mem::take(&mut self.loose);
+        if end != 0 {
+            self.free.give(start, end);
+        }
+    }
+
+    /// Makes allocations of these lengths, one directly behind the other, of the one at `iova`, which is as long as all of them:
+    /// each can be freed alone. The last has the guard, if there is one.
+    pub(crate) fn split(&mut self, iova: Iova, lengths: &[u64]) {
+        let mut start = iova.get() >> PAGE_SHIFT;
+        let Some(whole) = self.held.remove(start) else { return };
+        debug_assert_eq!(lengths.iter().sum::<u64>(), whole.bytes());
+        for (number, bytes) in lengths.iter().enumerate() {
+            let is_last = number + 1 == lengths.len();
+            let extent = Extent::new(bytes >> PAGE_SHIFT, is_last && whole.has_guard());
+            self.held.insert(start, Held { extent, note: N::default() });
+            start += extent.pages();
+        }
     }
 
     /// Whether [`alloc_at`](Self::alloc_at) without a guard would succeed for this range.
@@ -486,6 +551,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
     /// The free ranges in pages, everything idle included, as the tests compare them.
     #[cfg(test)]
     pub(super) fn free_pages(&mut self) -> alloc::vec::Vec<core::ops::Range<u64>> {
+        self.settle();
         self.merge_idle();
         self.free.iter().map(|free| free.start..free.end).collect()
     }

@@ -8,6 +8,8 @@
 //!
 //! The end is the key because allocation takes from the low side: the range keeps its place.
 
+use core::ops::Range;
+
 use crate::slab::Slab;
 
 /// A run of free pages: `start` to `end`, the latter not included.
@@ -265,18 +267,22 @@ impl FreeRanges {
     }
 
     /// Puts several back, each of which is behind the one before: those that touch as one.
-    pub(super) fn give_all(&mut self, ranges: impl IntoIterator<Item = (u64, u64)>) {
-        let mut joined = None;
-        for (start, end) in ranges {
-            joined = match joined {
-                Some((first, before)) if before == start => Some((first, end)),
-                other => {
-                    other.into_iter().for_each(|(start, end)| self.give(start, end));
-                    Some((start, end))
-                }
-            };
+    pub(super) fn give_all(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut joined = 0..0;
+        for range in ranges {
+            if range.start != joined.end {
+                let before = core::mem::replace(&mut joined, range.clone());
+                self.give_some(before);
+            }
+            joined.end = range.end;
         }
-        joined.into_iter().for_each(|(start, end)| self.give(start, end));
+        self.give_some(joined);
+    }
+
+    fn give_some(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.give(range.start, range.end);
+        }
     }
 
     /// Walks down towards `end` as far as branches cover it, and says what is there.

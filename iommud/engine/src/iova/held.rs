@@ -162,14 +162,15 @@ impl<N: Copy> HeldRanges<N> {
         &mut self.records[place.slot]
     }
 
-    /// Puts a range in that starts at page `start`, where none did.
-    pub(super) fn insert(&mut self, start: u64, held: Held<N>) {
+    /// Puts a range in that starts at page `start`, where none did; where it is.
+    pub(super) fn insert(&mut self, start: u64, held: Held<N>) -> Place {
         let slot = self.records.insert(held);
         self.slots.insert(start, slot);
         self.last = Place { start, slot };
         self.ranges += 1;
         self.pages += held.extent.pages();
         self.guards += u64::from(held.extent.has_guard());
+        self.last
     }
 
     /// Takes the range out that starts at page `start`.

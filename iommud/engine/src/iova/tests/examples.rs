@@ -168,6 +168,27 @@ fn r2_what_is_taken_out_of_hand_by_its_address_is_not_given_out_from_there_again
 }
 
 #[test]
+fn pieces_that_are_freed_in_order_are_one_range_at_hand_again() {
+    let mut space = space(SPACE48);
+    let (chain, page) = (IovaRequest::new(16 * KIB4), IovaRequest::new(KIB4));
+    let start = space.alloc(chain).unwrap();
+    let before = space.alloc(page).unwrap();
+    space.split(start, &[KIB4; 16]);
+    assert_eq!((space.allocations(), space.guard_bytes()), (17, 2 * KIB4));
+    let piece = |number: u64| Iova::new(start.get() + number * KIB4);
+    let mut pieces = 0..16;
+    assert!(pieces.all(|number| space.free(piece(number), KIB4).is_ok()));
+    // They are at hand, where no search looks.
+    let beside = space.alloc(page).unwrap();
+    assert!(beside > before);
+    assert_eq!((space.alloc(chain), space.allocations()), (Ok(start), 3));
+    // In another order they are free all the same.
+    space.split(start, &[KIB4; 16]);
+    assert!((0..16).rev().all(|number| space.free(piece(number), KIB4).is_ok()));
+    assert_eq!(space.alloc_at(start, 16 * KIB4, Guard::Page), Ok(()));
+}
+
+#[test]
 fn low_addresses_at_hand_are_not_wasted_on_a_wide_mask() {
     let mut space = space(SPACE48);
     let low = space.alloc(IovaRequest::new(KIB4).below(MASK28)).unwrap();

@@ -26,11 +26,15 @@ enum Step {
     AllocAt(usize, usize, Guard),
     /// Which of the live allocations.
     Free(prop::sample::Index),
+    /// All of them, by address.
+    FreeAll,
     FreeWrongly(usize, usize),
     Reserve(usize, usize),
     /// Of one of the live allocations.
     Note(prop::sample::Index),
     Forget(prop::sample::Index),
+    /// Into a piece of at most so many pages, and the rest.
+    Split(prop::sample::Index, usize),
 }
 
 /// With a number noted of each allocation.
@@ -44,10 +48,12 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (pages.clone(), 0..7u32, limit).prop_map(|(n, order, end)| Step::Alloc(n, order, end)),
         4 => (0..PLAYED + 4, pages, guard).prop_map(|(at, n, guard)| Step::AllocAt(at, n, guard)),
         12 => any::<prop::sample::Index>().prop_map(Step::Free),
+        1 => Just(Step::FreeAll),
         1 => (0..PLAYED, 0..6usize).prop_map(|(at, n)| Step::FreeWrongly(at, n)),
         1 => (0..PLAYED, 1..5usize).prop_map(|(at, n)| Step::Reserve(at, n)),
         8 => any::<prop::sample::Index>().prop_map(Step::Note),
         2 => any::<prop::sample::Index>().prop_map(Step::Forget),
+        8 => (any::<prop::sample::Index>(), 1..4usize).prop_map(|(at, n)| Step::Split(at, n)),
     ]
 }
 
@@ -164,6 +170,12 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
                 prop_assert_eq!(space.free(model.iova(start), bytes(pages)), Ok(()));
             }
         }
+        Step::FreeAll => {
+            while let Some((number, _)) = model.live.iter().enumerate().min_by_key(|(_, it)| it.0) {
+                let (start, pages) = model.give(number);
+                prop_assert_eq!(space.free(model.iova(start), bytes(pages)), Ok(()));
+            }
+        }
         Step::Note(index) if !model.live.is_empty() => {
             let number = index.index(model.live.len());
             model.noted += 1;
@@ -175,7 +187,19 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
             model.notes[number] = None;
             space.forget(model.iova(model.live[number].0));
         }
-        Step::Note(_) | Step::Forget(_) => {
+        Step::Split(index, cut) if !model.live.is_empty() => {
+            let number = index.index(model.live.len());
+            let (start, pages, guards) = model.live[number];
+            let cut = cut.min(pages - 1);
+            if cut > 0 {
+                space.split(model.iova(start), &[bytes(cut), bytes(pages - cut)]);
+                model.live[number] = (start, cut, 0);
+                model.notes[number] = None;
+                model.live.insert(number + 1, (start + cut, pages - cut, guards));
+                model.notes.insert(number + 1, None);
+            }
+        }
+        Step::Note(_) | Step::Forget(_) | Step::Split(..) => {
             // Of what is not live nothing can be noted.
             space.note(model.iova(0), 0);
         }
