@@ -10,15 +10,20 @@ use crate::platform::Segment;
 /// nothing added, if they are not that long or the part is empty.
 #[inline]
 pub fn cut(segments: &[Segment], offset: u64, bytes: u64, pieces: &mut Vec<Segment>) -> Option<()> {
-    if let [first, ..] = segments
-        && let Some(room) = first.bytes.checked_sub(offset)
-        && (1..=room).contains(&bytes)
-        && let Some(start) = first.start.checked_add(offset)
-    {
-        pieces.push(Segment { start, bytes });
-        return Some(());
+    match in_first(segments, offset, bytes) {
+        Some(piece) => pieces.push(piece),
+        None => return cut_several(segments, offset, bytes, pieces),
     }
-    cut_several(segments, offset, bytes, pieces)
+    Some(())
+}
+
+/// The part of `segments` that starts `offset` bytes in and is `bytes` long, if it is not empty and all in the first.
+#[inline]
+pub fn in_first(segments: &[Segment], offset: u64, bytes: u64) -> Option<Segment> {
+    let (first, _) = segments.split_first()?;
+    let room = first.bytes.checked_sub(offset)?;
+    let start = first.start.checked_add(offset)?;
+    (1..=room).contains(&bytes).then_some(Segment { start, bytes })
 }
 
 fn cut_several(

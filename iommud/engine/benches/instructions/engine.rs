@@ -78,6 +78,12 @@ impl Rig {
         drop(unmapped.expect("a mapping"));
         assert_eq!(engine.retired(), 0, "the unit confirms at once");
     }
+
+    /// A slow unit has done what it was asked, and the engine looks.
+    fn catch_up(&mut self) {
+        self.machine.catch_up();
+        self.engine.poll(&mut self.machine);
+    }
 }
 
 pub(crate) fn spec(machine: &mut Machine, bytes: u64) -> MapSpec {
@@ -123,8 +129,7 @@ fn late() {
             let waited = engine.unmap(machine, *domain, iova, 4096).expect("a mapping");
             assert_eq!(engine.progress(&waited), Progress::Pending);
         });
-        rig.machine.catch_up();
-        counted(&mut || rig.engine.poll(&mut rig.machine));
+        counted(&mut || rig.catch_up());
         assert_eq!(rig.engine.retired(), 0);
     });
 }
@@ -150,8 +155,7 @@ fn batch(late: bool) {
             assert_eq!(gone.expect("mappings").is_none(), !late);
         });
         if late {
-            rig.machine.catch_up();
-            counted(&mut || rig.engine.poll(&mut rig.machine));
+            counted(&mut || rig.catch_up());
         }
         assert_eq!(rig.engine.retired(), 0);
     });

@@ -132,9 +132,12 @@ impl Invalidator {
         registers: &RegisterFile,
         command: Command,
     ) -> Option<Ticket> {
-        let ticket = self.tickets.next();
-        if !self.line.is_empty() || !self.buffer.ask(platform, registers, command, ticket) {
+        if !self.line.is_empty() {
             return None;
+        }
+        let ticket = self.tickets.next();
+        if !self.buffer.ask(platform, registers, command, ticket) {
+            return self.ask_with_a_look(platform, registers, command);
         }
         self.issued = self.tickets.give_out();
         // No fence of before the last new start has this number.
@@ -144,6 +147,27 @@ impl Invalidator {
             self.not_at_once(platform);
         }
         Some(ticket)
+    }
+
+    /// The same where it takes a look whether there is room, or a mark.
+    #[cold]
+    fn ask_with_a_look(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        command: Command,
+    ) -> Option<Ticket> {
+        let is_put = self.buffer.push(platform, registers, command);
+        is_put.then(|| self.fence(platform, registers))
+    }
+
+    /// Has the unit say when it is through with all that it was asked, for which the ticket stands.
+    fn fence(&mut self, platform: &mut impl Platform, registers: &RegisterFile) -> Ticket {
+        let ticket = self.tickets.give_out();
+        self.put(platform, registers, Request::Fence(ticket));
+        self.buffer.announce(platform, registers);
+        self.not_at_once(platform);
+        ticket
     }
 
     /// Waits for what was asked for last. What was asked before may be confirmed by now.
@@ -166,7 +190,6 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.tickets.give_out();
         let mut entries_before = false;
         for invalidation in invalidations {
             let of_entry = matches!(invalidation, Invalidation::Device(_));
@@ -176,10 +199,7 @@ impl Invalidator {
             entries_before = of_entry;
             self.put(platform, registers, Request::Invalidate(invalidation));
         }
-        self.put(platform, registers, Request::Fence(ticket));
-        self.buffer.announce(platform, registers);
-        self.not_at_once(platform);
-        ticket
+        self.fence(platform, registers)
     }
 
     /// Asks the unit to forget everything, in whatever way it can.

@@ -228,6 +228,7 @@ impl Domain {
 
     /// Maps the physical pieces of a buffer, at an address that is free. Without an IOMMU that is where they are in
     /// memory, if they are one.
+    #[inline]
     pub fn map(
         &mut self,
         frames: &mut impl TableFrames,
@@ -294,6 +295,7 @@ impl Domain {
     }
 
     /// Maps physical pieces at addresses that were taken out of use for them.
+    #[inline]
     pub fn enter(
         &mut self,
         frames: &mut impl TableFrames,
@@ -316,6 +318,7 @@ impl Domain {
     /// # Errors
     ///
     /// [`EngineError::NotMapped`] if the range is not exactly one mapping of a client's, or `is_its` denies that one.
+    #[inline]
     pub fn unmap(
         &mut self,
         frames: &mut impl TableFrames,
@@ -332,6 +335,7 @@ impl Domain {
     }
 
     /// Makes addresses free again: that were unmapped, after every unit has confirmed, or that nothing was mapped at.
+    #[inline]
     pub fn free_addresses(&mut self, iova: Iova, bytes: u64) {
         self.addresses.free(iova, bytes);
     }

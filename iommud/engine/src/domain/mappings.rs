@@ -34,8 +34,11 @@ impl Note {
     #[inline]
     const fn of(buffer: u64, mapping: &Mapping) -> Self {
         let Mapping { access, offset, payer, .. } = *mapping;
-        let part = Part::new().with_may_read(access.may_read()).with_may_write(access.may_write());
-        Self { buffer, part: part.with_page(offset / PAGE_SIZE), payer }
+        // It starts with a page, whose address has its field's bits.
+        let bits = offset
+            | (access.may_read() as u64) << Part::MAY_READ_OFFSET
+            | (access.may_write() as u64) << Part::MAY_WRITE_OFFSET;
+        Self { buffer, part: Part::from_bits(bits), payer }
     }
 
     /// The mapping of which this is noted, with its length.

@@ -165,6 +165,7 @@ impl DomainTable {
     /// # Errors
     ///
     /// [`MapError`], with nothing changed.
+    #[inline]
     pub fn map(
         &mut self,
         frames: &mut impl TableFrames,
@@ -180,6 +181,7 @@ impl DomainTable {
     /// # Errors
     ///
     /// [`UnmapError`], with nothing changed.
+    #[inline]
     pub fn unmap(
         &mut self,
         frames: &mut impl TableFrames,

@@ -1,6 +1,7 @@
 //! Memory in and out of domains, and what becomes free when hardware has confirmed.
 
 use alloc::vec::Vec;
+use core::slice;
 
 use dma_types::{Access, Iova, PhysAddr};
 
@@ -12,7 +13,7 @@ use crate::error::EngineError;
 use crate::iova::IovaRequest;
 use crate::machine::UnitSlot;
 use crate::payer::{self, Payer, Turnover};
-use crate::platform::{Platform, RunId};
+use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Invalidation;
 use crate::retired::{Retired, RetiredRun};
 use crate::segments;
@@ -66,15 +67,23 @@ impl Engine {
             check_units(&self.units, domain, self.is_taking_over)?;
         }
         let MapSpec { run, offset, bytes, access, align, first, limit, owner } = *spec;
-        self.pieces.clear();
-        segments::cut(platform.segments(run), offset, bytes, &mut self.pieces)
-            .ok_or(EngineError::OutOfRun)?;
+        let memory = platform.segments(run);
+        let piece = segments::in_first(memory, offset, bytes);
+        let pieces = match &piece {
+            Some(piece) => slice::from_ref(piece),
+            None => {
+                self.pieces.clear();
+                let cut = segments::cut(memory, offset, bytes, &mut self.pieces);
+                cut.ok_or(EngineError::OutOfRun)?;
+                &self.pieces
+            }
+        };
         let request = IovaRequest { bytes, align, first, limit };
         let payer = self.books.purse.payer;
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
         let root = domain.root();
         let mut frames = self.books.meter(platform, 0);
-        let mapped = domain.map(&mut frames, &self.pieces, request, mapping);
+        let mapped = domain.map(&mut frames, pieces, request, mapping);
         let bill = frames.bill;
         if let Ok((iova, Touched::Leaves)) = mapped
             && bill.taken.is_empty()
@@ -85,23 +94,24 @@ impl Engine {
             return Ok((iova, Completion::none()));
         }
         let mapped = self.books.paid(domain, bill, bytes, mapped);
-        self.after_map(platform, key, root, bytes, mapped)
+        self.after_map(platform, key, root, (piece, bytes), mapped)
     }
 
-    /// Does what there is to do besides when something was mapped, or was to be.
+    /// Does what there is to do besides when something was mapped, or was to be: the piece of memory, or the pieces that were cut.
     #[inline(never)]
     fn after_map(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
         root: PhysAddr,
-        bytes: u64,
+        (piece, bytes): (Option<Segment>, u64),
         mapped: Result<(Iova, Touched), EngineError>,
     ) -> Result<(Iova, Completion), EngineError> {
         self.follow_arenas(platform);
         let (start, touched) = mapped?;
         // Of the memory, and of the tables that it may have taken.
-        let kept = self.keeping.completion(&self.pieces, touched == Touched::Tables);
+        let pieces = piece.as_ref().map_or(&self.pieces[..], slice::from_ref);
+        let kept = self.keeping.completion(pieces, touched == Touched::Tables);
         let range = Changed { start, bytes, touched };
         Ok((start, self.mapped(platform, key, root, range, kept)?))
     }

@@ -117,7 +117,7 @@ impl Invalidator {
         }
         let ticket = self.tickets.next();
         if !queue.ask(platform, registers, request, ticket) {
-            return None;
+            return self.ask_with_a_look(platform, registers, request);
         }
         self.issued = self.tickets.give_out();
         if queue.status(platform) == ticket.0 as u32 {
@@ -126,6 +126,31 @@ impl Invalidator {
             self.not_at_once(platform);
         }
         Some(ticket)
+    }
+
+    /// The same where it takes a look whether there is room, or a mark.
+    #[cold]
+    fn ask_with_a_look(
+        &mut self,
+        platform: &mut impl Platform,
+        registers: &RegisterFile,
+        request: [u64; 2],
+    ) -> Option<Ticket> {
+        if !self.queue.as_mut()?.push(platform, registers, request) {
+            return None;
+        }
+        Some(self.fence(platform, registers))
+    }
+
+    /// Has the unit say when it is through with all that it was asked, for which the ticket stands.
+    fn fence(&mut self, platform: &mut impl Platform, registers: &RegisterFile) -> Ticket {
+        let ticket = self.tickets.give_out();
+        self.put(platform, registers, Command::Fence(ticket));
+        if let Some(queue) = &mut self.queue {
+            queue.announce(platform, registers);
+        }
+        self.not_at_once(platform);
+        ticket
     }
 
     /// Waits for what was asked for last. What was asked before may be confirmed by now.
@@ -145,19 +170,13 @@ impl Invalidator {
         registers: &RegisterFile,
         invalidations: impl IntoIterator<Item = Invalidation>,
     ) -> Ticket {
-        let ticket = self.tickets.give_out();
         if self.needs_write_buffer_flush {
             self.put(platform, registers, Command::FlushWriteBuffer);
         }
         for invalidation in invalidations {
             self.put(platform, registers, Command::Invalidate(invalidation));
         }
-        self.put(platform, registers, Command::Fence(ticket));
-        if let Some(queue) = &mut self.queue {
-            queue.announce(platform, registers);
-        }
-        self.not_at_once(platform);
-        ticket
+        self.fence(platform, registers)
     }
 
     /// Goes on with the line, and takes note of what is confirmed.
@@ -241,11 +260,11 @@ impl Invalidator {
         match command {
             Command::Invalidate(invalidation) => {
                 let request = Descriptor::invalidating(invalidation, self.drain);
-                queue.push(platform, registers, request)
+                queue.push(platform, registers, request.words())
             }
             Command::Fence(ticket) => {
                 let wait = WaitDescriptor::writing(ticket.0 as u32, queue.status_address());
-                let has_room = queue.push(platform, registers, wait.into());
+                let has_room = queue.push(platform, registers, Descriptor::from(wait).words());
                 if has_room {
                     self.issued = ticket;
                 }

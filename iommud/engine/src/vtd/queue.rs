@@ -36,20 +36,20 @@ impl Queue {
         self.0.status_address()
     }
 
-    /// Puts a descriptor in the queue; false if it is full.
+    /// Puts a request in the queue, two words of it; false if it is full.
     #[inline]
     pub fn push(
         &mut self,
         platform: &mut impl Platform,
         registers: &RegisterFile,
-        descriptor: Descriptor,
+        request: [u64; 2],
     ) -> bool {
         if self.0.is_full() {
             self.make_room(platform, registers);
         }
         let mark: Mark =
             |number, place| Descriptor::from(WaitDescriptor::writing(number, place)).words();
-        self.0.push(platform, descriptor.words(), mark)
+        self.0.push(platform, request, mark)
     }
 
     #[cold]
