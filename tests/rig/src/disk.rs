@@ -1,5 +1,7 @@
 //! The disk that machines are given.
 
+use std::path::Path;
+
 use agent::disk::{SECTOR, SECTOR_BYTES, WORDS, WRITTEN, written};
 
 /// How large it is.
@@ -25,6 +27,11 @@ fn put(disk: &mut [u8], sector: u64, data: &[u8]) {
 }
 
 /// A file's name as QEMU's options take it: in them a comma ends it, unless there are two.
-pub fn file(path: &std::path::Path) -> String {
+pub fn file(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
+}
+
+/// A file as a raw disk of QEMU's, what is written to which is forgotten.
+pub fn drive(file: &Path, id: &str) -> String {
+    format!("file={},format=raw,snapshot=on,if=none,id={id}", self::file(file))
 }

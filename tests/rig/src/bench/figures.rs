@@ -50,6 +50,11 @@ impl Figures {
         self.0.extend(others.0);
     }
 
+    /// The same with something before their names.
+    pub(super) fn named(self, prefix: &str) -> Self {
+        Self(self.0.into_iter().map(|(name, figure)| (format!("{prefix}{name}"), figure)).collect())
+    }
+
     /// The figure of this name.
     pub(super) fn get(&self, name: &str) -> Option<Figure> {
         self.0.get(name).copied()
@@ -80,5 +85,6 @@ mod tests {
         assert_eq!(figures.iter().collect::<Vec<_>>(), [("stream/4k", expected)]);
         assert_eq!(figures.get("stream/4k").map(Figure::both), Some(133));
         assert!(figures.get("broken").is_none());
+        assert!(figures.named("there/").get("there/stream/4k").is_some());
     }
 }

@@ -7,6 +7,7 @@
 //! | `linux` | Linux with a module of ours in it, built and booted |
 //! | `ours` | our bare guest, built and booted |
 //! | `requests` | requests to iommud's process in the Linux guest of t2 |
+//! | `redox` | the same on a booted Redox |
 //! | `memory` | how much memory iommud's process holds |
 //! | `rows` | the rows of the table: what is compared with what, and the targets |
 //! | `table` | the table, for a terminal and in Markdown |
@@ -21,6 +22,7 @@ mod json;
 mod linux;
 mod memory;
 mod ours;
+mod redox;
 mod requests;
 mod rows;
 mod table;
@@ -55,10 +57,11 @@ const LINUX: &str = "Linux";
 const CPU: &str = "max,-erms,-fsrm";
 
 const USAGE: &str =
-    "usage: tests/run bench [--ours] [--ipc] [--memory] [--markdown[=FILE]] [--json[=FILE]]
+    "usage: tests/run bench [--ours] [--ipc] [--redox] [--memory] [--markdown[=FILE]] [--json[=FILE]]
 
   --ours      operations in the bare guest alone: some seconds instead of some minutes
   --ipc       requests to iommud's process in the Linux guest alone
+  --redox     those on the Redox image that REDOX_BENCH_IMAGE names alone; without it, they are left out of the whole
   --memory    memory of iommud's process alone
   --markdown  the table as README quotes it, instead of the one for terminals
   --json      all figures, for programs
@@ -86,6 +89,7 @@ impl Options {
             let part = match (name, file) {
                 ("--ours", None) => Some(Part::Operations),
                 ("--ipc", None) => Some(Part::Requests),
+                ("--redox", None) => Some(Part::Redox),
                 ("--memory", None) => Some(Part::Memory),
                 _ => None,
             };
@@ -108,9 +112,12 @@ impl Options {
         Some(options)
     }
 
-    /// What is measured of our side.
-    fn measured(&self) -> &[Part] {
-        if self.with_linux() { &Part::ALL } else { &self.parts }
+    /// What is measured of our side, with or without an image of Redox.
+    fn measured(&self, with_redox: bool) -> Vec<Part> {
+        if !self.with_linux() {
+            return self.parts.clone();
+        }
+        Part::ALL.into_iter().filter(|part| with_redox || *part != Part::Redox).collect()
     }
 
     /// Whether Linux is measured.
@@ -125,7 +132,8 @@ pub fn run(words: &[String]) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match measure(&options).and_then(|measured| show(&measured, &options)) {
+    let parts = options.measured(redox::image().is_some());
+    match measure(&options, &parts).and_then(|measured| show(&measured, &options, &parts)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { why, lines }) => {
             lines.iter().for_each(|line| eprintln!("| {line}"));
@@ -135,8 +143,8 @@ pub fn run(words: &[String]) -> ExitCode {
     }
 }
 
-fn show(measured: &Measured, options: &Options) -> Result<(), Failure> {
-    if let Some(why) = missing(measured, options.measured()) {
+fn show(measured: &Measured, options: &Options, parts: &[Part]) -> Result<(), Failure> {
+    if let Some(why) = missing(measured, parts) {
         return Err(Failure { why, lines: Vec::new() });
     }
     print!("{}", table(measured, options.form));
@@ -149,14 +157,17 @@ fn show(measured: &Measured, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measure(options: &Options) -> Result<Measured, Failure> {
+fn measure(options: &Options, parts: &[Part]) -> Result<Measured, Failure> {
     install(&[qemu::NEED])?;
     let qemu = Qemu::find().map_err(|why| Failure { why, lines: Vec::new() })?;
     fs::create_dir_all(scratch_dir())?;
     let mut measured = Measured::default();
     measured.versions = vec![("ours", commit()), ("QEMU", qemu.line.clone())];
-    measure_ours(&mut measured, &qemu, options.measured())?;
+    measure_ours(&mut measured, &qemu, parts)?;
     if options.with_linux() {
+        if !parts.contains(&Part::Redox) {
+            eprintln!("{} names no image: requests on Redox are not measured", redox::VARIABLE);
+        }
         measure_linux(&mut measured, &qemu)?;
     }
     Ok(measured)
@@ -172,7 +183,11 @@ fn measure_ours(measured: &mut Measured, qemu: &Qemu, parts: &[Part]) -> Result<
             measured.put(column, ours::measure(qemu, &image, column)?);
         }
     }
-    if parts == [Part::Operations] {
+    for column in columns().filter(|_| parts.contains(&Part::Redox)) {
+        eprintln!("measuring requests on Redox, {}", column.name());
+        measured.put(column, redox::measure(qemu, column)?);
+    }
+    if !parts.iter().any(|part| matches!(part, Part::Requests | Part::Memory)) {
         return Ok(());
     }
     eprintln!("building the Linux guest");
@@ -241,10 +256,14 @@ mod tests {
             Some(Options { parts: parts.to_vec(), form, files })
         };
         assert_eq!(parse(&[]), options(&[], Form::Terminal, &[]));
-        assert!(parse(&[]).is_some_and(|it| it.with_linux() && it.measured() == Part::ALL));
+        let all = |with_redox| parse(&[]).map_or(Vec::new(), |it| it.measured(with_redox));
+        assert!(parse(&[]).is_some_and(|it| it.with_linux()) && all(true) == Part::ALL);
+        assert_eq!(all(false), [Part::Operations, Part::Requests, Part::Memory]);
+        let redox = [Part::Redox];
+        assert!(parse(&["--redox"]).is_some_and(|it| it.measured(false) == redox));
         let ours = options(&[Part::Operations], Form::Json, &[]);
         assert_eq!(parse(&["--ours", "--json"]), ours);
-        assert!(ours.is_some_and(|it| !it.with_linux() && it.measured() == [Part::Operations]));
+        assert!(ours.is_some_and(|it| !it.with_linux() && it.measured(true) == [Part::Operations]));
         let two = [Part::Memory, Part::Requests];
         assert_eq!(parse(&["--memory", "--ipc"]), options(&two, Form::Terminal, &[]));
         let both = [(Form::Markdown, "a"), (Form::Json, "b=c")];

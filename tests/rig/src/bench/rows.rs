@@ -55,15 +55,17 @@ impl Unit {
 pub(super) enum Part {
     /// Operations in the bare guest, which have Linux's beside them.
     Operations,
-    /// Requests to iommud's process.
+    /// Requests to iommud's process in Linux.
     Requests,
+    /// The same on Redox.
+    Redox,
     /// Memory of iommud's process.
     Memory,
 }
 
 impl Part {
     /// All of them, in the order in which they are measured.
-    pub(super) const ALL: [Self; 3] = [Self::Operations, Self::Requests, Self::Memory];
+    pub(super) const ALL: [Self; 4] = [Self::Operations, Self::Requests, Self::Redox, Self::Memory];
 }
 
 /// What is aimed at, in instructions.
@@ -174,7 +176,7 @@ const fn held(label: &'static str, ours: &'static str, unit: Unit) -> Row {
 
 /// All rows.
 #[rustfmt::skip]
-pub(super) const GROUPS: [Group; 8] = [
+pub(super) const GROUPS: [Group; 9] = [
     Group {
         heading: "streaming memory in windows: map + unmap",
         part: Part::Operations,
@@ -259,6 +261,18 @@ pub(super) const GROUPS: [Group; 8] = [
             Row { count: 32, ..row("the same messages, and no work", "", "message/32", Target::None, Nothing) },
             row("a greeting, which changes nothing", "", "request/hello", Target::None, Nothing),
             row("the same messages, and no work", "", "message/hello", Target::None, Nothing),
+        ],
+    },
+    Group {
+        heading: "64 KiB of the driver's own memory, by requests to iommud's process on Redox: map + unmap",
+        part: Part::Redox,
+        rows: &[
+            row("one at a time", "", "redox/request/1", Target::None, Access),
+            row("calls as long to a scheme that does nothing", "", "redox/message/1", Target::None, Nothing),
+            Row { count: 32, ..row("each of a batch of 32", "", "redox/request/32", Times(150, "redox/message/32", 32), Access) },
+            Row { count: 32, ..row("calls as long to a scheme that does nothing", "", "redox/message/32", Target::None, Nothing) },
+            row("a greeting, which changes nothing", "", "redox/request/hello", Target::None, Nothing),
+            row("calls as long to a scheme that does nothing", "", "redox/message/hello", Target::None, Nothing),
         ],
     },
     Group {

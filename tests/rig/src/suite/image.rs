@@ -110,11 +110,6 @@ fn judge(report: &mut Report, machine: &Machine, command: Command) {
     }
 }
 
-/// A file as a raw disk of QEMU's, what is written to which is forgotten.
-fn drive(file: &Path, id: &str) -> String {
-    format!("file={},format=raw,snapshot=on,if=none,id={id}", disk::file(file))
-}
-
 /// Where what is said on a machine is kept.
 fn log(machine: &str, whose: &str) -> PathBuf {
     scratch_dir().join(format!("redox-{machine}-{whose}.log"))
@@ -126,18 +121,23 @@ impl Machine {
         let mut machine = qemu::machine("1G");
         // Redox takes its random numbers from the processor.
         machine.args(["-cpu", "max", "-serial", "stdio"]);
-        machine.args(["-drive", &drive(image, "boot"), "-device", "ide-hd,drive=boot,bootindex=0"]);
+        machine.args([
+            "-drive",
+            &disk::drive(image, "boot"),
+            "-device",
+            "ide-hd,drive=boot,bootindex=0",
+        ]);
         let iommu = self.iommu.device(qemu);
         for device in iommu.iter().map(String::as_str).chain(DEVICES) {
             machine.args(["-device", device]);
         }
         machine.args([
             "-drive",
-            &drive(known, "known"),
+            &disk::drive(known, "known"),
             "-device",
             "nvme,drive=known,serial=known",
             "-drive",
-            &drive(known, "virtio"),
+            &disk::drive(known, "virtio"),
             "-device",
             VIRTIO_DISK,
         ]);
