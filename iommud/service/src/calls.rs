@@ -195,6 +195,7 @@ where
     Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
 {
     /// The batch in these bytes, whose header has none but the `known` flags.
+    #[inline(always)]
     pub(crate) fn parse(payload: &'a mut [u8], known: u32) -> Result<Self, Error> {
         let (header, rest) =
             BatchHeader::mut_from_prefix(payload).map_err(|_| Error::ShortPayload)?;
@@ -224,6 +225,7 @@ where
     }
 
     /// Says that nothing was done, because of this entry.
+    #[inline(never)]
     pub(crate) fn refuse(&mut self, index: usize, error: Error) -> usize {
         self.header.failed = U32::new(index as u32);
         self.header.errno = U32::new(error.errno().into());

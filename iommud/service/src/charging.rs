@@ -153,11 +153,15 @@ impl<P: Platform> Service<P> {
         account: AccountId,
         mappings: &Turned,
     ) -> Option<Purse> {
-        let owes = self.engine.owes(account.into());
-        match owes.and_then(|owes| self.accounts.take_kept(account, mappings, owes)) {
-            Some(allowance) => Some(purse(account, allowance)),
-            None => self.charge_anew(account, mappings),
-        }
+        self.charge_kept(account, mappings).or_else(|| self.charge_anew(account, mappings))
+    }
+
+    /// The same of what the account keeps.
+    #[inline]
+    pub(crate) fn charge_kept(&mut self, account: AccountId, mappings: &Turned) -> Option<Purse> {
+        let owes = self.engine.owes(account.into())?;
+        let allowance = self.accounts.take_kept(account, mappings, owes)?;
+        Some(purse(account, allowance))
     }
 
     /// The same of what the account does not keep yet.
@@ -174,11 +178,16 @@ impl<P: Platform> Service<P> {
     /// Whether a request for so many unmaps may be made on an account: as [`claim`](Self::claim).
     #[inline]
     pub(crate) fn claim_unmaps(&mut self, account: AccountId, unmaps: u64) -> Result<(), Error> {
-        let is_settled = self.engine.owes(account.into()).is_some();
-        if is_settled && self.accounts.may_wait(account, unmaps) {
-            return Ok(());
+        match self.may_unmap(account, unmaps) {
+            true => Ok(()),
+            false => self.claim(account, &ONE_REQUEST.with(Resource::Operations, unmaps)),
         }
-        self.claim(account, &ONE_REQUEST.with(Resource::Operations, unmaps))
+    }
+
+    /// The same as things stand, as far as the accounts are up to date.
+    #[inline]
+    pub(crate) fn may_unmap(&mut self, account: AccountId, unmaps: u64) -> bool {
+        self.engine.owes(account.into()).is_some() && self.accounts.may_wait(account, unmaps)
     }
 
     /// Whether so much more may be held on an account. What was given up counts until no hardware knows of it any more, and

@@ -333,8 +333,14 @@ impl<P: Platform> Service<P> {
         payload: &mut [u8],
     ) -> Result<Outcome<usize>, Error> {
         match Opcode::try_from(opcode)? {
-            Opcode::Map => self.map_batch(handle, payload),
-            Opcode::Unmap => self.unmap_batch(handle, payload),
+            Opcode::Map => match self.map_quickly(handle, payload) {
+                Some(outcome) => Ok(outcome),
+                None => self.map_batch(handle, payload),
+            },
+            Opcode::Unmap => match self.unmap_quickly(handle, payload) {
+                Some(outcome) => outcome,
+                None => self.unmap_batch(handle, payload),
+            },
             Opcode::Reset => self.reset(handle, payload),
             opcode => {
                 // These may wait for hardware. Maps and unmaps look at this limit with the others.

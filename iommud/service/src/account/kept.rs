@@ -94,10 +94,10 @@ impl Accounts {
             self.look_for_rooms(id);
         }
         let Account { rooms, kept, session, .. } = self.get_mut(id)?;
-        let addresses = kept.iova_bytes.saturating_add_signed(owes.saturating_neg());
+        let addresses = taken.bytes.cast_signed().saturating_add(owes).max(0).cast_unsigned();
         let is_within = (kept.mappings >= taken.mappings)
             & (kept.bytes >= taken.bytes)
-            & (addresses >= taken.bytes)
+            & (kept.iova_bytes >= addresses)
             & (rooms.requests >= 1);
         if !is_within {
             return None;

@@ -286,6 +286,7 @@ impl Handles {
     }
 
     /// The handle of this number, also if it was revoked.
+    #[inline]
     pub(crate) fn entry(&self, id: HandleId) -> Option<&Entry> {
         self.open.get(&id)
     }

@@ -2,13 +2,13 @@
 
 use alloc::vec::Vec;
 
-use dma_types::{Iova, PAGE_SIZE};
+use dma_types::{Access, Iova, PAGE_SIZE};
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::Place;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::engine::chain::{ChainPiece, NotMapped};
 use iommu_engine::payer::Purse;
-use iommu_engine::platform::Platform;
+use iommu_engine::platform::{Platform, RunId};
 use iommu_engine::policy::Invalidation;
 use libdma::Error;
 use libdma::protocol::Rights;
@@ -38,6 +38,36 @@ struct Part {
 }
 
 impl<P: Platform> Service<P> {
+    /// Maps a batch of one entry as most are: [plain](Self::map_plain), by a device's handle, and paid for by what its account
+    /// keeps. Nothing, with nothing changed, for any other.
+    #[inline(never)]
+    pub(crate) fn map_quickly(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Option<Outcome<usize>> {
+        let asker = self.device_asker(handle, Rights::MAP)?;
+        let batch: Batch<'_, MapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT).ok()?;
+        let (is_strict, length) = (batch.flags() & BATCH_FLAG_STRICT != 0, batch.length());
+        let [entry] = batch.entries else { return None };
+        let bytes = entry.bytes.get();
+        if entry.flags.get() != 0 || check_size(bytes).is_err() || !self.quarantines.is_empty() {
+            return None;
+        }
+        let usage = Turned::mappings(1, bytes);
+        let purse = self.charge_kept(asker.account, &usage)?;
+        let Some(completion) = self.map_plain(&asker, entry, is_strict, purse) else {
+            self.accounts.give_back(asker.account, &usage);
+            return None;
+        };
+        if completion.is_none() {
+            return Some(Outcome::Done(length));
+        }
+        let undo = Undo::from([(asker.space, ranges_of(core::slice::from_ref(entry)))]);
+        let answered = Answered { undo, ..Answered::after(length, completion) };
+        Some(self.conclude(handle, answered, payload))
+    }
+
     /// Maps every entry of a batch or none (rule R7), strictly if it says so.
     pub(crate) fn map_batch(
         &mut self,
@@ -63,8 +93,22 @@ impl<P: Platform> Service<P> {
         while let Some((entry, rest)) = batch.entries[first..].split_first_mut() {
             let is_chain = entry.flags.get() != 0
                 || rest.first().is_some_and(|next| next.flags.get() & MAP_FLAG_BEHIND != 0);
+            if let Some(purse) = &mut charged
+                && self.engine.owes(purse.payer).is_none()
+            {
+                // The entry before has taken tables.
+                *purse = self.purse_of(asker.account);
+            }
+            if !is_chain
+                && let Some(purse) = charged
+                && let Some(completion) = self.map_plain(&asker, entry, is_strict, purse)
+            {
+                join(&mut all, &completion);
+                first += 1;
+                continue;
+            }
             let mapped = match is_chain {
-                false => self.map_one(&asker, entry, is_strict, &mut charged),
+                false => self.map_one(&asker, entry, is_strict, charged.is_some()),
                 true => {
                     let entries = &mut batch.entries[first..];
                     self.map_chain(&asker, entries, is_strict, charged.is_some())
@@ -102,78 +146,91 @@ impl<P: Platform> Service<P> {
         made.iter_mut().for_each(|done| done.iova = U64::ZERO);
     }
 
-    /// Maps one entry wherever there is room, which has been charged or is to be. If not, it is because of that.
+    /// Maps one entry wherever there is room, which has been charged, of memory that is mapped nowhere, is in no other buffer and
+    /// has been in none, by the few steps that such a one takes. Nothing, with nothing changed, where there is anything else to
+    /// be done, or to be said against it.
     #[inline(always)]
+    fn map_plain(
+        &mut self,
+        asker: &Asker,
+        entry: &mut MapEntry,
+        is_strict: bool,
+        purse: Purse,
+    ) -> Option<Completion> {
+        let &Asker { space, by, account, ref bounds, .. } = asker;
+        let Self { engine, platform, sessions, runs, .. } = self;
+        let owner = entry.buffer.get();
+        let buffer = sessions.buffers.get_mut(&BufferId(owner))?;
+        let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
+        let access = access_from_code(entry.access.get()).ok()?;
+        let is_plain = buffer.session == Some(space.session)
+            && space.within.is_none_or(|within| within == buffer.account)
+            && !buffer.is_revoked()
+            && offset.is_multiple_of(PAGE_SIZE)
+            && offset <= buffer.bytes
+            && bytes <= buffer.bytes - offset
+            && buffer.allows(access)
+            && access.is_within(bounds.access)
+            && buffer.mappings.is_empty()
+            && buffer.unmapped.is_none()
+            && buffer.is_noted_strict == is_strict
+            && runs.standing(buffer.run) == (true, true);
+        if !is_plain {
+            return None;
+        }
+        let spec = spec_of(asker, entry, buffer.run, access);
+        let mapped = engine.on_account(purse, |engine| engine.map(platform, space.domain, &spec));
+        let (iova, completion) = mapped.ok()?;
+        let mapping = BufferMapping { bytes, account, is_strict, by: DoneBy::itself(by) };
+        buffer.mappings.insert((space.domain, iova), mapping);
+        entry.iova = U64::new(iova.get());
+        Some(completion)
+    }
+
+    /// Maps one entry wherever there is room, which has been charged or is to be. If not, it is because of that.
+    #[inline(never)]
     fn map_one(
         &mut self,
         asker: &Asker,
         entry: &mut MapEntry,
         is_strict: bool,
-        charged: &mut Option<Purse>,
+        is_charged: bool,
     ) -> Result<(usize, Completion), (usize, Error)> {
         let refused = |error| (0, error);
-        let Part { piece, is_noted_otherwise, is_fresh } =
-            self.part_of(asker, entry, 0, is_strict).map_err(refused)?;
-        let Asker { space, account, bounds, .. } = asker;
+        let part = self.part_of(asker, entry, 0, is_strict).map_err(refused)?;
+        let piece = part.piece;
+        let (account, domain) = (asker.account, asker.space.domain);
         let usage = Turned::mappings(1, piece.bytes);
-        let purse = match charged {
-            None => {
-                self.claim(*account, &usage.with_addresses().usage()).map_err(refused)?;
-                self.purse_of(*account)
-            }
-            Some(purse) => {
-                if self.engine.owes(purse.payer).is_none() {
-                    // The entry before has taken tables.
-                    *purse = self.purse_of(*account);
-                }
-                *purse
-            }
-        };
-        if is_noted_otherwise {
+        if !is_charged {
+            self.claim(account, &usage.with_addresses().usage()).map_err(refused)?;
+        }
+        if part.is_noted_otherwise {
             self.note_strict(BufferId(piece.owner), is_strict);
         }
-        let ChainPiece { run, offset, bytes, access, owner } = piece;
-        let (first, limit) = (bounds.first, bounds.last.min(Iova::new(entry.limit.get())));
-        // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
-        // want it; Linux's addresses are such.
-        let align = bytes.next_power_of_two();
-        let spec = MapSpec { run, offset, bytes, access, align, first, limit, owner };
-        let Self { engine, platform, .. } = self;
-        let mapped = engine.on_account(purse, |engine| engine.map(platform, space.domain, &spec));
-        let (iova, mut completion) = match mapped {
-            Ok(mapped) => mapped,
-            Err(_) => self.map_anyhow(asker, &spec).map_err(refused)?,
-        };
-        self.note_mapped(asker, &piece, iova, is_strict);
-        if charged.is_none() {
-            self.accounts.take(*account, &usage);
-        }
-        if is_strict && !is_fresh {
-            completion.join(&self.lasting(BufferId(owner)));
-        }
-        entry.iova = U64::new(iova.get());
-        Ok((1, completion))
-    }
-
-    /// Maps what was refused just now: there may be room for tables in a moment, or for it at another address.
-    #[inline(never)]
-    fn map_anyhow(&mut self, asker: &Asker, spec: &MapSpec) -> Result<(Iova, Completion), Error> {
-        let domain = asker.space.domain;
-        let mapped = self.on_account(asker.account, |engine, platform| {
-            let mapped = engine.map(platform, domain, spec).or_else(|error| {
+        let spec = spec_of(asker, entry, piece.run, piece.access);
+        let mapped = self.on_account(account, |engine, platform| {
+            let mapped = engine.map(platform, domain, &spec).or_else(|error| {
                 match to_client(error) {
                     // Where there is no room at such a multiple, or without an IOMMU the memory lies elsewhere, any page
                     // will do.
                     Error::NoAddressSpace | Error::NotContiguous => {
-                        let spec = MapSpec { align: PAGE_SIZE, ..*spec };
-                        engine.map(platform, domain, &spec)
+                        engine.map(platform, domain, &MapSpec { align: PAGE_SIZE, ..spec })
                     }
                     _ => Err(error),
                 }
             });
             mapped.map_err(NotMapped::from)
         });
-        mapped.map_err(|failed| to_client(failed.error))
+        let (iova, mut completion) = mapped.map_err(|failed| self.not_mapped(&[piece], failed))?;
+        self.note_mapped(asker, &piece, iova, is_strict);
+        if !is_charged {
+            self.accounts.take(account, &usage);
+        }
+        if is_strict && !part.is_fresh {
+            completion.join(&self.lasting(BufferId(piece.owner)));
+        }
+        entry.iova = U64::new(iova.get());
+        Ok((1, completion))
     }
 
     /// Maps the first of these entries and those of which each lies behind the one before, which have been charged or are to
@@ -295,7 +352,6 @@ impl<P: Platform> Service<P> {
     }
 
     /// The part of a buffer that an entry names, if it is one that the session may have mapped so.
-    #[inline(always)]
     fn part_of(
         &self,
         asker: &Asker,
@@ -336,6 +392,17 @@ impl<P: Platform> Service<P> {
             is_fresh: is_alone && is_gone && buffer.unmapped.is_none(),
         })
     }
+}
+
+/// What the engine is to map for an entry.
+#[inline(always)]
+fn spec_of(asker: &Asker, entry: &MapEntry, run: RunId, access: Access) -> MapSpec {
+    let (offset, bytes, owner) = (entry.offset.get(), entry.bytes.get(), entry.buffer.get());
+    let limit = asker.bounds.last.min(Iova::new(entry.limit.get()));
+    // At a multiple of its length rounded up to a power of two it crosses no larger one, as a device may
+    // want it; Linux's addresses are such.
+    let align = bytes.next_power_of_two();
+    MapSpec { run, offset, bytes, access, align, first: asker.bounds.first, limit, owner }
 }
 
 /// What mappings of these entries turn over, but for their addresses and tables, if all of them are as long as mappings may be.

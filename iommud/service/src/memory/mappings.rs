@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, FromZeros};
 use crate::account::{AccountId, Accounts};
 use crate::calls::{Answered, answer};
 use crate::handles::bounds::Bounds;
-use crate::handles::handle::{HandleId, Object};
+use crate::handles::handle::{Entry, Greeting, HandleId, Object};
 use crate::handles::tree::{DoneBy, Gone};
 use crate::service::Service;
 use crate::sessions::session::{BufferId, SessionId};
@@ -72,8 +72,23 @@ pub(crate) struct Asker {
 }
 
 impl<P: Platform> Service<P> {
-    /// Who asks by a handle that has these rights.
+    /// Who asks by a device's handle that has these rights, if nothing is to be said against it: as most do.
     #[inline(always)]
+    pub(super) fn device_asker(&self, by: HandleId, rights: Rights) -> Option<Asker> {
+        let entry = self.handles.entry(by)?;
+        let Entry { handle, revoked: None, .. } = entry else { return None };
+        let Object::Device(session) = handle.object else { return None };
+        if handle.greeting != Greeting::Said || !handle.rights.contains(rights) {
+            return None;
+        }
+        let held = self.sessions.sessions.get(&session)?;
+        let bounds = handle.bounds;
+        let space = Space { session, domain: held.domain, within: bounds.account };
+        let account = bounds.account.unwrap_or(held.account);
+        Some(Asker { space, by, is_device: true, account, bounds })
+    }
+
+    /// Who asks by a handle that has these rights.
     pub(crate) fn asker(&self, by: HandleId, rights: Rights) -> Result<Asker, Error> {
         let handle = self.handles.get(by)?;
         let (session, explicit) = match handle.object {

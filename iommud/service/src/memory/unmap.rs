@@ -31,7 +31,55 @@ pub(crate) struct Known {
     access: Access,
 }
 
+impl Batch<'_, UnmapEntry> {
+    /// When it is to be answered, if its client has a choice.
+    #[inline]
+    fn when(&self) -> Invalidation {
+        match self.flags() & BATCH_FLAG_STRICT {
+            0 => Invalidation::Deferred,
+            _ => Invalidation::Strict,
+        }
+    }
+}
+
 impl<P: Platform> Service<P> {
+    /// Unmaps a batch of one entry by a device's handle, as most are. Nothing, with nothing changed, where there is anything to
+    /// be said against it.
+    #[inline(never)]
+    pub(crate) fn unmap_quickly(
+        &mut self,
+        handle: HandleId,
+        payload: &mut [u8],
+    ) -> Option<Result<Outcome<usize>, Error>> {
+        let Asker { space, account, .. } = self.device_asker(handle, Rights::MAP)?;
+        let batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT).ok()?;
+        let (when, length) = (batch.when(), batch.length());
+        let [entry] = batch.entries else { return None };
+        if !self.may_unmap(account, 1) {
+            return None;
+        }
+        let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
+        let Self { engine, platform, sessions, accounts, .. } = self;
+        let mut found = None;
+        let unmapped = engine.unmap_if(platform, space.domain, iova, bytes, when, |mapping| {
+            found = known_at(sessions, accounts, space, iova, mapping);
+            found.is_some()
+        });
+        // What was not found was left as it is.
+        let found = found?;
+        let completion = match unmapped {
+            Ok(completion) => completion,
+            Err(error) => return Some(Err(to_client(error))),
+        };
+        let at = self.platform.now();
+        let lasts = self.note_unmapped(space, &found, &completion, at);
+        if completion.is_none() && !lasts {
+            return Some(Ok(Outcome::Done(length)));
+        }
+        let completion = self.waits_for(space, &[found], when, completion, lasts);
+        Some(Ok(self.conclude(handle, Answered::after(length, completion), payload)))
+    }
+
     /// Unmaps every entry of a batch or none (rule R7). It is done when no unit holds any of it (rule R2), but where the
     /// policy has clients answered sooner and this one does not object.
     pub(crate) fn unmap_batch(
@@ -41,27 +89,13 @@ impl<P: Platform> Service<P> {
     ) -> Result<Outcome<usize>, Error> {
         let Asker { space, account, .. } = self.asker(handle, Rights::MAP)?;
         let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
-        let when = match batch.flags() & BATCH_FLAG_STRICT {
-            0 => Invalidation::Deferred,
-            _ => Invalidation::Strict,
-        };
+        let when = batch.when();
         self.claim_unmaps(account, batch.entries.len() as u64)?;
-        let completion = match batch.entries {
-            [entry] => match self.unmap_one(space, entry, when) {
-                Ok(completion) => completion,
-                Err(Error::NotMapped) => {
-                    return Ok(Outcome::Done(batch.refuse(0, Error::NotMapped)));
-                }
-                Err(error) => return Err(error),
-            },
-            _ => {
-                let mut known = core::mem::take(&mut self.known);
-                known.clear();
-                let unmapped = self.unmap_entries(space, &mut batch, when, &mut known);
-                self.known = known;
-                unmapped?
-            }
-        };
+        let mut known = core::mem::take(&mut self.known);
+        known.clear();
+        let unmapped = self.unmap_entries(space, &mut batch, when, &mut known);
+        self.known = known;
+        let completion = unmapped?;
         let length = batch.length();
         if completion.is_none() {
             return Ok(Outcome::Done(length));
@@ -95,32 +129,6 @@ impl<P: Platform> Service<P> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Unmaps one mapping that a client has named: what is to be confirmed before it is told so.
-    #[inline]
-    fn unmap_one(
-        &mut self,
-        space: Space,
-        entry: &UnmapEntry,
-        when: Invalidation,
-    ) -> Result<Completion, Error> {
-        let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
-        let Self { engine, platform, sessions, accounts, .. } = self;
-        let mut found = None;
-        let unmapped = engine.unmap_if(platform, space.domain, iova, bytes, when, |mapping| {
-            found = known_at(sessions, accounts, space, iova, mapping);
-            found.is_some()
-        });
-        let (Some(found), completion) = (found, unmapped.map_err(to_client)?) else {
-            return Err(Error::NotMapped);
-        };
-        let at = self.platform.now();
-        let lasts = self.note_unmapped(space, &found, &completion, at);
-        if completion.is_none() && !lasts {
-            return Ok(completion);
-        }
-        Ok(self.waits_for(space, &[found], when, completion, lasts))
     }
 
     /// What a client is to wait for that has named these mappings, which units forget when `completion` is done, and who

@@ -134,6 +134,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// Whether the device may have it so.
+    #[inline]
     pub fn allows(&self, access: Access) -> bool {
         self.allowed.is_some_and(|allowed| access.is_within(allowed))
     }
