@@ -13,9 +13,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::process;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
+
+use spin::{Mutex, MutexGuard};
+
+use super::slot::{Giver, Nothing, Taker, slot};
 
 /// Something to be done. When it is, but before anybody is told, this is called: who is told may send somebody again.
 pub(super) type Errand = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
@@ -33,7 +35,7 @@ const STACK: usize = 128 << 10;
 struct Resting {
     thread: ThreadId,
     process: u32,
-    next: SyncSender<Errand>,
+    next: Giver<Errand>,
 }
 
 /// Those that wait, who came last at the end.
@@ -42,18 +44,13 @@ static RESTING: Mutex<Vec<Resting>> = Mutex::new(Vec::new());
 /// Sends somebody; or gives the errand back, if nobody is to be had.
 pub(super) fn send(errand: Errand) -> Result<(), Errand> {
     let Some(resting) = resting().and_then(|mut all| all.pop()) else { return hire(errand) };
-    resting.next.try_send(errand).map_err(|refused| match refused {
-        mpsc::TrySendError::Full(errand) | mpsc::TrySendError::Disconnected(errand) => errand,
-    })
+    resting.next.give(errand);
+    Ok(())
 }
 
 /// Those of this process that wait, if nobody is looking at them.
 fn resting() -> Option<MutexGuard<'static, Vec<Resting>>> {
-    let mut all = match RESTING.try_lock() {
-        Ok(all) => all,
-        Err(TryLockError::Poisoned(all)) => all.into_inner(),
-        Err(TryLockError::WouldBlock) => return None,
-    };
+    let mut all = RESTING.try_lock()?;
     let own = process::id();
     all.retain(|resting| resting.process == own);
     Some(all)
@@ -63,27 +60,28 @@ fn resting() -> Option<MutexGuard<'static, Vec<Resting>>> {
 fn hire(errand: Errand) -> Result<(), Errand> {
     // A thread that cannot be made drops what it was to do.
     let errand = Arc::new(Mutex::new(Some(errand)));
-    let take = |errand: &Mutex<Option<Errand>>| {
-        errand.lock().unwrap_or_else(PoisonError::into_inner).take()
-    };
     let given = errand.clone();
     let thread = thread::Builder::new().name("libdma".into()).stack_size(STACK);
-    match thread.spawn(move || take(&given).into_iter().for_each(work)) {
+    let hired = thread.spawn(move || {
+        let first = given.lock().take();
+        first.into_iter().for_each(work);
+    });
+    match hired {
         Ok(_) => Ok(()),
-        Err(_) => take(&errand).map_or(Ok(()), Err),
+        Err(_) => errand.lock().take().map_or(Ok(()), Err),
     }
 }
 
 /// Does this, and what comes after it, until nothing does.
 fn work(first: Errand) {
-    let (next, errands) = mpsc::sync_channel(1);
+    let (_, errands) = slot();
     let mut errand = first;
     let thread = thread::current().id();
     loop {
         let mut rests = false;
         errand(&mut || {
             let Some(mut all) = resting().filter(|all| all.len() < MOST) else { return };
-            all.push(Resting { thread, process: process::id(), next: next.clone() });
+            all.push(Resting { thread, process: process::id(), next: errands.giver() });
             rests = true;
         });
         if !rests {
@@ -95,12 +93,12 @@ fn work(first: Errand) {
 }
 
 /// The next errand of a thread, if there is one before it has waited long enough.
-fn wait(errands: &Receiver<Errand>, thread: ThreadId) -> Option<Errand> {
+fn wait(errands: &Taker<Errand>, thread: ThreadId) -> Option<Errand> {
     loop {
-        match errands.recv_timeout(REST) {
+        match errands.take(REST) {
             Ok(errand) => return Some(errand),
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(Nothing::Ever) => return None,
+            Err(Nothing::Yet) => {}
         }
         let Some(mut all) = resting() else { continue };
         let place = all.iter().position(|resting| resting.thread == thread);
@@ -162,11 +160,11 @@ mod tests {
 
     #[test]
     fn those_of_the_process_that_this_one_was_born_of_are_not_sent() {
-        let (next, errands) = mpsc::sync_channel(1);
+        let (next, errands) = slot();
         let thread = thread::current().id();
         let parents = Resting { thread, process: process::id() + 1, next };
-        RESTING.lock().unwrap().push(parents);
+        RESTING.lock().push(parents);
         assert_eq!(answer(|| 7), 7);
-        assert!(matches!(errands.try_recv(), Err(mpsc::TryRecvError::Disconnected)));
+        assert_eq!(errands.take(REST).err(), Some(Nothing::Ever));
     }
 }

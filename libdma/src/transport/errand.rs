@@ -15,9 +15,9 @@
 
 use alloc::boxed::Box;
 use core::time::Duration;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
 use super::crew::{self, Errand};
+use super::slot::{Nothing, Taker, slot};
 
 /// How long somebody is waited for before it is looked whether iommud is there still.
 const LOOK: Duration = Duration::from_millis(200);
@@ -29,27 +29,26 @@ pub(super) fn run<R: Send + 'static>(
 ) -> Option<R> {
     let answer = send(request);
     loop {
-        match answer.recv_timeout(LOOK) {
+        match answer.take(LOOK) {
             Ok(answered) => return Some(answered),
             // Who looks may have to wait as well.
-            Err(RecvTimeoutError::Timeout) => {
-                if send(is_there.clone()).recv_timeout(LOOK) == Ok(false) {
+            Err(Nothing::Yet) => {
+                if send(is_there.clone()).take(LOOK) == Ok(false) {
                     return None;
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(Nothing::Ever) => return None,
         }
     }
 }
 
 /// Sends somebody, who may not come back.
-fn send<R: Send + 'static>(request: impl FnOnce() -> R + Send + 'static) -> Receiver<R> {
-    let (tell, answer) = mpsc::sync_channel(1);
+fn send<R: Send + 'static>(request: impl FnOnce() -> R + Send + 'static) -> Taker<R> {
+    let (tell, answer) = slot();
     let errand: Errand = Box::new(move |done| {
         let answered = request();
         done();
-        // Nobody listens any more who has given it up.
-        drop(tell.send(answered));
+        tell.give(answered);
     });
     if let Err(errand) = crew::send(errand) {
         // Where there can be no thread, it is waited for as it is.
@@ -62,7 +61,7 @@ fn send<R: Send + 'static>(request: impl FnOnce() -> R + Send + 'static) -> Rece
 #[cfg(all(test, not(miri)))]
 mod tests {
     use core::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::Arc;
+    use std::sync::{Arc, mpsc};
     use std::thread;
 
     use super::*;

@@ -5,6 +5,7 @@
 //! | `socket` | Linux, feature `socket` | a handle is a connected `SOCK_SEQPACKET` socket |
 //! | `errand` | Redox, feature `scheme` | requests that may take long or that others wait for, by threads that can be given up |
 //! | `crew` | Redox, feature `scheme` | the threads that make them |
+//! | `slot` | Redox, feature `scheme` | where they leave what they bring |
 //! | `patience` | Linux and Redox, features `socket`, `scheme` | how long a client waits for an iommud that was restarted |
 //! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
@@ -43,6 +44,11 @@ mod patience;
 pub mod scheme;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub(crate) mod shown;
+#[cfg(any(
+    all(test, target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+mod slot;
 #[cfg(all(target_os = "linux", feature = "socket"))]
 pub mod socket;
 
