@@ -6,7 +6,7 @@ use super::mappings::Note;
 use crate::error::EngineError;
 use crate::iova::{
     Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaError, IovaRange, IovaRequest,
-    PAGE_ZERO,
+    PAGE_ZERO, RecordPlace,
 };
 use crate::unit::{Abilities, Walks};
 
@@ -155,10 +155,10 @@ impl Addresses {
         self.allocator.note(iova, note);
     }
 
-    /// Looks addresses up that are to be looked up again before others.
+    /// What is noted of addresses that were taken as just this range, and where their record is.
     #[inline]
-    pub(super) fn look_at(&mut self, iova: Iova) {
-        self.allocator.look_at(iova);
+    pub(super) fn find_noted(&mut self, iova: Iova, bytes: u64) -> Option<(RecordPlace, Note)> {
+        self.allocator.find_noted(iova, bytes)
     }
 
     /// What is noted of the addresses that were taken from here on, and their length in bytes.
@@ -169,8 +169,8 @@ impl Addresses {
 
     /// Notes that nothing is mapped any more at addresses that stay taken.
     #[inline]
-    pub(super) fn forget(&mut self, iova: Iova) {
-        self.allocator.forget(iova);
+    pub(super) fn forget(&mut self, place: RecordPlace) {
+        self.allocator.forget(place);
     }
 
     /// The taken addresses of which this is one, and what is noted of them.

@@ -327,10 +327,14 @@ impl Domain {
         is_its: impl FnOnce(&Mapping) -> bool,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<(Changed, Payer), EngineError> {
-        self.addresses.look_at(iova);
-        let mapping = self.exactly(iova, bytes).filter(is_its).ok_or(EngineError::NotMapped)?;
+        let noted = self.addresses.find_noted(iova, bytes);
+        let (place, note) = noted.ok_or(EngineError::NotMapped)?;
+        let mapping = note.mapping(bytes);
+        if !is_its(&mapping) {
+            return Err(EngineError::NotMapped);
+        }
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
-        self.addresses.forget(iova);
+        self.addresses.forget(place);
         Ok((Changed { start, bytes, touched }, mapping.payer))
     }
 

@@ -1,7 +1,6 @@
 //! What is mapped in a domain: clients' buffers, each noted with the addresses that it was given, and what lies at its own
 //! addresses.
 
-use bitfield_struct::bitfield;
 use dma_types::{Access, Iova, PAGE_SIZE};
 
 use super::{Domain, Mapping, Owner};
@@ -17,16 +16,39 @@ pub(super) struct Note {
     payer: Payer,
 }
 
-/// Which part of its buffer a mapping is of, and what a device may do.
-#[bitfield(u64)]
-struct Part {
-    may_read: bool,
-    may_write: bool,
-    #[bits(10)]
-    __: u16,
-    /// The page of the buffer with which it starts.
-    #[bits(52)]
-    page: u64,
+/// Which part of its buffer a mapping is of, and what a device may do: where in the buffer it starts, which is a page, and in
+/// the bits below a page [`READ`](Self::READ) and [`WRITE`](Self::WRITE).
+#[derive(Clone, Copy, Debug, Default)]
+struct Part(u64);
+
+impl Part {
+    /// The device may read.
+    const READ: u64 = 1 << 0;
+    /// The device may write.
+    const WRITE: u64 = 1 << 1;
+
+    #[inline]
+    const fn new(offset: u64, access: Access) -> Self {
+        Self(match access {
+            Access::Read => offset | Self::READ,
+            Access::Write => offset | Self::WRITE,
+            Access::ReadWrite => offset | Self::READ | Self::WRITE,
+        })
+    }
+
+    #[inline]
+    const fn offset(self) -> u64 {
+        self.0 & !(PAGE_SIZE - 1)
+    }
+
+    #[inline]
+    const fn access(self) -> Access {
+        match (self.0 & Self::READ != 0, self.0 & Self::WRITE != 0) {
+            (true, false) => Access::Read,
+            (false, true) => Access::Write,
+            _ => Access::ReadWrite,
+        }
+    }
 }
 
 impl Note {
@@ -34,23 +56,14 @@ impl Note {
     #[inline]
     const fn of(buffer: u64, mapping: &Mapping) -> Self {
         let Mapping { access, offset, payer, .. } = *mapping;
-        // It starts with a page, whose address has its field's bits.
-        let bits = offset
-            | (access.may_read() as u64) << Part::MAY_READ_OFFSET
-            | (access.may_write() as u64) << Part::MAY_WRITE_OFFSET;
-        Self { buffer, part: Part::from_bits(bits), payer }
+        Self { buffer, part: Part::new(offset, access), payer }
     }
 
     /// The mapping of which this is noted, with its length.
     #[inline]
-    const fn mapping(self, bytes: u64) -> Mapping {
+    pub(super) const fn mapping(self, bytes: u64) -> Mapping {
         let Self { buffer, part, payer } = self;
-        let access = match (part.may_read(), part.may_write()) {
-            (true, false) => Access::Read,
-            (false, true) => Access::Write,
-            _ => Access::ReadWrite,
-        };
-        let (owner, offset) = (Owner::Buffer(buffer), part.page() * PAGE_SIZE);
+        let (access, owner, offset) = (part.access(), Owner::Buffer(buffer), part.offset());
         Mapping { bytes, access, owner, offset, payer }
     }
 }
@@ -72,17 +85,10 @@ impl Domain {
         Some(bytes)
     }
 
-    /// A client's mapping of which the range is exactly all.
-    #[inline]
-    pub(super) fn exactly(&self, iova: Iova, bytes: u64) -> Option<Mapping> {
-        let (known, note) = self.addresses.noted(iova)?;
-        (known == bytes).then(|| note.mapping(bytes))
-    }
-
     /// Whether the range is exactly one mapping of a client's.
     #[inline]
     pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
-        self.exactly(iova, bytes).is_some()
+        self.addresses.noted(iova).is_some_and(|(known, _)| known == bytes)
     }
 
     /// The mapping that starts at this address.

@@ -97,7 +97,7 @@ pub(super) struct Held<N> {
 
 /// Where the record of a range is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The range's first page.
     pub(super) start: u64,
     /// The number of its record.

@@ -25,6 +25,7 @@ mod tests;
 
 pub use allocator::IovaAllocator;
 pub use error::IovaError;
+pub(crate) use held::Place as RecordPlace;
 pub use request::{
     Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaRange, IovaRequest, PAGE_ZERO,
 };

@@ -2,7 +2,7 @@
 
 use dma_types::{Iova, PAGE_SIZE};
 
-use super::held::Held;
+use super::held::{Held, Place};
 use super::{IovaAllocator, IovaRange};
 
 impl<N: Copy + Default> IovaAllocator<N> {
@@ -17,10 +17,11 @@ impl<N: Copy + Default> IovaAllocator<N> {
         }
     }
 
-    /// Looks an allocation up that is to be looked up again before others are.
+    /// What is noted of the live allocation that is exactly `bytes` at `iova`, and where its record is.
     #[inline]
-    pub fn look_at(&mut self, iova: Iova) {
-        let _ = self.held.find(iova.get() / PAGE_SIZE);
+    pub(crate) fn find_noted(&mut self, iova: Iova, bytes: u64) -> Option<(Place, N)> {
+        let (place, held) = self.held.find(page_at(iova)?)?;
+        noted(held).filter(|(known, _)| *known == bytes).map(|(_, note)| (place, note))
     }
 
     /// What is noted of the live allocation that starts at `iova`, and its length in bytes.
@@ -30,12 +31,11 @@ impl<N: Copy + Default> IovaAllocator<N> {
         noted(held)
     }
 
-    /// Forgets what is noted of an allocation, which stays live.
+    /// Forgets what is noted of an allocation, which stays live: that of which the record was found here, and none was freed since.
     #[inline]
-    pub fn forget(&mut self, iova: Iova) {
-        if let Some((_, held)) = self.held.find(iova.get() / PAGE_SIZE) {
-            held.extent = held.extent.without_note();
-        }
+    pub(crate) fn forget(&mut self, place: Place) {
+        let held = self.held.at(place);
+        held.extent = held.extent.without_note();
     }
 
     /// The allocation in which an address lies, if something is noted of it.

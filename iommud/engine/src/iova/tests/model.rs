@@ -184,8 +184,13 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
         }
         Step::Forget(index) if !model.live.is_empty() => {
             let number = index.index(model.live.len());
-            model.notes[number] = None;
-            space.forget(model.iova(model.live[number].0));
+            let (start, pages, _) = model.live[number];
+            let found = space.find_noted(model.iova(start), bytes(pages));
+            prop_assert_eq!(found.map(|(_, note)| note), model.notes[number].take());
+            prop_assert!(space.find_noted(model.iova(start), bytes(pages + 1)).is_none());
+            if let Some((place, _)) = found {
+                space.forget(place);
+            }
         }
         Step::Split(index, cut) if !model.live.is_empty() => {
             let number = index.index(model.live.len());
