@@ -76,11 +76,14 @@ impl Completion {
         Self { first: Some((Promiser::Batches(domain), batch)), more: None }
     }
 
-    /// All that it waits for, at most one promise of each.
+    /// All that it waits for, at most one promise of each: the first, and most often no others.
     #[inline]
-    pub(crate) fn promises(&self) -> impl Iterator<Item = &Promise> {
-        let more = self.more.as_ref().map_or(&[][..], |more| more.as_slice());
-        self.first.iter().chain(more)
+    pub(crate) fn parts(&self) -> (Option<Promise>, &[Promise]) {
+        (self.first, self.more.as_ref().map_or(&[][..], |more| more.as_slice()))
+    }
+
+    fn promises(&self) -> impl Iterator<Item = &Promise> {
+        self.first.iter().chain(self.parts().1)
     }
 
     /// Waits for this too.

@@ -395,7 +395,10 @@ impl Engine {
             }
             None => ask_units(units, platform, domain, changes),
         };
-        let frames = domain.with_payers(core::mem::take(unlinked));
+        let frames = match unlinked[..] {
+            [] => Vec::new(),
+            [..] => domain.with_payers(core::mem::take(unlinked)),
+        };
         if completion.is_none() {
             for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
                 books.note_addresses(payer, -payer::bytes(bytes));

@@ -541,14 +541,15 @@ fn has_failed(units: &[UnitSlot], id: UnitId) -> bool {
 
 /// How a completion stands, its batches of unmaps included.
 fn progress(units: &[UnitSlot], deferred: &Deferred, completion: &Completion) -> Progress {
-    completion.promises().fold(Progress::Done, |all, &(promiser, ticket)| {
-        all.and(match promiser {
-            Promiser::Unit(unit) => unit_progress(units, unit, ticket),
-            Promiser::Batches(_) => {
-                deferred.progress(ticket, |completion| units_progress(units, completion))
-            }
-        })
-    })
+    let of_one = |(promiser, ticket)| match promiser {
+        Promiser::Unit(unit) => unit_progress(units, unit, ticket),
+        Promiser::Batches(_) => {
+            deferred.progress(ticket, |completion| units_progress(units, completion))
+        }
+    };
+    let (first, more) = completion.parts();
+    let first = first.map_or(Progress::Done, of_one);
+    more.iter().fold(first, |all, promise| all.and(of_one(*promise)))
 }
 
 /// How what units have promised stands.
