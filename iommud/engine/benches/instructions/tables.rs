@@ -2,7 +2,7 @@
 
 use dma_types::{Access, Iova, PhysAddr};
 use iommu_engine::amdvi::page_table::AmdV1;
-use iommu_engine::platform::Segment;
+use iommu_engine::platform::{Segment, TableFrames};
 use iommu_engine::table::{Format, PageTable};
 use iommu_engine::vtd::context::AddressWidth;
 use iommu_engine::vtd::second_stage::SecondStage;
@@ -11,11 +11,16 @@ use crate::Operation;
 use crate::counted::rounds;
 use crate::frames::Frames;
 
-pub(crate) const OPERATIONS: [Operation; 13] = [
+pub(crate) const OPERATIONS: [Operation; 19] = [
     Operation {
         name: "VT-d table: map + unmap 4 KiB",
         per: 1,
         run: || pair(second_stage(), 4 << 10, true, true),
+    },
+    Operation {
+        name: "VT-d table: map + unmap 64 KiB",
+        per: 1,
+        run: || pair(second_stage(), 64 << 10, true, true),
     },
     Operation {
         name: "VT-d table: map + unmap 2 MiB",
@@ -37,6 +42,11 @@ pub(crate) const OPERATIONS: [Operation; 13] = [
         name: "AMD-Vi table: map + unmap 4 KiB",
         per: 1,
         run: || pair(amd(), 4 << 10, true, true),
+    },
+    Operation {
+        name: "AMD-Vi table: map + unmap 64 KiB",
+        per: 1,
+        run: || pair(amd(), 64 << 10, true, true),
     },
     Operation {
         name: "AMD-Vi table: map + unmap 2 MiB",
@@ -63,6 +73,26 @@ pub(crate) const OPERATIONS: [Operation; 13] = [
         name: "AMD-Vi table, pages of every length: unmap 1 MiB at an odd address, per 4 KiB",
         per: 256,
         run: || odd(false),
+    },
+    Operation {
+        name: "VT-d table: map 2 GiB by 2 MiB, per page",
+        per: LARGE_PAGES,
+        run: || many(second_stage(), true),
+    },
+    Operation {
+        name: "VT-d table: unmap 2 GiB by 2 MiB, per page",
+        per: LARGE_PAGES,
+        run: || many(second_stage(), false),
+    },
+    Operation {
+        name: "AMD-Vi table: map 2 GiB by 2 MiB, per page",
+        per: LARGE_PAGES,
+        run: || many(amd(), true),
+    },
+    Operation {
+        name: "AMD-Vi table: unmap 2 GiB by 2 MiB, per page",
+        per: LARGE_PAGES,
+        run: || many(amd(), false),
     },
     Operation { name: "four dependent loads", per: 1, run: loads },
 ];
@@ -128,6 +158,40 @@ fn pair_at<F: Format>(format: F, place: u64, bytes: u64, count_map: bool, count_
         if count_unmap { counted(&mut unmap) } else { unmap() }
     });
     assert!(retired.is_empty());
+}
+
+/// How many large pages are mapped one by one: in two tables, which come and go with them.
+const LARGE_PAGES: u64 = 1024;
+
+fn many<F: Format>(format: F, count_map: bool) {
+    let frames = &mut Frames::new(64);
+    let mut table = PageTable::new(format, frames).expect("a frame");
+    let (bytes, mut retired) = (2 << 20, Vec::with_capacity(8));
+    let memory = memory(bytes);
+    let iova = |page: u64| Iova::new((page << 21) + (1 << 30));
+    rounds(|counted| {
+        let mut map = || {
+            for page in 0..LARGE_PAGES {
+                table.map(frames, iova(page), &memory, Access::ReadWrite).expect("room");
+            }
+        };
+        if count_map {
+            counted(&mut map)
+        } else {
+            map()
+        }
+        let mut unmap = || {
+            for page in 0..LARGE_PAGES {
+                table.unmap(frames, iova(page), bytes, &mut retired).expect("mapped");
+            }
+        };
+        if count_map {
+            unmap();
+        } else {
+            counted(&mut unmap);
+        }
+        retired.drain(..).for_each(|frame| frames.free_frame(frame));
+    });
 }
 
 fn translate<F: Format>(format: F) {

@@ -14,7 +14,7 @@ use super::format::{
 use super::near::{Near, Used};
 use super::node::{Node, holds};
 use super::pieces::Pieces;
-use super::remove::{Remove, pages_of_one_table};
+use super::remove::{Remove, clear_some, pages_of_one_table};
 use super::supply::Supply;
 use crate::platform::{Segment, TableFrames};
 use crate::unit::Touched;
@@ -113,7 +113,7 @@ impl<F: Format> PageTable<F> {
     /// # Errors
     ///
     /// [`MapError`], with nothing changed.
-    #[inline]
+    #[inline(always)]
     pub fn map(
         &mut self,
         frames: &mut impl TableFrames,
@@ -302,7 +302,7 @@ impl<F: Format> PageTable<F> {
     /// # Errors
     ///
     /// [`UnmapError`], with nothing changed.
-    #[inline]
+    #[inline(always)]
     pub fn unmap(
         &mut self,
         frames: &mut impl TableFrames,
@@ -342,7 +342,13 @@ impl<F: Format> PageTable<F> {
         }
         let span = Span { start, last };
         let node = match self.near.get_mut(0, start, last) {
-            Some(used) => Node::new(frames, self.format, used.frame, 0)?,
+            Some(used) => {
+                let node = Node::new(frames, self.format, used.frame, 0)?;
+                if clear_some(frames, &node, used, span) {
+                    return Ok(span.unmapped(Touched::Leaves));
+                }
+                node
+            }
             None => self.root_node(frames)?,
         };
         if let Some(node) = pages_of_one_table(frames, node, span)?

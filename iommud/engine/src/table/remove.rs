@@ -7,6 +7,7 @@ use dma_types::{Iova, PhysAddr};
 
 use super::error::{Foreign, UnmapError};
 use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
+use super::near::Used;
 use super::node::{Node, each, holds};
 use super::page_table::{PageTable, Span, Unmapped};
 use super::split::{Page, cost, rest};
@@ -83,6 +84,25 @@ impl<F: Format> PageTable<F> {
         }
         Ok(kept)
     }
+}
+
+/// Removes a range of a table of the lowest level, if it is whole pages and there are others: whether it was so.
+#[inline]
+pub(super) fn clear_some<F: Format>(
+    frames: &impl TableFrames,
+    node: &Node<'_, F>,
+    used: &mut Used,
+    span: Span,
+) -> bool {
+    let first = index(0, span.start);
+    let slots = node.slots(first, index(0, span.last) + 1 - first);
+    if used.live <= slots.len() || !are_present::<F>(slots) || !is_whole_pages(node, span) {
+        return false;
+    }
+    each(slots, |slot| slot.store(0, Ordering::Release));
+    used.live -= slots.len();
+    node.flush(frames, first, slots.len());
+    true
 }
 
 /// The table that a range is in, if it is whole pages in one.
@@ -272,6 +292,7 @@ impl<F: Format> Remove<F> {
 }
 
 /// Whether a range of a table of level 0, all of which is mapped, begins and ends as its pages do.
+#[inline]
 fn is_whole_pages<F: Format>(node: &Node<'_, F>, Span { start, last }: Span) -> bool {
     let ends = |address: u64, inside: u64| match node.entry(address) {
         Entry::Leaf { order, .. } => inside & low_bits(order) == 0,
@@ -307,6 +328,7 @@ fn are_pages<F: Format>(node: &Node<'_, F>, slots: &[AtomicU64], last: u64) -> b
 }
 
 /// Whether all entries are present. Those of one mapping have a bit in common that says so, which is seen soonest.
+#[inline]
 fn are_present<F: Format>(slots: &[AtomicU64]) -> bool {
     let mut common = F::PRESENT;
     each(slots, |slot| common &= slot.load(Ordering::Relaxed));
