@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::supply::Supply;
+use super::supply::{Given, Supply};
 use super::{NotTaken, PoolBlock, PoolStats};
 use crate::check::{Mark, Place};
 use crate::copy;
@@ -71,7 +71,7 @@ impl<T: ?Sized> Pool<T> {
     pub fn alloc_zeroed(&self) -> Result<PoolBlock<T>, Error> {
         let slot = self.supply.give_out()?;
         // SAFETY: the block has so many bytes, and is nobody's yet but this function's.
-        unsafe { copy::zero(slot.memory, self.supply.shape().bytes) };
+        unsafe { copy::zero(slot.memory(), self.supply.shape().bytes) };
         Ok(PoolBlock::new(slot, &self.supply))
     }
 
@@ -96,7 +96,7 @@ impl<T: ?Sized> Pool<T> {
     #[track_caller]
     pub fn free(&self, address: BusAddress) -> Result<(), NotTaken> {
         let slot = self.supply.take(address)?;
-        self.supply.give_back(slot, Some(Place::here()));
+        Given::new(slot, &self.supply).give_back(Some(Place::here()));
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl<T: ?Sized> Pool<T> {
 
 impl<T: ?Sized> Drop for Pool<T> {
     fn drop(&mut self) {
-        self.supply.note_pool_dropped();
+        self.supply.end_pool();
     }
 }
 

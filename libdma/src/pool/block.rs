@@ -4,14 +4,14 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use dma_types::{CpuAddr, Iova};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::slots::Slot;
-use super::supply::Supply;
+use super::supply::{Given, Supply};
 use crate::coherent::Word;
 use crate::extent::Extent;
 use crate::io_address::{BusAddress, IoAddress};
@@ -119,8 +119,7 @@ use crate::shown;
 /// ```
 #[must_use = "dropped, the block is the pool's again, and the next one's to whom it is given"]
 pub struct PoolBlock<T: ?Sized> {
-    slot: ManuallyDrop<Slot>,
-    supply: ManuallyDrop<Arc<Supply>>,
+    given: ManuallyDrop<Given>,
     of: PhantomData<T>,
     /// Two threads that reach the same memory by volatile access race. It may move between threads.
     not_sync: PhantomData<core::cell::Cell<u8>>,
@@ -130,29 +129,29 @@ impl<T: ?Sized> PoolBlock<T> {
     /// A block that was given out. It has a `T` in it, whatever its bytes.
     #[inline]
     pub(super) fn new(slot: Slot, supply: &Arc<Supply>) -> Self {
-        let (slot, supply) = (ManuallyDrop::new(slot), ManuallyDrop::new(supply.clone()));
-        Self { slot, supply, of: PhantomData, not_sync: PhantomData }
+        let given = ManuallyDrop::new(Given::new(slot, supply));
+        Self { given, of: PhantomData, not_sync: PhantomData }
     }
 
     /// Where the device sees it.
     #[inline]
     pub fn iova(&self) -> Iova {
-        self.slot.iova
+        self.given.slot().iova()
     }
 
     /// The same as an address that knows which device it is of.
     pub fn io_address(&self) -> IoAddress<'_> {
-        IoAddress::new(self.supply.session(), self.slot.iova, self.bytes() as u64)
+        IoAddress::new(self.given.supply().session(), self.given.slot().iova(), self.bytes() as u64)
     }
 
     /// Where this process sees it.
     pub fn cpu_address(&self) -> CpuAddr {
-        self.slot.memory.into()
+        self.given.slot().memory().into()
     }
 
     /// Its length in bytes.
     pub fn bytes(&self) -> usize {
-        self.supply.shape().bytes
+        self.given.supply().shape().bytes
     }
 
     /// Reads an integer in one piece, `offset` bytes into the block: an ownership bit, say, that the device changes.
@@ -186,17 +185,16 @@ impl<T: ?Sized> PoolBlock<T> {
     #[inline]
     fn extent(&self) -> Extent<'_> {
         // SAFETY: the block is this one's alone while it lives, and mapped writable.
-        unsafe { Extent::new(self.slot.memory, self.bytes()) }
+        unsafe { Extent::new(self.given.slot().memory(), self.bytes()) }
     }
 
     /// Leaves it to the device: what stays is its address, whose [number](BusAddress::iova) goes into a descriptor or a
     /// register, and by which [`Pool::take`](super::Pool::take) gets it back.
     #[must_use = "the block can only be got back by its address"]
     pub fn into_address(self) -> BusAddress {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped, and neither field is used again.
-        let (slot, supply) = unsafe { (ptr::read(&this.slot), ptr::read(&this.supply)) };
-        ManuallyDrop::into_inner(supply).leave(ManuallyDrop::into_inner(slot))
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither dropped nor used again.
+        unsafe { ManuallyDrop::take(&mut this.given) }.leave()
     }
 }
 
@@ -218,7 +216,7 @@ impl<T: FromBytes + IntoBytes + Immutable> PoolBlock<T> {
     /// The value's place, for access to its fields by raw pointers: volatile or atomic only.
     #[inline]
     pub fn as_ptr(&self) -> NonNull<T> {
-        self.slot.memory.cast()
+        self.given.slot().memory().cast()
     }
 }
 
@@ -226,7 +224,7 @@ impl PoolBlock<[u8]> {
     /// The place of its first byte, for raw pointers: volatile or atomic only.
     #[inline]
     pub fn as_ptr(&self) -> NonNull<u8> {
-        self.slot.memory
+        self.given.slot().memory()
     }
 
     /// Copies bytes out, from `offset` on.
@@ -251,16 +249,14 @@ impl PoolBlock<[u8]> {
 impl<T: ?Sized> Drop for PoolBlock<T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is dropped, so that nobody uses either again.
-        let (slot, supply) =
-            unsafe { (ManuallyDrop::take(&mut self.slot), ManuallyDrop::take(&mut self.supply)) };
-        supply.give_back_dropped(slot);
+        // SAFETY: it is dropped, so that nobody uses it again.
+        unsafe { ManuallyDrop::take(&mut self.given) }.give_back_dropped();
     }
 }
 
 impl<T: ?Sized> fmt::Debug for PoolBlock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (device, bytes) = (self.supply.session().address(), self.bytes() as u64);
+        let (device, bytes) = (self.given.supply().session().address(), self.bytes() as u64);
         shown::guard(f, "PoolBlock", device, Some(self.iova()), bytes).finish()
     }
 }

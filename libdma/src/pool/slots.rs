@@ -1,6 +1,9 @@
 //! Which blocks of a pool there are, and which are free. Nothing of it lies in memory that the device sees.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::Cell;
+use core::iter;
 use core::ptr::NonNull;
 
 use dma_types::Iova;
@@ -8,46 +11,92 @@ use dma_types::Iova;
 use super::NotTaken;
 use super::layout::Layout;
 
-/// A block, by where it is. Who has one has the block: there is one at a time. It is two words, for every block that is
-/// given out or back moves one.
+/// A block, by where it is noted. Who has one has the block: there is one at a time. It is one word, for every block that
+/// is given out or back moves one.
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) memory: NonNull<u8>,
-    pub(super) iova: Iova,
+pub(super) struct Slot(NonNull<Note>);
+
+// SAFETY: what of the note can change is looked at by who has the `Slots` alone; the memory is not tied to a thread.
+unsafe impl Send for Slot {}
+
+/// Where a block is. It stays as long as its chunk does.
+#[derive(Debug)]
+struct Note {
+    memory: NonNull<u8>,
+    iova: Iova,
+    /// The next that is free, while this one is.
+    next: Cell<Option<NonNull<Self>>>,
+    /// Whether it was left to the device.
+    is_left: Cell<bool>,
 }
 
-// SAFETY: it is an address; the memory there is not tied to a thread.
-unsafe impl Send for Slot {}
+impl Slot {
+    /// Where this process sees the block.
+    #[inline]
+    pub(super) fn memory(&self) -> NonNull<u8> {
+        self.note().memory
+    }
+
+    /// Where the device sees it.
+    #[inline]
+    pub(super) fn iova(&self) -> Iova {
+        self.note().iova
+    }
+
+    #[inline]
+    fn note(&self) -> &Note {
+        // SAFETY: a chunk with a block that is somebody's is not given up, nor are `Slots` ended before all is given back.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// The notes of a chunk's blocks, which others point to while this is moved.
+#[derive(Debug)]
+struct Notes(NonNull<[Note]>);
+
+impl Notes {
+    fn new(notes: Vec<Note>) -> Self {
+        Self(NonNull::from(Box::leak(notes.into_boxed_slice())))
+    }
+
+    fn all(&self) -> &[Note] {
+        // SAFETY: they were leaked when this was made, and nobody has them mutably.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        // SAFETY: they were leaked when this was made. No free block is among them, and none that is somebody's.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
 
 /// A piece of memory with blocks in it.
 #[derive(Debug)]
 struct Chunk<Memory> {
     /// Keeps the memory.
     memory: Memory,
-    start: NonNull<u8>,
     iova: Iova,
     layout: Layout,
-    /// A bit for each block: whether it was left to the device.
-    left: Vec<u64>,
+    notes: Notes,
 }
-
-// SAFETY: as for `Slot`; the memory that it keeps says for itself whether it may move to another thread.
-unsafe impl<Memory: Send> Send for Chunk<Memory> {}
 
 /// Which blocks there are, and which are free. `Memory` keeps a chunk's memory.
 #[derive(Debug)]
 pub(super) struct Slots<Memory> {
-    /// The last that was given back is the first to be given out: it is in the CPU's cache. There is room for all blocks,
-    /// so that giving back allocates nothing.
-    free: Vec<Slot>,
+    /// The last that was given back is the first to be given out: it is in the CPU's cache.
+    free: Option<NonNull<Note>>,
     /// How many blocks there are.
     blocks: usize,
-    /// The fewest that were free since `blocks` last changed, and the most in use before.
-    least_free: usize,
+    /// How many of them are given out, those that were left to the device included; the most at once; and how many those are
+    /// that were left.
+    in_use: usize,
     most_in_use: usize,
+    left: usize,
     given_out: u64,
-    /// With how many free blocks it is time to see whether chunks are idle.
-    trim_at: usize,
+    /// With fewer in use it is time to see whether chunks are idle.
+    trim_below: usize,
     /// By their numbers.
     chunks: Vec<Option<Chunk<Memory>>>,
     /// By their I/O addresses, which do not overlap.
@@ -55,6 +104,9 @@ pub(super) struct Slots<Memory> {
     /// How many free blocks stay when chunks are given back.
     keep: usize,
 }
+
+// SAFETY: the notes are its own, or behind a `Slot`; what it keeps says for itself whether it may move to another thread.
+unsafe impl<Memory: Send> Send for Slots<Memory> {}
 
 /// How much there is, and how much of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +122,13 @@ impl<Memory> Slots<Memory> {
     /// No blocks yet.
     pub(super) fn new(keep: usize) -> Self {
         Self {
-            free: Vec::new(),
+            free: None,
             blocks: 0,
-            least_free: 0,
+            in_use: 0,
             most_in_use: 0,
+            left: 0,
             given_out: 0,
-            trim_at: usize::MAX,
+            trim_below: 0,
             chunks: Vec::new(),
             order: Vec::new(),
             keep,
@@ -85,30 +138,43 @@ impl<Memory> Slots<Memory> {
     /// Gives a block out, if one is free.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Slot> {
-        let slot = self.free.pop()?;
-        if self.free.len() < self.least_free {
-            self.least_free = self.free.len();
+        let slot = Slot(self.free?);
+        self.free = slot.note().next.get();
+        self.in_use += 1;
+        if self.in_use > self.most_in_use {
+            self.most_in_use = self.in_use;
         }
         self.given_out += 1;
         Some(slot)
     }
 
-    /// Takes a block back if that takes a few steps: there is room, and it is not time to [`trim`](Self::trim). The block, if
-    /// not.
+    /// Takes a block back if that takes a few steps: it is not time to [`trim`](Self::trim). The block, if it is.
     #[inline]
     pub(super) fn push_few(&mut self, slot: Slot) -> Option<Slot> {
-        let free = self.free.len();
-        if free + 1 >= self.trim_at || free == self.free.capacity() {
+        if self.in_use <= self.trim_below {
             return Some(slot);
         }
-        self.free.push(slot);
+        self.push(slot);
         None
     }
 
     /// Takes a block back. Whether it is time to [`trim`](Self::trim).
+    #[inline]
     pub(super) fn push(&mut self, slot: Slot) -> bool {
-        self.free.push(slot);
-        self.free.len() >= self.trim_at
+        slot.note().next.set(self.free);
+        self.free = Some(slot.0);
+        self.in_use -= 1;
+        self.in_use < self.trim_below
+    }
+
+    /// Has no block be taken back any more in a few steps.
+    pub(super) fn push_no_few(&mut self) {
+        self.trim_below = usize::MAX;
+    }
+
+    /// How many blocks are given out, and not left to the device.
+    pub(super) fn held(&self) -> usize {
+        self.in_use - self.left
     }
 
     /// Adds a chunk of blocks; or gives its memory back, if another chunk has some of its I/O addresses, by which blocks
@@ -137,76 +203,93 @@ impl<Memory> Slots<Memory> {
         if !is_before || !is_behind {
             return Err(memory);
         }
-        self.note_most();
         let number = self.chunks.iter().position(Option::is_none).unwrap_or(self.chunks.len());
-        let left = alloc::vec![0; blocks.div_ceil(64)];
-        let chunk = Some(Chunk { memory, start, iova, layout, left });
+        let note = |index| {
+            let offset = layout.offset_of(index);
+            // SAFETY: the layout lies in the chunk whole.
+            let memory = unsafe { start.add(offset) };
+            let iova = Iova::new(iova.get() + offset as u64);
+            Note { memory, iova, next: Cell::new(None), is_left: Cell::new(false) }
+        };
+        let notes = Notes::new((0..blocks).map(note).collect());
+        // So that the first comes first.
+        for note in notes.all().iter().rev() {
+            note.next.set(self.free);
+            self.free = Some(NonNull::from(note));
+        }
+        let chunk = Some(Chunk { memory, iova, layout, notes });
         match self.chunks.get_mut(number) {
             Some(place) => *place = chunk,
             None => self.chunks.push(chunk),
         }
         self.order.insert(at, (iova, number as u32));
         self.blocks += blocks;
-        self.free.reserve(self.blocks - self.free.len());
-        // So that the first comes first.
-        for index in (0..blocks).rev() {
-            let offset = layout.offset_of(index);
-            // SAFETY: the layout lies in the chunk whole.
-            let memory = unsafe { start.add(offset) };
-            let iova = Iova::new(iova.get() + offset as u64);
-            self.free.push(Slot { memory, iova });
-        }
-        self.least_free = self.free.len();
-        self.trim_at = self.trim_from(0).max(self.free.len() + 1);
+        self.trim_at(self.trim_from(0).max(self.blocks - self.in_use + 1));
         Ok(())
     }
 
     /// Leaves a block to the device: it is known by its address alone.
     pub(super) fn leave(&mut self, slot: Slot) -> Iova {
-        if let Some((_, mut left)) = self.block_at(slot.iova) {
-            left.set(true);
-        }
-        slot.iova
+        slot.note().is_left.set(true);
+        self.left += 1;
+        slot.iova()
     }
 
     /// Takes a block that was left to the device from it.
     pub(super) fn take(&mut self, iova: Iova) -> Result<Slot, NotTaken> {
-        let (memory, mut left) = self.block_at(iova).ok_or(NotTaken::NoBlock)?;
-        if left.get() {
-            left.set(false);
-            return Ok(Slot { memory, iova });
+        let note = self.block_at(iova).ok_or(NotTaken::NoBlock)?;
+        if note.is_left.replace(false) {
+            let slot = Slot(NonNull::from(note));
+            self.left -= 1;
+            return Ok(slot);
         }
-        let is_free = self.free.iter().any(|slot| slot.iova == iova);
+        let is_free = self.free().any(|free| free.iova == iova);
         Err(if is_free { NotTaken::Free } else { NotTaken::Held })
+    }
+
+    /// Those that are free, the next to be given out first.
+    fn free(&self) -> impl Iterator<Item = &Note> {
+        // SAFETY: what is free is noted in a chunk that there is.
+        let at = |note: NonNull<Note>| unsafe { note.as_ref() };
+        iter::successors(self.free.map(at), move |note| note.next.get().map(at))
     }
 
     /// Gives idle chunks up, as long as `keep` free blocks stay: their memory, and how long it is.
     pub(super) fn trim(&mut self, keep: usize) -> Vec<(Memory, usize)> {
-        self.note_most();
         let mut free_of = alloc::vec![0; self.chunks.len()];
-        for slot in &self.free {
-            let chunk = chunk_of(&self.order, slot.iova).map(|(_, number)| number as usize);
-            if let Some(free) = chunk.and_then(|number| free_of.get_mut(number)) {
+        let chunk_of = |note: &Note| chunk_of(&self.order, note.iova).map(|(_, it)| it as usize);
+        for chunk in self.free().filter_map(chunk_of) {
+            if let Some(free) = free_of.get_mut(chunk) {
                 *free += 1;
             }
         }
-        let (mut given_up, mut free) = (Vec::new(), self.free.len());
-        for (place, idle) in self.chunks.iter_mut().zip(&mut free_of) {
-            let blocks = place.as_ref().map_or(0, |chunk| chunk.layout.blocks());
+        let mut free = self.blocks - self.in_use;
+        for (chunk, idle) in self.chunks.iter().zip(&mut free_of) {
+            let blocks = chunk.as_ref().map_or(0, |chunk| chunk.layout.blocks());
             let is_idle = blocks > 0 && *idle == blocks && free - blocks >= keep;
             *idle = usize::from(is_idle);
-            if is_idle && let Some(chunk) = place.take() {
-                free -= blocks;
-                self.blocks -= blocks;
+            free -= if is_idle { blocks } else { 0 };
+        }
+        let stays = |chunk: usize| free_of.get(chunk) == Some(&0);
+        let staying = self.free().filter(|note| chunk_of(note).is_some_and(stays));
+        let staying: Vec<_> = staying.map(NonNull::from).collect();
+        let mut given_up = Vec::new();
+        for (number, place) in self.chunks.iter_mut().enumerate() {
+            if !stays(number)
+                && let Some(chunk) = place.take()
+            {
+                self.blocks -= chunk.layout.blocks();
                 given_up.push((chunk.memory, chunk.layout.bytes()));
             }
         }
-        let stays = |chunk: u32| free_of.get(chunk as usize) == Some(&0);
-        let order = &self.order;
-        self.free.retain(|slot| chunk_of(order, slot.iova).is_some_and(|(_, chunk)| stays(chunk)));
-        self.order.retain(|&(_, chunk)| stays(chunk));
-        self.least_free = self.free.len();
-        self.trim_at = self.trim_from(self.free.len());
+        self.order.retain(|&(_, chunk)| stays(chunk as usize));
+        self.free = None;
+        for note in staying.into_iter().rev() {
+            // SAFETY: its chunk is one of those that stay.
+            unsafe { note.as_ref() }.next.set(self.free);
+            self.free = Some(note);
+        }
+        self.trim_at(self.trim_from(free));
         given_up
     }
 
@@ -222,19 +305,14 @@ impl<Memory> Slots<Memory> {
         (self.keep + 2 * average).max(left + left / 2 + average)
     }
 
-    /// Remembers the most that were in use, before there are other blocks.
-    fn note_most(&mut self) {
-        self.most_in_use = self.most_in_use();
-    }
-
-    fn most_in_use(&self) -> usize {
-        self.most_in_use.max(self.blocks - self.least_free)
+    /// Has it be time to trim with so many free blocks.
+    fn trim_at(&mut self, free: usize) {
+        self.trim_below = (self.blocks + 1).saturating_sub(free);
     }
 
     /// How much there is.
     pub(super) fn count(&self) -> Count {
-        let Self { blocks, given_out, .. } = *self;
-        let (in_use, most_in_use) = (blocks - self.free.len(), self.most_in_use());
+        let Self { blocks, in_use, most_in_use, given_out, .. } = *self;
         Count { blocks, in_use, most_in_use, given_out, chunks: self.order.len() }
     }
 
@@ -248,23 +326,18 @@ impl<Memory> Slots<Memory> {
 
     /// Ends it: the memory of each chunk, and whether any block of it is left to the device.
     pub(super) fn into_memory(self) -> impl Iterator<Item = (Memory, bool)> {
-        let has_left = |chunk: &Chunk<Memory>| chunk.left.iter().any(|&bits| bits != 0);
-        self.chunks.into_iter().flatten().map(move |chunk| {
-            let left = has_left(&chunk);
-            (chunk.memory, left)
+        self.chunks.into_iter().flatten().map(|chunk| {
+            let has_left = chunk.notes.all().iter().any(|note| note.is_left.get());
+            (chunk.memory, has_left)
         })
     }
 
-    /// The block that starts there, if one does: where its memory is, and whether it was left to the device.
-    fn block_at(&mut self, iova: Iova) -> Option<(NonNull<u8>, Bit<'_>)> {
+    /// The block that starts there, if one does.
+    fn block_at(&self, iova: Iova) -> Option<&Note> {
         let (start, number) = chunk_of(&self.order, iova)?;
-        let chunk = self.chunks.get_mut(number as usize)?.as_mut()?;
+        let chunk = self.chunks.get(number as usize)?.as_ref()?;
         let offset = usize::try_from(iova.get() - start.get()).ok()?;
-        let index = chunk.layout.index_of(offset)?;
-        // SAFETY: a block of the layout starts there.
-        let memory = unsafe { chunk.start.add(offset) };
-        let word = chunk.left.get_mut(index / 64)?;
-        Some((memory, Bit { word, mask: 1 << (index % 64) }))
+        chunk.notes.all().get(chunk.layout.index_of(offset)?)
     }
 }
 
@@ -273,22 +346,6 @@ impl<Memory> Slots<Memory> {
 fn chunk_of(order: &[(Iova, u32)], iova: Iova) -> Option<(Iova, u32)> {
     let after = order.partition_point(|&(start, _)| start <= iova);
     order[..after].last().copied()
-}
-
-/// A bit in a word.
-struct Bit<'a> {
-    word: &'a mut u64,
-    mask: u64,
-}
-
-impl Bit<'_> {
-    fn get(&self) -> bool {
-        *self.word & self.mask != 0
-    }
-
-    fn set(&mut self, on: bool) {
-        *self.word = if on { *self.word | self.mask } else { *self.word & !self.mask };
-    }
 }
 
 #[cfg(test)]

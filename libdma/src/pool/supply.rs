@@ -22,7 +22,7 @@ use crate::window::{Block, BlockRequest, Windows};
 /// What a pool and its blocks share: the memory, which lasts until the last of them is gone.
 #[derive(Debug)]
 pub(super) struct Supply {
-    slots: Mutex<Slots<Block>>,
+    state: Mutex<State>,
     failures: AtomicU64,
     shape: Shape,
     access: Access,
@@ -30,6 +30,100 @@ pub(super) struct Supply {
     label: Arc<str>,
     poison: Poison,
     windows: Arc<Windows>,
+}
+
+#[derive(Debug)]
+struct State {
+    slots: Slots<Block>,
+    /// When the pool is gone: keeps the supply for the blocks that are given out. They count themselves in `slots`, and
+    /// have no share each.
+    kept: Option<Arc<Supply>>,
+}
+
+impl State {
+    /// What keeps the supply, if nobody has a block of it any more.
+    fn last(&mut self) -> Option<Arc<Supply>> {
+        if self.slots.held() == 0 { self.kept.take() } else { None }
+    }
+}
+
+/// A block that was given out.
+pub(super) struct Given {
+    slot: Slot,
+    supply: NonNull<Supply>,
+}
+
+// SAFETY: both may be used by any thread.
+unsafe impl Send for Given {}
+
+impl Given {
+    #[inline]
+    pub(super) fn new(slot: Slot, supply: &Arc<Supply>) -> Self {
+        Self { slot, supply: NonNull::from(&**supply) }
+    }
+
+    #[inline]
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Where it comes from.
+    #[inline]
+    pub(super) fn supply(&self) -> &Supply {
+        // SAFETY: as long as a block is given out, the pool is there, or what it left behind for its blocks.
+        unsafe { self.supply.as_ref() }
+    }
+
+    /// Gives it back, since it was dropped.
+    #[inline(always)]
+    pub(super) fn give_back_dropped(self) {
+        let Self { slot, supply } = self;
+        // SAFETY: as in `supply`. When the lock is not held any more, the supply may be gone.
+        let state = unsafe { &supply.as_ref().state };
+        let not_taken =
+            if check::is_known_off() { state.lock().slots.push_few(slot) } else { Some(slot) };
+        if let Some(slot) = not_taken {
+            Self { slot, supply }.give_back_otherwise();
+        }
+    }
+
+    /// The same where that takes more than a few steps.
+    #[cold]
+    fn give_back_otherwise(self) {
+        self.give_back(None);
+    }
+
+    /// Gives it back: from where, if anybody said so.
+    pub(super) fn give_back(self, at: Option<Place>) {
+        // SAFETY: as in `supply`. No function that may still run when the lock is not held any more is given a reference, for
+        // the supply may be gone then.
+        let supply = unsafe { self.supply.as_ref() };
+        if check::is_on() {
+            supply.note_given_back(&self.slot, at);
+        }
+        let mut state = supply.state.lock();
+        let is_time = state.slots.push(self.slot);
+        let last = state.last();
+        // What is left of a pool that is gone ends as a whole.
+        let is_going = last.is_some() || state.kept.is_some();
+        let idle = if is_time && !is_going { supply.trim(&mut state.slots) } else { Vec::new() };
+        // What is given up goes when others may have the lock.
+        drop(state);
+        drop((idle, last));
+    }
+
+    /// Leaves it to the device.
+    pub(super) fn leave(self) -> BusAddress {
+        // SAFETY: as in `give_back`.
+        let supply = unsafe { self.supply.as_ref() };
+        let addresses = supply.session().addresses();
+        let mut state = supply.state.lock();
+        let left = state.slots.leave(self.slot);
+        let last = state.last();
+        drop(state);
+        drop(last);
+        BusAddress::new(addresses, left)
+    }
 }
 
 impl Supply {
@@ -41,7 +135,7 @@ impl Supply {
         keep: usize,
     ) -> Self {
         Self {
-            slots: Mutex::new(Slots::new(keep)),
+            state: Mutex::new(State { slots: Slots::new(keep), kept: None }),
             failures: AtomicU64::new(0),
             shape,
             access,
@@ -66,60 +160,26 @@ impl Supply {
     /// Gives a block out that is free, if nobody is to be told.
     #[inline(always)]
     pub(super) fn give_out_free(&self) -> Option<Slot> {
-        if check::is_known_off() { self.slots.lock().pop() } else { None }
+        if check::is_known_off() { self.state.lock().slots.pop() } else { None }
     }
 
     /// Gives a block out.
     #[track_caller]
     pub(super) fn give_out(&self) -> Result<Slot, Error> {
-        let free = self.slots.lock().pop();
+        let free = self.state.lock().slots.pop();
         let slot = match free {
             Some(slot) => slot,
             None => self.grow()?,
         };
         if check::is_on() {
-            self.note_given_out(slot.memory, slot.iova, Place::here());
+            self.note_given_out(slot.memory(), slot.iova(), Place::here());
         }
         Ok(slot)
-    }
-
-    /// Takes a block back that was dropped, and its share of this.
-    #[inline(always)]
-    pub(super) fn give_back_dropped(self: Arc<Self>, slot: Slot) {
-        if !check::is_known_off() {
-            return self.give_back_otherwise(slot);
-        }
-        let not_taken = self.slots.lock().push_few(slot);
-        if let Some(slot) = not_taken {
-            self.give_back_otherwise(slot);
-        }
-    }
-
-    /// The same where that takes more than a few steps. It takes the share, too, so that the few steps keep nothing for it.
-    #[cold]
-    fn give_back_otherwise(self: Arc<Self>, slot: Slot) {
-        self.give_back(slot, None);
-    }
-
-    /// Takes a block back: from where, if anybody said so.
-    pub(super) fn give_back(&self, slot: Slot, at: Option<Place>) {
-        if check::is_on() {
-            self.note_given_back(slot.memory, slot.iova, at);
-        }
-        let is_time = self.slots.lock().push(slot);
-        if is_time {
-            self.trim();
-        }
     }
 
     /// The session of the device that its blocks are for.
     pub(super) fn session(&self) -> &Session {
         self.windows.session()
-    }
-
-    /// Leaves a block to the device.
-    pub(super) fn leave(&self, slot: Slot) -> BusAddress {
-        BusAddress::new(self.session().addresses(), self.slots.lock().leave(slot))
     }
 
     /// Takes a block from the device, to which it was left.
@@ -130,7 +190,7 @@ impl Supply {
             return Err(wrong.into());
         }
         let iova = address.iova();
-        let taken = self.slots.lock().take(iova);
+        let taken = self.state.lock().slots.take(iova);
         if let Err(why) = taken
             && check::is_on()
         {
@@ -141,12 +201,13 @@ impl Supply {
 
     /// Gives idle chunks back to the device's windows, all of them.
     pub(super) fn shrink(&self) -> usize {
-        let idle = self.slots.lock().trim(0);
-        self.give_up(idle)
+        let idle = self.state.lock().slots.trim(0);
+        self.forget(&idle);
+        idle.len()
     }
 
     pub(super) fn stats(&self) -> PoolStats {
-        let count = self.slots.lock().count();
+        let count = self.state.lock().slots.count();
         PoolStats {
             label: self.label.clone(),
             block_bytes: self.shape.bytes,
@@ -160,10 +221,15 @@ impl Supply {
     }
 
     /// The pool ends, though not what is left of it.
-    pub(super) fn note_pool_dropped(&self) {
+    pub(super) fn end_pool(self: &Arc<Self>) {
         if check::is_on() {
-            let of_pool = |iova| self.slots.lock().contains(iova);
+            let of_pool = |iova| self.state.lock().slots.contains(iova);
             check::blocks::pool_dropped(self.windows.session().space(), of_pool);
+        }
+        let mut state = self.state.lock();
+        if state.slots.held() > 0 {
+            state.slots.push_no_few();
+            state.kept = Some(self.clone());
         }
     }
 
@@ -187,7 +253,7 @@ impl Supply {
             }
         };
         // Somebody may have given one back meanwhile.
-        let given_back = self.slots.lock().pop();
+        let given_back = self.state.lock().slots.pop();
         given_back.ok_or_else(|| {
             self.failures.fetch_add(1, Ordering::Relaxed);
             error
@@ -205,29 +271,29 @@ impl Supply {
         if !iova.is_aligned(io_align) || !start.addr().get().is_multiple_of(align) {
             return Err(Error::BadAlignment);
         }
-        let mut slots = self.slots.lock();
+        let mut state = self.state.lock();
         // SAFETY: the chunk is `bytes` long, for which the layout was made, and it is this pool's as long as `block` is
         // not dropped.
-        let added = unsafe { slots.add(block, start, iova, layout) };
-        let slot = if added.is_ok() { slots.pop() } else { None };
+        let added = unsafe { state.slots.add(block, start, iova, layout) };
+        let slot = if added.is_ok() { state.slots.pop() } else { None };
         // What was not added is given back when the lock is not held any more.
-        drop(slots);
+        drop(state);
         slot.ok_or(Error::NoAddressSpace)
     }
 
-    /// Gives back chunks that are idle and beyond what is to be kept.
+    /// Gives up chunks that are idle and beyond what is to be kept.
     #[cold]
-    fn trim(&self) {
-        let idle = self.slots.lock().trim_to_keep();
-        self.give_up(idle);
+    fn trim(&self, slots: &mut Slots<Block>) -> Vec<(Block, usize)> {
+        let idle = slots.trim_to_keep();
+        self.forget(&idle);
+        idle
     }
 
-    /// Gives chunks back, while others may have the lock; how many there are.
-    fn give_up(&self, idle: Vec<(Block, usize)>) -> usize {
-        for (chunk, bytes) in &idle {
+    /// What these chunks' blocks were filled with is nobody's concern any more.
+    fn forget(&self, idle: &[(Block, usize)]) {
+        for (chunk, bytes) in idle {
             self.poison.forget(chunk.iova(), *bytes);
         }
-        idle.len()
     }
 
     #[cold]
@@ -245,7 +311,8 @@ impl Supply {
     }
 
     #[cold]
-    fn note_given_back(&self, memory: NonNull<u8>, iova: Iova, at: Option<Place>) {
+    fn note_given_back(&self, slot: &Slot, at: Option<Place>) {
+        let (memory, iova) = (slot.memory(), slot.iova());
         check::blocks::given_back(self.windows.session().space(), iova, at);
         // SAFETY: the block is the caller's alone, and as long as this.
         unsafe { self.poison.fill(memory, iova, self.shape.bytes) };
@@ -254,7 +321,7 @@ impl Supply {
 
 impl Drop for Supply {
     fn drop(&mut self) {
-        let slots = mem::replace(self.slots.get_mut(), Slots::new(0));
+        let slots = mem::replace(&mut self.state.get_mut().slots, Slots::new(0));
         for (chunk, has_left) in slots.into_memory() {
             // A device that was left a block may write to it at any time.
             if has_left {

@@ -68,15 +68,15 @@ impl Rig {
 fn mark(slot: &Slot, bytes: usize) {
     for offset in 0..bytes {
         // SAFETY: the block is the test's, and so long.
-        unsafe { slot.memory.add(offset).write_volatile(slot.iova.get() as u8 ^ offset as u8) };
+        unsafe { slot.memory().add(offset).write_volatile(slot.iova().get() as u8 ^ offset as u8) };
     }
 }
 
 fn is_marked(slot: &Slot, bytes: usize) -> bool {
     (0..bytes).all(|offset| {
         // SAFETY: as in `mark`.
-        let byte = unsafe { slot.memory.add(offset).read_volatile() };
-        byte == slot.iova.get() as u8 ^ offset as u8
+        let byte = unsafe { slot.memory().add(offset).read_volatile() };
+        byte == slot.iova().get() as u8 ^ offset as u8
     })
 }
 
@@ -132,19 +132,19 @@ proptest! {
     ) {
         let (bytes, mut rig) = (shape.bytes, Rig::new(shape, 4));
         let (mut held, mut left) = (Vec::<Slot>::new(), Vec::<Iova>::new());
-        let mut marks = BTreeMap::<Iova, ()>::new();
+        let (mut marks, mut most) = (BTreeMap::<Iova, ()>::new(), 0);
         for step in steps {
             match step {
                 Step::Alloc => {
                     let slot = rig.alloc();
                     mark(&slot, bytes);
-                    prop_assert!(marks.insert(slot.iova, ()).is_none(), "given out twice");
-                    prop_assert!(slot.iova.is_aligned(shape.align as u64));
+                    prop_assert!(marks.insert(slot.iova(), ()).is_none(), "given out twice");
+                    prop_assert!(slot.iova().is_aligned(shape.align as u64));
                     held.push(slot);
                 }
                 Step::Free(which) => if let Some(slot) = pick(&mut held, which) {
                     prop_assert!(is_marked(&slot, bytes), "another block lies over it");
-                    marks.remove(&slot.iova);
+                    marks.remove(&slot.iova());
                     if rig.slots.push(slot) {
                         rig.slots.trim_to_keep();
                     }
@@ -154,7 +154,7 @@ proptest! {
                 },
                 Step::Take(which) => if let Some(iova) = pick(&mut left, which) {
                     let slot = rig.slots.take(iova).unwrap();
-                    prop_assert!(slot.iova == iova && is_marked(&slot, bytes));
+                    prop_assert!(slot.iova() == iova && is_marked(&slot, bytes));
                     prop_assert_eq!(rig.slots.take(iova).unwrap_err(), NotTaken::Held);
                     held.push(slot);
                 },
@@ -162,9 +162,9 @@ proptest! {
                     let (iova, before) = (Iova::new(address), rig.slots.count());
                     let expected = if left.contains(&iova) {
                         continue;
-                    } else if held.iter().any(|slot| slot.iova == iova) {
+                    } else if held.iter().any(|slot| slot.iova() == iova) {
                         NotTaken::Held
-                    } else if rig.slots.free.iter().any(|slot| slot.iova == iova) {
+                    } else if rig.slots.free().any(|note| note.iova == iova) {
                         NotTaken::Free
                     } else {
                         NotTaken::NoBlock
@@ -173,15 +173,17 @@ proptest! {
                     prop_assert_eq!(rig.slots.count(), before);
                 }
                 Step::Trim(keep) => {
-                    let free = rig.slots.free.len();
+                    let free = rig.slots.free().count();
                     rig.slots.trim(keep);
-                    prop_assert!(rig.slots.free.len() >= keep.min(free));
+                    prop_assert!(rig.slots.free().count() >= keep.min(free));
                 }
             }
             let count = rig.slots.count();
             prop_assert_eq!(count.in_use, held.len() + left.len());
-            prop_assert!(count.most_in_use >= count.in_use);
-            prop_assert!(rig.slots.free.capacity() >= count.blocks, "giving back would allocate");
+            prop_assert_eq!(rig.slots.held(), held.len());
+            prop_assert_eq!(count.blocks, count.in_use + rig.slots.free().count());
+            most = most.max(count.in_use);
+            prop_assert_eq!(count.most_in_use, most);
         }
         // All that there is comes back.
         for iova in left {
