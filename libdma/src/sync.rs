@@ -4,14 +4,45 @@
 //! (`tests/interleavings`). Such a build is for those tests alone.
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::AtomicU64;
-#[cfg(not(loom))]
-pub(crate) use spin::Mutex;
-
+pub(crate) use self::unwatched::Mutex;
 #[cfg(loom)]
 pub(crate) use self::watched::Mutex;
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::AtomicU64;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::AtomicU64;
+
+#[cfg(not(loom))]
+mod unwatched {
+    use spin::MutexGuard;
+
+    /// spin's lock, which is mostly free: then it is had without a jump.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(spin::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(spin::Mutex::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            match self.0.try_lock() {
+                Some(guard) => guard,
+                None => self.wait(),
+            }
+        }
+
+        #[cold]
+        fn wait(&self) -> MutexGuard<'_, T> {
+            self.0.lock()
+        }
+
+        pub(crate) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut()
+        }
+    }
+}
 
 #[cfg(loom)]
 mod watched {

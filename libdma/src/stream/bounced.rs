@@ -2,9 +2,10 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem;
 use core::ops::Range;
+use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
+use core::{mem, slice};
 
 use dma_types::Iova;
 
@@ -84,15 +85,81 @@ impl Origin<'_> {
     }
 }
 
-/// A slice and its copy.
+/// A slice and its copy. It is seven words, for each step moves one.
 struct Copied<'a> {
     memory: Memory,
-    origin: Origin<'a>,
-    /// Whether what the device wrote is to come back at the end.
-    brings_back: bool,
-    /// Whether only what is synced by name is copied.
-    skip_cpu_sync: bool,
+    slice: Slice<'a>,
     mark: Mark,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Copied<'_>>() == 56);
+
+/// The slice of a copy, and whether what the device wrote comes back to it: in two words, which compilers move in one step each.
+struct Slice<'a> {
+    start: NonNull<u8>,
+    /// How long it is, and flags.
+    word: usize,
+    of: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: it is one of the two slices that it is made of, both of which may be sent.
+unsafe impl Send for Slice<'_> {}
+
+impl<'a> Slice<'a> {
+    /// The device writes, too: it is borrowed exclusively.
+    const EXCLUSIVE: usize = 1 << (usize::BITS - 1);
+    /// What it writes comes back at the end of its turns.
+    const RETURNS: usize = 1 << (usize::BITS - 2);
+    /// It is its turn, so that this is still to be done.
+    const IS_DUE: usize = 1 << (usize::BITS - 3);
+    /// What is longer has no copy.
+    const LONGEST: usize = Self::IS_DUE - 1;
+
+    #[inline]
+    fn new(origin: Origin<'a>, returns: bool) -> Self {
+        let (bytes, flags) = match origin {
+            Origin::Shared(bytes) => (NonNull::from(bytes), 0),
+            Origin::Exclusive(bytes) => {
+                let returns = if returns { Self::RETURNS | Self::IS_DUE } else { 0 };
+                (NonNull::from(bytes), Self::EXCLUSIVE | returns)
+            }
+        };
+        debug_assert!(bytes.len() <= Self::LONGEST);
+        Self { start: bytes.cast(), word: bytes.len() | flags, of: PhantomData }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.word & Self::LONGEST
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: it was made of a slice of this length, which is borrowed for as long as this lives.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len()) }
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        if self.word & Self::EXCLUSIVE == 0 {
+            return None;
+        }
+        // SAFETY: as in `bytes`, and it is borrowed exclusively.
+        Some(unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len()) })
+    }
+
+    /// Whether what the device wrote is to come back still.
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.word & Self::IS_DUE != 0
+    }
+
+    /// The turn changes: with the device's, what it writes is to come back again, if it is to at all.
+    fn turn(&mut self, is_of_device: bool) {
+        let is_due = is_of_device && self.word & Self::RETURNS != 0;
+        self.word = self.word & !Self::IS_DUE | if is_due { Self::IS_DUE } else { 0 };
+    }
 }
 
 impl Copied<'_> {
@@ -100,21 +167,18 @@ impl Copied<'_> {
     #[inline]
     fn bring(&self) {
         // SAFETY: the copy is as long as the slice.
-        unsafe { copy::copy_in(self.memory.as_ptr(), self.origin.bytes()) };
+        unsafe { copy::copy_in(self.memory.as_ptr(), self.slice.bytes()) };
     }
 
     /// Copies a range back that the device may have written; the range of the slice.
     fn bring_back(&mut self, range: Range<usize>) -> Option<&[u8]> {
         let place = self.memory.as_ptr();
-        match &mut self.origin {
-            Origin::Shared(bytes) => bytes.get(range),
-            Origin::Exclusive(bytes) => {
-                let out = bytes.get_mut(range.clone())?;
-                // SAFETY: the range lies in the slice, and the copy is as long.
-                unsafe { copy::copy_out(place.add(range.start), out) };
-                Some(out)
-            }
+        if let Some(bytes) = self.slice.bytes_mut() {
+            let out = bytes.get_mut(range.clone())?;
+            // SAFETY: the range lies in the slice, and the copy is as long.
+            unsafe { copy::copy_out(place.add(range.start), out) };
         }
+        self.slice.bytes().get(range)
     }
 
     /// The end of the device's turn, for good.
@@ -123,9 +187,10 @@ impl Copied<'_> {
         if let Memory::Pages(pages) = &mut self.memory {
             pages.revoke()?;
         }
-        if mem::take(&mut self.brings_back) {
+        if self.slice.is_due() {
+            self.slice.turn(false);
             fence(Ordering::Acquire);
-            self.bring_back(0..self.origin.bytes().len());
+            self.bring_back(0..self.slice.len());
         }
         Ok(())
     }
@@ -161,12 +226,12 @@ impl<'a, D: Direction> Bounced<'a, D> {
         if bytes == 0 {
             return Err(Error::ZeroSize);
         }
-        if bytes as u64 > terms.longest() {
+        if bytes as u64 > terms.longest() || bytes > Slice::LONGEST {
             return Err(Error::SegmentTooLong);
         }
         let mut memory = terms.memory(bytes, D::ACCESS)?;
         if let Memory::Pages(pages) = &mut memory {
-            batch::map(terms, D::ACCESS, &mut [Piece { pages, bytes, single: true }])?;
+            batch::map_one(terms, D::ACCESS, &mut Piece { pages, bytes, single: true })?;
         }
         let mark = terms.mark(Kind::Stream, &[], memory.iova(), bytes as u64, D::ACCESS);
         Ok(Self::filled(terms, origin, memory, mark))
@@ -174,10 +239,9 @@ impl<'a, D: Direction> Bounced<'a, D> {
 
     #[inline]
     fn filled(terms: &Terms, origin: Origin<'a>, memory: Memory, mark: Mark) -> Self {
-        let skip_cpu_sync = terms.skip_cpu_sync();
-        let brings_back = D::ACCESS.may_write() && !skip_cpu_sync;
-        let copy = Copied { memory, origin, brings_back, skip_cpu_sync, mark };
-        if !skip_cpu_sync {
+        let is_copied = !terms.skip_cpu_sync();
+        let copy = Copied { memory, slice: Slice::new(origin, is_copied), mark };
+        if is_copied {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             copy.bring();
         }
@@ -192,7 +256,7 @@ impl<'a, D: Direction> Bounced<'a, D> {
             self.copy.bring_back(0..self.len());
         }
         // From here on the slice is newer than the copy.
-        self.copy.brings_back = false;
+        self.copy.slice.turn(false);
         Bounced { copy: self.copy, of: PhantomData }
     }
 
@@ -211,7 +275,7 @@ impl<'a, D: Direction> Bounced<'a, D> {
 impl<'a, D: Direction> Bounced<'a, D, Synced> {
     /// The slice.
     pub fn as_slice(&self) -> &[u8] {
-        self.copy.origin.bytes()
+        self.copy.slice.bytes()
     }
 
     /// The device's turn again: Linux's `dma_sync_single_for_device`.
@@ -219,7 +283,7 @@ impl<'a, D: Direction> Bounced<'a, D, Synced> {
         if D::ACCESS.may_read() {
             self.copy.bring();
         }
-        self.copy.brings_back = D::ACCESS.may_write() && !self.copy.skip_cpu_sync;
+        self.copy.slice.turn(true);
         fence(Ordering::Release);
         Bounced { copy: self.copy, of: PhantomData }
     }
@@ -228,10 +292,7 @@ impl<'a, D: Direction> Bounced<'a, D, Synced> {
 impl Bounced<'_, Bidirectional, Synced> {
     /// The slice, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        match &mut self.copy.origin {
-            Origin::Exclusive(bytes) => bytes,
-            Origin::Shared(_) => &mut [],
-        }
+        self.copy.slice.bytes_mut().unwrap_or_default()
     }
 }
 
@@ -249,7 +310,7 @@ impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
 
     /// How long it is.
     pub fn len(&self) -> usize {
-        self.copy.origin.bytes().len()
+        self.copy.slice.len()
     }
 
     /// Never: an empty slice is not mapped.
@@ -288,8 +349,8 @@ impl<D: Direction, O: HasAddress> Bounced<'_, D, O> {
 
 impl<D: Direction, O: Owner> fmt::Debug for Bounced<'_, D, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Copied { memory, origin, .. } = &self.copy;
-        let (device, bytes) = (memory.session().address(), origin.bytes().len() as u64);
+        let Copied { memory, slice, .. } = &self.copy;
+        let (device, bytes) = (memory.session().address(), slice.len() as u64);
         shown::guard(f, "Bounced", device, Some(memory.iova()), bytes).finish()
     }
 }

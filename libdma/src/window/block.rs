@@ -91,7 +91,8 @@ pub(super) struct Position(NonZero<u64>);
 impl Position {
     const WINDOW_SHIFT: u32 = u32::BITS;
     const ORDER_SHIFT: u32 = Self::WINDOW_SHIFT + WindowNumber::BITS;
-    const DECLARED: u64 = 1 << (Self::ORDER_SHIFT + u8::BITS);
+    /// The number that no window has: of what is a piece of the device's own memory.
+    const DECLARED: WindowNumber = WindowNumber::MAX;
     /// In all of them, so that there is another word for what is no piece.
     const ALWAYS: NonZero<u64> = NonZero::new(1 << (u64::BITS - 1)).unwrap();
 
@@ -104,7 +105,7 @@ impl Position {
 
     /// The same of the device's own memory.
     pub(super) fn declared(unit: usize, order: u32) -> Self {
-        Self(Self::in_window(0, unit, order).0 | Self::DECLARED)
+        Self::in_window(Self::DECLARED, unit, order)
     }
 
     #[inline]
@@ -124,7 +125,7 @@ impl Position {
 
     #[inline]
     pub(super) fn is_declared(self) -> bool {
-        self.0.get() & Self::DECLARED != 0
+        self.window() == Self::DECLARED
     }
 }
 
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn a_position_keeps_what_it_is_made_of() {
         let (last, top) = (Buddy::LIMIT - 1, Buddy::LIMIT.ilog2());
-        for (window, unit, order) in [(0, 0, 0), (WindowNumber::MAX, last, 0), (7, 0, top)] {
+        for (window, unit, order) in [(0, 0, 0), (WindowNumber::MAX - 1, last, 0), (7, 0, top)] {
             let at = Position::in_window(window, unit, order);
             assert_eq!((at.window(), at.unit(), at.order()), (window, unit, order));
             assert!(!at.is_declared());

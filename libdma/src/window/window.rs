@@ -22,8 +22,8 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// How many there are.
-    pub(super) const COUNT: usize = 9;
+    /// How many indices there can be: a power of two, so that none needs to be compared with it. There are nine kinds.
+    pub(super) const COUNT: usize = 16;
 
     /// Which of them it is.
     #[inline]
@@ -53,7 +53,7 @@ pub(crate) struct KindIndex(u8);
 impl KindIndex {
     #[inline]
     pub(super) fn get(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0) % Kind::COUNT
     }
 }
 

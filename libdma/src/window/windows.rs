@@ -322,6 +322,7 @@ impl Windows {
 
     /// Makes a request, and if iommud has no more to give, gives it back all windows that nothing is taken from and
     /// makes it again.
+    #[inline]
     pub(crate) fn after_trimming<R>(
         &self,
         mut request: impl FnMut() -> Result<R, Error>,
@@ -454,12 +455,13 @@ impl Table {
     /// Gives back a block, if it is to be kept ready and its window stays; whether it was given back.
     #[inline]
     fn free_ready(&mut self, at: Position) -> bool {
+        // Where the device's own memory is, there is no window.
         let Some(Some(window)) = self.windows.get_mut(usize::from(at.window())) else {
             return false;
         };
         let kind = window.kind_index.get();
         let becomes_idle = window.blocks == 1;
-        if at.is_declared() || (becomes_idle && self.idle[kind] > 0) {
+        if becomes_idle && self.idle[kind] > 0 {
             return false;
         }
         let is_done = window.free_ready(at.unit(), at.order());
