@@ -128,6 +128,7 @@ impl Handle {
     }
 
     /// What a failure means to who has this handle.
+    #[cold]
     fn told(&self, error: Error) -> Error {
         match error {
             Error::DaemonGone if self.is_passing => Error::HandleLost,
@@ -204,6 +205,7 @@ impl Handle {
     }
 
     /// The same, but that it is not done again when iommud was restarted.
+    #[inline]
     pub(crate) fn call_once(&self, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
         let open = self.place.open();
         // SAFETY: the handle is open as long as that is, and of this transport.

@@ -314,11 +314,13 @@ impl Handle {
         let pieces = || iter::once(piece);
         self.map_and_note(domain, pieces, |under_way| {
             let entry = map_entry(request, limit, places.of_entry(0));
-            let answer = self.one(Opcode::Map, flags, entry)?;
-            if !are_as_asked(slice::from_ref(&answer), slice::from_ref(request), places, limit) {
+            let mut one = One { header: header(1, flags), entry };
+            self.ask_one(Opcode::Map, &mut one)?;
+            let answer = slice::from_ref(&one.entry);
+            if !are_as_asked(answer, slice::from_ref(request), places, limit) {
                 return Err(Error::BadValue);
             }
-            let iova = answer.iova.get();
+            let iova = one.entry.iova.get();
             if let Some(under_way) = under_way {
                 under_way.learn(domain, iter::once((iova, piece)))?;
             }
@@ -328,7 +330,7 @@ impl Handle {
 
     /// Makes a request for mappings of these pieces, which notes what was mapped, if that is kept over restarts; after a
     /// restart it is made again.
-    #[inline]
+    #[inline(always)]
     fn map_and_note<R, Pieces: Iterator<Item = Piece>>(
         &self,
         domain: Option<u64>,
@@ -379,6 +381,7 @@ impl Handle {
     /// What of a batch is to be unmapped still, after a restart of iommud: all of it, unless there is something that was
     /// mapped for sure, as is `known`, and is not any more, for which the batch was good and in part done. What was mapped
     /// there since by another thread, after so many had been noted, is that one's.
+    #[cold]
     fn still_mapped(
         &self,
         mappings: &[Mapped],
@@ -406,9 +409,13 @@ impl Handle {
     }
 
     /// Unmaps, if iommud is there.
+    #[inline]
     fn unmap_once(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
         match mappings {
-            [mapping] => self.one(Opcode::Unmap, flags, unmap_entry(mapping)).map(drop),
+            [mapping] => {
+                let mut one = One { header: header(1, flags), entry: unmap_entry(mapping) };
+                self.ask_one(Opcode::Unmap, &mut one)
+            }
             _ => {
                 let entries = mappings.iter().map(unmap_entry);
                 self.batch(Opcode::Unmap, flags, entries, |_| ())
@@ -450,19 +457,18 @@ impl Handle {
         Ok(Some(Found { mapping, buffer, offset, access }))
     }
 
-    /// Sends a batch of one; its entry as the daemon filled it in.
+    /// Sends a batch of one, whose entry is then as the daemon filled it in.
     #[inline]
-    fn one<Entry>(&self, opcode: Opcode, flags: u32, entry: Entry) -> Result<Entry, Error>
+    fn ask_one<Entry>(&self, opcode: Opcode, one: &mut One<Entry>) -> Result<(), Error>
     where
         Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
     {
-        let mut one = One { header: header(1, flags), entry };
         let length = self.call_once(opcode, one.as_mut_bytes())?;
         if length < size_of::<BatchHeader>() {
             return Err(Error::ShortPayload);
         }
         match one.header.errno.get() {
-            0 if length == size_of::<One<Entry>>() => Ok(one.entry),
+            0 if length == size_of::<One<Entry>>() => Ok(()),
             0 => Err(Error::ShortPayload),
             errno => Err(Error::from_errno(errno as u16)),
         }

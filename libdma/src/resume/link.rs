@@ -128,6 +128,7 @@ impl UnderWay<'_> {
     ///
     /// [`Error::DaemonGone`] if it is late: the session may have been resumed without it, and what it mapped been taken back
     /// as somebody else's that was lost. So it is lost, too.
+    #[inline]
     pub(crate) fn learn(
         &self,
         domain: Option<u64>,
@@ -144,6 +145,7 @@ impl UnderWay<'_> {
     }
 
     /// Forgets what was unmapped, which is the request's end: but for what was mapped there since so many had been noted.
+    #[inline]
     pub(crate) fn forget(&self, unmapped: impl Iterator<Item = At>, noted: u64) {
         let state = &mut *self.link.state.lock();
         unmapped.for_each(|at| state.mappings.remove(at, noted));
@@ -151,6 +153,7 @@ impl UnderWay<'_> {
     }
 
     /// Takes note that it is over.
+    #[inline]
     fn end(&self, state: &mut State) {
         if !self.is_over.replace(true) && state.term == self.term {
             state.requests -= 1;
@@ -302,6 +305,7 @@ impl Link {
     }
 
     /// The same of what is to be noted in the request that does it.
+    #[inline(always)]
     pub(crate) fn request_and_note<R>(
         &self,
         mut make: impl FnMut(&UnderWay<'_>) -> Result<R, Error>,
@@ -322,6 +326,7 @@ impl Link {
     }
 
     /// Begins a request, when nobody is at work to resume the session.
+    #[inline]
     fn begin(&self) -> UnderWay<'_> {
         loop {
             let mut state = self.state.lock();
@@ -343,11 +348,13 @@ impl Link {
 
     /// Notes that these were to be mapped, and nobody knows whether they were. To be called in the request that was not
     /// answered.
+    #[cold]
     pub(crate) fn lose(&self, pieces: impl IntoIterator<Item = Lost>) {
         self.state.lock().lost.extend(pieces);
     }
 
     /// Resumes the session, unless somebody has done so since it had been `renewals` times. Whether it was.
+    #[cold]
     pub(crate) fn renew(&self, renewals: u64) -> bool {
         let is_resumed = loop {
             let mut state = self.state.lock();

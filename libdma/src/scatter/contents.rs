@@ -109,8 +109,7 @@ impl<'a, D: Direction> Contents<'a, D> {
     fn map_otherwise(&mut self) -> Result<(), Error> {
         let result = self.find_memory().and_then(|()| {
             let Self { terms, pieces, .. } = self;
-            let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
-            batch::map(terms, D::ACCESS, &mut pages)
+            batch::map(terms, D::ACCESS, &mut all_pages(pieces))
         });
         if result.is_err() {
             self.let_go();
@@ -138,8 +137,7 @@ impl<'a, D: Direction> Contents<'a, D> {
     pub(super) fn unmap(&mut self) -> Result<(), Error> {
         if self.elsewhere > 0 {
             let Self { terms, pieces, .. } = self;
-            let mut pages: Vec<_> = pieces.iter_mut().filter_map(Piece::pages).collect();
-            batch::unmap(terms, &mut pages)?;
+            batch::unmap(terms, &mut all_pages(pieces))?;
         }
         fence(Ordering::Acquire);
         self.set_away(false);
@@ -262,6 +260,11 @@ impl<'a, D: Direction> Contents<'a, D> {
             }
         }
     }
+}
+
+/// What is to be mapped or unmapped of them.
+fn all_pages<'p, D: Direction>(pieces: &'p mut [Piece<'_, D>]) -> Vec<batch::Piece<'p>> {
+    batch::collected(pieces.len(), pieces.iter_mut().filter_map(Piece::pages))
 }
 
 /// How many of the first pieces go together, and how long they are: slices that follow each other, while they are no

@@ -24,13 +24,14 @@ pub(crate) struct Piece<'a> {
 ///
 /// As [`Device::map`](crate::Device::map); on strict terms [`Error::MappedElsewhere`].
 pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    let mut waiting: Vec<&mut Piece<'_>> = pieces
-        .iter_mut()
-        .filter_map(|it| {
+    let most = pieces.len();
+    let mut waiting = collected(
+        most,
+        pieces.iter_mut().filter_map(|it| {
             let single = it.single.then_some(it.bytes as u64);
             it.pages.must_be_mapped(terms, access, single).then_some(it)
-        })
-        .collect();
+        }),
+    );
     if waiting.len() > MAX_BATCH {
         return Err(Error::BatchTooLarge);
     }
@@ -130,7 +131,8 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
 ///
 /// As [`Device::unmap`](crate::Device::unmap).
 pub(crate) fn unmap(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping().copied()).collect();
+    let mapped =
+        collected(pieces.len(), pieces.iter().filter_map(|it| it.pages.mapping().copied()));
     if !mapped.is_empty() {
         let is_strict = pieces.iter().any(|it| it.pages.is_strict());
         revoke(terms, &mapped, is_strict)?;
@@ -158,4 +160,16 @@ fn revoke(terms: &Terms, mapped: &[Mapped], is_strict: bool) -> Result<(), Error
         true => terms.session().unmap_strictly(mapped),
         false => terms.session().unmap(mapped),
     }
+}
+
+/// What there is of at most so many, by memory of the heap that is taken once, and only if there is any.
+pub(crate) fn collected<T>(most: usize, all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut collected = Vec::new();
+    for each in all {
+        if collected.is_empty() {
+            collected.reserve_exact(most);
+        }
+        collected.push(each);
+    }
+    collected
 }
