@@ -21,6 +21,7 @@ use crate::vendor::{Vendor, slow_down};
 
 both! {
     r5_a_unit_that_is_gone_while_nothing_is_asked_of_it_is_given_up_with_its_devices,
+    r5_nothing_is_mapped_behind_a_unit_that_was_found_gone_between_polls,
     r5_what_is_behind_a_bridge_lives_on_when_the_bridges_unit_fails,
     r1_what_is_behind_a_unit_that_cannot_be_used_masters_no_bus,
     r5_a_unit_may_be_gone_from_any_read_of_its_registers_on_and_the_others_live,
@@ -73,6 +74,18 @@ fn r5_a_unit_that_is_gone_while_nothing_is_asked_of_it_is_given_up_with_its_devi
     rig.faults();
     is_given_up(&mut rig, UnitFailure::Vanished);
     others_live(&mut rig);
+}
+
+fn r5_nothing_is_mapped_behind_a_unit_that_was_found_gone_between_polls(vendor: Vendor) {
+    let mut rig = rig(vendor);
+    let domain = rig.attach(other());
+    let run = rig.run(4096);
+    rig.map(domain, run, 4096, Access::ReadWrite);
+    rig.platform.machine_mut().set_health(0, Health::AllOnes);
+    rig.faults();
+    let Rig { platform, engine } = &mut rig;
+    let refused = engine.map(platform, domain, &whole(run, 4096));
+    assert_eq!(refused.map(drop), Err(EngineError::UnitFailed));
 }
 
 fn r5_what_is_behind_a_bridge_lives_on_when_the_bridges_unit_fails(vendor: Vendor) {
