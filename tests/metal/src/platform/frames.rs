@@ -60,8 +60,10 @@ impl Frames {
     }
 
     fn fill(&self, frame: PhysAddr, value: u64) {
-        for word in self.table(frame).into_iter().flatten() {
-            word.store(value, Ordering::Relaxed);
+        let Some(table) = self.table(frame) else { return };
+        // By lines, so that counting words does not cost more than storing them.
+        for line in table.as_chunks::<ENTRIES_PER_LINE>().0 {
+            line.iter().for_each(|word| word.store(value, Ordering::Relaxed));
         }
     }
 }
@@ -122,13 +124,13 @@ impl TableFrames for Frames {
         let Some(entries) = self.table(frame).and_then(|table| table.get(entries)) else { return };
         // A line is flushed whole, whichever of its bytes is named: the first of each line's entries, and
         // the last of all, name every line.
-        let firsts = entries.iter().step_by(ENTRIES_PER_LINE);
+        let firsts = entries.chunks(ENTRIES_PER_LINE).filter_map(<[_]>::first);
         // SAFETY: every x86-64 processor has these instructions, and they change no memory.
         unsafe { _mm_mfence() };
-        for entry in firsts.chain(entries.last()) {
+        firsts.chain(entries.last()).for_each(|entry| {
             // SAFETY: as above.
             unsafe { _mm_clflush(entry.as_ptr().cast::<u8>()) };
-        }
+        });
         // SAFETY: as above.
         unsafe { _mm_mfence() };
     }
