@@ -4,7 +4,7 @@
 //! manager's, with a stack of its own to be mapped and unmapped.
 //!
 //! They do not end while they wait: who ends gives up descriptors, and in a child that is born in just that moment relibc's list of
-//! them is not what the kernel has (seen, where `iommu-run` had forked: all that the child opens then fails; 63599227).
+//! them is not what the kernel has (by reading, 63599227; seen: a driver that `iommu-run` had started could open nothing more).
 //!
 //! None waits for long at a time. The kernel finds who waits for a word of memory by the frame that the word is in, and after
 //! a `fork` it is in another: a thread that waits meanwhile is not woken (seen; 663e6641, `syscall/futex.rs`). It finds what it was sent
