@@ -31,6 +31,11 @@ pub struct Open {
 }
 
 impl Open {
+    /// Whether it may be lost: nobody has used it, and who asked for it may be gone.
+    fn may_be_lost(&self) -> bool {
+        self.unused_since.is_some() && self.client.process.is_some()
+    }
+
     /// Which folder it is.
     pub fn folder(&self) -> Option<Folder> {
         if self.shape == Shape::Folder { Folder::at(&self.path) } else { None }
@@ -41,6 +46,8 @@ impl Open {
 #[derive(Debug, Default)]
 pub struct OpenHandles {
     open: BTreeMap<HandleId, Open>,
+    /// How many of them may be lost.
+    unused: usize,
 }
 
 impl OpenHandles {
@@ -59,7 +66,9 @@ impl OpenHandles {
 
     /// Remembers one.
     pub fn insert(&mut self, handle: HandleId, open: Open) {
-        self.open.insert(handle, open);
+        self.unused += usize::from(open.may_be_lost());
+        let before = self.open.insert(handle, open);
+        self.unused -= usize::from(before.is_some_and(|open| open.may_be_lost()));
     }
 
     /// The handle of a number that a client has used.
@@ -70,6 +79,7 @@ impl OpenHandles {
     pub fn used(&mut self, number: usize) -> Result<(HandleId, &Open), Error> {
         let handle = HandleId(number as u64);
         let open = self.open.get_mut(&handle).ok_or(Error::BadHandle)?;
+        self.unused -= usize::from(open.may_be_lost());
         open.unused_since = None;
         Ok((handle, open))
     }
@@ -77,17 +87,24 @@ impl OpenHandles {
     /// Forgets one. `None` if it is not open.
     pub fn remove(&mut self, number: usize) -> Option<HandleId> {
         let handle = HandleId(number as u64);
-        self.open.remove(&handle).map(|_| handle)
+        let open = self.open.remove(&handle)?;
+        self.unused -= usize::from(open.may_be_lost());
+        Some(handle)
     }
 
     /// Forgets those of a path that are not open any more.
     pub fn forget(&mut self, path: &str, is_open: impl Fn(HandleId) -> bool) {
-        self.open.retain(|handle, open| open.path != path || is_open(*handle));
+        let Self { open, unused } = self;
+        open.retain(|handle, open| {
+            let stays = open.path != path || is_open(*handle);
+            *unused -= usize::from(!stays && open.may_be_lost());
+            stays
+        });
     }
 
     /// Whether some were never used, and so may be [lost](Self::lost) once their client's process has ended.
     pub fn any_unused(&self) -> bool {
-        self.open.values().any(|open| open.unused_since.is_some() && open.client.process.is_some())
+        self.unused > 0
     }
 
     /// The numbers of those that nobody has, as far as can be known: never used, and their client's process

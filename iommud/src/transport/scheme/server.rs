@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use event::{EventFlags, RawEventQueue};
@@ -8,7 +9,9 @@ use libdma::Error;
 use libredox::errno::{EAGAIN, EINTR, EOPNOTSUPP, ESRCH};
 use libredox::error::{Error as SystemError, Result};
 use redox_scheme::scheme::{IntoTag, Op};
-use redox_scheme::{CallRequest, RequestKind, Response, SendFdRequest, SignalBehavior, Socket};
+use redox_scheme::{
+    CallRequest, Request, RequestKind, Response, SendFdRequest, SignalBehavior, Socket,
+};
 
 use super::desk::{Answered, Desk, ROOT};
 use super::memory::Copier;
@@ -82,6 +85,8 @@ pub struct Server {
     desk: Desk<Redox, Asked>,
     socket: Socket,
     copier: Copier,
+    /// Where requests come to lie.
+    requests: Vec<Request>,
     queue: RawEventQueue,
     idle: Timer,
     soon: Timer,
@@ -90,6 +95,8 @@ pub struct Server {
     fault_told: bool,
     /// Whether something has happened since hardware last had its turn.
     stirred: bool,
+    /// When the requests were taken that are being served.
+    now: Instant,
     last_poll: Instant,
     last_tidy: Instant,
 }
@@ -121,6 +128,7 @@ impl Server {
             desk,
             socket,
             copier,
+            requests: Vec::with_capacity(TURN),
             queue,
             idle,
             soon,
@@ -128,6 +136,7 @@ impl Server {
             // What came before there was a queue to tell of it.
             fault_told: true,
             stirred: true,
+            now,
             last_poll: now,
             last_tidy: now,
         })
@@ -140,33 +149,35 @@ impl Server {
     /// Only what leaves no way to go on. No client can cause it.
     pub fn run(&mut self) -> Result<()> {
         loop {
-            let taken = match self.take_requests()? {
-                Some(taken) => taken,
-                None => return Ok(()),
-            };
-            self.stirred |= taken > 0;
+            let Some(may_be_more) = self.take_requests()? else { return Ok(()) };
             self.look_at_hardware();
             for number in self.desk.take_readable() {
                 self.write(encode::readable(number));
             }
             // The kernel tells of requests once, so there is no waiting while there may be more.
-            if taken < TURN {
+            if !may_be_more {
                 self.wait()?;
             }
         }
     }
 
-    /// Takes some of the requests that are there; how many, or nothing when there will be none.
-    fn take_requests(&mut self) -> Result<Option<usize>> {
-        for taken in 0..TURN {
-            match self.socket.next_request(SignalBehavior::Restart) {
-                Ok(Some(request)) => self.receive(request.kind()),
-                Ok(None) => return Ok(None),
-                Err(error) if error.errno == EAGAIN => return Ok(Some(taken)),
-                Err(error) => return Err(error.into()),
-            }
+    /// Takes the requests that are there, or as many as there is place for, which is when there may be more. Nothing when there
+    /// will be none.
+    fn take_requests(&mut self) -> Result<Option<bool>> {
+        let mut requests = mem::take(&mut self.requests);
+        match self.socket.read_requests(&mut requests, SignalBehavior::Restart) {
+            Ok(()) if requests.is_empty() => return Ok(None),
+            Ok(()) => self.stirred = true,
+            Err(error) if error.errno == EAGAIN => {}
+            Err(error) => return Err(error.into()),
         }
-        Ok(Some(TURN))
+        self.now = Instant::now();
+        let may_be_more = requests.len() == requests.capacity();
+        for request in requests.drain(..) {
+            self.receive(request.kind());
+        }
+        self.requests = requests;
+        Ok(Some(may_be_more))
     }
 
     fn receive(&mut self, request: RequestKind) {
@@ -192,9 +203,7 @@ impl Server {
         };
         match decode::request(&mut op, &mut self.copier) {
             Ok(request) => {
-                if let Some(answered) =
-                    self.desk.serve(Asked::Op(op), request, client, Instant::now())
-                {
+                if let Some(answered) = self.desk.serve(Asked::Op(op), request, client, self.now) {
                     self.answer(answered);
                 }
             }
@@ -267,17 +276,18 @@ impl Server {
     }
 
     fn look_at_hardware(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         let interrupts = self.interrupts();
         let waiting = self.desk.is_waiting();
         if interrupts.is_some() || waiting || self.is_due(now) {
             self.last_poll = now;
             self.stirred = waiting;
+            let since = Instant::now();
             loop {
                 for answered in self.desk.poll(now) {
                     self.answer(answered);
                 }
-                if !self.desk.is_waiting() || now.elapsed() >= WATCH {
+                if !self.desk.is_waiting() || since.elapsed() >= WATCH {
                     break;
                 }
             }
@@ -303,7 +313,7 @@ impl Server {
 
     /// The count of the interrupts by which units have said that they have faults, if there are new ones.
     fn interrupts(&mut self) -> Option<usize> {
-        if !std::mem::take(&mut self.fault_told) {
+        if !mem::take(&mut self.fault_told) {
             return None;
         }
         let interrupt = self.desk.service().platform().fault_interrupt()?;
