@@ -31,6 +31,11 @@ mod crew;
     all(target_os = "redox", feature = "scheme")
 ))]
 mod errand;
+#[cfg(any(
+    all(test, target_os = "linux", feature = "socket"),
+    all(target_os = "redox", feature = "scheme")
+))]
+mod futex;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub(crate) mod object;
 #[cfg(all(target_os = "linux", feature = "socket"))]

@@ -5,14 +5,17 @@
 
 use alloc::sync::Arc;
 use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-use std::thread::{self, Thread};
 
 use spin::Mutex;
 
+use super::futex;
+
 struct Slot<T> {
     value: Mutex<Option<T>>,
-    taker: Thread,
+    /// How many values have been left.
+    given: AtomicU32,
 }
 
 /// Who leaves values, one after the other was taken.
@@ -35,15 +38,17 @@ pub(super) enum Nothing {
 
 /// A slot from which this thread takes.
 pub(super) fn slot<T>() -> (Giver<T>, Taker<T>) {
-    let slot = Arc::new(Slot { value: Mutex::new(None), taker: thread::current() });
+    let slot = Arc::new(Slot { value: Mutex::new(None), given: AtomicU32::new(0) });
     (Giver(slot.clone()), Taker { slot, of_one_thread: PhantomData })
 }
 
 impl<T> Giver<T> {
     /// Leaves a value.
     pub(super) fn give(&self, value: T) {
-        *self.0.value.lock() = Some(value);
-        self.0.taker.unpark();
+        let Self(slot) = self;
+        *slot.value.lock() = Some(value);
+        slot.given.fetch_add(1, Ordering::Release);
+        futex::wake(&slot.given);
     }
 }
 
@@ -55,23 +60,27 @@ impl<T> Taker<T> {
 
     /// Waits for a value so long, or half as long if the thread was woken for something of before.
     pub(super) fn take(&self, within: Duration) -> Result<T, Nothing> {
+        let Slot { value, given } = &*self.slot;
         for _ in 0..2 {
+            let before = given.load(Ordering::Acquire);
             let is_alone = Arc::strong_count(&self.slot) == 1;
             // Only now: the last who gave may have gone meanwhile.
-            if let Some(value) = self.slot.value.lock().take() {
+            if let Some(value) = value.lock().take() {
                 return Ok(value);
             }
             if is_alone {
                 return Err(Nothing::Ever);
             }
-            thread::park_timeout(within / 2);
+            futex::wait(given, before, within / 2);
         }
-        self.slot.value.lock().take().ok_or(Nothing::Yet)
+        value.lock().take().ok_or(Nothing::Yet)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -91,9 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn who_was_woken_for_something_else_waits_all_the_same() {
+    fn who_finds_nothing_waits_also_if_something_came_before() {
         let (giver, taker) = slot();
-        thread::current().unpark();
+        giver.give(0);
+        assert_eq!(taker.take(LONG), Ok(0));
         let other = thread::spawn(move || {
             thread::sleep(SHORT);
             giver.give(1);
