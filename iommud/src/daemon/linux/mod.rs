@@ -3,6 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`keeper`] | watches over the process that serves |
+//! | [`store`] | the memory that it keeps for that |
 //! | [`server`] | serves |
 //! | [`error`] | [`Error`]: why it ended |
 //!
@@ -30,6 +31,7 @@
 pub mod error;
 pub mod keeper;
 pub mod server;
+pub mod store;
 
 use std::env;
 use std::io::{self, Write};
