@@ -3,6 +3,8 @@
 //! What tables take iommud's own account tells, what the process takes the system.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use agent::measure::amount;
 use agent::reports::{Device as Found, Quota, rows};
@@ -19,6 +21,9 @@ pub(crate) const WORD: &str = "held";
 
 /// How many mappings there are at once.
 const MANY: usize = 1_000_000;
+
+/// How long iommud is left alone before it is looked at for the last time.
+const WHILE: Duration = Duration::from_secs(1);
 
 const PAGE: u64 = 4096;
 const GIB: u64 = 1 << 30;
@@ -60,6 +65,8 @@ pub(crate) fn run(unit: &str) -> Outcome {
     for batch in mapped.chunks(MAX_BATCH) {
         device.unmap(batch)?;
     }
+    // It tidies up when nobody has asked for anything for a while.
+    thread::sleep(WHILE);
     tell("after")?;
     println!("{DONE}");
     Ok(())

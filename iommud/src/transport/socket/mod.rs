@@ -9,6 +9,7 @@
 //! | [`endpoint`] | the daemon's ends of clients' handles |
 //! | [`accounts`] | how much each client may hold |
 //! | [`listener`] | the socket in the file system |
+//! | [`heap`] | what the C library keeps of the memory that was freed |
 //! | [`host`] | [`Host`]: what a platform needs to have for this transport |
 //! | [`simulated`] | the registers of simulated devices |
 //!
@@ -37,6 +38,7 @@
 
 pub mod accounts;
 pub mod endpoint;
+pub mod heap;
 pub mod host;
 pub mod listener;
 pub mod reply;

@@ -17,6 +17,7 @@ use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::accounts::{Accounts, Holder};
 use super::endpoint::{Endpoint, Object, Token};
+use super::heap::Heap;
 use super::host::Host;
 use super::listener::Listener;
 use super::reply::{NewHandle, Reply};
@@ -57,6 +58,9 @@ pub struct Server<P> {
     last_poll: Instant,
     /// Where a packet's payload comes to lie, and the answer to it: memory that need not be made anew, and zeroed, for each.
     place: Vec<u8>,
+    heap: Heap,
+    /// Whether anything has come since the heap was looked at.
+    stirred: bool,
 }
 
 impl<P: Host> Server<P> {
@@ -76,6 +80,8 @@ impl<P: Host> Server<P> {
             last_token: Token::LISTENER.0,
             last_poll: Instant::now(),
             place: vec![0; MAX_PAYLOAD],
+            heap: Heap::default(),
+            stirred: false,
         };
         server.listen()?;
         Ok(server)
@@ -96,13 +102,16 @@ impl<P: Host> Server<P> {
     /// One turn: what clients want, then what hardware has done.
     fn turn(&mut self) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); EVENTS];
-        let wait = if self.service.is_waiting() { SOON } else { IDLE };
+        let is_waiting = self.service.is_waiting();
+        let wait = if is_waiting { SOON } else { IDLE };
         let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
         let events = match epoll::wait(&self.epoll, &mut space, Some(&wait)) {
             Ok((events, _)) => &*events,
             Err(Errno::INTR) => &[],
             Err(errno) => return Err(errno.into()),
         };
+        let is_idle = events.is_empty() && !is_waiting;
+        self.stirred |= !is_idle;
         for event in events {
             match Token(event.data.u64()) {
                 Token::LISTENER => self.accept()?,
@@ -120,6 +129,9 @@ impl<P: Host> Server<P> {
             }
         }
         self.tell_readable();
+        if is_idle && mem::take(&mut self.stirred) {
+            self.heap.tidy();
+        }
         Ok(())
     }
 
