@@ -79,7 +79,7 @@ pub trait TableFrames {
     fn flush_entries(&self, frame: PhysAddr, entries: Range<usize>);
 }
 
-/// Names a buffer run: a platform gives the number out and takes it back.
+/// Names a buffer run: a platform gives the number out, takes it back, and never gives it out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 

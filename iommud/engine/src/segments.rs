@@ -4,15 +4,43 @@ use alloc::vec::Vec;
 
 use dma_types::PhysAddr;
 
-use crate::platform::Segment;
+use crate::platform::{RunId, Segment};
 
-/// Adds to `pieces` the part of `segments` that starts `offset` bytes in and is `bytes` long. `None`, with
-/// nothing added, if they are not that long or the part is empty.
-#[inline]
+/// In which segment of a run a part began: the next part of the same run begins there or behind it most often. Of runs of many
+/// segments the others would be counted off for each part.
+#[derive(Clone, Copy, Debug)]
+pub struct Near {
+    run: RunId,
+    /// The number of the segment.
+    index: usize,
+    /// How many bytes in it starts.
+    start: u64,
+}
+
+impl Default for Near {
+    fn default() -> Self {
+        // Any run starts there.
+        Self { run: RunId(0), index: 0, start: 0 }
+    }
+}
+
+/// Adds to `pieces` the part of `segments` that starts `offset` bytes in and is `bytes` long. `None`, with nothing
+/// added, if they are not that long or the part is empty.
 pub fn cut(segments: &[Segment], offset: u64, bytes: u64, pieces: &mut Vec<Segment>) -> Option<()> {
+    cut_near((RunId(0), segments), (offset, bytes), &mut Near::default(), pieces)
+}
+
+/// The same of a run's segments, with a hint.
+#[inline]
+pub fn cut_near(
+    (run, segments): (RunId, &[Segment]),
+    (offset, bytes): (u64, u64),
+    near: &mut Near,
+    pieces: &mut Vec<Segment>,
+) -> Option<()> {
     match in_first(segments, offset, bytes) {
         Some(piece) => pieces.push(piece),
-        None => return cut_several(segments, offset, bytes, pieces),
+        None => return cut_several((run, segments), (offset, bytes), near, pieces),
     }
     Some(())
 }
@@ -26,34 +54,40 @@ pub fn in_first(segments: &[Segment], offset: u64, bytes: u64) -> Option<Segment
     (1..=room).contains(&bytes).then_some(Segment { start, bytes })
 }
 
+#[inline(never)]
 fn cut_several(
-    segments: &[Segment],
-    offset: u64,
-    bytes: u64,
+    (run, segments): (RunId, &[Segment]),
+    (offset, bytes): (u64, u64),
+    near: &mut Near,
     pieces: &mut Vec<Segment>,
 ) -> Option<()> {
+    let is_behind = near.run == run && near.start <= offset;
+    let Near { mut index, mut start, .. } = if is_behind { *near } else { Near::default() };
+    while let Some(segment) = segments.get(index)
+        && offset - start >= segment.bytes
+    {
+        (index, start) = (index + 1, start + segment.bytes);
+    }
+    let rest = segments.get(index..)?;
+    let skip = offset - start;
+    let end = skip.checked_add(bytes).filter(|_| bytes > 0)?;
+    let mut length = 0;
+    let count = rest.iter().take_while(|segment| {
+        let is_part = length < end;
+        length += if is_part { segment.bytes } else { 0 };
+        is_part
+    });
+    let count = count.count();
+    if length < end {
+        return None;
+    }
     let before = pieces.len();
-    let (mut skip, mut rest) = (offset, bytes);
-    for segment in segments {
-        if skip >= segment.bytes {
-            skip -= segment.bytes;
-            continue;
-        }
-        let length = rest.min(segment.bytes - skip);
-        if length == 0 {
-            break;
-        }
-        let Some(start) = segment.start.checked_add(skip) else { break };
-        pieces.push(Segment { start, bytes: length });
-        skip = 0;
-        rest -= length;
-    }
-    if rest == 0 && bytes > 0 {
-        Some(())
-    } else {
-        pieces.truncate(before);
-        None
-    }
+    pieces.extend_from_slice(&rest[..count]);
+    let part = &mut pieces[before..];
+    part[count - 1].bytes -= length - end;
+    part[0] = Segment { start: part[0].start.checked_add(skip)?, bytes: part[0].bytes - skip };
+    *near = Near { run, index, start };
+    Some(())
 }
 
 /// All of `segments` as one piece, if each starts where the one before ends: its start and its length.
@@ -146,6 +180,28 @@ mod tests {
         );
         assert_eq!(cut_out(0, 0x6000).unwrap(), RUN);
         assert_eq!(cut_out(0x3000, 0x1000).unwrap(), [segment(0x20000, 0x1000)]);
+    }
+
+    #[test]
+    fn the_same_part_is_cut_out_whatever_was_before() {
+        let other = [segment(0x1000, 0x1000), segment(0x8000, 0x1000), segment(0x3000, 0x6000)];
+        let parts = (0..6).flat_map(|first| (1..=6 - first).map(move |pages| (first, pages)));
+        let parts: Vec<_> = parts.map(|(at, pages)| (at * 0x1000, pages * 0x1000)).collect();
+        let mut near = Near::default();
+        for (before, after) in parts.iter().flat_map(|one| parts.iter().map(move |it| (one, it))) {
+            for (run, segments, part) in
+                [(1, &RUN, before), (1, &RUN, after), (2, &other, after), (2, &other, before)]
+            {
+                let (mut pieces, mut expected) = (Vec::from([RUN[0]]), Vec::from([RUN[0]]));
+                cut_near((RunId(run), segments), *part, &mut near, &mut pieces).unwrap();
+                cut(segments, part.0, part.1, &mut expected).unwrap();
+                assert_eq!(pieces, expected, "{before:?}, {after:?} of {run}");
+            }
+            assert_eq!(
+                cut_near((RunId(1), &RUN), (0x5000, 0x2000), &mut near, &mut Vec::new()),
+                None
+            );
+        }
     }
 
     #[test]

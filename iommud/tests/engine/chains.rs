@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dma_types::{Access, Iova};
 use iommu_engine::completion::Progress;
-use iommu_engine::domain::{DomainKey, Owner, Place};
+use iommu_engine::domain::{DomainKey, Mapping, Owner, Place};
 use iommu_engine::engine::chain::ChainPiece;
 use iommu_engine::error::EngineError;
 use iommu_engine::iova::{INTERRUPT_RANGE, IovaError, IovaRange};
@@ -19,6 +19,7 @@ both! {
     a_device_reaches_memory_at_the_address_that_was_chosen,
     r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason,
     the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone,
+    r2_a_chain_that_goes_as_it_came_is_free_when_units_have_forgotten_it,
     r6_each_piece_of_a_chain_has_its_own_access,
     r7_a_chain_that_runs_out_of_frames_leaves_nothing_behind,
     r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_again,
@@ -157,6 +158,56 @@ fn the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone(vendor: Vendor) 
         assert!(rig.read(start, 1).is_err() && rig.mappings(domain).is_empty());
     }
     rig.check();
+}
+
+fn r2_a_chain_that_goes_as_it_came_is_free_when_units_have_forgotten_it(vendor: Vendor) {
+    for (config, is_slow) in
+        [(vendor.machine(), false), (slow(vendor.machine(), Takes::After(1_000_000)), true)]
+    {
+        let mut rig = Rig::new(config);
+        let domain = rig.attach(edu());
+        let (one, two) = (rig.run(4 * PAGE), rig.run(2 * PAGE));
+        let taken = |rig: &Rig| rig.engine.domain(domain).unwrap().taken_addresses();
+        let before = taken(&rig);
+        let chain = [piece(one, PAGE, 2 * PAGE), piece(two, 0, PAGE), piece(one, 0, PAGE)];
+        let start = rig.chain(domain, ANYWHERE, &chain).unwrap();
+        assert_eq!(taken(&rig), (before.0 + 3, before.1 + 5 * PAGE), "and a guard");
+        let range = |page: u64, pages: u64| (Iova::new(start + page * PAGE), pages * PAGE);
+        let whole = [range(3, 1), range(0, 2), range(2, 1)];
+        let mapped = rig.mappings(domain);
+        let Rig { platform, engine } = &mut rig;
+        let (at_once, later) = (Invalidation::Strict, Invalidation::Deferred);
+        // As one, a page too much, one twice, and one that is not theirs who ask.
+        for bad in [&[range(0, 4)][..], &[range(0, 3), range(3, 1)], &[range(3, 1); 2]] {
+            assert!(engine.unmap_all(platform, domain, bad.iter().copied(), later).is_err());
+        }
+        let is_its = |iova: Iova, _: &Mapping| iova.get() != start + 2 * PAGE;
+        assert!(engine.unmap_all_if(platform, domain, whole, at_once, is_its).is_err());
+        assert_eq!(rig.mappings(domain), mapped);
+        rig.unmap(domain, Iova::new(start), 2 * PAGE);
+        let Rig { platform, engine } = &mut rig;
+        let rest = [range(2, 1), range(3, 1)];
+        let done = engine.unmap_all(platform, domain, rest, at_once).unwrap();
+        rig.finish(&done);
+        assert_eq!(taken(&rig), before);
+
+        // Nobody asks for a part of it this time.
+        assert_eq!(rig.chain(domain, at(start), &chain), Ok(start));
+        rig.write(start, &[1; 4 * PAGE as usize]).unwrap();
+        let Rig { platform, engine } = &mut rig;
+        let done = engine.unmap_all_if(platform, domain, whole, at_once, |_, _| true).unwrap();
+        assert_eq!(rig.mappings(domain), []);
+        if is_slow {
+            assert_eq!((taken(&rig).0, rig.engine.retired()), (before.0 + 3, 3));
+            let Rig { platform, engine } = &mut rig;
+            let early = engine.map_chain(platform, domain, at(start), &chain);
+            assert_eq!(early.unwrap_err().error, EngineError::NotForgotten);
+        }
+        rig.finish(&done);
+        assert!(rig.read(start, 1).is_err() && rig.read(start + 3 * PAGE, 1).is_err());
+        assert_eq!((taken(&rig), rig.engine.retired()), (before, 0));
+        rig.check();
+    }
 }
 
 fn r6_each_piece_of_a_chain_has_its_own_access(vendor: Vendor) {

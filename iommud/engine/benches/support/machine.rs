@@ -57,6 +57,8 @@ pub(crate) struct Machine {
 struct Runs {
     runs: Vec<Vec<Segment>>,
     next: u64,
+    /// Whether no two pages of a run lie side by side.
+    are_apart: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Machine {
         unit.set(register::VERSION, VERSION);
         unit.set(register::CAPABILITY, CAPABILITY);
         unit.set(register::EXTENDED, EXTENDED);
-        let runs = Runs { runs: Vec::new(), next: BUFFERS };
+        let runs = Runs { runs: Vec::new(), next: BUFFERS, are_apart: false };
         Self { frames: Frames::new(frames), runs, unit }
     }
 
@@ -90,6 +92,13 @@ impl Machine {
         }
         assert!(engine.is_settled() && !engine.units()[0].unit.as_ref().unwrap().has_failed());
         engine
+    }
+
+    /// The same machine, where no two pages of a run lie side by side.
+    #[allow(dead_code, reason = "not every bench has memory in pieces")]
+    pub(crate) fn with_pages_apart(mut self) -> Self {
+        self.runs.are_apart = true;
+        self
     }
 
     /// Has the unit do nothing at once any more.
@@ -187,8 +196,15 @@ impl BufferRuns for Runs {
     fn alloc_run(&mut self, bytes: u64) -> Option<RunId> {
         // Apart, and aligned as large pages want it.
         let start = PhysAddr::new(self.next.next_multiple_of(2 << 20));
-        self.next = start.get() + bytes;
-        self.runs.push(vec![Segment { start, bytes }]);
+        let page = |number| Segment {
+            start: PhysAddr::new(start.get() + 2 * number * PAGE_SIZE),
+            bytes: PAGE_SIZE,
+        };
+        self.next = start.get() + 2 * bytes;
+        self.runs.push(match self.are_apart {
+            false => vec![Segment { start, bytes }],
+            true => (0..bytes / PAGE_SIZE).map(page).collect(),
+        });
         Some(RunId(self.runs.len() as u64 - 1))
     }
 

@@ -121,19 +121,27 @@ impl Addresses {
         }
     }
 
-    /// Takes addresses for pieces of these lengths, each directly behind the one before. Each can be freed alone.
-    pub fn take_chain(&mut self, place: Place, lengths: &[u64]) -> Result<Iova, EngineError> {
-        if lengths.contains(&0) {
-            return Err(IovaError::ZeroSize.into());
+    /// Takes addresses for pieces of these lengths, each directly behind the one before, as one range, which may be
+    /// [split](Self::split): where it starts, and how long it is.
+    pub fn take_chain(
+        &mut self,
+        place: Place,
+        lengths: impl Iterator<Item = u64>,
+    ) -> Result<(Iova, u64), EngineError> {
+        let mut bytes = 0u64;
+        for length in lengths {
+            match length {
+                0 => return Err(IovaError::ZeroSize.into()),
+                _ if !length.is_multiple_of(PAGE_SIZE) => {
+                    return Err(IovaError::NotPages { bytes: length }.into());
+                }
+                _ => {}
+            }
+            bytes = bytes.checked_add(length).ok_or(IovaError::OutsideSpace {
+                range: IovaRange::new(Iova::new(0), u64::MAX),
+                last: self.allocator.last(),
+            })?;
         }
-        if let Some(&bytes) = lengths.iter().find(|bytes| !bytes.is_multiple_of(PAGE_SIZE)) {
-            return Err(IovaError::NotPages { bytes }.into());
-        }
-        let total = lengths.iter().try_fold(0u64, |sum, bytes| sum.checked_add(*bytes));
-        let bytes = total.ok_or(IovaError::OutsideSpace {
-            range: IovaRange::new(Iova::new(0), u64::MAX),
-            last: self.allocator.last(),
-        })?;
         let iova = match place {
             Place::Anywhere { align, first, limit } => {
                 self.take(IovaRequest { bytes, align, first, limit })?
@@ -143,10 +151,12 @@ impl Addresses {
                 iova
             }
         };
-        if let [_, _, ..] = lengths {
-            self.allocator.split(iova, lengths);
-        }
-        Ok(iova)
+        Ok((iova, bytes))
+    }
+
+    /// Makes one range that was taken several of these lengths, of which each can be freed alone.
+    pub(super) fn split(&mut self, iova: Iova, lengths: impl IntoIterator<Item = u64>) {
+        self.allocator.split(iova, lengths);
     }
 
     /// Notes what is mapped at addresses that are taken.
@@ -243,6 +253,18 @@ mod tests {
         Addresses::new(&abilities, Some(IovaRange::new(Iova::new(start), bytes)), [])
     }
 
+    /// Takes addresses for pieces of these lengths, each of which can be freed alone.
+    fn chain(
+        addresses: &mut Addresses,
+        place: Place,
+        lengths: &[u64],
+    ) -> Result<Iova, EngineError> {
+        let (iova, bytes) = addresses.take_chain(place, lengths.iter().copied())?;
+        assert_eq!(bytes, lengths.iter().sum::<u64>());
+        addresses.split(iova, lengths.iter().copied());
+        Ok(iova)
+    }
+
     fn at(iova: u64) -> Place {
         Place::At { iova: Iova::new(iova), limit: Iova::new(u64::MAX) }
     }
@@ -250,16 +272,16 @@ mod tests {
     #[test]
     fn an_aperture_is_given_out_to_its_last_page_and_nothing_beyond() {
         let mut addresses = aperture(0x10_0000, 2 * PAGE).unwrap();
-        assert_eq!(addresses.take_chain(ANYWHERE, &[PAGE]), Ok(Iova::new(0x10_0000)));
-        assert!(addresses.take_chain(at(0x10_1000), &[PAGE]).is_err(), "it is a guard");
+        assert_eq!(chain(&mut addresses, ANYWHERE, &[PAGE]), Ok(Iova::new(0x10_0000)));
+        assert!(chain(&mut addresses, at(0x10_1000), &[PAGE]).is_err(), "it is a guard");
         addresses.free(Iova::new(0x10_0000), PAGE);
-        assert_eq!(addresses.take_chain(ANYWHERE, &[2 * PAGE]), Ok(Iova::new(0x10_0000)));
-        assert!(matches!(addresses.take_chain(ANYWHERE, &[PAGE]), Err(EngineError::Iova(_))));
+        assert_eq!(chain(&mut addresses, ANYWHERE, &[2 * PAGE]), Ok(Iova::new(0x10_0000)));
+        assert!(matches!(chain(&mut addresses, ANYWHERE, &[PAGE]), Err(EngineError::Iova(_))));
         for outside in [0xf_f000, 0x10_2000, 0] {
-            let refused = addresses.take_chain(at(outside), &[PAGE]);
+            let refused = chain(&mut addresses, at(outside), &[PAGE]);
             assert!(matches!(refused, Err(EngineError::OutsideWindow { .. })), "{outside:#x}");
         }
-        let across = addresses.take_chain(at(0x10_1000), &[2 * PAGE]);
+        let across = chain(&mut addresses, at(0x10_1000), &[2 * PAGE]);
         assert!(matches!(across, Err(EngineError::OutsideWindow { .. })));
     }
 
@@ -277,23 +299,23 @@ mod tests {
     fn a_chosen_address_keeps_below_the_limit_and_needs_no_guard() {
         let mut addresses = aperture(0x10_0000, 1 << 20).unwrap();
         let place = Place::At { iova: Iova::new(0x10_0000), limit: Iova::new(0x10_1ffe) };
-        let refused = addresses.take_chain(place, &[2 * PAGE]);
+        let refused = chain(&mut addresses, place, &[2 * PAGE]);
         assert!(matches!(refused, Err(EngineError::BeyondLimit { .. })));
-        assert!(addresses.take_chain(at(0x10_0000), &[PAGE]).is_ok());
-        assert!(addresses.take_chain(at(0x10_1000), &[PAGE]).is_ok());
+        assert!(chain(&mut addresses, at(0x10_0000), &[PAGE]).is_ok());
+        assert!(chain(&mut addresses, at(0x10_1000), &[PAGE]).is_ok());
     }
 
     #[test]
     fn the_pieces_of_a_chain_follow_each_other_and_each_is_freed_alone() {
         let mut addresses = aperture(0x10_0000, 1 << 20).unwrap();
         for place in [ANYWHERE, at(0x10_0000)] {
-            let start = addresses.take_chain(place, &[PAGE, 3 * PAGE, PAGE]).unwrap();
+            let start = chain(&mut addresses, place, &[PAGE, 3 * PAGE, PAGE]).unwrap();
             assert_eq!(start, Iova::new(0x10_0000));
             addresses.free(Iova::new(0x10_1000), 3 * PAGE);
-            assert!(addresses.take_chain(at(0x10_0000), &[PAGE]).is_err());
-            assert!(addresses.take_chain(at(0x10_1000), &[PAGE; 3]).is_ok());
-            assert!(addresses.take_chain(at(0x10_4000), &[PAGE]).is_err());
-            let guarded = addresses.take_chain(at(0x10_5000), &[PAGE]);
+            assert!(chain(&mut addresses, at(0x10_0000), &[PAGE]).is_err());
+            assert!(chain(&mut addresses, at(0x10_1000), &[PAGE; 3]).is_ok());
+            assert!(chain(&mut addresses, at(0x10_4000), &[PAGE]).is_err());
+            let guarded = chain(&mut addresses, at(0x10_5000), &[PAGE]);
             assert_eq!(guarded.is_err(), place == ANYWHERE, "behind the last is a guard");
             for page in 0..5 {
                 addresses.free(Iova::new(0x10_0000 + page * PAGE), PAGE);
@@ -307,7 +329,7 @@ mod tests {
     #[test]
     fn r7_a_chain_that_cannot_be_takes_nothing() {
         let mut addresses = aperture(0x10_0000, 8 * PAGE).unwrap();
-        addresses.take_chain(at(0x10_3000), &[PAGE]).unwrap();
+        chain(&mut addresses, at(0x10_3000), &[PAGE]).unwrap();
         for (place, lengths) in [
             (at(0x10_1000), [PAGE, PAGE, PAGE]),
             (ANYWHERE, [2 * PAGE, 2 * PAGE, PAGE]),
@@ -315,10 +337,10 @@ mod tests {
             (at(0x10_1000), [PAGE, 0, PAGE]),
             (at(0x10_1000), [PAGE / 2, PAGE / 2, PAGE]),
         ] {
-            assert!(addresses.take_chain(place, &lengths).is_err(), "{place:?}");
+            assert!(chain(&mut addresses, place, &lengths).is_err(), "{place:?}");
         }
         for page in [0, 1, 2, 4, 5, 6, 7] {
-            assert!(addresses.take_chain(at(0x10_0000 + page * PAGE), &[PAGE]).is_ok());
+            assert!(chain(&mut addresses, at(0x10_0000 + page * PAGE), &[PAGE]).is_ok());
         }
     }
 }

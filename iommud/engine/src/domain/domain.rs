@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use dma_types::{Access, Iova, PciAddress, PhysAddr};
 
+use super::chains::Chains;
 use super::members::Membership;
 use super::{Addresses, DomainTable, Mapping, Place};
 use crate::completion::Completion;
@@ -36,6 +37,8 @@ pub struct Domain {
     invalidation: Invalidation,
     /// Which addresses are taken, with what clients have mapped there.
     pub(super) addresses: Addresses,
+    /// What clients have mapped as chains.
+    pub(super) chains: Chains,
     /// What is mapped at its own addresses, which are nobody's to take: what firmware reserves, and memory.
     pub(super) fixed: BTreeMap<Iova, Mapping>,
     pub(super) memberships: Vec<Membership>,
@@ -76,6 +79,7 @@ impl Domain {
             table: DomainTable::new(frames, &abilities)?,
             invalidation: Invalidation::Strict,
             addresses,
+            chains: Chains::default(),
             fixed: BTreeMap::new(),
             memberships: Vec::new(),
             detached: Completion::none(),
@@ -109,6 +113,7 @@ impl Domain {
             table,
             invalidation,
             addresses,
+            chains: Chains::default(),
             fixed: BTreeMap::new(),
             memberships: Vec::new(),
             detached: Completion::none(),
@@ -238,7 +243,8 @@ impl Domain {
     ) -> Result<(Iova, Touched), EngineError> {
         let iova = if matches!(self.table, DomainTable::Absent) {
             let IovaRequest { bytes, align, first, limit } = request;
-            self.take_physical(pieces, Place::Anywhere { align, first, limit }, &[bytes])?
+            let place = Place::Anywhere { align, first, limit };
+            self.take_physical(pieces, place, core::iter::once(bytes))?.0
         } else {
             self.addresses.take(request)?
         };
@@ -250,14 +256,15 @@ impl Domain {
         mapped.map(|touched| (iova, touched))
     }
 
-    /// Takes addresses out of use for a chain of mappings of these lengths, whose memory is all these pieces together;
-    /// each is to be [entered](Self::enter) then, or its addresses are to be freed.
+    /// Takes addresses out of use for a chain of mappings of these lengths, whose memory is all these pieces together: from where
+    /// on, and how many bytes of them. They are one range, to be [entered](Self::enter_memory) and [noted](Self::note_chain)
+    /// then, or freed.
     pub fn take_chain(
         &mut self,
         pieces: &[Segment],
         place: Place,
-        lengths: &[u64],
-    ) -> Result<Iova, EngineError> {
+        lengths: impl Iterator<Item = u64>,
+    ) -> Result<(Iova, u64), EngineError> {
         if matches!(self.table, DomainTable::Absent) {
             self.take_physical(pieces, place, lengths)
         } else {
@@ -270,8 +277,8 @@ impl Domain {
         &mut self,
         pieces: &[Segment],
         place: Place,
-        lengths: &[u64],
-    ) -> Result<Iova, EngineError> {
+        lengths: impl Iterator<Item = u64>,
+    ) -> Result<(Iova, u64), EngineError> {
         let (start, bytes) = segments::as_one(pieces).ok_or(EngineError::InPieces(pieces.len()))?;
         let last = start.get().checked_add(bytes - 1);
         let iova = Iova::new(start.get());
@@ -303,13 +310,21 @@ impl Domain {
         pieces: &[Segment],
         mapping: Mapping,
     ) -> Result<Touched, EngineError> {
-        let access = match mapping.access {
-            Access::Write if self.abilities.write_needs_read => Access::ReadWrite,
-            access => access,
-        };
+        let access = self.abilities.permitted(mapping.access);
         let touched = self.table.map(frames, iova, pieces, access)?;
         self.note(iova, &Mapping { access, ..mapping });
         Ok(touched)
+    }
+
+    /// Maps the memory of a mapping of a chain, which is to be [noted](Self::note_chain) with the others.
+    pub fn enter_memory(
+        &mut self,
+        frames: &mut impl TableFrames,
+        iova: Iova,
+        pieces: &[Segment],
+        access: Access,
+    ) -> Result<Touched, EngineError> {
+        Ok(self.table.map(frames, iova, pieces, self.abilities.permitted(access))?)
     }
 
     /// Takes a mapping out of the table: what has changed, and on whose account it was. What the table needs no more is
@@ -327,6 +342,7 @@ impl Domain {
         is_its: impl FnOnce(&Mapping) -> bool,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<(Changed, Payer), EngineError> {
+        self.break_chain(iova);
         let noted = self.addresses.find_noted(iova, bytes);
         let (place, note) = noted.ok_or(EngineError::NotMapped)?;
         let mapping = note.mapping(bytes);
@@ -336,6 +352,19 @@ impl Domain {
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
         self.addresses.forget(place);
         Ok((Changed { start, bytes, touched }, mapping.payer))
+    }
+
+    /// Takes the memory of a whole chain out of the table, as [`unmap`](Self::unmap) does that of one mapping. The chain is to be
+    /// [forgotten](Self::forget_chain) then.
+    pub fn withdraw(
+        &mut self,
+        frames: &mut impl TableFrames,
+        iova: Iova,
+        bytes: u64,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Changed, EngineError> {
+        let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
+        Ok(Changed { start, bytes, touched })
     }
 
     /// Makes addresses free again: that were unmapped, after every unit has confirmed, or that nothing was mapped at.
@@ -374,7 +403,8 @@ impl Domain {
     /// How many pieces of addresses are not free, and how many bytes these are with their guards: of what is mapped, and of
     /// what was and waits for units to forget it.
     pub fn taken_addresses(&self) -> (u64, u64) {
-        self.addresses.taken()
+        let (pieces, bytes) = self.addresses.taken();
+        (pieces + self.chains.more(), bytes)
     }
 
     /// What the page table says of an address.

@@ -54,7 +54,7 @@ impl Part {
 impl Note {
     /// What is noted of a mapping of this buffer.
     #[inline]
-    const fn of(buffer: u64, mapping: &Mapping) -> Self {
+    pub(super) const fn of(buffer: u64, mapping: &Mapping) -> Self {
         let Mapping { access, offset, payer, .. } = *mapping;
         Self { buffer, part: Part::new(offset, access), payer }
     }
@@ -80,6 +80,7 @@ impl Domain {
 
     /// Puts the addresses of a client's mapping on an account; how long it is.
     pub(crate) fn put_on_account(&mut self, iova: Iova, payer: Payer) -> Option<u64> {
+        self.break_chain(iova);
         let (bytes, note) = self.addresses.noted(iova)?;
         self.addresses.note(iova, Note { payer, ..note });
         Some(bytes)
@@ -95,13 +96,13 @@ impl Domain {
     #[inline]
     pub fn mapping(&self, iova: Iova) -> Option<Mapping> {
         let noted = self.addresses.noted(iova).map(|(bytes, note)| note.mapping(bytes));
-        noted.or_else(|| self.fixed.get(&iova).copied())
+        noted.or_else(|| self.chains.at(iova)).or_else(|| self.fixed.get(&iova).copied())
     }
 
     /// The mapping in which this address lies, and where that starts.
     pub fn lookup(&self, iova: Iova) -> Option<(Iova, Mapping)> {
         let of_client = self.addresses.noted_around(iova).map(as_mapping);
-        of_client.or_else(|| {
+        of_client.or_else(|| self.chains.around(iova)).or_else(|| {
             let (start, mapping) = self.fixed.range(..=iova).next_back()?;
             (iova.get() - start.get() < mapping.bytes).then_some((*start, *mapping))
         })
@@ -112,25 +113,34 @@ impl Domain {
         let last = iova.get().saturating_add(bytes.saturating_sub(1));
         let of_client = self.addresses.noted_from(iova).next().map(|(range, _)| range.start);
         let fixed = self.fixed.range(iova..).next().map(|(start, _)| *start);
-        let mut next = of_client.into_iter().chain(fixed);
+        let mut next = of_client.into_iter().chain(self.chains.first_from(iova)).chain(fixed);
         self.lookup(iova).is_some() || next.any(|start| start.get() <= last)
     }
 
     /// Every mapping, by address.
     pub fn mappings(&self) -> impl Iterator<Item = (Iova, Mapping)> {
-        let mut fixed = self.fixed.iter().map(|(iova, mapping)| (*iova, *mapping)).peekable();
-        let mut of_clients = self.addresses.noted_from(Iova::new(0)).map(as_mapping).peekable();
-        core::iter::from_fn(move || match (fixed.peek(), of_clients.peek()) {
-            (Some((one, _)), Some((other, _))) if one < other => fixed.next(),
-            (_, Some(_)) => of_clients.next(),
-            (_, None) => fixed.next(),
-        })
+        let fixed = self.fixed.iter().map(|(iova, mapping)| (*iova, *mapping));
+        let of_clients = self.addresses.noted_from(Iova::new(0)).map(as_mapping);
+        in_order(fixed, in_order(of_clients, self.chains.mappings()))
     }
 
     /// How many bytes are mapped.
     pub fn mapped_bytes(&self) -> u64 {
         self.mappings().map(|(_, mapping)| mapping.bytes).sum()
     }
+}
+
+/// What both have, by address, as each has its own.
+fn in_order(
+    these: impl Iterator<Item = (Iova, Mapping)>,
+    those: impl Iterator<Item = (Iova, Mapping)>,
+) -> impl Iterator<Item = (Iova, Mapping)> {
+    let (mut these, mut those) = (these.peekable(), those.peekable());
+    core::iter::from_fn(move || match (these.peek(), those.peek()) {
+        (Some((one, _)), Some((other, _))) if one < other => these.next(),
+        (_, Some(_)) => those.next(),
+        (_, None) => these.next(),
+    })
 }
 
 fn as_mapping((range, note): (IovaRange, Note)) -> (Iova, Mapping) {

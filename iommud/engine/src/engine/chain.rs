@@ -1,15 +1,17 @@
 //! Mappings at chosen addresses, and one behind the other.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use dma_types::{Access, Iova};
 
-use super::{Engine, has_failed};
+use super::Engine;
+use super::mapping::{Gone, ask_units, check_units, is_told_now};
 use crate::completion::Completion;
 use crate::domain::{Domain, DomainKey, Mapping, Owner, Place};
 use crate::error::EngineError;
 use crate::iova::IovaError;
-use crate::payer::Payer;
+use crate::payer::{self, Payer};
 use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Invalidation;
 use crate::segments;
@@ -73,12 +75,8 @@ impl Engine {
         chain: &[ChainPiece],
     ) -> Result<(Iova, Completion), NotMapped> {
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
-            return Err(EngineError::UnitFailed.into());
-        }
-        if self.is_taking_over {
-            // Units may hold something of before at any address that is free.
-            return Err(EngineError::NotForgotten.into());
+        if !self.is_plain {
+            check_units(&self.units, domain, self.is_taking_over)?;
         }
         let root = domain.root();
         let mut memory = core::mem::take(&mut self.pieces);
@@ -102,48 +100,108 @@ impl Engine {
         memory: &mut Vec<Segment>,
     ) -> Result<Changed, NotMapped> {
         let root = self.domains.get(&key).map(Domain::root);
-        // Where the memory of each ends among the segments of all.
-        let mut ends = Vec::with_capacity(chain.len());
         for piece in chain {
-            let run = platform.segments(piece.run);
-            segments::cut(run, piece.offset, piece.bytes, memory).ok_or(EngineError::OutOfRun)?;
-            ends.push(memory.len());
+            let run = (piece.run, platform.segments(piece.run));
+            let cut = segments::cut_near(run, (piece.offset, piece.bytes), &mut self.near, memory);
+            cut.ok_or(EngineError::OutOfRun)?;
         }
-        let lengths: Vec<u64> = chain.iter().map(|piece| piece.bytes).collect();
-        let start = self.take_place(platform, key, memory, place, &lengths)?;
+        let (start, bytes) = self.take_place(platform, key, memory, place, chain)?;
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let payer = self.books.purse.payer;
         let mut range = Changed { start, bytes: 0, touched: Touched::Leaves };
-        let (mut first, mut taken) = (0, 0);
-        for (index, (piece, end)) in chain.iter().zip(ends).enumerate() {
+        let (mut segments, mut taken) = (&memory[..], 0);
+        for piece in chain {
+            let here = first_of_length(segments, piece.bytes);
             let iova = Iova::new(start.get() + range.bytes);
-            let segments = memory.get(first..end).unwrap_or_default();
             let mut frames = self.books.meter(platform, taken);
-            let mapping = piece.mapping(self.books.purse.payer);
-            let entered = domain.enter(&mut frames, iova, segments, mapping);
+            // Each by itself: a successor tells by the table where one mapping ends and the next begins.
+            let entered = domain.enter_memory(&mut frames, iova, here, piece.access);
             taken += frames.bill.taken.len();
             match self.books.paid(domain, frames.bill, piece.bytes, entered) {
                 Ok(Touched::Tables) => range.touched = Touched::Tables,
                 Ok(Touched::Leaves) => {}
                 Err(error) => {
-                    let (entered, rest) = chain.split_at(index);
                     // What was not entered can be cached nowhere, and is free at once. The rest units may have seen.
-                    free_chain(domain, iova, rest);
+                    let [entered, left] = [range.bytes, bytes - range.bytes];
+                    if entered == 0 {
+                        domain.free_addresses(start, bytes);
+                        return Err(error.into());
+                    }
+                    let whole = piece.mapping(payer);
+                    let parts = [entered, left].map(|bytes| Mapping { bytes, ..whole });
+                    domain.note_chain(start, parts.into_iter());
+                    domain.break_chain(start);
+                    domain.free_addresses(iova, left);
                     if let Some(root) = root.filter(|root| *root != domain.root()) {
                         // The table stays as high as it has grown. Units are to walk it from its new root before the old
                         // one can be free (rule R2), and what is mapped later is nowhere else.
                         self.tables_changed(platform, key, root);
                     }
-                    let entered = with_addresses(start, entered);
-                    let unmapped = self.unmap_all(platform, key, entered, Invalidation::Deferred);
+                    let unmapped = self.unmap(platform, key, start, entered);
                     // What cannot be unmapped may be reached for good.
                     let lasting = unmapped.unwrap_or_else(|_| Completion::never());
                     return Err(NotMapped { error, lasting });
                 }
             }
             range.bytes += piece.bytes;
-            first = end;
+            segments = &segments[here.len()..];
         }
+        domain.note_chain(start, chain.iter().map(|piece| piece.mapping(payer)));
         Ok(range)
+    }
+
+    /// Takes a chain away as it was mapped, if these ranges are just its mappings, and units are told at once. Nothing, with nothing
+    /// changed, where it is otherwise.
+    pub(super) fn unmap_chain(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        ranges: &[(Iova, u64)],
+        when: Invalidation,
+        is_its: &mut impl FnMut(Iova, &Mapping) -> bool,
+    ) -> Option<Result<Completion, EngineError>> {
+        let Self { domains, units, deferred, books, unlinked, .. } = self;
+        let domain = domains.get_mut(&key)?;
+        if !deferred.is_idle() || !is_told_now(domain, when) {
+            return None;
+        }
+        let (start, _) = *ranges.first()?;
+        let (mut bytes, mut payer) = (0, Payer::NOBODY);
+        for (iova, mapping) in domain.whole_chain(ranges)? {
+            if !is_its(iova, &mapping) {
+                return Some(Err(EngineError::NotMapped));
+            }
+            // One request has made all of them.
+            (bytes, payer) = (bytes + mapping.bytes, mapping.payer);
+        }
+        let change = match domain.withdraw(platform, start, bytes, unlinked) {
+            Ok(change) => change,
+            Err(error) => {
+                self.forget_unlinked(platform, key, (start, bytes));
+                return Some(Err(error));
+            }
+        };
+        let completion = ask_units(units, platform, domain, &[change]);
+        let is_free = completion.is_none() && unlinked.is_empty();
+        domain.forget_chain(start, !is_free);
+        if is_free {
+            books.note_addresses(payer, -payer::bytes(bytes));
+            domain.free_addresses(start, bytes);
+            return Some(Ok(Completion::none()));
+        }
+        let (payers, changes) = (&vec![payer; ranges.len()], &[change]);
+        Some(Ok(self.forget(
+            platform,
+            Gone { key, ranges, payers, changes, when },
+            Some(completion),
+        )))
+    }
+
+    /// Has the mappings of chains in which some of these ranges start be as any others.
+    pub(super) fn break_chains(&mut self, key: DomainKey, ranges: &[(Iova, u64)]) {
+        if let Some(domain) = self.domains.get_mut(&key) {
+            ranges.iter().for_each(|(iova, _)| domain.break_chain(*iova));
+        }
     }
 
     /// Takes the addresses of a chain out of use.
@@ -153,11 +211,12 @@ impl Engine {
         key: DomainKey,
         memory: &[Segment],
         place: Place,
-        lengths: &[u64],
-    ) -> Result<Iova, EngineError> {
+        chain: &[ChainPiece],
+    ) -> Result<(Iova, u64), EngineError> {
+        let lengths = chain.iter().map(|piece| piece.bytes);
         let take = |engine: &mut Self| {
             let domain = engine.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-            domain.take_chain(memory, place, lengths)
+            domain.take_chain(memory, place, lengths.clone())
         };
         let taken = take(self);
         let (Err(EngineError::Iova(IovaError::Allocated { .. })), Place::At { iova, .. }) =
@@ -165,7 +224,7 @@ impl Engine {
         else {
             return taken;
         };
-        let bytes: u64 = lengths.iter().sum();
+        let bytes: u64 = lengths.clone().sum();
         if self.domains.get(&key).is_some_and(|domain| domain.overlaps(iova, bytes)) {
             return taken;
         }
@@ -183,18 +242,13 @@ impl Engine {
     }
 }
 
-/// The pieces of a chain that starts there, as ranges.
-fn with_addresses(start: Iova, chain: &[ChainPiece]) -> impl Iterator<Item = (Iova, u64)> {
-    chain.iter().scan(start.get(), |next, piece| {
-        let range = (Iova::new(*next), piece.bytes);
-        *next += piece.bytes;
-        Some(range)
-    })
-}
-
-/// Makes the addresses of what was not entered free again.
-fn free_chain(domain: &mut Domain, start: Iova, chain: &[ChainPiece]) {
-    for (iova, bytes) in with_addresses(start, chain) {
-        domain.free_addresses(iova, bytes);
-    }
+/// The first of these segments that are so long together.
+fn first_of_length(segments: &[Segment], bytes: u64) -> &[Segment] {
+    let mut left = bytes;
+    let count = segments.iter().take_while(|segment| {
+        let is_in = left > 0;
+        left = left.saturating_sub(segment.bytes);
+        is_in
+    });
+    &segments[..count.count()]
 }

@@ -41,16 +41,16 @@ pub struct MapSpec {
 }
 
 /// What is out of a domain's table.
-struct Gone<'a> {
-    key: DomainKey,
+pub(super) struct Gone<'a> {
+    pub(super) key: DomainKey,
     /// The mappings that were there,
-    ranges: &'a [(Iova, u64)],
+    pub(super) ranges: &'a [(Iova, u64)],
     /// on whose account each of them was,
-    payers: &'a [Payer],
+    pub(super) payers: &'a [Payer],
     /// and what has changed with them.
-    changes: &'a [Changed],
+    pub(super) changes: &'a [Changed],
     /// When the client is to be answered.
-    when: Invalidation,
+    pub(super) when: Invalidation,
 }
 
 impl Engine {
@@ -73,7 +73,8 @@ impl Engine {
             Some(piece) => slice::from_ref(piece),
             None => {
                 self.pieces.clear();
-                let cut = segments::cut(memory, offset, bytes, &mut self.pieces);
+                let Self { near, pieces, .. } = self;
+                let cut = segments::cut_near((run, memory), (offset, bytes), near, pieces);
                 cut.ok_or(EngineError::OutOfRun)?;
                 &self.pieces
             }
@@ -278,7 +279,7 @@ impl Engine {
     /// Frees frames that were unlinked before a table proved to be broken where this range was to be taken out of it, when
     /// units have forgotten it.
     #[inline(never)]
-    fn forget_unlinked(
+    pub(super) fn forget_unlinked(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
@@ -305,11 +306,33 @@ impl Engine {
         ranges: impl IntoIterator<Item = (Iova, u64)>,
         when: Invalidation,
     ) -> Result<Completion, EngineError> {
+        self.unmap_all_if(platform, key, ranges, when, |_, _| true)
+    }
+
+    /// The same of mappings of which `is_its` is true, each of which is asked for once, before anything is changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap_all`](Self::unmap_all).
+    pub fn unmap_all_if(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        ranges: impl IntoIterator<Item = (Iova, u64)>,
+        when: Invalidation,
+        mut is_its: impl FnMut(Iova, &Mapping) -> bool,
+    ) -> Result<Completion, EngineError> {
         let mut sorted = core::mem::take(&mut self.ranges);
         sorted.clear();
         sorted.extend(ranges);
         sorted.sort_unstable();
-        let completion = self.unmap_sorted(platform, key, &sorted, when);
+        let completion = match self.unmap_chain(platform, key, &sorted, when, &mut is_its) {
+            Some(completion) => completion,
+            None => {
+                self.break_chains(key, &sorted);
+                self.unmap_sorted(platform, key, &sorted, when, is_its)
+            }
+        };
         self.ranges = sorted;
         completion
     }
@@ -326,12 +349,14 @@ impl Engine {
         key: DomainKey,
         ranges: &[(Iova, u64)],
         when: Invalidation,
+        mut is_its: impl FnMut(Iova, &Mapping) -> bool,
     ) -> Result<Completion, EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        if let [_, _, ..] = ranges {
-            // One alone is looked at when it is unmapped.
-            let twice = ranges.array_windows().any(|[(one, _), (next, _)]| one == next);
-            if twice || !ranges.iter().all(|(iova, bytes)| domain.is_mapping(*iova, *bytes)) {
+        let mut last = None;
+        for &(iova, bytes) in ranges {
+            let known = domain.is_mapping(iova, bytes).then(|| domain.mapping(iova)).flatten();
+            let is_twice = last.replace(iova) == Some(iova);
+            if is_twice || !known.is_some_and(|mapping| is_its(iova, &mapping)) {
                 return Err(EngineError::NotMapped);
             }
         }
@@ -376,7 +401,7 @@ impl Engine {
     /// Has the units forget what is out of a domain's table, unless they were `asked` to already, and frees its addresses, and
     /// the frames that were unlinked, when they have: at once, if they do so at once.
     #[inline(never)]
-    fn forget(
+    pub(super) fn forget(
         &mut self,
         platform: &mut impl Platform,
         gone: Gone<'_>,
@@ -507,7 +532,7 @@ impl Engine {
 /// Refuses to map in a domain one of whose units has failed, or where units may hold something of before at any address that
 /// is free.
 #[inline(never)]
-fn check_units(
+pub(super) fn check_units(
     units: &[UnitSlot],
     domain: &Domain,
     is_taking_over: bool,
@@ -520,13 +545,13 @@ fn check_units(
 
 /// Whether units are told at once of what is unmapped in a domain.
 #[inline]
-fn is_told_now(domain: &Domain, when: Invalidation) -> bool {
+pub(super) fn is_told_now(domain: &Domain, when: Invalidation) -> bool {
     domain.invalidation() == Invalidation::Strict || when == Invalidation::Strict
 }
 
 /// Asks the units of a domain to forget these changes. What is confirmed at once nobody waits for.
 #[inline(always)]
-fn ask_units(
+pub(super) fn ask_units(
     units: &mut [UnitSlot],
     platform: &mut impl Platform,
     domain: &Domain,

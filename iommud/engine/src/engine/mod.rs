@@ -60,6 +60,7 @@ use crate::policy::Policy;
 use crate::records::{EpochRecord, Purpose};
 use crate::reserve::Reserve;
 use crate::retired::{Retired, RetiredList};
+use crate::segments::Near;
 use crate::unit::{Changed, Unit, UnitState, Unusable};
 
 /// What happened to a unit's devices since it was last looked at.
@@ -141,6 +142,7 @@ pub struct Engine {
     reserves: Vec<Reserve>,
     /// These are reused from call to call, so that the hot path allocates nothing.
     pieces: Vec<Segment>,
+    near: Near,
     ranges: Vec<(Iova, u64)>,
     changes: Vec<Changed>,
     unlinked: Vec<PhysAddr>,
@@ -183,6 +185,7 @@ impl Engine {
             is_plain: false,
             reserves: Vec::new(),
             pieces: Vec::new(),
+            near: Near::default(),
             ranges: Vec::new(),
             changes: Vec::new(),
             unlinked: Vec::new(),

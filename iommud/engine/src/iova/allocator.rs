@@ -375,16 +375,17 @@ impl<N: Copy + Default> IovaAllocator<N> {
 
     /// Makes allocations of these lengths, one directly behind the other, of the one at `iova`, which is as long as all of them:
     /// each can be freed alone. The last has the guard, if there is one.
-    pub(crate) fn split(&mut self, iova: Iova, lengths: &[u64]) {
+    pub(crate) fn split(&mut self, iova: Iova, lengths: impl IntoIterator<Item = u64>) {
         let mut start = iova.get() >> PAGE_SHIFT;
         let Some(whole) = self.held.remove(start) else { return };
-        debug_assert_eq!(lengths.iter().sum::<u64>(), whole.bytes());
-        for (number, bytes) in lengths.iter().enumerate() {
-            let is_last = number + 1 == lengths.len();
-            let extent = Extent::new(bytes >> PAGE_SHIFT, is_last && whole.has_guard());
+        let end = start + whole.pages();
+        for bytes in lengths {
+            let pages = bytes >> PAGE_SHIFT;
+            let extent = Extent::new(pages, whole.has_guard() && start + pages == end);
             self.held.insert(start, Held { extent, note: N::default() });
-            start += extent.pages();
+            start += pages;
         }
+        debug_assert_eq!(start, end);
     }
 
     /// Whether [`alloc_at`](Self::alloc_at) without a guard would succeed for this range.

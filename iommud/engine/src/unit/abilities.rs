@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use dma_types::Access;
 use thiserror::Error;
 
 /// The depths of table that a unit walks, as a set of numbers of levels, 1 to 6.
@@ -95,6 +96,15 @@ pub enum Mismatch {
 }
 
 impl Abilities {
+    /// What a device may do for whom so much is to be permitted (rule R6).
+    #[inline]
+    pub const fn permitted(&self, access: Access) -> Access {
+        match access {
+            Access::Write if self.write_needs_read => Access::ReadWrite,
+            access => access,
+        }
+    }
+
     /// What there is to be asked where there is no IOMMU: every physical address there can be, and no say in what a
     /// device does with it.
     pub const NONE: Self = Self {

@@ -21,6 +21,7 @@ use crate::policy::Policy;
 use crate::records::{AttachmentRecord, EpochRecord, Purpose, ReserveRecord};
 use crate::reserve::{Place, Reserve};
 use crate::retired::{Retired, RetiredList, RetiredRun};
+use crate::segments::Near;
 use crate::unit::{DomainId, Translation};
 
 /// Makes an engine of what was found. Every unit is asked to forget everything before it is up, which is its first ticket:
@@ -56,6 +57,7 @@ pub(super) fn restore(
         is_plain: false,
         reserves: Vec::new(),
         pieces: Vec::new(),
+        near: Near::default(),
         books: Books::default(),
         payers: Vec::new(),
         ranges: Vec::new(),

@@ -173,7 +173,7 @@ fn pieces_that_are_freed_in_order_are_one_range_at_hand_again() {
     let (chain, page) = (IovaRequest::new(16 * KIB4), IovaRequest::new(KIB4));
     let start = space.alloc(chain).unwrap();
     let before = space.alloc(page).unwrap();
-    space.split(start, &[KIB4; 16]);
+    space.split(start, [KIB4; 16]);
     assert_eq!((space.allocations(), space.guard_bytes()), (17, 2 * KIB4));
     let piece = |number: u64| Iova::new(start.get() + number * KIB4);
     let mut pieces = 0..16;
@@ -183,7 +183,7 @@ fn pieces_that_are_freed_in_order_are_one_range_at_hand_again() {
     assert!(beside > before);
     assert_eq!((space.alloc(chain), space.allocations()), (Ok(start), 3));
     // In another order they are free all the same.
-    space.split(start, &[KIB4; 16]);
+    space.split(start, [KIB4; 16]);
     assert!((0..16).rev().all(|number| space.free(piece(number), KIB4).is_ok()));
     assert_eq!(space.alloc_at(start, 16 * KIB4, Guard::Page), Ok(()));
 }

@@ -197,7 +197,7 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
             let (start, pages, guards) = model.live[number];
             let cut = cut.min(pages - 1);
             if cut > 0 {
-                space.split(model.iova(start), &[bytes(cut), bytes(pages - cut)]);
+                space.split(model.iova(start), [bytes(cut), bytes(pages - cut)]);
                 model.live[number] = (start, cut, 0);
                 model.notes[number] = None;
                 model.live.insert(number + 1, (start + cut, pages - cut, guards));
