@@ -1,6 +1,7 @@
 //! What requests are charged, before they are done; and what hardware's confirmations give back.
 
 use dma_types::PAGE_SIZE;
+use iommu_engine::domain::{DomainKey, Mapping};
 use iommu_engine::engine::Engine;
 use iommu_engine::engine::chain::NotMapped;
 use iommu_engine::error::EngineError;
@@ -16,12 +17,19 @@ use crate::account::{AccountId, Accounts, Allowance, Turned, Usage};
 use crate::calls::{Answered, answer};
 use crate::handles::bounds::Bounds;
 use crate::handles::handle::{Handle, HandleId, Object};
-use crate::memory::mappings::BufferMapping;
+use crate::memory::mapped::BufferMappings;
+use crate::memory::mappings::mapping_at;
 use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::session::SessionId;
 
 impl From<AccountId> for Payer {
     fn from(AccountId(number): AccountId) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Payer> for AccountId {
+    fn from(Payer(number): Payer) -> Self {
         Self(number)
     }
 }
@@ -65,10 +73,17 @@ impl Accounts {
         self.turn(id, &changes);
     }
 
-    /// Takes mappings that are no more from who mapped them.
-    pub(crate) fn unmapped<'a>(&mut self, mappings: impl IntoIterator<Item = &'a BufferMapping>) {
-        for BufferMapping { account, bytes, .. } in mappings {
-            self.give_back(*account, &Turned::mappings(1, *bytes));
+    /// Takes mappings of a buffer that are about to be no more from who mapped them: those in one domain, or all.
+    pub(crate) fn unmapping(
+        &mut self,
+        engine: &Engine,
+        mappings: &BufferMappings,
+        only: Option<DomainKey>,
+    ) {
+        for at in mappings.keys().filter(|it| only.is_none_or(|only| only == it.0)) {
+            if let Some(Mapping { payer, bytes, .. }) = mapping_at(engine, *at) {
+                self.give_back(payer.into(), &Turned::mappings(1, bytes));
+            }
         }
     }
 }

@@ -69,8 +69,10 @@ fn charged(service: &Service<SimPlatform>) -> Charged {
     let (operation, request) = (held(Resource::Operations, 1), held(Resource::Requests, 1));
     for it in sessions.buffers.values() {
         charged.add(it.account, buffer(it.bytes));
-        for mapped in it.mappings.values() {
-            charged.add(mapped.account, mapping(mapped.bytes));
+        for (key, iova) in it.mappings.keys() {
+            let mapped = engine.domain(*key).and_then(|domain| domain.mapping(*iova));
+            let mapped = mapped.expect("what is known of a buffer the engine knows");
+            charged.add(mapped.payer, mapping(mapped.bytes));
         }
     }
     for window in service.windows() {

@@ -17,7 +17,7 @@ use crate::machine::{Machine, device};
 
 const KIB: u64 = 1 << 10;
 
-pub(crate) const OPERATIONS: [Operation; 10] = [
+pub(crate) const OPERATIONS: [Operation; 14] = [
     Operation { name: "nothing", per: 1, run: nothing },
     Operation { name: "map 4 KiB", per: 1, run: || Asked::ONE.count(true, false) },
     Operation { name: "unmap 4 KiB", per: 1, run: || Asked::ONE.count(false, true) },
@@ -48,6 +48,32 @@ pub(crate) const OPERATIONS: [Operation; 10] = [
         per: 16,
         run: || Asked { pieces: 16, is_list: true, ..Asked::ONE.strict() }.count(true, true),
     },
+    Operation {
+        name: "map a list of 16 x 4 KiB, strict, each",
+        per: 16,
+        run: || Asked { pieces: 16, is_list: true, ..Asked::ONE.strict() }.count(true, false),
+    },
+    Operation {
+        name: "map + unmap 32 x 64 KiB of one buffer, each",
+        per: 32,
+        run: || Asked { pieces: 32, bytes: 64 * KIB, is_one: true, ..Asked::ONE }.count(true, true),
+    },
+    Operation {
+        name: "map + unmap 32 x 64 KiB of one buffer in pages, each",
+        per: 32,
+        run: || {
+            let one = Asked { pieces: 32, bytes: 64 * KIB, is_one: true, ..Asked::ONE };
+            Asked { are_apart: true, ..one }.count(true, true);
+        },
+    },
+    Operation {
+        name: "map 32 x 64 KiB of one buffer in pages, each",
+        per: 32,
+        run: || {
+            let one = Asked { pieces: 32, bytes: 64 * KIB, is_one: true, ..Asked::ONE };
+            Asked { are_apart: true, ..one }.count(true, false);
+        },
+    },
 ];
 
 fn nothing() {
@@ -59,6 +85,10 @@ fn nothing() {
 struct Asked {
     /// How many pieces at once, each of a buffer of its own.
     pieces: usize,
+    /// Whether all are of one buffer instead, side by side.
+    is_one: bool,
+    /// Whether the pages of buffers are apart in memory.
+    are_apart: bool,
     /// Of how many bytes each.
     bytes: u64,
     is_strict: bool,
@@ -69,8 +99,15 @@ struct Asked {
 }
 
 impl Asked {
-    const ONE: Self =
-        Self { pieces: 1, bytes: 4 * KIB, is_strict: false, is_list: false, has_quota: false };
+    const ONE: Self = Self {
+        pieces: 1,
+        is_one: false,
+        are_apart: false,
+        bytes: 4 * KIB,
+        is_strict: false,
+        is_list: false,
+        has_quota: false,
+    };
 
     const fn strict(self) -> Self {
         Self { is_strict: true, ..self }
@@ -78,13 +115,16 @@ impl Asked {
 
     /// Maps and unmaps it, with as many others mapped as a driver may have.
     fn count(self, count_map: bool, count_unmap: bool) {
-        let mut client = Client::new(self.has_quota);
+        let mut client = Client::new(self);
         for _ in 0..64 {
             let buffer = client.buffer(self.bytes);
             let mut batch = Self { pieces: 1, ..self }.map(&[buffer]);
             client.call(client.device, Opcode::Map, &mut batch);
         }
-        let buffers: Vec<u64> = (0..self.pieces).map(|_| client.buffer(self.bytes)).collect();
+        let buffers: Vec<u64> = match self.is_one {
+            false => (0..self.pieces).map(|_| client.buffer(self.bytes)).collect(),
+            true => vec![client.buffer(self.pieces as u64 * self.bytes); self.pieces],
+        };
         let asked = self.map(&buffers);
         let (mut map, mut unmap) = (asked.clone(), Vec::new());
         rounds(|counted| {
@@ -113,7 +153,7 @@ impl Asked {
         for (index, buffer) in buffers.iter().enumerate() {
             let entry = MapEntry {
                 buffer: U64::new(*buffer),
-                offset: U64::new(0),
+                offset: U64::new(if self.is_one { index as u64 * self.bytes } else { 0 }),
                 bytes: U64::new(self.bytes),
                 limit: U64::new(u64::MAX),
                 iova: U64::new(0),
@@ -144,8 +184,10 @@ struct Client {
 }
 
 impl Client {
-    fn new(has_quota: bool) -> Self {
-        let started = Service::start(Machine::new(4096), Settings::default());
+    fn new(Asked { has_quota, are_apart, .. }: Asked) -> Self {
+        let machine = Machine::new(4096);
+        let machine = if are_apart { machine.with_pages_apart() } else { machine };
+        let started = Service::start(machine, Settings::default());
         let Ok(mut service) = started else { panic!("a machine with an IOMMU") };
         for _ in 0..100 {
             service.poll();

@@ -28,7 +28,7 @@ use zerocopy::little_endian::U64;
 use crate::calls::{Answered, answer};
 use crate::handles::handle::{HandleId, Object};
 use crate::handles::tree::DoneBy;
-use crate::memory::mappings::Space;
+use crate::memory::mappings::{Space, mapped_bytes};
 use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::domains::Inside;
@@ -45,8 +45,8 @@ struct Ended {
 impl Ended {
     /// Whether something was done by these.
     fn have_done(&self, by: &DoneBy) -> bool {
-        let is_heir = self.heir.as_ref().is_some_and(|(heir, _)| *heir == by.handle);
-        self.handles.contains_key(&by.handle) || by.is_left && is_heir
+        let is_heir = self.heir.as_ref().is_some_and(|(heir, _)| *heir == by.handle());
+        self.handles.contains_key(&by.handle()) || by.is_left() && is_heir
     }
 }
 
@@ -221,9 +221,10 @@ impl<P: Platform> Service<P> {
             let Some(buffer) = self.sessions.buffers.get(&id) else { continue };
             let Some(session) = buffer.session else { continue };
             let all = buffer.is_revoked();
-            for ((domain, iova), mapping) in buffer.mappings.iter() {
-                if all || ended.have_done(&mapping.by) {
-                    mapped.entry((session, domain.0)).or_default().push((*iova, mapping.bytes));
+            for (at, by) in buffer.mappings.iter() {
+                if all || ended.have_done(by) {
+                    let range = (at.1, mapped_bytes(&self.engine, *at));
+                    mapped.entry((session, at.0.0)).or_default().push(range);
                 }
             }
             if buffers.contains(&id) {

@@ -32,25 +32,34 @@ pub struct Gone {
     pub heir: Option<HandleId>,
 }
 
-/// By which handle something was done that lasts: a mapping, say.
+/// By which handle something was done that lasts: a mapping, say. There are many of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DoneBy {
-    /// The handle; once nothing is left of that, the nearest that it was derived from.
-    pub handle: HandleId,
-    /// Whether it was done by one that was derived from that, and of which nothing is left.
-    pub is_left: bool,
-}
+pub struct DoneBy(u64);
 
 impl DoneBy {
+    /// Set besides the handle's number: no handle has one so high.
+    const LEFT: u64 = 1 << 63;
+
     /// By this very handle.
+    #[inline]
     pub(crate) const fn itself(handle: HandleId) -> Self {
-        Self { handle, is_left: false }
+        Self(handle.0)
+    }
+
+    /// The handle; once nothing is left of that, the nearest that it was derived from.
+    pub const fn handle(self) -> HandleId {
+        HandleId(self.0 & !Self::LEFT)
+    }
+
+    /// Whether it was done by one that was derived from that, and of which nothing is left.
+    pub const fn is_left(self) -> bool {
+        self.0 & Self::LEFT != 0
     }
 
     /// Leaves it to who has it from now on of what its handle has done, if that is somebody else.
     pub(crate) fn leave_to(&mut self, heir: Option<HandleId>) {
         if let Some(handle) = heir {
-            *self = Self { handle, is_left: true };
+            *self = Self(handle.0 | Self::LEFT);
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::handles::handle::{Handle, HandleId, Object};
 use crate::handles::tree::DoneBy;
 use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
-use crate::memory::mappings::BufferMapping;
+use crate::memory::mappings::{MappedAt, mapped_bytes};
 use crate::pending::Outcome;
 use crate::records::BufferRecord;
 use crate::service::{ONE_REQUEST, Service};
@@ -274,9 +274,8 @@ impl<P: Platform> Service<P> {
             }
         };
         let by = DoneBy::itself(by);
-        let mapping =
-            |iova| ((domain, iova), BufferMapping { bytes, account, is_strict: false, by });
-        let mappings: BufferMappings = first.iter().map(|(iova, _)| mapping(*iova)).collect();
+        let mappings: BufferMappings =
+            first.iter().map(|(iova, _)| ((domain, *iova), by)).collect();
         let mapped = Usage::mappings(mappings.len() as u64, first.map_or(0, |_| bytes));
         self.accounts.add(account, &Usage::buffer(bytes).and(&mapped));
         let buffer = Buffer {
@@ -361,7 +360,7 @@ impl<P: Platform> Service<P> {
             session.buffers.remove(&id);
             let (now, named) = (platform.now(), (id.0, buffer.label));
             session.history.add_all(engine, now, named, &buffer.mappings, None);
-            accounts.unmapped(buffer.mappings.values());
+            accounts.unmapping(engine, &buffer.mappings, None);
             buffer.unmapped.join(&unmap_everywhere(engine, platform, &buffer.mappings));
         }
         self.retire_buffer(buffer);
@@ -387,11 +386,11 @@ pub(crate) fn unmap_everywhere(
     mappings: &BufferMappings,
 ) -> Completion {
     let mut unmapped = Completion::none();
-    let mut rest: Vec<_> = mappings.iter().collect();
-    while let Some(((domain, _), _)) = rest.first().copied() {
-        let there = rest.partition_point(|((other, _), _)| other <= domain);
-        let ranges = rest.drain(..there).map(|((_, iova), mapping)| (*iova, mapping.bytes));
-        let gone = engine.unmap_all(platform, *domain, ranges, Invalidation::Deferred);
+    let range = |at: &MappedAt| (at.0, (at.1, mapped_bytes(engine, *at)));
+    let all: Vec<_> = mappings.keys().map(range).collect();
+    for there in all.chunk_by(|(one, _), (other, _)| one == other) {
+        let ranges = there.iter().map(|(_, range)| *range);
+        let gone = engine.unmap_all(platform, there[0].0, ranges, Invalidation::Deferred);
         unmapped.join(&gone.unwrap_or_else(|_| Completion::never()));
     }
     unmapped

@@ -23,10 +23,12 @@ use crate::error::to_client;
 use crate::handles::handle::HandleId;
 use crate::handles::tree::DoneBy;
 use crate::memory::buffers::check_size;
-use crate::memory::mappings::{Asker, BufferMapping, Space, join};
+use crate::memory::mappings::{Asker, Space, join};
+use crate::memory::runs::Runs;
+use crate::numbered::Numbered;
 use crate::pending::{Outcome, Undo};
 use crate::service::{ONE_REQUEST, Service};
-use crate::sessions::session::BufferId;
+use crate::sessions::session::{Buffer, BufferId, Sessions};
 
 /// A part of a buffer that may be mapped.
 struct Part {
@@ -46,10 +48,10 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Option<Outcome<usize>> {
-        let asker = self.device_asker(handle, Rights::MAP)?;
         let batch: Batch<'_, MapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT).ok()?;
         let (is_strict, length) = (batch.flags() & BATCH_FLAG_STRICT != 0, batch.length());
         let [entry] = batch.entries else { return None };
+        let asker = self.device_asker(handle, Rights::MAP)?;
         let bytes = entry.bytes.get();
         if entry.flags.get() != 0 || check_size(bytes).is_err() || !self.quarantines.is_empty() {
             return None;
@@ -146,9 +148,8 @@ impl<P: Platform> Service<P> {
         made.iter_mut().for_each(|done| done.iova = U64::ZERO);
     }
 
-    /// Maps one entry wherever there is room, which has been charged, of memory that is mapped nowhere, is in no other buffer and
-    /// has been in none, by the few steps that such a one takes. Nothing, with nothing changed, where there is anything else to
-    /// be done, or to be said against it.
+    /// Maps one entry of a [plain part](plain_part) wherever there is room, which has been charged, by the few steps that such a
+    /// one takes. Nothing, with nothing changed, where there is anything else to be done, or to be said against it.
     #[inline(always)]
     fn map_plain(
         &mut self,
@@ -157,32 +158,13 @@ impl<P: Platform> Service<P> {
         is_strict: bool,
         purse: Purse,
     ) -> Option<Completion> {
-        let &Asker { space, by, account, ref bounds, .. } = asker;
         let Self { engine, platform, sessions, runs, .. } = self;
-        let owner = entry.buffer.get();
-        let buffer = sessions.buffers.get_mut(&BufferId(owner))?;
-        let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
-        let access = access_from_code(entry.access.get()).ok()?;
-        let is_plain = buffer.session == Some(space.session)
-            && space.within.is_none_or(|within| within == buffer.account)
-            && !buffer.is_revoked()
-            && offset.is_multiple_of(PAGE_SIZE)
-            && offset <= buffer.bytes
-            && bytes <= buffer.bytes - offset
-            && buffer.allows(access)
-            && access.is_within(bounds.access)
-            && buffer.mappings.is_empty()
-            && buffer.unmapped.is_none()
-            && buffer.is_noted_strict == is_strict
-            && runs.standing(buffer.run) == (true, true);
-        if !is_plain {
-            return None;
-        }
+        let domain = asker.space.domain;
+        let (buffer, access) = plain_part(&mut sessions.buffers, runs, asker, entry, is_strict)?;
         let spec = spec_of(asker, entry, buffer.run, access);
-        let mapped = engine.on_account(purse, |engine| engine.map(platform, space.domain, &spec));
+        let mapped = engine.on_account(purse, |engine| engine.map(platform, domain, &spec));
         let (iova, completion) = mapped.ok()?;
-        let mapping = BufferMapping { bytes, account, is_strict, by: DoneBy::itself(by) };
-        buffer.mappings.insert((space.domain, iova), mapping);
+        buffer.mappings.insert((domain, iova), DoneBy::itself(asker.by));
         entry.iova = U64::new(iova.get());
         Some(completion)
     }
@@ -222,7 +204,7 @@ impl<P: Platform> Service<P> {
             mapped.map_err(NotMapped::from)
         });
         let (iova, mut completion) = mapped.map_err(|failed| self.not_mapped(&[piece], failed))?;
-        self.note_mapped(asker, &piece, iova, is_strict);
+        self.note_mapped(asker, piece.owner, iova);
         if !is_charged {
             self.accounts.take(account, &usage);
         }
@@ -249,49 +231,71 @@ impl<P: Platform> Service<P> {
         let entries = &mut entries[..length];
         let mut pieces = core::mem::take(&mut self.pieces);
         pieces.clear();
-        let found = self.pieces_of(asker, entries, is_strict, &mut pieces);
-        let mapped =
-            found.and_then(|()| self.map_pieces(asker, entries, &pieces, is_strict, is_charged));
+        let found = self.pieces_of(asker, entries, is_strict, is_charged, &mut pieces);
+        let mapped = found.and_then(|are_plain| {
+            let noted = (!are_plain).then_some(is_strict);
+            let mapped = self.map_pieces(asker, entries, &pieces, noted, is_charged)?;
+            Ok((mapped, are_plain))
+        });
         self.pieces = pieces;
-        let (iova, mut completion) = mapped?;
+        let ((iova, mut completion), are_plain) = mapped?;
         let mut address = iova.get();
         for entry in entries {
+            self.note_mapped(asker, entry.buffer.get(), Iova::new(address));
             entry.iova = U64::new(address);
             address += entry.bytes.get();
-            if is_strict {
+            if is_strict && !are_plain {
                 join(&mut completion, &self.lasting(BufferId(entry.buffer.get())));
             }
         }
         Ok((length, completion))
     }
 
-    /// The parts of buffers that entries name, if all may be mapped.
+    /// The parts of buffers that entries name, if all may be mapped; and whether all are [plain](plain_part).
     fn pieces_of(
-        &self,
+        &mut self,
         asker: &Asker,
         entries: &[MapEntry],
         is_strict: bool,
+        is_charged: bool,
         pieces: &mut Vec<ChainPiece>,
-    ) -> Result<(), (usize, Error)> {
+    ) -> Result<bool, (usize, Error)> {
+        let mut are_plain = true;
+        let mut highest = 0;
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
-            let Part { piece, .. } =
-                self.part_of(asker, entry, allowed, is_strict).map_err(|error| (index, error))?;
-            if is_strict && pieces.iter().any(|other| other.run == piece.run) {
-                return Err((index, Error::MappedElsewhere));
+            let owner = entry.buffer.get();
+            // Of those that are charged it is known that they are as long as mappings may be. A strict one is to be the only
+            // one of its memory, of which there are no two if their numbers ascend.
+            let may_be_plain =
+                is_charged && entry.flags.get() & !allowed == 0 && (!is_strict || owner > highest);
+            let Self { sessions: Sessions { buffers, .. }, runs, .. } = self;
+            if may_be_plain
+                && let Some((buffer, access)) = plain_part(buffers, runs, asker, entry, is_strict)
+            {
+                let (run, offset, bytes) = (buffer.run, entry.offset.get(), entry.bytes.get());
+                pieces.push(ChainPiece { run, offset, bytes, access, owner });
+            } else {
+                let part = self.part_of(asker, entry, allowed, is_strict);
+                let piece = part.map_err(|error| (index, error))?.piece;
+                if is_strict && pieces.iter().any(|other| other.run == piece.run) {
+                    return Err((index, Error::MappedElsewhere));
+                }
+                are_plain = false;
+                pieces.push(piece);
             }
-            pieces.push(piece);
+            highest = highest.max(owner);
         }
-        Ok(())
+        Ok(are_plain)
     }
 
-    /// Maps the parts of buffers that entries name, one behind the other.
+    /// Maps the parts of buffers that entries name, one behind the other. First it is noted how strictly, if that is to be.
     fn map_pieces(
         &mut self,
         asker: &Asker,
         entries: &[MapEntry],
         pieces: &[ChainPiece],
-        is_strict: bool,
+        noted: Option<bool>,
         is_charged: bool,
     ) -> Result<(Iova, Completion), (usize, Error)> {
         let Asker { space, account, bounds, .. } = *asker;
@@ -313,20 +317,17 @@ impl<P: Platform> Service<P> {
         {
             return Err((0, Error::OutsideWindow));
         }
-        pieces.iter().for_each(|piece| self.note_strict(BufferId(piece.owner), is_strict));
+        if let Some(is_strict) = noted {
+            pieces.iter().for_each(|piece| self.note_strict(BufferId(piece.owner), is_strict));
+        }
         let mapped = self.on_account(account, |engine, platform| {
             engine.map_chain(platform, space.domain, place, pieces)
         });
-        let (iova, completion) = mapped.map_err(|failed| self.not_mapped(pieces, failed))?;
-        let mut address = iova;
-        for piece in pieces {
-            self.note_mapped(asker, piece, address, is_strict);
-            address = Iova::new(address.get() + piece.bytes);
-        }
+        let mapped = mapped.map_err(|failed| self.not_mapped(pieces, failed))?;
         if !is_charged {
             self.accounts.take(account, &usage);
         }
-        Ok((iova, completion))
+        Ok(mapped)
     }
 
     /// Why pieces were not mapped.
@@ -343,11 +344,9 @@ impl<P: Platform> Service<P> {
 
     /// Notes where a part of a buffer is mapped.
     #[inline]
-    fn note_mapped(&mut self, asker: &Asker, piece: &ChainPiece, iova: Iova, is_strict: bool) {
-        if let Some(buffer) = self.sessions.buffers.get_mut(&BufferId(piece.owner)) {
-            let (account, by) = (asker.account, DoneBy::itself(asker.by));
-            let mapping = BufferMapping { bytes: piece.bytes, account, is_strict, by };
-            buffer.mappings.insert((asker.space.domain, iova), mapping);
+    fn note_mapped(&mut self, asker: &Asker, buffer: u64, iova: Iova) {
+        if let Some(buffer) = self.sessions.buffers.get_mut(&BufferId(buffer)) {
+            buffer.mappings.insert((asker.space.domain, iova), DoneBy::itself(asker.by));
         }
     }
 
@@ -392,6 +391,36 @@ impl<P: Platform> Service<P> {
             is_fresh: is_alone && is_gone && buffer.unmapped.is_none(),
         })
     }
+}
+
+/// The buffer of which an entry names a part, and how it is to be mapped, if it is as most are: all that is to be said of it is
+/// said by a few looks. No unit may hold anything of before of its memory, which is in no other buffer and has been in none, and
+/// of which nothing else is mapped, or nothing is strict. How long the part is has been looked at.
+#[inline(always)]
+fn plain_part<'a>(
+    buffers: &'a mut Numbered<BufferId, Buffer>,
+    runs: &Runs,
+    asker: &Asker,
+    entry: &MapEntry,
+    is_strict: bool,
+) -> Option<(&'a mut Buffer, Access)> {
+    let (space, bounds) = (asker.space, &asker.bounds);
+    let buffer = buffers.get_mut(&BufferId(entry.buffer.get()))?;
+    let (offset, bytes) = (entry.offset.get(), entry.bytes.get());
+    let access = access_from_code(entry.access.get()).ok()?;
+    let is_plain = buffer.session == Some(space.session)
+        && space.within.is_none_or(|within| within == buffer.account)
+        && !buffer.is_revoked()
+        && offset.is_multiple_of(PAGE_SIZE)
+        && offset <= buffer.bytes
+        && bytes <= buffer.bytes - offset
+        && buffer.allows(access)
+        && access.is_within(bounds.access)
+        && (!is_strict || buffer.mappings.is_empty())
+        && buffer.unmapped.is_none()
+        && buffer.is_noted_strict == is_strict
+        && runs.standing(buffer.run) == (true, true);
+    is_plain.then_some((buffer, access))
 }
 
 /// What the engine is to map for an entry.

@@ -4,7 +4,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use dma_types::Iova;
 use iommu_engine::completion::Completion;
-use iommu_engine::domain::DomainKey;
+use iommu_engine::domain::{DomainKey, Mapping};
+use iommu_engine::engine::Engine;
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::Rights;
@@ -44,17 +45,14 @@ impl Space {
 /// Where a buffer is mapped.
 pub type MappedAt = (DomainKey, Iova);
 
-/// A mapping of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferMapping {
-    /// How long it is.
-    pub bytes: u64,
-    /// On which account it is.
-    pub account: AccountId,
-    /// Whether it is the only one of its memory.
-    pub is_strict: bool,
-    /// The handle by which it was made.
-    pub by: DoneBy,
+/// What the engine has noted of what is mapped there.
+pub(crate) fn mapping_at(engine: &Engine, (domain, iova): MappedAt) -> Option<Mapping> {
+    engine.domain(domain)?.mapping(iova)
+}
+
+/// How long that is.
+pub(crate) fn mapped_bytes(engine: &Engine, at: MappedAt) -> u64 {
+    mapping_at(engine, at).map_or(0, |mapping| mapping.bytes)
 }
 
 /// Who asks for something in an address space: it is looked up once for each request.
@@ -115,7 +113,7 @@ impl<P: Platform> Service<P> {
         if heirs.is_empty() {
             return;
         }
-        let inherit = |by: &mut DoneBy| by.leave_to(heirs.get(&by.handle).copied());
+        let inherit = |by: &mut DoneBy| by.leave_to(heirs.get(&by.handle()).copied());
         for session in self.sessions.sessions.values_mut() {
             session.entered.iter_mut().flat_map(|it| &mut it.by).for_each(inherit);
         }
@@ -125,7 +123,7 @@ impl<P: Platform> Service<P> {
             let Some(session) = self.sessions.sessions.get(&session) else { continue };
             for id in &session.buffers {
                 let Some(buffer) = self.sessions.buffers.get_mut(id) else { continue };
-                buffer.mappings.values_mut().for_each(|mapping| inherit(&mut mapping.by));
+                buffer.mappings.makers_mut().for_each(inherit);
             }
         }
     }

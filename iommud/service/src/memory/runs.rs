@@ -14,6 +14,8 @@ use crate::numbered::Numbered;
 #[derive(Debug, Default)]
 pub struct Runs {
     held: Numbered<RunId, Held>,
+    /// How many of them several buffers are of, or were.
+    shared: usize,
 }
 
 #[derive(Debug, Default)]
@@ -21,12 +23,19 @@ struct Held {
     buffers: usize,
     /// What units have yet to confirm of the buffers that have gone.
     gone: Completion,
+    /// Whether several buffers are of it, or were.
+    is_shared: bool,
 }
 
 impl Runs {
     /// Counts a buffer of a run.
     pub fn enter(&mut self, run: RunId) {
-        self.held.get_or_insert_default(run).buffers += 1;
+        let held = self.held.get_or_insert_default(run);
+        held.buffers += 1;
+        if held.buffers > 1 && !held.is_shared {
+            held.is_shared = true;
+            self.shared += 1;
+        }
     }
 
     /// Counts a buffer no more, which nothing reaches by when `unmapped` is confirmed. If it was the last of its
@@ -38,7 +47,9 @@ impl Runs {
         if held.buffers > 0 {
             return None;
         }
-        self.held.remove(&run).map(|held| held.gone)
+        let held = self.held.remove(&run)?;
+        self.shared -= usize::from(held.is_shared);
+        Some(held.gone)
     }
 
     /// Frees a run of which a buffer has gone, when the last has and all is confirmed; whether it was the last. As long as
@@ -71,6 +82,12 @@ impl Runs {
     /// Whether one buffer is of a run; and whether units have to confirm nothing of others that have gone.
     #[inline]
     pub fn standing(&self, run: RunId) -> (bool, bool) {
+        // Most machines have no memory that is shared.
+        if self.shared == 0 { (true, true) } else { self.standing_of(run) }
+    }
+
+    #[inline(never)]
+    fn standing_of(&self, run: RunId) -> (bool, bool) {
         self.held.get(&run).map_or((false, true), |it| (it.buffers == 1, it.gone.is_none()))
     }
 
@@ -94,8 +111,10 @@ mod tests {
             runs.enter(run);
         }
         assert_eq!((runs.buffers(run), runs.buffers(other)), (2, 1));
+        assert_eq!((runs.standing(run), runs.standing(other)), ((false, true), (true, true)));
         let first = Completion::one(UnitId(0), Ticket(5));
         assert_eq!(runs.leave(run, &first), None);
+        assert_eq!(runs.standing(run), (true, false));
         assert_eq!(runs.leave(other, &Completion::none()), Some(Completion::none()));
         let all = runs.leave(run, &Completion::one(UnitId(1), Ticket(2))).unwrap();
         assert_eq!(

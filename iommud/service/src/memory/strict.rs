@@ -23,10 +23,9 @@ impl<P: Platform> Service<P> {
         is_alone: bool,
         is_strict: bool,
     ) -> Result<(), Error> {
-        // Where one is strict, there is no other.
-        let forbids = |buffer: &Buffer| {
-            buffer.mappings.first().is_some_and(|mapping| is_strict || mapping.is_strict)
-        };
+        // Where one is strict, there is no other, so that it is said of the buffer.
+        let forbids =
+            |buffer: &Buffer| !buffer.mappings.is_empty() && (is_strict || buffer.is_noted_strict);
         let is_mapped = match is_alone {
             true => forbids(buffer),
             false => self.buffers_of(buffer.run).any(forbids),

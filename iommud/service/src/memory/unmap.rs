@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova};
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::Mapping;
-use iommu_engine::platform::{Instant, Platform};
+use iommu_engine::platform::Platform;
 use iommu_engine::policy::Invalidation;
 use libdma::Error;
 use libdma::protocol::Rights;
 use libdma::protocol::call::{BATCH_FLAG_STRICT, UnmapEntry};
 
-use crate::account::{Accounts, Turned};
+use crate::account::{AccountId, Accounts, Turned};
 use crate::calls::{Answered, Batch};
 use crate::error::to_client;
 use crate::faults::history::Past;
@@ -29,6 +29,7 @@ pub(crate) struct Known {
     bytes: u64,
     offset: u64,
     access: Access,
+    account: AccountId,
 }
 
 impl Batch<'_, UnmapEntry> {
@@ -51,10 +52,10 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Option<Result<Outcome<usize>, Error>> {
-        let Asker { space, account, .. } = self.device_asker(handle, Rights::MAP)?;
         let batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT).ok()?;
         let (when, length) = (batch.when(), batch.length());
         let [entry] = batch.entries else { return None };
+        let Asker { space, account, .. } = self.device_asker(handle, Rights::MAP)?;
         if !self.may_unmap(account, 1) {
             return None;
         }
@@ -66,17 +67,16 @@ impl<P: Platform> Service<P> {
             found.is_some()
         });
         // What was not found was left as it is.
-        let found = found?;
+        let found = [found?];
         let completion = match unmapped {
             Ok(completion) => completion,
             Err(error) => return Some(Err(to_client(error))),
         };
-        let at = self.platform.now();
-        let lasts = self.note_unmapped(space, &found, &completion, at);
+        let lasts = self.note_unmapped(space, &found, &completion);
         if completion.is_none() && !lasts {
             return Some(Ok(Outcome::Done(length)));
         }
-        let completion = self.waits_for(space, &[found], when, completion, lasts);
+        let completion = self.waits_for(space, &found, when, completion, lasts);
         Some(Ok(self.conclude(handle, Answered::after(length, completion), payload)))
     }
 
@@ -112,23 +112,36 @@ impl<P: Platform> Service<P> {
         when: Invalidation,
         known: &mut Vec<Known>,
     ) -> Result<Completion, Error> {
-        for (index, entry) in batch.entries.iter().enumerate() {
-            let (iova, bytes) = (Iova::new(entry.iova.get()), entry.bytes.get());
-            let Some(found) = self.mapped_at(space, iova, bytes) else {
-                batch.refuse(index, Error::NotMapped);
-                return Ok(Completion::none());
-            };
-            known.push(found);
-        }
-        match self.unmap_known(space, known, when) {
+        let range = |entry: &UnmapEntry| (Iova::new(entry.iova.get()), entry.bytes.get());
+        match self.unmap_known(space, batch.entries.iter().map(range), when, known) {
             Ok((completion, false)) if completion.is_none() => Ok(completion),
             Ok((completion, lasts)) => Ok(self.waits_for(space, known, when, completion, lasts)),
-            Err(Error::NotMapped) if let Some(index) = named_twice(known) => {
-                batch.refuse(index, Error::NotMapped);
+            Err(Error::NotMapped) => {
+                let wrong = self.first_wrong(space, batch.entries.iter().map(range));
+                batch.refuse(wrong.ok_or(Error::NotMapped)?, Error::NotMapped);
                 Ok(Completion::none())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The first of these ranges that is no mapping of this session's, or was named before.
+    #[cold]
+    fn first_wrong(
+        &self,
+        space: Space,
+        ranges: impl Iterator<Item = (Iova, u64)> + Clone,
+    ) -> Option<usize> {
+        let is_mapped = |(iova, bytes)| {
+            let mapping = self.engine.domain(space.domain)?.mapping(iova)?;
+            let is_it = mapping.bytes == bytes;
+            known_at(&self.sessions, &self.accounts, space, iova, &mapping).filter(|_| is_it)
+        };
+        let before = |index| ranges.clone().take(index);
+        let is_wrong = |(index, range): (usize, (Iova, u64))| {
+            is_mapped(range).is_none() || before(index).any(|(iova, _)| iova == range.0)
+        };
+        ranges.clone().enumerate().position(is_wrong)
     }
 
     /// What a client is to wait for that has named these mappings, which units forget when `completion` is done, and who
@@ -170,73 +183,74 @@ impl<P: Platform> Service<P> {
         ranges: &[(Iova, u64)],
         when: Invalidation,
     ) -> Result<Completion, Error> {
-        let known = ranges.iter().map(|(iova, bytes)| self.mapped_at(space, *iova, *bytes));
-        let known: Option<Vec<_>> = known.collect();
-        let (completion, _) = self.unmap_known(space, &known.ok_or(Error::NotMapped)?, when)?;
+        let mut known = Vec::new();
+        let (completion, _) = self.unmap_known(space, ranges.iter().copied(), when, &mut known)?;
         Ok(completion)
     }
 
-    /// The same of what has been looked up; and whether units may hold anything of memory that was mapped strictly.
+    /// The same, and which mappings these were; and whether units may hold anything of memory that was mapped strictly.
     #[inline]
     fn unmap_known(
         &mut self,
         space: Space,
-        known: &[Known],
+        ranges: impl Iterator<Item = (Iova, u64)>,
         when: Invalidation,
+        known: &mut Vec<Known>,
     ) -> Result<(Completion, bool), Error> {
-        let Self { engine, platform, .. } = self;
-        let ranges = known.iter().map(|it| (it.iova, it.bytes));
-        let completion = engine.unmap_all(platform, space.domain, ranges, when);
+        let Self { engine, platform, sessions, accounts, .. } = self;
+        let completion =
+            engine.unmap_all_if(platform, space.domain, ranges, when, |iova, mapping| {
+                let found = known_at(sessions, accounts, space, iova, mapping);
+                known.extend(found);
+                found.is_some()
+            });
         let completion = completion.map_err(to_client)?;
-        let at = platform.now();
-        let mut lasts = false;
-        for known in known {
-            lasts |= self.note_unmapped(space, known, &completion, at);
-        }
+        let lasts = self.note_unmapped(space, known, &completion);
         Ok((completion, lasts))
     }
 
-    /// Takes note that a mapping of a buffer is there no more, which units forget when `completion` is done: whether they may
-    /// hold anything of its memory, and that was mapped strictly.
+    /// Takes note that these mappings are there no more, which units forget when `completion` is done: whether they may hold
+    /// anything of the memory of one that was mapped strictly.
     #[inline(always)]
-    fn note_unmapped(
-        &mut self,
-        space: Space,
-        known: &Known,
-        completion: &Completion,
-        at: Instant,
-    ) -> bool {
-        let Self { engine, sessions, accounts, runs, .. } = self;
-        let &Known { buffer: id, iova, bytes, offset, access } = known;
-        let Some(buffer) = sessions.buffers.get_mut(&id) else { return false };
-        let place = (space.domain, iova);
-        if let Some(mapping) = buffer.mappings.remove(&place) {
-            accounts.give_back(mapping.account, &Turned::mappings(1, bytes));
-        }
-        if let Some(holder) = sessions.sessions.get_mut(&space.session) {
-            let (domain, buffer_id, label) = (space.domain, id.0, buffer.label);
-            let past = Past { domain, iova, bytes, buffer: buffer_id, offset, access, label, at };
-            holder.history.add(past);
-            if buffer.first.is_some_and(|(first, _)| first == iova && holder.domain == domain) {
-                // The address may be another's next.
-                buffer.first = None;
+    fn note_unmapped(&mut self, space: Space, known: &[Known], completion: &Completion) -> bool {
+        let Self { engine, platform, sessions, accounts, runs, .. } = self;
+        let Space { session, domain, .. } = space;
+        let at = platform.now();
+        let is_held = !completion.is_none() && engine.progress(completion) != Progress::Done;
+        let mut holder = sessions.sessions.get_mut(&session);
+        // Of most, all are on one account.
+        let mut back = (AccountId::NOBODY, Turned::NONE);
+        let mut lasts = false;
+        for &Known { buffer: id, iova, bytes, offset, access, account } in known {
+            let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+            buffer.mappings.remove(&(domain, iova));
+            if account != back.0 {
+                accounts.give_back(back.0, &back.1);
+                back = (account, Turned::NONE);
             }
+            back.1.mappings += 1;
+            back.1.bytes += bytes;
+            if let Some(holder) = &mut holder {
+                let (buffer_id, label) = (id.0, buffer.label);
+                let past =
+                    Past { domain, iova, bytes, buffer: buffer_id, offset, access, label, at };
+                holder.history.add(past);
+                if buffer.first.is_some_and(|(first, _)| first == iova && holder.domain == domain) {
+                    // The address may be another's next.
+                    buffer.first = None;
+                }
+            }
+            if is_held {
+                // Its memory must outlast what units may still hold of this mapping.
+                engine.forget_confirmed(&mut buffer.unmapped);
+                buffer.unmapped.join(completion);
+            }
+            let is_quiet =
+                || buffer.unmapped.is_none() && runs.standing(buffer.run) == (true, true);
+            lasts |= buffer.is_noted_strict && !is_quiet();
         }
-        if !completion.is_none() && engine.progress(completion) != Progress::Done {
-            // Its memory must outlast what units may still hold of this mapping.
-            engine.forget_confirmed(&mut buffer.unmapped);
-            buffer.unmapped.join(completion);
-        }
-        let is_quiet = buffer.unmapped.is_none() && runs.standing(buffer.run) == (true, true);
-        buffer.is_noted_strict && !is_quiet
-    }
-
-    /// The buffer of this session's of which exactly this range is a mapping.
-    #[inline]
-    fn mapped_at(&self, space: Space, iova: Iova, bytes: u64) -> Option<Known> {
-        let domain = self.engine.domain(space.domain)?;
-        let mapping = domain.mapping(iova).filter(|mapping| mapping.bytes == bytes)?;
-        known_at(&self.sessions, &self.accounts, space, iova, &mapping)
+        accounts.give_back(back.0, &back.1);
+        lasts
     }
 }
 
@@ -250,18 +264,11 @@ fn known_at(
     iova: Iova,
     mapping: &Mapping,
 ) -> Option<Known> {
-    let Mapping { bytes, access, owner, offset, .. } = *mapping;
-    let id = BufferId(owner.buffer()?);
+    let Mapping { bytes, access, owner, offset, payer } = *mapping;
+    let (id, account) = (BufferId(owner.buffer()?), payer.into());
     let buffer = sessions.buffers.get(&id)?;
-    let noted = buffer.mappings.get(&(space.domain, iova))?;
     let is_own = buffer.session == Some(space.session)
         && space.knows(accounts, buffer.account)
-        && space.knows(accounts, noted.account);
-    is_own.then_some(Known { buffer: id, iova, bytes, offset, access })
-}
-
-/// The first of these mappings that was named before.
-fn named_twice(known: &[Known]) -> Option<usize> {
-    let before = |index: usize| known.iter().take(index).map(|it| it.iova);
-    (0..known.len()).find(|&index| before(index).any(|iova| iova == known[index].iova))
+        && space.knows(accounts, account);
+    is_own.then_some(Known { buffer: id, iova, bytes, offset, access, account })
 }

@@ -39,7 +39,6 @@ use crate::handles::tree::DoneBy;
 use crate::memory::buffers::quotas_of;
 use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
-use crate::memory::mappings::BufferMapping;
 use crate::memory::windows::{Registers, Window, WindowId, window_usage};
 use crate::records::{
     BufferRecord, ExplicitRecord, QuarantineRecord, ResetRecord, SessionRecord, WindowRecord,
@@ -162,15 +161,12 @@ impl<P: Platform> Service<P> {
         let spaces = core::iter::once(owner.domain).chain(owner.domains.iter().copied());
         let account = owner.account;
         self.accounts.add(account, &Usage::buffer(bytes));
-        let is_strict = record.is_strict;
         let mut mappings = BufferMappings::default();
         for key in spaces {
             let domain = self.engine.domain(key).into_iter().flat_map(|domain| domain.mappings());
             for (iova, mapping) in domain.filter(|(_, it)| it.owner.buffer() == Some(id.0)) {
-                let bytes = mapping.bytes;
-                let mapping = BufferMapping { bytes, account, is_strict, by: NOBODY };
-                self.accounts.add(account, &Usage::mappings(1, bytes));
-                mappings.insert((key, iova), mapping);
+                self.accounts.add(account, &Usage::mappings(1, mapping.bytes));
+                mappings.insert((key, iova), NOBODY);
             }
         }
         for (key, iova) in mappings.keys() {
@@ -178,7 +174,7 @@ impl<P: Platform> Service<P> {
         }
         // It may have been unmapped since.
         let own = owner.domain;
-        let first = record.first.filter(|(iova, _)| mappings.get(&(own, *iova)).is_some());
+        let first = record.first.filter(|(iova, _)| mappings.has(&(own, *iova)));
         owner.buffers.insert(id);
         let buffer = Buffer {
             session: Some(session),
@@ -197,7 +193,7 @@ impl<P: Platform> Service<P> {
             revoked: 0,
             is_ended: is_revoked,
             unmapped: Completion::none(),
-            is_noted_strict: is_strict,
+            is_noted_strict: record.is_strict,
             slot,
         };
         self.runs.enter(run);

@@ -121,12 +121,15 @@ impl<P: Platform> Service<P> {
         if let Some(domain) = session.entered.and_then(|it| self.domains.get_mut(&it.domain)) {
             domain.inside.remove(&id);
         }
+        for buffer in session.buffers.iter().filter_map(|id| self.sessions.buffers.get(id)) {
+            self.accounts.unmapping(&self.engine, &buffer.mappings, None);
+        }
         // Other sessions' devices leave those that it has made.
         let mut gone: BTreeMap<DomainKey, Completion> = BTreeMap::new();
         for key in &session.domains {
             gone.insert(*key, self.end_domain(*key));
         }
-        let Self { engine, platform, sessions, accounts, .. } = self;
+        let Self { engine, platform, sessions, .. } = self;
         // In use it still is where another member of the device's group is held.
         if engine.destroy_domain(platform, session.domain).is_ok() {
             gone.insert(session.domain, Completion::none());
@@ -139,14 +142,9 @@ impl<P: Platform> Service<P> {
             buffer.first = None;
             buffer.unmapped.join(&unmapped);
             let mut mappings = core::mem::take(&mut buffer.mappings);
-            accounts.unmapped(mappings.values());
-            mappings.retain(|(key, _), _| match gone.get(key) {
-                Some(gone) => {
-                    buffer.unmapped.join(gone);
-                    false
-                }
-                None => true,
-            });
+            let of_gone = mappings.keys().filter_map(|(key, _)| gone.get(key));
+            of_gone.for_each(|gone| buffer.unmapped.join(gone));
+            mappings.retain(|(key, _)| !gone.contains_key(key));
             buffer.unmapped.join(&unmap_everywhere(engine, platform, &mappings));
             if buffer.handles == 0 {
                 // It was closed before, and has waited for this.

@@ -196,30 +196,24 @@ impl<P: Platform> Service<P> {
             return Completion::none();
         }
         let owner = domain.session;
-        let Self { engine, platform, sessions, .. } = self;
+        let Self { engine, platform, sessions, accounts, .. } = self;
         if let Some(session) = sessions.sessions.get_mut(&owner) {
             let now = platform.now();
             for id in &session.buffers {
                 let Some(buffer) = sessions.buffers.get(id) else { continue };
                 let named = (id.0, buffer.label);
                 session.history.add_all(engine, now, named, &buffer.mappings, Some(key));
+                accounts.unmapping(engine, &buffer.mappings, Some(key));
             }
         }
         let gone = self.end_domain(key);
-        let Self { engine, sessions, accounts, .. } = self;
+        let Self { engine, sessions, .. } = self;
         let Some(session) = sessions.sessions.get_mut(&owner) else { return gone };
         session.domains.remove(&key);
         for id in &session.buffers {
             let Some(buffer) = sessions.buffers.get_mut(id) else { continue };
-            let before = buffer.mappings.len();
-            buffer.mappings.retain(|(domain, _), mapping| {
-                let stays = *domain != key;
-                if !stays {
-                    accounts.unmapped([&*mapping]);
-                }
-                stays
-            });
-            if buffer.mappings.len() < before {
+            if buffer.mappings.keys().any(|(domain, _)| *domain == key) {
+                buffer.mappings.retain(|(domain, _)| *domain != key);
                 engine.forget_confirmed(&mut buffer.unmapped);
                 buffer.unmapped.join(&gone);
             }

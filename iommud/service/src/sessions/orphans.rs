@@ -23,7 +23,7 @@ use crate::faults::events::{Entry, What};
 use crate::handles::handle::{Handle, HandleId, Handles, Object};
 use crate::handles::tickets::Tickets;
 use crate::handles::tree::DoneBy;
-use crate::memory::mappings::Space;
+use crate::memory::mappings::{Space, mapped_bytes};
 use crate::memory::windows::WindowId;
 use crate::pending::Pending;
 use crate::service::{ONE_REQUEST, Service};
@@ -159,11 +159,11 @@ impl<P: Platform> Service<P> {
     /// nothing is it not known what its device does.
     fn unmap_given_up(&mut self, session: SessionId, buffer: BufferId) {
         let Some(buffer) = self.sessions.buffers.get(&buffer) else { return };
-        let mapped = buffer.mappings.iter().map(|((domain, iova), it)| (*domain, *iova, it.bytes));
-        for (domain, iova, bytes) in mapped.collect::<Vec<_>>() {
+        for at in buffer.mappings.keys().copied().collect::<Vec<_>>() {
             // What cannot be unmapped is kept until the session ends.
-            let space = Space { session, domain, within: None };
-            let _ = self.unmap_ranges(space, &[(iova, bytes)], Invalidation::Deferred);
+            let space = Space { session, domain: at.0, within: None };
+            let range = (at.1, mapped_bytes(&self.engine, at));
+            let _ = self.unmap_ranges(space, &[range], Invalidation::Deferred);
         }
     }
 
@@ -218,7 +218,7 @@ impl<P: Platform> Service<P> {
             for buffer in &session.buffers {
                 let Some(buffer) = self.sessions.buffers.get_mut(buffer) else { continue };
                 // Whichever handle of before they were made by.
-                buffer.mappings.values_mut().for_each(|mapping| mapping.by = DoneBy::itself(id));
+                buffer.mappings.makers_mut().for_each(|by| *by = DoneBy::itself(id));
             }
         }
         if let Ok(handle) = self.handles.get_mut(id) {
