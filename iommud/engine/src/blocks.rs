@@ -64,13 +64,21 @@ impl Pages {
         })
     }
 
-    /// The block that does for all of the range, if one that is not twice as large does.
+    /// The same of the pages that share a byte with a range.
     #[inline]
-    pub(crate) const fn as_one_block(self) -> Option<PageBlock> {
-        if self.first == self.last {
+    pub(crate) const fn one_block(start: Iova, bytes: u64) -> Option<PageBlock> {
+        if bytes == PAGE_SIZE && start.is_aligned(PAGE_SIZE) {
             // As most are.
-            return Some(PageBlock::around(self.first, 0));
+            return Some(PageBlock { first: start, order: 0 });
         }
+        match Self::of(start, bytes) {
+            Some(pages) => pages.as_one_block(),
+            None => None,
+        }
+    }
+
+    /// The block that does for all of the pages, if one that is not twice as large does.
+    pub(crate) const fn as_one_block(self) -> Option<PageBlock> {
         match self.parts() {
             (part, None) => Some(PageBlock::around(part.first, part.order())),
             (_, Some(_)) => None,

@@ -17,6 +17,7 @@ pub(crate) const fn from_frame(frame: PhysAddr) -> u64 {
 }
 
 /// The I/O page that a field names.
+#[inline]
 pub(crate) const fn page(field: u64) -> Iova {
     Iova::new(field << PAGE_BITS)
 }

@@ -58,6 +58,7 @@ pub struct Turnover {
 }
 
 /// A change of this many bytes. Nothing is so long that it would not fit.
+#[inline]
 pub(crate) fn bytes(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -135,7 +136,8 @@ impl Books {
             self.note_last_addresses();
             self.addresses.0 = payer;
         }
-        self.addresses.1 = self.addresses.1.saturating_add(bytes);
+        // There is no memory to note as many mappings as it would take that this does not fit.
+        self.addresses.1 = self.addresses.1.wrapping_add(bytes);
     }
 
     /// Notes the last change of addresses with all else.

@@ -10,14 +10,20 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Access {
     /// The device may read: Linux's `DMA_TO_DEVICE`.
-    Read,
+    Read = 1,
     /// The device may write: Linux's `DMA_FROM_DEVICE`.
-    Write,
+    Write = 2,
     /// The device may do both: Linux's `DMA_BIDIRECTIONAL`.
-    ReadWrite,
+    ReadWrite = 3,
 }
 
 impl Access {
+    /// Bit 0 if the device may read, and bit 1 if it may write.
+    #[inline]
+    pub const fn bits(self) -> u8 {
+        self as u8
+    }
+
     /// Whether the device may read.
     #[inline]
     pub const fn may_read(self) -> bool {
@@ -66,6 +72,8 @@ mod tests {
     #[test]
     fn permissions_and_access_agree_both_ways() {
         for access in [Read, Write, ReadWrite] {
+            let bits = u8::from(access.may_read()) | u8::from(access.may_write()) << 1;
+            assert_eq!(access.bits(), bits);
             let again = Access::from_permissions(access.may_read(), access.may_write());
             assert_eq!(again, Some(access));
         }

@@ -40,19 +40,29 @@ impl Command {
             Invalidation::Interrupts(source) => {
                 InvalidateInterrupts::new().with_source(source).into_bits()
             }
-            Invalidation::Domain(domain) => InvalidatePages::new()
-                .with_domain(domain)
-                .naming(PageBlock::EVERYTHING)
-                .with_tables(true)
-                .into_bits(),
-            Invalidation::Pages { domain, pages, touched } => InvalidatePages::new()
-                .with_domain(domain)
-                .naming(pages)
-                .with_tables(
-                    matches!(touched, Touched::Tables) || pages.order() >= ABOVE_LOWEST_TABLE,
-                )
-                .into_bits(),
+            Invalidation::Domain(domain) => {
+                return Self::forgetting(domain, PageBlock::EVERYTHING, Touched::Tables);
+            }
+            Invalidation::Pages { domain, pages, touched } => {
+                return Self::forgetting(domain, pages, touched);
+            }
         })
+    }
+
+    /// The command that asks to forget some pages of a domain, in whose table this has changed.
+    #[inline]
+    pub const fn forgetting(domain: DomainId, pages: PageBlock, touched: Touched) -> Self {
+        const EMPTY: u128 = InvalidatePages::new().into_bits();
+        const SEVERAL: u128 = InvalidatePages::new().with_several(true).into_bits() & !EMPTY;
+        const TABLES: u128 = InvalidatePages::new().with_tables(true).into_bits() & !EMPTY;
+        let mut bits = EMPTY | (domain.get() as u128) << InvalidatePages::DOMAIN_OFFSET;
+        if matches!(touched, Touched::Tables) || pages.order() >= ABOVE_LOWEST_TABLE {
+            bits |= TABLES;
+        }
+        if pages.order() > 0 {
+            bits |= SEVERAL;
+        }
+        Self(bits | (InvalidatePages::address_of(pages).get() as u128) << u64::BITS)
     }
 
     /// The command that is done when all before it are, and then writes `data` to `store`, a multiple of 8.
@@ -143,14 +153,14 @@ pub struct InvalidatePages {
 }
 
 impl InvalidatePages {
-    /// Names these pages. Of a block of two to the power of *n* pages, *n* not zero, the lowest *n* - 1 bits of
-    /// the page number are set and the one above them is clear.
-    const fn naming(self, pages: PageBlock) -> Self {
-        let Some(ones) = pages.order().checked_sub(1) else {
-            return self.with_address(pages.first());
-        };
-        let size = page((1 << ones) - 1);
-        self.with_several(true).with_address(Iova::new(pages.first().get() | size.get()))
+    /// The address that names these pages, a page's. Of a block of two to the power of *n* pages, *n* not zero, the lowest
+    /// *n* - 1 bits of the page number are set and the one above them is clear.
+    #[inline]
+    const fn address_of(pages: PageBlock) -> Iova {
+        match pages.order().checked_sub(1) {
+            None => pages.first(),
+            Some(ones) => Iova::new(pages.first().get() | page((1 << ones) - 1).get()),
+        }
     }
 }
 

@@ -123,15 +123,15 @@ impl Invalidator {
         self.tickets.stuck_for(now)
     }
 
-    /// Asks for what is a single command where nothing stands before it: `None`, with nothing done, where it takes more, as
-    /// [`submit`](Self::submit) does.
+    /// Asks for what is a single command where nothing stands before it: the ticket, or no ticket if the unit has done it by now.
+    /// `None`, with nothing done, where it takes more, as [`submit`](Self::submit) does.
     #[inline]
     pub fn ask(
         &mut self,
         platform: &mut impl Platform,
         registers: &RegisterFile,
         command: Command,
-    ) -> Option<Ticket> {
+    ) -> Option<Option<Ticket>> {
         if !self.line.is_empty() {
             return None;
         }
@@ -139,14 +139,15 @@ impl Invalidator {
         if !self.buffer.ask(platform, registers, command, ticket) {
             return self.ask_with_a_look(platform, registers, command);
         }
-        self.issued = self.tickets.give_out();
+        self.issued = ticket;
         // No fence of before the last new start has this number.
         if self.buffer.status(platform) == ticket {
-            self.tickets.confirm_all();
-        } else {
-            self.not_at_once(platform);
+            self.tickets.give_out_confirmed(ticket);
+            return Some(None);
         }
-        Some(ticket)
+        self.tickets.give_out();
+        self.not_at_once(platform);
+        Some(self.unconfirmed(ticket))
     }
 
     /// The same where it takes a look whether there is room, or a mark.
@@ -156,9 +157,17 @@ impl Invalidator {
         platform: &mut impl Platform,
         registers: &RegisterFile,
         command: Command,
-    ) -> Option<Ticket> {
-        let is_put = self.buffer.push(platform, registers, command);
-        is_put.then(|| self.fence(platform, registers))
+    ) -> Option<Option<Ticket>> {
+        if !self.buffer.push(platform, registers, command) {
+            return None;
+        }
+        let ticket = self.fence(platform, registers);
+        Some(self.unconfirmed(ticket))
+    }
+
+    /// A ticket, unless it is confirmed.
+    fn unconfirmed(&self, ticket: Ticket) -> Option<Ticket> {
+        (self.confirmed() < ticket).then_some(ticket)
     }
 
     /// Has the unit say when it is through with all that it was asked, for which the ticket stands.

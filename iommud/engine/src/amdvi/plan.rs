@@ -41,12 +41,13 @@ pub fn forgetting(domain: DomainId, changes: &[Changed], requests: &mut Requests
 
 /// The command that makes a unit forget a change by which a single block of pages is out of use, as most are. `None` where it
 /// takes more than that.
+#[inline]
 pub fn of_one_block(domain: DomainId, change: &Changed) -> Option<Command> {
-    let pages = Pages::of(change.start, change.bytes)?.as_one_block()?;
+    let pages = Pages::one_block(change.start, change.bytes)?;
     if pages.order() > LARGEST_ORDER {
         return None;
     }
-    Some(Command::invalidating(Invalidation::Pages { domain, pages, touched: change.touched }))
+    Some(Command::forgetting(domain, pages, change.touched))
 }
 
 #[cfg(test)]

@@ -353,21 +353,35 @@ impl Unit {
         changed.then(|| self.submit(platform, self.after_change(source, translation.domain)))
     }
 
-    /// Makes the unit forget what it holds of some ranges of a domain.
+    /// Makes the unit forget what it holds of a range of a domain: `None` if it has by now.
     #[inline]
+    pub fn forget(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        change: Changed,
+    ) -> Option<Ticket> {
+        if let Phase::Running = self.phase
+            && let Some(command) = plan::of_one_block(domain, &change)
+            && let Some(asked) = self.invalidator.ask(platform, &self.registers, command)
+        {
+            return asked;
+        }
+        let ticket = self.invalidate_several(platform, domain, &[change]);
+        (self.confirmed() < ticket).then_some(ticket)
+    }
+
+    /// Makes the unit forget what it holds of some ranges of a domain. The ticket may be confirmed by now.
     pub fn invalidate(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
         ranges: &[Changed],
     ) -> Ticket {
-        if let ([range], Phase::Running) = (ranges, &self.phase)
-            && let Some(command) = plan::of_one_block(domain, range)
-            && let Some(ticket) = self.invalidator.ask(platform, &self.registers, command)
-        {
-            return ticket;
+        match *ranges {
+            [range] => self.forget(platform, domain, range).unwrap_or_else(|| self.confirmed()),
+            _ => self.invalidate_several(platform, domain, ranges),
         }
-        self.invalidate_several(platform, domain, ranges)
     }
 
     #[inline(never)]

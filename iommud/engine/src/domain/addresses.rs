@@ -5,8 +5,8 @@ use dma_types::{Iova, PAGE_SIZE};
 use super::mappings::Note;
 use crate::error::EngineError;
 use crate::iova::{
-    Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, IovaAllocator, IovaError, IovaRange, IovaRequest,
-    PAGE_ZERO, RecordPlace,
+    Guard, HYPERTRANSPORT_RANGE, INTERRUPT_RANGE, Idle, IovaAllocator, IovaError, IovaRange,
+    IovaRequest, Live, PAGE_ZERO, RecordPlace,
 };
 use crate::unit::{Abilities, Walks};
 
@@ -99,7 +99,7 @@ impl Addresses {
 
     /// Takes addresses for large pages.
     fn take_aligned(&mut self, request: IovaRequest) -> Result<Iova, EngineError> {
-        let natural = request.aligned(request.align.max(self.natural_alignment(request.bytes)));
+        let natural = request.aligned(self.natural(request.bytes, request.align));
         // Large pages are an advantage and no need: where only an odd place is free, small ones do.
         let taken = self.allocator.alloc(natural).or_else(|_| self.allocator.alloc(request));
         Ok(taken?)
@@ -159,6 +159,20 @@ impl Addresses {
         self.allocator.split(iova, lengths);
     }
 
+    /// Addresses that [`take`](Self::take) would give, if they are at hand.
+    #[inline]
+    pub(super) fn idle_at_hand(&mut self, request: &IovaRequest) -> Option<Idle<'_, Note>> {
+        let IovaRequest { bytes, align, .. } = *request;
+        let align = if bytes < self.large_page { align } else { self.natural(bytes, align) };
+        self.allocator.idle_at_hand(&request.aligned(align))
+    }
+
+    /// What was taken as just this range, if something is noted of it and it can be freed without a search.
+    #[inline]
+    pub(super) fn live_at_hand(&mut self, iova: Iova, bytes: u64) -> Option<Live<'_, Note>> {
+        self.allocator.live_at_hand(iova, bytes)
+    }
+
     /// Notes what is mapped at addresses that are taken.
     #[inline]
     pub(super) fn note(&mut self, iova: Iova, note: Note) {
@@ -206,8 +220,15 @@ impl Addresses {
         (allocator.allocations(), allocator.allocated_bytes() + allocator.guard_bytes())
     }
 
+    /// What an address should be a multiple of, besides, that so many bytes are to have.
+    #[inline]
+    fn natural(&self, bytes: u64, align: u64) -> u64 {
+        align.max(self.natural_alignment(bytes))
+    }
+
     /// What an address should be a multiple of, so that a buffer of this size can be mapped by the
     /// largest pages that it fills.
+    #[inline]
     fn natural_alignment(&self, bytes: u64) -> u64 {
         let within = bytes.checked_ilog2().map_or(0, |order| (2u64 << order.min(62)) - 1);
         (self.page_sizes & within).checked_ilog2().map_or(PAGE_SIZE, |order| 1 << order)

@@ -46,7 +46,14 @@ impl Domains {
         Some(&self.all[place].1)
     }
 
-    /// The same, to be changed.
+    /// A domain to be changed, if it is where it was found last.
+    #[inline]
+    pub fn at_hand(&mut self, key: DomainKey) -> Option<&mut Domain> {
+        let near = self.near(key)?;
+        Some(&mut self.all[near].1)
+    }
+
+    /// A domain to be changed.
     #[inline]
     pub fn get_mut(&mut self, key: &DomainKey) -> Option<&mut Domain> {
         match self.near(*key) {

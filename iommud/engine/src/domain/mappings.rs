@@ -17,23 +17,14 @@ pub(super) struct Note {
 }
 
 /// Which part of its buffer a mapping is of, and what a device may do: where in the buffer it starts, which is a page, and in
-/// the bits below a page [`READ`](Self::READ) and [`WRITE`](Self::WRITE).
+/// the bits below a page the [bits](Access::bits) of what it may.
 #[derive(Clone, Copy, Debug, Default)]
 struct Part(u64);
 
 impl Part {
-    /// The device may read.
-    const READ: u64 = 1 << 0;
-    /// The device may write.
-    const WRITE: u64 = 1 << 1;
-
     #[inline]
     const fn new(offset: u64, access: Access) -> Self {
-        Self(match access {
-            Access::Read => offset | Self::READ,
-            Access::Write => offset | Self::WRITE,
-            Access::ReadWrite => offset | Self::READ | Self::WRITE,
-        })
+        Self(offset | access.bits() as u64)
     }
 
     #[inline]
@@ -43,9 +34,11 @@ impl Part {
 
     #[inline]
     const fn access(self) -> Access {
-        match (self.0 & Self::READ != 0, self.0 & Self::WRITE != 0) {
-            (true, false) => Access::Read,
-            (false, true) => Access::Write,
+        const READ: u64 = Access::Read.bits() as u64;
+        const WRITE: u64 = Access::Write.bits() as u64;
+        match self.0 & (READ | WRITE) {
+            READ => Access::Read,
+            WRITE => Access::Write,
             _ => Access::ReadWrite,
         }
     }

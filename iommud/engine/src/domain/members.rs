@@ -12,11 +12,19 @@ pub(super) struct Membership {
     devices: u32,
 }
 
+impl Membership {
+    /// The unit, and the domain's id there.
+    #[inline]
+    pub(super) fn place(&self) -> (UnitId, DomainId) {
+        (self.unit, self.id)
+    }
+}
+
 impl Domain {
     /// The units that devices of the domain are, or were, behind, and its ids there.
     #[inline]
     pub fn memberships(&self) -> impl Iterator<Item = (UnitId, DomainId)> {
-        self.memberships.iter().map(|membership| (membership.unit, membership.id))
+        self.memberships.iter().map(Membership::place)
     }
 
     /// Its id at a unit, if it has one there.

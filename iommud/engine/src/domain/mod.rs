@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`domains`] | all of them, by number |
 //! | [`domain`] | [`Domain`]: an address space, and what is mapped in it |
+//! | `at_hand` | mappings that come and go without a search |
 //! | `chains` | what was mapped one behind the other |
 //! | `identity` | what is mapped in it at its own addresses |
 //! | `members` | which units know it |
@@ -13,6 +14,7 @@
 //! | `mappings` | all of that, by address |
 
 pub mod addresses;
+mod at_hand;
 mod chains;
 #[expect(clippy::module_inception, reason = "the module is about domains, and so is the type")]
 pub mod domain;

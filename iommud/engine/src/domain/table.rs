@@ -176,6 +176,24 @@ impl DomainTable {
         each!(self, table => table.map(frames, iova, memory, access), Ok(Touched::Leaves))
     }
 
+    /// See [`PageTable::map_at_hand`].
+    #[inline]
+    pub fn map_at_hand(
+        &mut self,
+        frames: &impl TableFrames,
+        iova: Iova,
+        piece: Segment,
+        access: Access,
+    ) -> bool {
+        each!(self, table => table.map_at_hand(frames, iova, piece, access), false)
+    }
+
+    /// See [`PageTable::unmap_at_hand`].
+    #[inline]
+    pub fn unmap_at_hand(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
+        each!(self, table => table.unmap_at_hand(frames, iova, bytes), false)
+    }
+
     /// See [`PageTable::unmap`].
     ///
     /// # Errors

@@ -1,23 +1,22 @@
 //! Memory in and out of domains, and what becomes free when hardware has confirmed.
 
 use alloc::vec::Vec;
-use core::slice;
 
 use dma_types::{Access, Iova, PhysAddr};
 
 use super::deferred::line_of;
 use super::{Engine, has_failed, progress, unit_at, unit_mut};
-use crate::completion::{Completion, Progress};
+use crate::completion::{Completion, Progress, Ticket, UnitId};
 use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
 use crate::machine::UnitSlot;
 use crate::payer::{self, Payer, Turnover};
-use crate::platform::{Platform, RunId, Segment};
+use crate::platform::{Platform, RunId};
 use crate::policy::Invalidation;
 use crate::retired::{Retired, RetiredRun};
 use crate::segments;
-use crate::unit::{Changed, Touched, Translation, merge};
+use crate::unit::{Changed, DomainId, Touched, Translation, Unit, merge};
 
 /// A mapping that a client wants.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +52,14 @@ pub(super) struct Gone<'a> {
     pub(super) when: Invalidation,
 }
 
+/// What a unit was asked, and has not confirmed.
+struct Asked {
+    unit: UnitId,
+    ticket: Ticket,
+    /// On whose account the mapping was.
+    payer: Payer,
+}
+
 impl Engine {
     /// Maps memory in a domain, at a free I/O address. From the completion on at the latest, its devices
     /// reach it.
@@ -62,57 +69,67 @@ impl Engine {
         key: DomainKey,
         spec: &MapSpec,
     ) -> Result<(Iova, Completion), EngineError> {
-        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        if !self.is_plain {
-            check_units(&self.units, domain, self.is_taking_over)?;
-        }
-        let MapSpec { run, offset, bytes, access, align, first, limit, owner } = *spec;
-        let memory = platform.segments(run);
-        let piece = segments::in_first(memory, offset, bytes);
-        let pieces = match &piece {
-            Some(piece) => slice::from_ref(piece),
-            None => {
-                self.pieces.clear();
-                let Self { near, pieces, .. } = self;
-                let cut = segments::cut_near((run, memory), (offset, bytes), near, pieces);
-                cut.ok_or(EngineError::OutOfRun)?;
-                &self.pieces
+        match self.map_at_hand(platform, key, spec) {
+            Some(start) if self.all_see => Ok((start, Completion::none())),
+            Some(start) => {
+                let range = Changed { start, bytes: spec.bytes, touched: Touched::Leaves };
+                Ok((start, self.tell_now(platform, key, range)))
             }
-        };
+            None => self.map_anywhere(platform, key, spec),
+        }
+    }
+
+    /// Maps memory where that takes no more than entries of a table and a note, as most often, and units may be told of it at once.
+    /// Otherwise nothing has changed, and why that is the general way finds out.
+    #[inline]
+    fn map_at_hand(
+        &mut self,
+        platform: &impl Platform,
+        key: DomainKey,
+        spec: &MapSpec,
+    ) -> Option<Iova> {
+        let Self { domains, books, deferred, .. } = self;
+        if !self.is_plain || !(self.all_see || deferred.is_idle()) {
+            return None;
+        }
+        let domain = domains.at_hand(key).filter(|it| it.catching_up().is_none())?;
+        let MapSpec { run, offset, bytes, access, align, first, limit, owner } = *spec;
+        let piece = segments::in_first(platform.segments(run), offset, bytes)?;
+        let payer = books.purse.payer;
+        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
+        let request = IovaRequest { bytes, align, first, limit };
+        let start = domain.map_at_hand(platform, piece, &request, owner, &mapping)?;
+        books.note_addresses(payer, bytes as i64);
+        Some(start)
+    }
+
+    /// Maps memory whatever it takes.
+    #[inline(never)]
+    fn map_anywhere(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        spec: &MapSpec,
+    ) -> Result<(Iova, Completion), EngineError> {
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        check_units(&self.units, domain, self.is_taking_over)?;
+        let MapSpec { run, offset, bytes, access, align, first, limit, owner } = *spec;
+        self.pieces.clear();
+        let Self { near, pieces, .. } = self;
+        let cut = segments::cut_near((run, platform.segments(run)), (offset, bytes), near, pieces);
+        cut.ok_or(EngineError::OutOfRun)?;
         let request = IovaRequest { bytes, align, first, limit };
         let payer = self.books.purse.payer;
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
         let root = domain.root();
         let mut frames = self.books.meter(platform, 0);
-        let mapped = domain.map(&mut frames, pieces, request, mapping);
+        let mapped = domain.map(&mut frames, &self.pieces, request, mapping);
         let bill = frames.bill;
-        if let Ok((iova, Touched::Leaves)) = mapped
-            && bill.taken.is_empty()
-            && self.is_plain
-            && domain.catching_up().is_none()
-        {
-            self.books.note_addresses(payer, payer::bytes(bytes));
-            return Ok((iova, Completion::none()));
-        }
         let mapped = self.books.paid(domain, bill, bytes, mapped);
-        self.after_map(platform, key, root, (piece, bytes), mapped)
-    }
-
-    /// Does what there is to do besides when something was mapped, or was to be: the piece of memory, or the pieces that were cut.
-    #[inline(never)]
-    fn after_map(
-        &mut self,
-        platform: &mut impl Platform,
-        key: DomainKey,
-        root: PhysAddr,
-        (piece, bytes): (Option<Segment>, u64),
-        mapped: Result<(Iova, Touched), EngineError>,
-    ) -> Result<(Iova, Completion), EngineError> {
         self.follow_arenas(platform);
         let (start, touched) = mapped?;
         // Of the memory, and of the tables that it may have taken.
-        let pieces = piece.as_ref().map_or(&self.pieces[..], slice::from_ref);
-        let kept = self.keeping.completion(pieces, touched == Touched::Tables);
+        let kept = self.keeping.completion(&self.pieces, touched == Touched::Tables);
         let range = Changed { start, bytes, touched };
         Ok((start, self.mapped(platform, key, root, range, kept)?))
     }
@@ -148,25 +165,31 @@ impl Engine {
         key: DomainKey,
         range: Changed,
     ) -> Completion {
-        let mut told = Completion::none();
-        let Some(domain) = self.domains.get(&key) else { return told };
+        let nothing = Completion::none();
+        let Some(domain) = self.domains.get(&key) else { return nothing };
         let blind = |unit| unit_at(&self.units, unit).is_some_and(|it| !it.sees_by_itself());
-        if !domain.memberships().any(|(unit, _)| blind(unit)) {
-            return told;
+        if self.all_see || !domain.memberships().any(|(unit, _)| blind(unit)) {
+            return nothing;
         }
-        let busy = self.is_busy(key);
+        if self.is_busy(key) {
+            return self.deferred.gather(key, platform.now(), 1, true);
+        }
+        self.tell_now(platform, key, range)
+    }
+
+    /// The same where none of them is at anything. What is confirmed at once nobody waits for.
+    fn tell_now(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        range: Changed,
+    ) -> Completion {
         let Self { domains, units, deferred, .. } = self;
-        let Some(domain) = domains.get(&key) else { return told };
-        for (unit, id) in domain.memberships() {
-            let Some(hardware) = unit_mut(units, unit).filter(|it| !it.sees_by_itself()) else {
-                continue;
-            };
-            if busy {
-                return deferred.gather(key, platform.now(), 1, true);
-            }
-            told.add(unit, hardware.mapped(platform, id, range));
-        }
-        if told != Completion::none() {
+        let Some(domain) = domains.get(&key) else { return Completion::none() };
+        let told = ask_each(units, domain, |unit, id| {
+            (!unit.sees_by_itself()).then(|| unit.mapped(platform, id, range))
+        });
+        if !told.is_none() {
             deferred.asked(line_of(domain, key), &told);
         }
         told
@@ -251,29 +274,83 @@ impl Engine {
         iova: Iova,
         bytes: u64,
         when: Invalidation,
-        is_its: impl FnOnce(&Mapping) -> bool,
+        mut is_its: impl FnMut(&Mapping) -> bool,
     ) -> Result<Completion, EngineError> {
-        let Self { domains, units, deferred, books, unlinked, .. } = self;
+        match self.unmap_at_hand(platform, key, (iova, bytes), when, &mut is_its) {
+            Some(None) => Ok(Completion::none()),
+            Some(Some(asked)) => Ok(self.wait_for(platform, key, (iova, bytes), when, asked)),
+            None => self.unmap_anyhow(platform, key, (iova, bytes), when, is_its),
+        }
+    }
+
+    /// Takes a mapping away where that takes no more than entries of a table, a note, and a question to one unit, as most often:
+    /// what that has not confirmed at once. Otherwise nothing has changed, and why that is the general way finds out.
+    #[inline]
+    fn unmap_at_hand(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        (start, bytes): (Iova, u64),
+        when: Invalidation,
+        is_its: impl FnMut(&Mapping) -> bool,
+    ) -> Option<Option<Asked>> {
+        let Self { domains, units, deferred, books, .. } = self;
+        if !deferred.is_idle() {
+            return None;
+        }
+        let domain = domains.at_hand(key).filter(|domain| is_told_now(domain, when))?;
+        let leaving = domain.unmap_at_hand(platform, start, bytes, is_its)?;
+        let payer = leaving.payer;
+        let change = Changed { start, bytes, touched: Touched::Leaves };
+        if let Some((unit, id)) = leaving.unit
+            && let Some(hardware) = unit_mut(units, unit)
+            && let Some(ticket) = hardware.forget(platform, id, change)
+        {
+            leaving.keep();
+            return Some(Some(Asked { unit, ticket, payer }));
+        }
+        leaving.free();
+        books.note_addresses(payer, -(bytes as i64));
+        Some(None)
+    }
+
+    /// Frees the addresses of what was unmapped at hand when the unit has confirmed it.
+    #[inline(never)]
+    fn wait_for(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        (start, bytes): (Iova, u64),
+        when: Invalidation,
+        Asked { unit, ticket, payer }: Asked,
+    ) -> Completion {
+        let changes = &[Changed { start, bytes, touched: Touched::Leaves }];
+        let gone = Gone { key, ranges: &[(start, bytes)], payers: &[payer], changes, when };
+        self.forget(platform, gone, Some(Completion::one(unit, ticket)))
+    }
+
+    /// Takes a mapping away whatever it takes.
+    #[inline(never)]
+    fn unmap_anyhow(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        (iova, bytes): (Iova, u64),
+        when: Invalidation,
+        is_its: impl FnMut(&Mapping) -> bool,
+    ) -> Result<Completion, EngineError> {
+        let Self { domains, unlinked, .. } = self;
         let domain = domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let (change, payer) = match domain.unmap(platform, iova, bytes, is_its, unlinked) {
-            Ok(unmapped) => unmapped,
+        match domain.unmap(platform, iova, bytes, is_its, unlinked) {
+            Ok((change, payer)) => {
+                let (ranges, payers, changes) = (&[(iova, bytes)], &[payer], &[change]);
+                Ok(self.forget(platform, Gone { key, ranges, payers, changes, when }, None))
+            }
             Err(error) => {
                 self.forget_unlinked(platform, key, (iova, bytes));
-                return Err(error);
+                Err(error)
             }
-        };
-        let mut asked = None;
-        if deferred.is_idle() && is_told_now(domain, when) {
-            let completion = ask_units(units, platform, domain, &[change]);
-            if completion.is_none() && unlinked.is_empty() {
-                books.note_addresses(payer, -payer::bytes(bytes));
-                domain.free_addresses(iova, bytes);
-                return Ok(Completion::none());
-            }
-            asked = Some(completion);
         }
-        let (ranges, payers, changes) = (&[(iova, bytes)], &[payer], &[change]);
-        Ok(self.forget(platform, Gone { key, ranges, payers, changes, when }, asked))
     }
 
     /// Frees frames that were unlinked before a table proved to be broken where this range was to be taken out of it, when
@@ -550,27 +627,28 @@ pub(super) fn is_told_now(domain: &Domain, when: Invalidation) -> bool {
 }
 
 /// Asks the units of a domain to forget these changes. What is confirmed at once nobody waits for.
-#[inline(always)]
 pub(super) fn ask_units(
     units: &mut [UnitSlot],
     platform: &mut impl Platform,
     domain: &Domain,
     changes: &[Changed],
 ) -> Completion {
+    ask_each(units, domain, |unit, id| Some(unit.invalidate(platform, id, changes)))
+}
+
+/// Asks each unit of a domain for something.
+#[inline]
+fn ask_each(
+    units: &mut [UnitSlot],
+    domain: &Domain,
+    mut ask: impl FnMut(&mut Unit, DomainId) -> Option<Ticket>,
+) -> Completion {
     let mut asked = Completion::none();
-    let mut ask = |unit, id| {
-        let hardware = unit_mut(units, unit)?;
-        let ticket = hardware.invalidate(platform, id, changes);
-        (hardware.confirmed() < ticket).then_some(ticket)
-    };
-    let mut memberships = domain.memberships();
-    if let Some((unit, id)) = memberships.next()
-        && let Some(ticket) = ask(unit, id)
-    {
-        asked = Completion::one(unit, ticket);
-    }
-    for (unit, id) in memberships {
-        if let Some(ticket) = ask(unit, id) {
+    for (unit, id) in domain.memberships() {
+        if let Some(hardware) = unit_mut(units, unit)
+            && let Some(ticket) = ask(hardware, id)
+            && hardware.confirmed() < ticket
+        {
             asked.add(unit, ticket);
         }
     }

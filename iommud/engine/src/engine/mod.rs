@@ -135,9 +135,11 @@ pub struct Engine {
     ledger: Ledger,
     /// Whether units have yet to forget what they hold by a predecessor's tables.
     is_taking_over: bool,
-    /// Whether every unit works and sees by itself what is mapped, none has anything of a predecessor's to forget, and nothing
-    /// is kept from the unconfined: then a mapping needs no look at any of that. As of the last [poll](Self::poll), or not so.
+    /// Whether every unit works, none has anything of a predecessor's to forget, and nothing is kept from the unconfined: then a
+    /// mapping needs no look at any of that. As of the last [poll](Self::poll), or not so.
     is_plain: bool,
+    /// Whether all units see by themselves what is mapped. As of the last poll, or not so.
+    all_see: bool,
     /// What is set aside for runs in one piece.
     reserves: Vec<Reserve>,
     /// These are reused from call to call, so that the hot path allocates nothing.
@@ -183,6 +185,7 @@ impl Engine {
             ledger,
             is_taking_over: false,
             is_plain: false,
+            all_see: false,
             reserves: Vec::new(),
             pieces: Vec::new(),
             near: Near::default(),
@@ -266,7 +269,9 @@ impl Engine {
         self.is_plain = !self.is_taking_over
             && self.unconfined.is_empty()
             && self.keeping.is_empty()
-            && self.running_units().all(|unit| !unit.has_failed() && unit.sees_by_itself());
+            && self.running_units().all(|unit| !unit.has_failed());
+        let all_see = self.running_units().all(Unit::sees_by_itself);
+        self.all_see = all_see;
     }
 
     /// Whether every unit either translates or has been given up.

@@ -42,7 +42,7 @@ use super::held::{Extent, Held, HeldRanges, Place};
 use super::magazine::Magazines;
 use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
 
-const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
+pub(super) const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
 
 /// No device starts its search above 4 GiB: those that reach further have no narrower neighbours to spare.
 const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
@@ -56,32 +56,32 @@ pub struct IovaAllocator<N = ()> {
     pages: u64,
     free: FreeRanges,
     pub(super) held: HeldRanges<N>,
-    idle: Magazines,
+    pub(super) idle: Magazines,
     /// Reserved ranges by first page, with the page after their last. No two overlap.
     reserved: BTreeMap<u64, u64>,
     /// What was freed last piece by piece, and is not among the free ranges yet: what is freed next may lie behind it.
-    loose: Loose,
+    pub(super) loose: Loose,
     /// How far the request before reached: most often the next one does, too.
-    reach: Reach,
+    pub(super) reach: Reach,
 }
 
 /// Free pages that are to be joined with what is freed next: none if `end` is zero.
 #[derive(Clone, Copy, Debug, Default)]
-struct Loose {
+pub(super) struct Loose {
     start: u64,
-    end: u64,
+    pub(super) end: u64,
 }
 
 /// The addresses that requests with these bounds may use.
 #[derive(Clone, Copy, Debug)]
-struct Reach {
-    align: u64,
-    first: Iova,
-    limit: Iova,
+pub(super) struct Reach {
+    pub(super) align: u64,
+    pub(super) first: Iova,
+    pub(super) limit: Iova,
     /// From where on they look.
-    floor: u64,
+    pub(super) floor: u64,
     /// The first address that they may not use.
-    end: u64,
+    pub(super) end: u64,
 }
 
 /// A request in pages, checked.
@@ -214,27 +214,10 @@ impl<N: Copy + Default> IovaAllocator<N> {
     /// has some, if more than thirty free ranges before it are long enough but badly aligned.
     #[inline]
     pub fn alloc(&mut self, request: IovaRequest) -> Result<Iova, IovaError> {
-        match self.take_at_hand(request) {
-            Some(iova) => Ok(iova),
+        match self.idle_at_hand(&request) {
+            Some(idle) => Ok(idle.take()),
             None => self.search(request),
         }
-    }
-
-    /// Gives out the range freed last of those of this size, if it is what [`search`](Self::search) would come to and the
-    /// request before had the same bounds.
-    #[inline]
-    fn take_at_hand(&mut self, request: IovaRequest) -> Option<Iova> {
-        let IovaRequest { bytes, align, first, limit } = request;
-        let Reach { floor, end, .. } = self.reach;
-        if (align, first, limit) != (self.reach.align, self.reach.first, self.reach.limit) {
-            return None;
-        }
-        let magazine = self.idle.of_bytes(bytes)?;
-        let place = magazine.take_last(|start| {
-            let iova = start << PAGE_SHIFT;
-            iova >= floor && iova + bytes <= end && iova & (align - 1) == 0
-        })?;
-        Some(self.make_live(place))
     }
 
     /// Makes an idle range live, which is in no magazine any more.

@@ -29,6 +29,12 @@ impl Extent {
         Self(bytes | Self::GUARD | Self::IDLE)
     }
 
+    /// A live range of so many bytes, which are whole pages, with a guard, of which something is noted.
+    #[inline]
+    pub(super) const fn noted_with_guard(bytes: u64) -> Self {
+        Self(bytes | Self::GUARD | Self::NOTED)
+    }
+
     #[inline]
     pub(super) const fn bytes(self) -> u64 {
         self.0 & !(PAGE_SIZE - 1)
@@ -69,6 +75,13 @@ impl Extent {
     #[inline]
     pub(super) const fn live(self) -> Self {
         Self(self.0 & !Self::IDLE)
+    }
+
+    /// What is idle, given out with something noted of it.
+    #[inline]
+    pub(super) const fn live_and_noted(self) -> Self {
+        debug_assert!(self.0 & (Self::IDLE | Self::NOTED) == Self::IDLE);
+        Self(self.0 ^ (Self::IDLE | Self::NOTED))
     }
 
     #[inline]

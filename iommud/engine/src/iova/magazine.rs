@@ -73,17 +73,23 @@ pub(super) struct Magazine {
 impl Magazine {
     const EMPTY: Self = Self { rounds: Vec::new(), count: 0 };
 
-    /// Takes the range that came last, if `suits` accepts that one's first page.
+    /// The range that came last.
     #[inline]
-    pub(super) fn take_last(&mut self, suits: impl FnOnce(u64) -> bool) -> Option<Place> {
+    pub(super) fn last(&self) -> Option<Place> {
         // There is none at the largest number.
-        let last = self.count.wrapping_sub(1);
-        let place = *self.rounds.get(last)?;
-        if !suits(place.start) {
-            return None;
-        }
-        self.count = last;
-        Some(place)
+        self.rounds.get(self.count.wrapping_sub(1)).copied()
+    }
+
+    /// Takes the range out that came last, where there is one.
+    #[inline]
+    pub(super) fn drop_last(&mut self) {
+        self.count -= 1;
+    }
+
+    /// Whether one more can be put in.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.count < self.rounds.len()
     }
 
     /// Takes the range that came last of those whose first pages `suits` accepts.
@@ -133,6 +139,10 @@ mod tests {
         Place { start, slot: start as u32 }
     }
 
+    fn take_last(magazine: &mut Magazine) -> Option<Place> {
+        magazine.last().inspect(|_| magazine.drop_last())
+    }
+
     /// Puts a range in, and gives what that pushes out.
     fn put(magazine: &mut Magazine, start: u64) -> Vec<Place> {
         if magazine.put(place(start)) {
@@ -149,11 +159,10 @@ mod tests {
         for start in [10, 20, 30] {
             assert_eq!(put(&mut magazine, start), []);
         }
-        assert_eq!(magazine.take_last(|start| start < 20), None);
         assert_eq!(magazine.take(|start| start < 20), Some(place(10)));
         assert_eq!(magazine.take(|_| true), Some(place(30)));
-        assert_eq!(magazine.take_last(|_| true), Some(place(20)));
-        assert_eq!((magazine.take_last(|_| true), magazine.take(|_| true)), (None, None));
+        assert_eq!(take_last(&mut magazine), Some(place(20)));
+        assert_eq!((take_last(&mut magazine), magazine.take(|_| true)), (None, None));
     }
 
     #[test]
@@ -164,8 +173,8 @@ mod tests {
             assert_eq!(put(large, start), []);
         }
         assert!(put(large, 32).into_iter().eq((16..32).map(place)));
-        assert_eq!(large.take_last(|_| true), Some(place(32)));
-        assert_eq!(large.take_last(|_| true), Some(place(0)));
+        assert_eq!(take_last(large), Some(place(32)));
+        assert_eq!(take_last(large), Some(place(0)));
         assert!(put(large, 0).is_empty() && put(large, 32).is_empty());
         assert_eq!(put(magazines.of_bytes(32 * PAGE_SIZE).unwrap(), 33), []);
         assert_eq!(put(magazines.of_bytes(64 * PAGE_SIZE).unwrap(), 34), []);

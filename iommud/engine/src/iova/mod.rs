@@ -8,12 +8,14 @@
 //! | [`allocator`] | [`IovaAllocator`]: reserve, allocate, free, and what is where |
 //! | [`request`] | [`IovaRequest`], [`IovaRange`], [`Guard`], and the addresses reserved everywhere |
 //! | [`error`] | [`IovaError`]: every way in which a request fails |
+//! | `at_hand` | ranges given out and taken back without a search |
 //! | `free` | the free ranges, in a tree that finds the lowest fit |
 //! | `held` | what is known of an allocated range |
 //! | `notes` | what holders of addresses note of them |
 //! | `magazine` | ranges lately freed, kept at hand for the next request of their size |
 
 pub mod allocator;
+mod at_hand;
 pub mod error;
 mod free;
 mod held;
@@ -24,6 +26,7 @@ pub mod request;
 mod tests;
 
 pub use allocator::IovaAllocator;
+pub(crate) use at_hand::{Idle, Live};
 pub use error::IovaError;
 pub(crate) use held::Place as RecordPlace;
 pub use request::{

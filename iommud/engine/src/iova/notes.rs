@@ -57,7 +57,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
 
 /// The page that starts at an address, if one does.
 #[inline]
-fn page_at(iova: Iova) -> Option<u64> {
+pub(super) fn page_at(iova: Iova) -> Option<u64> {
     iova.is_aligned(PAGE_SIZE).then(|| iova.get() / PAGE_SIZE)
 }
 

@@ -97,7 +97,7 @@ impl Permissions {
 impl From<Access> for Permissions {
     #[inline]
     fn from(access: Access) -> Self {
-        Self::new(access.may_read(), access.may_write())
+        Self(access.bits())
     }
 }
 

@@ -1,6 +1,7 @@
 //! One page table.
 
 use alloc::vec::Vec;
+use core::slice;
 use core::sync::atomic::Ordering;
 
 use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
@@ -63,6 +64,12 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// The addresses of a range that is not empty, and whole pages.
+    fn of(iova: Iova, bytes: u64) -> Option<Self> {
+        let last = iova.get().checked_add(bytes.checked_sub(1)?)?;
+        (iova.get() | bytes).is_multiple_of(PAGE_SIZE).then_some(Self { start: iova.get(), last })
+    }
+
     /// Whether a table of level 0 spans as much.
     fn is_in_one_table(self) -> bool {
         (self.start ^ self.last) <= table_mask(0)
@@ -121,35 +128,55 @@ impl<F: Format> PageTable<F> {
         memory: &[Segment],
         access: Access,
     ) -> Result<Touched, MapError> {
-        let permissions = access.into();
-        if let [page] = *memory
-            && self.enter_page(frames, iova.get(), page, permissions)
+        if let [piece] = *memory
+            && self.map_at_hand(frames, iova, piece, access)
         {
             return Ok(Touched::Leaves);
         }
-        self.map_range(frames, iova, memory, permissions)
+        self.map_range(frames, iova, memory, access.into())
     }
 
-    /// Enters a page of 4 KiB or 2 MiB, which is what is asked for most, in the table used last for such: whether that is
-    /// the right one, and the entry is empty.
+    /// The same of one piece of memory, if that is entries of a table that was used last, and all is as it must be. Else nothing
+    /// has changed.
     #[inline(always)]
-    fn enter_page(
+    pub fn map_at_hand(
         &mut self,
         frames: &impl TableFrames,
-        iova: u64,
-        page: Segment,
-        permissions: Permissions,
+        iova: Iova,
+        piece: Segment,
+        access: Access,
     ) -> bool {
+        let permissions = access.into();
         // Written twice, so that shifts and masks are known.
-        match page.bytes {
-            PAGE_SIZE => self.enter_entry(frames, 0, iova, page.start, permissions),
+        match piece.bytes {
+            PAGE_SIZE => self.enter_entry(frames, 0, iova.get(), piece.start, permissions),
             LARGE_PAGE if self.format.page_sizes() & LARGE_PAGE != 0 => {
-                self.enter_entry(frames, 1, iova, page.start, permissions)
+                self.enter_entry(frames, 1, iova.get(), piece.start, permissions)
             }
-            _ => false,
+            _ => self.enter_near(frames, iova, slice::from_ref(&piece), permissions),
         }
     }
 
+    /// Enters memory in the table of the lowest level used last.
+    #[inline(never)]
+    fn enter_near(
+        &mut self,
+        frames: &impl TableFrames,
+        iova: Iova,
+        memory: &[Segment],
+        permissions: Permissions,
+    ) -> bool {
+        let Ok(span) = self.span_of(iova, memory) else { return false };
+        let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
+        let Ok(node) = Node::new(frames, self.format, used.frame, 0) else { return false };
+        let Ok(entered) = fill_small(frames, &node, span, memory, permissions) else {
+            return false;
+        };
+        used.live += entered;
+        true
+    }
+
+    /// Enters a page in the table used last for such pages: whether that is the right one, and the entry is empty.
     #[inline(always)]
     fn enter_entry(
         &mut self,
@@ -199,13 +226,12 @@ impl<F: Format> PageTable<F> {
         memory: &[Segment],
         permissions: Permissions,
     ) -> Result<Touched, MapError> {
-        let span = self.span_of(iova, memory)?;
-        if let Some(used) = self.near.get_mut(0, span.start, span.last)
-            && let Ok(node) = Node::new(frames, self.format, used.frame, 0)
+        if let [_, _, ..] = memory
+            && self.enter_near(frames, iova, memory, permissions)
         {
-            used.live += fill_small(frames, &node, span, memory, permissions)?;
             return Ok(Touched::Leaves);
         }
+        let span = self.span_of(iova, memory)?;
         let mut pieces = Pieces::new(span.start, memory);
         let root = self.root_node(frames)?;
         if span.last <= self.reach()
@@ -310,15 +336,30 @@ impl<F: Format> PageTable<F> {
         bytes: u64,
         retired: &mut Vec<PhysAddr>,
     ) -> Result<Unmapped, UnmapError> {
-        let is_removed = match bytes {
-            PAGE_SIZE => self.remove_entry(frames, 0, iova.get()),
-            LARGE_PAGE => self.remove_entry(frames, 1, iova.get()),
-            _ => false,
-        };
-        if is_removed {
+        if self.unmap_at_hand(frames, iova, bytes) {
             return Ok(Unmapped { start: iova, bytes, touched: Touched::Leaves });
         }
         self.unmap_range(frames, iova, bytes, retired)
+    }
+
+    /// The same, if that is whole pages of a table that was used last, and others stay in it: units must be made to forget just
+    /// the range, of which only entries of pages have changed. Else nothing has changed.
+    #[inline(always)]
+    pub fn unmap_at_hand(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
+        match bytes {
+            PAGE_SIZE => self.remove_entry(frames, 0, iova.get()),
+            LARGE_PAGE => self.remove_entry(frames, 1, iova.get()),
+            _ => self.remove_near(frames, iova, bytes),
+        }
+    }
+
+    /// Removes whole pages of the table of the lowest level used last.
+    #[inline(never)]
+    fn remove_near(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
+        let Some(span) = Span::of(iova, bytes) else { return false };
+        let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
+        let Ok(node) = Node::new(frames, self.format, used.frame, 0) else { return false };
+        clear_some(frames, &node, used, span)
     }
 
     /// Unmaps a range: in one walk, if it is whole pages of one table.
@@ -342,13 +383,7 @@ impl<F: Format> PageTable<F> {
         }
         let span = Span { start, last };
         let node = match self.near.get_mut(0, start, last) {
-            Some(used) => {
-                let node = Node::new(frames, self.format, used.frame, 0)?;
-                if clear_some(frames, &node, used, span) {
-                    return Ok(span.unmapped(Touched::Leaves));
-                }
-                node
-            }
+            Some(used) => Node::new(frames, self.format, used.frame, 0)?,
             None => self.root_node(frames)?,
         };
         if let Some(node) = pages_of_one_table(frames, node, span)?

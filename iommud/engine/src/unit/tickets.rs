@@ -49,10 +49,11 @@ impl Tickets {
         }
     }
 
-    /// Takes note that the unit has confirmed all that was given out.
+    /// Gives the [next](Self::next) one out, which the unit has confirmed already, and so all before it.
     #[inline]
-    pub fn confirm_all(&mut self) {
-        self.confirmed = self.submitted;
+    pub fn give_out_confirmed(&mut self, ticket: Ticket) {
+        debug_assert_eq!(ticket, self.next());
+        (self.submitted, self.confirmed) = (ticket, ticket);
         if !self.open.is_empty() {
             self.open.clear();
         }
@@ -112,11 +113,9 @@ mod tests {
         tickets.progress(at(80));
         assert_eq!(tickets.stuck_for(at(80)), Some(Duration::ZERO));
         tickets.confirm(Ticket(2), || unreachable!("nothing is left"));
-        for since in [90, 91] {
-            tickets.give_out();
-            tickets.wait(at(since));
-        }
-        tickets.confirm_all();
+        tickets.give_out();
+        tickets.wait(at(90));
+        tickets.give_out_confirmed(Ticket(4));
         assert_eq!((tickets.stuck_for(at(99)), tickets.confirmed()), (None, Ticket(4)));
     }
 }

@@ -202,6 +202,17 @@ impl Unit {
         each!(self, unit => unit.end_silences(platform));
     }
 
+    /// Makes the unit forget what it holds of a range of a domain: `None` if it has by now.
+    #[inline]
+    pub fn forget(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        range: Changed,
+    ) -> Option<Ticket> {
+        each!(self, unit => unit.forget(platform, domain, range))
+    }
+
     /// Makes the unit forget what it holds of some ranges of a domain, at one go: by so many requests as it takes,
     /// and one ticket.
     pub fn invalidate(

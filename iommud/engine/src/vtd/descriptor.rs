@@ -77,8 +77,7 @@ impl PageRequests {
     /// use, as most are. `None` where it takes more than that.
     #[inline]
     pub const fn forgetting(&self, domain: DomainId, change: &Changed) -> Option<[u64; 2]> {
-        let Some(pages) = Pages::of(change.start, change.bytes) else { return None };
-        let Some(block) = pages.as_one_block() else { return None };
+        let Some(block) = Pages::one_block(change.start, change.bytes) else { return None };
         if block.order() > self.mask {
             return None;
         }

@@ -102,15 +102,15 @@ impl Invalidator {
         self.tickets.open()
     }
 
-    /// Asks for what is a single descriptor where nothing stands before it: `None`, with nothing done, where it takes more, as
-    /// [`submit`](Self::submit) does.
+    /// Asks for what is a single descriptor where nothing stands before it: the ticket, or no ticket if the unit has done it by now.
+    /// `None`, with nothing done, where it takes more, as [`submit`](Self::submit) does.
     #[inline]
     pub fn ask(
         &mut self,
         platform: &mut impl Platform,
         registers: &RegisterFile,
         request: [u64; 2],
-    ) -> Option<Ticket> {
+    ) -> Option<Option<Ticket>> {
         let queue = self.queue.as_mut()?;
         if self.needs_write_buffer_flush || !self.line.is_empty() {
             return None;
@@ -119,13 +119,14 @@ impl Invalidator {
         if !queue.ask(platform, registers, request, ticket) {
             return self.ask_with_a_look(platform, registers, request);
         }
-        self.issued = self.tickets.give_out();
+        self.issued = ticket;
         if queue.status(platform) == ticket.0 as u32 {
-            self.tickets.confirm_all();
-        } else {
-            self.not_at_once(platform);
+            self.tickets.give_out_confirmed(ticket);
+            return Some(None);
         }
-        Some(ticket)
+        self.tickets.give_out();
+        self.not_at_once(platform);
+        Some(self.unconfirmed(ticket))
     }
 
     /// The same where it takes a look whether there is room, or a mark.
@@ -135,11 +136,17 @@ impl Invalidator {
         platform: &mut impl Platform,
         registers: &RegisterFile,
         request: [u64; 2],
-    ) -> Option<Ticket> {
+    ) -> Option<Option<Ticket>> {
         if !self.queue.as_mut()?.push(platform, registers, request) {
             return None;
         }
-        Some(self.fence(platform, registers))
+        let ticket = self.fence(platform, registers);
+        Some(self.unconfirmed(ticket))
+    }
+
+    /// A ticket, unless it is confirmed.
+    fn unconfirmed(&self, ticket: Ticket) -> Option<Ticket> {
+        (self.confirmed() < ticket).then_some(ticket)
     }
 
     /// Has the unit say when it is through with all that it was asked, for which the ticket stands.

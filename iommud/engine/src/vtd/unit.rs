@@ -362,21 +362,35 @@ impl Unit {
         Some(self.submit(platform, forget))
     }
 
-    /// Makes the unit forget what it holds of some ranges of a domain.
+    /// Makes the unit forget what it holds of a range of a domain: `None` if it has by now.
     #[inline]
+    pub fn forget(
+        &mut self,
+        platform: &mut impl Platform,
+        domain: DomainId,
+        change: Changed,
+    ) -> Option<Ticket> {
+        if let Phase::Running = self.phase
+            && let Some(request) = self.page_requests.and_then(|it| it.forgetting(domain, &change))
+            && let Some(asked) = self.invalidator.ask(platform, &self.registers, request)
+        {
+            return asked;
+        }
+        let ticket = self.invalidate_several(platform, domain, &[change]);
+        (self.confirmed() < ticket).then_some(ticket)
+    }
+
+    /// Makes the unit forget what it holds of some ranges of a domain. The ticket may be confirmed by now.
     pub fn invalidate(
         &mut self,
         platform: &mut impl Platform,
         domain: DomainId,
         ranges: &[Changed],
     ) -> Ticket {
-        if let ([range], Phase::Running) = (ranges, &self.phase)
-            && let Some(request) = self.page_requests.and_then(|it| it.forgetting(domain, range))
-            && let Some(ticket) = self.invalidator.ask(platform, &self.registers, request)
-        {
-            return ticket;
+        match *ranges {
+            [range] => self.forget(platform, domain, range).unwrap_or_else(|| self.confirmed()),
+            _ => self.invalidate_several(platform, domain, ranges),
         }
-        self.invalidate_several(platform, domain, ranges)
     }
 
     #[inline(never)]

@@ -55,6 +55,7 @@ pub(super) fn restore(
         ledger,
         is_taking_over: true,
         is_plain: false,
+        all_see: false,
         reserves: Vec::new(),
         pieces: Vec::new(),
         near: Near::default(),

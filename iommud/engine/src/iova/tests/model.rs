@@ -134,6 +134,18 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
         Step::Alloc(pages, order, end) => {
             let limit = Iova::new(model.iova(end).get().saturating_sub(1));
             let request = IovaRequest::new(bytes(pages)).aligned(bytes(1 << order)).below(limit);
+            if let Some(idle) = space.idle_at_hand(&request) {
+                // Taken with something noted of it, every other time.
+                let start = (idle.iova().get() >> 12).wrapping_sub(model.base) as usize;
+                prop_assert!(model.suits(start, pages, order, end), "{:?} does not suit", idle);
+                if start.is_multiple_of(2) {
+                    model.noted += 1;
+                    idle.take_noted(model.noted);
+                    model.take(start, pages, 1);
+                    *model.notes.last_mut().unwrap() = Some(model.noted);
+                    return Ok(());
+                }
+            }
             let place = |end| (0..PLAYED).any(|at| model.suits(at, pages, order, end));
             match space.alloc(request) {
                 Ok(iova) => {
@@ -166,8 +178,21 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
         }
         Step::Free(index) => {
             if !model.live.is_empty() {
-                let (start, pages) = model.give(index.index(model.live.len()));
-                prop_assert_eq!(space.free(model.iova(start), bytes(pages)), Ok(()));
+                let number = index.index(model.live.len());
+                let note = model.notes[number];
+                let (start, pages) = model.give(number);
+                let (iova, bytes) = (model.iova(start), bytes(pages));
+                for (iova, bytes) in [(iova, bytes + 4096), (iova, bytes + 1), (iova, bytes | 5)] {
+                    prop_assert!(space.live_at_hand(iova, bytes).is_none());
+                }
+                prop_assert!(space.live_at_hand(Iova::new(iova.get() + 1), bytes).is_none());
+                match space.live_at_hand(iova, bytes) {
+                    Some(live) => {
+                        prop_assert_eq!(Some(live.note()), note);
+                        live.free();
+                    }
+                    None => prop_assert_eq!(space.free(iova, bytes), Ok(())),
+                }
             }
         }
         Step::FreeAll => {
