@@ -4,7 +4,7 @@
 //! unit writes how far it is.
 //!
 //! Units also say by a register how far they have read. That is not believed: what is overwritten because of a wrong word is
-//! never carried out, and what comes after it is confirmed all the same (rules R2 and R5). So every 32nd request is a *mark*,
+//! never carried out, and what comes after it is confirmed all the same (rules R2 and R5). So every 64th request is a *mark*,
 //! which has the unit write a number when it is through with what comes before; from then on there is room again.
 
 use core::sync::atomic::{Ordering, fence};
@@ -14,7 +14,7 @@ use dma_types::PhysAddr;
 use crate::platform::{TableFrame, TableFrames};
 
 /// The last of so many places is a mark's. A place is a number of eight bits, for there are 256 in the ring's one frame.
-const STRIDE: u8 = 32;
+const STRIDE: u8 = 64;
 
 /// Which word of the status frame marks are written to. Confirmations are in the first.
 const PASSED: usize = 1;
@@ -198,8 +198,8 @@ mod tests {
         while ring.push(frames, [pushed, !pushed], mark) {
             pushed += 1;
         }
-        // And seven marks.
-        assert_eq!(pushed, 248);
+        // And three marks.
+        assert_eq!(pushed, 252);
         ring
     }
 
@@ -218,26 +218,26 @@ mod tests {
         let mut frames = FakeFrames::new(2);
         let mut ring = full(&mut frames);
         assert_eq!((ring.announcement(), ring.announcement()), (Some(255), None));
-        assert_eq!(words(&frames, &ring, [30, 31, 32, 254]), [30, MARK << 32 | 1, 31, 247]);
+        assert_eq!(words(&frames, &ring, [62, 63, 64, 254]), [62, MARK << 32 | 1, 63, 251]);
         let place = frames.table(ring.requests()).unwrap()[127].load(Ordering::Relaxed);
         assert_eq!(place, ring.status_address().get() + 8);
         ring.look(&frames);
         assert!(ring.is_full());
-        // It is through with the first mark: up to there is room, and an eighth comes before.
+        // It is through with the first mark: up to there is room, and a fourth comes before.
         write(&frames, &ring, 1);
         ring.look(&frames);
         let pushed = (0..100).take_while(|n| ring.push(&frames, [1000 + n, 0], mark)).count();
-        assert_eq!(pushed, 30);
+        assert_eq!(pushed, 62);
         assert_eq!(
-            words(&frames, &ring, [255, 0, 29, 31]),
-            [MARK << 32 | 8, 1000, 1029, MARK << 32 | 1]
+            words(&frames, &ring, [255, 0, 61, 63]),
+            [MARK << 32 | 4, 1000, 1061, MARK << 32 | 1]
         );
-        assert_eq!(ring.announcement(), Some(30));
+        assert_eq!(ring.announcement(), Some(62));
         // And with all of them.
-        write(&frames, &ring, 8);
+        write(&frames, &ring, 4);
         ring.look(&frames);
         let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
-        assert_eq!(pushed, 224 - 7);
+        assert_eq!(pushed, 192 - 3);
         assert_eq!(ring.announcement(), Some(254));
     }
 
@@ -245,7 +245,7 @@ mod tests {
     fn r2_r5_a_number_that_is_no_marks_makes_no_room() {
         let mut frames = FakeFrames::new(2);
         let mut ring = full(&mut frames);
-        for number in [0, 8, 9, 256, u64::from(u32::MAX), 1 << 31] {
+        for number in [0, 4, 5, 256, u64::from(u32::MAX), 1 << 31] {
             write(&frames, &ring, number);
             ring.look(&frames);
             assert!(ring.is_full(), "{number}");
@@ -256,7 +256,7 @@ mod tests {
         write(&frames, &ring, 1);
         ring.look(&frames);
         let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
-        assert_eq!(pushed, 61);
+        assert_eq!(pushed, 125);
     }
 
     #[test]
@@ -266,12 +266,12 @@ mod tests {
         ring.restart();
         assert!(!ring.is_full() && ring.announcement().is_none());
         while ring.push(&frames, [0, 0], mark) {}
-        for number in 1..8 {
+        for number in 1..4 {
             write(&frames, &ring, number);
             ring.look(&frames);
             assert!(ring.is_full(), "{number}");
         }
-        write(&frames, &ring, 8);
+        write(&frames, &ring, 4);
         ring.look(&frames);
         assert!(!ring.is_full());
         ring.free(&mut frames);
@@ -324,8 +324,8 @@ mod tests {
         let mut ring = Ring::new(&mut frames).unwrap();
         (ring.marked, ring.passed) = (u32::MAX - 1, u32::MAX - 1);
         while ring.push(&frames, [0, 0], mark) {}
-        assert_eq!(ring.marked, 5);
-        for (number, room) in [(u32::MAX, 30), (0, 31), (1, 31)] {
+        assert_eq!(ring.marked, 1);
+        for (number, room) in [(u32::MAX, 62), (0, 63), (1, 63)] {
             write(&frames, &ring, number.into());
             ring.look(&frames);
             let pushed = (0..400).take_while(|_| ring.push(&frames, [0, 0], mark)).count();
