@@ -120,17 +120,17 @@ impl TableFrames for Frames {
         ours.then(|| unsafe { &*(frame.get() as *const TableFrame) })
     }
 
+    #[inline]
     fn flush_entries(&self, frame: PhysAddr, entries: ops::Range<usize>) {
-        let Some(entries) = self.table(frame).and_then(|table| table.get(entries)) else { return };
-        // A line is flushed whole, whichever of its bytes is named: the first of each line's entries, and
-        // the last of all, name every line.
-        let firsts = entries.chunks(ENTRIES_PER_LINE).filter_map(<[_]>::first);
+        let lines = entries.start / ENTRIES_PER_LINE..entries.end.div_ceil(ENTRIES_PER_LINE);
+        let table = self.table(frame).map(|table| table.as_chunks::<ENTRIES_PER_LINE>().0);
+        let Some(lines) = table.and_then(|table| table.get(lines)) else { return };
         // SAFETY: every x86-64 processor has these instructions, and they change no memory.
         unsafe { _mm_mfence() };
-        firsts.chain(entries.last()).for_each(|entry| {
-            // SAFETY: as above.
-            unsafe { _mm_clflush(entry.as_ptr().cast::<u8>()) };
-        });
+        for line in lines {
+            // SAFETY: as above. A line is flushed whole, whichever of its bytes is named.
+            unsafe { _mm_clflush(line.as_ptr().cast::<u8>()) };
+        }
         // SAFETY: as above.
         unsafe { _mm_mfence() };
     }

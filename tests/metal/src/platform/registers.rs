@@ -18,20 +18,20 @@ pub struct Windows {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
-    base: PhysAddr,
+    base: NonNull<u8>,
     bytes: usize,
 }
+
+// SAFETY: the guest has one thread.
+unsafe impl Send for Window {}
 
 impl Windows {
     /// The pointer to a `T` at this offset, or `None` past the window's end or where it is not aligned.
     fn pointer<T>(&self, window: RegisterWindow, offset: usize) -> Option<NonNull<T>> {
         let window = self.windows.get(window.0 as usize)?;
-        let end = offset.checked_add(size_of::<T>())?;
-        if end > window.bytes {
-            return None;
-        }
-        let address = window.base.checked_add(offset as u64)?;
-        let pointer = physical::pointer(address, size_of::<T>() as u64)?.cast::<T>();
+        let is_inside = offset <= window.bytes.checked_sub(size_of::<T>())?;
+        // SAFETY: it is inside of the window, all of which is mapped.
+        let pointer = is_inside.then(|| unsafe { window.base.add(offset) })?.cast::<T>();
         pointer.is_aligned().then_some(pointer)
     }
 
@@ -56,11 +56,8 @@ impl Registers for Windows {
         base: PhysAddr,
         bytes: usize,
     ) -> Result<RegisterWindow, PlatformError> {
-        let mapped = physical::pointer(base, bytes as u64).is_some();
-        if !mapped || base < BUFFERS.end() {
-            return Err(PlatformError::Registers(base));
-        }
-        let window = Window { base, bytes };
+        let mapped = physical::pointer(base, bytes as u64).filter(|_| base >= BUFFERS.end());
+        let window = Window { base: mapped.ok_or(PlatformError::Registers(base))?, bytes };
         let index = self.windows.iter().position(|known| *known == window).unwrap_or_else(|| {
             self.windows.push(window);
             self.windows.len() - 1

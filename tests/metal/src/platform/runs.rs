@@ -4,7 +4,6 @@
 //! above one page is two pieces from the two ends of the range, the higher one first: whoever takes a
 //! buffer for one piece, or its pieces for sorted, is found out.
 
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -28,8 +27,8 @@ pub struct Runs {
     place: Range,
     pages: Pages,
     window: Window,
-    runs: BTreeMap<RunId, Run>,
-    made: u64,
+    /// All that were ever made, by number: a boot makes few enough. Those that were freed are none.
+    runs: Vec<Option<Run>>,
 }
 
 #[derive(Debug)]
@@ -62,23 +61,26 @@ impl Runs {
         let pages = Pages::new((place.bytes / PAGE_SIZE) as usize);
         // SAFETY: as the caller says.
         let window = unsafe { Window::new() };
-        Self { place, pages, window, runs: BTreeMap::new(), made: 0 }
+        Self { place, pages, window, runs: Vec::new() }
     }
 
     /// How many buffers there are.
     pub fn in_use(&self) -> usize {
-        self.runs.len()
+        self.runs.iter().flatten().count()
     }
 
     /// Takes every buffer back: whoever held them is gone, and no device reaches any of them.
     pub fn take_all_back(&mut self) {
-        let all: Vec<_> = self.runs.keys().copied().collect();
-        all.into_iter().for_each(|run| self.free_run(run));
+        for number in 0..self.runs.len() {
+            if self.runs[number].is_some() {
+                self.free_run(RunId(number as u64));
+            }
+        }
     }
 
     /// Where the CPU sees a buffer.
     pub fn pointer(&self, run: RunId) -> Option<NonNull<u8>> {
-        self.runs.get(&run).map(|run| match &run.memory {
+        self.get(run).map(|run| match &run.memory {
             Memory::Own(view) | Memory::Part(view) => view.pointer(),
             Memory::Drivers(start) => *start,
         })
@@ -100,11 +102,14 @@ impl Runs {
         Some(self.insert(segments, Memory::Drivers(start)))
     }
 
+    #[inline]
+    fn get(&self, run: RunId) -> Option<&Run> {
+        self.runs.get(run.0 as usize)?.as_ref()
+    }
+
     fn insert(&mut self, segments: Vec<Segment>, memory: Memory) -> RunId {
-        let run = RunId(self.made);
-        self.made += 1;
-        self.runs.insert(run, Run { segments, memory });
-        run
+        self.runs.push(Some(Run { segments, memory }));
+        RunId(self.runs.len() as u64 - 1)
     }
 
     /// Takes the memory for `count` pages, in pieces.
@@ -201,7 +206,7 @@ impl BufferRuns for Runs {
     }
 
     fn set_cache_type(&mut self, run: RunId, cache: CacheType) -> CacheType {
-        match self.runs.get(&run) {
+        match self.runs.get(run.0 as usize).and_then(Option::as_ref) {
             Some(Run { memory: Memory::Own(view) | Memory::Part(view), .. }) => {
                 self.window.set_cache_type(view, cache);
                 cache
@@ -211,7 +216,8 @@ impl BufferRuns for Runs {
     }
 
     fn free_run(&mut self, run: RunId) {
-        let Some(Run { segments, memory }) = self.runs.remove(&run) else {
+        let known = self.runs.get_mut(run.0 as usize).and_then(Option::take);
+        let Some(Run { segments, memory }) = known else {
             panic!("{run:?} is freed, which does not exist");
         };
         match memory {
@@ -224,8 +230,9 @@ impl BufferRuns for Runs {
         }
     }
 
+    #[inline]
     fn segments(&self, run: RunId) -> &[Segment] {
-        self.runs.get(&run).map_or(&[], |run| &run.segments)
+        self.get(run).map_or(&[], |run| &run.segments)
     }
 }
 

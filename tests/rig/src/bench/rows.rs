@@ -176,7 +176,7 @@ const fn held(label: &'static str, ours: &'static str, unit: Unit) -> Row {
 
 /// All rows.
 #[rustfmt::skip]
-pub(super) const GROUPS: [Group; 9] = [
+pub(super) const GROUPS: [Group; 10] = [
     Group {
         heading: "streaming memory in windows: map + unmap",
         part: Part::Operations,
@@ -221,7 +221,19 @@ pub(super) const GROUPS: [Group; 9] = [
         ],
     },
     Group {
-        heading: "the engine: map + unmap (Linux: iommu_map, iommu_unmap, without choosing addresses)",
+        heading: "a page table alone, at an address that is given (Linux: iommu_map, iommu_unmap)",
+        part: Part::Operations,
+        rows: &[
+            row("4 KiB", "iommu-unattached/4k", "alone/4k", Target::None, Nothing),
+            row("256 x 4 KiB", "iommu-unattached/256x4k", "alone/256x4k", Target::None, Nothing),
+            row("2 MiB", "", "alone/2m", Target::None, Nothing),
+            row("4 KiB, with invalidation", "iommu/4k", "alone-told/4k", Target::None, Access),
+            row("256 x 4 KiB, with invalidation", "iommu/256x4k", "alone-told/256x4k", Target::None, Access),
+            row("2 MiB, with invalidation", "iommu/2m", "alone-told/2m", Target::None, Access),
+        ],
+    },
+    Group {
+        heading: "the engine: map + unmap, addresses and what is noted of them included (Linux: iommu_map, iommu_unmap)",
         part: Part::Operations,
         rows: &[
             row("4 KiB, tables only", "iommu-unattached/4k", "tables/4k", Both(250), Nothing),

@@ -5,6 +5,7 @@
 //! | `measure` | counting |
 //! | `addresses` | the allocator of I/O addresses, by itself |
 //! | `engine` | the engine on QEMU's unit |
+//! | `tables` | page tables alone |
 //! | `streams` | streaming memory of libdma's, whose service is called directly |
 //! | `memory` | coherent memory and pools of libdma's |
 
@@ -13,6 +14,7 @@ mod engine;
 mod measure;
 mod memory;
 mod streams;
+mod tables;
 
 use self::addresses::addresses_with_many_live;
 use self::engine::{
@@ -22,6 +24,7 @@ use self::engine::{
 use self::measure::{Pairs, unchanged};
 use self::memory::{coherent_memory, pools};
 use self::streams::{bounced, lists, mixed_sizes, rings, streams, strict_batches};
+use self::tables::page_tables_alone;
 use crate::cases;
 use crate::harness::{Context, Outcome, Suite};
 
@@ -38,6 +41,7 @@ pub const SUITE: Suite = Suite {
         strict_batches,
         pools,
         coherent_memory,
+        page_tables_alone,
         mappings_without_a_device,
         mappings_with_a_device,
         a_device_in_and_out_of_a_domain,
