@@ -1,9 +1,12 @@
-//! What libdma's operations take, in instructions and in time, with the service called directly on a simulated machine.
+//! What libdma's operations take, in instructions and in time, with the service called directly on a simulated machine; or
+//! alone, with an iommud that does next to nothing.
 //!
 //! `cargo bench -p libdma` prints a line for each row. Instructions are counted by callgrind, where that is installed: a row is
 //! run with N rounds and with 2 N, and the difference is what N rounds take. `cargo bench -p libdma -- ROW` shows those
 //! whose name has this in it; `cargo bench -p libdma -- --rounds N ROW` does nothing but that row, for a profiler to look at.
 
+#[cfg(target_os = "linux")]
+mod alone;
 #[cfg(target_os = "linux")]
 mod rows;
 
@@ -37,7 +40,7 @@ fn main() {
         let count = report.lines().find_map(|line| line.split_once("Collected : "))?.1;
         count.trim().parse().ok().filter(|_| output.status.success())
     };
-    println!("{:<22} {:>14} {:>10}", "operation", "instructions", "ns");
+    println!("{:<26} {:>14} {:>10}", "operation", "instructions", "ns");
     let named = |row: &&rows::Row| {
         arguments.is_empty() || arguments.iter().any(|it| row.name.contains(it.as_str()))
     };
@@ -48,7 +51,7 @@ fn main() {
         (row.run)(rounds, &mut || start = Instant::now());
         let time = start.elapsed().as_nanos() as f64 / rounds as f64;
         let each = each.map_or("-".to_owned(), |each| format!("{each:.1}"));
-        println!("{:<22} {each:>14} {time:>10.1}", row.name);
+        println!("{:<26} {each:>14} {time:>10.1}", row.name);
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::hint::black_box;
 
-use libdma::{Access, FromDevice, ScatterList, ToDevice};
+use libdma::{Access, Device, FromDevice, ScatterList, Stream, ToDevice};
 use simulated::Machine;
+
+use crate::alone;
 
 /// An operation.
 pub(crate) struct Row {
@@ -15,7 +17,7 @@ pub(crate) struct Row {
 
 /// All of them.
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "stream-4k", run: |rounds, ready| stream(rounds, ready, false) },
+    Row { name: "stream-4k", run: |rounds, ready| stream(rounds, ready, windows()) },
     Row { name: "stream-buffer-4k", run: stream_buffer },
     Row { name: "bounced-64", run: |rounds, ready| bounced(rounds, ready, 64) },
     Row { name: "bounced-1500", run: |rounds, ready| bounced(rounds, ready, 1500) },
@@ -25,17 +27,46 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "pool-256", run: pool },
     Row { name: "coherent-4k", run: coherent },
     Row { name: "zero-4k", run: zero },
-    Row { name: "list-16x4k", run: list },
-    Row { name: "list-16x4k-made", run: list_made },
-    Row { name: "strict-4k", run: |rounds, ready| stream(rounds, ready, true) },
-    Row { name: "foreign-64k-batch-32", run: foreign },
+    Row { name: "list-16x4k", run: |rounds, ready| list(rounds, ready, windows()) },
+    Row { name: "list-16x4k-anew", run: list_anew },
+    Row { name: "strict-4k", run: |rounds, ready| stream(rounds, ready, strict()) },
+    Row { name: "strict-4k-alone", run: |rounds, ready| stream(rounds, ready, alone_strict()) },
+    Row { name: "strict-list-16x4k", run: |rounds, ready| list(rounds, ready, strict()) },
+    Row {
+        name: "strict-list-16x4k-alone",
+        run: |rounds, ready| list(rounds, ready, alone_strict()),
+    },
+    Row { name: "strict-batch-32", run: |rounds, ready| batch(rounds, ready, strict()) },
+    Row {
+        name: "strict-batch-32-alone",
+        run: |rounds, ready| batch(rounds, ready, alone_strict()),
+    },
+    Row { name: "foreign-64k-batch-32", run: |rounds, ready| foreign(rounds, ready, open()) },
+    Row {
+        name: "foreign-64k-batch-32-alone",
+        run: |rounds, ready| foreign(rounds, ready, alone::device()),
+    },
 ];
 
+/// A device of a simulated machine.
+fn open() -> Device {
+    Machine::vtd().open()
+}
+
+fn windows() -> Stream<FromDevice> {
+    open().stream("rx")
+}
+
+fn strict() -> Stream<FromDevice> {
+    windows().strict()
+}
+
+fn alone_strict() -> Stream<FromDevice> {
+    alone::device().stream("rx").strict()
+}
+
 /// A buffer of one page, mapped and unmapped.
-fn stream(rounds: usize, ready: &mut dyn FnMut(), is_strict: bool) {
-    let machine = Machine::vtd();
-    let stream = machine.open().stream::<FromDevice>("rx");
-    let stream = if is_strict { stream.strict() } else { stream };
+fn stream(rounds: usize, ready: &mut dyn FnMut(), stream: Stream<FromDevice>) {
     let mut buffer = stream.buffer(4096).unwrap();
     ready();
     for _ in 0..rounds {
@@ -127,9 +158,7 @@ fn zero(rounds: usize, ready: &mut dyn FnMut()) {
 }
 
 /// Sixteen pages as one list.
-fn list(rounds: usize, ready: &mut dyn FnMut()) {
-    let machine = Machine::vtd();
-    let stream = machine.open().stream::<FromDevice>("rx");
+fn list(rounds: usize, ready: &mut dyn FnMut(), stream: Stream<FromDevice>) {
     let mut list = ScatterList::new(&stream);
     (0..16).for_each(|_| list.push(stream.buffer(4096).unwrap()).unwrap());
     ready();
@@ -140,9 +169,8 @@ fn list(rounds: usize, ready: &mut dyn FnMut()) {
 }
 
 /// The same, put together each time.
-fn list_made(rounds: usize, ready: &mut dyn FnMut()) {
-    let machine = Machine::vtd();
-    let stream = machine.open().stream::<FromDevice>("rx");
+fn list_anew(rounds: usize, ready: &mut dyn FnMut()) {
+    let stream = windows();
     let mut buffers: Vec<_> = (0..16).map(|_| stream.buffer(4096).unwrap()).collect();
     let mut list = ScatterList::new(&stream);
     ready();
@@ -154,12 +182,25 @@ fn list_made(rounds: usize, ready: &mut dyn FnMut()) {
     }
 }
 
+/// Buffers that are mapped by one request for 32, and unmapped by one: each of them.
+fn batch(rounds: usize, ready: &mut dyn FnMut(), stream: Stream<FromDevice>) {
+    let mut idle: Vec<_> = (0..BATCH).map(|_| stream.buffer(4096).unwrap()).collect();
+    ready();
+    for _ in 0..rounds.div_ceil(BATCH) {
+        let mapped = black_box(stream.map_all(idle)).unwrap();
+        let mut gather = stream.gather(BATCH);
+        mapped.into_iter().for_each(|it| black_box(gather.unmap_later(it)).unwrap());
+        idle = std::iter::from_fn(|| gather.take()).collect();
+    }
+}
+
+/// How many are one request.
+const BATCH: usize = 32;
+
 /// 64 KiB of memory that is in no window, mapped and unmapped in batches of 32: each of them.
-fn foreign(rounds: usize, ready: &mut dyn FnMut()) {
-    let machine = Machine::vtd();
-    let device = machine.open();
+fn foreign(rounds: usize, ready: &mut dyn FnMut(), device: Device) {
     let buffer = || device.allocate(64 << 10, None, "foreign").unwrap();
-    let buffers: Vec<_> = (0..32).map(|_| buffer()).collect();
+    let buffers: Vec<_> = (0..BATCH).map(|_| buffer()).collect();
     let request = |buffer| libdma::MapRequest {
         buffer,
         offset: 0,
@@ -168,7 +209,7 @@ fn foreign(rounds: usize, ready: &mut dyn FnMut()) {
     };
     let requests: Vec<_> = buffers.iter().map(request).collect();
     ready();
-    for _ in 0..rounds.div_ceil(requests.len()) {
+    for _ in 0..rounds.div_ceil(BATCH) {
         let mapped = black_box(device.map(&requests)).unwrap();
         black_box(device.unmap(&mapped)).unwrap();
     }

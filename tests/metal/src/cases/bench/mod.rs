@@ -23,7 +23,7 @@ use self::engine::{
 };
 use self::measure::{Pairs, unchanged};
 use self::memory::{coherent_memory, pools};
-use self::streams::{bounced, lists, mixed_sizes, rings, streams, strict_batches};
+use self::streams::{bounced, lists, lists_anew, mixed_sizes, rings, streams, strict_batches};
 use self::tables::page_tables_alone;
 use crate::cases;
 use crate::harness::{Context, Outcome, Suite};
@@ -36,6 +36,7 @@ pub const SUITE: Suite = Suite {
         streams,
         bounced,
         lists,
+        lists_anew,
         rings,
         mixed_sizes,
         strict_batches,

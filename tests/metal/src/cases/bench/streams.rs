@@ -76,6 +76,27 @@ pub(super) fn lists(context: &mut Context) -> Outcome {
     })
 }
 
+/// The same, put together each time of buffers that are given back.
+pub(super) fn lists_anew(context: &mut Context) -> Outcome {
+    with_streams(context, |kind, stream| {
+        let buffers = (0..16).map(|_| stream.buffer(PAGE)).collect::<Result<Vec<_>, _>>()?;
+        let make = |(mut list, mut buffers): (ScatterList<'static, _>, Vec<_>)| {
+            for buffer in buffers.drain(..) {
+                list.push(buffer)?;
+            }
+            Ok::<_, Error>((list.map()?, buffers))
+        };
+        let undo = |(list, mut buffers): (ScatterList<'static, _, _>, Vec<_>)| {
+            let mut list = list.unmap()?;
+            buffers.extend(list.clear());
+            Ok::<_, Error>((list, buffers))
+        };
+        let pairs = Pairs::of((ScatterList::new(&stream), buffers), make, undo)?;
+        pairs.tell(&format!("{kind}/sg-16-anew"));
+        Ok(())
+    })
+}
+
 /// How many buffers a ring has.
 const RING: usize = 128;
 
