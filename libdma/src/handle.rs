@@ -121,10 +121,7 @@ impl Handle {
 
     /// Makes a request, and again when iommud was restarted, if this handle comes to be good again then.
     fn over_restarts<R>(&self, mut make: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
-        match &self.kept {
-            Some(kept) => kept.link.request(make),
-            None => make(),
-        }
+        Link::request(self.link(), |_| make())
     }
 
     /// What a failure means to who has this handle.
@@ -142,6 +139,7 @@ impl Handle {
     }
 
     /// What keeps it over restarts, if anything does.
+    #[inline]
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {
         self.kept.as_ref().map(|kept| &kept.link)
     }
@@ -242,6 +240,7 @@ impl Handle {
     }
 
     /// The transport that this handle is of.
+    #[inline]
     pub fn transport(&self) -> &Arc<dyn Transport> {
         self.place.transport()
     }

@@ -125,21 +125,15 @@ impl Session {
         &self,
         mut make: impl FnMut() -> Result<R, Error>,
     ) -> Result<R, Error> {
-        match &self.link {
-            Some(link) => link.request(make),
-            None => make(),
-        }
+        Link::request(self.link(), |_| make())
     }
 
     /// The same of what makes something that is to be kept over restarts.
     pub(crate) fn request_new<R>(
         &self,
-        mut make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
+        make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        match &self.link {
-            Some(link) => link.request_new(|under_way| make(Some(under_way))),
-            None => make(None),
-        }
+        Link::request_new(self.link(), make)
     }
 
     /// The same of what can be made once.

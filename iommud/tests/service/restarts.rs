@@ -17,6 +17,7 @@ both! {
     r7_random_traffic_goes_on_whenever_iommud_dies,
     r7_a_batch_that_was_mapped_and_not_answered_is_mapped_once,
     r7_a_batch_that_was_unmapped_and_not_answered_is_unmapped,
+    r7_a_list_that_was_mapped_or_unmapped_and_not_answered_is,
     r7_an_unmap_that_matches_nothing_is_an_error_still,
     r4_what_is_dropped_while_iommud_is_away_is_free_afterwards,
     what_is_in_windows_asks_nobody,
@@ -334,6 +335,41 @@ fn r7_a_batch_that_was_unmapped_and_not_answered_is_unmapped(vendor: Vendor) {
         assert_eq!(device.unmap(&mapped), Err(Error::NotMapped));
     }
     drop((buffer, device));
+    machine.check();
+}
+
+/// Streams' mappings are noted otherwise than those that are known by their addresses alone.
+fn r7_a_list_that_was_mapped_or_unmapped_and_not_answered_is(vendor: Vendor) {
+    let machine = machine(vendor);
+    let device = machine.open();
+    let strict = device.stream::<FromDevice>("strict").strict();
+    for pieces in [1, 3] {
+        for is_done in [false, true] {
+            let mut list = ScatterList::new(&strict);
+            for _ in 0..pieces {
+                list.push(strict.buffer(4096).unwrap()).unwrap();
+            }
+            let before = mappings(&machine);
+            machine.client.die_once(is_done);
+            let list = list.map().unwrap();
+            assert_eq!(mappings(&machine), before + pieces);
+            let first = list.segments()[0].iova;
+            machine.device_writes(first, &[1]).unwrap();
+            machine.client.die_once(is_done);
+            drop(list.unmap().unwrap());
+            assert_eq!(mappings(&machine), before);
+            assert!(machine.device_writes(first, &[1]).is_err());
+        }
+        let buffer = strict.buffer(4096).unwrap();
+        machine.client.die_once(true);
+        let buffer = buffer.map().unwrap();
+        let iova = buffer.iova();
+        machine.device_writes(iova, &[1]).unwrap();
+        machine.client.die_once(true);
+        drop(buffer.unmap().unwrap());
+        assert!(machine.device_writes(iova, &[1]).is_err());
+    }
+    drop((strict, device));
     machine.check();
 }
 

@@ -45,7 +45,8 @@ use crate::check::{self, Mark, Space};
 use crate::device::Device;
 use crate::handle::Handle;
 use crate::io_address::AddressSpace;
-use crate::mapping::{Found, MapRequest, Mapped, Places};
+use crate::mapping::wire::Places;
+use crate::mapping::{Found, MapRequest, Mapped};
 use crate::protocol::call::{DEVICE_FLAG_WRITE_IMPLIES_READ, Opcode};
 use crate::protocol::derive::{self, Kind};
 use crate::protocol::domain::DomainInfo;
@@ -225,7 +226,7 @@ impl Domain {
     fn map_places(&self, places: Places, pieces: &[MapRequest<'_>]) -> Result<Vec<Mapped>, Error> {
         let mapped = self
             .windows
-            .after_trimming(|| self.handle.map(self.addresses(), pieces, places, self.last(), 0))?;
+            .after_trimming(|| self.handle.map(self.addresses(), pieces, places, self.last()))?;
         check::mappings::mapped(self.space, pieces, &mapped);
         Ok(mapped)
     }

@@ -9,12 +9,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::{fmt, mem};
 
 use dma_types::PciAddress;
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::mappings::{At, Mappings, Piece};
 use super::place::Place;
+use super::under_way::UnderWay;
 use crate::handle::Handle;
 use crate::protocol::call::{
     BATCH_FLAG_STRICT, BatchHeader, DeviceInfo, Hello, Opcode, UnmapEntry, Welcome,
@@ -26,7 +27,7 @@ use crate::protocol::{Error, Rights, Secret, path};
 use crate::transport::Transport;
 
 /// How many restarts one request outlasts.
-const MOST_RESTARTS: u32 = 64;
+pub(super) const MOST_RESTARTS: u32 = 64;
 
 /// How often it is looked whether those that are under way when iommud dies have come back: for about two seconds, which is
 /// several times what a transport takes to notice, and a small part of the time for which iommud waits for the session.
@@ -45,15 +46,15 @@ pub(crate) struct Link {
     /// The session's generation, which is another after each restart.
     generation: AtomicU64,
     /// Never held over a request.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// How many requests of this term are under way.
-    requests: u32,
+    pub(super) requests: u32,
     /// How often those that were under way were no longer waited for. Who began in a term before is late.
-    term: u64,
+    pub(super) term: u64,
     /// Whether somebody is at work to resume the session. No requests begin then.
     is_renewing: bool,
     /// How often it was resumed.
@@ -64,7 +65,8 @@ struct State {
     device: Weak<Place>,
     /// The handles that this process has.
     things: BTreeMap<(Thing, u64), (Rights, Weak<Place>)>,
-    mappings: Mappings,
+    /// But for those of whole buffers that streams have, of which the places know.
+    pub(super) mappings: Mappings,
     /// What was to be mapped and not answered, however often.
     lost: BTreeSet<Lost>,
 }
@@ -100,93 +102,6 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let generation = self.generation();
         f.debug_struct("Link").field("generation", &generation).finish_non_exhaustive()
-    }
-}
-
-/// A request that is under way.
-pub(crate) struct UnderWay<'l> {
-    link: &'l Link,
-    /// How often the session had been resumed when it began.
-    renewals: u64,
-    /// The term in which it began.
-    term: u64,
-    /// How many mappings had been noted when it began.
-    noted: u64,
-    /// Whether it is not under way any more.
-    is_over: Cell<bool>,
-}
-
-impl UnderWay<'_> {
-    /// How many mappings had been noted when it began: what is [known](Link::known) by a higher number was mapped since.
-    pub(crate) fn noted(&self) -> u64 {
-        self.noted
-    }
-
-    /// Notes what was mapped, which is the request's end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DaemonGone`] if it is late: the session may have been resumed without it, and what it mapped been taken back
-    /// as somebody else's that was lost. So it is lost, too.
-    #[inline]
-    pub(crate) fn learn(
-        &self,
-        domain: Option<u64>,
-        mapped: impl IntoIterator<Item = (u64, Piece)>,
-    ) -> Result<(), Error> {
-        let state = &mut *self.link.state.lock();
-        if state.term == self.term {
-            mapped.into_iter().for_each(|(at, piece)| state.mappings.insert((domain, at), piece));
-            self.end(state);
-            return Ok(());
-        }
-        state.lost.extend(mapped.into_iter().map(|(_, piece)| Lost { domain, piece }));
-        Err(Error::DaemonGone)
-    }
-
-    /// Forgets what was unmapped, which is the request's end: but for what was mapped there since so many had been noted.
-    #[inline]
-    pub(crate) fn forget(&self, unmapped: impl Iterator<Item = At>, noted: u64) {
-        let state = &mut *self.link.state.lock();
-        unmapped.for_each(|at| state.mappings.remove(at, noted));
-        self.end(state);
-    }
-
-    /// Takes note that it is over.
-    #[inline]
-    fn end(&self, state: &mut State) {
-        if !self.is_over.replace(true) && state.term == self.term {
-            state.requests -= 1;
-        }
-    }
-
-    /// Notes where a buffer is mapped that was made so.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DaemonGone`] if it is late: the session may have been resumed without the buffer, and what is noted at its address
-    /// be another's.
-    pub(crate) fn learn_made(&self, iova: u64, piece: Piece) -> Result<(), Error> {
-        let state = &mut *self.link.state.lock();
-        if state.term != self.term {
-            return Err(Error::DaemonGone);
-        }
-        state.mappings.insert((None, iova), piece);
-        Ok(())
-    }
-
-    /// What it has made, if the session cannot have been resumed without that.
-    fn in_time<R>(&self, made: R) -> Result<R, Error> {
-        let is_in_time = self.link.state.lock().term == self.term;
-        if is_in_time { Ok(made) } else { Err(Error::DaemonGone) }
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        if !self.is_over.get() {
-            self.end(&mut self.link.state.lock());
-        }
     }
 }
 
@@ -229,9 +144,9 @@ impl Link {
     }
 
     /// Looks whether iommud was restarted, and resumes the session then.
-    pub(crate) fn look(&self) -> Result<(), Error> {
+    pub(crate) fn look(self: &Arc<Self>) -> Result<(), Error> {
         let Some(place) = self.state.lock().device.upgrade() else { return Ok(()) };
-        self.request(|| {
+        Self::request(Some(self), |_| {
             let open = place.open();
             let mut info = DeviceInfo::new_zeroed();
             // SAFETY: the handle is open as long as that is, and of this transport.
@@ -279,20 +194,37 @@ impl Link {
         act(is_again)
     }
 
-    /// Makes a request, all of it anew after a restart of iommud: `make` asks what it asks of handles as they are.
+    /// Makes a request of a session that has such a way, or none; all of it anew after a restart of iommud: `make` asks what it
+    /// asks of handles as they are.
+    #[inline(always)]
     pub(crate) fn request<R>(
-        &self,
-        mut make: impl FnMut() -> Result<R, Error>,
+        link: Option<&Arc<Self>>,
+        mut make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.request_and_note(|_| make())
+        // One place where it is made, so that it is no function of its own.
+        let mut restarts = 0;
+        loop {
+            let under_way = link.map(|link| link.begin());
+            let result = make(under_way.as_ref());
+            if let (Err(Error::DaemonGone), Some(under_way)) = (&result, under_way)
+                && under_way.outlasts_restart(&mut restarts)
+            {
+                continue;
+            }
+            return result;
+        }
     }
 
     /// The same of what makes something that is to be kept. Who is late makes it anew: nobody may have had another handle to it.
     pub(crate) fn request_new<R>(
-        &self,
-        mut make: impl FnMut(&UnderWay<'_>) -> Result<R, Error>,
+        link: Option<&Arc<Self>>,
+        mut make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.request_and_note(|under_way| under_way.in_time(make(under_way)?))
+        Self::request(link, |under_way| {
+            let made = make(under_way)?;
+            under_way.map_or(Ok(()), UnderWay::in_time)?;
+            Ok(made)
+        })
     }
 
     /// The same of what is done once: who is late is told so.
@@ -301,49 +233,56 @@ impl Link {
         make: impl FnOnce(&UnderWay<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let under_way = self.begin();
-        under_way.in_time(make(&under_way)?)
-    }
-
-    /// The same of what is to be noted in the request that does it.
-    #[inline(always)]
-    pub(crate) fn request_and_note<R>(
-        &self,
-        mut make: impl FnMut(&UnderWay<'_>) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        let mut restarts = 0;
-        loop {
-            let under_way = self.begin();
-            let renewals = under_way.renewals;
-            let result = make(&under_way);
-            drop(under_way);
-            match result {
-                Err(Error::DaemonGone) if restarts < MOST_RESTARTS && self.renew(renewals) => {
-                    restarts += 1;
-                }
-                result => return result,
-            }
-        }
+        let made = make(&under_way)?;
+        under_way.in_time()?;
+        Ok(made)
     }
 
     /// Begins a request, when nobody is at work to resume the session.
     #[inline]
     fn begin(&self) -> UnderWay<'_> {
-        loop {
-            let mut state = self.state.lock();
-            if !state.is_renewing {
-                state.requests += 1;
-                let State { renewals, term, .. } = *state;
-                let (noted, is_over) = (state.mappings.noted(), Cell::new(false));
-                return UnderWay { link: self, renewals, term, noted, is_over };
-            }
+        let mut state = self.state.lock();
+        if state.is_renewing {
             drop(state);
+            state = self.resumed();
+        }
+        state.requests += 1;
+        let State { renewals, term, .. } = *state;
+        let (noted, is_over) = (state.mappings.noted(), Cell::new(false));
+        UnderWay { link: self, renewals, term, noted, is_over }
+    }
+
+    /// The state when nobody is at work to resume the session any more.
+    #[cold]
+    fn resumed(&self) -> MutexGuard<'_, State> {
+        loop {
             self.transport.pause(0);
+            let state = self.state.lock();
+            if !state.is_renewing {
+                return state;
+            }
         }
     }
 
-    /// The how manieth noted mapping it is that begins there, if one was told.
+    /// The how manieth noted mapping it is that begins there, if one was told: of several the last.
+    #[cold]
     pub(crate) fn known(&self, at: At) -> Option<u64> {
-        self.state.lock().mappings.number(at)
+        let state = self.state.lock();
+        let places = state.things.values().filter_map(|(_, place)| place.upgrade());
+        let streamed = places.filter_map(|place| place.streamed());
+        let there = streamed.filter(|(iova, _)| at == (None, *iova)).map(|(_, number)| number);
+        there.chain(state.mappings.number(at)).max()
+    }
+
+    /// Whether just this piece is mapped there, as was told.
+    fn is_known(&self, at: At, piece: Piece) -> bool {
+        let state = self.state.lock();
+        let streamed = || {
+            let (_, place) = state.things.get(&(Thing::Buffer, piece.buffer))?;
+            let (iova, _) = place.upgrade()?.streamed()?;
+            Some(at == (None, iova) && piece.offset == 0)
+        };
+        state.mappings.is(at, piece) || streamed() == Some(true)
     }
 
     /// Notes that these were to be mapped, and nobody knows whether they were. To be called in the request that was not
@@ -517,7 +456,7 @@ impl Link {
                 return Ok(());
             }
             let there = Piece { buffer, offset: found.offset.get(), bytes };
-            if pieces.contains(&there) && !self.state.lock().mappings.is((domain, start), there) {
+            if pieces.contains(&there) && !self.is_known((domain, start), there) {
                 unmap(space, start, bytes)?;
             }
             let Some(next) = start.checked_add(bytes.max(1)) else { return Ok(()) };

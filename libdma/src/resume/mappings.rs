@@ -97,13 +97,19 @@ fn chain(number: u64, chains: usize) -> usize {
 impl Mappings {
     /// Notes a mapping.
     pub(crate) fn insert(&mut self, at: At, piece: Piece) {
-        let key = Key::of(at);
-        self.noted += 1;
+        let (key, number) = (Key::of(at), self.next_number());
         self.forget(key, |note| note.key == key);
         if self.free.index() >= self.notes.len() {
             self.grow();
         }
-        self.enter(key, piece, self.noted);
+        self.enter(key, piece, number);
+    }
+
+    /// The number of a mapping that is noted now, here or elsewhere. It is not zero.
+    #[inline]
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.noted += 1;
+        self.noted
     }
 
     /// Forgets the one that begins there, if it was noted when so many had been. What was noted since is another.

@@ -10,6 +10,7 @@
 //! | `link` | [`Link`]: one session's way to iommud, over restarts |
 //! | `mappings` | what was mapped by this process, as far as it was told |
 //! | `place` | [`Place`]: where a handle's number is |
+//! | `under_way` | [`UnderWay`]: a request that is under way, and what is noted at its end |
 //!
 //! # Requests that were under way
 //!
@@ -31,7 +32,9 @@
 mod link;
 mod mappings;
 mod place;
+mod under_way;
 
-pub(crate) use link::{Kept, Link, Lost, UnderWay};
+pub(crate) use link::{Kept, Link, Lost};
 pub(crate) use mappings::Piece;
 pub(crate) use place::{Open, Place};
+pub(crate) use under_way::UnderWay;

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use core::mem;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use spin::Mutex;
 
@@ -26,6 +26,7 @@ impl Open {
     }
 
     /// Its number, as long as this lives.
+    #[inline]
     pub(crate) fn raw(&self) -> RawHandle {
         self.raw
     }
@@ -51,21 +52,34 @@ impl Drop for Open {
 pub(crate) struct Place {
     transport: Arc<dyn Transport>,
     open: Mutex<Arc<Open>>,
+    streamed: Streamed,
+}
+
+/// Where a stream has all of the handle's buffer mapped, in no explicit domain, as far as it was told. No buffer has two
+/// streams, so that it is one note, for which nothing is searched. It is written and read while the session's link is locked.
+#[derive(Default)]
+struct Streamed {
+    iova: AtomicU64,
+    /// The how manieth noted mapping it is, or zero if there is none.
+    number: AtomicU64,
 }
 
 impl Place {
     /// Of this handle.
     pub(crate) fn new(open: Open) -> Arc<Self> {
         let transport = open.transport.clone();
-        Arc::new(Self { transport, open: Mutex::new(Arc::new(open)) })
+        let (open, streamed) = (Mutex::new(Arc::new(open)), Streamed::default());
+        Arc::new(Self { transport, open, streamed })
     }
 
     /// The transport that the handle is of, whichever it is.
+    #[inline]
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
     }
 
     /// The handle that there is now.
+    #[inline]
     pub(crate) fn open(&self) -> Arc<Open> {
         self.open.lock().clone()
     }
@@ -75,5 +89,24 @@ impl Place {
         let theirs = other.open();
         let ours = mem::replace(&mut *self.open.lock(), theirs);
         *other.open.lock() = ours;
+    }
+
+    /// Notes that a stream has all of the buffer mapped there.
+    #[inline]
+    pub(super) fn set_streamed(&self, iova: u64, number: u64) {
+        self.streamed.iova.store(iova, Ordering::Relaxed);
+        self.streamed.number.store(number, Ordering::Relaxed);
+    }
+
+    /// Notes that no stream has.
+    #[inline]
+    pub(super) fn clear_streamed(&self) {
+        self.streamed.number.store(0, Ordering::Relaxed);
+    }
+
+    /// Where a stream has all of the buffer mapped, and the how manieth noted mapping it is.
+    pub(super) fn streamed(&self) -> Option<(u64, u64)> {
+        let number = self.streamed.number.load(Ordering::Relaxed);
+        (number > 0).then(|| (self.streamed.iova.load(Ordering::Relaxed), number))
     }
 }

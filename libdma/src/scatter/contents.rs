@@ -7,7 +7,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use dma_types::Iova;
 
-use super::merge::{self, Segment};
+use super::merge::{Merging, Segment};
 use super::piece::{Piece, Run, Slice};
 use crate::check::{self, Kind, Mark};
 use crate::copy;
@@ -26,6 +26,8 @@ pub(super) struct Contents<'a, D: Direction> {
     segments: Vec<Segment>,
     /// How many of the pieces there are that are in no window, or slices.
     elsewhere: usize,
+    /// How many of them are slices.
+    slices: usize,
     /// How many of them were lent.
     lent: usize,
     /// Whether the segments are those of the pieces: they stay so as long as all are in windows.
@@ -46,6 +48,7 @@ impl<'a, D: Direction> Contents<'a, D> {
             pieces,
             segments,
             elsewhere: 0,
+            slices: 0,
             lent: 0,
             is_merged: false,
             marks,
@@ -66,6 +69,7 @@ impl<'a, D: Direction> Contents<'a, D> {
     /// Puts a piece behind the others.
     pub(super) fn push(&mut self, piece: Piece<'a, D>) {
         self.elsewhere += usize::from(!piece.is_in_window());
+        self.slices += usize::from(matches!(piece, Piece::Slice(_)));
         self.lent += usize::from(matches!(piece, Piece::Lent(..)));
         self.is_merged = false;
         self.pieces.push(piece);
@@ -73,7 +77,7 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// Takes all pieces out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Piece<'a, D>> {
-        (self.elsewhere, self.lent, self.is_merged) = (0, 0, false);
+        (self.elsewhere, self.slices, self.lent, self.is_merged) = (0, 0, 0, false);
         self.pieces.drain(..)
     }
 
@@ -175,6 +179,9 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// Finds memory for the copies of slices: for those that follow each other in one piece.
     fn find_memory(&mut self) -> Result<(), Error> {
+        if self.slices == 0 {
+            return Ok(());
+        }
         let mut first = 0;
         while let Some(rest) = self.pieces.get_mut(first..).filter(|rest| !rest.is_empty()) {
             let (count, bytes) = run(rest);
@@ -196,32 +203,30 @@ impl<'a, D: Direction> Contents<'a, D> {
     /// The segments that the device is to be told of.
     fn merge(&mut self) {
         let Self { terms, pieces, segments, .. } = self;
-        segments.clear();
-        let (mut run, limits) = (Run::default(), terms.limits());
+        let (mut run, mut merging) = (Run::default(), Merging::new(segments, terms.limits()));
         for piece in pieces.iter() {
             let (bytes, start) = match piece {
-                Piece::Given(buffer, range) => {
-                    (range.len(), Some((buffer.memory().iova(), range.start)))
-                }
-                Piece::Lent(buffer, range) => {
-                    (range.len(), Some((buffer.memory().iova(), range.start)))
-                }
+                Piece::Given(buffer, range) => (range.len(), Some((buffer.memory(), range.start))),
+                Piece::Lent(buffer, range) => (range.len(), Some((buffer.memory(), range.start))),
                 Piece::Slice(Slice { origin, memory }) => {
                     let bytes = origin.bytes().len();
-                    let place = run.step(memory, bytes);
-                    (bytes, place.map(|(memory, start)| (memory.iova(), start)))
+                    (bytes, run.step(memory, bytes))
                 }
             };
-            if let Some((iova, start)) = start {
-                let iova = Iova::new(iova.get().wrapping_add(start as u64));
-                merge::append(segments, limits, iova, bytes as u64);
+            if let Some((memory, start)) = start {
+                let iova = Iova::new(memory.iova().get().wrapping_add(start as u64));
+                merging.append(iova, bytes as u64);
             }
         }
+        merging.finish();
         self.is_merged = self.elsewhere == 0;
     }
 
     /// Copies the slices to where the device reads.
     fn bring(&self) {
+        if self.slices == 0 {
+            return;
+        }
         let mut run = Run::default();
         for piece in &self.pieces {
             if let Piece::Slice(Slice { origin, memory }) = piece
@@ -235,6 +240,9 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// Copies back what the device may have written.
     fn bring_back(&mut self) {
+        if self.slices == 0 {
+            return;
+        }
         let mut run = Run::default();
         for piece in &mut self.pieces {
             if let Piece::Slice(Slice { origin, memory }) = piece
@@ -251,7 +259,7 @@ impl<'a, D: Direction> Contents<'a, D> {
     fn let_go(&mut self) {
         self.mapped = false;
         self.brings_back = false;
-        if self.elsewhere == 0 {
+        if self.slices == 0 {
             return;
         }
         for piece in &mut self.pieces {

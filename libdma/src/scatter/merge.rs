@@ -15,38 +15,70 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// How many bytes more a segment may have that starts here and has so many.
-fn room(limits: &Limits, iova: Iova, bytes: u64) -> u64 {
-    let boundary = limits.segment_boundary();
-    let more = limits.max_segment_bytes().saturating_sub(bytes);
-    if boundary == u64::MAX {
-        return more;
-    }
-    let behind = iova.get().wrapping_add(bytes) & (boundary - 1);
-    if behind == 0 && bytes > 0 { 0 } else { more.min(boundary - behind) }
-}
-
-/// Puts memory behind what the segments lead to so far: into the last of them, if it lies directly behind that, and into as
-/// many new ones as it takes.
+/// Memory that is made as few segments as the limits allow, piece by piece.
 ///
 /// Of what lies in one piece each segment takes as much as it may. No other way takes fewer: whatever ends sooner leaves
 /// more to those after it.
-pub(super) fn append(segments: &mut Vec<Segment>, limits: &Limits, mut iova: Iova, mut bytes: u64) {
-    if let Some(last) = segments.last_mut()
-        && last.iova.checked_add(last.bytes) == Some(iova)
-    {
-        let taken = room(limits, last.iova, last.bytes).min(bytes);
-        last.bytes += taken;
-        bytes -= taken;
-        iova = Iova::new(iova.get().wrapping_add(taken));
+pub(super) struct Merging<'s> {
+    segments: &'s mut Vec<Segment>,
+    limits: &'s Limits,
+    /// The one that what comes next may lie behind. It has no bytes before the first has come.
+    last: Segment,
+    /// How many bytes more it may have.
+    room: u64,
+}
+
+impl<'s> Merging<'s> {
+    /// Into these, of which those that are there are forgotten.
+    pub(super) fn new(segments: &'s mut Vec<Segment>, limits: &'s Limits) -> Self {
+        segments.clear();
+        Self { segments, limits, last: Segment { iova: Iova::new(0), bytes: 0 }, room: 0 }
     }
-    while bytes > 0 {
-        // Limits leave room for a byte at least.
-        let taken = room(limits, iova, 0).min(bytes).max(1);
-        segments.push(Segment { iova, bytes: taken });
-        bytes -= taken;
-        iova = Iova::new(iova.get().wrapping_add(taken));
+
+    /// Puts memory behind what the segments lead to so far: into the last of them, if it lies directly behind that, and into as
+    /// many new ones as it takes.
+    #[inline]
+    pub(super) fn append(&mut self, iova: Iova, bytes: u64) {
+        if bytes <= self.room
+            && self.last.iova.get().checked_add(self.last.bytes) == Some(iova.get())
+        {
+            self.last.bytes += bytes;
+            self.room -= bytes;
+        } else {
+            self.append_otherwise(iova, bytes);
+        }
     }
+
+    /// The same where it does not all go into the last.
+    fn append_otherwise(&mut self, mut iova: Iova, mut bytes: u64) {
+        if self.last.iova.checked_add(self.last.bytes) == Some(iova) {
+            self.last.bytes += self.room;
+            bytes -= self.room;
+            iova = Iova::new(iova.get().wrapping_add(self.room));
+        }
+        while bytes > 0 {
+            self.finish();
+            // Limits leave room for a byte at least.
+            let room = room(self.limits, iova).max(1);
+            let taken = room.min(bytes);
+            (self.last, self.room) = (Segment { iova, bytes: taken }, room - taken);
+            bytes -= taken;
+            iova = Iova::new(iova.get().wrapping_add(taken));
+        }
+    }
+
+    /// The last of them is done.
+    pub(super) fn finish(&mut self) {
+        if self.last.bytes > 0 {
+            self.segments.push(self.last);
+        }
+    }
+}
+
+/// How many bytes a segment may have that starts here.
+fn room(limits: &Limits, iova: Iova) -> u64 {
+    let (boundary, most) = (limits.segment_boundary(), limits.max_segment_bytes());
+    if boundary == u64::MAX { most } else { most.min(boundary - (iova.get() & (boundary - 1))) }
 }
 
 #[cfg(test)]
@@ -58,9 +90,11 @@ mod tests {
 
     fn merged(limits: Limits, pieces: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let mut segments = Vec::new();
+        let mut merging = Merging::new(&mut segments, &limits);
         for (iova, bytes) in pieces {
-            append(&mut segments, &limits, Iova::new(*iova), *bytes);
+            merging.append(Iova::new(*iova), *bytes);
         }
+        merging.finish();
         segments.iter().map(|it| (it.iova.get(), it.bytes)).collect()
     }
 

@@ -5,9 +5,8 @@ use core::slice;
 
 use dma_types::Access;
 
-use super::Terms;
 use super::memory::Pages;
-use crate::mapping::Mapped;
+use super::{Terms, requests};
 use crate::protocol::{Error, MAX_BATCH};
 
 /// Pages, how many of their bytes are in use, and what the device may do with them.
@@ -18,30 +17,36 @@ pub(crate) struct Piece<'a> {
     pub(crate) single: bool,
 }
 
+impl Piece<'_> {
+    /// Whether the device has no way to them yet.
+    #[inline]
+    fn must_be_mapped(&mut self, terms: &Terms, access: Access) -> bool {
+        let single = self.single.then_some(self.bytes as u64);
+        self.pages.must_be_mapped(terms, access, single)
+    }
+}
+
 /// Makes all of these the device's, or none (rule R7).
 ///
 /// # Errors
 ///
 /// As [`Device::map`](crate::Device::map); on strict terms [`Error::MappedElsewhere`].
 pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    let most = pieces.len();
-    let mut waiting = collected(
-        most,
-        pieces.iter_mut().filter_map(|it| {
-            let single = it.single.then_some(it.bytes as u64);
-            it.pages.must_be_mapped(terms, access, single).then_some(it)
-        }),
-    );
-    if waiting.len() > MAX_BATCH {
+    let (mut waiting, mut single) = (0, false);
+    for piece in &mut *pieces {
+        waiting += usize::from(piece.must_be_mapped(terms, access));
+        single |= piece.single;
+    }
+    if waiting > MAX_BATCH {
         return Err(Error::BatchTooLarge);
     }
-    if !waiting.is_empty()
-        && let Err(error) = map_waiting(terms, access, &mut waiting)
+    if waiting > 0
+        && let Err(error) = map_waiting(terms, access, pieces, (waiting, single))
     {
-        take_back(terms, &mut waiting);
+        take_back(terms, pieces);
         return Err(error);
     }
-    if !terms.skip_cpu_sync() {
+    if terms.bounces() && !terms.skip_cpu_sync() {
         // What the device does not write is to be there afterwards, whichever way data goes.
         pieces.iter().for_each(|it| it.pages.copy_to_device(0, it.bytes));
     }
@@ -49,16 +54,16 @@ pub(crate) fn map(terms: &Terms, access: Access, pieces: &mut [Piece<'_>]) -> Re
 }
 
 /// The same of one.
+#[inline]
 pub(crate) fn map_one(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    let single = piece.single.then_some(piece.bytes as u64);
-    if piece.pages.must_be_mapped(terms, access, single) {
+    if piece.must_be_mapped(terms, access) {
         map_or_bounce(terms, access, piece)?;
         if let Err(error) = bounce_unless_single(terms, access, piece) {
-            take_back(terms, &mut [piece]);
+            take_back(terms, slice::from_mut(piece));
             return Err(error);
         }
     }
-    if !terms.skip_cpu_sync() {
+    if terms.bounces() && !terms.skip_cpu_sync() {
         // As for many.
         piece.pages.copy_to_device(0, piece.bytes);
     }
@@ -66,42 +71,42 @@ pub(crate) fn map_one(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> R
 }
 
 /// Copies through a window what must be one segment and was not mapped so.
-#[inline(always)]
+#[inline]
 fn bounce_unless_single(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
     if piece.single && !terms.is_single(piece.pages.iova(), piece.bytes as u64) {
-        take_back(terms, &mut [&mut *piece]);
+        take_back(terms, slice::from_mut(piece));
         return bounce(terms, access, piece, Error::NoAddressSpace);
     }
     Ok(())
 }
 
-fn map_waiting(terms: &Terms, access: Access, waiting: &mut [&mut Piece<'_>]) -> Result<(), Error> {
-    let requests: Vec<_> = waiting.iter().map(|it| it.pages.request(access)).collect();
-    let single = waiting.iter().any(|it| it.single);
-    match terms.map(&requests, single) {
-        Ok(mapped) => {
-            drop(requests);
-            waiting
-                .iter_mut()
-                .zip(mapped)
-                .for_each(|(it, mapped)| it.pages.set_mapped(mapped, terms));
-        }
+/// Maps those of these that the device has no way to, which are so many, each as one segment or not.
+fn map_waiting(
+    terms: &Terms,
+    access: Access,
+    pieces: &mut [Piece<'_>],
+    (waiting, single): (usize, bool),
+) -> Result<(), Error> {
+    match terms.map(access, pieces, (waiting, single)) {
+        Ok(()) => {}
         Err(error) if terms.may_bounce(error) => {
-            drop(requests);
-            waiting.iter_mut().try_for_each(|it| map_or_bounce(terms, access, it))?;
+            let waiting = pieces.iter_mut().filter(|it| it.pages.is_out_of_reach());
+            for piece in waiting {
+                map_or_bounce(terms, access, piece)?;
+            }
         }
         Err(error) => return Err(error),
     }
-    waiting.iter_mut().try_for_each(|it| bounce_unless_single(terms, access, it))
+    if single {
+        pieces.iter_mut().try_for_each(|it| bounce_unless_single(terms, access, it))?;
+    }
+    Ok(())
 }
 
-#[inline(always)]
+#[inline]
 fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    match terms.map_one(&piece.pages.request(access)) {
-        Ok(mapped) => {
-            piece.pages.set_mapped(mapped, terms);
-            Ok(())
-        }
+    match terms.map_one(access, piece.pages) {
+        Ok(()) => Ok(()),
         Err(error) => bounce(terms, access, piece, error),
     }
 }
@@ -115,11 +120,10 @@ fn bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>, error: Error) ->
     piece.pages.go_through_window(terms, piece.bytes, access)
 }
 
-/// Takes back what was mapped for something that failed. Nobody was told the addresses.
+/// Takes back what is mapped for something that failed. Nobody was told the addresses.
 #[cold]
-fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
-    let mapped: Vec<Mapped> = pieces.iter().filter_map(|it| it.pages.mapping().copied()).collect();
-    if mapped.is_empty() || terms.session().unmap(&mapped).is_ok() {
+fn take_back(terms: &Terms, pieces: &mut [Piece<'_>]) {
+    if unmap_mapped(terms, pieces).is_ok() {
         pieces.iter_mut().for_each(|it| it.pages.set_unmapped());
     }
 }
@@ -131,44 +135,43 @@ fn take_back(terms: &Terms, pieces: &mut [&mut Piece<'_>]) {
 ///
 /// As [`Device::unmap`](crate::Device::unmap).
 pub(crate) fn unmap(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
-    let mapped =
-        collected(pieces.len(), pieces.iter().filter_map(|it| it.pages.mapping().copied()));
-    if !mapped.is_empty() {
-        let is_strict = pieces.iter().any(|it| it.pages.is_strict());
-        revoke(terms, &mapped, is_strict)?;
-    }
-    for piece in pieces {
-        piece.pages.bring_back(piece.bytes);
-        piece.pages.set_unmapped();
+    if unmap_mapped(terms, pieces)? < pieces.len() {
+        for piece in pieces {
+            piece.pages.bring_back(piece.bytes);
+            piece.pages.set_unmapped();
+        }
     }
     Ok(())
 }
 
-/// The same of one.
-pub(crate) fn unmap_one(terms: &Terms, pages: &mut Pages, bytes: usize) -> Result<(), Error> {
-    if let Some(mapping) = pages.mapping() {
-        revoke(terms, slice::from_ref(mapping), pages.is_strict())?;
+/// Unmaps those of these that are mapped: how many they were.
+fn unmap_mapped(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<usize, Error> {
+    let (mut mapped, mut strict) = (0, false);
+    for piece in &*pieces {
+        mapped += usize::from(piece.pages.mapping().is_some());
+        strict |= piece.pages.is_strict();
     }
+    if mapped > 0 {
+        requests::unmap(terms.session(), pieces, (mapped, strict))?;
+    }
+    Ok(mapped)
+}
+
+/// The same of one.
+#[inline]
+pub(crate) fn unmap_one(pages: &mut Pages, bytes: usize) -> Result<(), Error> {
+    pages.revoke()?;
     pages.bring_back(bytes);
     pages.set_unmapped();
     Ok(())
 }
 
-#[inline]
-fn revoke(terms: &Terms, mapped: &[Mapped], is_strict: bool) -> Result<(), Error> {
-    match is_strict {
-        true => terms.session().unmap_strictly(mapped),
-        false => terms.session().unmap(mapped),
-    }
-}
-
 /// What there is of at most so many, by memory of the heap that is taken once, and only if there is any.
-pub(crate) fn collected<T>(most: usize, all: impl Iterator<Item = T>) -> Vec<T> {
-    let mut collected = Vec::new();
+pub(crate) fn collected<T>(most: usize, mut all: impl Iterator<Item = T>) -> Vec<T> {
+    let Some(first) = all.next() else { return Vec::new() };
+    let mut collected = Vec::with_capacity(most);
+    collected.push(first);
     for each in all {
-        if collected.is_empty() {
-            collected.reserve_exact(most);
-        }
         collected.push(each);
     }
     collected

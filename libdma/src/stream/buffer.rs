@@ -145,29 +145,28 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// still](Self::take_back); and, if it is not in a window, as [`Device::map`](crate::Device::map).
     #[track_caller]
     #[inline]
-    pub fn map(self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
-        match self.memory {
-            Memory::Window(_) if check::is_known_off() && self.check_single().is_ok() => {
-                Ok(self.hand_over())
-            }
+    pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
+        let done = match self.memory {
+            Memory::Window(_) if check::is_known_off() && self.check_single().is_ok() => Ok(()),
             _ => self.map_otherwise(),
+        };
+        match done {
+            Ok(()) => Ok(self.hand_over()),
+            Err(error) => Err(Refused::new(error, self)),
         }
     }
 
-    /// The same where there is more to be done than to say so.
+    /// What there is to be done where it is more than to say so.
     #[track_caller]
     #[inline(never)]
-    fn map_otherwise(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
-        if let Err(error) = self.check_single() {
-            return Err(Refused::new(error, self));
-        }
+    fn map_otherwise(&mut self) -> Result<(), Error> {
+        self.check_single()?;
         if let Memory::Pages(pages) = &mut self.memory {
             let mut piece = Piece { pages, bytes: self.length.bytes(), single: true };
-            if let Err(error) = batch::map_one(&self.terms, D::ACCESS, &mut piece) {
-                return Err(Refused::new(error, self));
-            }
+            batch::map_one(&self.terms, D::ACCESS, &mut piece)?;
         }
-        Ok(self.into_mapped())
+        self.mark_mapped();
+        Ok(())
     }
 
     /// Takes it back from the device that has it by a [`ScatterList`](crate::ScatterList) which it was
@@ -203,7 +202,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
             return Ok(());
         }
         if let Memory::Pages(pages) = &mut self.memory {
-            batch::unmap_one(&self.terms, pages, self.length.bytes())?;
+            batch::unmap_one(pages, self.length.bytes())?;
         }
         fence(Ordering::Acquire);
         self.set_away(false);
@@ -236,16 +235,15 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
         }
     }
 
-    /// It is mapped now: by itself, or with others.
+    /// Tells the checker that it is mapped: by itself, or with others.
     #[track_caller]
     #[inline]
-    pub(crate) fn into_mapped(mut self) -> StreamBuffer<D, DeviceOwned> {
+    pub(super) fn mark_mapped(&mut self) {
         if check::is_on() {
             let (of, iova, bytes) =
                 (&[self.memory_mark()], self.memory.iova(), self.length.bytes() as u64);
             self.mark = self.terms.mark(Kind::Stream, of, iova, bytes, D::ACCESS);
         }
-        self.hand_over()
     }
 }
 
@@ -337,28 +335,27 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     /// Never in a window. Else as [`Device::unmap`](crate::Device::unmap), with the buffer as it was.
     #[track_caller]
     #[inline]
-    pub fn unmap(self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
-        match self.memory {
-            Memory::Window(_) if self.mark.is_none() => {
-                fence(Ordering::Acquire);
-                Ok(self.turn())
-            }
+    pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
+        let done = match self.memory {
+            Memory::Window(_) if self.mark.is_none() => Ok(()),
             _ => self.unmap_otherwise(),
+        };
+        fence(Ordering::Acquire);
+        match done {
+            Ok(()) => Ok(self.turn()),
+            Err(error) => Err(Refused::new(error, self)),
         }
     }
 
-    /// The same where there is more to be done than to say so.
+    /// What there is to be done where it is more than to say so.
     #[track_caller]
     #[inline(never)]
-    fn unmap_otherwise(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
-        if let Memory::Pages(pages) = &mut self.memory
-            && let Err(error) = batch::unmap_one(&self.terms, pages, self.length.bytes())
-        {
-            return Err(Refused::new(error, self));
+    fn unmap_otherwise(&mut self) -> Result<(), Error> {
+        if let Memory::Pages(pages) = &mut self.memory {
+            batch::unmap_one(pages, self.length.bytes())?;
         }
-        fence(Ordering::Acquire);
         mem::take(&mut self.mark).given_back();
-        Ok(self.turn())
+        Ok(())
     }
 }
 
@@ -473,7 +470,7 @@ impl<D: Direction, O: Owner> StreamBuffer<D, O> {
 
     /// What the CPU wrote is seen by the device before what it is told of it.
     #[inline]
-    fn hand_over(self) -> StreamBuffer<D, DeviceOwned> {
+    pub(super) fn hand_over(self) -> StreamBuffer<D, DeviceOwned> {
         fence(Ordering::Release);
         self.turn()
     }

@@ -147,7 +147,7 @@ impl<D: Direction> Gather<D> {
         while !self.waiting.is_empty() {
             let batch = self.waiting.len().min(MAX_BATCH);
             let first = self.waiting.iter_mut().take(batch);
-            let mut pieces: Vec<_> = first.filter_map(|it| it.piece(false)).collect();
+            let mut pieces = batch::collected(batch, first.filter_map(|it| it.piece(false)));
             batch::unmap(&self.terms, &mut pieces)?;
             drop(pieces);
             for buffer in self.waiting.drain(..batch) {

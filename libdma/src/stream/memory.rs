@@ -4,15 +4,16 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::cell::Cell;
 use core::ptr::NonNull;
+use core::{fmt, mem};
 
 use dma_types::{Access, Iova};
 
-use super::Terms;
+use super::{Terms, requests};
 use crate::buffer::Buffer;
 use crate::check::Mark;
 use crate::copy;
-use crate::mapping::{MapRequest, Mapped};
 use crate::protocol::Error;
+use crate::resume::{Piece, Place};
 use crate::session::Session;
 use crate::window::Block;
 
@@ -29,21 +30,31 @@ pub(crate) enum Memory {
 #[derive(Debug)]
 pub(crate) struct Pages {
     /// Ends before the buffer does.
-    reach: Reach,
+    way: Way,
     buffer: Buffer,
 }
 
-/// How the device reaches them.
+/// The device's way to pages. If they are mapped for now, that ends with it.
+struct Way {
+    reach: Reach,
+    /// Whose device it is.
+    session: Arc<Session>,
+    /// Where the mapping is noted.
+    place: Arc<Place>,
+    bytes: u64,
+}
+
+/// How the device reaches pages.
 #[derive(Debug)]
 enum Reach {
     /// Not at all.
     Not,
     /// They were mapped when they were allocated, and stay so.
     Always,
-    /// They are mapped for now.
-    Mapped(Held),
-    /// It reaches a copy of them.
-    Through(Through),
+    /// They are mapped for now, by a strict stream or another.
+    Mapped { iova: Iova, strict: bool },
+    /// It reaches a copy of them. It is rare, and in a box so that the others are done with in a few steps.
+    Through(Box<Through>),
 }
 
 /// A copy of pages.
@@ -60,25 +71,40 @@ struct Through {
     cpu_wrote: Cell<bool>,
 }
 
-/// A mapping that ends with this.
-#[derive(Debug)]
-struct Held {
-    mapped: Mapped,
-    session: Arc<Session>,
-    /// Whether it is a strict stream's.
-    strict: bool,
-    over: bool,
+impl Way {
+    /// Has the device reach the pages so from now on.
+    #[inline]
+    fn set(&mut self, reach: Reach) {
+        match mem::replace(&mut self.reach, reach) {
+            Reach::Through(copy) => drop(copy),
+            // It has nothing to be dropped, and no call finds that out.
+            other => mem::forget(other),
+        }
+    }
+
+    /// Takes the mapping back, if there is one. If it is a strict stream's, the device reaches the memory no more when this
+    /// returns.
+    #[inline]
+    fn end(&mut self) -> Result<(), Error> {
+        if let Reach::Mapped { iova, strict } = self.reach {
+            requests::unmap_one(&self.session, &self.place, (iova, self.bytes), strict)?;
+            self.set(Reach::Not);
+        }
+        Ok(())
+    }
 }
 
-impl Held {
-    /// Takes the mapping back. If it is a strict stream's, the device reaches the memory no more when this returns.
-    fn end(&mut self) -> Result<(), Error> {
-        match self.strict {
-            true => self.session.unmap_strictly(&[self.mapped])?,
-            false => self.session.unmap(&[self.mapped])?,
-        }
-        self.over = true;
-        Ok(())
+impl Drop for Way {
+    fn drop(&mut self) {
+        // The buffer's end would unmap it too; told so, iommud need not wait for the end of the session where nothing
+        // confines the device.
+        let _ = self.end();
+    }
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reach.fmt(f)
     }
 }
 
@@ -121,15 +147,18 @@ impl Memory {
 
 impl Pages {
     pub(super) fn new(buffer: Buffer) -> Box<Self> {
-        Box::new(Self { buffer, reach: Reach::Not })
+        let (session, place) = (buffer.session().clone(), buffer.handle().place().clone());
+        let way = Way { reach: Reach::Not, session, place, bytes: buffer.len() as u64 };
+        Box::new(Self { way, buffer })
     }
 
     /// Where the device sees them, or zero if it does not.
+    #[inline]
     pub(super) fn iova(&self) -> Iova {
-        match &self.reach {
+        match &self.way.reach {
             Reach::Not => Iova::default(),
             Reach::Always => self.buffer.iova().unwrap_or_default(),
-            Reach::Mapped(held) => held.mapped.iova(),
+            Reach::Mapped { iova, .. } => *iova,
             Reach::Through(copy) => copy.block.iova(),
         }
     }
@@ -143,37 +172,56 @@ impl Pages {
         access: Access,
         single: Option<u64>,
     ) -> bool {
-        if let (Reach::Not | Reach::Always, false, Some(iova)) =
-            (&self.reach, terms.strict, self.buffer.iova())
-        {
+        if !terms.strict {
+            self.count_mapped(terms, access, single);
+        }
+        self.is_out_of_reach()
+    }
+
+    /// What is mapped already as it should be, counts from now on.
+    fn count_mapped(&mut self, terms: &Terms, access: Access, single: Option<u64>) {
+        if let (Reach::Not | Reach::Always, Some(iova)) = (&self.way.reach, self.buffer.iova()) {
             let last = iova.checked_add(self.buffer.len() as u64 - 1);
             let fits = last.is_some_and(|last| last <= terms.limit())
                 && single.is_none_or(|bytes| terms.is_single(iova, bytes));
             let may = self.buffer.access().is_some_and(|mapped| access.is_within(mapped));
             let own = Arc::ptr_eq(self.buffer.session(), terms.session());
-            self.reach = if fits && may && own { Reach::Always } else { Reach::Not };
+            self.way.set(if fits && may && own { Reach::Always } else { Reach::Not });
         }
-        matches!(self.reach, Reach::Not)
+    }
+
+    /// Whether the device has no way to them.
+    #[inline]
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        matches!(self.way.reach, Reach::Not)
     }
 
     /// What is to be asked of iommud, so that they are mapped.
     #[inline]
-    pub(super) fn request(&self, access: Access) -> MapRequest<'_> {
-        MapRequest { buffer: &self.buffer, offset: 0, bytes: self.buffer.len() as u64, access }
+    pub(super) fn piece(&self) -> Piece {
+        Piece { buffer: self.buffer.id(), offset: 0, bytes: self.way.bytes }
+    }
+
+    /// Where it is noted that they are mapped.
+    #[inline]
+    pub(super) fn place(&self) -> &Place {
+        &self.way.place
     }
 
     /// They were mapped there on these terms.
     #[inline]
-    pub(super) fn set_mapped(&mut self, mapped: Mapped, terms: &Terms) {
-        let session = self.buffer.session().clone();
-        self.reach = Reach::Mapped(Held { mapped, session, strict: terms.strict, over: false });
+    pub(super) fn set_mapped(&mut self, iova: Iova, terms: &Terms) {
+        if !Arc::ptr_eq(&self.way.session, terms.session()) {
+            self.way.session = terms.session().clone();
+        }
+        self.way.set(Reach::Mapped { iova, strict: terms.strict });
     }
 
-    /// The mapping to be taken back, if there is one.
+    /// The mapping to be taken back, if there is one: where it is, and its length.
     #[inline]
-    pub(super) fn mapping(&self) -> Option<&Mapped> {
-        match &self.reach {
-            Reach::Mapped(held) => Some(&held.mapped),
+    pub(super) fn mapping(&self) -> Option<(Iova, u64)> {
+        match self.way.reach {
+            Reach::Mapped { iova, .. } => Some((iova, self.way.bytes)),
             _ => None,
         }
     }
@@ -181,27 +229,21 @@ impl Pages {
     /// Whether they are mapped on strict terms.
     #[inline]
     pub(super) fn is_strict(&self) -> bool {
-        matches!(&self.reach, Reach::Mapped(held) if held.strict)
+        matches!(self.way.reach, Reach::Mapped { strict: true, .. })
     }
 
     /// Their mapping was taken back; a block that they were copied through goes back to its window.
     #[inline]
     pub(super) fn set_unmapped(&mut self) {
-        if let Reach::Mapped(held) = &mut self.reach {
-            held.over = true;
-        }
-        if !matches!(self.reach, Reach::Always) {
-            self.reach = Reach::Not;
+        if !matches!(self.way.reach, Reach::Always) {
+            self.way.set(Reach::Not);
         }
     }
 
     /// Takes their mapping back. If it is a strict stream's, the device reaches them no more when this returns (rule R2).
+    #[inline]
     pub(crate) fn revoke(&mut self) -> Result<(), Error> {
-        if let Reach::Mapped(held) = &mut self.reach {
-            held.end()?;
-            self.set_unmapped();
-        }
-        Ok(())
+        self.way.end()
     }
 
     /// By what the checker knows the buffer, if it was adopted.
@@ -223,13 +265,9 @@ impl Pages {
     ) -> Result<(), Error> {
         let block = terms.block(bytes, access)?;
         let brings_back = access.may_write() && !terms.skip_cpu_sync();
-        self.reach = Reach::Through(Through {
-            block,
-            bytes,
-            brings_back,
-            of_cpu: false,
-            cpu_wrote: Cell::new(false),
-        });
+        let (of_cpu, cpu_wrote) = (false, Cell::new(false));
+        let copy = Through { block, bytes, brings_back, of_cpu, cpu_wrote };
+        self.way.set(Reach::Through(Box::new(copy)));
         Ok(())
     }
 
@@ -238,21 +276,21 @@ impl Pages {
         if access.may_write() {
             self.copy_to_cpu(0, bytes);
         }
-        if let Reach::Through(copy) = &mut self.reach {
+        if let Reach::Through(copy) = &mut self.way.reach {
             copy.of_cpu = true;
         }
     }
 
     /// The CPU writes to them, or may.
     pub(super) fn cpu_writes(&self) {
-        if let Reach::Through(copy) = &self.reach {
+        if let Reach::Through(copy) = &self.way.reach {
             copy.cpu_wrote.set(true);
         }
     }
 
     /// The device's turn again. What the device only writes is in the copy already, unless the CPU wrote.
     pub(crate) fn sync_for_device(&mut self, bytes: usize, access: Access) {
-        if let Reach::Through(copy) = &mut self.reach {
+        if let Reach::Through(copy) = &mut self.way.reach {
             copy.of_cpu = false;
             if copy.cpu_wrote.take() || access.may_read() {
                 self.copy_to_device(0, bytes);
@@ -263,7 +301,10 @@ impl Pages {
     /// The end of the device's turn for good: what it wrote comes back, if it is to and has not yet.
     #[inline]
     pub(super) fn bring_back(&self, bytes: usize) {
-        if matches!(&self.reach, Reach::Through(Through { brings_back: true, of_cpu: false, .. })) {
+        if let Reach::Through(copy) = &self.way.reach
+            && copy.brings_back
+            && !copy.of_cpu
+        {
             self.copy_to_cpu(0, bytes);
         }
     }
@@ -271,7 +312,8 @@ impl Pages {
     /// Copies to where the device reads, if that is elsewhere.
     #[inline]
     pub(super) fn copy_to_device(&self, start: usize, bytes: usize) {
-        if let Reach::Through(Through { block, bytes: all, .. }) = &self.reach {
+        if let Reach::Through(copy) = &self.way.reach {
+            let Through { block, bytes: all, .. } = &**copy;
             debug_assert!(start + bytes <= *all);
             // SAFETY: the caller's range lies in the streaming buffer, whose length the block has and the pages have at
             // least; they are different memory.
@@ -283,22 +325,13 @@ impl Pages {
 
     /// Copies from where the device wrote, if that is elsewhere.
     pub(super) fn copy_to_cpu(&self, start: usize, bytes: usize) {
-        if let Reach::Through(Through { block, bytes: all, .. }) = &self.reach {
+        if let Reach::Through(copy) = &self.way.reach {
+            let Through { block, bytes: all, .. } = &**copy;
             debug_assert!(start + bytes <= *all);
             // SAFETY: as in `copy_to_device`.
             unsafe {
                 copy::across(block.as_ptr().add(start), self.buffer.as_ptr().add(start), bytes)
             };
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.over {
-            // The buffer's end would unmap it too; told so, iommud need not wait for the end of the session where nothing
-            // confines the device.
-            let _ = self.end();
         }
     }
 }

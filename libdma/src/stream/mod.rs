@@ -10,7 +10,7 @@
 //! | `gather` | [`Gather`]: unmaps that are one request; [`NotUnmapped`] |
 //! | `refused` | [`Refused`]: a step that failed, and what it was about; [`Step`] |
 //! | `sizes` | how large mappings can be |
-//! | `terms`, `memory`, `batch` | what is beneath |
+//! | `terms`, `memory`, `batch`, `requests` | what is beneath |
 //!
 //! | Linux | here |
 //! | --- | --- |
@@ -76,6 +76,7 @@ mod memory;
 mod owner;
 mod range;
 mod refused;
+mod requests;
 mod sizes;
 #[allow(clippy::module_inception, reason = "it is the module's main noun")]
 mod stream;

@@ -53,6 +53,7 @@ pub struct Refused<T> {
 }
 
 impl<T> Refused<T> {
+    #[cold]
     pub(crate) fn new(error: Error, kept: T) -> Self {
         Self { error, kept: Box::new(kept) }
     }

@@ -228,20 +228,22 @@ impl<D: Direction> Stream<D> {
         if let Err(error) = self.try_map_all(&mut buffers) {
             return Err(Refused::new(error, buffers));
         }
-        let mut mapped = Vec::with_capacity(buffers.len());
         // No closure: the checker asks for this function's caller.
-        for buffer in buffers {
-            mapped.push(buffer.into_mapped());
+        for buffer in &mut buffers {
+            buffer.mark_mapped();
         }
-        Ok(mapped)
+        // In the same memory.
+        Ok(buffers.into_iter().map(StreamBuffer::hand_over).collect())
     }
 
     fn try_map_all(&self, buffers: &mut [StreamBuffer<D>]) -> Result<(), Error> {
+        let count = buffers.len();
         for buffer in &*buffers {
             self.terms.check_same(&buffer.terms)?;
             buffer.check_single()?;
         }
-        let mut pieces: Vec<_> = buffers.iter_mut().filter_map(|it| it.piece(true)).collect();
+        let pieces = buffers.iter_mut().filter_map(|it| it.piece(true));
+        let mut pieces = batch::collected(count, pieces);
         batch::map(&self.terms, D::ACCESS, &mut pieces)
     }
 

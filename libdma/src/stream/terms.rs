@@ -2,18 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use dma_types::{Access, CacheType, Iova, PAGE_SIZE};
 
+use super::batch::Piece;
 use super::memory::{Memory, Pages};
+use super::requests;
 use crate::buffer::Buffer;
 use crate::check::{self, Mark, Note, Place};
-use crate::io_address::BusAddress;
 use crate::limits::Limits;
-use crate::mapping::{MapRequest, Mapped, Places};
+use crate::mapping::wire::Places;
 use crate::protocol::Error;
-use crate::protocol::call::BATCH_FLAG_STRICT;
 use crate::protocol::derive::Kind;
 use crate::session::{BufferRequest, Session};
 use crate::window::{self, Block, BlockRequest, Windows};
@@ -50,10 +49,12 @@ impl Terms {
         Self { windows, limits, limit, longest, label, strict, skip_cpu_sync, contiguous, driver }
     }
 
+    #[inline]
     pub(crate) fn session(&self) -> &Arc<Session> {
         self.windows.session()
     }
 
+    #[inline]
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -205,18 +206,17 @@ impl Terms {
         self.windows.after_trimming(|| self.session().allocate(&request))
     }
 
-    /// Maps pieces of buffers within the limits; windows that are not in use make room for them. Several that need not be
-    /// one segment each lie one behind the other, where there is room for that, so that they are few.
+    /// Maps those of these pages that the device has no way to, which are so many, within the limits; windows that are not in
+    /// use make room for them. Several that need not be one segment each lie one behind the other, where there is room for
+    /// that, so that they are few.
     pub(super) fn map(
         &self,
-        requests: &[MapRequest<'_>],
-        single: bool,
-    ) -> Result<Vec<Mapped>, Error> {
-        let (handle, limit) = (self.session().handle(), self.limit);
-        let flags = if self.strict { BATCH_FLAG_STRICT } else { 0 };
-        let space = self.session().addresses();
-        let map = |places| handle.map(space, requests, places, limit, flags);
-        if !single && requests.len() > 1 && self.session().is_confined() {
+        access: Access,
+        pieces: &mut [Piece<'_>],
+        (count, single): (usize, bool),
+    ) -> Result<(), Error> {
+        let mut map = |places| requests::map(self, access, pieces, (count, places));
+        if !single && count > 1 && self.session().is_confined() {
             match map(Places::Together) {
                 Err(Error::NoAddressSpace) => {}
                 other => return other,
@@ -225,20 +225,20 @@ impl Terms {
         self.windows.after_trimming(|| map(Places::Anywhere))
     }
 
-    /// The same for one piece.
+    /// The same for one.
     #[inline]
-    pub(super) fn map_one(&self, request: &MapRequest<'_>) -> Result<Mapped, Error> {
-        let (session, limit) = (self.session(), self.limit);
-        let flags = if self.strict { BATCH_FLAG_STRICT } else { 0 };
-        let map = || session.handle().map_one(None, request, limit, flags);
-        let iova = self.windows.after_trimming(map)?;
-        Ok(Mapped::new(BusAddress::new(session.addresses(), iova), request.bytes))
+    pub(super) fn map_one(&self, access: Access, pages: &mut Pages) -> Result<(), Error> {
+        self.windows.after_trimming(|| requests::map_one(self, access, pages))
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.
     pub(super) fn may_bounce(&self, error: Error) -> bool {
-        !self.strict
-            && !self.contiguous
-            && matches!(error, Error::NoAddressSpace | Error::NotContiguous)
+        self.bounces() && matches!(error, Error::NoAddressSpace | Error::NotContiguous)
+    }
+
+    /// Whether memory that cannot be mapped may be copied through a window at all.
+    #[inline]
+    pub(super) fn bounces(&self) -> bool {
+        !self.strict && !self.contiguous
     }
 }

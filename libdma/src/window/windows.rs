@@ -327,10 +327,20 @@ impl Windows {
         &self,
         mut request: impl FnMut() -> Result<R, Error>,
     ) -> Result<R, Error> {
-        match request() {
-            Err(error) if is_scarcity(error) && self.trim() > 0 => request(),
-            other => other,
+        // One place where it is made, so that it is no function of its own.
+        let mut is_again = false;
+        loop {
+            match request() {
+                Err(error) if !is_again && self.has_trimmed_for(error) => is_again = true,
+                done => return done,
+            }
         }
+    }
+
+    /// Whether windows were given back because of this error.
+    #[cold]
+    fn has_trimmed_for(&self, error: Error) -> bool {
+        is_scarcity(error) && self.trim() > 0
     }
 
     /// Gives back all windows that nothing is taken from: how many bytes they were.

@@ -1,0 +1,112 @@
+//! Requests for mappings of whole buffers that streams have, and for their end.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::iter;
+
+use dma_types::{Access, Iova};
+
+use super::Terms;
+use super::batch::Piece;
+use super::memory::Pages;
+use crate::io_address::BusAddress;
+use crate::mapping::Mapped;
+use crate::mapping::wire::{Batch, One, Places, unmap_entry};
+use crate::protocol::Error;
+use crate::protocol::call::{self, BATCH_FLAG_STRICT, Opcode};
+use crate::resume::{Place, UnderWay};
+use crate::session::Session;
+
+/// What the header of a batch says of how strict it is.
+#[inline]
+fn flags(strict: bool) -> u32 {
+    if strict { BATCH_FLAG_STRICT } else { 0 }
+}
+
+/// Maps those of these pages that the device has no way to, which are so many.
+pub(super) fn map(
+    terms: &Terms,
+    access: Access,
+    pieces: &mut [Piece<'_>],
+    (count, places): (usize, Places),
+) -> Result<(), Error> {
+    let (handle, limit, flags) = (terms.session().handle(), terms.limit(), flags(terms.strict));
+    let code = call::access_code(access);
+    fn waiting<'w>(pieces: &'w [Piece<'_>]) -> impl Iterator<Item = &'w Pages> {
+        pieces.iter().map(|it| &*it.pages).filter(|pages| pages.is_out_of_reach())
+    }
+    let lost = |pieces: &[Piece<'_>]| waiting(pieces).map(Pages::piece).collect::<Vec<_>>();
+    handle.map_and_note(None, pieces, lost, |pieces, under_way| {
+        let wanted = waiting(pieces).map(|pages| (pages.piece(), code));
+        let mut batch = Batch::of_maps(flags, (count, places), limit, wanted)?;
+        handle.ask_all(Opcode::Map, &mut batch)?;
+        let answers = batch.entries();
+        let lengths = waiting(pieces).map(|pages| pages.piece().bytes);
+        places.check(answers.iter().zip(lengths), limit)?;
+        let waiting = pieces.iter_mut().filter(|it| it.pages.is_out_of_reach());
+        let mapped = waiting.zip(answers).map(|(piece, answer)| {
+            let iova = answer.iova.get();
+            piece.pages.set_mapped(Iova::new(iova), terms);
+            (piece.pages.place(), iova)
+        });
+        UnderWay::learn_streamed(under_way, mapped)
+    })
+}
+
+/// The same of one, wherever there is room for it, without the heap.
+#[inline]
+pub(super) fn map_one(terms: &Terms, access: Access, pages: &mut Pages) -> Result<(), Error> {
+    let (handle, flags) = (terms.session().handle(), flags(terms.strict));
+    let (wanted, place) = ((pages.piece(), call::access_code(access)), pages.place());
+    let learn = |under_way: Option<&UnderWay<'_>>, iova| {
+        UnderWay::learn_streamed(under_way, iter::once((place, iova)))
+    };
+    let iova = handle.map_one((None, terms.limit(), flags), wanted, learn)?;
+    pages.set_mapped(iova, terms);
+    Ok(())
+}
+
+/// Unmaps those of these pages that are mapped, which are so many. If that is
+/// strict, the device reaches them no more when this returns.
+pub(super) fn unmap(
+    session: &Session,
+    pieces: &mut [Piece<'_>],
+    (count, strict): (usize, bool),
+) -> Result<(), Error> {
+    let (handle, flags) = (session.handle(), flags(strict));
+    fn mapped(pieces: &[Piece<'_>]) -> impl Iterator<Item = (Iova, u64)> {
+        pieces.iter().filter_map(|it| it.pages.mapping())
+    }
+    let unmap = |pieces: &[Piece<'_>]| {
+        let mut batch = Batch::new(flags, count)?;
+        mapped(pieces).for_each(|(iova, bytes)| batch.push(unmap_entry(iova, bytes)));
+        handle.ask_all(Opcode::Unmap, &mut batch)
+    };
+    let of = |(iova, bytes)| Mapped::new(BusAddress::new(session.addresses(), iova), bytes);
+    let all = |pieces: &[Piece<'_>]| mapped(pieces).map(of).collect();
+    handle.unmap_and_note((None, flags), pieces, unmap, all, |pieces, under_way, _| {
+        let mapped = pieces.iter_mut().filter(|it| it.pages.mapping().is_some());
+        let unmapped = mapped.map(|it| {
+            it.pages.set_unmapped();
+            it.pages.place()
+        });
+        UnderWay::forget_streamed(under_way, unmapped);
+    })
+}
+
+/// The same of one mapping, which is noted there, without the heap.
+#[inline]
+pub(super) fn unmap_one(
+    session: &Session,
+    place: &Place,
+    (iova, bytes): (Iova, u64),
+    strict: bool,
+) -> Result<(), Error> {
+    let (handle, flags) = (session.handle(), flags(strict));
+    let unmap =
+        |_: &()| handle.ask_one(Opcode::Unmap, &mut One::new(flags, unmap_entry(iova, bytes)));
+    let all = |_: &()| vec![Mapped::new(BusAddress::new(session.addresses(), iova), bytes)];
+    handle.unmap_and_note((None, flags), &mut (), unmap, all, |_, under_way, _| {
+        UnderWay::forget_streamed(under_way, iter::once(place));
+    })
+}
