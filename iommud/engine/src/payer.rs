@@ -5,7 +5,9 @@
 //! [`Turnover`]s what each payer has come to hold and has got back. What hardware has not confirmed yet is not back.
 //!
 //! A table is on the account of who mapped what it was made for, as long as there is anything in it: whoever else maps
-//! something in the same table gets it for nothing. What nobody asked for, as what firmware reserves, nobody pays.
+//! something in the same table gets it for nothing. The one that a domain keeps although it is empty stays on its account until
+//! it is [given up](crate::Engine::give_up_empty_tables), which is done before an account is said to have no room for another.
+//! What nobody asked for, as what firmware reserves, nobody pays.
 
 use alloc::vec::Vec;
 use core::ops::Range;

@@ -156,6 +156,8 @@ impl<P: Platform> Service<P> {
     /// Nothing more will be charged to an account. What is held on it already counts until it is given back, what has only just
     /// been taken included.
     pub(crate) fn close_account(&mut self, account: AccountId) {
+        let Self { engine, platform, .. } = self;
+        engine.give_up_empty_tables(platform, |payer| payer == account.into());
         self.settle();
         self.accounts.close(account);
     }
@@ -267,8 +269,11 @@ impl<P: Platform> Service<P> {
     /// Has units confirm that they do not walk tables any more that count on an account.
     #[inline(never)]
     fn make_room_for_tables(&mut self, account: AccountId) {
-        let limit = self.accounts.tightest(account, Resource::PageTableBytes);
-        limit.into_iter().for_each(|limit| self.hasten_for(limit));
+        let Some(limit) = self.accounts.tightest(account, Resource::PageTableBytes) else { return };
+        let Self { engine, platform, accounts, .. } = self;
+        let is_its = |Payer(payer)| accounts.is_within(AccountId(payer), limit);
+        engine.give_up_empty_tables(platform, is_its);
+        self.hasten_for(limit);
     }
 
     /// Notes that an account has no room for a table.

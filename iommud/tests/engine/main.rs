@@ -14,6 +14,7 @@ mod bent;
 mod bring_up;
 mod chains;
 mod deferred;
+mod empty_tables;
 mod failing;
 mod gathered;
 mod growth;

@@ -15,7 +15,7 @@ use libdma::protocol::derive::{Allocate, Copy, Kind};
 use libdma::protocol::handle::Revoke;
 use libdma::protocol::limit::{Level as LimitLevel, Limit};
 use libdma::quota::{Level, Resource as Told};
-use libdma::{Access, Device, Error, MapRequest, QuotaReached};
+use libdma::{Access, Buffer, Device, Error, Iova, MapRequest, QuotaReached};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -35,6 +35,8 @@ both! {
     tables_count_until_no_unit_walks_them_and_addresses_until_they_are_forgotten,
     what_is_done_by_a_domains_handle_is_on_its_account,
     who_made_a_table_pays_for_it_until_it_is_free,
+    r4_an_empty_table_goes_with_who_pays_for_it,
+    r7_an_empty_table_is_given_up_before_another_is_refused,
     a_user_s_devices_share_what_the_user_may_hold,
     the_report_says_what_is_held_and_which_limit_refused_something,
     what_a_device_that_was_closed_at_once_leaves_to_hardware_is_on_its_account,
@@ -208,6 +210,53 @@ fn each_quota_holds_at_its_bound(config: impl Fn() -> MachineConfig, policy: &Po
             assert_eq!(held_by(&rig, Holder::Device(edu())), None, "{resource}");
             rig.check();
         }
+    }
+}
+
+fn r4_an_empty_table_goes_with_who_pays_for_it(vendor: Vendor) {
+    // Two functions in one group share a domain.
+    let rig = Rig::on(vendor.machine().with_switch(None));
+    let [one, other] = cards().map(|card| Device::open(rig.transport(), card).unwrap());
+    let holder = Holder::Device(one.address());
+    let tables = || held_by(&rig, holder).map_or(0, |held| held[Resource::PageTableBytes]);
+    let before = tables();
+    drop(one.coherent("mine").alone().bytes(PAGE).unwrap());
+    assert!(tables() > before, "its table stays");
+    recount(&mut rig.service.lock());
+    drop(one);
+    assert_eq!(tables(), before);
+    recount(&mut rig.service.lock());
+    drop(other);
+    assert_eq!(held_by(&rig, holder), None);
+}
+
+fn r7_an_empty_table_is_given_up_before_another_is_refused(vendor: Vendor) {
+    let tables = |rig: &Rig| held_by(rig, Holder::Device(edu())).unwrap()[Resource::PageTableBytes];
+    let places = [0x5000_0000, 0x9000_0000].map(Iova::new);
+    let mapped = |device: &Device, buffer: &Buffer, place| {
+        let (offset, bytes, access) = (0, PAGE as u64, Access::Read);
+        device.map_at(place, &[MapRequest { buffer, offset, bytes, access }])
+    };
+    let needed = {
+        let rig = Rig::new(vendor);
+        let device = rig.open();
+        let buffer = device.allocate(PAGE as u64, None, "").unwrap();
+        mapped(&device, &buffer, places[0]).unwrap();
+        tables(&rig)
+    };
+    for (page_table_bytes, fits) in [(needed, true), (needed - PAGE as u64, false)] {
+        let quotas = Quotas { page_table_bytes, ..Quotas::default() };
+        let rig = Rig::with(vendor.machine(), policy(quotas));
+        let device = rig.open();
+        let buffer = device.allocate(PAGE as u64, None, "").unwrap();
+        for place in places {
+            match mapped(&device, &buffer, place) {
+                Ok(one) => device.unmap(&one).unwrap(),
+                Err(error) => assert_eq!(error, Error::QuotaExceeded),
+            }
+            assert_eq!(tables(&rig) == needed, fits, "at {place}");
+        }
+        recount(&mut rig.service.lock());
     }
 }
 

@@ -354,8 +354,8 @@ impl Domain {
         Ok((Changed { start, bytes, touched }, mapping.payer))
     }
 
-    /// Takes the memory of a whole chain out of the table, as [`unmap`](Self::unmap) does that of one mapping. The chain is to be
-    /// [forgotten](Self::forget_chain) then.
+    /// Takes the memory of a whole chain, or of mappings side by side, out of the table, as [`unmap`](Self::unmap) does that of
+    /// one. A chain is to be [forgotten](Self::forget_chain) then.
     pub fn withdraw(
         &mut self,
         frames: &mut impl TableFrames,
@@ -365,6 +365,62 @@ impl Domain {
     ) -> Result<Changed, EngineError> {
         let Unmapped { start, bytes, touched } = self.table.unmap(frames, iova, bytes, retired)?;
         Ok(Changed { start, bytes, touched })
+    }
+
+    /// On whose account a client's mapping is, if the range is exactly one, and `is_its` does not deny that.
+    #[inline]
+    pub fn payer_of(
+        &mut self,
+        iova: Iova,
+        bytes: u64,
+        is_its: impl FnOnce(&Mapping) -> bool,
+    ) -> Option<Payer> {
+        let (_, note) = self.addresses.find_noted(iova, bytes)?;
+        let mapping = note.mapping(bytes);
+        is_its(&mapping).then_some(mapping.payer)
+    }
+
+    /// Takes mappings that lie side by side, each directly behind the one before, out of the table at one go, and forgets what is
+    /// noted of them, which has been [looked at](Self::payer_of): what has changed. What the table needs no more is added to
+    /// `retired`; neither that nor the addresses are free before every unit has confirmed (rule R2).
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unmap`] if the table is broken.
+    pub fn unmap_run(
+        &mut self,
+        frames: &mut impl TableFrames,
+        run: &[(Iova, u64)],
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Changed, EngineError> {
+        let start = run.first().map_or(Iova::new(0), |(iova, _)| *iova);
+        let bytes = run.iter().map(|(_, bytes)| bytes).sum();
+        let change = self.withdraw(frames, start, bytes, retired)?;
+        for (iova, bytes) in run {
+            if let Some((place, _)) = self.addresses.find_noted(*iova, *bytes) {
+                self.addresses.forget(place);
+            }
+        }
+        Ok(change)
+    }
+
+    /// Who pays for the table that is kept although it is empty, if there is one.
+    pub fn pays_for_empty(&self, frames: &impl TableFrames) -> Option<Payer> {
+        let empty = self.table.empty(frames)?;
+        Some(self.paid.get(&empty).copied().unwrap_or(Payer::NOBODY))
+    }
+
+    /// Gives up the table that is kept although it is empty: what has changed, if there was one. The frames that it was in are
+    /// added to `retired`.
+    pub fn give_up_empty(
+        &mut self,
+        frames: &impl TableFrames,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Option<Changed> {
+        // What is bent stays as it is, and is found when something is unmapped there.
+        let given_up = self.table.give_up_empty(frames, retired).ok().flatten()?;
+        let Unmapped { start, bytes, touched } = given_up;
+        Some(Changed { start, bytes, touched })
     }
 
     /// Makes addresses free again: that were unmapped, after every unit has confirmed, or that nothing was mapped at.

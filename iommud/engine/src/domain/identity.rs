@@ -64,6 +64,8 @@ impl Domain {
             changed.push(Changed { start, bytes, touched });
             self.carve_out(piece);
         }
+        // It could be in the way of a large page.
+        changed.extend(self.give_up_empty(frames, retired));
         for piece in segments::without(&wanted, &mapped) {
             let iova = Iova::new(piece.start.get());
             let (bytes, access, owner) = (piece.bytes, Access::ReadWrite, Owner::Identity);

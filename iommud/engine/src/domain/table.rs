@@ -211,6 +211,24 @@ impl DomainTable {
         each!(self, table => table.unmap(frames, iova, bytes, retired), Ok(nothing))
     }
 
+    /// See [`PageTable::empty`].
+    pub fn empty(&self, frames: &impl TableFrames) -> Option<PhysAddr> {
+        each!(self, table => table.empty(frames), None)
+    }
+
+    /// See [`PageTable::give_up_empty`].
+    ///
+    /// # Errors
+    ///
+    /// [`UnmapError::Foreign`], with nothing changed.
+    pub fn give_up_empty(
+        &mut self,
+        frames: &impl TableFrames,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Option<Unmapped>, UnmapError> {
+        each!(self, table => table.give_up_empty(frames, retired), Ok(None))
+    }
+
     /// See [`PageTable::translate`].
     pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
         let same = Translation {

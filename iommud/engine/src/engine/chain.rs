@@ -79,6 +79,8 @@ impl Engine {
             check_units(&self.units, domain, self.is_taking_over)?;
         }
         let root = domain.root();
+        let longest = chain.iter().map(|piece| piece.bytes).max();
+        let given_up = self.make_way(platform, key, longest.unwrap_or(0));
         let mut memory = core::mem::take(&mut self.pieces);
         memory.clear();
         let mapped = self.enter_chain(platform, key, place, chain, &mut memory);
@@ -86,7 +88,8 @@ impl Engine {
         self.follow_arenas(platform);
         let range = mapped?;
         // Of the memory, and of the tables that it may have taken.
-        let kept = self.keeping.completion(&self.pieces, range.touched == Touched::Tables);
+        let mut kept = self.keeping.completion(&self.pieces, range.touched == Touched::Tables);
+        kept.join(&given_up);
         Ok((range.start, self.mapped(platform, key, root, range, kept)?))
     }
 

@@ -16,6 +16,7 @@ use crate::platform::{Platform, RunId};
 use crate::policy::Invalidation;
 use crate::retired::{Retired, RetiredRun};
 use crate::segments;
+use crate::table::MapError;
 use crate::unit::{Changed, DomainId, Touched, Translation, Unit, merge};
 
 /// A mapping that a client wants.
@@ -38,6 +39,9 @@ pub struct MapSpec {
     /// The client's number for its buffer, for reports.
     pub owner: u64,
 }
+
+/// The length of the shortest pages that are entered where a table could be.
+const LARGE_PAGE: u64 = 2 << 20;
 
 /// What is out of a domain's table.
 pub(super) struct Gone<'a> {
@@ -125,6 +129,9 @@ impl Engine {
         let mut frames = self.books.meter(platform, 0);
         let mapped = domain.map(&mut frames, &self.pieces, request, mapping);
         let bill = frames.bill;
+        if let Err(EngineError::Map(MapError::EmptyTable)) = mapped {
+            return self.map_where_a_table_was(platform, key, spec);
+        }
         let mapped = self.books.paid(domain, bill, bytes, mapped);
         self.follow_arenas(platform);
         let (start, touched) = mapped?;
@@ -153,6 +160,8 @@ impl Engine {
         completion.join(&self.tell_mapped(platform, key, range));
         if range.touched == Touched::Tables {
             completion.join(&self.tables_changed(platform, key, root));
+            // What is used now is elsewhere.
+            self.give_up_empty_table(platform, key);
         }
         Ok(completion)
     }
@@ -370,6 +379,62 @@ impl Engine {
         }
     }
 
+    /// Maps memory where a table that is kept although it is empty may be in the way of a large page.
+    #[cold]
+    fn map_where_a_table_was(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        spec: &MapSpec,
+    ) -> Result<(Iova, Completion), EngineError> {
+        let given_up = self.give_up_empty_table(platform, key);
+        let (iova, mut completion) = self.map(platform, key, spec)?;
+        completion.join(&given_up);
+        Ok((iova, completion))
+    }
+
+    /// Gives up the table of a domain that is kept although it is empty: from the completion on no unit walks it.
+    #[cold]
+    pub(super) fn give_up_empty_table(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+    ) -> Completion {
+        let domain = self.domains.get_mut(&key);
+        let given_up = domain.and_then(|it| it.give_up_empty(platform, &mut self.unlinked));
+        let Some(change) = given_up else { return Completion::none() };
+        let changes = &[change];
+        let gone = Gone { key, ranges: &[], payers: &[], changes, when: Invalidation::Strict };
+        self.forget(platform, gone, None)
+    }
+
+    /// The same before so much is mapped at once that a large page could be in it.
+    pub(super) fn make_way(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        bytes: u64,
+    ) -> Completion {
+        match bytes >= LARGE_PAGE {
+            true => self.give_up_empty_table(platform, key),
+            false => Completion::none(),
+        }
+    }
+
+    /// Gives up the empty tables that such payers pay for.
+    pub fn give_up_empty_tables(
+        &mut self,
+        platform: &mut impl Platform,
+        whose: impl Fn(Payer) -> bool,
+    ) {
+        let is_theirs = |domain: &Domain| domain.pays_for_empty(platform).is_some_and(&whose);
+        let theirs = self.domains.iter().filter(|(_, domain)| is_theirs(domain));
+        let theirs: Vec<DomainKey> = theirs.map(|(key, _)| key).collect();
+        for key in theirs {
+            self.give_up_empty_table(platform, key);
+        }
+    }
+
     /// Takes several mappings of one domain away, all or none (rule R7): each unit is asked once to forget them. In a domain
     /// whose unmaps are gathered that is later, unless `when` is strict.
     ///
@@ -429,39 +494,33 @@ impl Engine {
         mut is_its: impl FnMut(Iova, &Mapping) -> bool,
     ) -> Result<Completion, EngineError> {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let mut last = None;
-        for &(iova, bytes) in ranges {
-            let known = domain.is_mapping(iova, bytes).then(|| domain.mapping(iova)).flatten();
-            let is_twice = last.replace(iova) == Some(iova);
-            if is_twice || !known.is_some_and(|mapping| is_its(iova, &mapping)) {
-                return Err(EngineError::NotMapped);
-            }
-        }
         let Self { changes, payers, unlinked, .. } = self;
         changes.clear();
         payers.clear();
+        let mut last = None;
+        for &(iova, bytes) in ranges {
+            let its = |mapping: &Mapping| is_its(iova, mapping);
+            let payer = domain.payer_of(iova, bytes, its).filter(|_| last != Some(iova));
+            payers.push(payer.ok_or(EngineError::NotMapped)?);
+            last = Some(iova);
+        }
         let mut result = Ok(());
-        for (iova, bytes) in ranges {
+        let mut done = 0;
+        for run in ranges.chunk_by(|(iova, bytes), (next, _)| iova.get() + bytes == next.get()) {
             let before = unlinked.len();
-            match domain.unmap(platform, *iova, *bytes, |_| true, unlinked) {
-                Ok((change, payer)) => {
-                    changes.push(change);
-                    payers.push(payer);
-                }
+            match domain.unmap_run(platform, run, unlinked) {
+                Ok(change) => changes.push(change),
                 Err(error) => {
                     // Its tables are broken. What is out of them is to be forgotten all the same.
-                    let (start, bytes, touched) = (*iova, *bytes, Touched::Tables);
-                    changes.extend((unlinked.len() > before).then_some(Changed {
-                        start,
-                        bytes,
-                        touched,
-                    }));
+                    let (start, bytes) = run[0];
+                    let change = Changed { start, bytes, touched: Touched::Tables };
+                    changes.extend((unlinked.len() > before).then_some(change));
                     result = Err(error);
                     break;
                 }
             }
+            done += run.len();
         }
-        let done = payers.len();
         if changes.is_empty() {
             return result.map(|()| Completion::none());
         }

@@ -93,7 +93,7 @@ impl Engine {
         key: DomainKey,
         spec: &WindowSpec,
     ) -> Result<(Iova, Completion), EngineError> {
-        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
+        let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
             return Err(EngineError::UnitFailed);
         }
@@ -101,6 +101,8 @@ impl Engine {
             // Units may hold something of before at any address that is free.
             return Err(EngineError::NotForgotten);
         }
+        let given_up = self.make_way(platform, key, spec.window.bytes);
+        let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let WindowSpec { window, access, align, first, limit, owner } = *spec;
         let bytes = window.bytes;
         let request = IovaRequest { bytes, align, first, limit };
@@ -113,7 +115,8 @@ impl Engine {
         self.follow_arenas(platform);
         let (iova, touched) = mapped?;
         // Of the tables that it may have taken.
-        let kept = self.keeping.completion(&[], touched == Touched::Tables);
+        let mut kept = self.keeping.completion(&[], touched == Touched::Tables);
+        kept.join(&given_up);
         let range = Changed { start: iova, bytes, touched };
         Ok((iova, self.mapped(platform, key, root, range, kept)?))
     }

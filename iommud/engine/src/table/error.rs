@@ -18,6 +18,9 @@ pub enum MapError {
     /// Something is mapped there already.
     #[error("something is mapped at {0} already")]
     Occupied(Iova),
+    /// The table that is kept although it is empty may be in the way of a large page.
+    #[error("an empty table is in the way")]
+    EmptyTable,
     /// No frame for a table.
     #[error("there is no memory for tables")]
     OutOfFrames,

@@ -25,9 +25,10 @@
 //! alike; a table can be more than one level further down, and then the address bits of the levels between
 //! are zero; the root can be put under a new one when addresses outgrow it.
 //!
-//! No table but the root is empty. Each counts its entries in bits that hardware ignores, so that the last
-//! one's going is known at once, wherever it was. Those used last are remembered, for that is where the next
-//! range is most likely.
+//! No table but the root is empty, and one more, which stays when its last entry goes: what is mapped and unmapped alone in
+//! a table makes none then. It stays until a large page is to go where it is, or it is given up. Each counts its entries in
+//! bits that hardware ignores, so that the last one's going is known at once, wherever it was. Those used last are remembered,
+//! for that is where the next range is most likely.
 //!
 //! # While hardware walks it
 //!
@@ -44,7 +45,7 @@
 //!
 //! - Root, level and format stand nowhere in the tables. The [ledger](crate::ledger) has them.
 //! - Counts cannot be trusted. Every table that is reached from the root is counted afresh, before anything is
-//!   mapped or unmapped; empty ones, which only an interrupted operation leaves, are unlinked.
+//!   mapped or unmapped; empty ones are unlinked.
 //! - What is mapped need not be what was asked for: a map may have been entered in part, an unmap removed in
 //!   part. A mapping is whole if its pages go from one that is marked as the start to one that is marked as the end, for
 //!   those are written last and cleared first. The rest is unmapped.

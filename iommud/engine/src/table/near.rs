@@ -2,6 +2,9 @@
 //!
 //! How many of their entries are in use is counted here, and written into the tables when others are used: what stands
 //! there meanwhile is what it was before.
+//!
+//! One table stays linked although it is empty: what comes and goes alone in a table would make that anew each time. It counts
+//! one entry more than it has while it is one of those used last, so that none of its own is the last that goes with the table.
 
 use core::sync::atomic::AtomicU64;
 
@@ -13,7 +16,20 @@ use crate::platform::TableFrames;
 
 /// Of each of the lowest levels, the table used last. All are forgotten when anything else is changed than one of them.
 #[derive(Debug)]
-pub(super) struct Near([Used; 3]);
+pub(super) struct Near {
+    used: [Used; 3],
+    /// The table that stays when it is empty. It may be in use again.
+    kept: Option<Kept>,
+}
+
+/// A table that stays linked although it is empty.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// The first address that it holds.
+    pub(super) base: u64,
+    pub(super) frame: PhysAddr,
+    level: u8,
+}
 
 /// A table that was used.
 #[derive(Clone, Copy, Debug)]
@@ -21,20 +37,26 @@ pub(super) struct Used {
     /// The first address that it holds.
     base: u64,
     pub(super) frame: PhysAddr,
-    /// How many of its entries are in use.
+    /// How many of its entries are in use, and one more if it is kept.
     pub(super) live: usize,
+    is_kept: bool,
 }
 
 impl Used {
     /// None. No table starts with this address.
-    const NONE: Self = Self { base: u64::MAX, frame: PhysAddr::new(0), live: 0 };
+    const NONE: Self = Self { base: u64::MAX, frame: PhysAddr::new(0), live: 0, is_kept: false };
+
+    /// How many of its entries are in use.
+    fn in_use(&self) -> usize {
+        self.live - usize::from(self.is_kept)
+    }
 
     /// Writes what was counted into the table, and forgets it.
     fn settle<F: Format>(&mut self, frames: &impl TableFrames, format: F, level: u8) {
         if self.base != Self::NONE.base
             && let Ok(node) = Node::new(frames, format, self.frame, level)
         {
-            node.set_live(self.live);
+            node.set_live(self.in_use());
         }
         *self = Self::NONE;
     }
@@ -42,12 +64,12 @@ impl Used {
 
 impl Near {
     /// None.
-    pub(super) const NONE: Self = Self([Used::NONE; 3]);
+    pub(super) const NONE: Self = Self { used: [Used::NONE; 3], kept: None };
 
     /// The table of a level, if it holds a range.
     #[inline(always)]
     pub(super) fn get_mut(&mut self, level: u8, start: u64, last: u64) -> Option<&mut Used> {
-        let used = self.0.get_mut(usize::from(level))?;
+        let used = self.used.get_mut(usize::from(level))?;
         (((start ^ used.base) | (last ^ used.base)) <= table_mask(level)).then_some(used)
     }
 
@@ -75,7 +97,7 @@ impl Near {
         node: &Node<'_, F>,
         address: u64,
     ) -> Option<&mut Used> {
-        let used = self.0.get_mut(usize::from(node.level))?;
+        let used = self.used.get_mut(usize::from(node.level))?;
         let base = node.base(address);
         if used.base != base {
             used.settle(frames, node.format, node.level);
@@ -84,14 +106,60 @@ impl Near {
                 0 if !node.is_empty() => node.words.len(),
                 live => live,
             };
-            *used = Used { base, frame: node.frame, live };
+            let is_kept = self.kept.is_some_and(|kept| kept.frame == node.frame);
+            let live = live + usize::from(is_kept);
+            *used = Used { base, frame: node.frame, live, is_kept };
         }
         Some(used)
     }
 
+    /// Has the table used last of a level stay when it is empty, if none does that is empty now.
+    #[cold]
+    pub(super) fn keep<F: Format>(
+        &mut self,
+        frames: &impl TableFrames,
+        format: F,
+        level: u8,
+    ) -> bool {
+        if self.empty(frames, format).is_some() {
+            return false;
+        }
+        self.keep_none();
+        let Some(used) = self.used.get_mut(usize::from(level)) else { return false };
+        (used.live, used.is_kept) = (used.live + 1, true);
+        self.kept = Some(Kept { base: used.base, frame: used.frame, level });
+        true
+    }
+
+    /// The table that is kept, if it is empty.
+    pub(super) fn empty<F: Format>(&self, frames: &impl TableFrames, format: F) -> Option<Kept> {
+        let kept = self.kept?;
+        let used = self.used.iter().find(|used| used.is_kept);
+        let is_empty = match used {
+            Some(used) => used.in_use() == 0,
+            None => Node::new(frames, format, kept.frame, kept.level).ok()?.is_empty(),
+        };
+        is_empty.then_some(kept)
+    }
+
+    /// Has no table stay when it is empty.
+    pub(super) fn keep_none(&mut self) {
+        self.kept = None;
+        for used in self.used.iter_mut().filter(|used| used.is_kept) {
+            (used.live, used.is_kept) = (used.in_use(), false);
+        }
+    }
+
+    /// Has none stay, if the one that did is one of these, which are unlinked.
+    pub(super) fn keep_none_of(&mut self, unlinked: &[PhysAddr]) {
+        if self.kept.is_some_and(|kept| unlinked.contains(&kept.frame)) {
+            self.keep_none();
+        }
+    }
+
     /// Writes what was counted into the tables, and forgets them.
     pub(super) fn settle<F: Format>(&mut self, frames: &impl TableFrames, format: F) {
-        for (level, used) in (0..).zip(&mut self.0) {
+        for (level, used) in (0..).zip(&mut self.used) {
             used.settle(frames, format, level);
         }
     }
@@ -99,7 +167,7 @@ impl Near {
     /// What a table counts, if it is one of these.
     #[cfg(test)]
     pub(super) fn counted(&self, frame: PhysAddr) -> Option<usize> {
-        let used = self.0.iter().find(|used| used.base != Used::NONE.base && used.frame == frame);
-        used.map(|used| used.live)
+        let is_it = |used: &&Used| used.base != Used::NONE.base && used.frame == frame;
+        self.used.iter().find(is_it).map(Used::in_use)
     }
 }

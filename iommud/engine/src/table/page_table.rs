@@ -75,6 +75,11 @@ impl Span {
         (self.start ^ self.last) <= table_mask(0)
     }
 
+    /// Whether an address is in it.
+    fn holds(self, address: u64) -> bool {
+        (self.start..=self.last).contains(&address)
+    }
+
     /// What to say of it when it has been unmapped.
     pub(super) fn unmapped(self, touched: Touched) -> Unmapped {
         let Self { start, last } = self;
@@ -136,6 +141,11 @@ impl<F: Format> PageTable<F> {
         self.map_range(frames, iova, memory, access.into())
     }
 
+    /// The frame of the table that is kept although it is empty, if there is one.
+    pub fn empty(&self, frames: &impl TableFrames) -> Option<PhysAddr> {
+        self.near.empty(frames, self.format).map(|kept| kept.frame)
+    }
+
     /// The same of one piece of memory, if that is entries of a table that was used last, and all is as it must be. Else nothing
     /// has changed.
     #[inline(always)]
@@ -153,7 +163,11 @@ impl<F: Format> PageTable<F> {
             LARGE_PAGE if self.format.page_sizes() & LARGE_PAGE != 0 => {
                 self.enter_entry(frames, 1, iova.get(), piece.start, permissions)
             }
-            _ => self.enter_near(frames, iova, slice::from_ref(&piece), permissions),
+            _ => {
+                let memory = slice::from_ref(&piece);
+                let span = self.span_of(iova, memory);
+                span.is_ok_and(|span| self.enter_near(frames, span, memory, permissions))
+            }
         }
     }
 
@@ -162,11 +176,14 @@ impl<F: Format> PageTable<F> {
     fn enter_near(
         &mut self,
         frames: &impl TableFrames,
-        iova: Iova,
+        span: Span,
         memory: &[Segment],
         permissions: Permissions,
     ) -> bool {
-        let Ok(span) = self.span_of(iova, memory) else { return false };
+        // As much as all of a table holds may be a large page.
+        if span.last - span.start == table_mask(0) {
+            return false;
+        }
         let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
         let Ok(node) = Node::new(frames, self.format, used.frame, 0) else { return false };
         let Ok(entered) = fill_small(frames, &node, span, memory, permissions) else {
@@ -217,7 +234,7 @@ impl<F: Format> PageTable<F> {
         true
     }
 
-    /// Maps a range: in one walk, if it is pages in a table that exists.
+    /// Maps a range, where no empty table is in the way.
     #[inline(never)]
     fn map_range(
         &mut self,
@@ -226,12 +243,28 @@ impl<F: Format> PageTable<F> {
         memory: &[Segment],
         permissions: Permissions,
     ) -> Result<Touched, MapError> {
+        let span = self.span_of(iova, memory)?;
+        let mapped = self.map_span(frames, span, memory, permissions);
+        mapped.map_err(|error| match (error, self.near.empty(frames, self.format)) {
+            (MapError::Occupied(_), Some(kept)) if span.holds(kept.base) => MapError::EmptyTable,
+            (error, _) => error,
+        })
+    }
+
+    /// Maps a range: in one walk, if it is pages in a table that exists.
+    #[inline]
+    fn map_span(
+        &mut self,
+        frames: &mut impl TableFrames,
+        span: Span,
+        memory: &[Segment],
+        permissions: Permissions,
+    ) -> Result<Touched, MapError> {
         if let [_, _, ..] = memory
-            && self.enter_near(frames, iova, memory, permissions)
+            && self.enter_near(frames, span, memory, permissions)
         {
             return Ok(Touched::Leaves);
         }
-        let span = self.span_of(iova, memory)?;
         let mut pieces = Pieces::new(span.start, memory);
         let root = self.root_node(frames)?;
         if span.last <= self.reach()
@@ -260,11 +293,12 @@ impl<F: Format> PageTable<F> {
         let mut bytes = 0u64;
         let (mut low, mut high) = (iova.get(), 0);
         for segment in memory {
-            let end = segment.start.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
-            low |= segment.start.get() | segment.bytes;
-            // All bits, for a segment of nothing.
-            high |= (end.get().wrapping_sub(1)) | segment.bytes.wrapping_sub(1);
-            bytes = bytes.checked_add(segment.bytes).ok_or(MapError::OutOfRange)?;
+            let start = segment.start.get();
+            low |= start | segment.bytes;
+            // All bits, for a segment of nothing. Where the end is beyond all numbers, one of the others is beyond all addresses.
+            let last = start.wrapping_add(segment.bytes).wrapping_sub(1);
+            high |= start | last | segment.bytes.wrapping_sub(1);
+            bytes = bytes.saturating_add(segment.bytes);
         }
         if low % PAGE_SIZE != 0 {
             return Err(MapError::Misaligned);
@@ -322,8 +356,9 @@ impl<F: Format> PageTable<F> {
 
     /// Unmaps a range, all of which must be mapped. Large pages of which it is a part are taken apart.
     ///
-    /// Tables that are empty then are unlinked and added to `retired`. They must not be used again before
-    /// every unit that could walk them has confirmed that it has forgotten the range (rule R2).
+    /// Tables that are empty then are unlinked and added to `retired`, but for one, which is kept until it is
+    /// [given up](Self::give_up_empty). They must not be used again before every unit that could walk them has confirmed that it
+    /// has forgotten the range (rule R2).
     ///
     /// # Errors
     ///
@@ -392,7 +427,9 @@ impl<F: Format> PageTable<F> {
             return Ok(span.unmapped(touched));
         }
         self.near.settle(frames, self.format);
+        let before = retired.len();
         let unmapped = Remove::new(self.format, span).remove(frames, self, retired)?;
+        self.near.keep_none_of(&retired[before..]);
         if unmapped.touched == Touched::Tables {
             retired.append(&mut self.outgrown);
         }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use dma_types::{Iova, PhysAddr};
+use dma_types::{Iova, PAGE_SIZE, PhysAddr};
 
 use super::error::{Foreign, UnmapError};
 use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
@@ -16,7 +16,8 @@ use crate::platform::TableFrames;
 use crate::unit::Touched;
 
 impl<F: Format> PageTable<F> {
-    /// Removes whole pages of one table, if it is of one of the lowest levels. If it has no others it is unlinked with them.
+    /// Removes whole pages of one table, if it is of one of the lowest levels. If it has no others it is unlinked with them, or
+    /// kept.
     #[inline]
     pub(super) fn clear(
         &mut self,
@@ -28,15 +29,34 @@ impl<F: Format> PageTable<F> {
         let Some(used) = self.near.of(frames, node, span.start) else { return Ok(None) };
         let first = index(node.level, span.start);
         let slots = node.slots(first, index(node.level, span.last) + 1 - first);
-        let live = used.live.saturating_sub(slots.len());
-        if live == 0 && node.frame != self.root {
+        let is_last = used.live <= slots.len() && node.frame != self.root;
+        if is_last && !self.near.keep(frames, self.format, node.level) {
             self.unlink(frames, node.frame, span.start, retired)?;
             return Ok(Some(Touched::Tables));
         }
+        let Some(used) = self.near.of(frames, node, span.start) else { return Ok(None) };
         each(slots, |slot| slot.store(0, Ordering::Release));
-        used.live = live;
+        used.live = used.live.saturating_sub(slots.len());
         node.flush(frames, first, slots.len());
         Ok(Some(Touched::Leaves))
+    }
+
+    /// Unlinks the table that is kept although it is empty, and those above that have nothing else: what has changed, if there
+    /// was one.
+    ///
+    /// # Errors
+    ///
+    /// [`UnmapError::Foreign`], with nothing changed.
+    pub fn give_up_empty(
+        &mut self,
+        frames: &impl TableFrames,
+        retired: &mut Vec<PhysAddr>,
+    ) -> Result<Option<Unmapped>, UnmapError> {
+        let Some(kept) = self.near.empty(frames, self.format) else { return Ok(None) };
+        self.unlink(frames, kept.frame, kept.base, retired)?;
+        self.near.keep_none();
+        let start = Iova::new(kept.base);
+        Ok(Some(Unmapped { start, bytes: PAGE_SIZE, touched: Touched::Tables }))
     }
 
     /// Unlinks a table on the way to an address, as it is, and those above that have nothing else.

@@ -101,6 +101,8 @@ fn r4_what_is_pending_on_a_revoked_handle_is_answered_so_and_undone(vendor: Vend
     let rig = Rig::on(vendor.caching());
     let device = rig.open();
     let buffer = device.allocate(PAGE, None, "pending").unwrap();
+    // The tables that this takes stay.
+    drop(device.allocate(PAGE, Some(Access::Read), "").unwrap());
     let before = rig.usage();
     let child = derived(&device, Rights::DEVICE);
     let id = |handle: &Handle| HandleId(handle.raw().number());

@@ -82,6 +82,7 @@ impl<F: Format> Left<F> {
             let iova = Iova::new(*iova);
             self.table.unmap(&mut self.frames, iova, *bytes, &mut retired).unwrap();
         }
+        self.table.give_up_empty(&self.frames, &mut retired).unwrap();
         retired.into_iter().for_each(|frame| self.frames.free_frame(frame));
         assert_eq!(self.frames.live(), 1, "only the root is left");
         found

@@ -10,6 +10,7 @@ use super::model::Model;
 use crate::fakes::FakeFrames;
 use crate::platform::{Segment, TableFrames};
 use crate::table::{MapError, UnmapError};
+use crate::unit::Touched;
 use crate::vtd::context::AddressWidth;
 use crate::vtd::second_stage::SecondStage;
 
@@ -108,6 +109,9 @@ fn r7_a_page_stays_whose_table_cannot_be_unlinked() {
     for (level, word) in [(3, outside), (2, outside), (1, outside), (3, 0), (2, 0), (1, 0x83)] {
         for (iova, bytes) in [(0, 4096), (4096, 8192)] {
             let mut model = second_stage();
+            // Another table is the one that stays when it is empty.
+            assert!(model.map(40 * GIB, &[segment(0x9000, 4096)], Access::Read));
+            assert!(model.unmap(40 * GIB, 4096));
             // Twice, so that the table is one that was used last.
             for iova in [iova, iova + MIB] {
                 assert!(model.map(iova, &[segment(0x5000, bytes)], Access::Read));
@@ -152,6 +156,8 @@ fn an_empty_root_that_was_outgrown_is_not_used_again() {
         let Model { table, frames, .. } = &mut model;
         let mut retired = Vec::new();
         table.unmap(frames, Iova::new(1 << 50), bytes, &mut retired).unwrap();
+        // Of a single page the table stays until it is given up.
+        table.give_up_empty(frames, &mut retired).unwrap();
         assert!(retired.contains(&old), "{bytes:#x}");
         retired.into_iter().for_each(|frame| frames.free_frame(frame));
         model.finish();
@@ -183,4 +189,94 @@ fn a_full_table_goes_with_the_last_of_its_pages() {
         model.unmap_all();
         model.finish();
     }
+}
+
+#[test]
+fn what_comes_and_goes_alone_in_a_table_makes_none() {
+    for (iova, bytes) in [(GIB, 4096), (GIB + 0x3000, 0x5000), (GIB, 2 * MIB)] {
+        let mut model = second_stage();
+        let memory = [segment(8 * MIB, bytes)];
+        for round in 0..3 {
+            let Model { table, frames, .. } = &mut model;
+            let touched = table.map(frames, Iova::new(iova), &memory, Access::Read).unwrap();
+            assert_eq!(touched == Touched::Tables, round == 0, "{bytes:#x}");
+            assert_eq!(table.empty(frames), None);
+            let mut retired = Vec::new();
+            let gone = table.unmap(frames, Iova::new(iova), bytes, &mut retired).unwrap();
+            assert_eq!((gone.touched, retired.len()), (Touched::Leaves, 0));
+            assert!(table.empty(frames).is_some());
+        }
+        // All of its pages count, too.
+        let pages = [segment(16 * MIB, 512 * 4096)];
+        if bytes < 2 * MIB {
+            assert!(model.map(GIB + 2 * MIB - 4096, &[segment(0x5000, 4096)], Access::Read));
+            assert!(model.map(GIB, &[segment(16 * MIB + 4096, 511 * 4096)], Access::Read));
+            model.check();
+            for page in (0..512).rev() {
+                assert!(model.unmap(GIB + page * 4096, 4096));
+            }
+        } else {
+            assert!(model.map(GIB, &pages, Access::Read));
+            assert!(model.unmap(GIB, 2 * MIB));
+        }
+        model.check();
+        model.unmap_all();
+        model.finish();
+    }
+}
+
+#[test]
+fn one_empty_table_stays_and_it_may_be_another_when_it_is_in_use_again() {
+    let mut model = second_stage();
+    let places = [0, 4 * MIB, 8 * MIB].map(|iova| iova + 0x3000);
+    let map = |model: &mut Model<SecondStage>, iova| {
+        assert!(model.map(iova, &[segment(0x9000, 4096)], Access::Read));
+    };
+    places.iter().for_each(|iova| map(&mut model, *iova));
+    assert!(model.unmap(places[0], 4096));
+    let first = model.table.empty(&model.frames);
+    assert!(first.is_some());
+    // It is empty: the next one goes with its page.
+    let live = model.frames.live();
+    assert!(model.unmap(places[1], 4096));
+    model.confirm();
+    assert_eq!((model.table.empty(&model.frames), model.frames.live()), (first, live - 1));
+    // It is in use again: the next one stays in its place.
+    map(&mut model, places[0]);
+    assert!(model.unmap(places[2], 4096));
+    let other = model.table.empty(&model.frames);
+    assert!(other.is_some() && other != first);
+    model.check();
+    assert!(model.unmap(places[0], 4096));
+    model.confirm();
+    assert_eq!((model.table.empty(&model.frames), model.frames.live()), (other, live - 2));
+    model.unmap_all();
+    model.finish();
+}
+
+#[test]
+fn a_large_page_finds_an_empty_table_in_its_way_and_a_small_one_none() {
+    for (iova, bytes) in [(2 * MIB, 2 * MIB), (0, 4 * MIB), (0, GIB), (0, 3 * GIB)] {
+        let mut model = second_stage();
+        model.frames.grant(2000);
+        assert!(model.map(2 * MIB + 0x3000, &[segment(0x9000, 4096)], Access::Read));
+        assert!(model.unmap(2 * MIB + 0x3000, 4096));
+        let Model { table, frames, .. } = &mut model;
+        let memory = [segment(8 * GIB + iova, bytes)];
+        let in_the_way = table.map(frames, Iova::new(iova), &memory, Access::Read);
+        assert_eq!(in_the_way, Err(MapError::EmptyTable), "{bytes:#x} at {iova:#x}");
+        assert!(model.map(iova, &memory, Access::Read));
+        model.check();
+        model.unmap_all();
+        model.finish();
+    }
+    let mut model = second_stage();
+    assert!(model.map(GIB + 2 * MIB, &[segment(0x9000, 4096)], Access::Read));
+    assert!(model.unmap(GIB + 2 * MIB, 4096));
+    assert!(model.map(GIB + 0x3000, &[segment(0x5000, 4096)], Access::Read));
+    let Model { table, frames, .. } = &mut model;
+    // Memory that is not aligned as large pages are goes into the table.
+    let memory = [segment(0x10_0000, 2 * MIB)];
+    assert!(table.map(frames, Iova::new(GIB + 2 * MIB), &memory, Access::Read).is_ok());
+    model.finish();
 }
