@@ -169,13 +169,13 @@ type Top = Node<Node<Node<Node<Leaf>>>>;
 
 /// Numbers by page. The root has as many parts as the highest page needs: most often one, for 57 bits of addresses 128.
 #[derive(Debug, Default)]
-pub(crate) struct PageMap {
+struct Tree {
     root: Vec<Option<Box<Top>>>,
 }
 
-impl PageMap {
+impl Tree {
     /// Nothing.
-    pub(crate) const fn new() -> Self {
+    const fn new() -> Self {
         Self { root: Vec::new() }
     }
 
@@ -185,14 +185,12 @@ impl PageMap {
         (page >> Top::BITS) as usize
     }
 
-    /// The number of a page.
     #[inline]
-    pub(crate) fn get(&self, page: u64) -> Option<u32> {
+    fn get(&self, page: u64) -> Option<u32> {
         self.root.get(Self::digit(page))?.as_ref()?.get(page)
     }
 
-    /// Gives a page a number, where it had none.
-    pub(crate) fn insert(&mut self, page: u64, number: u32) {
+    fn insert(&mut self, page: u64, number: u32) {
         debug_assert!(self.get(page).is_none());
         let digit = Self::digit(page);
         if self.root.len() <= digit {
@@ -201,8 +199,7 @@ impl PageMap {
         self.root[digit].get_or_insert_with(|| Box::new(Top::EMPTY)).insert(page, number);
     }
 
-    /// Takes the number of a page out.
-    pub(crate) fn remove(&mut self, page: u64) -> Option<u32> {
+    fn remove(&mut self, page: u64) -> Option<u32> {
         let slot = self.root.get_mut(Self::digit(page))?;
         let top = slot.as_mut()?;
         let number = top.remove(page)?;
@@ -212,14 +209,76 @@ impl PageMap {
         Some(number)
     }
 
+    fn at_or_before(&self, page: u64) -> Option<(u64, u32)> {
+        last_of(&self.root, Self::digit(page), page)
+    }
+
+    fn at_or_after(&self, page: u64) -> Option<(u64, u32)> {
+        first_of(&self.root, Self::digit(page), page)
+    }
+}
+
+/// A page at which a large page can start, of 2 MiB, is a multiple of two to the power of this.
+const LARGE_ORDER: u32 = 9;
+
+/// The number of the large page that starts at a page, if one does.
+#[inline]
+const fn large(page: u64) -> Option<u64> {
+    if page.trailing_zeros() >= LARGE_ORDER { Some(page >> LARGE_ORDER) } else { None }
+}
+
+/// Numbers by page.
+///
+/// Pages at which large pages can start have a tree of their own, by the number of the large page: where they are the only
+/// ones, as in a domain of large pages, a leaf is full of them, and not of one.
+#[derive(Debug, Default)]
+pub(crate) struct PageMap {
+    small: Tree,
+    large: Tree,
+}
+
+impl PageMap {
+    /// Nothing.
+    pub(crate) const fn new() -> Self {
+        Self { small: Tree::new(), large: Tree::new() }
+    }
+
+    /// The number of a page.
+    #[inline]
+    pub(crate) fn get(&self, page: u64) -> Option<u32> {
+        match large(page) {
+            Some(large) => self.large.get(large),
+            None => self.small.get(page),
+        }
+    }
+
+    /// Gives a page a number, where it had none.
+    pub(crate) fn insert(&mut self, page: u64, number: u32) {
+        match large(page) {
+            Some(large) => self.large.insert(large, number),
+            None => self.small.insert(page, number),
+        }
+    }
+
+    /// Takes the number of a page out.
+    pub(crate) fn remove(&mut self, page: u64) -> Option<u32> {
+        match large(page) {
+            Some(large) => self.large.remove(large),
+            None => self.small.remove(page),
+        }
+    }
+
     /// The last page at `page` or before that has a number, and which.
     pub(crate) fn at_or_before(&self, page: u64) -> Option<(u64, u32)> {
-        last_of(&self.root, Self::digit(page), page)
+        let large = self.large.at_or_before(page >> LARGE_ORDER);
+        self.small.at_or_before(page).max(large.map(as_page))
     }
 
     /// The first page at `page` or after that has a number, and which.
     fn at_or_after(&self, page: u64) -> Option<(u64, u32)> {
-        first_of(&self.root, Self::digit(page), page)
+        let large = self.large.at_or_after(page.div_ceil(1 << LARGE_ORDER));
+        let small = self.small.at_or_after(page);
+        small.into_iter().chain(large.map(as_page)).min()
     }
 
     /// Everything from `page` on, by page.
@@ -233,6 +292,11 @@ impl PageMap {
     }
 }
 
+/// What was found of large pages, by page.
+const fn as_page((large, number): (u64, u32)) -> (u64, u32) {
+    (large << LARGE_ORDER, number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,12 +305,16 @@ mod tests {
 
     /// Pages near each other, and pages of every magnitude.
     fn page() -> impl Strategy<Value = u64> {
-        prop_oneof![0..200u64, (0..46u32, 0..3u64).prop_map(|(bit, near)| (1 << bit) + near)]
+        prop_oneof![
+            0..200u64,
+            (0..20u64).prop_map(|large| large << LARGE_ORDER),
+            (0..46u32, 0..3u64).prop_map(|(bit, near)| (1 << bit) + near),
+        ]
     }
 
     /// How many parts of the tree there are.
     fn parts(map: &PageMap) -> usize {
-        map.root.iter().flatten().count()
+        map.small.root.iter().chain(&map.large.root).flatten().count()
     }
 
     proptest! {
@@ -281,10 +349,10 @@ mod tests {
     #[test]
     fn a_leaf_that_is_empty_is_gone_and_its_neighbours_stay() {
         let mut map = PageMap::new();
-        let pages = [0x10_0000, 0x10_0040, 0x10_4000, 0x40_0000_0000];
+        let pages = [0x10_0001, 0x10_0040, 0x10_4001, 0x40_0000_0001];
         (0..).zip(pages).for_each(|(number, page)| map.insert(page, number));
         let lower = |map: &PageMap| {
-            let upper = map.root[0].as_ref().unwrap().parts.iter().flatten();
+            let upper = map.small.root[0].as_ref().unwrap().parts.iter().flatten();
             let middle = upper.flat_map(|upper| upper.parts.iter().flatten());
             let lower = middle.flat_map(|middle| middle.parts.iter().flatten());
             lower.map(|lower| lower.present).collect::<Vec<_>>()
@@ -292,8 +360,8 @@ mod tests {
         assert_eq!(lower(&map), [2, 1]);
         assert_eq!((map.remove(0x10_0040), map.remove(0x10_0040)), (Some(1), None));
         assert_eq!(lower(&map), [1, 1]);
-        assert_eq!((map.remove(0x10_4000), lower(&map).len()), (Some(2), 1));
-        assert_eq!((map.remove(0x40_0000_0000), parts(&map)), (Some(3), 1));
-        assert_eq!((map.remove(0x10_0000), parts(&map)), (Some(0), 0));
+        assert_eq!((map.remove(0x10_4001), lower(&map).len()), (Some(2), 1));
+        assert_eq!((map.remove(0x40_0000_0001), parts(&map)), (Some(3), 1));
+        assert_eq!((map.remove(0x10_0001), parts(&map)), (Some(0), 0));
     }
 }

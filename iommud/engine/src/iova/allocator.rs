@@ -26,6 +26,13 @@
 //! - A reserved range has no guard of its own, and an allocation may follow it directly. Who distrusts what is
 //!   reserved reserves a page more.
 //!
+//! # Pads
+//!
+//! Behind a range that starts where a large page can, and is as long as some, its guard leaves a hole before the next place for
+//! such. That hole is not put among the free ranges, but set aside with the range as its *pad*, so that a space full of large
+//! pages is not one of as many holes. A pad is free: who asks for an address in it by name is given it, and before a request
+//! finds no room all pads are free for everybody, and none are set aside in that space any more.
+//!
 //! # Cost
 //!
 //! With a range of the right size at hand, `alloc` and `free` take the same number of steps whatever is
@@ -33,6 +40,8 @@
 //! are bounded by the width of an address. Limits and fragmentation do not change that.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::mem;
 
 use dma_types::{Iova, PAGE_SIZE};
 
@@ -43,6 +52,9 @@ use super::magazine::Magazines;
 use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
 
 pub(super) const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
+
+/// The pages of the shortest large page.
+const LARGE_PAGE: u64 = 1 << 9;
 
 /// No device starts its search above 4 GiB: those that reach further have no narrower neighbours to spare.
 const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
@@ -63,6 +75,8 @@ pub struct IovaAllocator<N = ()> {
     pub(super) loose: Loose,
     /// How far the request before reached: most often the next one does, too.
     pub(super) reach: Reach,
+    /// Whether pads are set aside.
+    has_pads: bool,
 }
 
 /// Free pages that are to be joined with what is freed next: none if `end` is zero.
@@ -165,6 +179,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
             loose: Loose::default(),
             // That of no request: nothing is a multiple of zero.
             reach: Reach { align: 0, first: Iova::new(0), limit, floor: 0, end: 0 },
+            has_pads: true,
         }
     }
 
@@ -235,6 +250,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
         self.settle();
         let start = self.place(wanted).or_else(|| {
             self.merge_idle();
+            self.take_back_pads();
             self.place(wanted)
         });
         let start = start.ok_or_else(|| self.no_room(wanted, request))?;
@@ -285,7 +301,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
             && let Some(magazine) = self.idle.of_bytes(bytes)
             && magazine.put(place)
         {
-            held.extent = Extent::idle_with_guard(bytes);
+            held.extent = held.extent.idle();
             return Ok(());
         }
         self.free_slowly(iova, bytes)
@@ -340,7 +356,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
         self.loose.end = start + extent.span();
         let Loose { start, end } = self.loose;
         let bytes = (end - 1 - start) << PAGE_SHIFT;
-        if extent.has_guard() && self.idle.of_bytes(bytes).is_some() {
+        if extent.has_guard() && extent.pad() == 0 && self.idle.of_bytes(bytes).is_some() {
             self.loose = Loose::default();
             let extent = Extent::idle_with_guard(bytes);
             let place = self.held.insert(start, Held { extent, note: N::default() });
@@ -360,6 +376,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
     /// each can be freed alone. The last has the guard, if there is one.
     pub(crate) fn split(&mut self, iova: Iova, lengths: impl IntoIterator<Item = u64>) {
         let mut start = iova.get() >> PAGE_SHIFT;
+        self.trim(start);
         let Some(whole) = self.held.remove(start) else { return };
         let end = start + whole.pages();
         for bytes in lengths {
@@ -471,8 +488,40 @@ impl<N: Copy + Default> IovaAllocator<N> {
         if start + wanted.pages > wanted.end {
             return None;
         }
-        self.hold(start, extent);
+        self.hold(start, extent.with_pad(self.pad_behind(start + extent.span(), wanted)));
         Some(start)
+    }
+
+    /// How many pages are to be set aside behind a range that ends before this page: up to the next where a large page can
+    /// start, if all of them are free.
+    fn pad_behind(&self, end: u64, wanted: Wanted) -> u64 {
+        let next = end.next_multiple_of(LARGE_PAGE);
+        let is_large = self.has_pads && 1 << wanted.order >= LARGE_PAGE;
+        if is_large && self.free.contains(end, next) { next - end } else { 0 }
+    }
+
+    /// Makes the pages free for everybody that are set aside behind a range.
+    fn trim(&mut self, start: u64) {
+        let Some((_, held)) = self.held.find(start) else { return };
+        let extent = held.extent;
+        if extent.pad() > 0 {
+            held.extent = extent.with_pad(0);
+            self.free.give(start + extent.firm(), start + extent.span());
+        }
+    }
+
+    /// The same of all ranges.
+    fn trim_all(&mut self) {
+        let padded = self.held.iter_from(0).filter(|(_, held)| held.extent.pad() > 0);
+        let padded: Vec<u64> = padded.map(|(start, _)| start).collect();
+        padded.into_iter().for_each(|start| self.trim(start));
+    }
+
+    /// The same, and none are set aside any more: where addresses are short it is done once.
+    fn take_back_pads(&mut self) {
+        if mem::take(&mut self.has_pads) {
+            self.trim_all();
+        }
     }
 
     /// Makes free pages from `start` on a held range.
@@ -506,10 +555,10 @@ impl<N: Copy + Default> IovaAllocator<N> {
     /// The last held range, live or idle, that overlaps `start` to `end` with its guard.
     fn held_in(&self, start: u64, end: u64) -> Option<(u64, Extent)> {
         let (found, held) = self.held.at_or_before(end.checked_sub(1)?)?;
-        (found + held.extent.span() > start).then_some((found, held.extent))
+        (found + held.extent.firm() > start).then_some((found, held.extent))
     }
 
-    /// Sees that no allocation or guard is in `start` to `end`, and that nothing there is idle.
+    /// Sees that no allocation or guard is in `start` to `end`, and that nothing there is idle or set aside.
     fn check_not_held(&mut self, start: u64, end: u64) -> Result<(), IovaError> {
         while let Some((held_start, extent)) = self.held_in(start, end) {
             if !extent.is_idle() {
@@ -521,6 +570,10 @@ impl<N: Copy + Default> IovaAllocator<N> {
                 magazine.take(|start| start == held_start);
             }
             release(&mut self.held, &mut self.free, held_start);
+        }
+        if let Some((before, _)) = end.checked_sub(1).and_then(|last| self.held.at_or_before(last))
+        {
+            self.trim(before);
         }
         Ok(())
     }
@@ -537,6 +590,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
     pub(super) fn free_pages(&mut self) -> alloc::vec::Vec<core::ops::Range<u64>> {
         self.settle();
         self.merge_idle();
+        self.trim_all();
         self.free.iter().map(|free| free.start..free.end).collect()
     }
 }

@@ -102,7 +102,8 @@ impl<N: Copy + Default> IovaAllocator<N> {
         let (place, held) = self.held.find(start)?;
         // What is freed piece by piece is to be joined with what follows it.
         let is_alone = self.loose.end != start;
-        (held.extent == Extent::noted_with_guard(bytes) && is_alone).then_some(Live {
+        let extent = held.extent.with_pad(0);
+        (extent == Extent::noted_with_guard(bytes) && is_alone).then_some(Live {
             magazine,
             held,
             place,

@@ -6,9 +6,12 @@ use crate::page_map::PageMap;
 use crate::slab::Slab;
 
 /// What is known of a range itself, besides its first page: its bytes, the guard not counted, which are whole pages, and in
-/// the bits below a page [`GUARD`](Self::GUARD), [`IDLE`](Self::IDLE) and [`NOTED`](Self::NOTED).
+/// the bits below a page [`GUARD`](Self::GUARD), [`IDLE`](Self::IDLE), [`NOTED`](Self::NOTED) and [`PAD`](Self::PAD).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent(u64);
+
+/// The most pages that are set aside behind a range.
+const MOST_PAD: u64 = (1 << 9) - 1;
 
 impl Extent {
     /// A guard page follows it.
@@ -17,6 +20,9 @@ impl Extent {
     const IDLE: u64 = 1 << 1;
     /// Something is noted of it.
     const NOTED: u64 = 1 << 2;
+    /// How many pages behind the guard are free and set aside.
+    const PAD: u64 = MOST_PAD << Self::PAD_SHIFT;
+    const PAD_SHIFT: u32 = 3;
 
     /// A live range of so many pages.
     pub(super) const fn new(pages: u64, guard: bool) -> Self {
@@ -64,7 +70,7 @@ impl Extent {
     #[inline]
     pub(super) const fn is_live_with_guard(self, bytes: u64) -> bool {
         // By a sum, so that bytes that are no whole pages do not set the bit.
-        self.0 & !Self::NOTED == bytes.wrapping_add(Self::GUARD)
+        self.0 & !(Self::NOTED | Self::PAD) == bytes.wrapping_add(Self::GUARD)
     }
 
     #[inline]
@@ -95,8 +101,23 @@ impl Extent {
     }
 
     /// Its pages with the guard.
-    pub(super) const fn span(self) -> u64 {
+    pub(super) const fn firm(self) -> u64 {
         self.pages() + self.has_guard() as u64
+    }
+
+    /// The same with those that are set aside behind it.
+    pub(super) const fn span(self) -> u64 {
+        self.firm() + self.pad()
+    }
+
+    /// How many free pages are set aside behind it.
+    pub(super) const fn pad(self) -> u64 {
+        (self.0 & Self::PAD) >> Self::PAD_SHIFT
+    }
+
+    /// The same range with so many free pages set aside behind it, 511 at the most.
+    pub(super) const fn with_pad(self, pages: u64) -> Self {
+        Self(self.0 & !Self::PAD | (pages << Self::PAD_SHIFT) & Self::PAD)
     }
 }
 

@@ -112,6 +112,58 @@ fn large_alignments_are_kept_and_the_gap_before_them_is_used() {
 }
 
 #[test]
+fn the_holes_between_large_pages_are_free_and_in_nobodys_way() {
+    let mut space = space(SPACE48);
+    let (large, page) = (IovaRequest::new(MIB2).aligned(MIB2), IovaRequest::new(KIB4));
+    let pages: Vec<Iova> = (0..100).map(|_| space.alloc(large).unwrap()).collect();
+    assert!(pages.windows(2).all(|pair| pair[1].get() - pair[0].get() == 2 * MIB2));
+    assert_eq!(space.guard_bytes(), 100 * KIB4);
+    // No hole is a free range by itself.
+    assert_eq!(space.alloc(page), Ok(Iova::new(pages[99].get() + 2 * MIB2)));
+    // They are free for who wants an address in them.
+    let hole = |number: usize| range(pages[number].get() + MIB2 + KIB4, MIB2 - KIB4);
+    assert!(space.is_free(hole(7)) && !space.is_free(range(hole(7).start.get() - KIB4, KIB4)));
+    assert_eq!(space.alloc_at(hole(7).start, hole(7).bytes, Guard::None), Ok(()));
+    assert_eq!(space.reserve(range(hole(8).start.get() + KIB4, KIB4)), Ok(()));
+    // A range at hand keeps its own, and gives it back when it goes.
+    assert_eq!((space.free(pages[9], MIB2), space.alloc(large)), (Ok(()), Ok(pages[9])));
+    pages.iter().for_each(|iova| space.free(*iova, MIB2).unwrap());
+    assert_eq!(space.free(hole(7).start, hole(7).bytes), Ok(()));
+    let all = range(1 << 32, hole(8).start.get() - (1 << 32));
+    assert!(space.is_free(all) && space.alloc_at(all.start, all.bytes, Guard::Page).is_ok());
+}
+
+#[test]
+fn where_addresses_are_short_the_holes_between_large_pages_are_used() {
+    let mut space = IovaAllocator::new(Iova::new(16 * MIB2 - 1));
+    let (large, page) = (IovaRequest::new(MIB2).aligned(MIB2), IovaRequest::new(KIB4));
+    let pages: Vec<Iova> = core::iter::from_fn(|| space.alloc(large).ok()).collect();
+    assert_eq!(pages.len(), 8);
+    // Of each hole of 511 pages every other is a guard.
+    let small: Vec<Iova> = core::iter::from_fn(|| space.alloc(page).ok()).collect();
+    assert_eq!(small.len(), 8 * 255 + 1);
+    for (iova, bytes) in
+        pages.iter().map(|it| (*it, MIB2)).chain(small.iter().map(|it| (*it, KIB4)))
+    {
+        space.free(iova, bytes).unwrap();
+    }
+    assert_eq!(space.alloc(IovaRequest::new(16 * MIB2)), Ok(Iova::new(0)));
+}
+
+#[test]
+fn the_pieces_of_a_large_range_leave_its_hole_free() {
+    let mut space = space(SPACE48);
+    let start = space.alloc(IovaRequest::new(MIB2).aligned(MIB2)).unwrap();
+    space.split(start, [MIB2 / 2; 2]);
+    let hole = range(start.get() + MIB2 + KIB4, MIB2 - KIB4);
+    assert!(space.is_free(hole));
+    for piece in [start.get(), start.get() + MIB2 / 2] {
+        assert_eq!(space.free(Iova::new(piece), MIB2 / 2), Ok(()));
+    }
+    assert_eq!(space.alloc_at(start, 2 * MIB2, Guard::None), Ok(()));
+}
+
+#[test]
 fn a_hole_that_fits_exactly_is_found_at_its_alignment() {
     let mut space = space(SPACE48);
     let request = IovaRequest::new(MIB2).aligned(MIB2);

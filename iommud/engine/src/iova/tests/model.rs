@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::iova::{Guard, IovaAllocator, IovaError, IovaRange, IovaRequest};
 
-/// How many pages are played with. All others are reserved first.
-const PLAYED: usize = 256;
+/// How many pages are played with: some large ones. All others are reserved first.
+const PLAYED: usize = 2560;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Page {
@@ -43,9 +43,11 @@ type Space = IovaAllocator<u64>;
 fn step() -> impl Strategy<Value = Step> {
     let guard = prop_oneof![Just(Guard::None), Just(Guard::Page)];
     let limit = prop_oneof![3 => Just(PLAYED), 1 => 0..PLAYED];
-    let pages = prop_oneof![4 => 1..6usize, 1 => 1..80usize];
+    let pages = prop_oneof![4 => 1..6usize, 1 => 1..80usize, 1 => 511..514usize, 1 => 1..700usize];
+    // As large pages are aligned, too.
+    let order = prop_oneof![3 => 0..7u32, 1 => 8..11u32];
     prop_oneof![
-        12 => (pages.clone(), 0..7u32, limit).prop_map(|(n, order, end)| Step::Alloc(n, order, end)),
+        12 => (pages.clone(), order, limit).prop_map(|(n, order, end)| Step::Alloc(n, order, end)),
         4 => (0..PLAYED + 4, pages, guard).prop_map(|(at, n, guard)| Step::AllocAt(at, n, guard)),
         12 => any::<prop::sample::Index>().prop_map(Step::Free),
         1 => Just(Step::FreeAll),
@@ -271,13 +273,13 @@ fn base() -> impl Strategy<Value = u64> {
     prop_oneof![
         Just(0),
         Just((1 << 20) - half),
-        Just(5 * 512 - half),
+        Just(11 * 512 - half),
         Just((1 << 45) - PLAYED as u64),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn r7_it_agrees_with_a_list_of_pages(
