@@ -13,7 +13,7 @@ use crate::Operation;
 use crate::counted::rounds;
 use crate::machine::{Machine, device};
 
-pub(crate) const OPERATIONS: [Operation; 12] = [
+pub(crate) const OPERATIONS: [Operation; 14] = [
     Operation { name: "nothing", per: 1, run: nothing },
     Operation { name: "engine: map 4 KiB", per: 1, run: || pair(4 << 10, 64, true, false) },
     Operation { name: "engine: unmap 4 KiB", per: 1, run: || pair(4 << 10, 64, false, true) },
@@ -27,6 +27,12 @@ pub(crate) const OPERATIONS: [Operation; 12] = [
         name: "engine: map + unmap 64 KiB",
         per: 1,
         run: || pair(64 << 10, 64, true, true),
+    },
+    Operation { name: "engine: map 64 KiB in 16 pages", per: 1, run: || pages(16, true, false) },
+    Operation {
+        name: "engine: map + unmap 64 KiB in 16 pages",
+        per: 1,
+        run: || pages(16, true, true),
     },
     Operation { name: "engine: map + unmap 2 MiB", per: 1, run: || pair(2 << 20, 64, true, true) },
     Operation { name: "engine: map + unmap 4 KiB, confirmed when polled", per: 1, run: late },
@@ -94,12 +100,30 @@ pub(crate) fn spec(machine: &mut Machine, bytes: u64) -> MapSpec {
 
 /// Maps and unmaps, with so many others live.
 fn pair(bytes: u64, live: usize, count_map: bool, count_unmap: bool) {
+    pair_of(|machine| spec(machine, bytes), live, count_map, count_unmap);
+}
+
+/// Maps and unmaps memory in pieces of a page.
+fn pages(count: u64, count_map: bool, count_unmap: bool) {
+    let in_pages = |machine: &mut Machine| {
+        let (bytes, run) = (count * 4096, machine.alloc_pages(count));
+        MapSpec { run, bytes, ..spec(machine, 4096) }
+    };
+    pair_of(in_pages, 64, count_map, count_unmap);
+}
+
+fn pair_of(
+    spec_of: impl FnOnce(&mut Machine) -> MapSpec,
+    live: usize,
+    count_map: bool,
+    count_unmap: bool,
+) {
     let mut rig = Rig::new();
     let other = spec(&mut rig.machine, 4096);
     for _ in 0..live {
         rig.map(&other);
     }
-    let spec = spec(&mut rig.machine, bytes);
+    let spec = spec_of(&mut rig.machine);
     // One large page keeps the table of such.
     rig.map(&spec);
     rounds(|counted| {
@@ -110,7 +134,7 @@ fn pair(bytes: u64, live: usize, count_map: bool, count_unmap: bool) {
         } else {
             map()
         }
-        let mut unmap = || rig.unmap(iova, bytes);
+        let mut unmap = || rig.unmap(iova, spec.bytes);
         if count_unmap { counted(&mut unmap) } else { unmap() }
     });
 }

@@ -84,6 +84,19 @@ impl Machine {
         Self { frames: Frames::new(frames), runs, unit }
     }
 
+    /// A run of single pages, no two of which touch.
+    #[allow(dead_code, reason = "not every bench has memory in pieces")]
+    pub(crate) fn alloc_pages(&mut self, pages: u64) -> RunId {
+        let segments = (0..pages).map(|_| {
+            let start = PhysAddr::new(self.runs.next + PAGE_SIZE);
+            self.runs.next = start.get() + PAGE_SIZE;
+            Segment { start, bytes: PAGE_SIZE }
+        });
+        let segments = segments.collect();
+        self.runs.runs.push(segments);
+        RunId(self.runs.runs.len() as u64 - 1)
+    }
+
     /// An engine on it, whose unit translates.
     pub(crate) fn start(&mut self) -> Engine {
         let mut engine = Engine::start(self, Default::default()).expect("a machine with an IOMMU");

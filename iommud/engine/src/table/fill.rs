@@ -158,11 +158,19 @@ fn store_small<F: Format>(
     memory: &[Segment],
     permissions: Permissions,
 ) {
+    // The address stands at its own place in the word.
+    let empty = node.format.leaf(0, PAGE_SHIFT, PhysAddr::new(0), permissions);
     for segment in memory {
+        let word = empty | segment.start.get();
+        if segment.bytes == PAGE_SIZE {
+            let Some((slot, later)) = slots.split_first() else { break };
+            slots = later;
+            slot.store(word, Ordering::Release);
+            continue;
+        }
         let pages = (segment.bytes >> PAGE_SHIFT) as usize;
         let Some((now, later)) = slots.split_at_checked(pages) else { break };
         slots = later;
-        let word = node.format.leaf(0, PAGE_SHIFT, segment.start, permissions);
         store_each(now, word, PAGE_SIZE);
     }
 }
