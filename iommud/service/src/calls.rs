@@ -5,8 +5,9 @@ use iommu_engine::completion::Completion;
 use iommu_engine::platform::Platform;
 use libdma::Error;
 use libdma::protocol::call::{
-    BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED, DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo,
-    Hello, Opcode, UNMAPPED, Welcome, access_code, cache_code,
+    BATCH_FLAG_STRICT, BatchHeader, BufferInfo, DEVICE_FLAG_NOT_CONFINED,
+    DEVICE_FLAG_WRITE_IMPLIES_READ, DeviceInfo, Hello, Opcode, UNMAPPED, Welcome, access_code,
+    cache_code,
 };
 use libdma::protocol::handle::HandleInfo;
 use libdma::protocol::{MAX_BATCH, Rights, Secret, VERSION};
@@ -182,6 +183,32 @@ pub(crate) fn answer(
     let bytes = answer.as_bytes();
     payload.get_mut(..bytes.len()).ok_or(Error::ShortPayload)?.copy_from_slice(bytes);
     Ok(Answered::now(bytes.len()))
+}
+
+/// A batch of one, as most are.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct One<Entry> {
+    header: BatchHeader,
+    pub(crate) entry: Entry,
+}
+
+impl<Entry> One<Entry>
+where
+    Entry: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
+{
+    /// How long it is, and its answer.
+    pub(crate) const LENGTH: usize = size_of::<Self>();
+
+    /// The batch in these bytes, if it is of one entry, and such as [`Batch::parse`] would take; and whether it is strict.
+    #[inline(always)]
+    pub(crate) fn parse(payload: &mut [u8]) -> Option<(&mut Entry, bool)> {
+        let (one, _) = Self::mut_from_prefix(payload).ok()?;
+        let BatchHeader { count, failed, errno, flags } = one.header;
+        let is_plain = (count.get(), failed.get(), errno.get()) == (1, 0, 0);
+        let is_known = flags.get() & !BATCH_FLAG_STRICT == 0;
+        (is_plain && is_known).then_some((&mut one.entry, flags.get() != 0))
+    }
 }
 
 /// A batch in its payload.

@@ -326,21 +326,37 @@ impl<P: Platform> Service<P> {
     ///
     /// [`Error::UnknownCall`], [`Error::WrongHandleKind`], [`Error::ShortPayload`], [`Error::NoHandshake`],
     /// [`Error::NotPermitted`] by the handle's rights, and what the call itself can fail with.
+    #[inline]
     pub fn call(
         &mut self,
         handle: HandleId,
         opcode: u64,
         payload: &mut [u8],
     ) -> Result<Outcome<usize>, Error> {
+        const MAP: u64 = Opcode::Map as u64;
+        const UNMAP: u64 = Opcode::Unmap as u64;
+        let done = match opcode {
+            MAP => self.map_quickly(handle, payload).map(Ok),
+            UNMAP => self.unmap_quickly(handle, payload),
+            _ => None,
+        };
+        match done {
+            Some(done) => done,
+            None => self.call_any(handle, opcode, payload),
+        }
+    }
+
+    /// The same of calls that are not what most are.
+    #[inline(never)]
+    fn call_any(
+        &mut self,
+        handle: HandleId,
+        opcode: u64,
+        payload: &mut [u8],
+    ) -> Result<Outcome<usize>, Error> {
         match Opcode::try_from(opcode)? {
-            Opcode::Map => match self.map_quickly(handle, payload) {
-                Some(outcome) => Ok(outcome),
-                None => self.map_batch(handle, payload),
-            },
-            Opcode::Unmap => match self.unmap_quickly(handle, payload) {
-                Some(outcome) => outcome,
-                None => self.unmap_batch(handle, payload),
-            },
+            Opcode::Map => self.map_batch(handle, payload),
+            Opcode::Unmap => self.unmap_batch(handle, payload),
             Opcode::Reset => self.reset(handle, payload),
             opcode => {
                 // These may wait for hardware. Maps and unmaps look at this limit with the others.

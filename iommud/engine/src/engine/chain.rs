@@ -119,10 +119,16 @@ impl Engine {
             let mut frames = self.books.meter(platform, taken);
             // Each by itself: a successor tells by the table where one mapping ends and the next begins.
             let entered = domain.enter_memory(&mut frames, iova, here, piece.access);
-            taken += frames.bill.taken.len();
-            match self.books.paid(domain, frames.bill, piece.bytes, entered) {
-                Ok(Touched::Tables) => range.touched = Touched::Tables,
-                Ok(Touched::Leaves) => {}
+            let bill = frames.bill;
+            match entered.map_err(|error| bill.error(error)) {
+                Ok(Touched::Leaves) if bill.taken.is_empty() => {}
+                Ok(touched) => {
+                    taken += bill.taken.len();
+                    self.books.take_tables(domain, &bill.taken);
+                    if touched == Touched::Tables {
+                        range.touched = touched;
+                    }
+                }
                 Err(error) => {
                     // What was not entered can be cached nowhere, and is free at once. The rest units may have seen.
                     let [entered, left] = [range.bytes, bytes - range.bytes];
@@ -135,6 +141,7 @@ impl Engine {
                     domain.note_chain(start, parts.into_iter());
                     domain.break_chain(start);
                     domain.free_addresses(iova, left);
+                    self.books.note_addresses(payer, payer::bytes(entered));
                     if let Some(root) = root.filter(|root| *root != domain.root()) {
                         // The table stays as high as it has grown. Units are to walk it from its new root before the old
                         // one can be free (rule R2), and what is mapped later is nowhere else.
@@ -150,6 +157,7 @@ impl Engine {
             segments = &segments[here.len()..];
         }
         domain.note_chain(start, chain.iter().map(|piece| piece.mapping(payer)));
+        self.books.note_addresses(payer, payer::bytes(bytes));
         Ok(range)
     }
 
@@ -246,7 +254,13 @@ impl Engine {
 }
 
 /// The first of these segments that are so long together.
+#[inline]
 fn first_of_length(segments: &[Segment], bytes: u64) -> &[Segment] {
+    if let [first, ..] = segments
+        && first.bytes == bytes
+    {
+        return core::slice::from_ref(first);
+    }
     let mut left = bytes;
     let count = segments.iter().take_while(|segment| {
         let is_in = left > 0;

@@ -90,10 +90,12 @@ impl Accounts {
         taken: &Turned,
         owes: i64,
     ) -> Option<Allowance> {
-        if self.get(id)?.rooms.seen != self.changes {
-            self.look_for_rooms(id);
-        }
+        let changes = self.changes;
         let Account { rooms, kept, session, .. } = self.get_mut(id)?;
+        if rooms.seen != changes {
+            self.look_for_rooms(id);
+            return self.take_kept(id, taken, owes);
+        }
         let addresses = taken.bytes.cast_signed().saturating_add(owes).max(0).cast_unsigned();
         let is_within = (kept.mappings >= taken.mappings)
             & (kept.bytes >= taken.bytes)

@@ -15,6 +15,7 @@ use libdma::protocol::Rights;
 use crate::handles::bounds::Bounds;
 use crate::handles::tree::{Gone, Tree};
 use crate::memory::buffers::BufferSpec;
+use crate::memory::mappings::Asker;
 use crate::memory::windows::WindowId;
 use crate::numbered::Numbered;
 use crate::sessions::session::{BufferId, SessionId};
@@ -187,6 +188,8 @@ pub struct Handles {
     /// How many came of each handle that was opened.
     derived: BTreeMap<HandleId, usize>,
     last: u64,
+    /// Who asked last for a mapping by a device's handle, as long as nothing of any handle has changed since.
+    mapper: Option<Asker>,
 }
 
 impl Handles {
@@ -267,6 +270,7 @@ impl Handles {
     ///
     /// As [`get`](Self::get).
     pub fn get_mut(&mut self, id: HandleId) -> Result<&mut Handle, Error> {
+        self.mapper = None;
         match self.open.get_mut(&id) {
             Some(Entry { revoked: Some(_), .. }) => Err(Error::Revoked),
             Some(Entry { handle, .. }) => Ok(handle),
@@ -276,6 +280,7 @@ impl Handles {
 
     /// All that were not revoked, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (HandleId, &mut Handle)> {
+        self.mapper = None;
         let live = self.open.iter_mut().filter(|(_, entry)| !entry.is_revoked());
         live.map(|(id, entry)| (*id, &mut entry.handle))
     }
@@ -291,7 +296,18 @@ impl Handles {
         self.open.get(&id)
     }
 
-    /// The same, also if it was closed and something that came of it is open.
+    /// Who asks by this handle, if that is who asked last for a mapping.
+    #[inline]
+    pub(crate) fn mapper(&self, by: HandleId) -> Option<&Asker> {
+        self.mapper.as_ref().filter(|asker| asker.by == by)
+    }
+
+    /// Notes who asks for a mapping by a device's handle, which may.
+    pub(crate) fn set_mapper(&mut self, asker: Asker) {
+        self.mapper = Some(asker);
+    }
+
+    /// A handle, also if it was revoked, or was closed and something that came of it is open.
     pub(crate) fn known(&self, id: HandleId) -> Option<&Entry> {
         self.open.get(&id).or_else(|| self.closed.get(&id))
     }
@@ -303,6 +319,7 @@ impl Handles {
 
     /// Marks a handle as revoked; from when that is confirmed by units, no device reaches anything by it.
     pub(crate) fn revoke(&mut self, id: HandleId, confirmed: &Completion) {
+        self.mapper = None;
         if let Some(entry) = self.open.get_mut(&id) {
             entry.revoked.get_or_insert_default().join(confirmed);
         }
@@ -311,6 +328,7 @@ impl Handles {
     /// Closes a handle: what it was, and what is gone with it of what has mapped something or moved a device, each with who
     /// has that from now on.
     pub(crate) fn close(&mut self, id: HandleId) -> Option<(Entry, Vec<(Object, Gone)>)> {
+        self.mapper = None;
         let entry = self.open.remove(&id)?;
         let all = self.tree.close(id);
         if all.is_empty() {

@@ -18,7 +18,7 @@ use libdma::protocol::call::{
 use zerocopy::little_endian::U64;
 
 use crate::account::Turned;
-use crate::calls::{Answered, Batch};
+use crate::calls::{Answered, Batch, One};
 use crate::error::to_client;
 use crate::handles::handle::HandleId;
 use crate::handles::tree::DoneBy;
@@ -48,10 +48,9 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Option<Outcome<usize>> {
-        let batch: Batch<'_, MapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT).ok()?;
-        let (is_strict, length) = (batch.flags() & BATCH_FLAG_STRICT != 0, batch.length());
-        let [entry] = batch.entries else { return None };
-        let asker = self.device_asker(handle, Rights::MAP)?;
+        let (entry, is_strict) = One::<MapEntry>::parse(payload)?;
+        let length = One::<MapEntry>::LENGTH;
+        let asker = self.device_asker(handle)?;
         let bytes = entry.bytes.get();
         if entry.flags.get() != 0 || check_size(bytes).is_err() || !self.quarantines.is_empty() {
             return None;

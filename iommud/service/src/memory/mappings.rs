@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, FromZeros};
 use crate::account::{AccountId, Accounts};
 use crate::calls::{Answered, answer};
 use crate::handles::bounds::Bounds;
-use crate::handles::handle::{Entry, Greeting, HandleId, Object};
+use crate::handles::handle::{HandleId, Object};
 use crate::handles::tree::{DoneBy, Gone};
 use crate::service::Service;
 use crate::sessions::session::{BufferId, SessionId};
@@ -60,7 +60,7 @@ pub(crate) fn mapped_bytes(engine: &Engine, at: MappedAt) -> u64 {
 pub(crate) struct Asker {
     pub(crate) space: Space,
     /// By which handle.
-    pub(super) by: HandleId,
+    pub(crate) by: HandleId,
     /// Whether that is the device's, and not a domain's.
     pub(super) is_device: bool,
     /// On which account it is what is done.
@@ -70,20 +70,20 @@ pub(crate) struct Asker {
 }
 
 impl<P: Platform> Service<P> {
-    /// Who asks by a device's handle that has these rights, if nothing is to be said against it: as most do.
+    /// Who asks for a mapping by a device's handle, if nothing is to be said against it: as most do.
     #[inline(always)]
-    pub(super) fn device_asker(&self, by: HandleId, rights: Rights) -> Option<Asker> {
-        let entry = self.handles.entry(by)?;
-        let Entry { handle, revoked: None, .. } = entry else { return None };
-        let Object::Device(session) = handle.object else { return None };
-        if handle.greeting != Greeting::Said || !handle.rights.contains(rights) {
-            return None;
+    pub(super) fn device_asker(&mut self, by: HandleId) -> Option<Asker> {
+        match self.handles.mapper(by) {
+            Some(asker) => Some(*asker),
+            None => self.find_device_asker(by),
         }
-        let held = self.sessions.sessions.get(&session)?;
-        let bounds = handle.bounds;
-        let space = Space { session, domain: held.domain, within: bounds.account };
-        let account = bounds.account.unwrap_or(held.account);
-        Some(Asker { space, by, is_device: true, account, bounds })
+    }
+
+    #[inline(never)]
+    fn find_device_asker(&mut self, by: HandleId) -> Option<Asker> {
+        let asker = self.asker(by, Rights::MAP).ok().filter(|asker| asker.is_device)?;
+        self.handles.set_mapper(asker);
+        Some(asker)
     }
 
     /// Who asks by a handle that has these rights.

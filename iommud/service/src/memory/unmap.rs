@@ -12,7 +12,7 @@ use libdma::protocol::Rights;
 use libdma::protocol::call::{BATCH_FLAG_STRICT, UnmapEntry};
 
 use crate::account::{AccountId, Accounts, Turned};
-use crate::calls::{Answered, Batch};
+use crate::calls::{Answered, Batch, One};
 use crate::error::to_client;
 use crate::faults::history::Past;
 use crate::handles::handle::HandleId;
@@ -32,15 +32,10 @@ pub(crate) struct Known {
     account: AccountId,
 }
 
-impl Batch<'_, UnmapEntry> {
-    /// When it is to be answered, if its client has a choice.
-    #[inline]
-    fn when(&self) -> Invalidation {
-        match self.flags() & BATCH_FLAG_STRICT {
-            0 => Invalidation::Deferred,
-            _ => Invalidation::Strict,
-        }
-    }
+/// When a batch is to be answered, if its client has a choice.
+#[inline]
+fn when(is_strict: bool) -> Invalidation {
+    if is_strict { Invalidation::Strict } else { Invalidation::Deferred }
 }
 
 impl<P: Platform> Service<P> {
@@ -52,10 +47,9 @@ impl<P: Platform> Service<P> {
         handle: HandleId,
         payload: &mut [u8],
     ) -> Option<Result<Outcome<usize>, Error>> {
-        let batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT).ok()?;
-        let (when, length) = (batch.when(), batch.length());
-        let [entry] = batch.entries else { return None };
-        let Asker { space, account, .. } = self.device_asker(handle, Rights::MAP)?;
+        let (entry, is_strict) = One::<UnmapEntry>::parse(payload)?;
+        let (when, length) = (when(is_strict), One::<UnmapEntry>::LENGTH);
+        let Asker { space, account, .. } = self.device_asker(handle)?;
         if !self.may_unmap(account, 1) {
             return None;
         }
@@ -89,7 +83,7 @@ impl<P: Platform> Service<P> {
     ) -> Result<Outcome<usize>, Error> {
         let Asker { space, account, .. } = self.asker(handle, Rights::MAP)?;
         let mut batch: Batch<'_, UnmapEntry> = Batch::parse(payload, BATCH_FLAG_STRICT)?;
-        let when = batch.when();
+        let when = when(batch.flags() & BATCH_FLAG_STRICT != 0);
         self.claim_unmaps(account, batch.entries.len() as u64)?;
         let mut known = core::mem::take(&mut self.known);
         known.clear();
@@ -219,7 +213,7 @@ impl<P: Platform> Service<P> {
         let is_held = !completion.is_none() && engine.progress(completion) != Progress::Done;
         let mut holder = sessions.sessions.get_mut(&session);
         // Of most, all are on one account.
-        let mut back = (AccountId::NOBODY, Turned::NONE);
+        let mut back = (known.first().map_or(AccountId::NOBODY, |it| it.account), Turned::NONE);
         let mut lasts = false;
         for &Known { buffer: id, iova, bytes, offset, access, account } in known {
             let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
