@@ -160,7 +160,7 @@ impl Addresses {
     }
 
     /// Addresses that [`take`](Self::take) would give, if they are at hand.
-    #[inline]
+    #[inline(always)]
     pub(super) fn idle_at_hand(&mut self, request: &IovaRequest) -> Option<Idle<'_, Note>> {
         let IovaRequest { bytes, align, .. } = *request;
         let align = if bytes < self.large_page { align } else { self.natural(bytes, align) };
@@ -168,7 +168,7 @@ impl Addresses {
     }
 
     /// What was taken as just this range, if something is noted of it and it can be freed without a search.
-    #[inline]
+    #[inline(always)]
     pub(super) fn live_at_hand(&mut self, iova: Iova, bytes: u64) -> Option<Live<'_, Note>> {
         self.allocator.live_at_hand(iova, bytes)
     }

@@ -1,15 +1,15 @@
-//! Mappings that come and go without a search: at addresses that are at hand, in tables that are there and stay.
+//! Mappings that come and go without a search: at addresses that are at hand, in one table that is there and stays.
 //!
 //! All is looked at first. What takes more than that is left to the general ways, with nothing changed.
 
-use dma_types::Iova;
+use dma_types::{Access, Iova};
 
 use super::mappings::Note;
-use super::{Domain, Mapping};
+use super::{Domain, DomainTable, Mapping};
 use crate::completion::UnitId;
 use crate::iova::{IovaRequest, Live};
 use crate::payer::Payer;
-use crate::platform::{Segment, TableFrames};
+use crate::platform::TableFrames;
 use crate::unit::DomainId;
 
 /// What was taken out of a domain's table, with its addresses still taken.
@@ -36,20 +36,20 @@ impl Leaving<'_> {
 }
 
 impl Domain {
-    /// Maps one piece of a client's buffer, which has this number, if nothing is to be searched for that, or made.
-    #[inline]
+    /// Maps a part of a client's buffer, which has this number, if nothing is to be searched for that, or made. `enter` enters its
+    /// memory in the table, if no more than that is to be done.
+    #[inline(always)]
     pub fn map_at_hand(
         &mut self,
-        frames: &impl TableFrames,
-        piece: Segment,
         request: &IovaRequest,
         buffer: u64,
         mapping: &Mapping,
+        enter: impl FnOnce(&mut DomainTable, Iova, Access) -> bool,
     ) -> Option<Iova> {
         let access = self.abilities.permitted(mapping.access);
         let idle = self.addresses.idle_at_hand(request)?;
         let iova = idle.iova();
-        if !self.table.map_at_hand(frames, iova, piece, access) {
+        if !enter(&mut self.table, iova, access) {
             return None;
         }
         idle.take_noted(Note::of(buffer, &Mapping { access, ..*mapping }));
@@ -58,7 +58,7 @@ impl Domain {
 
     /// Takes a mapping of which `is_its` is true out of the table, if no table goes with it, its addresses can be freed without a
     /// search, and no more than one unit knows the domain.
-    #[inline]
+    #[inline(always)]
     pub fn unmap_at_hand(
         &mut self,
         frames: &impl TableFrames,

@@ -177,7 +177,7 @@ impl DomainTable {
     }
 
     /// See [`PageTable::map_at_hand`].
-    #[inline]
+    #[inline(always)]
     pub fn map_at_hand(
         &mut self,
         frames: &impl TableFrames,
@@ -188,8 +188,19 @@ impl DomainTable {
         each!(self, table => table.map_at_hand(frames, iova, piece, access), false)
     }
 
+    /// See [`PageTable::map_pieces_at_hand`].
+    pub fn map_pieces_at_hand(
+        &mut self,
+        frames: &impl TableFrames,
+        iova: Iova,
+        memory: &[Segment],
+        access: Access,
+    ) -> bool {
+        each!(self, table => table.map_pieces_at_hand(frames, iova, memory, access), false)
+    }
+
     /// See [`PageTable::unmap_at_hand`].
-    #[inline]
+    #[inline(always)]
     pub fn unmap_at_hand(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
         each!(self, table => table.unmap_at_hand(frames, iova, bytes), false)
     }

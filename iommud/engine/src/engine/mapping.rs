@@ -6,7 +6,7 @@ use dma_types::{Access, Iova, PhysAddr};
 
 use super::deferred::line_of;
 use super::{Engine, has_failed, progress, unit_at, unit_mut};
-use crate::completion::{Completion, Progress, Ticket, UnitId};
+use crate::completion::{Completion, Progress, Ticket};
 use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;
 use crate::iova::IovaRequest;
@@ -56,14 +56,6 @@ pub(super) struct Gone<'a> {
     pub(super) when: Invalidation,
 }
 
-/// What a unit was asked, and has not confirmed.
-struct Asked {
-    unit: UnitId,
-    ticket: Ticket,
-    /// On whose account the mapping was.
-    payer: Payer,
-}
-
 impl Engine {
     /// Maps memory in a domain, at a free I/O address. From the completion on at the latest, its devices
     /// reach it.
@@ -81,30 +73,6 @@ impl Engine {
             }
             None => self.map_anywhere(platform, key, spec),
         }
-    }
-
-    /// Maps memory where that takes no more than entries of a table and a note, as most often, and units may be told of it at once.
-    /// Otherwise nothing has changed, and why that is the general way finds out.
-    #[inline]
-    fn map_at_hand(
-        &mut self,
-        platform: &impl Platform,
-        key: DomainKey,
-        spec: &MapSpec,
-    ) -> Option<Iova> {
-        let Self { domains, books, deferred, .. } = self;
-        if !self.is_plain || !(self.all_see || deferred.is_idle()) {
-            return None;
-        }
-        let domain = domains.at_hand(key).filter(|it| it.catching_up().is_none())?;
-        let MapSpec { run, offset, bytes, access, align, first, limit, owner } = *spec;
-        let piece = segments::in_first(platform.segments(run), offset, bytes)?;
-        let payer = books.purse.payer;
-        let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset, payer };
-        let request = IovaRequest { bytes, align, first, limit };
-        let start = domain.map_at_hand(platform, piece, &request, owner, &mapping)?;
-        books.note_addresses(payer, bytes as i64);
-        Some(start)
     }
 
     /// Maps memory whatever it takes.
@@ -290,52 +258,6 @@ impl Engine {
             Some(Some(asked)) => Ok(self.wait_for(platform, key, (iova, bytes), when, asked)),
             None => self.unmap_anyhow(platform, key, (iova, bytes), when, is_its),
         }
-    }
-
-    /// Takes a mapping away where that takes no more than entries of a table, a note, and a question to one unit, as most often:
-    /// what that has not confirmed at once. Otherwise nothing has changed, and why that is the general way finds out.
-    #[inline]
-    fn unmap_at_hand(
-        &mut self,
-        platform: &mut impl Platform,
-        key: DomainKey,
-        (start, bytes): (Iova, u64),
-        when: Invalidation,
-        is_its: impl FnMut(&Mapping) -> bool,
-    ) -> Option<Option<Asked>> {
-        let Self { domains, units, deferred, books, .. } = self;
-        if !deferred.is_idle() {
-            return None;
-        }
-        let domain = domains.at_hand(key).filter(|domain| is_told_now(domain, when))?;
-        let leaving = domain.unmap_at_hand(platform, start, bytes, is_its)?;
-        let payer = leaving.payer;
-        let change = Changed { start, bytes, touched: Touched::Leaves };
-        if let Some((unit, id)) = leaving.unit
-            && let Some(hardware) = unit_mut(units, unit)
-            && let Some(ticket) = hardware.forget(platform, id, change)
-        {
-            leaving.keep();
-            return Some(Some(Asked { unit, ticket, payer }));
-        }
-        leaving.free();
-        books.note_addresses(payer, -(bytes as i64));
-        Some(None)
-    }
-
-    /// Frees the addresses of what was unmapped at hand when the unit has confirmed it.
-    #[inline(never)]
-    fn wait_for(
-        &mut self,
-        platform: &mut impl Platform,
-        key: DomainKey,
-        (start, bytes): (Iova, u64),
-        when: Invalidation,
-        Asked { unit, ticket, payer }: Asked,
-    ) -> Completion {
-        let changes = &[Changed { start, bytes, touched: Touched::Leaves }];
-        let gone = Gone { key, ranges: &[(start, bytes)], payers: &[payer], changes, when };
-        self.forget(platform, gone, Some(Completion::one(unit, ticket)))
     }
 
     /// Takes a mapping away whatever it takes.

@@ -5,6 +5,7 @@
 //! | here | start, poll, and what there is to see |
 //! | [`adopt`] | going on with the tables of a daemon that has died |
 //! | `domains` | domains, from their making to their end |
+//! | `at_hand` | memory in and out of domains where that takes few steps |
 //! | `attachment` | devices in and out of them, a group at a time |
 //! | [`blocking`] | devices that are kept from everything, and faults that are not recorded |
 //! | [`chain`] | mappings at chosen addresses, and one behind the other |
@@ -24,6 +25,7 @@
 //! call returns tells when that is, for those who must know. A call that fails has changed nothing (R7).
 
 pub mod adopt;
+mod at_hand;
 mod attachment;
 pub mod blocking;
 pub mod chain;

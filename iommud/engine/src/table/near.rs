@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU64;
 
 use dma_types::PhysAddr;
 
-use super::format::{Format, index, slot_mask, table_mask};
+use super::format::{Format, index, table_mask};
 use super::node::Node;
 use crate::platform::TableFrames;
 
@@ -73,6 +73,13 @@ impl Near {
         (((start ^ used.base) | (last ^ used.base)) <= table_mask(level)).then_some(used)
     }
 
+    /// Whether the table of a level holds a range.
+    #[inline(always)]
+    pub(super) fn holds(&self, level: u8, start: u64, last: u64) -> bool {
+        let base = self.used.get(usize::from(level)).map_or(Used::NONE.base, |used| used.base);
+        ((start ^ base) | (last ^ base)) <= table_mask(level)
+    }
+
     /// The entry for a page at an address, if that is in a table used last for pages as long as its entries span.
     #[inline(always)]
     pub(super) fn slot<'a>(
@@ -81,9 +88,6 @@ impl Near {
         level: u8,
         iova: u64,
     ) -> Option<(&mut Used, &'a AtomicU64)> {
-        if iova & slot_mask(level) != 0 {
-            return None;
-        }
         let used = self.get_mut(level, iova, iova)?;
         let words = frames.table(used.frame)?;
         Some((used, &words[index(level, iova)]))

@@ -138,7 +138,7 @@ impl<F: Format> PageTable<F> {
         {
             return Ok(Touched::Leaves);
         }
-        self.map_range(frames, iova, memory, access.into())
+        self.map_range(frames, iova, memory, access)
     }
 
     /// The frame of the table that is kept although it is empty, if there is one.
@@ -146,7 +146,7 @@ impl<F: Format> PageTable<F> {
         self.near.empty(frames, self.format).map(|kept| kept.frame)
     }
 
-    /// The same of one piece of memory, if that is entries of a table that was used last, and all is as it must be. Else nothing
+    /// The same of one piece of memory, if that is entries of one table that there is, and all is as it must be. Else nothing
     /// has changed.
     #[inline(always)]
     pub fn map_at_hand(
@@ -163,16 +163,24 @@ impl<F: Format> PageTable<F> {
             LARGE_PAGE if self.format.page_sizes() & LARGE_PAGE != 0 => {
                 self.enter_entry(frames, 1, iova.get(), piece.start, permissions)
             }
-            _ => {
-                let memory = slice::from_ref(&piece);
-                let span = self.span_of(iova, memory);
-                span.is_ok_and(|span| self.enter_near(frames, span, memory, permissions))
-            }
+            _ => self.map_pieces_at_hand(frames, iova, slice::from_ref(&piece), access),
         }
     }
 
-    /// Enters memory in the table of the lowest level used last.
+    /// The same of several pieces, as small pages.
     #[inline(never)]
+    pub fn map_pieces_at_hand(
+        &mut self,
+        frames: &impl TableFrames,
+        iova: Iova,
+        memory: &[Segment],
+        access: Access,
+    ) -> bool {
+        let span = self.span_of(iova, memory);
+        span.is_ok_and(|span| self.enter_near(frames, span, memory, access.into()))
+    }
+
+    /// Enters memory in a table of the lowest level that there is.
     fn enter_near(
         &mut self,
         frames: &impl TableFrames,
@@ -181,7 +189,7 @@ impl<F: Format> PageTable<F> {
         permissions: Permissions,
     ) -> bool {
         // As much as all of a table holds may be a large page.
-        if span.last - span.start == table_mask(0) {
+        if span.last - span.start == table_mask(0) || !self.has_near(frames, 0, span) {
             return false;
         }
         let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
@@ -193,7 +201,26 @@ impl<F: Format> PageTable<F> {
         true
     }
 
-    /// Enters a page in the table used last for such pages: whether that is the right one, and the entry is empty.
+    /// Whether the table used last of a level, or after a walk any other that there is, holds a range: that is the one used last
+    /// from then on.
+    #[inline(always)]
+    fn has_near(&mut self, frames: &impl TableFrames, level: u8, span: Span) -> bool {
+        self.near.holds(level, span.start, span.last) || self.use_table(frames, level, span)
+    }
+
+    #[inline(never)]
+    fn use_table(&mut self, frames: &impl TableFrames, level: u8, span: Span) -> bool {
+        let is_one = (span.start ^ span.last) <= table_mask(level) && span.last <= self.reach();
+        let Some(root) = self.root_node(frames).ok().filter(|_| is_one) else { return false };
+        match find(frames, root, span.start, level) {
+            Ok(Place::Table(node)) if node.level == level => {
+                self.near.of(frames, &node, span.start).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Enters a page in a table that there is, if the entry is empty.
     #[inline(always)]
     fn enter_entry(
         &mut self,
@@ -203,8 +230,11 @@ impl<F: Format> PageTable<F> {
         start: PhysAddr,
         permissions: Permissions,
     ) -> bool {
-        let offset = start.get() & slot_mask(level);
+        let offset = (start.get() | iova) & slot_mask(level);
         if offset != 0 || start.get() > low_bits(F::ADDRESS_BITS) {
+            return false;
+        }
+        if !self.has_near(frames, level, Span { start: iova, last: iova }) {
             return false;
         }
         let Some((used, slot)) = self.near.slot(frames, level, iova) else { return false };
@@ -218,9 +248,13 @@ impl<F: Format> PageTable<F> {
         true
     }
 
-    /// Removes a page that is in the table used last for such, with others.
+    /// Removes a page that is in a table with others.
     #[inline(always)]
     fn remove_entry(&mut self, frames: &impl TableFrames, level: u8, iova: u64) -> bool {
+        let is_start = iova & slot_mask(level) == 0;
+        if !is_start || !self.has_near(frames, level, Span { start: iova, last: iova }) {
+            return false;
+        }
         let Some((used, slot)) = self.near.slot(frames, level, iova) else { return false };
         let entry = self.format.decode(level, slot.load(Ordering::Relaxed));
         let is_page = matches!(entry, Entry::Leaf { order, .. } if order == shift(level));
@@ -241,10 +275,10 @@ impl<F: Format> PageTable<F> {
         frames: &mut impl TableFrames,
         iova: Iova,
         memory: &[Segment],
-        permissions: Permissions,
+        access: Access,
     ) -> Result<Touched, MapError> {
         let span = self.span_of(iova, memory)?;
-        let mapped = self.map_span(frames, span, memory, permissions);
+        let mapped = self.map_span(frames, span, memory, access.into());
         mapped.map_err(|error| match (error, self.near.empty(frames, self.format)) {
             (MapError::Occupied(_), Some(kept)) if span.holds(kept.base) => MapError::EmptyTable,
             (error, _) => error,
@@ -377,7 +411,7 @@ impl<F: Format> PageTable<F> {
         self.unmap_range(frames, iova, bytes, retired)
     }
 
-    /// The same, if that is whole pages of a table that was used last, and others stay in it: units must be made to forget just
+    /// The same, if that is whole pages of one table, and others stay in it: units must be made to forget just
     /// the range, of which only entries of pages have changed. Else nothing has changed.
     #[inline(always)]
     pub fn unmap_at_hand(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
@@ -388,10 +422,13 @@ impl<F: Format> PageTable<F> {
         }
     }
 
-    /// Removes whole pages of the table of the lowest level used last.
+    /// Removes whole pages of a table of the lowest level.
     #[inline(never)]
     fn remove_near(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
         let Some(span) = Span::of(iova, bytes) else { return false };
+        if !self.has_near(frames, 0, span) {
+            return false;
+        }
         let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
         let Ok(node) = Node::new(frames, self.format, used.frame, 0) else { return false };
         clear_some(frames, &node, used, span)

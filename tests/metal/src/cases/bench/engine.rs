@@ -8,6 +8,7 @@ use iommu_engine::Engine;
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::MapSpec;
+use iommu_engine::error::EngineError;
 use iommu_engine::platform::{BufferRuns, Platform, RunId};
 use iommu_engine::policy::{Invalidation, Policy};
 
@@ -78,26 +79,37 @@ impl<'a> Rig<'a> {
         self.confirm(&completion)
     }
 
+    /// Maps. What may have gone wrong is looked at when it has been counted.
     #[inline(always)]
-    fn map(&mut self, key: DomainKey, spec: &MapSpec) -> Outcome<Iova> {
-        let (iova, completion) = self.engine.map(self.platform, key, spec)?;
-        self.confirm(&completion)?;
-        Ok(iova)
+    fn map(&mut self, key: DomainKey, spec: &MapSpec) -> Result<(Iova, Completion), EngineError> {
+        let mapped = self.engine.map(self.platform, key, spec);
+        if let Ok((_, completion)) = &mapped {
+            self.wait(completion);
+        }
+        mapped
     }
 
     #[inline(always)]
-    fn unmap(&mut self, key: DomainKey, iova: Iova, bytes: u64) -> Outcome {
-        let completion = self.engine.unmap(self.platform, key, iova, bytes)?;
-        self.confirm(&completion)
+    fn unmap(&mut self, key: DomainKey, iova: Iova, bytes: u64) -> Result<Completion, EngineError> {
+        let unmapped = self.engine.unmap(self.platform, key, iova, bytes);
+        if let Ok(completion) = &unmapped {
+            self.wait(completion);
+        }
+        unmapped
+    }
+
+    #[inline(always)]
+    fn confirm(&mut self, completion: &Completion) -> Outcome {
+        self.wait(completion);
+        Ok(())
     }
 
     /// Waits until the unit has done as it was asked, which is a part of the operation.
     #[inline(always)]
-    fn confirm(&mut self, completion: &Completion) -> Outcome {
+    fn wait(&mut self, completion: &Completion) {
         while self.engine.progress(completion) == Progress::Pending {
             self.engine.poll(self.platform);
         }
-        Ok(())
     }
 
     /// What mapping and unmapping takes, beside something that stays mapped: the tables are there already, as in a domain
@@ -107,13 +119,14 @@ impl<'a> Rig<'a> {
             (self.run(PAGE_SIZE)?, self.run(256 * PAGE_SIZE)?, self.run(LARGE)?);
         let rows =
             [("4k", page, PAGE_SIZE), ("256x4k", mib, 256 * PAGE_SIZE), ("2m", large, LARGE)];
-        let beside = [self.map(key, &spec(page, PAGE_SIZE))?, self.map(key, &spec(large, LARGE))?];
+        let beside =
+            [self.map(key, &spec(page, PAGE_SIZE))?.0, self.map(key, &spec(large, LARGE))?.0];
         for (name, run, bytes) in rows {
             let spec = spec(run, bytes);
             let (mut make, mut undo) =
                 (Samples::new(WARM_UP + ROUNDS), Samples::new(WARM_UP + ROUNDS));
             for _ in 0..WARM_UP + ROUNDS {
-                let iova = make.take(|| self.map(key, &spec))?;
+                let iova = make.take(|| self.map(key, &spec))?.0;
                 undo.take(|| self.unmap(key, iova, bytes))?;
             }
             Pairs { make, undo }.tell(&format!("{kind}/{name}"));
@@ -178,13 +191,13 @@ pub(super) fn a_domain_of_64_gib(context: &mut Context) -> Outcome {
         let mut whole = Pairs::new(1);
         whole.make.take(|| {
             for _ in 0..count {
-                all.push((rig.map(key, &large)?, LARGE));
+                all.push((rig.map(key, &large)?.0, LARGE));
             }
             Ok::<(), Failure>(())
         })?;
         let mut pairs = Pairs::new(WARM_UP + ROUNDS);
         for _ in 0..WARM_UP + ROUNDS {
-            let iova = pairs.make.take(|| rig.map(key, &page))?;
+            let iova = pairs.make.take(|| rig.map(key, &page))?.0;
             pairs.undo.take(|| rig.unmap(key, iova, PAGE_SIZE))?;
         }
         pairs.tell("engine/4k-beside-64g");
@@ -208,7 +221,7 @@ pub(super) fn mappings_with_many_live(context: &mut Context) -> Outcome {
         for count in LIVE {
             live.reserve_exact(count - live.len());
             while live.len() < count {
-                live.push(rig.map(key, &page)?);
+                live.push(rig.map(key, &page)?.0);
             }
             let (mut order, mut pairs) = (Order::new(), Pairs::new(WARM_UP + ROUNDS + TURN));
             for round in 0..(WARM_UP + ROUNDS).div_ceil(TURN) {
@@ -220,7 +233,7 @@ pub(super) fn mappings_with_many_live(context: &mut Context) -> Outcome {
                     pairs.undo.take(|| rig.unmap(key, iova, PAGE_SIZE))?;
                 }
                 for _ in 0..TURN {
-                    live.push(pairs.make.take(|| rig.map(key, &page))?);
+                    live.push(pairs.make.take(|| rig.map(key, &page))?.0);
                 }
             }
             pairs.tell(&format!("live/{count}"));
