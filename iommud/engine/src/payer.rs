@@ -118,17 +118,32 @@ impl Books {
         if payer == Payer::NOBODY || change == Turnover::default() {
             return;
         }
-        let known = self.turnovers.iter().rposition(|(other, _)| *other == payer);
-        let at = known.unwrap_or_else(|| {
-            self.turnovers.push((payer, Turnover::default()));
-            self.turnovers.len() - 1
-        });
-        let sum = &mut self.turnovers[at].1;
+        let sum = self.of(payer);
         sum.frames = sum.frames.saturating_add(change.frames);
         sum.iova_bytes = sum.iova_bytes.saturating_add(change.iova_bytes);
         sum.operations = sum.operations.saturating_add(change.operations);
         sum.runs = sum.runs.saturating_add(change.runs);
         sum.run_bytes = sum.run_bytes.saturating_add(change.run_bytes);
+    }
+
+    /// Notes that there are so many more unmaps that units have not confirmed.
+    #[inline]
+    pub(crate) fn note_operations(&mut self, payer: Payer, operations: i64) {
+        if payer != Payer::NOBODY {
+            let sum = self.of(payer);
+            sum.operations = sum.operations.saturating_add(operations);
+        }
+    }
+
+    /// What has changed for a payer.
+    #[inline]
+    fn of(&mut self, payer: Payer) -> &mut Turnover {
+        let known = self.turnovers.iter().rposition(|(other, _)| *other == payer);
+        let at = known.unwrap_or_else(|| {
+            self.turnovers.push((payer, Turnover::default()));
+            self.turnovers.len() - 1
+        });
+        &mut self.turnovers[at].1
     }
 
     /// Notes a change of addresses alone, by so many bytes.

@@ -73,11 +73,10 @@ impl RetiredList {
     /// Looks at the thing that has not been looked at for longest, of those that are not lost: takes it out if
     /// hardware has confirmed it.
     pub fn look(&mut self, progress: impl Fn(&Completion) -> Progress) -> Option<Retired> {
-        let retired = self.waiting.pop_front()?;
-        match progress(&retired.completion) {
-            Progress::Done => return Some(retired),
-            Progress::Pending => self.waiting.push_back(retired),
-            Progress::Failed => self.lost.push(retired),
+        match progress(&self.waiting.front()?.completion) {
+            Progress::Done => return self.waiting.pop_front(),
+            Progress::Pending => self.waiting.rotate_left(1),
+            Progress::Failed => self.lost.extend(self.waiting.pop_front()),
         }
         None
     }

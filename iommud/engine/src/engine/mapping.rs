@@ -513,7 +513,7 @@ impl Engine {
         for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
             let (completion, range) = (completion.clone(), Some((key, iova, bytes)));
             let frames = core::mem::take(&mut frames);
-            self.books.note(payer, Turnover { operations: 1, ..Turnover::default() });
+            self.books.note_operations(payer, 1);
             self.retired.put(Retired { completion, frames, range, payer, ..Retired::default() });
         }
         if !frames.is_empty() {
@@ -546,8 +546,9 @@ impl Engine {
         for _ in 0..self.retired.waiting() {
             let Self { retired: list, units, deferred, .. } = self;
             if let Some(retired) = list.look(|it| progress(units, deferred, it)) {
-                let operations = -i64::from(retired.range.is_some());
-                self.books.note(retired.payer, Turnover { operations, ..Turnover::default() });
+                if retired.range.is_some() {
+                    self.books.note_operations(retired.payer, -1);
+                }
                 self.free(platform, retired);
             }
         }
