@@ -32,6 +32,7 @@
 
 /* How many of those that are live are given back before as many are taken. */
 #define TURN 16
+#define LARGE_TURN 256
 
 #define RING 128
 #define SIZES 32
@@ -354,12 +355,13 @@ static void domains(void)
 }
 
 /* The allocator of I/O addresses, by itself. */
-static void addresses(const char *kind, bool is_mixed)
+static void addresses(const char *kind, bool is_mixed, int at_once)
 {
 	const unsigned long limit = (1ul << 48) - 1;
 	unsigned long *starts = vmalloc(array_size(live_counts[3], sizeof(*starts)));
 	u8 *pages = vmalloc(live_counts[3]);
-	struct { u8 pages; } turn[TURN];
+	struct { u8 pages; } turn[LARGE_TURN];
+	const int warm = DIV_ROUND_UP(WARM_UP, at_once);
 	struct iova_domain space;
 	unsigned long count, live = 0, place;
 	int size, round, at;
@@ -374,21 +376,23 @@ static void addresses(const char *kind, bool is_mixed)
 		for (; live < count; live++) {
 			pages[live] = is_mixed ? 1 + below(SIZES) : 1;
 			starts[live] = alloc_iova_fast(&space, pages[live], limit >> 12, true);
+			WARN_ON_ONCE(!starts[live]);
 		}
 		forget();
-		for (round = 0; round < DIV_ROUND_UP(WARM_UP + ROUNDS, TURN); round++) {
-			if (round == WARM_UP / TURN)
+		for (round = 0; round < warm + DIV_ROUND_UP(ROUNDS, at_once); round++) {
+			if (round == warm)
 				forget();
-			for (at = 0; at < TURN; at++) {
+			for (at = 0; at < at_once; at++) {
 				place = below(live--);
 				turn[at].pages = pages[place];
 				UNDO(free_iova_fast(&space, starts[place], pages[place]));
 				starts[place] = starts[live];
 				pages[place] = pages[live];
 			}
-			for (at = 0; at < TURN; at++, live++) {
+			for (at = 0; at < at_once; at++, live++) {
 				pages[live] = turn[at].pages;
 				starts[live] = MAKE(alloc_iova_fast(&space, pages[live], limit >> 12, true));
+				WARN_ON_ONCE(!starts[live]);
 			}
 		}
 		snprintf(name, sizeof(name), "%s/%lu", kind, count);
@@ -413,8 +417,10 @@ static void many_live(void)
 	begin_order();
 	for (size = 0; size < ARRAY_SIZE(live_counts); size++) {
 		count = live_counts[size];
-		for (; live < count; live++)
+		for (; live < count; live++) {
 			mapped[live] = dma_map_single(dev, memory, SZ_4K, DMA_FROM_DEVICE);
+			WARN_ON_ONCE(dma_mapping_error(dev, mapped[live]));
+		}
 		forget();
 		for (round = 0; round < DIV_ROUND_UP(WARM_UP + ROUNDS, TURN); round++) {
 			if (round == WARM_UP / TURN)
@@ -461,8 +467,9 @@ static int measure(struct pci_dev *pci, const struct pci_device_id *id)
 		pool(true);
 		domains();
 		if (strcmp(what, "all") == 0) {
-			addresses("iova", false);
-			addresses("iova-mixed", true);
+			addresses("iova", false, TURN);
+			addresses("iova-mixed", true, TURN);
+			addresses("iova-256", false, LARGE_TURN);
 		}
 		many_live();
 	}

@@ -1,8 +1,10 @@
 //! Messages between two processes as long as requests to iommud and their answers, with no work in them: what the system
 //! takes for a request, and no transport can do without.
 //!
-//! As at iommud, each comes with a socket of its own for its answer.
+//! As at iommud, each comes with a socket of its own for its answer; and for comparison without one, back and forth on the same
+//! socket.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,18 +32,34 @@ fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn measure(mut tell: impl FnMut(String)) -> Outcome {
     let (mine, its) = pair()?;
     let _other = Other::start(WORD, its)?;
-    let exchange = |payload| exchange(&mine, payload);
-    tell(pairs("message/hello", || exchange(SHORTEST), |()| Ok::<_, Failure>(()))?);
-    for batch in BATCHES {
-        let [make, undo] = lengths(batch);
-        tell(pairs(&format!("message/{batch}"), || exchange(make), |()| exchange(undo))?);
+    for (name, exchange) in [("message", exchange as Exchange), ("ping", ping)] {
+        let mut bytes = vec![0; size_of::<RequestHeader>() + MAX_PAYLOAD];
+        let bytes = RefCell::new(&mut bytes[..]);
+        let exchange = |payload| exchange(&mine, &mut bytes.borrow_mut(), payload);
+        let nothing = |()| Ok::<_, Failure>(());
+        tell(pairs(&format!("{name}/hello"), || exchange(SHORTEST), nothing)?);
+        for batch in BATCHES {
+            let [make, undo] = lengths(batch);
+            tell(pairs(&format!("{name}/{batch}"), || exchange(make), |()| exchange(undo))?);
+        }
     }
     Ok(())
 }
 
+/// What is sent and answered with a payload of so many bytes.
+type Exchange = fn(&OwnedFd, &mut [u8], usize) -> Outcome;
+
+/// Sends as much and waits for as much on the same socket, with nothing besides.
+fn ping(socket: &OwnedFd, bytes: &mut [u8], payload: usize) -> Outcome {
+    let sent = size_of::<RequestHeader>() + payload;
+    send(socket, &bytes[..sent], SendFlags::NOSIGNAL)?;
+    let (answered, _) = recv(socket, &mut *bytes, RecvFlags::empty())?;
+    require!(answered == size_of::<ReplyHeader>() + payload, "an answer of {answered} bytes");
+    Ok(())
+}
+
 /// Sends what is as long as a request with this payload, and waits for its answer, which has as much.
-fn exchange(socket: &OwnedFd, payload: usize) -> Outcome {
-    let mut bytes = [0; size_of::<RequestHeader>() + MAX_PAYLOAD];
+fn exchange(socket: &OwnedFd, bytes: &mut [u8], payload: usize) -> Outcome {
     let (mine, its) = pair()?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -50,7 +68,7 @@ fn exchange(socket: &OwnedFd, payload: usize) -> Outcome {
     let request = [IoSlice::new(&bytes[..size_of::<RequestHeader>() + payload])];
     sendmsg(socket, &request, &mut control, SendFlags::NOSIGNAL)?;
     drop(its);
-    let (answered, _) = recv(&mine, &mut bytes, RecvFlags::empty())?;
+    let (answered, _) = recv(&mine, &mut *bytes, RecvFlags::empty())?;
     require!(answered == size_of::<ReplyHeader>() + payload, "an answer of {answered} bytes");
     Ok(())
 }
@@ -71,8 +89,10 @@ pub(crate) fn other() -> Outcome {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
             _ => Vec::new(),
         });
-        let reply = descriptors.next().ok_or_else(|| Failure("no socket to answer to".into()))?;
-        let answer = size_of::<ReplyHeader>() + received - size_of::<RequestHeader>();
-        send(&reply, &bytes[..answer], SendFlags::NOSIGNAL)?;
+        let answer = &bytes[..size_of::<ReplyHeader>() + received - size_of::<RequestHeader>()];
+        match descriptors.next() {
+            Some(reply) => send(&reply, answer, SendFlags::NOSIGNAL)?,
+            None => send(io::stdin(), answer, SendFlags::NOSIGNAL)?,
+        };
     }
 }

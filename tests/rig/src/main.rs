@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
     if names.iter().any(|name| SUITES.iter().all(|suite| suite.name != name)) {
         eprintln!(
-            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]   or   tests/run fuzz [STEPS]\n   or   tests/run bench [--ours] [--ipc] [--memory] [--markdown|--json]\n\nSuites (default: all):"
+            "usage: tests/run [SUITE]...   or   tests/run shell [vtd|amdvi|none]   or   tests/run fuzz [STEPS]\n   or   tests/run bench [--ours] [--ipc] [--redox] [--memory] [--markdown[=FILE]] [--json[=FILE]]\n\nSuites (default: all):"
         );
         for suite in &SUITES {
             eprintln!("  {}  {}", suite.name, suite.about);

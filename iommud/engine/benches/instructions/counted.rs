@@ -35,7 +35,7 @@ pub(crate) fn print(operations: impl Iterator<Item = Operation>) {
     let nothing = count("nothing").expect("valgrind must be installed");
     println!("| operation | instructions |\n| --- | ---: |");
     for operation in operations.filter(|it| it.name != "nothing") {
-        let counted = count(operation.name).unwrap_or(0).saturating_sub(nothing);
+        let counted = count(operation.name).expect("what valgrind says").saturating_sub(nothing);
         let each = counted as f64 / (ROUNDS * operation.per) as f64;
         println!("| {} | {each:.1} |", operation.name);
     }

@@ -65,6 +65,15 @@ impl Column {
         !matches!(self, Self::Vtd | Self::AmdVi)
     }
 
+    /// Linux's in strict mode on the same unit, for one of ours.
+    pub(super) fn beside(self) -> Option<Self> {
+        match self {
+            Self::Vtd => Some(Self::LinuxVtd),
+            Self::AmdVi => Some(Self::LinuxAmdVi),
+            _ => None,
+        }
+    }
+
     /// The unit of its machine.
     pub(super) fn iommu(self) -> Iommu {
         match self {

@@ -2,7 +2,7 @@
 //!
 //! `versions` is what it was measured with. `columns` is each machine's figures by the names that its guest gives them. `rows`
 //! is the table: the `unit` of its figures, of each column the medians `make` and `undo`, `target` in words, `met` of each column
-//! of ours that a target is for, and `ratio` of both to Linux's, on VT-d.
+//! of ours that a target is for, and `ratio` of both to Linux's strict mode on the same unit.
 
 use serde_json::{Map, Value, json};
 
@@ -43,6 +43,10 @@ fn row(measured: &Measured, group: &str, row: &Row) -> Value {
         .into_iter()
         .filter_map(|it| Some((it.name().to_owned(), row.is_met(measured, it)?.into())))
         .collect();
+    let ratios: Map<_, _> = [Column::Vtd, Column::AmdVi]
+        .into_iter()
+        .filter_map(|it| Some((it.name().to_owned(), row.ratio(measured, it)?.into())))
+        .collect();
     json!({
         "group": group,
         "operation": row.label.trim(),
@@ -51,7 +55,7 @@ fn row(measured: &Measured, group: &str, row: &Row) -> Value {
         "figures": of_columns,
         "target": row.target.words(),
         "met": met,
-        "ratio": row.ratio(measured),
+        "ratio": ratios,
         "unmap_ends": row.revokes.words(),
     })
 }
@@ -66,12 +70,14 @@ mod tests {
         let mut measured = Measured::default();
         measured.versions.push(("QEMU", "7.2".into()));
         measured.put(Column::Vtd, Figures::read(&["bench stream/4k 91 92 42 43".to_owned()]));
+        let linux = Figures::read(&["bench single/4k 200 200 66 66".to_owned()]);
+        measured.put(Column::LinuxVtd, linux);
         let value: Value = serde_json::from_str(&json(&measured)).unwrap();
         assert_eq!(value["versions"]["QEMU"], "7.2");
         assert_eq!(value["columns"]["vtd"]["stream/4k"]["undo_mean"], 43);
         let rows = value["rows"].as_array().unwrap();
         let row = rows.iter().find(|row| row["name"] == "stream/4k").unwrap();
-        assert_eq!((&row["met"]["vtd"], &row["ratio"]), (&json!(false), &Value::Null));
+        assert_eq!((&row["met"]["vtd"], &row["ratio"]), (&json!(false), &json!({ "vtd": 0.5 })));
         assert_eq!(row["figures"]["vtd"]["make"], 91);
     }
 }

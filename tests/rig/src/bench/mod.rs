@@ -28,6 +28,7 @@ mod rows;
 mod table;
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -144,7 +145,7 @@ pub fn run(words: &[String]) -> ExitCode {
 }
 
 fn show(measured: &Measured, options: &Options, parts: &[Part]) -> Result<(), Failure> {
-    if let Some(why) = missing(measured, parts) {
+    if let Some(why) = missing(measured, parts, options.with_linux()) {
         return Err(Failure { why, lines: Vec::new() });
     }
     print!("{}", table(measured, options.form));
@@ -162,7 +163,7 @@ fn measure(options: &Options, parts: &[Part]) -> Result<Measured, Failure> {
     let qemu = Qemu::find().map_err(|why| Failure { why, lines: Vec::new() })?;
     fs::create_dir_all(scratch_dir())?;
     let mut measured = Measured::default();
-    measured.versions = vec![("ours", commit()), ("QEMU", qemu.line.clone())];
+    measured.versions = vec![("ours", commit()), ("Rust", rust()), ("QEMU", qemu.line.clone())];
     measure_ours(&mut measured, &qemu, parts)?;
     if options.with_linux() {
         if !parts.contains(&Part::Redox) {
@@ -215,7 +216,7 @@ fn measure_linux(measured: &mut Measured, qemu: &Qemu) -> Result<(), Failure> {
                 scope.spawn(|| (boot.column, guest.measure(qemu, *boot)))
             };
             let started: Vec<_> = boots.iter().map(start).collect();
-            started.into_iter().filter_map(|it| it.join().ok()).collect()
+            started.into_iter().map(|it| it.join().unwrap_or_else(|it| resume_unwind(it))).collect()
         });
         for (column, told) in told {
             let (figures, version) = told?;
@@ -240,6 +241,14 @@ fn commit() -> String {
     let Some(name) = name else { return "of no commit".into() };
     let clean = git(&["status", "--porcelain"]).is_some_and(|lines| lines.is_empty());
     if clean { name } else { format!("{name} and changes") }
+}
+
+/// The compiler of our side, but for what is in the image of Redox.
+fn rust() -> String {
+    let mut command = Command::new("rustc");
+    command.current_dir(root()).arg("--version");
+    let end = run_process(command, Duration::from_secs(10)).ok();
+    end.and_then(|end| end.lines.into_iter().next()).unwrap_or_else(|| "unknown".into())
 }
 
 #[cfg(test)]

@@ -60,15 +60,15 @@ fn words(measured: &Measured, markdown: bool) -> String {
 
 const NOTE: &str = "Guest instructions, medians, of the operation and of what undoes it; the counter's own 3 or 4 \
     are in each. Those of\nrequests are of both processes and of the kernel between them. Memory is in the units that stand \
-    with it.\nFigures with a * are more than the target. What an unmap of ours ends is the driver's claim, or the \
-    device's access as well.\nLinux's ends the access: strict at once, lazy later, pass-through and without an IOMMU \
+    with it; 64 GiB are one sample.\nFigures with a * are more than the target. Ratios are to Linux's strict mode on the \
+    same unit. What an unmap of ours ends is the\ndriver's claim, or the device's access as well. Linux's ends the access: strict at once, lazy later, pass-through and without an IOMMU \
     never. Linux is strict where\nnothing else is said.\n";
 
 fn heading(columns: &[Column]) -> Vec<String> {
     let mut cells = vec!["".to_owned()];
     // Behind the figures is a place for a mark.
     cells.extend(columns.iter().map(|column| format!("{} ", column.heading())));
-    cells.extend(["target", "to Linux", "unmap ends"].map(String::from));
+    cells.extend(["target", "to Linux", "AMD-Vi", "unmap ends"].map(String::from));
     cells
 }
 
@@ -88,7 +88,9 @@ fn cells(row: &Row, measured: &Measured, columns: &[Column], sums: bool) -> Vec<
         );
     }
     cells.push(row.target.words());
-    cells.push(row.ratio(measured).map_or(String::new(), |ratio| format!("{ratio:.2}")));
+    cells.extend([Column::Vtd, Column::AmdVi].map(|column| {
+        row.ratio(measured, column).map_or(String::new(), |ratio| format!("{ratio:.2}"))
+    }));
     cells.push(row.revokes.words().to_owned());
     cells
 }
@@ -190,10 +192,10 @@ mod tests {
     #[test]
     fn a_row_has_what_was_measured_and_says_what_is_missed() {
         let text = table(&measured(), Form::Terminal);
-        let heading = ["Linux VT-d", "ours VT-d", "target", "to Linux", "unmap ends"];
+        let heading = ["Linux VT-d", "ours VT-d", "target", "to Linux", "AMD-Vi", "unmap ends"];
         assert_eq!(line(&text, "Linux VT-d"), heading);
         assert_eq!(line(&text, "4 KiB"), ["4 KiB", "1050+1872", "91+42*", "120", "0.05", "claim"]);
-        assert_eq!(line(&text, "of which copying 64"), ["of which copying 64 bytes", "-", "88"]);
+        assert_eq!(line(&text, "writing 64"), ["writing 64 bytes", "-", "88"]);
         assert!(text.starts_with("QEMU     7.2\n"));
         assert_eq!(line(&text, "4 KiB mappings, one")[2], "200.000 %");
         assert_eq!(line(&text, "idle"), ["idle", "-", "5.5 MiB"]);
@@ -216,7 +218,7 @@ mod tests {
     fn markdown_has_as_many_cells_in_each_row() {
         let text = table(&measured(), Form::Markdown);
         let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
-        assert!(rows.len() > 3 && rows.iter().all(|row| row.matches(" | ").count() == 5), "{text}");
-        assert!(rows.contains(&"| 4 KiB | 2922 | 133\\* | 120 | 0.05 | claim |"));
+        assert!(rows.len() > 3 && rows.iter().all(|row| row.matches(" | ").count() == 6), "{text}");
+        assert!(rows.contains(&"| 4 KiB | 2922 | 133\\* | 120 | 0.05 |  | claim |"));
     }
 }

@@ -9,11 +9,12 @@ use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::MapSpec;
 use iommu_engine::error::EngineError;
+use iommu_engine::payer::{Payer, Purse};
 use iommu_engine::platform::{BufferRuns, Platform, RunId};
 use iommu_engine::policy::{Invalidation, Policy};
 
 use super::addresses::{LIVE, TURN};
-use super::measure::{Order, Pairs, ROUNDS, Samples, WARM_UP};
+use super::measure::{Order, Pairs, ROUNDS, WARM_UP};
 use crate::cases::engine::rig::{PATIENCE, switch_off};
 use crate::edu::Edu;
 use crate::harness::{Context, Failure, Outcome};
@@ -22,6 +23,9 @@ use crate::require;
 
 /// What the unit's large pages are long.
 const LARGE: u64 = 2 << 20;
+
+/// Who pays for mappings, as in the service.
+const CLIENT: Purse = Purse { payer: Payer(1), client: Payer(1), frames: 1 << 20 };
 
 /// An engine on the machine, its device, and memory to be mapped.
 struct Rig<'a> {
@@ -82,7 +86,8 @@ impl<'a> Rig<'a> {
     /// Maps. What may have gone wrong is looked at when it has been counted.
     #[inline(always)]
     fn map(&mut self, key: DomainKey, spec: &MapSpec) -> Result<(Iova, Completion), EngineError> {
-        let mapped = self.engine.map(self.platform, key, spec);
+        let Self { platform, engine, .. } = self;
+        let mapped = engine.on_account(CLIENT, |engine| engine.map(*platform, key, spec));
         if let Ok((_, completion)) = &mapped {
             self.wait(completion);
         }
@@ -123,13 +128,15 @@ impl<'a> Rig<'a> {
             [self.map(key, &spec(page, PAGE_SIZE))?.0, self.map(key, &spec(large, LARGE))?.0];
         for (name, run, bytes) in rows {
             let spec = spec(run, bytes);
-            let (mut make, mut undo) =
-                (Samples::new(WARM_UP + ROUNDS), Samples::new(WARM_UP + ROUNDS));
-            for _ in 0..WARM_UP + ROUNDS {
-                let iova = make.take(|| self.map(key, &spec))?.0;
-                undo.take(|| self.unmap(key, iova, bytes))?;
+            let mut pairs = Pairs::new(WARM_UP + ROUNDS);
+            for round in 0..WARM_UP + ROUNDS {
+                if round == WARM_UP {
+                    pairs.forget();
+                }
+                let iova = pairs.make.take(|| self.map(key, &spec))?.0;
+                pairs.undo.take(|| self.unmap(key, iova, bytes))?;
             }
-            Pairs { make, undo }.tell(&format!("{kind}/{name}"));
+            pairs.tell(&format!("{kind}/{name}"));
         }
         self.unmap(key, beside[0], PAGE_SIZE)?;
         self.unmap(key, beside[1], LARGE)?;
@@ -170,7 +177,10 @@ pub(super) fn a_device_in_and_out_of_a_domain(context: &mut Context) -> Outcome 
     with_engine(context, |rig| {
         let key = rig.domain()?;
         let mut pairs = Pairs::new(WARM_UP + ROUNDS);
-        for _ in 0..WARM_UP + ROUNDS {
+        for round in 0..WARM_UP + ROUNDS {
+            if round == WARM_UP {
+                pairs.forget();
+            }
             pairs.make.take(|| rig.attach(key))?;
             pairs.undo.take(|| rig.detach())?;
         }
@@ -180,7 +190,7 @@ pub(super) fn a_device_in_and_out_of_a_domain(context: &mut Context) -> Outcome 
 }
 
 /// One piece of memory over and over, in large pages: mapped piece by piece, and unmapped all at once. And what 4 KiB take
-/// beside it.
+/// beside it, in a table in which another page is mapped, as on Linux's side.
 pub(super) fn a_domain_of_64_gib(context: &mut Context) -> Outcome {
     with_engine(context, |rig| {
         let key = rig.entered()?;
@@ -195,12 +205,17 @@ pub(super) fn a_domain_of_64_gib(context: &mut Context) -> Outcome {
             }
             Ok::<(), Failure>(())
         })?;
+        let (neighbour, _) = rig.map(key, &page)?;
         let mut pairs = Pairs::new(WARM_UP + ROUNDS);
-        for _ in 0..WARM_UP + ROUNDS {
+        for round in 0..WARM_UP + ROUNDS {
+            if round == WARM_UP {
+                pairs.forget();
+            }
             let iova = pairs.make.take(|| rig.map(key, &page))?.0;
             pairs.undo.take(|| rig.unmap(key, iova, PAGE_SIZE))?;
         }
         pairs.tell("engine/4k-beside-64g");
+        rig.unmap(key, neighbour, PAGE_SIZE)?;
         whole.undo.take(|| {
             let when = Invalidation::Strict;
             let done = rig.engine.unmap_all(rig.platform, key, all.iter().copied(), when)?;

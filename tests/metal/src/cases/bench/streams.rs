@@ -46,13 +46,26 @@ pub(super) fn streams(context: &mut Context) -> Outcome {
     })
 }
 
-/// Memory of the driver's own, of which the device reads a copy; and what the copy takes.
+/// Memory of the driver's own, of which the device reads or writes a copy; and what copying takes, once.
 pub(super) fn bounced(context: &mut Context) -> Outcome {
     with_service(context, |rig| {
         let device = rig.open()?;
-        let stream = device.stream::<ToDevice>("bounced");
+        let (stream, back) =
+            (device.stream::<ToDevice>("bounced"), device.stream::<FromDevice>("back"));
         let data = [0x5a; PAGE];
+        let mut own = data;
+        let mut empty = stream.buffer(PAGE)?;
+        Pairs::of((), |()| empty.write(0, &data[..0]), unchanged)?.tell("copy/0");
         for bytes in [64, 1500, PAGE] {
+            let mut pairs = Pairs::new(WARM_UP + ROUNDS);
+            for round in 0..WARM_UP + ROUNDS {
+                if round == WARM_UP {
+                    pairs.forget();
+                }
+                let mapped = pairs.make.take(|| back.map_slice_mut(&mut own[..bytes]))?;
+                pairs.undo.take(|| mapped.unmap())?;
+            }
+            pairs.tell(&format!("bounced-back/{bytes}"));
             let data = &data[..bytes];
             let pairs = Pairs::of((), |()| stream.map_slice(data), |it| it.unmap())?;
             pairs.tell(&format!("bounced/{bytes}"));
@@ -76,22 +89,23 @@ pub(super) fn lists(context: &mut Context) -> Outcome {
     })
 }
 
-/// The same, put together each time of buffers that are given back.
+/// The same, put together each time of buffers that are given back, which is not counted.
 pub(super) fn lists_anew(context: &mut Context) -> Outcome {
     with_streams(context, |kind, stream| {
         let buffers = (0..16).map(|_| stream.buffer(PAGE)).collect::<Result<Vec<_>, _>>()?;
-        let make = |(mut list, mut buffers): (ScatterList<'static, _>, Vec<_>)| {
+        let (mut list, mut buffers) = (ScatterList::new(&stream), buffers);
+        let mut pairs = Pairs::new(WARM_UP + ROUNDS);
+        for round in 0..WARM_UP + ROUNDS {
+            if round == WARM_UP {
+                pairs.forget();
+            }
             for buffer in buffers.drain(..) {
                 list.push(buffer)?;
             }
-            Ok::<_, Error>((list.map()?, buffers))
-        };
-        let undo = |(list, mut buffers): (ScatterList<'static, _, _>, Vec<_>)| {
-            let mut list = list.unmap()?;
+            let mapped = pairs.make.take(|| list.map())?;
+            list = pairs.undo.take(|| mapped.unmap())?;
             buffers.extend(list.clear());
-            Ok::<_, Error>((list, buffers))
-        };
-        let pairs = Pairs::of((ScatterList::new(&stream), buffers), make, undo)?;
+        }
         pairs.tell(&format!("{kind}/sg-16-anew"));
         Ok(())
     })
@@ -111,7 +125,10 @@ pub(super) fn rings(context: &mut Context) -> Outcome {
             .map(Some)
             .collect::<Vec<_>>();
         let mut pairs = Pairs::new(WARM_UP + ROUNDS);
-        for place in (0..RING).cycle().take(WARM_UP + ROUNDS) {
+        for (round, place) in (0..RING).cycle().take(WARM_UP + ROUNDS).enumerate() {
+            if round == WARM_UP {
+                pairs.forget();
+            }
             let Some(oldest) = ring[place].take() else { continue };
             let oldest = pairs.undo.take(|| oldest.unmap())?;
             ring[place] = Some(pairs.make.take(|| oldest.map())?);
