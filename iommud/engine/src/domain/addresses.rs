@@ -214,6 +214,12 @@ impl Addresses {
         debug_assert_eq!(freed, Ok(()));
     }
 
+    /// The same of several ranges, one behind the other.
+    pub fn free_all(&mut self, ranges: &[(Iova, u64)]) {
+        let freed = self.allocator.free_all(ranges);
+        debug_assert_eq!(freed, Ok(()));
+    }
+
     /// How many pieces are taken, and how many bytes of addresses these are with their guards.
     pub fn taken(&self) -> (u64, u64) {
         let Self { allocator, .. } = self;

@@ -429,6 +429,11 @@ impl Domain {
         self.addresses.free(iova, bytes);
     }
 
+    /// The same of several, one behind the other.
+    pub fn free_all_addresses(&mut self, ranges: &[(Iova, u64)]) {
+        self.addresses.free_all(ranges);
+    }
+
     /// Takes the whole table apart: its frames, the addresses of its mappings, and until when they are not free.
     pub fn destroy(self, frames: &mut impl TableFrames) -> Retired {
         let mut addresses: Vec<(Payer, u64)> = Vec::new();

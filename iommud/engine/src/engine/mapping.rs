@@ -100,6 +100,14 @@ impl Engine {
         if let Err(EngineError::Map(MapError::EmptyTable)) = mapped {
             return self.map_where_a_table_was(platform, key, spec);
         }
+        if let Ok((iova, Touched::Leaves)) = mapped
+            && self.is_plain
+            && self.all_see
+            && domain.catching_up().is_none()
+        {
+            self.books.note_addresses(payer, payer::bytes(bytes));
+            return Ok((iova, Completion::none()));
+        }
         let mapped = self.books.paid(domain, bill, bytes, mapped);
         self.follow_arenas(platform);
         let (start, touched) = mapped?;
@@ -483,10 +491,10 @@ impl Engine {
             [..] => domain.with_payers(core::mem::take(unlinked)),
         };
         if completion.is_none() {
-            for (&(iova, bytes), &payer) in ranges.iter().zip(payers) {
+            for (&(_, bytes), &payer) in ranges.iter().zip(payers) {
                 books.note_addresses(payer, -payer::bytes(bytes));
-                domain.free_addresses(iova, bytes);
             }
+            domain.free_all_addresses(ranges);
             if !frames.is_empty() {
                 self.free(platform, Retired { frames, ..Retired::default() });
             }

@@ -46,7 +46,7 @@ use core::mem;
 use dma_types::{Iova, PAGE_SIZE};
 
 use super::error::IovaError;
-use super::free::FreeRanges;
+use super::free::{FreeRange, FreeRanges};
 use super::held::{Extent, Held, HeldRanges, Place};
 use super::magazine::Magazines;
 use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
@@ -332,6 +332,36 @@ impl<N: Copy + Default> IovaAllocator<N> {
         Ok(())
     }
 
+    /// Takes back several allocations, as [`free`](Self::free) does each. What no magazine has room for is free at one go where
+    /// it lies side by side, with guards and pads.
+    ///
+    /// # Errors
+    ///
+    /// As [`free`](Self::free), when those before are free.
+    pub fn free_all(&mut self, ranges: &[(Iova, u64)]) -> Result<(), IovaError> {
+        let (mut joined, mut result) = (0..0, Ok(()));
+        for &(iova, bytes) in ranges {
+            let start = iova.get() >> PAGE_SHIFT;
+            let has_no_place = iova.is_aligned(PAGE_SIZE)
+                && self.idle.of_bytes(bytes).is_some_and(|magazine| magazine.is_full())
+                && self.held.find(start).is_some_and(|(_, it)| it.extent.is_live_with_guard(bytes))
+                && self.loose.end != start;
+            let Some(extent) = has_no_place.then(|| self.held.remove(start)).flatten() else {
+                result = self.free(iova, bytes);
+                if result.is_err() {
+                    break;
+                }
+                continue;
+            };
+            if joined.end != start {
+                self.free.give_some(mem::replace(&mut joined, start..start));
+            }
+            joined.end = start + extent.span();
+        }
+        self.free.give_some(joined);
+        result
+    }
+
     /// Puts an idle range of so many bytes into its magazine.
     fn put_by(&mut self, place: Place, bytes: u64) {
         let Self { held, free, idle, .. } = self;
@@ -484,20 +514,23 @@ impl<N: Copy + Default> IovaAllocator<N> {
             return Some(place.start);
         }
         let extent = Extent::new(wanted.pages, true);
-        let start = self.free.find(floor, extent.span(), wanted.order)?;
+        let (start, within) = self.free.find(floor, extent.span(), wanted.order)?;
         if start + wanted.pages > wanted.end {
             return None;
         }
-        self.hold(start, extent.with_pad(self.pad_behind(start + extent.span(), wanted)));
+        let pad = self.pad_behind(start + extent.span(), within, wanted);
+        let extent = extent.with_pad(pad);
+        self.free.take_of(within, start, start + extent.span());
+        self.held.insert(start, Held { extent, note: N::default() });
         Some(start)
     }
 
     /// How many pages are to be set aside behind a range that ends before this page: up to the next where a large page can
     /// start, if all of them are free.
-    fn pad_behind(&self, end: u64, wanted: Wanted) -> u64 {
+    fn pad_behind(&self, end: u64, within: FreeRange, wanted: Wanted) -> u64 {
         let next = end.next_multiple_of(LARGE_PAGE);
         let is_large = self.has_pads && 1 << wanted.order >= LARGE_PAGE;
-        if is_large && self.free.contains(end, next) { next - end } else { 0 }
+        if is_large && next <= within.end { next - end } else { 0 }
     }
 
     /// Makes the pages free for everybody that are set aside behind a range.
@@ -535,7 +568,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
         let IovaRequest { bytes, align, limit, .. } = request;
         let longest = self.longest_free_before(wanted.end);
         let higher = self.free.find(wanted.first, wanted.pages + 1, wanted.order);
-        if higher.is_some_and(|start| start + wanted.pages <= self.pages) {
+        if higher.is_some_and(|(start, _)| start + wanted.pages <= self.pages) {
             IovaError::NoRoomUnderLimit { bytes, align, limit, longest }
         } else {
             IovaError::NoRoom { bytes, align, longest }

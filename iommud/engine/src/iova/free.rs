@@ -142,27 +142,29 @@ impl FreeRanges {
         self.ending_from(end).is_some_and(|range| range.start <= start)
     }
 
-    /// The lowest start, at `floor` or after, of `pages` free pages at a multiple of `1 << order` pages.
+    /// The lowest start, at `floor` or after, of `pages` free pages at a multiple of `1 << order` pages, and the range in which
+    /// that is.
     ///
     /// Exact for the alignments that branches count. For others, when the first [`TRIED`] ranges that are
     /// long enough all start wrong, only ranges are considered that have room wherever they start.
-    pub(super) fn find(&self, floor: u64, pages: u64, order: u32) -> Option<u64> {
+    pub(super) fn find(&self, floor: u64, pages: u64, order: u32) -> Option<(u64, FreeRange)> {
         // The floor may lie within a range, and then what branches know of that one does not hold.
         let first = self.ending_from(floor + 1)?;
         if let Some(start) = first.fit(floor, pages, order) {
-            return Some(start);
+            return Some((start, first));
         }
         let counted = COUNTED_ORDERS.iter().rposition(|&counted| counted <= order).unwrap_or(0);
         let mut from = first.end + 1;
         for _ in 0..TRIED {
             let range = self.lowest(from, counted, pages)?;
             if let Some(start) = range.fit(floor, pages, order) {
-                return Some(start);
+                return Some((start, range));
             }
             from = range.end + 1;
         }
         let slack = (1 << order) - (1 << COUNTED_ORDERS[counted]);
-        self.lowest(from, counted, pages + slack)?.fit(floor, pages, order)
+        let range = self.lowest(from, counted, pages + slack)?;
+        range.fit(floor, pages, order).map(|start| (start, range))
     }
 
     /// The first range that ends at `end` or after and has `pages` pages of room at a counted order.
@@ -240,7 +242,13 @@ impl FreeRanges {
 
     /// Takes `start` to `end`, all of which is free, out.
     pub(super) fn take(&mut self, start: u64, end: u64) {
-        let Some(range) = self.ending_from(end) else { return };
+        if let Some(range) = self.ending_from(end) {
+            self.take_of(range, start, end);
+        }
+    }
+
+    /// Takes `start` to `end` out of the free range that they are in.
+    pub(super) fn take_of(&mut self, range: FreeRange, start: u64, end: u64) {
         debug_assert!(range.start <= start && end <= range.end);
         if end < range.end {
             self.move_start(range.end, end);
@@ -279,7 +287,8 @@ impl FreeRanges {
         self.give_some(joined);
     }
 
-    fn give_some(&mut self, range: Range<u64>) {
+    /// Puts a range back, if it is not empty.
+    pub(super) fn give_some(&mut self, range: Range<u64>) {
         if !range.is_empty() {
             self.give(range.start, range.end);
         }

@@ -92,6 +92,11 @@ impl Magazine {
         self.count < self.rounds.len()
     }
 
+    /// Whether there are as many as it holds: more make others free.
+    pub(super) fn is_full(&self) -> bool {
+        self.count == ROUNDS
+    }
+
     /// Takes the range that came last of those whose first pages `suits` accepts.
     pub(super) fn take(&mut self, suits: impl Fn(u64) -> bool) -> Option<Place> {
         let places = self.rounds.get_mut(..self.count)?;

@@ -31,6 +31,13 @@ pub(super) struct Kept {
     level: u8,
 }
 
+impl Kept {
+    /// This one, in which an address is.
+    pub(super) fn new<F: Format>(node: &Node<'_, F>, address: u64) -> Self {
+        Self { base: node.base(address), frame: node.frame, level: node.level }
+    }
+}
+
 /// A table that was used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
@@ -154,11 +161,11 @@ impl Near {
         }
     }
 
-    /// Has none stay, if the one that did is one of these, which are unlinked.
-    pub(super) fn keep_none_of(&mut self, unlinked: &[PhysAddr]) {
-        if self.kept.is_some_and(|kept| unlinked.contains(&kept.frame)) {
-            self.keep_none();
-        }
+    /// Has another table stay when it is empty, if one is to, and in any case none of these, which are unlinked. No table is one
+    /// of those used last.
+    pub(super) fn keep_instead(&mut self, kept: Option<Kept>, unlinked: &[PhysAddr]) {
+        let before = self.kept.filter(|kept| !unlinked.contains(&kept.frame));
+        self.kept = kept.or(before);
     }
 
     /// Writes what was counted into the tables, and forgets them.

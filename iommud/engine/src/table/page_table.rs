@@ -465,8 +465,10 @@ impl<F: Format> PageTable<F> {
         }
         self.near.settle(frames, self.format);
         let before = retired.len();
-        let unmapped = Remove::new(self.format, span).remove(frames, self, retired)?;
-        self.near.keep_none_of(&retired[before..]);
+        let may_keep = self.near.empty(frames, self.format).is_none();
+        let remove = Remove::new(self.format, span, may_keep);
+        let (unmapped, kept) = remove.remove(frames, self, retired)?;
+        self.near.keep_instead(kept, &retired[before..]);
         if unmapped.touched == Touched::Tables {
             retired.append(&mut self.outgrown);
         }

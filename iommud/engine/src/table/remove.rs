@@ -1,13 +1,14 @@
 //! How a range is removed: looked at first, then cleared.
 
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dma_types::{Iova, PAGE_SIZE, PhysAddr};
 
 use super::error::{Foreign, UnmapError};
 use super::format::{Entry, Format, index, low_bits, shift, slot_mask};
-use super::near::Used;
+use super::near::{Kept, Used};
 use super::node::{Node, each, holds};
 use super::page_table::{PageTable, Span, Unmapped};
 use super::split::{Page, cost, rest};
@@ -157,11 +158,15 @@ pub(super) struct Remove<F> {
     /// The range with all of the large pages that it took a part of.
     widened: Span,
     touched: Touched,
+    /// Whether a table may stay that is empty then,
+    may_keep: bool,
+    /// and which does.
+    kept: Option<Kept>,
 }
 
 impl<F: Format> Remove<F> {
-    pub(super) fn new(format: F, span: Span) -> Self {
-        Self { format, span, widened: span, touched: Touched::Leaves }
+    pub(super) fn new(format: F, span: Span, may_keep: bool) -> Self {
+        Self { format, span, widened: span, touched: Touched::Leaves, may_keep, kept: None }
     }
 
     /// Removes the range, in two walks: one that looks, one that clears.
@@ -170,7 +175,7 @@ impl<F: Format> Remove<F> {
         frames: &mut impl TableFrames,
         table: &PageTable<F>,
         retired: &mut Vec<PhysAddr>,
-    ) -> Result<Unmapped, UnmapError> {
+    ) -> Result<(Unmapped, Option<Kept>), UnmapError> {
         let needed = self.check(frames, table.root_node(frames)?, self.span)?;
         let mut supply = Supply::allocate(frames, needed, self.format.is_coherent())?;
         let root = table.root_node(frames)?;
@@ -178,7 +183,7 @@ impl<F: Format> Remove<F> {
         let cleared = self.clear(frames, root, self.span, &mut supply, retired);
         supply.give_back(frames);
         cleared?;
-        Ok(self.widened.unmapped(self.touched))
+        Ok((self.widened.unmapped(self.touched), self.kept))
     }
 
     /// Whether all of a part of the range is mapped, and how many tables it takes to take pages apart.
@@ -252,7 +257,9 @@ impl<F: Format> Remove<F> {
                     let below = node.below(frames, frame, level)?;
                     let whole = part - at == slot_mask(node.level);
                     let part_span = Span { start: at, last: part };
-                    if whole || self.clear(frames, below, part_span, supply, retired)? {
+                    let is_empty =
+                        whole || self.clear(frames, below, part_span, supply, retired)?;
+                    if is_empty && (whole || !self.keep(&below, at)) {
                         removed += 1;
                         self.touched = Touched::Tables;
                         put(frames, &node, at, 0);
@@ -280,6 +287,15 @@ impl<F: Format> Remove<F> {
         node.set_live(live);
         // One from which nothing was removed can be full.
         Ok(removed > 0 && live == 0)
+    }
+
+    /// Has a table stay that is empty now, if one may.
+    fn keep(&mut self, node: &Node<'_, F>, address: u64) -> bool {
+        let may_keep = mem::take(&mut self.may_keep);
+        if may_keep {
+            self.kept = Some(Kept::new(node, address));
+        }
+        may_keep
     }
 
     /// Removes a page, or the part of it that is in the range; how many entries are empty then.

@@ -241,6 +241,25 @@ fn pieces_that_are_freed_in_order_are_one_range_at_hand_again() {
 }
 
 #[test]
+fn many_that_are_freed_at_one_go_are_what_was_free_before() {
+    let mut space = space(SPACE48);
+    let before = space.free_pages();
+    let mut space = self::space(SPACE48);
+    let mut ranges: Vec<(Iova, u64)> = Vec::new();
+    for request in [IovaRequest::new(KIB4), IovaRequest::new(MIB2).aligned(MIB2)] {
+        let taken = (0..200).map(|_| (space.alloc(request).unwrap(), request.bytes));
+        ranges.extend(taken.collect::<Vec<_>>());
+    }
+    // One stays, in the middle of those that go.
+    let stays = ranges.remove(120);
+    assert_eq!(space.free_all(&ranges), Ok(()));
+    assert_eq!((space.allocations(), space.allocated_bytes()), (1, KIB4));
+    let twice = Err(IovaError::NotAllocated { iova: ranges[150].0 });
+    assert_eq!(space.free_all(&[stays, ranges[150]]), twice);
+    assert_eq!((space.allocations(), space.free_pages()), (0, before));
+}
+
+#[test]
 fn low_addresses_at_hand_are_not_wasted_on_a_wide_mask() {
     let mut space = space(SPACE48);
     let low = space.alloc(IovaRequest::new(KIB4).below(MASK28)).unwrap();

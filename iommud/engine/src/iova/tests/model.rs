@@ -28,6 +28,8 @@ enum Step {
     Free(prop::sample::Index),
     /// All of them, by address.
     FreeAll,
+    /// The same at one go.
+    FreeTogether,
     FreeWrongly(usize, usize),
     Reserve(usize, usize),
     /// Of one of the live allocations.
@@ -51,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..PLAYED + 4, pages, guard).prop_map(|(at, n, guard)| Step::AllocAt(at, n, guard)),
         12 => any::<prop::sample::Index>().prop_map(Step::Free),
         1 => Just(Step::FreeAll),
+        1 => Just(Step::FreeTogether),
         1 => (0..PLAYED, 0..6usize).prop_map(|(at, n)| Step::FreeWrongly(at, n)),
         1 => (0..PLAYED, 1..5usize).prop_map(|(at, n)| Step::Reserve(at, n)),
         8 => any::<prop::sample::Index>().prop_map(Step::Note),
@@ -202,6 +205,15 @@ fn play(space: &mut Space, model: &mut Model, step: Step) -> Result<(), TestCase
                 let (start, pages) = model.give(number);
                 prop_assert_eq!(space.free(model.iova(start), bytes(pages)), Ok(()));
             }
+        }
+        Step::FreeTogether => {
+            let mut ranges = Vec::new();
+            while !model.live.is_empty() {
+                let (start, pages) = model.give(0);
+                ranges.push((model.iova(start), bytes(pages)));
+            }
+            ranges.sort_unstable();
+            prop_assert_eq!(space.free_all(&ranges), Ok(()));
         }
         Step::Note(index) if !model.live.is_empty() => {
             let number = index.index(model.live.len());
