@@ -62,33 +62,37 @@ impl<K: Number, V> Numbered<K, V> {
     /// What has this number.
     #[inline]
     pub fn get(&self, key: &K) -> Option<&V> {
+        self.find(key).map(|(_, value)| value)
+    }
+
+    /// The same, and in which slot it is for as long as it is there.
+    #[inline]
+    pub(crate) fn find(&self, key: &K) -> Option<(u32, &V)> {
         if let Some(&slot) = self.near.get(self.place(*key))
             && let Some(Some((other, value))) = self.slots.get(slot as usize)
             && other == key
         {
-            return Some(value);
+            return Some((slot, value));
         }
         self.search(key)
     }
 
     #[inline(never)]
-    fn search(&self, key: &K) -> Option<&V> {
+    fn search(&self, key: &K) -> Option<(u32, &V)> {
         let slot = *self.order.get(key)?;
-        Some(&self.slots[slot as usize].as_ref()?.1)
+        Some((slot, &self.slots[slot as usize].as_ref()?.1))
     }
 
     /// The same, to be changed.
     #[inline]
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let near = self.near.get(self.place(*key)).copied();
-        let is_near = |slot: u32| {
-            let there = self.slots.get(slot as usize).and_then(Option::as_ref);
-            there.is_some_and(|(other, _)| other == key)
-        };
-        let slot = match near {
-            Some(slot) if is_near(slot) => slot,
-            _ => *self.order.get(key)?,
-        };
+        let (slot, _) = self.find(key)?;
+        self.in_slot_mut(slot)
+    }
+
+    /// What is in a slot, to be changed.
+    #[inline]
+    pub(crate) fn in_slot_mut(&mut self, slot: u32) -> Option<&mut V> {
         let (_, value) = self.slots.get_mut(slot as usize)?.as_mut()?;
         Some(value)
     }

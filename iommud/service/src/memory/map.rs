@@ -300,9 +300,9 @@ impl<P: Platform> Service<P> {
         let Asker { space, account, bounds, .. } = *asker;
         let limit = entries.iter().map(|entry| entry.limit.get()).min().unwrap_or(u64::MAX);
         let (first, limit) = (bounds.first, bounds.last.min(Iova::new(limit)));
-        let usage = turned_by(entries).map_err(|error| (0, error))?;
+        let usage = || turned_by(entries).map_err(|error| (0, error));
         if !is_charged {
-            self.claim(account, &usage.with_addresses().usage()).map_err(|error| (0, error))?;
+            self.claim(account, &usage()?.with_addresses().usage()).map_err(|error| (0, error))?;
         }
         let flags = entries.first().map_or(0, |entry| entry.flags.get());
         let start = Iova::new(entries.first().map_or(0, |entry| entry.iova.get()));
@@ -312,7 +312,7 @@ impl<P: Platform> Service<P> {
         };
         if let Place::At { .. } = place
             && bounds.account.is_some()
-            && !bounds.contain(start, usage.bytes)
+            && !bounds.contain(start, usage()?.bytes)
         {
             return Err((0, Error::OutsideWindow));
         }
@@ -324,7 +324,7 @@ impl<P: Platform> Service<P> {
         });
         let mapped = mapped.map_err(|failed| self.not_mapped(pieces, failed))?;
         if !is_charged {
-            self.accounts.take(account, &usage);
+            self.accounts.take(account, &usage()?);
         }
         Ok(mapped)
     }

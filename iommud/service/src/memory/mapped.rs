@@ -1,5 +1,6 @@
 //! Where one buffer is mapped.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -24,12 +25,12 @@ type Entry = (MappedAt, DoneBy);
 /// How many mappings are one piece of memory.
 const CHUNK: usize = 128;
 
-/// Mappings in the order of their places, in pieces of memory that are nearly full where they were made in that order. There
-/// may be a million of them.
+/// Mappings in the order of their places, in pieces of memory that are nearly full where they were made in that order, or in
+/// the other one. There may be a million of them, and most go as they came: at an end.
 #[derive(Clone, Debug, Default)]
 struct Sorted {
     /// None is empty, but for the only one.
-    chunks: Vec<Vec<Entry>>,
+    chunks: Vec<VecDeque<Entry>>,
     count: usize,
 }
 
@@ -47,14 +48,20 @@ impl Sorted {
     #[inline]
     fn find(&self, at: &MappedAt) -> (usize, Result<usize, usize>) {
         let number = self.chunk_of(at);
-        let chunk = self.chunks.get(number).map_or(&[][..], Vec::as_slice);
-        (number, chunk.binary_search_by_key(at, |(at, _)| *at))
+        let Some(chunk) = self.chunks.get(number) else { return (number, Err(0)) };
+        let found = match (chunk.front(), chunk.back()) {
+            (Some((first, _)), _) if at == first => Ok(0),
+            (Some((first, _)), _) if at < first => Err(0),
+            (_, Some((last, _))) if at > last => Err(chunk.len()),
+            _ => chunk.binary_search_by_key(at, |(at, _)| *at),
+        };
+        (number, found)
     }
 
     fn insert(&mut self, (at, by): Entry) {
         let (number, found) = self.find(&at);
         if self.chunks.is_empty() {
-            self.chunks.push(Vec::new());
+            self.chunks.push(VecDeque::new());
         }
         let chunk = &mut self.chunks[number];
         match found {
@@ -63,8 +70,9 @@ impl Sorted {
                 return;
             }
             Err(place) if chunk.len() < CHUNK => chunk.insert(place, (at, by)),
-            // Behind the last of all: what is full stays so.
-            Err(CHUNK) => self.chunks.insert(number + 1, Vec::from([(at, by)])),
+            // Before the first of all, or behind the last: what is full stays so.
+            Err(0) => self.chunks.insert(number, VecDeque::from([(at, by)])),
+            Err(CHUNK) => self.chunks.insert(number + 1, VecDeque::from([(at, by)])),
             Err(place) => {
                 let mut upper = chunk.split_off(CHUNK / 2);
                 match place.checked_sub(CHUNK / 2) {
@@ -79,7 +87,7 @@ impl Sorted {
 
     fn remove(&mut self, at: &MappedAt) -> Option<DoneBy> {
         let (number, found) = self.find(at);
-        let (_, by) = self.chunks[number].remove(found.ok()?);
+        let (_, by) = self.chunks[number].remove(found.ok()?)?;
         self.count -= 1;
         if self.chunks.len() > 1 {
             self.join(number);
@@ -260,10 +268,13 @@ mod tests {
     fn very_many_are_too_and_take_no_more_memory_than_they_need() {
         let most = 20 * CHUNK as u64;
         let capacity = |mappings: &BufferMappings| {
-            mappings.many.chunks.iter().map(Vec::capacity).sum::<usize>()
+            mappings.many.chunks.iter().map(VecDeque::capacity).sum::<usize>()
         };
         let ascending = are_as_in_a_tree((0..most).map(|it| 2 * it));
-        assert!(capacity(&ascending) <= most as usize + CHUNK);
+        let descending = are_as_in_a_tree((0..most).rev().map(|it| 2 * it));
+        for in_order in [ascending, descending] {
+            assert!(capacity(&in_order) <= most as usize + CHUNK);
+        }
         // Some twice, in no order.
         let mixed = are_as_in_a_tree((0..4 * most).map(|it| it * 7919 % 6007 % most));
         assert!(!mixed.is_empty() && capacity(&mixed) <= 8 * mixed.len() + CHUNK);

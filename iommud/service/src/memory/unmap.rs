@@ -25,6 +25,8 @@ use crate::sessions::session::{BufferId, Sessions};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     buffer: BufferId,
+    /// Where the buffer is.
+    slot: u32,
     iova: Iova,
     bytes: u64,
     offset: u64,
@@ -194,9 +196,11 @@ impl<P: Platform> Service<P> {
         let Self { engine, platform, sessions, accounts, .. } = self;
         let completion =
             engine.unmap_all_if(platform, space.domain, ranges, when, |iova, mapping| {
-                let found = known_at(sessions, accounts, space, iova, mapping);
-                known.extend(found);
-                found.is_some()
+                let Some(found) = known_at(sessions, accounts, space, iova, mapping) else {
+                    return false;
+                };
+                known.push(found);
+                true
             });
         let completion = completion.map_err(to_client)?;
         let lasts = self.note_unmapped(space, known, &completion);
@@ -215,8 +219,8 @@ impl<P: Platform> Service<P> {
         // Of most, all are on one account.
         let mut back = (known.first().map_or(AccountId::NOBODY, |it| it.account), Turned::NONE);
         let mut lasts = false;
-        for &Known { buffer: id, iova, bytes, offset, access, account } in known {
-            let Some(buffer) = sessions.buffers.get_mut(&id) else { continue };
+        for &Known { buffer: id, slot, iova, bytes, offset, access, account } in known {
+            let Some(buffer) = sessions.buffers.in_slot_mut(slot) else { continue };
             buffer.mappings.remove(&(domain, iova));
             if account != back.0 {
                 accounts.give_back(back.0, &back.1);
@@ -260,9 +264,9 @@ fn known_at(
 ) -> Option<Known> {
     let Mapping { bytes, access, owner, offset, payer } = *mapping;
     let (id, account) = (BufferId(owner.buffer()?), payer.into());
-    let buffer = sessions.buffers.get(&id)?;
+    let (slot, buffer) = sessions.buffers.find(&id)?;
     let is_own = buffer.session == Some(space.session)
         && space.knows(accounts, buffer.account)
         && space.knows(accounts, account);
-    is_own.then_some(Known { buffer: id, iova, bytes, offset, access, account })
+    is_own.then_some(Known { buffer: id, slot, iova, bytes, offset, access, account })
 }
