@@ -87,7 +87,7 @@ impl<T: Copy> Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
-    #[inline]
+    #[inline(always)]
     fn index(&self, slot: u32) -> &T {
         let (chunk, place) = place(slot);
         &self.chunks[chunk].as_deref().map_or(&[][..], |chunk| chunk)[place]
@@ -95,7 +95,7 @@ impl<T> Index<u32> for Slab<T> {
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
-    #[inline]
+    #[inline(always)]
     fn index_mut(&mut self, slot: u32) -> &mut T {
         let (chunk, place) = place(slot);
         &mut self.chunks[chunk].as_deref_mut().map_or(&mut [][..], |chunk| chunk)[place]

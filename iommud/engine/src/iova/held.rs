@@ -180,16 +180,24 @@ impl<N: Copy> HeldRanges<N> {
     }
 
     /// The range that starts at page `start`, to be changed, and where it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&mut self, start: u64) -> Option<(Place, &mut Held<N>)> {
-        if self.last.start != start {
-            self.last = Place { start, slot: self.slots.get(start)? };
+        if self.last.start != start && !self.look_up(start) {
+            return None;
         }
         Some((self.last, &mut self.records[self.last.slot]))
     }
 
+    /// Looks at the range that starts at page `start`, if one does.
+    #[inline(never)]
+    fn look_up(&mut self, start: u64) -> bool {
+        let slot = self.slots.get(start);
+        self.last = slot.map_or(self.last, |slot| Place { start, slot });
+        slot.is_some()
+    }
+
     /// The range in this place, of one that is held.
-    #[inline]
+    #[inline(always)]
     pub(super) fn at(&mut self, place: Place) -> &mut Held<N> {
         debug_assert_eq!(self.slots.get(place.start), Some(place.slot));
         self.last = place;
