@@ -104,6 +104,7 @@ fn r2_a_strict_one_is_out_of_reach_when_it_is_unmapped() {
 fn r4_what_is_mapped_ends_with_the_stream() {
     for machine in Machine::each() {
         let device = machine.open();
+        machine.make_tables(&device);
         let before = machine.usage();
         let mut stream = device.raw_stream("raw").strict();
         for bytes in [1, 4096, 10_000] {

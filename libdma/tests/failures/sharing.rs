@@ -10,6 +10,7 @@ const RIGHTS: Rights = Rights::BUFFER;
 
 fn two(machine: &Machine, device: &Device) -> (Buffer, Device, Device) {
     let second = machine.open_at(second_edu()).unwrap();
+    machine.make_tables(&second);
     let buffer = device.allocate(8192, Some(Access::ReadWrite), "frames").unwrap();
     buffer.write(0, b"frame").unwrap();
     (buffer, device.clone(), second)

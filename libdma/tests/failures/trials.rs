@@ -223,6 +223,7 @@ where
         let Self { machine, kind, setup, act, intact } = *self;
         let before_all = Snapshot::of(machine, None);
         let device = machine.open();
+        machine.make_tables(&device);
         let state = setup(machine, &device);
         device.trim();
         let before = Snapshot::of(machine, Some(&device));
@@ -244,7 +245,11 @@ where
                 device.trim();
                 // Where nothing confines devices, iommud has to be told that memory is used no more.
                 if times == 1 || device.is_confined() {
-                    assert_eq!(Snapshot::of(machine, Some(&device)), before, "{what}");
+                    let mut after = Snapshot::of(machine, Some(&device));
+                    // A large page that was mapped in between takes the place of the table that the domain keeps.
+                    let frames = &mut after.usage.live_frames;
+                    *frames = before.usage.live_frames.max(*frames);
+                    assert_eq!(after, before, "{what}");
                 }
                 intact(machine, &state);
                 let again = act(state).map_err(|(error, _)| error);

@@ -60,6 +60,7 @@ fn r2_gathered_unmaps_are_one_request_and_memory_comes_back_after_it() {
 fn what_is_gathered_is_unmapped_when_its_gatherer_is_dropped() {
     for machine in Machine::each() {
         let device = machine.open();
+        machine.make_tables(&device);
         let before = machine.usage();
         let stream = device.stream::<FromDevice>("rx").strict();
         let mut gather = stream.gather(100);

@@ -25,6 +25,7 @@ fn at_each_step(machine: &Machine, mut act: impl FnMut() -> Result<(), Error>) -
 fn r7_memory_that_cannot_be_had_leaves_nothing() {
     for machine in Machine::each() {
         let device = machine.open();
+        machine.make_tables(&device);
         let (stream, mut data) = (device.stream::<FromDevice>("rx").strict(), [0; 64]);
         assert!(at_each_step(&machine, || stream.buffer(4096).map(drop)) > 0);
         assert!(at_each_step(&machine, || stream.map_slice_mut(&mut data).map(drop)) > 1);

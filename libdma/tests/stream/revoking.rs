@@ -65,6 +65,7 @@ fn in_a_window_an_unmap_ends_the_claim_and_not_the_access() {
 fn r4_what_is_dropped_while_it_is_the_devices_comes_back() {
     for machine in Machine::each() {
         let device = machine.open();
+        machine.make_tables(&device);
         let before = machine.usage();
         let stream = device.stream::<FromDevice>("rx").strict();
         drop(stream.buffer(4096).unwrap().map().unwrap());

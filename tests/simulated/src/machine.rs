@@ -10,7 +10,7 @@ use iommu_sim::amdvi::AmdviConfig;
 use iommu_sim::{Blocked, MachineConfig};
 use iommud::platform::sim::{SimPlatform, Usage};
 use libdma::transport::Transport;
-use libdma::{Device, Error, Handle};
+use libdma::{Access, Device, Error, Handle};
 use spin::Mutex;
 
 use crate::tap::Tap;
@@ -129,6 +129,16 @@ impl Machine {
         let device = Device::open(self.transport(), address)?;
         make_master(self.service.lock().platform(), address);
         Ok(device)
+    }
+
+    /// Maps a page for a device and unmaps it. From then on its domain keeps the tables of an address, which
+    /// [`usage`](Self::usage) tells.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be mapped.
+    pub fn make_tables(&self, device: &Device) {
+        drop(device.allocate(4096, Some(Access::Read), "first").expect("a page"));
     }
 
     /// Ends a device's session under its driver's hands, as an administrator's or a keeper's mistake would: its handle is
