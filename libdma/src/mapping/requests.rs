@@ -16,7 +16,7 @@ use crate::io_address::{AddressSpace, BusAddress};
 use crate::protocol::Error;
 use crate::protocol::call::{self, BATCH_FLAG_STRICT, MapEntry, Opcode};
 use crate::protocol::domain::{Found, Lookup};
-use crate::resume::{Link, Lost, Piece, UnderWay};
+use crate::resume::{Failed, Link, Lost, Piece, UnderWay};
 use crate::session::Session;
 
 /// What is to be mapped, and the [`access_code`](call::access_code).
@@ -55,15 +55,17 @@ impl Handle {
         places: Places,
         limit: Iova,
     ) -> Result<Vec<Mapped>, Error> {
-        let terms = (space.domain, limit, 0);
         let mapped = |iova, bytes| Mapped::new(BusAddress::new(space, Iova::new(iova)), bytes);
         if let ([request], Places::Anywhere) = (requests, places) {
-            let piece = wanted(request).0;
-            let iova = self.map_one(terms, wanted(request), |under_way, iova| match under_way {
-                Some(under_way) => under_way.learn(space.domain, iter::once((iova, piece))),
-                None => Ok(()),
-            })?;
-            return Ok(vec![mapped(iova.get(), request.bytes)]);
+            let wanted = wanted(request);
+            let pieces = |_: &()| iter::once(wanted.0);
+            return self.map_and_note(space.domain, &mut (), pieces, |_, under_way| {
+                let iova = self.ask_map(wanted, limit, 0)?;
+                if let Some(under_way) = under_way {
+                    under_way.learn(space.domain, iter::once((iova, wanted.0)))?;
+                }
+                Ok(vec![mapped(iova, request.bytes)])
+            });
         }
         let pieces = || requests.iter().map(|request| wanted(request).0);
         self.map_and_note(
@@ -90,45 +92,64 @@ impl Handle {
         )
     }
 
-    /// The same of one piece, wherever there is room for it, without the heap: where it is.
+    /// Asks for a mapping of one piece with this access code, wherever there is room for it, below a limit and with these flags
+    /// in the batch's header, without the heap: where it is.
     #[inline(always)]
-    pub(crate) fn map_one(
+    pub(crate) fn ask_map(
         &self,
-        (domain, limit, flags): (Option<u64>, Iova, u32),
         wanted: (Piece, u32),
-        learn: impl Fn(Option<&UnderWay<'_>>, u64) -> Result<(), Error>,
-    ) -> Result<Iova, Error> {
-        let (places, piece) = (Places::Anywhere, wanted.0);
-        self.map_and_note(
-            domain,
-            &mut (),
-            |_| iter::once(piece),
-            |_, under_way| {
-                let [place, _] = places.of_entries();
-                let mut one = One::new(flags, map_entry(wanted, limit, place));
-                self.ask_one(Opcode::Map, &mut one)?;
-                places.check(iter::once((&one.entry, piece.bytes)), limit)?;
-                let iova = one.entry.iova.get();
-                learn(under_way, iova)?;
-                Ok(Iova::new(iova))
-            },
-        )
+        limit: Iova,
+        flags: u32,
+    ) -> Result<u64, Error> {
+        let places = Places::Anywhere;
+        let [place, _] = places.of_entries();
+        let mut one = One::new(flags, map_entry(wanted, limit, place));
+        self.ask_one(Opcode::Map, &mut one)?;
+        places.check(iter::once((&one.entry, wanted.0.bytes)), limit)?;
+        Ok(one.entry.iova.get())
+    }
+
+    /// The same for the end of a mapping.
+    #[inline(always)]
+    pub(crate) fn ask_unmap(&self, (iova, bytes): (Iova, u64), flags: u32) -> Result<(), Error> {
+        self.ask_one(Opcode::Unmap, &mut One::new(flags, unmap_entry(iova, bytes)))
     }
 
     /// Makes a request for mappings of these pieces of something, which notes what was mapped, if that is kept over restarts;
     /// after a restart it is made again.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn map_and_note<C: ?Sized, R, Pieces: IntoIterator<Item = Piece>>(
         &self,
         domain: Option<u64>,
         of: &mut C,
         pieces: impl Fn(&C) -> Pieces,
+        map: impl FnMut(&mut C, Option<&UnderWay<'_>>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.map_and_note_after(domain, None, of, pieces, map)
+    }
+
+    /// The same, for who has begun it and made it once, by a way of their own, and it failed so.
+    #[inline]
+    pub(crate) fn map_and_note_after<C: ?Sized, R, Pieces: IntoIterator<Item = Piece>>(
+        &self,
+        domain: Option<u64>,
+        failed: Option<Failed<'_>>,
+        of: &mut C,
+        pieces: impl Fn(&C) -> Pieces,
         mut map: impl FnMut(&mut C, Option<&UnderWay<'_>>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        Link::request(self.link(), |under_way| {
-            let mapped = map(of, under_way);
-            if let (Err(Error::DaemonGone), Some(link)) = (&mapped, self.link()) {
+        let lose = |of: &C| {
+            if let Some(link) = self.link() {
                 link.lose(pieces(of).into_iter().map(|piece| Lost { domain, piece }));
+            }
+        };
+        if let Some((_, Error::DaemonGone)) = failed {
+            lose(of);
+        }
+        Link::request_after(self.link(), failed, |under_way| {
+            let mapped = map(of, under_way);
+            if let Err(Error::DaemonGone) = mapped {
+                lose(of);
             }
             mapped
         })
@@ -143,7 +164,7 @@ impl Handle {
     ) -> Result<(), Error> {
         let unmap = |_: &()| self.unmap_once(mappings, flags);
         let all = |_: &()| mappings.to_vec();
-        self.unmap_and_note((domain, flags), &mut (), unmap, all, |_, under_way, noted| {
+        self.unmap_and_note((domain, flags), None, &mut (), unmap, all, |_, under_way, noted| {
             let at = |mapping: &Mapped| (domain, mapping.iova().get());
             if let Some(under_way) = under_way {
                 under_way.forget(mappings.iter().map(at), noted);
@@ -173,19 +194,20 @@ impl Handle {
 
     /// Makes a request that `unmap`s something's mappings in a domain, and has it noted that they are not there any more: but
     /// for what was mapped there since so many had been noted. After a restart what is left of `all` of them is unmapped, with
-    /// these flags.
-    #[inline(always)]
+    /// these flags. It may have been begun and made once by another way, and have `failed`.
+    #[inline]
     pub(crate) fn unmap_and_note<C: ?Sized>(
         &self,
         (domain, flags): (Option<u64>, u32),
+        failed: Option<Failed<'_>>,
         of: &mut C,
         unmap: impl Fn(&C) -> Result<(), Error>,
         all: impl Fn(&C) -> Vec<Mapped>,
         mut forget: impl FnMut(&mut C, Option<&UnderWay<'_>>, u64),
     ) -> Result<(), Error> {
         // What is known of these places by a higher number was mapped by another thread since this was asked for.
-        let mut noted = None;
-        Link::request(self.link(), |under_way| {
+        let mut noted = failed.as_ref().and_then(|(it, _)| it.as_ref()).map(UnderWay::noted);
+        Link::request_after(self.link(), failed, |under_way| {
             match noted {
                 None => {
                     noted = under_way.map(UnderWay::noted);
@@ -244,12 +266,13 @@ impl Handle {
     /// Unmaps, if iommud is there.
     #[inline]
     fn unmap_once(&self, mappings: &[Mapped], flags: u32) -> Result<(), Error> {
-        let entry = |mapping: &Mapped| unmap_entry(mapping.iova(), mapping.bytes());
         if let [mapping] = mappings {
-            return self.ask_one(Opcode::Unmap, &mut One::new(flags, entry(mapping)));
+            return self.ask_unmap((mapping.iova(), mapping.bytes()), flags);
         }
         let mut batch = Batch::new(flags, mappings.len())?;
-        mappings.iter().for_each(|mapping| batch.push(entry(mapping)));
+        for mapping in mappings {
+            batch.push(unmap_entry(mapping.iova(), mapping.bytes()));
+        }
         self.ask_all(Opcode::Unmap, &mut batch)
     }
 }

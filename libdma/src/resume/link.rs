@@ -78,6 +78,9 @@ pub(crate) struct Lost {
     pub(crate) piece: Piece,
 }
 
+/// A request that has failed, and why.
+pub(crate) type Failed<'l> = (Option<UnderWay<'l>>, Error);
+
 /// What keeps a handle over restarts, as long as it lives.
 pub(crate) struct Kept {
     pub(crate) link: Arc<Link>,
@@ -196,16 +199,32 @@ impl Link {
 
     /// Makes a request of a session that has such a way, or none; all of it anew after a restart of iommud: `make` asks what it
     /// asks of handles as they are.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn request<R>(
         link: Option<&Arc<Self>>,
+        make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        Self::request_after(link, None, make)
+    }
+
+    /// The same, for who has begun it and made it once, by a way of their own, and it failed so.
+    #[inline]
+    pub(crate) fn request_after<'l, R>(
+        link: Option<&'l Arc<Self>>,
+        mut failed: Option<Failed<'l>>,
         mut make: impl FnMut(Option<&UnderWay<'_>>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         // One place where it is made, so that it is no function of its own.
         let mut restarts = 0;
         loop {
-            let under_way = link.map(|link| link.begin());
-            let result = make(under_way.as_ref());
+            let (under_way, result) = match failed.take() {
+                Some((under_way, error)) => (under_way, Err(error)),
+                None => {
+                    let under_way = Self::begun(link);
+                    let result = make(under_way.as_ref());
+                    (under_way, result)
+                }
+            };
             if let (Err(Error::DaemonGone), Some(under_way)) = (&result, under_way)
                 && under_way.outlasts_restart(&mut restarts)
             {
@@ -213,6 +232,12 @@ impl Link {
             }
             return result;
         }
+    }
+
+    /// A request that is to be made, if there is such a way.
+    #[inline]
+    pub(crate) fn begun(link: Option<&Arc<Self>>) -> Option<UnderWay<'_>> {
+        link.map(|link| link.begin())
     }
 
     /// The same of what makes something that is to be kept. Who is late makes it anew: nobody may have had another handle to it.

@@ -34,7 +34,7 @@ mod mappings;
 mod place;
 mod under_way;
 
-pub(crate) use link::{Kept, Link, Lost};
+pub(crate) use link::{Failed, Kept, Link, Lost};
 pub(crate) use mappings::Piece;
 pub(crate) use place::{Open, Place};
 pub(crate) use under_way::UnderWay;

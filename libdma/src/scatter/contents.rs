@@ -7,7 +7,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use dma_types::Iova;
 
-use super::merge::{Merging, Segment};
+use super::merge::{Merged, Segment};
 use super::piece::{Piece, Run, Slice};
 use crate::check::{self, Kind, Mark};
 use crate::copy;
@@ -23,15 +23,15 @@ const RUN: usize = 64 << 10;
 pub(super) struct Contents<'a, D: Direction> {
     pub(super) terms: Arc<Terms>,
     pieces: Vec<Piece<'a, D>>,
-    segments: Vec<Segment>,
+    /// What the pieces are to the device: as long as all are in windows, whose addresses stay; else it is found out when they
+    /// are mapped.
+    merged: Merged,
     /// How many of the pieces there are that are in no window, or slices.
     elsewhere: usize,
     /// How many of them are slices.
     slices: usize,
     /// How many of them were lent.
     lent: usize,
-    /// Whether the segments are those of the pieces: they stay so as long as all are in windows.
-    is_merged: bool,
     /// Of each segment, while the list is mapped and the checker is on.
     pub(super) marks: Vec<Mark>,
     /// Whether it is mapped.
@@ -42,15 +42,14 @@ pub(super) struct Contents<'a, D: Direction> {
 
 impl<'a, D: Direction> Contents<'a, D> {
     pub(super) fn new(terms: Arc<Terms>) -> Self {
-        let (pieces, segments, marks) = (Vec::new(), Vec::new(), Vec::new());
+        let (pieces, merged, marks) = (Vec::new(), Merged::default(), Vec::new());
         Self {
             terms,
             pieces,
-            segments,
+            merged,
             elsewhere: 0,
             slices: 0,
             lent: 0,
-            is_merged: false,
             marks,
             mapped: false,
             brings_back: false,
@@ -63,21 +62,25 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// Those that the device is told of, while it is mapped.
     pub(super) fn segments(&self) -> &[Segment] {
-        if self.mapped { &self.segments } else { &[] }
+        if self.mapped { &self.merged.segments } else { &[] }
     }
 
     /// Puts a piece behind the others.
+    #[inline]
     pub(super) fn push(&mut self, piece: Piece<'a, D>) {
-        self.elsewhere += usize::from(!piece.is_in_window());
+        match piece.in_window() {
+            Some((iova, bytes)) => self.merged.append(self.terms.limits(), iova, bytes as u64),
+            None => self.elsewhere += 1,
+        }
         self.slices += usize::from(matches!(piece, Piece::Slice(_)));
         self.lent += usize::from(matches!(piece, Piece::Lent(..)));
-        self.is_merged = false;
         self.pieces.push(piece);
     }
 
     /// Takes all pieces out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Piece<'a, D>> {
-        (self.elsewhere, self.slices, self.lent, self.is_merged) = (0, 0, 0, false);
+        (self.elsewhere, self.slices, self.lent) = (0, 0, 0);
+        self.merged.clear();
         self.pieces.drain(..)
     }
 
@@ -86,7 +89,8 @@ impl<'a, D: Direction> Contents<'a, D> {
         let mut contents = Contents::new(self.terms.clone());
         // Collected where they are.
         contents.pieces = mem::take(&mut self.pieces).into_iter().map_while(|_| None).collect();
-        contents.segments = mem::take(&mut self.segments);
+        contents.merged = mem::take(&mut self.merged);
+        contents.merged.clear();
         contents
     }
 
@@ -99,9 +103,6 @@ impl<'a, D: Direction> Contents<'a, D> {
         if self.elsewhere == 0 && !check::is_on() {
             self.mapped = true;
             self.set_away(true);
-            if !self.is_merged {
-                self.merge();
-            }
             fence(Ordering::Release);
             return Ok(());
         }
@@ -126,10 +127,12 @@ impl<'a, D: Direction> Contents<'a, D> {
             self.bring();
             self.brings_back = D::ACCESS.may_write();
         }
-        self.merge();
+        if self.elsewhere > 0 {
+            self.merge();
+        }
         if check::is_on() {
             let of: Vec<&Mark> = self.pieces.iter().filter_map(Piece::memory_mark).collect();
-            for &Segment { iova, bytes } in &self.segments {
+            for &Segment { iova, bytes } in &self.merged.segments {
                 self.marks.push(self.terms.mark(Kind::Scatter, &of, iova, bytes, D::ACCESS));
             }
         }
@@ -202,8 +205,9 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// The segments that the device is to be told of.
     fn merge(&mut self) {
-        let Self { terms, pieces, segments, .. } = self;
-        let (mut run, mut merging) = (Run::default(), Merging::new(segments, terms.limits()));
+        let Self { terms, pieces, merged, .. } = self;
+        let (mut run, limits) = (Run::default(), terms.limits());
+        merged.clear();
         for piece in pieces.iter() {
             let (bytes, start) = match piece {
                 Piece::Given(buffer, range) => (range.len(), Some((buffer.memory(), range.start))),
@@ -215,11 +219,9 @@ impl<'a, D: Direction> Contents<'a, D> {
             };
             if let Some((memory, start)) = start {
                 let iova = Iova::new(memory.iova().get().wrapping_add(start as u64));
-                merging.append(iova, bytes as u64);
+                merged.append(limits, iova, bytes as u64);
             }
         }
-        merging.finish();
-        self.is_merged = self.elsewhere == 0;
     }
 
     /// Copies the slices to where the device reads.

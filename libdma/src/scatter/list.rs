@@ -82,6 +82,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
     /// With the buffer: [`Error::WrongOwner`] if it is of another device; [`Error::OtherTerms`] if it is of a stream with a
     /// higher limit, or strict where this one is not, or the other way round; [`Error::OfDevice`] if it is [the device's
     /// still](StreamBuffer::take_back).
+    #[inline]
     pub fn push(&mut self, buffer: StreamBuffer<D>) -> Step<(), StreamBuffer<D>> {
         let all = 0..buffer.len();
         self.push_range(buffer, all)
@@ -92,6 +93,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
     /// # Errors
     ///
     /// With the buffer: as [`push`](Self::push), [`Error::OutOfBuffer`], [`Error::ZeroSize`].
+    #[inline]
     pub fn push_range(
         &mut self,
         buffer: StreamBuffer<D>,
@@ -119,6 +121,7 @@ impl<'a, D: Direction> ScatterList<'a, D, CpuOwned> {
         Ok(())
     }
 
+    #[inline]
     fn check(&self, buffer: &StreamBuffer<D>, range: &Range<usize>) -> Result<(), Error> {
         if range.start > range.end || range.end > buffer.len() {
             return Err(Error::OutOfBuffer);

@@ -15,63 +15,65 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// Memory that is made as few segments as the limits allow, piece by piece.
+/// Segments that are made piece by piece, as few as the limits allow.
 ///
 /// Of what lies in one piece each segment takes as much as it may. No other way takes fewer: whatever ends sooner leaves
 /// more to those after it.
-pub(super) struct Merging<'s> {
-    segments: &'s mut Vec<Segment>,
-    limits: &'s Limits,
-    /// The one that what comes next may lie behind. It has no bytes before the first has come.
-    last: Segment,
-    /// How many bytes more it may have.
+#[derive(Default)]
+pub(super) struct Merged {
+    pub(super) segments: Vec<Segment>,
+    /// How many bytes more the last of them may have.
     room: u64,
 }
 
-impl<'s> Merging<'s> {
-    /// Into these, of which those that are there are forgotten.
-    pub(super) fn new(segments: &'s mut Vec<Segment>, limits: &'s Limits) -> Self {
-        segments.clear();
-        Self { segments, limits, last: Segment { iova: Iova::new(0), bytes: 0 }, room: 0 }
+impl Merged {
+    /// Forgets all of them.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.segments.clear();
+        self.room = 0;
     }
 
     /// Puts memory behind what the segments lead to so far: into the last of them, if it lies directly behind that, and into as
     /// many new ones as it takes.
     #[inline]
-    pub(super) fn append(&mut self, iova: Iova, bytes: u64) {
-        if bytes <= self.room
-            && self.last.iova.get().checked_add(self.last.bytes) == Some(iova.get())
-        {
-            self.last.bytes += bytes;
-            self.room -= bytes;
-        } else {
-            self.append_otherwise(iova, bytes);
+    pub(super) fn append(&mut self, limits: &Limits, iova: Iova, bytes: u64) {
+        match self.segments.last_mut() {
+            Some(last) if bytes <= self.room && last.end() == Some(iova) => {
+                last.bytes += bytes;
+                self.room -= bytes;
+            }
+            _ => self.append_otherwise(limits, iova, bytes),
         }
     }
 
     /// The same where it does not all go into the last.
-    fn append_otherwise(&mut self, mut iova: Iova, mut bytes: u64) {
-        if self.last.iova.checked_add(self.last.bytes) == Some(iova) {
-            self.last.bytes += self.room;
-            bytes -= self.room;
-            iova = Iova::new(iova.get().wrapping_add(self.room));
+    fn append_otherwise(&mut self, limits: &Limits, mut iova: Iova, mut bytes: u64) {
+        if let Some(last) = self.segments.last_mut()
+            && last.end() == Some(iova)
+        {
+            let taken = self.room.min(bytes);
+            last.bytes += taken;
+            bytes -= taken;
+            iova = Iova::new(iova.get().wrapping_add(taken));
         }
         while bytes > 0 {
-            self.finish();
             // Limits leave room for a byte at least.
-            let room = room(self.limits, iova).max(1);
+            let room = room(limits, iova).max(1);
             let taken = room.min(bytes);
-            (self.last, self.room) = (Segment { iova, bytes: taken }, room - taken);
+            self.segments.push(Segment { iova, bytes: taken });
+            self.room = room - taken;
             bytes -= taken;
             iova = Iova::new(iova.get().wrapping_add(taken));
         }
     }
+}
 
-    /// The last of them is done.
-    pub(super) fn finish(&mut self) {
-        if self.last.bytes > 0 {
-            self.segments.push(self.last);
-        }
+impl Segment {
+    /// The first address behind it, if there is one.
+    #[inline]
+    fn end(&self) -> Option<Iova> {
+        self.iova.checked_add(self.bytes)
     }
 }
 
@@ -89,13 +91,11 @@ mod tests {
     use std::vec;
 
     fn merged(limits: Limits, pieces: &[(u64, u64)]) -> Vec<(u64, u64)> {
-        let mut segments = Vec::new();
-        let mut merging = Merging::new(&mut segments, &limits);
+        let mut merged = Merged::default();
         for (iova, bytes) in pieces {
-            merging.append(Iova::new(*iova), *bytes);
+            merged.append(&limits, Iova::new(*iova), *bytes);
         }
-        merging.finish();
-        segments.iter().map(|it| (it.iova.get(), it.bytes)).collect()
+        merged.segments.iter().map(|it| (it.iova.get(), it.bytes)).collect()
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use dma_types::Iova;
+
 use crate::check::Mark;
 use crate::direction::Direction;
 use crate::protocol::Error;
@@ -33,13 +35,16 @@ impl<D: Direction> Piece<'_, D> {
         }
     }
 
-    /// Whether it is memory of a window, whose address stays as it is.
-    pub(super) fn is_in_window(&self) -> bool {
-        match self {
-            Self::Given(buffer, _) => buffer.is_in_window(),
-            Self::Lent(buffer, _) => buffer.is_in_window(),
-            Self::Slice(_) => false,
-        }
+    /// Where it is and how long, if it is memory of a window, whose address stays as it is.
+    #[inline]
+    pub(super) fn in_window(&self) -> Option<(Iova, usize)> {
+        let (memory, range) = match self {
+            Self::Given(buffer, range) => (buffer.memory(), range),
+            Self::Lent(buffer, range) => (buffer.memory(), range),
+            Self::Slice(_) => return None,
+        };
+        let Memory::Window(block) = memory else { return None };
+        Some((Iova::new(block.iova().get().wrapping_add(range.start as u64)), range.len()))
     }
 
     /// Copies bytes out of it, from `offset` in it on, if there are any to copy.

@@ -105,7 +105,7 @@ fn map_waiting(
 
 #[inline]
 fn map_or_bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>) -> Result<(), Error> {
-    match terms.map_one(access, piece.pages) {
+    match requests::map_one(terms, access, piece.pages) {
         Ok(()) => Ok(()),
         Err(error) => bounce(terms, access, piece, error),
     }
@@ -155,15 +155,6 @@ fn unmap_mapped(terms: &Terms, pieces: &mut [Piece<'_>]) -> Result<usize, Error>
         requests::unmap(terms.session(), pieces, (mapped, strict))?;
     }
     Ok(mapped)
-}
-
-/// The same of one.
-#[inline]
-pub(crate) fn unmap_one(pages: &mut Pages, bytes: usize) -> Result<(), Error> {
-    pages.revoke()?;
-    pages.bring_back(bytes);
-    pages.set_unmapped();
-    Ok(())
 }
 
 /// What there is of at most so many, by memory of the heap that is taken once, and only if there is any.

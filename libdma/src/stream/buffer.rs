@@ -146,13 +146,14 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     #[track_caller]
     #[inline]
     pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
-        let done = match self.memory {
-            Memory::Window(_) if check::is_known_off() && self.check_single().is_ok() => Ok(()),
-            _ => self.map_otherwise(),
-        };
-        match done {
-            Ok(()) => Ok(self.hand_over()),
-            Err(error) => Err(Refused::new(error, self)),
+        match self.memory {
+            Memory::Window(_) if check::is_known_off() && self.check_single().is_ok() => {
+                Ok(self.hand_over())
+            }
+            _ => match self.map_otherwise() {
+                Ok(()) => Ok(self.hand_over()),
+                Err(error) => Err(Refused::new(error, self)),
+            },
         }
     }
 
@@ -202,7 +203,7 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
             return Ok(());
         }
         if let Memory::Pages(pages) = &mut self.memory {
-            batch::unmap_one(pages, self.length.bytes())?;
+            pages.end(self.length.bytes())?;
         }
         fence(Ordering::Acquire);
         self.set_away(false);
@@ -336,14 +337,15 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     #[track_caller]
     #[inline]
     pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
-        let done = match self.memory {
-            Memory::Window(_) if self.mark.is_none() => Ok(()),
-            _ => self.unmap_otherwise(),
-        };
-        fence(Ordering::Acquire);
-        match done {
-            Ok(()) => Ok(self.turn()),
-            Err(error) => Err(Refused::new(error, self)),
+        match self.memory {
+            Memory::Window(_) if self.mark.is_none() => {
+                fence(Ordering::Acquire);
+                Ok(self.turn())
+            }
+            _ => match self.unmap_otherwise() {
+                Ok(()) => Ok(self.turn()),
+                Err(error) => Err(Refused::new(error, self)),
+            },
         }
     }
 
@@ -352,8 +354,9 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     #[inline(never)]
     fn unmap_otherwise(&mut self) -> Result<(), Error> {
         if let Memory::Pages(pages) = &mut self.memory {
-            batch::unmap_one(pages, self.length.bytes())?;
+            pages.end(self.length.bytes())?;
         }
+        fence(Ordering::Acquire);
         mem::take(&mut self.mark).given_back();
         Ok(())
     }

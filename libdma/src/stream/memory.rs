@@ -37,6 +37,8 @@ pub(crate) struct Pages {
 /// The device's way to pages. If they are mapped for now, that ends with it.
 struct Way {
     reach: Reach,
+    /// Where the device sees them, or zero if it does not.
+    iova: Iova,
     /// Whose device it is.
     session: Arc<Session>,
     /// Where the mapping is noted.
@@ -52,7 +54,7 @@ enum Reach {
     /// They were mapped when they were allocated, and stay so.
     Always,
     /// They are mapped for now, by a strict stream or another.
-    Mapped { iova: Iova, strict: bool },
+    Mapped { strict: bool },
     /// It reaches a copy of them. It is rare, and in a box so that the others are done with in a few steps.
     Through(Box<Through>),
 }
@@ -72,9 +74,10 @@ struct Through {
 }
 
 impl Way {
-    /// Has the device reach the pages so from now on.
+    /// Has the device reach the pages so, and there, from now on.
     #[inline]
-    fn set(&mut self, reach: Reach) {
+    fn set(&mut self, reach: Reach, iova: Iova) {
+        self.iova = iova;
         match mem::replace(&mut self.reach, reach) {
             Reach::Through(copy) => drop(copy),
             // It has nothing to be dropped, and no call finds that out.
@@ -82,19 +85,26 @@ impl Way {
         }
     }
 
+    /// Has the device not reach them any more.
+    #[inline]
+    fn set_out_of_reach(&mut self) {
+        self.set(Reach::Not, Iova::default());
+    }
+
     /// Takes the mapping back, if there is one. If it is a strict stream's, the device reaches the memory no more when this
     /// returns.
     #[inline]
     fn end(&mut self) -> Result<(), Error> {
-        if let Reach::Mapped { iova, strict } = self.reach {
-            requests::unmap_one(&self.session, &self.place, (iova, self.bytes), strict)?;
-            self.set(Reach::Not);
+        if let Reach::Mapped { strict } = self.reach {
+            requests::unmap_one(&self.session, &self.place, (self.iova, self.bytes), strict)?;
+            self.set_out_of_reach();
         }
         Ok(())
     }
 }
 
 impl Drop for Way {
+    #[inline(never)]
     fn drop(&mut self) {
         // The buffer's end would unmap it too; told so, iommud need not wait for the end of the session where nothing
         // confines the device.
@@ -148,19 +158,15 @@ impl Memory {
 impl Pages {
     pub(super) fn new(buffer: Buffer) -> Box<Self> {
         let (session, place) = (buffer.session().clone(), buffer.handle().place().clone());
-        let way = Way { reach: Reach::Not, session, place, bytes: buffer.len() as u64 };
+        let (reach, iova, bytes) = (Reach::Not, Iova::default(), buffer.len() as u64);
+        let way = Way { reach, iova, session, place, bytes };
         Box::new(Self { way, buffer })
     }
 
     /// Where the device sees them, or zero if it does not.
     #[inline]
     pub(super) fn iova(&self) -> Iova {
-        match &self.way.reach {
-            Reach::Not => Iova::default(),
-            Reach::Always => self.buffer.iova().unwrap_or_default(),
-            Reach::Mapped { iova, .. } => *iova,
-            Reach::Through(copy) => copy.block.iova(),
-        }
+        self.way.iova
     }
 
     /// Whether the device has no way to them yet. What is mapped already as it should be, in one segment if it must be one
@@ -186,7 +192,10 @@ impl Pages {
                 && single.is_none_or(|bytes| terms.is_single(iova, bytes));
             let may = self.buffer.access().is_some_and(|mapped| access.is_within(mapped));
             let own = Arc::ptr_eq(self.buffer.session(), terms.session());
-            self.way.set(if fits && may && own { Reach::Always } else { Reach::Not });
+            match fits && may && own {
+                true => self.way.set(Reach::Always, iova),
+                false => self.way.set_out_of_reach(),
+            }
         }
     }
 
@@ -209,19 +218,19 @@ impl Pages {
     }
 
     /// They were mapped there on these terms.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_mapped(&mut self, iova: Iova, terms: &Terms) {
         if !Arc::ptr_eq(&self.way.session, terms.session()) {
             self.way.session = terms.session().clone();
         }
-        self.way.set(Reach::Mapped { iova, strict: terms.strict });
+        self.way.set(Reach::Mapped { strict: terms.strict }, iova);
     }
 
     /// The mapping to be taken back, if there is one: where it is, and its length.
     #[inline]
     pub(super) fn mapping(&self) -> Option<(Iova, u64)> {
         match self.way.reach {
-            Reach::Mapped { iova, .. } => Some((iova, self.way.bytes)),
+            Reach::Mapped { .. } => Some((self.way.iova, self.way.bytes)),
             _ => None,
         }
     }
@@ -229,21 +238,31 @@ impl Pages {
     /// Whether they are mapped on strict terms.
     #[inline]
     pub(super) fn is_strict(&self) -> bool {
-        matches!(self.way.reach, Reach::Mapped { strict: true, .. })
+        matches!(self.way.reach, Reach::Mapped { strict: true })
     }
 
     /// Their mapping was taken back; a block that they were copied through goes back to its window.
     #[inline]
     pub(super) fn set_unmapped(&mut self) {
         if !matches!(self.way.reach, Reach::Always) {
-            self.way.set(Reach::Not);
+            self.way.set_out_of_reach();
         }
     }
 
-    /// Takes their mapping back. If it is a strict stream's, the device reaches them no more when this returns (rule R2).
-    #[inline]
+    /// Takes their mapping back. If it is a strict stream's, the device reaches them no more when this returns (rule R2). A
+    /// function of its own: who has memory in a window mostly keeps nothing for it.
+    #[inline(never)]
     pub(crate) fn revoke(&mut self) -> Result<(), Error> {
         self.way.end()
+    }
+
+    /// The end of the device's turn with so many of their bytes, for good: as by [`revoke`](Self::revoke), with what it wrote.
+    #[inline]
+    pub(super) fn end(&mut self, bytes: usize) -> Result<(), Error> {
+        self.way.end()?;
+        self.bring_back(bytes);
+        self.set_unmapped();
+        Ok(())
     }
 
     /// By what the checker knows the buffer, if it was adopted.
@@ -265,9 +284,9 @@ impl Pages {
     ) -> Result<(), Error> {
         let block = terms.block(bytes, access)?;
         let brings_back = access.may_write() && !terms.skip_cpu_sync();
-        let (of_cpu, cpu_wrote) = (false, Cell::new(false));
+        let (iova, of_cpu, cpu_wrote) = (block.iova(), false, Cell::new(false));
         let copy = Through { block, bytes, brings_back, of_cpu, cpu_wrote };
-        self.way.set(Reach::Through(Box::new(copy)));
+        self.way.set(Reach::Through(Box::new(copy)), iova);
         Ok(())
     }
 

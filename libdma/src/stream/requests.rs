@@ -11,10 +11,10 @@ use super::batch::Piece;
 use super::memory::Pages;
 use crate::io_address::BusAddress;
 use crate::mapping::Mapped;
-use crate::mapping::wire::{Batch, One, Places, unmap_entry};
+use crate::mapping::wire::{Batch, Places, unmap_entry};
 use crate::protocol::Error;
 use crate::protocol::call::{self, BATCH_FLAG_STRICT, Opcode};
-use crate::resume::{Place, UnderWay};
+use crate::resume::{Failed, Link, Place, UnderWay};
 use crate::session::Session;
 
 /// What the header of a batch says of how strict it is.
@@ -56,18 +56,47 @@ pub(super) fn map(
 /// The same of one, wherever there is room for it, without the heap.
 #[inline]
 pub(super) fn map_one(terms: &Terms, access: Access, pages: &mut Pages) -> Result<(), Error> {
+    let under_way = Link::begun(terms.session().handle().link());
+    match ask_map_one(terms, access, pages, under_way.as_ref()) {
+        Ok(()) => Ok(()),
+        Err(error) => map_one_after(terms, access, pages, (under_way, error)),
+    }
+}
+
+/// The same once, in a request that has begun.
+#[inline(always)]
+fn ask_map_one(
+    terms: &Terms,
+    access: Access,
+    pages: &mut Pages,
+    under_way: Option<&UnderWay<'_>>,
+) -> Result<(), Error> {
     let (handle, flags) = (terms.session().handle(), flags(terms.strict));
-    let (wanted, place) = ((pages.piece(), call::access_code(access)), pages.place());
-    let learn = |under_way: Option<&UnderWay<'_>>, iova| {
-        UnderWay::learn_streamed(under_way, iter::once((place, iova)))
-    };
-    let iova = handle.map_one((None, terms.limit(), flags), wanted, learn)?;
-    pages.set_mapped(iova, terms);
+    let wanted = (pages.piece(), call::access_code(access));
+    let iova = handle.ask_map(wanted, terms.limit(), flags)?;
+    UnderWay::learn_streamed(under_way, iter::once((pages.place(), iova)))?;
+    pages.set_mapped(Iova::new(iova), terms);
     Ok(())
 }
 
-/// Unmaps those of these pages that are mapped, which are so many. If that is
-/// strict, the device reaches them no more when this returns.
+/// The same after it failed so.
+#[cold]
+fn map_one_after(
+    terms: &Terms,
+    access: Access,
+    pages: &mut Pages,
+    failed: Failed<'_>,
+) -> Result<(), Error> {
+    let (handle, mut failed) = (terms.session().handle(), Some(failed));
+    let piece = |pages: &Pages| iter::once(pages.piece());
+    let ask = |pages: &mut Pages, under_way: Option<&UnderWay<'_>>| {
+        ask_map_one(terms, access, pages, under_way)
+    };
+    terms.after_trimming(|| handle.map_and_note_after(None, failed.take(), pages, piece, ask))
+}
+
+/// Unmaps those of these pages that are mapped, which are so many. If that is strict, the device reaches them no more when
+/// this returns.
 pub(super) fn unmap(
     session: &Session,
     pieces: &mut [Piece<'_>],
@@ -84,7 +113,7 @@ pub(super) fn unmap(
     };
     let of = |(iova, bytes)| Mapped::new(BusAddress::new(session.addresses(), iova), bytes);
     let all = |pieces: &[Piece<'_>]| mapped(pieces).map(of).collect();
-    handle.unmap_and_note((None, flags), pieces, unmap, all, |pieces, under_way, _| {
+    handle.unmap_and_note((None, flags), None, pieces, unmap, all, |pieces, under_way, _| {
         let mapped = pieces.iter_mut().filter(|it| it.pages.mapping().is_some());
         let unmapped = mapped.map(|it| {
             it.pages.set_unmapped();
@@ -99,14 +128,33 @@ pub(super) fn unmap(
 pub(super) fn unmap_one(
     session: &Session,
     place: &Place,
-    (iova, bytes): (Iova, u64),
+    mapping: (Iova, u64),
     strict: bool,
 ) -> Result<(), Error> {
+    let handle = session.handle();
+    let under_way = Link::begun(handle.link());
+    match handle.ask_unmap(mapping, flags(strict)) {
+        Ok(()) => {
+            UnderWay::forget_streamed(under_way.as_ref(), iter::once(place));
+            Ok(())
+        }
+        Err(error) => unmap_one_after(session, place, mapping, (strict, (under_way, error))),
+    }
+}
+
+/// The same after it failed so.
+#[cold]
+fn unmap_one_after(
+    session: &Session,
+    place: &Place,
+    (iova, bytes): (Iova, u64),
+    (strict, failed): (bool, Failed<'_>),
+) -> Result<(), Error> {
     let (handle, flags) = (session.handle(), flags(strict));
-    let unmap =
-        |_: &()| handle.ask_one(Opcode::Unmap, &mut One::new(flags, unmap_entry(iova, bytes)));
+    let unmap = |_: &()| handle.ask_unmap((iova, bytes), flags);
     let all = |_: &()| vec![Mapped::new(BusAddress::new(session.addresses(), iova), bytes)];
-    handle.unmap_and_note((None, flags), &mut (), unmap, all, |_, under_way, _| {
+    let forget = |_: &mut (), under_way: Option<&UnderWay<'_>>, _| {
         UnderWay::forget_streamed(under_way, iter::once(place));
-    })
+    };
+    handle.unmap_and_note((None, flags), Some(failed), &mut (), unmap, all, forget)
 }

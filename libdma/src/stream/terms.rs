@@ -203,7 +203,7 @@ impl Terms {
             cache: CacheType::WriteBack,
             label: &self.label,
         };
-        self.windows.after_trimming(|| self.session().allocate(&request))
+        self.after_trimming(|| self.session().allocate(&request))
     }
 
     /// Maps those of these pages that the device has no way to, which are so many, within the limits; windows that are not in
@@ -222,13 +222,16 @@ impl Terms {
                 other => return other,
             }
         }
-        self.windows.after_trimming(|| map(Places::Anywhere))
+        self.after_trimming(|| map(Places::Anywhere))
     }
 
-    /// The same for one.
+    /// Makes a request; windows that are not in use make room for it.
     #[inline]
-    pub(super) fn map_one(&self, access: Access, pages: &mut Pages) -> Result<(), Error> {
-        self.windows.after_trimming(|| requests::map_one(self, access, pages))
+    pub(super) fn after_trimming<R>(
+        &self,
+        request: impl FnMut() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.windows.after_trimming(request)
     }
 
     /// Whether memory that cannot be mapped for this reason may be copied through a window.
