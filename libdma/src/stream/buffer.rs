@@ -145,22 +145,30 @@ impl<D: Direction> StreamBuffer<D, CpuOwned> {
     /// still](Self::take_back); and, if it is not in a window, as [`Device::map`](crate::Device::map).
     #[track_caller]
     #[inline]
-    pub fn map(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
+    pub fn map(self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
         match self.memory {
             Memory::Window(_) if check::is_known_off() && self.check_single().is_ok() => {
                 Ok(self.hand_over())
             }
-            _ => match self.map_otherwise() {
-                Ok(()) => Ok(self.hand_over()),
-                Err(error) => Err(Refused::new(error, self)),
-            },
+            _ => self.map_otherwise(),
         }
     }
 
-    /// What there is to be done where it is more than to say so.
+    /// The same where there is more to be done than to say so. It is moved here: who has memory in a window needs no place for
+    /// it, as who lends it would.
     #[track_caller]
     #[inline(never)]
-    fn map_otherwise(&mut self) -> Result<(), Error> {
+    fn map_otherwise(mut self) -> Step<StreamBuffer<D, DeviceOwned>, Self> {
+        match self.map_here() {
+            Ok(()) => Ok(self.hand_over()),
+            Err(error) => Err(Refused::new(error, self)),
+        }
+    }
+
+    /// Makes it the device's where it is.
+    #[track_caller]
+    #[inline]
+    fn map_here(&mut self) -> Result<(), Error> {
         self.check_single()?;
         if let Memory::Pages(pages) = &mut self.memory {
             let mut piece = Piece { pages, bytes: self.length.bytes(), single: true };
@@ -336,29 +344,28 @@ impl<D: Direction, O: HasAddress> StreamBuffer<D, O> {
     /// Never in a window. Else as [`Device::unmap`](crate::Device::unmap), with the buffer as it was.
     #[track_caller]
     #[inline]
-    pub fn unmap(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
+    pub fn unmap(self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
         match self.memory {
             Memory::Window(_) if self.mark.is_none() => {
                 fence(Ordering::Acquire);
                 Ok(self.turn())
             }
-            _ => match self.unmap_otherwise() {
-                Ok(()) => Ok(self.turn()),
-                Err(error) => Err(Refused::new(error, self)),
-            },
+            _ => self.unmap_otherwise(),
         }
     }
 
-    /// What there is to be done where it is more than to say so.
+    /// The same where there is more to be done than to say so.
     #[track_caller]
     #[inline(never)]
-    fn unmap_otherwise(&mut self) -> Result<(), Error> {
-        if let Memory::Pages(pages) = &mut self.memory {
-            pages.end(self.length.bytes())?;
+    fn unmap_otherwise(mut self) -> Step<StreamBuffer<D, CpuOwned>, Self> {
+        if let Memory::Pages(pages) = &mut self.memory
+            && let Err(error) = pages.end(self.length.bytes())
+        {
+            return Err(Refused::new(error, self));
         }
         fence(Ordering::Acquire);
         mem::take(&mut self.mark).given_back();
-        Ok(())
+        Ok(self.turn())
     }
 }
 
