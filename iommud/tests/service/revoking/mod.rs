@@ -39,8 +39,8 @@ pub(crate) fn revoke(by: &Handle, number: u64) -> Result<u64, Error> {
     by.call::<Revoked>(Opcode::Revoke, &request).map(|answer| answer.handles.get())
 }
 
-/// Maps the first page of a buffer by its number.
-pub(crate) fn map(by: &Handle, buffer: u64) -> Result<u64, Error> {
+/// The request that maps the first page of a buffer by its number.
+fn one_page(buffer: u64) -> Vec<u8> {
     let header = BatchHeader { count: U32::new(1), ..BatchHeader::new_zeroed() };
     let entry = MapEntry {
         buffer: U64::new(buffer),
@@ -49,7 +49,12 @@ pub(crate) fn map(by: &Handle, buffer: u64) -> Result<u64, Error> {
         access: U32::new(access_code(Access::ReadWrite)),
         ..MapEntry::new_zeroed()
     };
-    let mut payload = [header.as_bytes(), entry.as_bytes()].concat();
+    [header.as_bytes(), entry.as_bytes()].concat()
+}
+
+/// Makes it.
+pub(crate) fn map(by: &Handle, buffer: u64) -> Result<u64, Error> {
+    let mut payload = one_page(buffer);
     by.call_bytes(Opcode::Map, &mut payload)?;
     let (header, rest) = BatchHeader::read_from_prefix(&payload).unwrap();
     match header.errno.get() {

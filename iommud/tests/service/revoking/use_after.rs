@@ -9,17 +9,18 @@ use libdma::protocol::Rights;
 use libdma::protocol::call::{Hello, Opcode};
 use libdma::protocol::derive::{Allocate, Kind};
 use libdma::protocol::domain::Create;
-use libdma::{Access, Error, Handle};
+use libdma::{Access, Error, Handle, Iova, Mapped};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::{PAGE, derived, number, revoke};
+use super::{PAGE, derived, map, number, one_page, revoke};
 use crate::rig::Rig;
 use crate::tickets::{attach, greeted, offer, open_other, weaker};
 use crate::vendor::{Vendor, slow_down};
 
 both! {
     r3_a_revoked_handle_answers_nothing_else_whatever_it_is_of,
+    r3_who_was_the_last_to_map_maps_nothing_more_by_a_handle_that_is_revoked_or_closed,
     r4_what_is_pending_on_a_revoked_handle_is_answered_so_and_undone,
     r4_a_handle_that_nobody_got_yet_is_revoked_with_what_it_is_derived_from,
     revoking_twice_is_answered_when_the_first_is,
@@ -44,6 +45,30 @@ fn asks(handle: &Handle) -> Vec<Result<(), Error>> {
     answers.push(handle.map_buffer(PAGE as usize, false).map(drop));
     answers.push(handle.read(0, &mut [0; 8]).map(drop));
     answers
+}
+
+fn r3_who_was_the_last_to_map_maps_nothing_more_by_a_handle_that_is_revoked_or_closed(
+    vendor: Vendor,
+) {
+    let rig = Rig::on(vendor.two_units());
+    let device = rig.open();
+    let page = device.allocate(PAGE, None, "page").unwrap();
+    // Mapped and unmapped, so that the next one is charged as most are.
+    let mapper = || {
+        let child = derived(&device, Rights::DEVICE);
+        let iova = Iova::new(map(child.handle(), page.id()).unwrap());
+        child.unmap(&[Mapped::new(child.bus_address(iova), PAGE)]).unwrap();
+        child
+    };
+    let revoked = mapper();
+    assert_eq!(revoke(device.handle(), number(revoked.handle())), Ok(1));
+    assert_eq!(map(revoked.handle(), page.id()), Err(Error::Revoked));
+    let closed = mapper();
+    let id = HandleId(number(closed.handle()));
+    drop(closed);
+    let called = rig.service.lock().call(id, Opcode::Map as u64, &mut one_page(page.id()));
+    assert_eq!(called, Err(Error::BadHandle));
+    assert!(map(device.handle(), page.id()).is_ok());
 }
 
 fn r3_a_revoked_handle_answers_nothing_else_whatever_it_is_of(vendor: Vendor) {
