@@ -16,8 +16,10 @@ const SMALL_PAGES: u64 = 32;
 /// The larger sizes that have one: 64, 128, 256 and 512 pages, the last of which is 2 MiB.
 const LARGE_MAGAZINES: usize = 4;
 const MAGAZINES: usize = SMALL_PAGES as usize + LARGE_MAGAZINES;
-/// How many ranges one magazine holds.
-const ROUNDS: usize = 32;
+/// How many ranges one magazine holds: as many as a ring or a queue gives back at one go.
+const ROUNDS: usize = 256;
+/// For how many it has memory when the first is put in.
+const FIRST_ROUNDS: usize = 32;
 
 /// Idle ranges, by size.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Magazines {
 /// Idle ranges of one size. It has no memory before it is used.
 #[derive(Debug)]
 pub(super) struct Magazine {
-    /// Room for [`ROUNDS`], or none yet.
+    /// Room for [`ROUNDS`] at the most, and for twice as many as before when that is used up.
     rounds: Vec<Place>,
     /// How many of them there are, as they came.
     count: usize,
@@ -119,8 +121,9 @@ impl Magazine {
     /// Makes room where there is none: what comes out, by address, is for the caller to merge with the free ranges. Of a full
     /// magazine that is the higher half, so that what stays in use is packed low, and the lowest is the next to be taken.
     pub(super) fn make_room(&mut self) -> &[Place] {
-        if self.rounds.is_empty() {
-            self.rounds.resize(ROUNDS, Place::NOWHERE);
+        let room = self.rounds.len();
+        if room < ROUNDS {
+            self.rounds.resize((2 * room).clamp(FIRST_ROUNDS, ROUNDS), Place::NOWHERE);
             return &[];
         }
         self.rounds.sort_unstable_by_key(|place| place.start);
@@ -174,17 +177,19 @@ mod tests {
     fn a_full_magazine_gives_its_higher_half_back_and_the_lowest_out_next() {
         let mut magazines = Magazines::new();
         let large = magazines.of_bytes(512 * PAGE_SIZE).unwrap();
-        for start in (0..32).rev() {
+        const MOST: u64 = ROUNDS as u64;
+        for start in (0..MOST).rev() {
             assert_eq!(put(large, start), []);
         }
-        assert!(put(large, 32).into_iter().eq((16..32).map(place)));
-        assert_eq!(take_last(large), Some(place(32)));
+        assert!(put(large, MOST).into_iter().eq((MOST / 2..MOST).map(place)));
+        assert_eq!(take_last(large), Some(place(MOST)));
         assert_eq!(take_last(large), Some(place(0)));
-        assert!(put(large, 0).is_empty() && put(large, 32).is_empty());
+        assert!(put(large, 0).is_empty() && put(large, MOST).is_empty());
         assert_eq!(put(magazines.of_bytes(32 * PAGE_SIZE).unwrap(), 33), []);
         assert_eq!(put(magazines.of_bytes(64 * PAGE_SIZE).unwrap(), 34), []);
-        assert_eq!(magazines.held(), (19, 17 * 512 + 32 + 64));
-        assert_eq!(magazines.drain().count(), 19);
+        let large = MOST / 2 + 1;
+        assert_eq!(magazines.held(), (large + 2, large * 512 + 32 + 64));
+        assert_eq!(magazines.drain().count() as u64, large + 2);
     }
 
     #[test]
