@@ -89,7 +89,7 @@ pub(super) fn lists(context: &mut Context) -> Outcome {
     })
 }
 
-/// The same, put together each time of buffers that are given back, which is not counted.
+/// The same, put together of buffers each time and taken apart again, which is counted, too: segments are made there.
 pub(super) fn lists_anew(context: &mut Context) -> Outcome {
     with_streams(context, |kind, stream| {
         let buffers = (0..16).map(|_| stream.buffer(PAGE)).collect::<Result<Vec<_>, _>>()?;
@@ -99,12 +99,15 @@ pub(super) fn lists_anew(context: &mut Context) -> Outcome {
             if round == WARM_UP {
                 pairs.forget();
             }
-            for buffer in buffers.drain(..) {
-                list.push(buffer)?;
-            }
-            let mapped = pairs.make.take(|| list.map())?;
-            list = pairs.undo.take(|| mapped.unmap())?;
-            buffers.extend(list.clear());
+            let mapped = pairs.make.take(|| {
+                buffers.drain(..).try_for_each(|buffer| list.push(buffer))?;
+                Ok::<_, Failure>(list.map()?)
+            })?;
+            list = pairs.undo.take(|| {
+                let mut list = mapped.unmap()?;
+                buffers.extend(list.clear());
+                Ok::<_, Failure>(list)
+            })?;
         }
         pairs.tell(&format!("{kind}/sg-16-anew"));
         Ok(())
