@@ -26,6 +26,10 @@ const MANY: usize = 1_000_000;
 const WHILE: Duration = Duration::from_secs(1);
 
 const PAGE: u64 = 4096;
+
+/// What may be left of tables when nothing is mapped: the root, and three on the way to one that is empty.
+const LEFT: u64 = 4 * PAGE;
+
 const GIB: u64 = 1 << 30;
 
 /// How long mappings are, whose tables are looked at.
@@ -97,25 +101,24 @@ fn tables(device: &Device, name: &str, buffer: &Buffer) -> Outcome {
     Ok(())
 }
 
-/// Maps these batches, tells what tables were needed for them, and unmaps them.
+/// Maps these batches, tells what tables were needed for them besides the root, and unmaps them.
 fn tell_tables<'a>(
     device: &Device,
     name: &str,
     kind: &str,
     batches: impl Iterator<Item = (u64, &'a [MapRequest<'a>])>,
 ) -> Outcome {
-    let before = of_tables(name)?;
     let mut mapped = Vec::new();
     for (place, batch) in batches {
         mapped.extend(device.map_at(Iova::new(place), batch)?);
     }
     let bytes = mapped.iter().map(|it: &Mapped| it.bytes()).sum();
-    println!("{}", amount(&format!("tables/{kind}"), of_tables(name)? - before, bytes));
+    println!("{}", amount(&format!("tables/{kind}"), of_tables(name)? - PAGE, bytes));
     for batch in mapped.chunks(MAX_BATCH) {
         device.unmap(batch)?;
     }
     let after = of_tables(name)?;
-    require!(after == before, "{kind}: {after} bytes of tables are left, and not {before}");
+    require!(after <= LEFT, "{kind}: {after} bytes of tables are left, and not {LEFT}");
     Ok(())
 }
 
