@@ -122,7 +122,7 @@ impl Addresses {
     }
 
     /// Takes addresses for pieces of these lengths, each directly behind the one before, as one range, which may be
-    /// [split](Self::split): where it starts, and how long it is.
+    /// split: where it starts, and how long it is.
     pub fn take_chain(
         &mut self,
         place: Place,

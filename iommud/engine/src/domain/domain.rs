@@ -257,7 +257,7 @@ impl Domain {
     }
 
     /// Takes addresses out of use for a chain of mappings of these lengths, whose memory is all these pieces together: from where
-    /// on, and how many bytes of them. They are one range, to be [entered](Self::enter_memory) and [noted](Self::note_chain)
+    /// on, and how many bytes of them. They are one range, to be [entered](Self::enter_memory) and noted
     /// then, or freed.
     pub fn take_chain(
         &mut self,
@@ -316,7 +316,7 @@ impl Domain {
         Ok(touched)
     }
 
-    /// Maps the memory of a mapping of a chain, which is to be [noted](Self::note_chain) with the others.
+    /// Maps the memory of a mapping of a chain, which is to be noted with the others.
     pub fn enter_memory(
         &mut self,
         frames: &mut impl TableFrames,
@@ -355,7 +355,7 @@ impl Domain {
     }
 
     /// Takes the memory of a whole chain, or of mappings side by side, out of the table, as [`unmap`](Self::unmap) does that of
-    /// one. A chain is to be [forgotten](Self::forget_chain) then.
+    /// one. A chain is to be forgotten then.
     pub fn withdraw(
         &mut self,
         frames: &mut impl TableFrames,
