@@ -32,7 +32,7 @@
 
 /* How many of those that are live are given back before as many are taken. */
 #define TURN 16
-#define LARGE_TURN 256
+#define LARGE_TURN 512
 
 #define RING 128
 #define SIZES 32
@@ -469,7 +469,7 @@ static int measure(struct pci_dev *pci, const struct pci_device_id *id)
 		if (strcmp(what, "all") == 0) {
 			addresses("iova", false, TURN);
 			addresses("iova-mixed", true, TURN);
-			addresses("iova-256", false, LARGE_TURN);
+			addresses("iova-512", false, LARGE_TURN);
 		}
 		many_live();
 	}

@@ -118,7 +118,7 @@ fn tell_tables<'a>(
         device.unmap(batch)?;
     }
     let after = of_tables(name)?;
-    require!(after <= LEFT, "{kind}: {after} bytes of tables are left, and not {LEFT}");
+    require!(after <= LEFT, "{kind}: {after} bytes of tables are left, more than {LEFT}");
     Ok(())
 }
 

@@ -9,10 +9,14 @@ use crate::counted::rounds;
 pub(crate) const OPERATIONS: [Operation; 4] = [
     Operation { name: "IOVA: alloc + free, 1,000 live", per: 1, run: || warm(1_000) },
     Operation { name: "IOVA: alloc + free, 1,000,000 live", per: 1, run: || warm(1_000_000) },
-    Operation { name: "IOVA: 64 allocs, then 64 frees, 1,000 live", per: 64, run: || deep(1_000) },
     Operation {
-        name: "IOVA: 64 allocs, then 64 frees, 1,000,000 live",
-        per: 64,
+        name: "IOVA: 512 allocs, then 512 frees, 1,000 live",
+        per: 512,
+        run: || deep(1_000),
+    },
+    Operation {
+        name: "IOVA: 512 allocs, then 512 frees, 1,000,000 live",
+        per: 512,
         run: || deep(1_000_000),
     },
 ];
@@ -41,10 +45,10 @@ fn warm(live: usize) {
 /// More than a magazine holds.
 fn deep(live: usize) {
     let mut allocator = allocator(live);
-    let mut held = Vec::with_capacity(64);
+    let mut held = Vec::with_capacity(512);
     rounds(|counted| {
         counted(&mut || {
-            held.extend((0..64).map(|_| allocator.alloc(REQUEST).expect("room")));
+            held.extend((0..512).map(|_| allocator.alloc(REQUEST).expect("room")));
             for iova in held.drain(..) {
                 allocator.free(iova, REQUEST.bytes).expect("live");
             }

@@ -15,14 +15,14 @@ pub(super) const LIVE: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// How many ranges of those that are live are given back before as many are taken.
 pub(super) const TURN: usize = 16;
 
-/// The same where it is more than anybody keeps at hand.
-const LARGE_TURN: usize = 256;
+/// The same where it is more than a magazine of ours holds.
+const LARGE_TURN: usize = 512;
 
 pub(super) fn addresses_with_many_live(_: &mut Context) -> Outcome {
     for count in LIVE {
         same_size(count, TURN)?.tell(&format!("iova/{count}"));
         mixed_sizes(count)?.tell(&format!("iova-mixed/{count}"));
-        same_size(count, LARGE_TURN)?.tell(&format!("iova-256/{count}"));
+        same_size(count, LARGE_TURN)?.tell(&format!("iova-512/{count}"));
     }
     Ok(())
 }
