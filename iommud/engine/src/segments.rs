@@ -81,11 +81,12 @@ fn cut_several(
     if length < end {
         return None;
     }
+    let first = rest.first()?.start.checked_add(skip)?;
     let before = pieces.len();
     pieces.extend_from_slice(&rest[..count]);
     let part = &mut pieces[before..];
     part[count - 1].bytes -= length - end;
-    part[0] = Segment { start: part[0].start.checked_add(skip)?, bytes: part[0].bytes - skip };
+    part[0] = Segment { start: first, bytes: part[0].bytes - skip };
     *near = Near { run, index, start };
     Some(())
 }
