@@ -1,10 +1,13 @@
 //! What a guest tells of what it counted: lines `bench NAME MEDIAN MEAN MEDIAN MEAN`, of an operation and of the one that
-//! undoes it.
+//! undoes it; and lines `ends NAME claim` or `ends NAME access`, where a device tried what the latter ends.
 
 use std::collections::BTreeMap;
 
 /// What comes before a figure.
 const OPENING: &str = "bench ";
+
+/// What comes before what an undoing ends.
+const ENDS: &str = "ends ";
 
 /// Guest instructions of an operation and of the one that undoes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,32 +40,54 @@ impl Figure {
 
 /// All that one guest told.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Figures(BTreeMap<String, Figure>);
+pub(super) struct Figures {
+    figures: BTreeMap<String, Figure>,
+    ends: BTreeMap<String, String>,
+}
 
 impl Figures {
     /// Reads them out of all that it wrote.
     pub(super) fn read(lines: &[String]) -> Self {
-        Self(lines.iter().filter_map(|line| Figure::parse(line)).collect())
+        let ends = |line: &String| {
+            let (name, what) = line.trim().strip_prefix(ENDS)?.split_once(' ')?;
+            Some((name.to_owned(), what.to_owned()))
+        };
+        Self {
+            figures: lines.iter().filter_map(|line| Figure::parse(line)).collect(),
+            ends: lines.iter().filter_map(ends).collect(),
+        }
     }
 
     /// Puts others in, of the same machine.
     pub(super) fn extend(&mut self, others: Self) {
-        self.0.extend(others.0);
+        self.figures.extend(others.figures);
+        self.ends.extend(others.ends);
     }
 
     /// The same with something before their names.
     pub(super) fn named(self, prefix: &str) -> Self {
-        Self(self.0.into_iter().map(|(name, figure)| (format!("{prefix}{name}"), figure)).collect())
+        let Self { figures, ends } = self;
+        let of_figure = |(name, figure)| (format!("{prefix}{name}"), figure);
+        let of_end = |(name, ends)| (format!("{prefix}{name}"), ends);
+        Self {
+            figures: figures.into_iter().map(of_figure).collect(),
+            ends: ends.into_iter().map(of_end).collect(),
+        }
     }
 
     /// The figure of this name.
     pub(super) fn get(&self, name: &str) -> Option<Figure> {
-        self.0.get(name).copied()
+        self.figures.get(name).copied()
+    }
+
+    /// What undoing the operation of this name ends, if a device tried.
+    pub(super) fn ends(&self, name: &str) -> Option<&str> {
+        self.ends.get(name).map(String::as_str)
     }
 
     /// All of them, by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Figure)> {
-        self.0.iter().map(|(name, figure)| (name.as_str(), *figure))
+        self.figures.iter().map(|(name, figure)| (name.as_str(), *figure))
     }
 }
 
@@ -75,6 +100,8 @@ mod tests {
         let lines = [
             "bench stream/4k 91 92 42 43\r",
             "case bench/streams ... ok",
+            "ends stream/4k claim\r",
+            "ends",
             "bench broken 1 2 3",
             "bench broken 1 2 3 4 5",
             "bench broken 1 2 3 x",
@@ -85,6 +112,8 @@ mod tests {
         assert_eq!(figures.iter().collect::<Vec<_>>(), [("stream/4k", expected)]);
         assert_eq!(figures.get("stream/4k").map(Figure::both), Some(133));
         assert!(figures.get("broken").is_none());
-        assert!(figures.named("there/").get("there/stream/4k").is_some());
+        assert_eq!((figures.ends("stream/4k"), figures.ends("broken")), (Some("claim"), None));
+        let named = figures.named("there/");
+        assert!(named.get("there/stream/4k").is_some() && named.ends("there/stream/4k").is_some());
     }
 }

@@ -57,6 +57,7 @@ fn row(measured: &Measured, group: &str, row: &Row) -> Value {
         "met": met,
         "ratio": ratios,
         "unmap_ends": row.revokes.words(),
+        "tried": row.is_tried(measured),
     })
 }
 

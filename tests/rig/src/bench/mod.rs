@@ -35,7 +35,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::bench::column::{Column, Measured};
-use crate::bench::rows::{Part, missing};
+use crate::bench::rows::{Part, contradicted, missing};
 use crate::bench::table::{Form, table};
 use crate::cargo::{Failure, root, scratch_dir};
 use crate::debian::install;
@@ -145,7 +145,8 @@ pub fn run(words: &[String]) -> ExitCode {
 }
 
 fn show(measured: &Measured, options: &Options, parts: &[Part]) -> Result<(), Failure> {
-    if let Some(why) = missing(measured, parts, options.with_linux()) {
+    let missing = || missing(measured, parts, options.with_linux());
+    if let Some(why) = contradicted(measured).or_else(missing) {
         return Err(Failure { why, lines: Vec::new() });
     }
     print!("{}", table(measured, options.form));

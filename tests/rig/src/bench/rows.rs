@@ -355,12 +355,30 @@ impl Row {
         Some(self.target.held_against(figure) <= limit)
     }
 
+    /// Whether our devices all tried what it says that the undoing ends.
+    pub(super) fn is_tried(&self, measured: &Measured) -> bool {
+        let mut ours = measured.columns().filter(|(column, _)| !column.is_linux()).peekable();
+        ours.peek().is_some() && ours.all(|(_, figures)| figures.ends(self.ours).is_some())
+    }
+
     /// A column of ours, for each instruction of Linux's strict mode on the same unit.
     pub(super) fn ratio(&self, measured: &Measured, column: Column) -> Option<f64> {
         let linux = self.figure(measured, column.beside()?)?.both();
         let ours = self.figure(measured, column)?.both();
         Some(ours as f64 / linux.max(1) as f64)
     }
+}
+
+/// Where a device found that undoing something ends something else than its row says: it is no longer what the row is about.
+pub(super) fn contradicted(measured: &Measured) -> Option<String> {
+    let ours = measured.columns().filter(|(column, _)| !column.is_linux());
+    let mut all =
+        ours.flat_map(|of| GROUPS.iter().flat_map(|group| group.rows).map(move |row| (of, row)));
+    all.find_map(|((column, figures), row)| {
+        let (said, found) = (row.revokes.words(), figures.ends(row.ours)?);
+        let why = || format!("{}: {} ends {found}, and not {said}", column.name(), row.ours);
+        (found != said).then(why)
+    })
 }
 
 /// What should have been told and was not: a figure that a row of these parts is about, and the column; of ours, and of Linux's
@@ -392,6 +410,27 @@ pub(super) fn missing(measured: &Measured, parts: &[Part], with_linux: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_what_the_device_found() {
+        let measured = |lines: &[(Column, &str)]| {
+            let mut measured = Measured::default();
+            for (column, line) in lines {
+                measured.put(*column, Figures::read(&[(*line).to_owned()]));
+            }
+            measured
+        };
+        let strict = GROUPS.iter().flat_map(|group| group.rows).find(|it| it.ours == "strict/4k");
+        let strict = strict.unwrap();
+        let good = "ends strict/4k access";
+        let both = measured(&[(Column::Vtd, good), (Column::AmdVi, good)]);
+        assert!(strict.is_tried(&both) && contradicted(&both).is_none());
+        let one = measured(&[(Column::Vtd, good), (Column::AmdVi, "")]);
+        assert!(!strict.is_tried(&one) && contradicted(&one).is_none());
+        let bad = measured(&[(Column::Vtd, good), (Column::AmdVi, "ends strict/4k claim")]);
+        let why = contradicted(&bad).unwrap();
+        assert!(why.contains("strict/4k ends claim, and not access"), "{why}");
+    }
 
     #[test]
     fn what_a_guest_did_not_tell_is_missed() {

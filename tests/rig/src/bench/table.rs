@@ -61,8 +61,9 @@ fn words(measured: &Measured, markdown: bool) -> String {
 const NOTE: &str = "Guest instructions, medians, of the operation and of what undoes it; the counter's own 3 or 4 \
     are in each. Those of\nrequests are of both processes and of the kernel between them. Memory is in the units that stand \
     with it; 64 GiB are one sample.\nFigures with a * are more than the target. Ratios are to Linux's strict mode on the \
-    same unit. What an unmap of ours ends\nis the driver's claim, or the device's access as well. Linux's ends the access: \
-    strict at once, lazy later, pass-through and\nwithout an IOMMU never. Linux is strict where nothing else is said.\n";
+    same unit. What an unmap of ours ends\nis the driver's claim, or the device's access as well: tried, where the device was \
+    let write there before and after in the same\nrun. Linux's ends the access: strict at once, lazy later, pass-through and \
+    without an IOMMU never. Linux is strict where\nnothing else is said.\n";
 
 fn heading(columns: &[Column]) -> Vec<String> {
     let mut cells = vec!["".to_owned()];
@@ -91,7 +92,8 @@ fn cells(row: &Row, measured: &Measured, columns: &[Column], sums: bool) -> Vec<
     cells.extend([Column::Vtd, Column::AmdVi].map(|column| {
         row.ratio(measured, column).map_or(String::new(), |ratio| format!("{ratio:.2}"))
     }));
-    cells.push(row.revokes.words().to_owned());
+    let tried = if row.is_tried(measured) { ", tried" } else { "" };
+    cells.push(format!("{}{tried}", row.revokes.words()));
     cells
 }
 

@@ -14,6 +14,7 @@ use iommu_engine::platform::{BufferRuns, Platform, RunId};
 use iommu_engine::policy::{Invalidation, Policy};
 
 use super::addresses::{LIVE, TURN};
+use super::ending::Spot;
 use super::measure::{Order, Pairs, ROUNDS, WARM_UP};
 use crate::cases::engine::rig::{PATIENCE, switch_off};
 use crate::edu::Edu;
@@ -117,9 +118,30 @@ impl<'a> Rig<'a> {
         }
     }
 
+    /// Where in memory that is which is mapped there.
+    fn spot(&self, key: DomainKey, iova: Iova) -> Outcome<Spot> {
+        let domain = self.engine.domain(key);
+        let found = domain.and_then(|domain| domain.translate(self.platform, iova));
+        let found = found.ok_or(Failure(format!("nothing is mapped at {iova}")))?;
+        Ok(Spot { iova, phys: found.phys })
+    }
+
+    /// Maps and unmaps, uncounted, and tells what the unmap ends.
+    fn tell_ends(&mut self, key: DomainKey, spec: &MapSpec, name: &str) -> Outcome {
+        let edu = Edu::find(self.platform)?;
+        let iova = self.map(key, spec)?.0;
+        let spot = self.spot(key, iova)?;
+        spot.load(self.platform, &edu)?;
+        spot.expect(self.platform, &edu)?;
+        self.unmap(key, iova, spec.bytes)?;
+        spot.tell(self.platform, &edu, name)?;
+        self.engine.poll(self.platform);
+        Ok(())
+    }
+
     /// What mapping and unmapping takes, beside something that stays mapped: the tables are there already, as in a domain
-    /// that is used.
-    fn tell_pairs(&mut self, key: DomainKey, kind: &str) -> Outcome {
+    /// that is used. And what the unmap ends, if the device is in the domain.
+    fn tell_pairs(&mut self, key: DomainKey, kind: &str, is_entered: bool) -> Outcome {
         let (page, mib, large) =
             (self.run(PAGE_SIZE)?, self.run(256 * PAGE_SIZE)?, self.run(LARGE)?);
         let rows =
@@ -127,7 +149,10 @@ impl<'a> Rig<'a> {
         let beside =
             [self.map(key, &spec(page, PAGE_SIZE))?.0, self.map(key, &spec(large, LARGE))?.0];
         for (name, run, bytes) in rows {
-            let spec = spec(run, bytes);
+            let (name, spec) = (format!("{kind}/{name}"), spec(run, bytes));
+            if is_entered {
+                self.tell_ends(key, &spec, &name)?;
+            }
             let mut pairs = Pairs::new(WARM_UP + ROUNDS);
             for round in 0..WARM_UP + ROUNDS {
                 if round == WARM_UP {
@@ -136,7 +161,7 @@ impl<'a> Rig<'a> {
                 let iova = pairs.make.take(|| self.map(key, &spec))?.0;
                 pairs.undo.take(|| self.unmap(key, iova, bytes))?;
             }
-            pairs.tell(&format!("{kind}/{name}"));
+            pairs.tell(&name);
         }
         self.unmap(key, beside[0], PAGE_SIZE)?;
         self.unmap(key, beside[1], LARGE)?;
@@ -162,14 +187,14 @@ fn spec(run: RunId, bytes: u64) -> MapSpec {
 pub(super) fn mappings_without_a_device(context: &mut Context) -> Outcome {
     with_engine(context, |rig| {
         let key = rig.domain()?;
-        rig.tell_pairs(key, "tables")
+        rig.tell_pairs(key, "tables", false)
     })
 }
 
 pub(super) fn mappings_with_a_device(context: &mut Context) -> Outcome {
     with_engine(context, |rig| {
         let key = rig.entered()?;
-        rig.tell_pairs(key, "engine")
+        rig.tell_pairs(key, "engine", true)
     })
 }
 
@@ -185,7 +210,15 @@ pub(super) fn a_device_in_and_out_of_a_domain(context: &mut Context) -> Outcome 
             pairs.undo.take(|| rig.detach())?;
         }
         pairs.tell("attach");
-        Ok(())
+        // What a device reaches that is in the domain.
+        let page = rig.run(PAGE_SIZE)?;
+        let iova = rig.map(key, &spec(page, PAGE_SIZE))?.0;
+        let (spot, edu) = (rig.spot(key, iova)?, Edu::find(rig.platform)?);
+        rig.attach(key)?;
+        spot.load(rig.platform, &edu)?;
+        spot.expect(rig.platform, &edu)?;
+        rig.detach()?;
+        spot.tell(rig.platform, &edu, "attach")
     })
 }
 
@@ -214,6 +247,7 @@ pub(super) fn a_domain_of_64_gib(context: &mut Context) -> Outcome {
             let iova = pairs.make.take(|| rig.map(key, &page))?.0;
             pairs.undo.take(|| rig.unmap(key, iova, PAGE_SIZE))?;
         }
+        rig.tell_ends(key, &page, "engine/4k-beside-64g")?;
         pairs.tell("engine/4k-beside-64g");
         rig.unmap(key, neighbour, PAGE_SIZE)?;
         whole.undo.take(|| {
@@ -251,7 +285,9 @@ pub(super) fn mappings_with_many_live(context: &mut Context) -> Outcome {
                     live.push(pairs.make.take(|| rig.map(key, &page))?.0);
                 }
             }
-            pairs.tell(&format!("live/{count}"));
+            let name = format!("live/{count}");
+            pairs.tell(&name);
+            rig.tell_ends(key, &page, &name)?;
         }
         Ok(())
     })

@@ -3,6 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | `measure` | counting |
+//! | `ending` | what undoing ends, as the device finds it |
 //! | `addresses` | the allocator of I/O addresses, by itself |
 //! | `engine` | the engine on QEMU's unit |
 //! | `tables` | page tables alone |
@@ -10,6 +11,7 @@
 //! | `memory` | coherent memory and pools of libdma's |
 
 mod addresses;
+mod ending;
 mod engine;
 mod measure;
 mod memory;

@@ -4,10 +4,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::mem;
 
-use dma_types::PAGE_SIZE;
+use dma_types::{Iova, PAGE_SIZE};
 use libdma::stream::DeviceOwned;
 use libdma::{Device, Error, FromDevice, ScatterList, Stream, StreamBuffer, ToDevice};
 
+use super::ending::Probe;
 use super::measure::{Order, Pairs, ROUNDS, WARM_UP, unchanged};
 use crate::cases::engine::rig::with_service;
 use crate::harness::{Context, Failure, Outcome};
@@ -17,12 +18,13 @@ const PAGE: usize = PAGE_SIZE as usize;
 /// Runs a case for a stream of windows and for a strict one, and tells them apart by name.
 fn with_streams(
     context: &mut Context,
-    case: impl Fn(&'static str, Stream<FromDevice>) -> Outcome,
+    case: impl Fn(&Probe<'_>, &'static str, Stream<FromDevice>) -> Outcome,
 ) -> Outcome {
     with_service(context, |rig| {
         let device = rig.open()?;
+        let probe = Probe::new(rig, &device)?;
         for (kind, stream) in both(&device) {
-            case(kind, stream)?;
+            case(&probe, kind, stream)?;
         }
         Ok(())
     })
@@ -37,10 +39,11 @@ fn both(device: &Device) -> [(&'static str, Stream<FromDevice>); 2] {
 
 /// One buffer, mapped and unmapped.
 pub(super) fn streams(context: &mut Context) -> Outcome {
-    with_streams(context, |kind, stream| {
+    with_streams(context, |probe, kind, stream| {
         for (name, bytes) in [("4k", PAGE), ("64k", 64 << 10), ("2m", 2 << 20)] {
-            let pairs = Pairs::of(stream.buffer(bytes)?, |it| it.map(), |it| it.unmap())?;
-            pairs.tell(&format!("{kind}/{name}"));
+            let (name, idle) = (format!("{kind}/{name}"), stream.buffer(bytes)?);
+            let idle = probe.of(&name, idle, |it| it.map(), |it| it.iova(), |it| it.unmap())?;
+            Pairs::of(idle, |it| it.map(), |it| it.unmap())?.tell(&name);
         }
         Ok(())
     })
@@ -52,6 +55,7 @@ pub(super) fn bounced(context: &mut Context) -> Outcome {
         let device = rig.open()?;
         let (stream, back) =
             (device.stream::<ToDevice>("bounced"), device.stream::<FromDevice>("back"));
+        let probe = Probe::new(rig, &device)?;
         let data = [0x5a; PAGE];
         let mut own = data;
         let mut empty = stream.buffer(PAGE)?;
@@ -65,7 +69,11 @@ pub(super) fn bounced(context: &mut Context) -> Outcome {
                 let mapped = pairs.make.take(|| back.map_slice_mut(&mut own[..bytes]))?;
                 pairs.undo.take(|| mapped.unmap())?;
             }
-            pairs.tell(&format!("bounced-back/{bytes}"));
+            let name = format!("bounced-back/{bytes}");
+            let slice = &mut own[..bytes];
+            let map = |slice| back.map_slice_mut(slice);
+            probe.of(&name, slice, map, |it| it.iova(), |it| it.unmap())?;
+            pairs.tell(&name);
             let data = &data[..bytes];
             let pairs = Pairs::of((), |()| stream.map_slice(data), |it| it.unmap())?;
             pairs.tell(&format!("bounced/{bytes}"));
@@ -79,19 +87,24 @@ pub(super) fn bounced(context: &mut Context) -> Outcome {
 
 /// Sixteen pages as one list.
 pub(super) fn lists(context: &mut Context) -> Outcome {
-    with_streams(context, |kind, stream| {
+    with_streams(context, |probe, kind, stream| {
         let mut list = ScatterList::new(&stream);
         for _ in 0..16 {
             list.push(stream.buffer(PAGE)?)?;
         }
-        Pairs::of(list, |it| it.map(), |it| it.unmap())?.tell(&format!("{kind}/sg-16"));
+        let name = format!("{kind}/sg-16");
+        let last = |list: &ScatterList<'_, _, DeviceOwned>| {
+            list.segments().last().map_or(Iova::default(), |it| it.iova)
+        };
+        let list = probe.of(&name, list, |it| it.map(), last, |it| it.unmap())?;
+        Pairs::of(list, |it| it.map(), |it| it.unmap())?.tell(&name);
         Ok(())
     })
 }
 
 /// The same, put together of buffers each time and taken apart again, which is counted, too: segments are made there.
 pub(super) fn lists_anew(context: &mut Context) -> Outcome {
-    with_streams(context, |kind, stream| {
+    with_streams(context, |_, kind, stream| {
         let buffers = (0..16).map(|_| stream.buffer(PAGE)).collect::<Result<Vec<_>, _>>()?;
         let (mut list, mut buffers) = (ScatterList::new(&stream), buffers);
         let mut pairs = Pairs::new(WARM_UP + ROUNDS);
@@ -119,7 +132,7 @@ const RING: usize = 128;
 
 /// A ring whose oldest buffer is unmapped, and mapped again behind the others.
 pub(super) fn rings(context: &mut Context) -> Outcome {
-    with_streams(context, |kind, stream| {
+    with_streams(context, |_, kind, stream| {
         let mapped = |_| Ok::<_, Failure>(stream.buffer(PAGE)?.map()?);
         let mut ring = (0..RING)
             .map(mapped)
@@ -153,7 +166,7 @@ const SIZES: usize = 32;
 
 /// One buffer of each size, of which one at random is mapped, or unmapped if it is.
 pub(super) fn mixed_sizes(context: &mut Context) -> Outcome {
-    with_streams(context, |kind, stream| {
+    with_streams(context, |_, kind, stream| {
         let idle = |pages| Ok(Turn::Idle(stream.buffer(pages * PAGE)?));
         let mut all = (1..=SIZES).map(idle).collect::<Outcome<Vec<_>>>()?;
         let (mut order, mut pairs) = (Order::new(), Pairs::new(WARM_UP + 2 * ROUNDS));
@@ -182,14 +195,19 @@ pub(super) fn strict_batches(context: &mut Context) -> Outcome {
         let device = rig.open()?;
         let stream = device.stream::<FromDevice>("batch").strict();
         let idle = (0..BATCH).map(|_| stream.buffer(PAGE)).collect::<Result<Vec<_>, _>>()?;
-        let unmap = |mapped: Vec<_>| {
+        let probe = Probe::new(rig, &device)?;
+        let unmap = |mapped: Vec<StreamBuffer<_, DeviceOwned>>| {
             let mut gather = stream.gather(BATCH);
             for buffer in mapped {
                 gather.unmap_later(buffer)?;
             }
             Ok::<_, Error>(core::iter::from_fn(|| gather.take()).collect::<Vec<_>>())
         };
-        Pairs::of(idle, |idle| stream.map_all(idle), unmap)?.tell("strict/batch-32");
+        let (name, map) = ("strict/batch-32", |idle| stream.map_all(idle));
+        let last =
+            |all: &Vec<StreamBuffer<_, _>>| all.last().map_or(Iova::default(), |it| it.iova());
+        let idle = probe.of(name, idle, map, last, unmap)?;
+        Pairs::of(idle, map, unmap)?.tell(name);
         Ok(())
     })
 }

@@ -11,9 +11,9 @@ use crate::harness::{Context, Outcome};
 use crate::require;
 
 /// What is in memory that a device should not reach.
-pub(super) const MARK: [u8; 16] = *b"was here before.";
+pub(in crate::cases) const MARK: [u8; 16] = *b"was here before.";
 /// What a device brings there if it can.
-pub(super) const OTHER: [u8; 16] = *b"from the device!";
+pub(in crate::cases) const OTHER: [u8; 16] = *b"from the device!";
 
 pub(super) fn r1_a_device_that_nobody_holds_reaches_nothing(context: &mut Context) -> Outcome {
     with_service(context, |rig| {
