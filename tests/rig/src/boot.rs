@@ -1,6 +1,9 @@
 //! A machine booted once: its cases are reported as its lines come, and what it owed besides is judged.
 
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crate::report::Report;
@@ -37,18 +40,63 @@ impl Boot {
     }
 }
 
+/// How many machines run at once: each is busy on one processor, and waits now and then.
+const AT_ONCE: usize = 2;
+
+/// A report that machines which run side by side have in common.
+pub struct Shared<'r>(Mutex<&'r mut Report>);
+
+impl<'r> Shared<'r> {
+    /// Of this one.
+    pub fn new(report: &'r mut Report) -> Self {
+        Self(Mutex::new(report))
+    }
+
+    /// What is reported until this is dropped stands together.
+    pub fn lock(&self) -> MutexGuard<'_, &'r mut Report> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does something with each of these, in their order, two at a time.
+pub fn side_by_side<T: Sync>(all: &[T], act: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let take = || all.get(next.fetch_add(1, Ordering::Relaxed));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| std::iter::from_fn(take).for_each(&act));
+        }
+    });
+}
+
 /// Boots a machine whose serial line is QEMU's standard output, and reports each case that it tells
 /// there, `prefix` before its name, with the lines that follow it when it failed.
-pub fn boot(report: &mut Report, prefix: &str, machine: Command, limit: Duration) -> Boot {
-    let mut telling = false;
-    watch(machine, limit, |line, case, cases| {
-        if let Some(Case { name, verdict }) = case {
-            telling = matches!(verdict, Verdict::Failed(_));
-            report.case(&Case { name: format!("{prefix}{name}"), verdict });
-        } else if telling && line != cases.to_string() {
-            report.output(&[line.trim().to_owned()]);
+pub fn boot(report: &Shared<'_>, prefix: &str, machine: Command, limit: Duration) -> Boot {
+    // A case that failed and what was said of it, as long as that goes on.
+    let mut failed: Option<(Case, Vec<String>)> = None;
+    let tell = |failed: Option<(Case, Vec<String>)>| {
+        if let Some((case, lines)) = failed {
+            let mut report = report.lock();
+            report.case(&case);
+            report.output(&lines);
         }
-    })
+    };
+    let boot = watch(machine, limit, |line, case, cases| {
+        if let Some(Case { name, verdict }) = case {
+            tell(failed.take());
+            let case = Case { name: format!("{prefix}{name}"), verdict };
+            match case.verdict {
+                Verdict::Failed(_) => failed = Some((case, Vec::new())),
+                _ => report.lock().case(&case),
+            }
+        } else if let Some((_, lines)) = &mut failed
+            && line != cases.to_string()
+        {
+            lines.push(line.trim().to_owned());
+        }
+    });
+    tell(failed);
+    boot
 }
 
 /// The same, and shows each line as it comes, with the case that it tells, and all until then.
@@ -82,6 +130,38 @@ mod tests {
     fn boot(code: i32, cases: usize, last: &str) -> Boot {
         let cases = Tally { passed: cases, ..Tally::default() };
         Boot { cases, ended: Ok(ExitStatus::from_raw(code << 8)), lines: vec![last.into()] }
+    }
+
+    #[test]
+    fn all_are_done_once_and_no_more_than_two_at_once() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let done: [_; 7] = Default::default();
+        side_by_side(&done, |done: &AtomicUsize| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            done.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(10));
+            now.fetch_sub(1, Ordering::SeqCst);
+        });
+        assert!(done.iter().all(|it| it.load(Ordering::SeqCst) == 1));
+        assert!(most.into_inner() <= AT_ONCE);
+    }
+
+    #[test]
+    fn a_case_that_failed_is_reported_whatever_follows_it() {
+        let mut report = Report::new();
+        let case = |name: &str, verdict| Case { name: name.into(), verdict }.to_string();
+        let failed = case("b", Verdict::Failed("why".into()));
+        let end = Tally { passed: 2, failed: 1, skipped: 0 }.to_string();
+        let told = [case("a", Verdict::Ok), failed, "more".into(), case("c", Verdict::Ok), end];
+        let mut guest = Command::new("printf");
+        guest.arg("%s\\n").args(told);
+        report.suite("t9", "a boot", |report| {
+            let limit = Duration::from_secs(10);
+            let boot = super::boot(&Shared::new(report), "m: ", guest, limit);
+            assert_eq!(boot.fault(&[0]), None);
+            assert_eq!((boot.cases.passed, boot.cases.failed), (2, 1));
+        });
+        assert!(!report.end());
     }
 
     #[test]

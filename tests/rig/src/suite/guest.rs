@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::boot::boot;
+use crate::boot::{Shared, boot, side_by_side};
 use crate::cargo::{Failure, build, cargo, scratch_dir, target_dir};
 use crate::cpio::Archive;
 use crate::debian::{busybox, install, kernel};
@@ -70,13 +70,15 @@ pub(super) fn run(report: &mut Report) {
             return report.output(&failure.lines);
         }
     };
-    for machine in &MACHINES {
+    let report = Shared::new(report);
+    side_by_side(&MACHINES, |machine| {
         if let Err(error) = fs::write(machine.disk(), disk::known()) {
-            return report.failed("disk", &format!("{}: {error}", machine.disk().display()));
+            let why = format!("{}: {error}", machine.disk().display());
+            return report.lock().failed("disk", &why);
         }
-        judge(report, machine.name, machine.command(&qemu, &contents, machine.cases));
-        judge_disk(report, machine);
-    }
+        judge(&report, machine.name, machine.command(&qemu, &contents, machine.cases));
+        judge_disk(*report.lock(), machine);
+    });
 }
 
 /// Boots the guest with a shell on this terminal instead of the cases, on the machine of this name.
@@ -101,7 +103,7 @@ pub fn shell(name: &str) -> Result<(), String> {
 
 /// Linux's own words go to a file, and QEMU's to another; the agent has a serial line for itself, so that they
 /// never mix.
-fn judge(report: &mut Report, name: &str, mut machine: Command) {
+fn judge(report: &Shared<'_>, name: &str, mut machine: Command) {
     let [console, words] =
         ["console", "qemu"].map(|whose| scratch_dir().join(format!("guest-{name}-{whose}.log")));
     machine.arg("-serial").arg(format!("file:{}", console.display()));
@@ -109,6 +111,7 @@ fn judge(report: &mut Report, name: &str, mut machine: Command) {
     let machine = qemu::with_words_in(&machine, &words);
     let boot = boot(report, &format!("{name}: "), machine, BOOT_LIMIT);
     let Some(fault) = boot.fault(&[0]) else { return };
+    let mut report = report.lock();
     report.failed(&format!("{name}: boot"), &fault);
     report.output(&boot.lines);
     for (whose, file) in [("Linux", console), ("QEMU", words)] {

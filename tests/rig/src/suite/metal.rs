@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::boot::boot;
+use crate::boot::{Shared, boot, side_by_side};
 use crate::cargo::{Failure, build, cargo, scratch_dir};
 use crate::qemu::{self, Iommu, Qemu};
 use crate::report::Report;
@@ -164,20 +164,22 @@ pub(super) fn run(report: &mut Report) {
             return report.output(&failure.lines);
         }
     };
-    for variant in &VARIANTS {
+    let report = Shared::new(report);
+    side_by_side(&VARIANTS, |variant| {
         if variant.runs_on(&qemu) {
             if !variant.iommu.tells_what_it_blocks(&qemu) {
-                report.note(&format!(
+                report.lock().note(&format!(
                     "{}: this QEMU's AMD-Vi logs no events; of a blocked access the cases see that no data moved",
                     variant.name
                 ));
             }
-            boot_variant(report, variant, &qemu, &image);
+            boot_variant(&report, variant, &qemu, &image);
         } else {
             let why = "this QEMU's AMD-Vi is broken behind bridges".to_owned();
-            report.case(&Case { name: variant.name.to_owned(), verdict: Verdict::Skipped(why) });
+            let case = Case { name: variant.name.to_owned(), verdict: Verdict::Skipped(why) };
+            report.lock().case(&case);
         }
-    }
+    });
 }
 
 /// Builds the guest's image.
@@ -189,7 +191,7 @@ pub(crate) fn image() -> Result<PathBuf, Failure> {
     build(command, BUILD_LIMIT)?.pop().ok_or_else(nothing)
 }
 
-fn boot_variant(report: &mut Report, variant: &Variant, qemu: &Qemu, image: &Path) {
+fn boot_variant(report: &Shared<'_>, variant: &Variant, qemu: &Qemu, image: &Path) {
     let mut machine = qemu::machine("256M");
     machine.args(["-cpu", "max", "-icount", TIME, "-serial", "stdio", "-device", EXIT]);
     machine.arg("-kernel").arg(image).args(["-append", variant.cases]);
@@ -202,6 +204,7 @@ fn boot_variant(report: &mut Report, variant: &Variant, qemu: &Qemu, image: &Pat
     let machine = qemu::with_words_in(&machine, &words);
     let boot = boot(report, &format!("{}: ", variant.name), machine, BOOT_LIMIT);
     if let Some(fault) = boot.fault(&ENDS) {
+        let mut report = report.lock();
         report.failed(&format!("{}: boot", variant.name), &fault);
         report.output(&boot.lines);
     }
