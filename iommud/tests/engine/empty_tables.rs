@@ -15,6 +15,7 @@ use crate::vendor::{Vendor, forgotten, slow};
 both! {
     r2_a_large_page_takes_the_place_of_an_empty_table_when_units_have_forgotten_that,
     r2_a_chosen_large_page_does_too,
+    r2_a_large_page_is_seen_also_where_the_table_was_given_up_before,
     r2_an_empty_table_goes_when_another_is_made,
     what_comes_and_goes_alone_takes_no_tables,
     an_empty_table_is_paid_for_until_it_is_given_up,
@@ -24,16 +25,25 @@ const PAGE: u64 = 4096;
 const LARGE: u64 = 2 << 20;
 const PLACE: u64 = 0x40_0000;
 
-/// Maps within the one large page that there is at [`PLACE`].
+/// A run that is to be mapped within the one large page that there is at an address.
+fn at(place: u64, run: RunId, bytes: u64) -> MapSpec {
+    let (first, limit) = (Iova::new(place), Iova::new(place + LARGE - 1));
+    MapSpec { first, limit, ..whole(run, bytes) }
+}
+
+/// Maps within the one at [`PLACE`].
 fn map_there(rig: &mut Rig, domain: DomainKey, run: RunId, bytes: u64) -> (Iova, Completion) {
-    let (first, limit) = (Iova::new(PLACE), Iova::new(PLACE + LARGE - 1));
-    let spec = MapSpec { first, limit, ..whole(run, bytes) };
-    rig.engine.map(&mut rig.platform, domain, &spec).unwrap()
+    rig.engine.map(&mut rig.platform, domain, &at(PLACE, run, bytes)).unwrap()
 }
 
 /// A domain in which a page was mapped there alone, and the device used it.
 fn left(rig: &mut Rig) -> DomainKey {
     let domain = rig.attach(edu());
+    leave_empty(rig, domain);
+    domain
+}
+
+fn leave_empty(rig: &mut Rig, domain: DomainKey) {
     let page = rig.run(PAGE);
     let (iova, completion) = map_there(rig, domain, page, PAGE);
     rig.finish(&completion);
@@ -41,7 +51,6 @@ fn left(rig: &mut Rig) -> DomainKey {
     rig.unmap(domain, iova, PAGE);
     rig.pass(std::time::Duration::from_millis(1));
     assert_eq!(rig.engine.retired(), 0, "nothing was unlinked");
-    domain
 }
 
 /// So many frames of a domain's table.
@@ -89,6 +98,33 @@ fn r2_a_chosen_large_page_does_too(vendor: Vendor) {
         let chain = [ChainPiece { run, offset: 0, bytes: LARGE, access, owner: 1 }];
         let Rig { platform, engine } = &mut rig;
         let (iova, completion) = engine.map_chain(platform, domain, place, &chain).unwrap();
+        is_seen_when_forgotten(&mut rig, domain, iova, &completion);
+    }
+}
+
+fn r2_a_large_page_is_seen_also_where_the_table_was_given_up_before(vendor: Vendor) {
+    for config in vendor.interfaces() {
+        let mut rig = Rig::new(slow(config, Takes::After(1_000_000)));
+        let domain = rig.attach(edu());
+        // The table above stays, for there is another page in it.
+        let (page, large) = (rig.run(PAGE), rig.run(LARGE));
+        let beside = at(PLACE + 2 * LARGE, page, PAGE);
+        let (_, mapped) = rig.engine.map(&mut rig.platform, domain, &beside).unwrap();
+        rig.finish(&mapped);
+        leave_empty(&mut rig, domain);
+        rig.engine.give_up_empty_tables(&mut rig.platform, |_| true);
+        let (iova, completion) = map_there(&mut rig, domain, large, LARGE);
+        is_seen_when_forgotten(&mut rig, domain, iova, &completion);
+
+        // The addresses are at hand, too: as many pages were there, one by one.
+        let pages = rig.run(LARGE + PAGE);
+        let (iova, mapped) = map_there(&mut rig, domain, pages, LARGE);
+        rig.finish(&mapped);
+        rig.write(PLACE, &[1]).unwrap();
+        rig.unmap(domain, iova, LARGE);
+        rig.pass(std::time::Duration::from_millis(1));
+        rig.engine.give_up_empty_tables(&mut rig.platform, |_| true);
+        let (iova, completion) = map_there(&mut rig, domain, large, LARGE);
         is_seen_when_forgotten(&mut rig, domain, iova, &completion);
     }
 }

@@ -335,7 +335,15 @@ impl Engine {
         let Some(change) = given_up else { return Completion::none() };
         let changes = &[change];
         let gone = Gone { key, ranges: &[], payers: &[], changes, when: Invalidation::Strict };
-        self.forget(platform, gone, None)
+        let forgotten = self.forget(platform, gone, None);
+        // A large page may come in its place at once, without a table that is made for it. Units see it when they have
+        // forgotten this one.
+        if !forgotten.is_none()
+            && let Some(domain) = self.domains.get_mut(&key)
+        {
+            domain.catch_up(&forgotten);
+        }
+        forgotten
     }
 
     /// The same before so much is mapped at once that a large page could be in it.
