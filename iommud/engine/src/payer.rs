@@ -6,7 +6,8 @@
 //!
 //! A table is on the account of who mapped what it was made for, as long as there is anything in it: whoever else maps
 //! something in the same table gets it for nothing. The one that a domain keeps although it is empty stays on its account until
-//! it is [given up](crate::Engine::give_up_empty_tables), which is done before an account is said to have no room for another.
+//! it is [given up](crate::Engine::give_up_empty_tables), and so do those above it that have nothing else. That is done before an
+//! account is said to have no room for another.
 //! What nobody asked for, as what firmware reserves, nobody pays.
 
 use alloc::vec::Vec;

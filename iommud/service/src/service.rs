@@ -448,7 +448,7 @@ impl<P: Platform> Service<P> {
         let Some(account) = account else { return };
         let has_it = |handle: &Handle| handle.bounds.account == Some(account);
         if !self.handles.entries().any(|(_, entry)| has_it(&entry.handle)) {
-            self.accounts.close(account);
+            self.close_account(account);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The table that stays when its last entry goes (R2).
 
+use std::collections::BTreeMap;
+
 use dma_types::{Access, Iova};
 use iommu_engine::completion::{Completion, Progress};
 use iommu_engine::domain::{DomainKey, Place};
@@ -19,6 +21,7 @@ both! {
     r2_an_empty_table_goes_when_another_is_made,
     what_comes_and_goes_alone_takes_no_tables,
     an_empty_table_is_paid_for_until_it_is_given_up,
+    who_pays_for_the_way_to_anothers_empty_table_gets_that_back,
 }
 
 const PAGE: u64 = 4096;
@@ -190,5 +193,34 @@ fn an_empty_table_is_paid_for_until_it_is_given_up(vendor: Vendor) {
     engine.give_up_empty_tables(platform, |other| other == payer);
     engine.poll(platform);
     assert_eq!(paid(engine), -taken);
+    rig.check();
+}
+
+fn who_pays_for_the_way_to_anothers_empty_table_gets_that_back(vendor: Vendor) {
+    let mut rig = Rig::new(vendor.machine());
+    let domain = rig.attach(edu());
+    let (one, other, page) = (Payer(7), Payer(8), rig.run(PAGE));
+    let Rig { platform, engine } = &mut rig;
+    let mut paid = BTreeMap::from([(one, 0), (other, 0)]);
+    let mut paid = |engine: &mut iommu_engine::Engine| {
+        for (payer, turned) in std::iter::from_fn(|| engine.take_turnover()) {
+            *paid.entry(payer).or_default() += turned.frames;
+        }
+        (paid[&one], paid[&other])
+    };
+    // Each in a table of its own: those above are the one's who came first.
+    for (payer, place) in [(one, PLACE), (other, PLACE + LARGE)] {
+        let purse = Purse { payer, client: payer, frames: 8 };
+        let spec = at(place, page, PAGE);
+        let mapped = engine.on_account(purse, |engine| engine.map(platform, domain, &spec));
+        engine.unmap(platform, domain, mapped.unwrap().0, PAGE).unwrap();
+        engine.poll(platform);
+    }
+    let (above, empty) = paid(engine);
+    assert!(above > 0, "the way to the empty table");
+    assert_eq!(empty, 1, "which stays");
+    engine.give_up_empty_tables(platform, |payer| payer == one);
+    engine.poll(platform);
+    assert_eq!(paid(engine), (0, 0));
     rig.check();
 }

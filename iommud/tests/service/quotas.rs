@@ -15,7 +15,7 @@ use libdma::protocol::derive::{Allocate, Copy, Kind};
 use libdma::protocol::handle::Revoke;
 use libdma::protocol::limit::{Level as LimitLevel, Limit};
 use libdma::quota::{Level, Resource as Told};
-use libdma::{Access, Buffer, Device, Error, Iova, MapRequest, QuotaReached};
+use libdma::{Access, Buffer, Device, Error, Iova, MapRequest, Mapped, QuotaReached};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -37,6 +37,8 @@ both! {
     who_made_a_table_pays_for_it_until_it_is_free,
     r4_an_empty_table_goes_with_who_pays_for_it,
     r7_an_empty_table_is_given_up_before_another_is_refused,
+    r7_the_way_to_anothers_empty_table_is_given_up_before_another_is_refused,
+    r4_an_empty_table_goes_with_the_last_handle_of_its_quota,
     a_user_s_devices_share_what_the_user_may_hold,
     the_report_says_what_is_held_and_which_limit_refused_something,
     what_a_device_that_was_closed_at_once_leaves_to_hardware_is_on_its_account,
@@ -230,13 +232,15 @@ fn r4_an_empty_table_goes_with_who_pays_for_it(vendor: Vendor) {
     assert_eq!(held_by(&rig, holder), None);
 }
 
+/// The first page of a buffer, mapped there.
+fn mapped(device: &Device, buffer: &Buffer, place: Iova) -> Result<Vec<Mapped>, Error> {
+    let (offset, bytes, access) = (0, PAGE as u64, Access::Read);
+    device.map_at(place, &[MapRequest { buffer, offset, bytes, access }])
+}
+
 fn r7_an_empty_table_is_given_up_before_another_is_refused(vendor: Vendor) {
     let tables = |rig: &Rig| held_by(rig, Holder::Device(edu())).unwrap()[Resource::PageTableBytes];
     let places = [0x5000_0000, 0x9000_0000].map(Iova::new);
-    let mapped = |device: &Device, buffer: &Buffer, place| {
-        let (offset, bytes, access) = (0, PAGE as u64, Access::Read);
-        device.map_at(place, &[MapRequest { buffer, offset, bytes, access }])
-    };
     let needed = {
         let rig = Rig::new(vendor);
         let device = rig.open();
@@ -258,6 +262,54 @@ fn r7_an_empty_table_is_given_up_before_another_is_refused(vendor: Vendor) {
         }
         recount(&mut rig.service.lock());
     }
+}
+
+/// A device's handle that may have so many tables.
+fn with_tables(device: &Device, tables: u64) -> Device {
+    let restricted = device.restricted("tables").table_bytes(tables * PAGE as u64);
+    Device::from_handle(restricted.hand_out().unwrap().0).unwrap()
+}
+
+fn r7_the_way_to_anothers_empty_table_is_given_up_before_another_is_refused(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let [high, first, beside, last] =
+        [0xc000_0000, 0x5000_0000, 0x5020_0000, 0x9000_0000].map(Iova::new);
+    let own = device.allocate(PAGE as u64, None, "").unwrap();
+    // The table is as high as it will be.
+    mapped(&device, &own, high).unwrap();
+    // As many as one page takes.
+    let try_so_many = |tables| {
+        let part = with_tables(&device, tables);
+        let buffer = part.allocate(PAGE as u64, None, "").unwrap();
+        let page = mapped(&part, &buffer, first).ok()?;
+        part.unmap(&page).unwrap();
+        Some((part, buffer))
+    };
+    let (part, buffer) = (1..).find_map(try_so_many).unwrap();
+    let page = mapped(&device, &own, beside).unwrap();
+    device.unmap(&page).unwrap();
+    mapped(&part, &buffer, last).unwrap();
+    recount(&mut rig.service.lock());
+}
+
+fn r4_an_empty_table_goes_with_the_last_handle_of_its_quota(vendor: Vendor) {
+    let rig = Rig::new(vendor);
+    let device = rig.open();
+    let of_handles = || {
+        let mut service = rig.service.lock();
+        let accounts = service.accounts().iter();
+        accounts.filter(|(_, account)| account.holder == Holder::Handles).count()
+    };
+    let part = with_tables(&device, 16);
+    let buffer = part.allocate(PAGE as u64, None, "").unwrap();
+    let page = mapped(&part, &buffer, Iova::new(0x5000_0000)).unwrap();
+    part.unmap(&page).unwrap();
+    drop(buffer);
+    assert_eq!(of_handles(), 1);
+    drop(part);
+    assert_eq!(of_handles(), 0);
+    recount(&mut rig.service.lock());
 }
 
 fn a_user_s_devices_share_what_the_user_may_hold(vendor: Vendor) {

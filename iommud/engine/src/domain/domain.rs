@@ -404,10 +404,11 @@ impl Domain {
         Ok(change)
     }
 
-    /// Who pays for the table that is kept although it is empty, if there is one.
-    pub fn pays_for_empty(&self, frames: &impl TableFrames) -> Option<Payer> {
-        let empty = self.table.empty(frames)?;
-        Some(self.paid.get(&empty).copied().unwrap_or(Payer::NOBODY))
+    /// Whether there is a table that is kept although it is empty, and such payers pay for it or for one of those above, which
+    /// may be there for its sake alone.
+    pub fn keeps_empty_of(&self, frames: &impl TableFrames, whose: impl Fn(Payer) -> bool) -> bool {
+        let payer = |frame: &PhysAddr| self.paid.get(frame).copied().unwrap_or(Payer::NOBODY);
+        self.table.way_to_empty(frames).iter().any(|frame| whose(payer(frame)))
     }
 
     /// Gives up the table that is kept although it is empty: what has changed, if there was one. The frames that it was in are

@@ -222,9 +222,9 @@ impl DomainTable {
         each!(self, table => table.unmap(frames, iova, bytes, retired), Ok(nothing))
     }
 
-    /// See [`PageTable::empty`].
-    pub fn empty(&self, frames: &impl TableFrames) -> Option<PhysAddr> {
-        each!(self, table => table.empty(frames), None)
+    /// See [`PageTable::way_to_empty`].
+    pub fn way_to_empty(&self, frames: &impl TableFrames) -> Vec<PhysAddr> {
+        each!(self, table => table.way_to_empty(frames), Vec::new())
     }
 
     /// See [`PageTable::give_up_empty`].

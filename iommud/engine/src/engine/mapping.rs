@@ -359,13 +359,13 @@ impl Engine {
         }
     }
 
-    /// Gives up the empty tables that such payers pay for.
+    /// Gives up the empty tables for whose sake such payers pay for one.
     pub fn give_up_empty_tables(
         &mut self,
         platform: &mut impl Platform,
         whose: impl Fn(Payer) -> bool,
     ) {
-        let is_theirs = |domain: &Domain| domain.pays_for_empty(platform).is_some_and(&whose);
+        let is_theirs = |domain: &Domain| domain.keeps_empty_of(platform, &whose);
         let theirs = self.domains.iter().filter(|(_, domain)| is_theirs(domain));
         let theirs: Vec<DomainKey> = theirs.map(|(key, _)| key).collect();
         for key in theirs {

@@ -141,9 +141,20 @@ impl<F: Format> PageTable<F> {
         self.map_range(frames, iova, memory, access)
     }
 
-    /// The frame of the table that is kept although it is empty, if there is one.
-    pub fn empty(&self, frames: &impl TableFrames) -> Option<PhysAddr> {
-        self.near.empty(frames, self.format).map(|kept| kept.frame)
+    /// The frames of the tables on the way to the one that is kept although it is empty, if there is one, and its own: all that
+    /// could go with it, so the root not.
+    pub fn way_to_empty(&self, frames: &impl TableFrames) -> Vec<PhysAddr> {
+        let mut way = Vec::new();
+        let Some(kept) = self.near.empty(frames, self.format) else { return way };
+        let Ok(mut node) = self.root_node(frames) else { return way };
+        while node.frame != kept.frame
+            && let Entry::Table { frame, level, .. } = node.entry(kept.base)
+            && let Ok(below) = node.below(frames, frame, level)
+        {
+            way.push(frame);
+            node = below;
+        }
+        way
     }
 
     /// The same of one piece of memory, if that is entries of one table that there is, and all is as it must be. Else nothing

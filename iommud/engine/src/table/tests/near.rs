@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use dma_types::{Access, Iova, PhysAddr};
 
 use super::fake::Fake;
-use super::model::Model;
+use super::model::{Model, empty};
 use crate::fakes::FakeFrames;
 use crate::platform::{Segment, TableFrames};
 use crate::table::{MapError, UnmapError};
@@ -200,11 +200,11 @@ fn what_comes_and_goes_alone_in_a_table_makes_none() {
             let Model { table, frames, .. } = &mut model;
             let touched = table.map(frames, Iova::new(iova), &memory, Access::Read).unwrap();
             assert_eq!(touched == Touched::Tables, round == 0, "{bytes:#x}");
-            assert_eq!(table.empty(frames), None);
+            assert_eq!(empty(table, frames), None);
             let mut retired = Vec::new();
             let gone = table.unmap(frames, Iova::new(iova), bytes, &mut retired).unwrap();
             assert_eq!((gone.touched, retired.len()), (Touched::Leaves, 0));
-            assert!(table.empty(frames).is_some());
+            assert!(empty(table, frames).is_some());
         }
         // All of its pages count, too.
         let pages = [segment(16 * MIB, 512 * 4096)];
@@ -234,22 +234,22 @@ fn one_empty_table_stays_and_it_may_be_another_when_it_is_in_use_again() {
     };
     places.iter().for_each(|iova| map(&mut model, *iova));
     assert!(model.unmap(places[0], 4096));
-    let first = model.table.empty(&model.frames);
+    let first = empty(&model.table, &model.frames);
     assert!(first.is_some());
     // It is empty: the next one goes with its page.
     let live = model.frames.live();
     assert!(model.unmap(places[1], 4096));
     model.confirm();
-    assert_eq!((model.table.empty(&model.frames), model.frames.live()), (first, live - 1));
+    assert_eq!((empty(&model.table, &model.frames), model.frames.live()), (first, live - 1));
     // It is in use again: the next one stays in its place.
     map(&mut model, places[0]);
     assert!(model.unmap(places[2], 4096));
-    let other = model.table.empty(&model.frames);
+    let other = empty(&model.table, &model.frames);
     assert!(other.is_some() && other != first);
     model.check();
     assert!(model.unmap(places[0], 4096));
     model.confirm();
-    assert_eq!((model.table.empty(&model.frames), model.frames.live()), (other, live - 2));
+    assert_eq!((empty(&model.table, &model.frames), model.frames.live()), (other, live - 2));
     model.unmap_all();
     model.finish();
 }
