@@ -10,6 +10,7 @@ mod vendor;
 
 mod adopting;
 mod amdvi;
+mod at_hand;
 mod bent;
 mod bring_up;
 mod chains;
