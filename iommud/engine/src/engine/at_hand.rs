@@ -5,7 +5,8 @@
 
 use dma_types::{Access, Iova};
 
-use super::mapping::{Gone, MapSpec, is_told_now};
+use super::mapping::MapSpec;
+use super::unmapping::{Gone, is_told_now};
 use super::{Engine, unit_mut};
 use crate::completion::{Completion, Ticket, UnitId};
 use crate::domain::{DomainKey, DomainTable, Mapping, Owner};

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use dma_types::{Access, Iova};
 
 use super::Engine;
-use super::mapping::{Gone, ask_units, check_units, is_told_now};
+use super::mapping::check_units;
+use super::unmapping::{Gone, ask_units, is_told_now};
 use crate::completion::Completion;
 use crate::domain::{Domain, DomainKey, Mapping, Owner, Place};
 use crate::error::EngineError;

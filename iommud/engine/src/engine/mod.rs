@@ -12,7 +12,10 @@
 //! | [`deferred`] | unmaps that units are told of together |
 //! | `identity` | devices that the policy leaves unconfined |
 //! | `keeping` | from when on they do not reach what is kept from them |
-//! | `mapping` | memory in and out of domains, and what becomes free when hardware has confirmed |
+//! | `mapping` | memory in domains, and how units come to see it |
+//! | `unmapping` | memory out of domains |
+//! | `freeing` | what becomes free when hardware has confirmed |
+//! | `empty_tables` | the tables that domains keep although they are empty, given up |
 //! | `peer` | registers of one device in the address space of another |
 //! | [`runs`] | memory for clients' buffers, and what is set aside for it |
 //! | `rescan` | functions that appear while the engine runs |
@@ -31,12 +34,15 @@ pub mod blocking;
 pub mod chain;
 pub mod deferred;
 mod domains;
+mod empty_tables;
+mod freeing;
 mod identity;
 mod keeping;
 mod mapping;
 mod peer;
 mod rescan;
 pub mod runs;
+mod unmapping;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
