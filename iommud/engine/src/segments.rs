@@ -91,6 +91,21 @@ fn cut_several(
     Some(())
 }
 
+/// The first of these segments that are so long together, and the others.
+#[inline]
+pub fn split_at_bytes(segments: &[Segment], bytes: u64) -> (&[Segment], &[Segment]) {
+    if segments.first().is_some_and(|first| first.bytes == bytes) {
+        return segments.split_at(1);
+    }
+    let mut left = bytes;
+    let count = segments.iter().take_while(|segment| {
+        let is_in = left > 0;
+        left = left.saturating_sub(segment.bytes);
+        is_in
+    });
+    segments.split_at(count.count())
+}
+
 /// All of `segments` as one piece, if each starts where the one before ends: its start and its length.
 pub fn as_one(segments: &[Segment]) -> Option<(PhysAddr, u64)> {
     let (first, rest) = segments.split_first()?;

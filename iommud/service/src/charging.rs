@@ -244,14 +244,24 @@ impl<P: Platform> Service<P> {
     pub(crate) fn on_account<T>(
         &mut self,
         account: AccountId,
+        act: impl FnMut(&mut Engine, &mut P) -> Result<T, NotMapped>,
+    ) -> Result<T, NotMapped> {
+        let purse = self.purse_of(account);
+        self.on_account_from(account, purse, act)
+    }
+
+    /// The same, for who has looked what the engine may take.
+    pub(crate) fn on_account_from<T>(
+        &mut self,
+        account: AccountId,
+        purse: Purse,
         mut act: impl FnMut(&mut Engine, &mut P) -> Result<T, NotMapped>,
     ) -> Result<T, NotMapped> {
-        let mut once = |service: &mut Self| {
-            let purse = service.purse_of(account);
+        let mut once = |service: &mut Self, purse| {
             let Self { engine, platform, .. } = service;
             engine.on_account(purse, |engine| act(engine, platform))
         };
-        let done = once(self);
+        let done = once(self, purse);
         let is_unpaid = |failed: &NotMapped| {
             failed.error == EngineError::TablesNotPaid && failed.lasting.is_none()
         };
@@ -259,7 +269,8 @@ impl<P: Platform> Service<P> {
             return done;
         }
         self.make_room_for_tables(account);
-        let done = once(self);
+        let purse = self.purse_of(account);
+        let done = once(self, purse);
         if done.as_ref().is_err_and(|failed| failed.error == EngineError::TablesNotPaid) {
             self.note_unpaid(account);
         }

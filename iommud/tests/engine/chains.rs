@@ -20,6 +20,7 @@ both! {
     r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason,
     the_pieces_of_a_chain_lie_one_behind_the_other_and_end_alone,
     r2_a_chain_that_goes_as_it_came_is_free_when_units_have_forgotten_it,
+    a_chain_that_comes_again_is_seen_where_it_was_and_told_apart_by_its_pieces,
     r6_each_piece_of_a_chain_has_its_own_access,
     r7_a_chain_that_runs_out_of_frames_leaves_nothing_behind,
     r2_what_a_failed_chain_entered_is_forgotten_before_its_addresses_are_used_again,
@@ -206,6 +207,70 @@ fn r2_a_chain_that_goes_as_it_came_is_free_when_units_have_forgotten_it(vendor: 
         rig.finish(&done);
         assert!(rig.read(start, 1).is_err() && rig.read(start + 3 * PAGE, 1).is_err());
         assert_eq!((taken(&rig), rig.engine.retired()), (before, 0));
+        rig.check();
+    }
+}
+
+/// As most lists come and go: for what is mapped by a few steps, all is as by the general way.
+fn a_chain_that_comes_again_is_seen_where_it_was_and_told_apart_by_its_pieces(vendor: Vendor) {
+    let slow = slow(vendor.machine(), Takes::After(1_000_000));
+    for config in [vendor.machine(), vendor.caching(), slow] {
+        let mut rig = Rig::new(config);
+        let domain = rig.attach(edu());
+        let (one, two) = (rig.run(4 * PAGE), rig.run(2 * PAGE));
+        // A table that stays.
+        rig.map(domain, one, PAGE, Access::Read);
+        let before = rig.engine.domain(domain).unwrap().taken_addresses();
+        let mapped = rig.mappings(domain);
+        let read_only = ChainPiece { access: Access::Read, ..piece(two, 0, PAGE) };
+        let chain = [piece(one, PAGE, 2 * PAGE), read_only, piece(two, PAGE, PAGE)];
+        let range =
+            |start: u64, page: u64, pages: u64| (Iova::new(start + page * PAGE), pages * PAGE);
+        let mut places = Vec::new();
+        for round in 0..6u8 {
+            let start = rig.chain(domain, ANYWHERE, &chain).unwrap();
+            places.push(start);
+            rig.write(start, &[round; 2 * PAGE as usize]).unwrap();
+            rig.write(start + 3 * PAGE, &[round; PAGE as usize]).unwrap();
+            assert!(rig.write(start + 2 * PAGE, &[1]).is_err());
+            assert_eq!(rig.read(start + PAGE, 1).unwrap(), [round]);
+            assert_eq!(rig.read(start + 3 * PAGE, 1).unwrap(), [round]);
+            let there = rig.engine.domain(domain).unwrap();
+            let taken = there.taken_addresses();
+            assert_eq!(taken, (before.0 + 3, before.1 + 5 * PAGE));
+            let pieces = [range(start, 0, 2), range(start, 2, 1), range(start, 3, 1)];
+            for ((iova, bytes), piece) in pieces.into_iter().zip(&chain) {
+                let mapping = there.mapping(iova).unwrap();
+                assert_eq!((mapping.bytes, mapping.offset), (bytes, piece.offset));
+                assert_eq!(mapping.access, piece.access);
+            }
+            let Rig { platform, engine } = &mut rig;
+            let gone = match round {
+                // All in their order, in another, or one without the others first.
+                0..4 => engine.unmap_all(platform, domain, pieces, Invalidation::Strict),
+                4 => {
+                    let [first, second, third] = pieces;
+                    let all = [third, first, second];
+                    engine.unmap_all(platform, domain, all, Invalidation::Strict)
+                }
+                _ => {
+                    let (iova, bytes) = pieces[1];
+                    let alone = engine.unmap(platform, domain, iova, bytes).unwrap();
+                    rig.finish(&alone);
+                    let Rig { platform, engine } = &mut rig;
+                    let rest = [pieces[0], pieces[2]];
+                    engine.unmap_all(platform, domain, rest, Invalidation::Strict)
+                }
+            };
+            rig.finish(&gone.unwrap());
+            for page in 0..4 {
+                assert!(rig.read(start + page * PAGE, 1).is_err(), "round {round}, {page}");
+            }
+            assert_eq!(rig.mappings(domain), mapped);
+            let there = rig.engine.domain(domain).unwrap();
+            assert_eq!((there.taken_addresses(), rig.engine.retired()), (before, 0));
+        }
+        assert!(places.iter().all(|start| *start == places[0]), "{places:x?}");
         rig.check();
     }
 }

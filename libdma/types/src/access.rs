@@ -39,7 +39,7 @@ impl Access {
     /// Whether everything that `self` allows, `other` allows too.
     #[inline]
     pub const fn is_within(self, other: Self) -> bool {
-        (!self.may_read() || other.may_read()) && (!self.may_write() || other.may_write())
+        self.bits() & !other.bits() == 0
     }
 
     /// The access with these two permissions, or `None` if it would allow nothing.

@@ -42,7 +42,8 @@ fn filled(count_map: bool) {
     if !count_map {
         measured(|| {
             let Rig { machine, engine, domain } = &mut rig;
-            let done = engine.unmap_all(machine, *domain, all, Invalidation::Strict);
+            let done =
+                engine.unmap_all(machine, *domain, all.iter().copied(), Invalidation::Strict);
             done.expect("mappings");
             while engine.retired() > 0 {
                 engine.poll(machine);

@@ -10,6 +10,9 @@ use dma_types::Iova;
 
 use super::mappings::Note;
 use super::{Domain, Mapping};
+use crate::iova::IovaRequest;
+use crate::platform::{Segment, TableFrames};
+use crate::unit::Abilities;
 
 /// All chains of a domain.
 #[derive(Debug, Default)]
@@ -27,6 +30,15 @@ pub(super) struct Chains {
 pub(super) struct Link {
     bytes: u64,
     note: Note,
+}
+
+impl Link {
+    /// The mapping of a client's buffer, of which a device may do as much as units can tell apart.
+    #[inline]
+    fn of(mapping: &Mapping, abilities: &Abilities) -> Option<Self> {
+        let (access, buffer) = (abilities.permitted(mapping.access), mapping.owner.buffer()?);
+        Some(Self { bytes: mapping.bytes, note: Note::of(buffer, &Mapping { access, ..*mapping }) })
+    }
 }
 
 impl Chains {
@@ -88,6 +100,26 @@ fn places(start: Iova, links: &[Link]) -> impl Iterator<Item = (Iova, Mapping)> 
 }
 
 impl Domain {
+    /// Maps several parts of clients' buffers one behind the other, whose memory this is, if nothing is to be searched for that,
+    /// or made. One alone is no chain.
+    pub(crate) fn map_chain_at_hand(
+        &mut self,
+        frames: &impl TableFrames,
+        request: &IovaRequest,
+        memory: &[Segment],
+        mappings: impl Iterator<Item = Mapping> + Clone,
+    ) -> Option<Iova> {
+        let Self { chains, addresses, abilities, table, .. } = self;
+        let idle = addresses.idle_at_hand(request)?;
+        let entries = mappings.clone().map(|it| (it.bytes, abilities.permitted(it.access)));
+        if !table.map_chain_at_hand(frames, idle.iova(), memory, entries) {
+            return None;
+        }
+        let start = idle.take();
+        chains.insert(start, mappings.filter_map(|it| Link::of(&it, abilities)));
+        Some(start)
+    }
+
     /// Notes the mappings of a chain of clients' buffers, which are all of the addresses that were taken for it. One alone is no
     /// chain.
     pub(crate) fn note_chain(
@@ -97,27 +129,27 @@ impl Domain {
     ) {
         let Self { chains, addresses, abilities, .. } = self;
         let is_one = mappings.len() == 1;
-        let links = mappings.filter_map(|mapping| {
-            let (access, buffer) = (abilities.permitted(mapping.access), mapping.owner.buffer()?);
-            let note = Note::of(buffer, &Mapping { access, ..mapping });
-            Some(Link { bytes: mapping.bytes, note })
-        });
+        let links = mappings.filter_map(|mapping| Link::of(&mapping, abilities));
         match is_one {
             true => links.for_each(|link| addresses.note(start, link.note)),
             false => chains.insert(start, links),
         }
     }
 
-    /// The mappings of the chain that starts with these ranges, if they are just those that are in it.
+    /// The mappings of the chain that starts with these ranges, if they are just those that are in it, in their order.
     pub(crate) fn whole_chain(
         &self,
-        ranges: &[(Iova, u64)],
+        mut ranges: impl Iterator<Item = (Iova, u64)> + Clone,
     ) -> Option<impl Iterator<Item = (Iova, Mapping)>> {
-        let (start, _) = *ranges.first()?;
+        let (start, _) = ranges.clone().next()?;
         let links = self.chains.live.get(&start)?;
-        let are_all = links.len() == ranges.len()
-            && places(start, links).zip(ranges).all(|((at, it), range)| (at, it.bytes) == *range);
-        are_all.then(|| places(start, links))
+        let mut next = start.get();
+        let are_all = links.iter().all(|link| {
+            let is_it = ranges.next() == Some((Iova::new(next), link.bytes));
+            next += link.bytes;
+            is_it
+        });
+        (are_all && ranges.next().is_none()).then(|| places(start, links))
     }
 
     /// Forgets a chain. Its addresses stay taken: as one range, or each for itself.

@@ -34,13 +34,10 @@ impl Part {
 
     #[inline]
     const fn access(self) -> Access {
-        const READ: u64 = Access::Read.bits() as u64;
-        const WRITE: u64 = Access::Write.bits() as u64;
-        match self.0 & (READ | WRITE) {
-            READ => Access::Read,
-            WRITE => Access::Write,
-            _ => Access::ReadWrite,
-        }
+        // By what its bits are. Nothing is mapped for nothing.
+        const ALL: [Access; 4] =
+            [Access::ReadWrite, Access::Read, Access::Write, Access::ReadWrite];
+        ALL[(self.0 & Access::ReadWrite.bits() as u64) as usize]
     }
 }
 

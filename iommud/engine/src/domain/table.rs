@@ -199,6 +199,17 @@ impl DomainTable {
         each!(self, table => table.map_pieces_at_hand(frames, iova, memory, access), false)
     }
 
+    /// See [`PageTable::map_chain_at_hand`].
+    pub fn map_chain_at_hand(
+        &mut self,
+        frames: &impl TableFrames,
+        iova: Iova,
+        memory: &[Segment],
+        mappings: impl Iterator<Item = (u64, Access)>,
+    ) -> bool {
+        each!(self, table => table.map_chain_at_hand(frames, iova, memory, mappings), false)
+    }
+
     /// See [`PageTable::unmap_at_hand`].
     #[inline(always)]
     pub fn unmap_at_hand(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {

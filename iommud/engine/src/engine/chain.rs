@@ -11,7 +11,7 @@ use super::unmapping::{Gone, ask_units, is_told_now};
 use crate::completion::Completion;
 use crate::domain::{Domain, DomainKey, Mapping, Owner, Place};
 use crate::error::EngineError;
-use crate::iova::IovaError;
+use crate::iova::{IovaError, IovaRequest};
 use crate::payer::{self, Payer};
 use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Invalidation;
@@ -75,6 +75,54 @@ impl Engine {
         place: Place,
         chain: &[ChainPiece],
     ) -> Result<(Iova, Completion), NotMapped> {
+        match self.map_chain_at_hand(platform, key, place, chain) {
+            Some(range) if self.all_see => Ok((range.start, Completion::none())),
+            Some(range) => Ok((range.start, self.tell_now(platform, key, range))),
+            None => self.map_chain_anyhow(platform, key, place, chain),
+        }
+    }
+
+    /// Maps several pieces where that takes no more than entries of a table and a note, as most often, and units may be told of it
+    /// at once.
+    fn map_chain_at_hand(
+        &mut self,
+        platform: &impl Platform,
+        key: DomainKey,
+        place: Place,
+        chain: &[ChainPiece],
+    ) -> Option<Changed> {
+        let (Place::Anywhere { align, first, limit }, [_, _, ..]) = (place, chain) else {
+            return None;
+        };
+        let Self { domains, books, deferred, near, pieces: memory, .. } = self;
+        if !self.is_plain || !(self.all_see || deferred.is_idle()) {
+            return None;
+        }
+        let domain = domains.at_hand(key).filter(|it| it.catching_up().is_none())?;
+        memory.clear();
+        let mut bytes = 0u64;
+        for piece in chain {
+            let run = (piece.run, platform.segments(piece.run));
+            segments::cut_near(run, (piece.offset, piece.bytes), near, memory)?;
+            bytes = bytes.saturating_add(piece.bytes);
+        }
+        let request = IovaRequest { bytes, align, first, limit };
+        let payer = books.purse.payer;
+        let mappings = chain.iter().map(|piece| piece.mapping(payer));
+        let start = domain.map_chain_at_hand(platform, &request, memory, mappings)?;
+        books.note_addresses(payer, payer::bytes(bytes));
+        Some(Changed { start, bytes, touched: Touched::Leaves })
+    }
+
+    /// Maps pieces whatever it takes.
+    #[inline(never)]
+    fn map_chain_anyhow(
+        &mut self,
+        platform: &mut impl Platform,
+        key: DomainKey,
+        place: Place,
+        chain: &[ChainPiece],
+    ) -> Result<(Iova, Completion), NotMapped> {
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if !self.is_plain {
             check_units(&self.units, domain, self.is_taking_over)?;
@@ -113,9 +161,9 @@ impl Engine {
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
         let payer = self.books.purse.payer;
         let mut range = Changed { start, bytes: 0, touched: Touched::Leaves };
-        let (mut segments, mut taken) = (&memory[..], 0);
+        let (mut left, mut taken) = (&memory[..], 0);
         for piece in chain {
-            let here = first_of_length(segments, piece.bytes);
+            let (here, rest) = segments::split_at_bytes(left, piece.bytes);
             let iova = Iova::new(start.get() + range.bytes);
             let mut frames = self.books.meter(platform, taken);
             // Each by itself: a successor tells by the table where one mapping ends and the next begins.
@@ -132,16 +180,16 @@ impl Engine {
                 }
                 Err(error) => {
                     // What was not entered can be cached nowhere, and is free at once. The rest units may have seen.
-                    let [entered, left] = [range.bytes, bytes - range.bytes];
+                    let [entered, missing] = [range.bytes, bytes - range.bytes];
                     if entered == 0 {
                         domain.free_addresses(start, bytes);
                         return Err(error.into());
                     }
                     let whole = piece.mapping(payer);
-                    let parts = [entered, left].map(|bytes| Mapping { bytes, ..whole });
+                    let parts = [entered, missing].map(|bytes| Mapping { bytes, ..whole });
                     domain.note_chain(start, parts.into_iter());
                     domain.break_chain(start);
-                    domain.free_addresses(iova, left);
+                    domain.free_addresses(iova, missing);
                     self.books.note_addresses(payer, payer::bytes(entered));
                     if let Some(root) = root.filter(|root| *root != domain.root()) {
                         // The table stays as high as it has grown. Units are to walk it from its new root before the old
@@ -155,20 +203,20 @@ impl Engine {
                 }
             }
             range.bytes += piece.bytes;
-            segments = &segments[here.len()..];
+            left = rest;
         }
         domain.note_chain(start, chain.iter().map(|piece| piece.mapping(payer)));
         self.books.note_addresses(payer, payer::bytes(bytes));
         Ok(range)
     }
 
-    /// Takes a chain away as it was mapped, if these ranges are just its mappings, and units are told at once. Nothing, with nothing
-    /// changed, where it is otherwise.
+    /// Takes a chain away as it was mapped, if these ranges are just its mappings in their order, and units are told at once.
+    /// Nothing, with nothing changed, where it is otherwise.
     pub(super) fn unmap_chain(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
-        ranges: &[(Iova, u64)],
+        ranges: impl Iterator<Item = (Iova, u64)> + Clone,
         when: Invalidation,
         is_its: &mut impl FnMut(Iova, &Mapping) -> bool,
     ) -> Option<Result<Completion, EngineError>> {
@@ -177,9 +225,9 @@ impl Engine {
         if !deferred.is_idle() || !is_told_now(domain, when) {
             return None;
         }
-        let (start, _) = *ranges.first()?;
+        let (start, _) = ranges.clone().next()?;
         let (mut bytes, mut payer) = (0, Payer::NOBODY);
-        for (iova, mapping) in domain.whole_chain(ranges)? {
+        for (iova, mapping) in domain.whole_chain(ranges.clone())? {
             if !is_its(iova, &mapping) {
                 return Some(Err(EngineError::NotMapped));
             }
@@ -201,12 +249,10 @@ impl Engine {
             domain.free_addresses(start, bytes);
             return Some(Ok(Completion::none()));
         }
-        let (payers, changes) = (&vec![payer; ranges.len()], &[change]);
-        Some(Ok(self.forget(
-            platform,
-            Gone { key, ranges, payers, changes, when },
-            Some(completion),
-        )))
+        let (ranges, changes) = (&Vec::from_iter(ranges), &[change]);
+        let payers = &vec![payer; ranges.len()];
+        let gone = Gone { key, ranges, payers, changes, when };
+        Some(Ok(self.forget(platform, gone, Some(completion))))
     }
 
     /// Has the mappings of chains in which some of these ranges start be as any others.
@@ -252,21 +298,4 @@ impl Engine {
             taken => taken,
         }
     }
-}
-
-/// The first of these segments that are so long together.
-#[inline]
-fn first_of_length(segments: &[Segment], bytes: u64) -> &[Segment] {
-    if let [first, ..] = segments
-        && first.bytes == bytes
-    {
-        return core::slice::from_ref(first);
-    }
-    let mut left = bytes;
-    let count = segments.iter().take_while(|segment| {
-        let is_in = left > 0;
-        left = left.saturating_sub(segment.bytes);
-        is_in
-    });
-    &segments[..count.count()]
 }

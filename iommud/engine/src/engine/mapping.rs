@@ -174,7 +174,7 @@ impl Engine {
     }
 
     /// The same where none of them is at anything. What is confirmed at once nobody waits for.
-    fn tell_now(
+    pub(super) fn tell_now(
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,

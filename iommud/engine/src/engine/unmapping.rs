@@ -99,7 +99,7 @@ impl Engine {
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
-        ranges: impl IntoIterator<Item = (Iova, u64)>,
+        ranges: impl IntoIterator<Item = (Iova, u64), IntoIter: Clone>,
         when: Invalidation,
     ) -> Result<Completion, EngineError> {
         self.unmap_all_if(platform, key, ranges, when, |_, _| true)
@@ -114,21 +114,20 @@ impl Engine {
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
-        ranges: impl IntoIterator<Item = (Iova, u64)>,
+        ranges: impl IntoIterator<Item = (Iova, u64), IntoIter: Clone>,
         when: Invalidation,
         mut is_its: impl FnMut(Iova, &Mapping) -> bool,
     ) -> Result<Completion, EngineError> {
+        let ranges = ranges.into_iter();
+        if let Some(unmapped) = self.unmap_chain(platform, key, ranges.clone(), when, &mut is_its) {
+            return unmapped;
+        }
         let mut sorted = core::mem::take(&mut self.ranges);
         sorted.clear();
         sorted.extend(ranges);
         sorted.sort_unstable();
-        let completion = match self.unmap_chain(platform, key, &sorted, when, &mut is_its) {
-            Some(completion) => completion,
-            None => {
-                self.break_chains(key, &sorted);
-                self.unmap_sorted(platform, key, &sorted, when, is_its)
-            }
-        };
+        self.break_chains(key, &sorted);
+        let completion = self.unmap_sorted(platform, key, &sorted, when, is_its);
         self.ranges = sorted;
         completion
     }

@@ -28,7 +28,7 @@ impl<N> Idle<'_, N> {
 
     /// Gives it out.
     #[inline]
-    pub(super) fn take(self) -> Iova {
+    pub(crate) fn take(self) -> Iova {
         self.magazine.drop_last();
         self.held.extent = self.held.extent.live();
         self.iova

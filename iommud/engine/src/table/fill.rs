@@ -134,7 +134,22 @@ pub(super) fn fill_small<F: Format>(
     if let Some(iova) = occupied::<F>(0, slots, span.start) {
         return Err(MapError::Occupied(iova));
     }
+    write_small(node, span, memory, permissions);
+    node.flush(frames, first, count);
+    Ok(count)
+}
+
+/// Writes a mapping at these addresses into a table of level 0.
+#[inline]
+pub(super) fn write_small<F: Format>(
+    node: &Node<'_, F>,
+    span: Span,
+    memory: &[Segment],
+    permissions: Permissions,
+) {
     if node.format.page_sizes() & slot_mask(1) == PAGE_SIZE {
+        let (first, last) = (index(0, span.start), index(0, span.last));
+        let slots = node.slots(first, last + 1 - first);
         store_small(node, slots, memory, permissions);
         set(slots.first(), F::START);
         set(slots.last(), F::END);
@@ -146,8 +161,6 @@ pub(super) fn fill_small<F: Format>(
             mark(node, &batch, slots, span);
         }
     }
-    node.flush(frames, first, count);
-    Ok(count)
 }
 
 /// Writes memory into the entries that it fills, by 4 KiB pages.

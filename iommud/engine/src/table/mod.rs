@@ -8,6 +8,7 @@
 //! | [`found`] | a table that a daemon left that has died |
 //! | [`error`] | why a range could not be mapped or unmapped |
 //! | `fill` | how pages are written into one table |
+//! | `chain` | mappings one behind the other, entered at one go |
 //! | `enter` | how a range is entered that takes more: looked at first, then written |
 //! | `grow` | the root under a new one, when addresses outgrow it |
 //! | `remove` | how a range is removed: looked at first, then cleared, and tables unlinked |
@@ -61,6 +62,7 @@
 //! the second time nothing can fail any more (rule R7). Nothing is written and then taken back, for a unit
 //! could have cached it meanwhile.
 
+mod chain;
 mod enter;
 pub mod error;
 mod fill;

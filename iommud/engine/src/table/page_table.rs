@@ -215,7 +215,7 @@ impl<F: Format> PageTable<F> {
     /// Whether the table used last of a level, or after a walk any other that there is, holds a range: that is the one used last
     /// from then on.
     #[inline(always)]
-    fn has_near(&mut self, frames: &impl TableFrames, level: u8, span: Span) -> bool {
+    pub(super) fn has_near(&mut self, frames: &impl TableFrames, level: u8, span: Span) -> bool {
         self.near.holds(level, span.start, span.last) || self.use_table(frames, level, span)
     }
 
@@ -334,7 +334,7 @@ impl<F: Format> PageTable<F> {
 
     /// The addresses that memory will be mapped at, if all is as it must be.
     #[inline]
-    fn span_of(&self, iova: Iova, memory: &[Segment]) -> Result<Span, MapError> {
+    pub(super) fn span_of(&self, iova: Iova, memory: &[Segment]) -> Result<Span, MapError> {
         let mut bytes = 0u64;
         let (mut low, mut high) = (iova.get(), 0);
         for segment in memory {

@@ -28,7 +28,7 @@ use crate::memory::runs::Runs;
 use crate::numbered::Numbered;
 use crate::pending::{Outcome, Undo};
 use crate::service::{ONE_REQUEST, Service};
-use crate::sessions::session::{Buffer, BufferId, Sessions};
+use crate::sessions::session::{Buffer, BufferId};
 
 /// A part of a buffer that may be mapped.
 struct Part {
@@ -112,7 +112,7 @@ impl<P: Platform> Service<P> {
                 false => self.map_one(&asker, entry, is_strict, charged.is_some()),
                 true => {
                     let entries = &mut batch.entries[first..];
-                    self.map_chain(&asker, entries, is_strict, charged.is_some())
+                    self.map_chain(&asker, entries, is_strict, charged)
                 }
             };
             match mapped {
@@ -222,7 +222,7 @@ impl<P: Platform> Service<P> {
         asker: &Asker,
         entries: &mut [MapEntry],
         is_strict: bool,
-        is_charged: bool,
+        charged: Option<Purse>,
     ) -> Result<(usize, Completion), (usize, Error)> {
         let behind = entries[1..].iter();
         let behind = behind.take_while(|entry| entry.flags.get() & MAP_FLAG_BEHIND != 0);
@@ -230,62 +230,53 @@ impl<P: Platform> Service<P> {
         let entries = &mut entries[..length];
         let mut pieces = core::mem::take(&mut self.pieces);
         pieces.clear();
-        let found = self.pieces_of(asker, entries, is_strict, is_charged, &mut pieces);
-        let mapped = found.and_then(|are_plain| {
+        let Self { sessions, runs, .. } = self;
+        // Of those that are charged it is known that they are as long as mappings may be.
+        let are_plain = charged.is_some()
+            && plain_parts(&mut sessions.buffers, runs, asker, entries, is_strict, &mut pieces);
+        let found = match are_plain {
+            true => Ok(()),
+            false => self.pieces_of(asker, entries, is_strict, &mut pieces),
+        };
+        let mapped = found.and_then(|()| {
             let noted = (!are_plain).then_some(is_strict);
-            let mapped = self.map_pieces(asker, entries, &pieces, noted, is_charged)?;
-            Ok((mapped, are_plain))
+            self.map_pieces(asker, entries, &pieces, noted, charged)
         });
         self.pieces = pieces;
-        let ((iova, mut completion), are_plain) = mapped?;
+        let (iova, mut completion) = mapped?;
         let mut address = iova.get();
-        for entry in entries {
+        for entry in &mut *entries {
             self.note_mapped(asker, entry.buffer.get(), Iova::new(address));
             entry.iova = U64::new(address);
             address += entry.bytes.get();
-            if is_strict && !are_plain {
+        }
+        if is_strict && !are_plain {
+            for entry in entries {
                 join(&mut completion, &self.lasting(BufferId(entry.buffer.get())));
             }
         }
         Ok((length, completion))
     }
 
-    /// The parts of buffers that entries name, if all may be mapped; and whether all are [plain](plain_part).
+    /// The parts of buffers that entries name, if all may be mapped.
     fn pieces_of(
         &mut self,
         asker: &Asker,
         entries: &[MapEntry],
         is_strict: bool,
-        is_charged: bool,
         pieces: &mut Vec<ChainPiece>,
-    ) -> Result<bool, (usize, Error)> {
-        let mut are_plain = true;
-        let mut highest = 0;
+    ) -> Result<(), (usize, Error)> {
+        pieces.clear();
         for (index, entry) in entries.iter().enumerate() {
             let allowed = if index == 0 { MAP_FLAG_AT } else { MAP_FLAG_BEHIND };
-            let owner = entry.buffer.get();
-            // Of those that are charged it is known that they are as long as mappings may be. A strict one is to be the only
-            // one of its memory, of which there are no two if their numbers ascend.
-            let may_be_plain =
-                is_charged && entry.flags.get() & !allowed == 0 && (!is_strict || owner > highest);
-            let Self { sessions: Sessions { buffers, .. }, runs, .. } = self;
-            if may_be_plain
-                && let Some((buffer, access)) = plain_part(buffers, runs, asker, entry, is_strict)
-            {
-                let (run, offset, bytes) = (buffer.run, entry.offset.get(), entry.bytes.get());
-                pieces.push(ChainPiece { run, offset, bytes, access, owner });
-            } else {
-                let part = self.part_of(asker, entry, allowed, is_strict);
-                let piece = part.map_err(|error| (index, error))?.piece;
-                if is_strict && pieces.iter().any(|other| other.run == piece.run) {
-                    return Err((index, Error::MappedElsewhere));
-                }
-                are_plain = false;
-                pieces.push(piece);
+            let part = self.part_of(asker, entry, allowed, is_strict);
+            let piece = part.map_err(|error| (index, error))?.piece;
+            if is_strict && pieces.iter().any(|other| other.run == piece.run) {
+                return Err((index, Error::MappedElsewhere));
             }
-            highest = highest.max(owner);
+            pieces.push(piece);
         }
-        Ok(are_plain)
+        Ok(())
     }
 
     /// Maps the parts of buffers that entries name, one behind the other. First it is noted how strictly, if that is to be.
@@ -295,13 +286,13 @@ impl<P: Platform> Service<P> {
         entries: &[MapEntry],
         pieces: &[ChainPiece],
         noted: Option<bool>,
-        is_charged: bool,
+        charged: Option<Purse>,
     ) -> Result<(Iova, Completion), (usize, Error)> {
         let Asker { space, account, bounds, .. } = *asker;
         let limit = entries.iter().map(|entry| entry.limit.get()).min().unwrap_or(u64::MAX);
         let (first, limit) = (bounds.first, bounds.last.min(Iova::new(limit)));
         let usage = || turned_by(entries).map_err(|error| (0, error));
-        if !is_charged {
+        if charged.is_none() {
             self.claim(account, &usage()?.with_addresses().usage()).map_err(|error| (0, error))?;
         }
         let flags = entries.first().map_or(0, |entry| entry.flags.get());
@@ -319,11 +310,12 @@ impl<P: Platform> Service<P> {
         if let Some(is_strict) = noted {
             pieces.iter().for_each(|piece| self.note_strict(BufferId(piece.owner), is_strict));
         }
-        let mapped = self.on_account(account, |engine, platform| {
+        let purse = charged.unwrap_or_else(|| self.purse_of(account));
+        let mapped = self.on_account_from(account, purse, |engine, platform| {
             engine.map_chain(platform, space.domain, place, pieces)
         });
         let mapped = mapped.map_err(|failed| self.not_mapped(pieces, failed))?;
-        if !is_charged {
+        if charged.is_none() {
             self.accounts.take(account, &usage()?);
         }
         Ok(mapped)
@@ -420,6 +412,31 @@ fn plain_part<'a>(
         && buffer.is_noted_strict == is_strict
         && runs.standing(buffer.run) == (true, true);
     is_plain.then_some((buffer, access))
+}
+
+/// The parts of buffers that the entries of a chain name, if all are [plain](plain_part), and each lies where those of chains do. A
+/// strict one is to be the only one of its memory, of which there are no two if their numbers ascend.
+fn plain_parts(
+    buffers: &mut Numbered<BufferId, Buffer>,
+    runs: &Runs,
+    asker: &Asker,
+    entries: &[MapEntry],
+    is_strict: bool,
+    pieces: &mut Vec<ChainPiece>,
+) -> bool {
+    let (mut allowed, mut last) = (MAP_FLAG_AT, 0);
+    for entry in entries {
+        let owner = entry.buffer.get();
+        if entry.flags.get() & !allowed != 0 || is_strict && owner <= last {
+            return false;
+        }
+        let plain = plain_part(buffers, runs, asker, entry, is_strict);
+        let Some((buffer, access)) = plain else { return false };
+        let (run, offset, bytes) = (buffer.run, entry.offset.get(), entry.bytes.get());
+        pieces.push(ChainPiece { run, offset, bytes, access, owner });
+        (allowed, last) = (MAP_FLAG_BEHIND, owner);
+    }
+    true
 }
 
 /// What the engine is to map for an entry.

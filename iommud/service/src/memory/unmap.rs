@@ -189,7 +189,7 @@ impl<P: Platform> Service<P> {
     fn unmap_known(
         &mut self,
         space: Space,
-        ranges: impl Iterator<Item = (Iova, u64)>,
+        ranges: impl Iterator<Item = (Iova, u64)> + Clone,
         when: Invalidation,
         known: &mut Vec<Known>,
     ) -> Result<(Completion, bool), Error> {

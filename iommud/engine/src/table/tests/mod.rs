@@ -2,6 +2,7 @@
 
 mod amd;
 mod amd_walkers;
+mod chain;
 mod fake;
 mod found;
 mod model;

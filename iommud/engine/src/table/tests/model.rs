@@ -47,13 +47,7 @@ impl<F: Format> Model<F> {
                 assert!(free, "mapped over something at {iova:#x}");
                 let made = self.frames.live() > live;
                 assert_eq!(touched == Touched::Tables, made, "at {iova:#x}");
-                let mut at = iova;
-                for segment in memory {
-                    for page in 0..segment.bytes / 4096 {
-                        self.pages.insert(at, (segment.start.get() + page * 4096, access));
-                        at += 4096;
-                    }
-                }
+                self.note(iova, memory, access);
                 true
             }
             Err(error) => {
@@ -64,6 +58,16 @@ impl<F: Format> Model<F> {
                     other => panic!("{other}"),
                 }
                 false
+            }
+        }
+    }
+
+    /// Notes what is mapped.
+    pub(super) fn note(&mut self, mut iova: u64, memory: &[Segment], access: Access) {
+        for segment in memory {
+            for page in 0..segment.bytes / 4096 {
+                self.pages.insert(iova, (segment.start.get() + page * 4096, access));
+                iova += 4096;
             }
         }
     }
