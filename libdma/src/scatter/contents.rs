@@ -34,8 +34,10 @@ pub(super) struct Contents<'a, D: Direction> {
     lent: usize,
     /// Of each segment, while the list is mapped and the checker is on.
     pub(super) marks: Vec<Mark>,
-    /// Whether it is mapped.
+    /// Whether it is mapped,
     mapped: bool,
+    /// and all of it is pages that are mapped strictly.
+    strictly: bool,
     /// Whether what the device wrote is to come back to the slices at the end.
     brings_back: bool,
 }
@@ -52,6 +54,7 @@ impl<'a, D: Direction> Contents<'a, D> {
             lent: 0,
             marks,
             mapped: false,
+            strictly: false,
             brings_back: false,
         }
     }
@@ -106,6 +109,16 @@ impl<'a, D: Direction> Contents<'a, D> {
             fence(Ordering::Release);
             return Ok(());
         }
+        if self.terms.strict && self.elsewhere == self.pieces.len() && self.slices == 0 {
+            let Self { terms, pieces, .. } = self;
+            let count = pieces.len();
+            if let Some(mapped) = batch::map_list(terms, D::ACCESS, &mut **pieces, count) {
+                mapped?;
+                self.strictly = true;
+                self.set_mapped();
+                return Ok(());
+            }
+        }
         self.map_otherwise()
     }
 
@@ -120,13 +133,20 @@ impl<'a, D: Direction> Contents<'a, D> {
             self.let_go();
             return result;
         }
-        self.mapped = true;
-        self.set_away(true);
         if !self.terms.skip_cpu_sync() {
             // Where data only comes from the device, too: what it does not write is to stay as it was.
             self.bring();
             self.brings_back = D::ACCESS.may_write();
         }
+        self.set_mapped();
+        Ok(())
+    }
+
+    /// Says that it is mapped, and where.
+    #[track_caller]
+    fn set_mapped(&mut self) {
+        self.mapped = true;
+        self.set_away(true);
         if self.elsewhere > 0 {
             self.merge();
         }
@@ -137,12 +157,15 @@ impl<'a, D: Direction> Contents<'a, D> {
             }
         }
         fence(Ordering::Release);
-        Ok(())
     }
 
     /// Makes all of it the CPU's again, or nothing.
     pub(super) fn unmap(&mut self) -> Result<(), Error> {
-        if self.elsewhere > 0 {
+        if self.strictly {
+            let Self { terms, pieces, .. } = self;
+            let count = pieces.len();
+            batch::unmap_list(terms, &mut **pieces, count)?;
+        } else if self.elsewhere > 0 {
             let Self { terms, pieces, .. } = self;
             batch::unmap(terms, &mut all_pages(pieces))?;
         }
@@ -259,7 +282,7 @@ impl<'a, D: Direction> Contents<'a, D> {
 
     /// Gives the memory of copies back.
     fn let_go(&mut self) {
-        self.mapped = false;
+        (self.mapped, self.strictly) = (false, false);
         self.brings_back = false;
         if self.slices == 0 {
             return;

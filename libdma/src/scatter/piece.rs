@@ -7,7 +7,7 @@ use dma_types::Iova;
 use crate::check::Mark;
 use crate::direction::Direction;
 use crate::protocol::Error;
-use crate::stream::{Memory, Origin, StreamBuffer, batch};
+use crate::stream::{Memory, Origin, Pages, StreamBuffer, batch};
 
 /// A piece of a list.
 pub(super) enum Piece<'a, D: Direction> {
@@ -80,6 +80,16 @@ impl<D: Direction> Piece<'_, D> {
         }
     }
 
+    /// Its memory, if it has some.
+    #[inline]
+    fn memory(&self) -> Option<&Memory> {
+        match self {
+            Self::Given(buffer, _) => Some(buffer.memory()),
+            Self::Lent(buffer, _) => Some(buffer.memory()),
+            Self::Slice(slice) => slice.memory.as_ref().map(|(memory, _)| memory),
+        }
+    }
+
     /// What is to be mapped or unmapped for it, if it is not in a window.
     pub(super) fn pages(&mut self) -> Option<batch::Piece<'_>> {
         match self {
@@ -90,6 +100,18 @@ impl<D: Direction> Piece<'_, D> {
                 Some(batch::Piece { pages: memory.pages()?, bytes: *bytes, single: false })
             }
         }
+    }
+}
+
+impl<D: Direction> batch::Several for [Piece<'_, D>] {
+    #[inline]
+    fn pages(&self) -> impl Iterator<Item = &Pages> {
+        self.iter().filter_map(|piece| piece.memory()?.own_pages())
+    }
+
+    #[inline]
+    fn pages_mut(&mut self) -> impl Iterator<Item = &mut Pages> {
+        self.iter_mut().filter_map(|piece| piece.pages().map(|it| it.pages))
     }
 }
 

@@ -7,6 +7,7 @@ use dma_types::Access;
 
 use super::memory::Pages;
 use super::{Terms, requests};
+use crate::mapping::wire::Places;
 use crate::protocol::{Error, MAX_BATCH};
 
 /// Pages, how many of their bytes are in use, and what the device may do with them.
@@ -15,6 +16,27 @@ pub(crate) struct Piece<'a> {
     pub(crate) bytes: usize,
     /// Whether they must be one segment for the device.
     pub(crate) single: bool,
+}
+
+/// Pages that are mapped, or unmapped, by one request.
+pub(crate) trait Several {
+    /// Those of each.
+    fn pages(&self) -> impl Iterator<Item = &Pages>;
+
+    /// The same, to be changed.
+    fn pages_mut(&mut self) -> impl Iterator<Item = &mut Pages>;
+}
+
+impl Several for [Piece<'_>] {
+    #[inline]
+    fn pages(&self) -> impl Iterator<Item = &Pages> {
+        self.iter().map(|it| &*it.pages)
+    }
+
+    #[inline]
+    fn pages_mut(&mut self) -> impl Iterator<Item = &mut Pages> {
+        self.iter_mut().map(|it| &mut *it.pages)
+    }
 }
 
 impl Piece<'_> {
@@ -118,6 +140,40 @@ fn bounce(terms: &Terms, access: Access, piece: &mut Piece<'_>, error: Error) ->
         return Err(error);
     }
     piece.pages.go_through_window(terms, piece.bytes, access)
+}
+
+/// Makes all pages of a list on strict terms the device's, which are so many, one behind the other. Nothing, with nothing changed,
+/// where it reaches some of them already, or there is not so much room in one place.
+pub(crate) fn map_list(
+    terms: &Terms,
+    access: Access,
+    list: &mut (impl Several + ?Sized),
+    count: usize,
+) -> Option<Result<(), Error>> {
+    let is_plain = (2..=MAX_BATCH).contains(&count)
+        && terms.session().is_confined()
+        && list.pages().all(Pages::is_out_of_reach);
+    if !is_plain {
+        return None;
+    }
+    match requests::map(terms, access, list, (count, Places::Together)) {
+        Err(Error::NoAddressSpace) => None,
+        mapped => Some(mapped),
+    }
+}
+
+/// Makes all pages of such a list the CPU's again, or none (rule R7). The device reaches nothing of them when this returns (rule
+/// R2).
+///
+/// # Errors
+///
+/// As [`unmap`].
+pub(crate) fn unmap_list(
+    terms: &Terms,
+    list: &mut (impl Several + ?Sized),
+    count: usize,
+) -> Result<(), Error> {
+    requests::unmap(terms.session(), list, (count, true))
 }
 
 /// Takes back what is mapped for something that failed. Nobody was told the addresses.

@@ -145,6 +145,15 @@ impl Memory {
         }
     }
 
+    /// The pages, if it is not in a window, to be looked at.
+    #[inline]
+    pub(crate) fn own_pages(&self) -> Option<&Pages> {
+        match self {
+            Self::Window(_) => None,
+            Self::Pages(pages) => Some(pages),
+        }
+    }
+
     /// The pages, if it is not in a window.
     #[inline]
     pub(crate) fn pages(&mut self) -> Option<&mut Pages> {

@@ -86,7 +86,7 @@ pub use bounced::Bounced;
 pub(crate) use bounced::Origin;
 pub use buffer::StreamBuffer;
 pub use gather::{Gather, NotUnmapped};
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, Pages};
 pub use owner::{CpuMay, CpuOwned, DeviceOwned, HasAddress, Owner, Synced};
 pub use range::SyncedRange;
 pub use refused::{Refused, Step};

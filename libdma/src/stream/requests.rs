@@ -7,7 +7,7 @@ use core::iter;
 use dma_types::{Access, Iova};
 
 use super::Terms;
-use super::batch::Piece;
+use super::batch::Several;
 use super::memory::Pages;
 use crate::io_address::BusAddress;
 use crate::mapping::Mapped;
@@ -24,18 +24,18 @@ fn flags(strict: bool) -> u32 {
 }
 
 /// Maps those of these pages that the device has no way to, which are so many.
-pub(super) fn map(
+pub(super) fn map<P: Several + ?Sized>(
     terms: &Terms,
     access: Access,
-    pieces: &mut [Piece<'_>],
+    pieces: &mut P,
     (count, places): (usize, Places),
 ) -> Result<(), Error> {
     let (handle, limit, flags) = (terms.session().handle(), terms.limit(), flags(terms.strict));
     let code = call::access_code(access);
-    fn waiting<'w>(pieces: &'w [Piece<'_>]) -> impl Iterator<Item = &'w Pages> {
-        pieces.iter().map(|it| &*it.pages).filter(|pages| pages.is_out_of_reach())
+    fn waiting(pieces: &(impl Several + ?Sized)) -> impl Iterator<Item = &Pages> {
+        pieces.pages().filter(|pages| pages.is_out_of_reach())
     }
-    let lost = |pieces: &[Piece<'_>]| waiting(pieces).map(Pages::piece).collect::<Vec<_>>();
+    let lost = |pieces: &P| waiting(pieces).map(Pages::piece).collect::<Vec<_>>();
     handle.map_and_note(None, pieces, lost, |pieces, under_way| {
         let wanted = waiting(pieces).map(|pages| (pages.piece(), code));
         let mut batch = Batch::of_maps(flags, (count, places), limit, wanted)?;
@@ -43,11 +43,11 @@ pub(super) fn map(
         let answers = batch.entries();
         let lengths = waiting(pieces).map(|pages| pages.piece().bytes);
         places.check(answers.iter().zip(lengths), limit)?;
-        let waiting = pieces.iter_mut().filter(|it| it.pages.is_out_of_reach());
-        let mapped = waiting.zip(answers).map(|(piece, answer)| {
+        let waiting = pieces.pages_mut().filter(|pages| pages.is_out_of_reach());
+        let mapped = waiting.zip(answers).map(|(pages, answer)| {
             let iova = answer.iova.get();
-            piece.pages.set_mapped(Iova::new(iova), terms);
-            (piece.pages.place(), iova)
+            pages.set_mapped(Iova::new(iova), terms);
+            (pages.place(), iova)
         });
         UnderWay::learn_streamed(under_way, mapped)
     })
@@ -97,27 +97,27 @@ fn map_one_after(
 
 /// Unmaps those of these pages that are mapped, which are so many. If that is strict, the device reaches them no more when
 /// this returns.
-pub(super) fn unmap(
+pub(super) fn unmap<P: Several + ?Sized>(
     session: &Session,
-    pieces: &mut [Piece<'_>],
+    pieces: &mut P,
     (count, strict): (usize, bool),
 ) -> Result<(), Error> {
     let (handle, flags) = (session.handle(), flags(strict));
-    fn mapped(pieces: &[Piece<'_>]) -> impl Iterator<Item = (Iova, u64)> {
-        pieces.iter().filter_map(|it| it.pages.mapping())
+    fn mapped(pieces: &(impl Several + ?Sized)) -> impl Iterator<Item = (Iova, u64)> {
+        pieces.pages().filter_map(Pages::mapping)
     }
-    let unmap = |pieces: &[Piece<'_>]| {
+    let unmap = |pieces: &P| {
         let mut batch = Batch::new(flags, count)?;
         mapped(pieces).for_each(|(iova, bytes)| batch.push(unmap_entry(iova, bytes)));
         handle.ask_all(Opcode::Unmap, &mut batch)
     };
     let of = |(iova, bytes)| Mapped::new(BusAddress::new(session.addresses(), iova), bytes);
-    let all = |pieces: &[Piece<'_>]| mapped(pieces).map(of).collect();
+    let all = |pieces: &P| mapped(pieces).map(of).collect();
     handle.unmap_and_note((None, flags), None, pieces, unmap, all, |pieces, under_way, _| {
-        let mapped = pieces.iter_mut().filter(|it| it.pages.mapping().is_some());
-        let unmapped = mapped.map(|it| {
-            it.pages.set_unmapped();
-            it.pages.place()
+        let mapped = pieces.pages_mut().filter(|pages| pages.mapping().is_some());
+        let unmapped = mapped.map(|pages| {
+            pages.set_unmapped();
+            pages.place()
         });
         UnderWay::forget_streamed(under_way, unmapped);
     })
