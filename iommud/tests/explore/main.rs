@@ -110,6 +110,8 @@ fn r2_no_order_of_events_and_deaths_of_iommud_reuses_anything_early(vendor: Vend
     // And its successor goes on: the same for both vendors, and each step takes another restart.
     if vendor == Vendor::Vtd {
         explore(vendor, Invalidation::Strict, RESUMED, with_deaths(vendor, 2));
+        let one = Bound { clients: 1, room: 2, ..with_deaths(vendor, 4) };
+        explore(vendor, Invalidation::Strict, ADOPTED, one);
     }
 }
 
@@ -122,6 +124,7 @@ fn r2_no_death_of_iommud_in_the_midst_of_an_event_reuses_anything_early(vendor: 
 fn r2_no_order_of_events_with_a_domain_reuses_anything_early(vendor: Vendor) {
     let bound = Bound { domains: true, ..with_deaths(vendor, 3) };
     explore(vendor, Invalidation::Strict, INSIDE, bound);
+    explore(vendor, Invalidation::Strict, BETWEEN, Bound { domains: true, ..Bound::new(2) });
 }
 
 fn r2_no_order_of_events_with_restricted_handles_reuses_anything_early(vendor: Vendor) {
@@ -193,6 +196,13 @@ const INSIDE: &[&[Event]] = &[
     &[MAP],
     &[Event::Domain, Event::MapThere, Event::Enter(1), Event::Confirm(0), Event::Poll],
 ];
+
+/// It has unmapped it in its own, and its device is on the way into the other one.
+const BETWEEN: &[&[Event]] =
+    &[INSIDE[0], INSIDE[1], INSIDE[2], &[Event::Unmap(0, 0), Event::Enter(0), Event::Confirm(1)]];
+
+/// Both are mapped, and iommud has died since: in its successor's domain they have no guards.
+const ADOPTED: &[&[Event]] = &[TWO[0], TWO[1], TWO[2], &[Event::Restart, Event::Resume(0)]];
 
 /// iommud has died since it was mapped, and both clients have resumed their sessions.
 const RESUMED: &[&[Event]] =

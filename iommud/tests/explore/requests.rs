@@ -209,8 +209,10 @@ impl World {
         let Some(held) = &mut self.clients[client].buffers[index] else { return };
         if let Some(mapped) = held.mapped.take()
             && (mapped.strict || is_strict)
+            && let Some((_, session)) = self.service.sessions().of_device(devices()[client])
         {
-            self.known.is_gone(client, mapped.iova, held.number);
+            // In the other domain it may be mapped at the same address.
+            self.known.is_gone_in(client, session.domain, mapped.iova, held.number);
         }
     }
 

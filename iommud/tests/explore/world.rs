@@ -329,7 +329,11 @@ impl World {
 
     /// All addresses that a buffer can have.
     pub(crate) fn addresses(&self) -> Vec<u64> {
-        PLACES[..self.bound.room].iter().map(|place| place * self.bound.bytes).collect()
+        let places = &PLACES[..self.bound.room];
+        // What a successor adopts has no guards.
+        let between = PLACES[0]..=places.last().copied().unwrap_or_default();
+        let between = between.filter(|place| self.bound.deaths > 0 || places.contains(place));
+        between.map(|place| place * self.bound.bytes).collect()
     }
 
     /// The highest address that there is.
