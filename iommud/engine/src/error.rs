@@ -128,7 +128,7 @@ pub enum EngineError {
     Elsewhere(PhysAddr),
     /// The chosen addresses are not of those that the domain was made for.
     #[error("{range} is not within the domain's aperture, {aperture}")]
-    OutsideWindow {
+    OutsideAperture {
         /// What was asked for.
         range: IovaRange,
         /// What there is.

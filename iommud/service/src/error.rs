@@ -29,7 +29,7 @@ pub fn to_client(error: EngineError) -> Error {
         EngineError::InPieces(_) | EngineError::Misaligned(_) => Error::NotContiguous,
         EngineError::Unsuitable(_) | EngineError::BeyondLimit { .. } => Error::NoAddressSpace,
         EngineError::Elsewhere(_) | EngineError::NoIommu => Error::NoIommu,
-        EngineError::OutsideWindow { .. } => Error::OutsideWindow,
+        EngineError::OutsideAperture { .. } => Error::OutsideAperture,
         EngineError::OutOfRun => Error::OutOfBuffer,
         EngineError::NotRegisters(..) => Error::NotRegisters,
         EngineError::NotMapped | EngineError::Unmap(_) => Error::NotMapped,

@@ -106,7 +106,7 @@ fn r7_a_chosen_address_that_cannot_be_is_refused_with_the_reason(vendor: Vendor)
         (0xfee0_0000, Error::AddressReserved),
         (1 << 33, Error::NoAddressSpace),
         ((1 << 33) - PAGE, Error::NoAddressSpace),
-        (1 << 60, Error::OutsideWindow),
+        (1 << 60, Error::OutsideAperture),
         (u64::MAX - 0xfff, Error::Overflow),
     ] {
         assert_eq!(device.map_at(Iova::new(iova), &whole), Err(error), "{iova:#x}");

@@ -67,7 +67,7 @@ fn r3_all_that_is_mapped_by_a_handle_is_within_its_addresses(vendor: Vendor) {
         (LAST.get() + 1, PAGE),
         (0x10_0000, PAGE),
     ] {
-        assert_eq!(at(iova, bytes).err(), Some(Error::OutsideWindow), "{iova:#x}");
+        assert_eq!(at(iova, bytes).err(), Some(Error::OutsideAperture), "{iova:#x}");
     }
     // Until there is no room.
     let more: Vec<Buffer> = core::iter::from_fn(|| part.allocate(PAGE, ALL, "more").ok()).collect();
@@ -86,7 +86,7 @@ fn r3_all_that_is_mapped_by_a_handle_is_within_its_addresses(vendor: Vendor) {
     let own = inner.allocate(PAGE, None, "own").unwrap();
     let domain = inner.new_domain("domain").create().unwrap();
     let refused = domain.map_at(Iova::new(0x10_0000), &[piece(&own, 0, PAGE)]);
-    assert_eq!(refused.err(), Some(Error::OutsideWindow));
+    assert_eq!(refused.err(), Some(Error::OutsideAperture));
     domain.map_at(FIRST, &[piece(&own, 0, PAGE)]).unwrap();
     drop((more, attached, offered, buffer, part, domain, own, inner, device, other));
     assert_eq!(rig.usage().live_runs, 0);

@@ -73,7 +73,7 @@ use crate::window::Windows;
 /// let piece = MapRequest { buffer: &firmware, offset: 0, bytes: 8192, access: Access::Read };
 /// let mapped = domain.map_at(fixed, &[piece])?;
 /// assert_eq!(domain.lookup(Iova::new(0x8000_1234))?.map(|found| found.offset), Some(0x1234));
-/// assert_eq!(domain.map_at(Iova::new(0x1000), &[piece]), Err(Error::OutsideWindow));
+/// assert_eq!(domain.map_at(Iova::new(0x1000), &[piece]), Err(Error::OutsideAperture));
 ///
 /// let inside = domain.attach(&device)?;
 /// assert!(machine.device_reads(fixed, 8).is_ok());
@@ -191,7 +191,7 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// [`Error::OutsideWindow`], [`Error::AlreadyMapped`], also if it is the page behind something that was mapped
+    /// [`Error::OutsideAperture`], [`Error::AlreadyMapped`], also if it is the page behind something that was mapped
     /// [anywhere](Self::map), [`Error::AddressReserved`], [`Error::BadAlignment`]; [`Error::NotReady`] if what was mapped
     /// there is still being forgotten; and those of [`Device::map`].
     #[track_caller]

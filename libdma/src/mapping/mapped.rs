@@ -109,7 +109,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyMapped`], [`Error::AddressReserved`], [`Error::OutsideWindow`] beyond what the IOMMU translates,
+    /// [`Error::AlreadyMapped`], [`Error::AddressReserved`], [`Error::OutsideAperture`] beyond what the IOMMU translates,
     /// [`Error::NoAddressSpace`] beyond the DMA mask, [`Error::NotReady`] if what was mapped there is still being forgotten,
     /// [`Error::NoIommu`] if there is none and the memory is elsewhere; and those of [`map`](Self::map).
     #[track_caller]

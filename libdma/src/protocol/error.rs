@@ -162,7 +162,7 @@ errors! {
     /// The domain's tables are not of a kind that the device's unit can walk.
     IncompatibleDomain = 95 EOPNOTSUPP, "the device's IOMMU cannot walk this domain's tables";
     /// A chosen I/O address is outside of the addresses that the domain was made for.
-    OutsideWindow = 44 ECHRNG, "the I/O addresses are not within the aperture that the domain was made with";
+    OutsideAperture = 44 ECHRNG, "the I/O addresses are not within the aperture that the domain was made with";
     /// A chosen I/O address is never given out: writes there are interrupts, or firmware keeps it for a device.
     AddressReserved = 98 EADDRINUSE, "the I/O addresses are reserved, for interrupts or by firmware";
     /// An I/O address was chosen, or a domain asked for, where there is no IOMMU.

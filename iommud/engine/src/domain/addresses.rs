@@ -109,12 +109,12 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// [`EngineError::OutsideWindow`], [`EngineError::BeyondLimit`], or [`EngineError::Iova`] if they are not free.
+    /// [`EngineError::OutsideAperture`], [`EngineError::BeyondLimit`], or [`EngineError::Iova`] if they are not free.
     pub fn take_at(&mut self, iova: Iova, bytes: u64, limit: Iova) -> Result<(), EngineError> {
         let range = IovaRange::new(iova, bytes);
         match range.last() {
             Some(last) if iova < self.aperture.start || Some(last) > self.aperture.last() => {
-                Err(EngineError::OutsideWindow { range, aperture: self.aperture })
+                Err(EngineError::OutsideAperture { range, aperture: self.aperture })
             }
             Some(last) if last > limit => Err(EngineError::BeyondLimit { range, limit }),
             _ => Ok(self.allocator.alloc_at(iova, bytes, Guard::None)?),
@@ -306,10 +306,10 @@ mod tests {
         assert!(matches!(chain(&mut addresses, ANYWHERE, &[PAGE]), Err(EngineError::Iova(_))));
         for outside in [0xf_f000, 0x10_2000, 0] {
             let refused = chain(&mut addresses, at(outside), &[PAGE]);
-            assert!(matches!(refused, Err(EngineError::OutsideWindow { .. })), "{outside:#x}");
+            assert!(matches!(refused, Err(EngineError::OutsideAperture { .. })), "{outside:#x}");
         }
         let across = chain(&mut addresses, at(0x10_1000), &[2 * PAGE]);
-        assert!(matches!(across, Err(EngineError::OutsideWindow { .. })));
+        assert!(matches!(across, Err(EngineError::OutsideAperture { .. })));
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::OutsideWindow`], [`EngineError::BeyondLimit`], [`EngineError::Elsewhere`],
+    /// [`EngineError::OutsideAperture`], [`EngineError::BeyondLimit`], [`EngineError::Elsewhere`],
     /// [`EngineError::NotForgotten`] and [`EngineError::Iova`] of a place, and all that [`Engine::map`] fails with; and what
     /// lasts of the attempt.
     pub fn map_chain(

@@ -305,7 +305,7 @@ impl<P: Platform> Service<P> {
             && bounds.account.is_some()
             && !bounds.contain(start, usage()?.bytes)
         {
-            return Err((0, Error::OutsideWindow));
+            return Err((0, Error::OutsideAperture));
         }
         if let Some(is_strict) = noted {
             pieces.iter().for_each(|piece| self.note_strict(BufferId(piece.owner), is_strict));

@@ -63,7 +63,7 @@ fn a_domain_has_an_aperture_and_maps_nothing_beyond(vendor: Vendor) {
     assert_eq!(domain.map(&two), Err(Error::NoAddressSpace));
     for outside in [FIXED.get() - PAGE, FIXED.get() + 3 * PAGE, 0, 1 << 33] {
         let refused = domain.map_at(Iova::new(outside), &two);
-        assert_eq!(refused, Err(Error::OutsideWindow), "{outside:#x}");
+        assert_eq!(refused, Err(Error::OutsideAperture), "{outside:#x}");
     }
     domain.unmap(&first).unwrap();
     let all = domain.map_together(&[two[0], two[0]]).unwrap();

@@ -72,7 +72,7 @@ pub(super) fn at_a_chosen_address() -> Outcome {
 
     let domain = device.new_domain("chosen").aperture(FIXED, APERTURE).create()?;
     let outside = domain.map_at(Iova::new(FIXED.get() + APERTURE), &[piece(0)]).map(drop);
-    require!(outside == Err(Error::OutsideWindow), "mapping outside its aperture: {outside:?}");
+    require!(outside == Err(Error::OutsideAperture), "mapping outside its aperture: {outside:?}");
     // The second page comes first.
     domain.map_at(FIXED, &[piece(4096), piece(0)])?;
     let behind = Iova::new(FIXED.get() + 4096);
