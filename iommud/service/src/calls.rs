@@ -62,7 +62,7 @@ impl<P: Platform> Service<P> {
             // These are answered by another way.
             Opcode::Map | Opcode::Unmap | Opcode::Reset => Err(Error::UnknownCall),
             Opcode::Resume => self.resume(handle, payload),
-            Opcode::Settle => self.settle_session(handle),
+            Opcode::EndResume => self.end_resume(handle),
             Opcode::Next => self.next(handle, payload),
             Opcode::Events => self.read_events(handle, payload),
             Opcode::Release => self.release(handle),

@@ -103,7 +103,7 @@ impl<P: Platform> Service<P> {
             Object::Domain(key) => self.domains.get(&key).map(|domain| domain.session),
             Object::Buffer(id) => self.sessions.buffers.get(&id).and_then(|buffer| buffer.session),
             Object::Window(id) => self.windows.get(&id).map(|window| window.session),
-            Object::Root | Object::Text(_) | Object::Claim(_) | Object::Quarantine(_) => None,
+            Object::Root | Object::Text(_) | Object::Resume(_) | Object::Quarantine(_) => None,
         };
         let of_session = session.and_then(|session| self.session_account(session).ok());
         Ok(of_session.map(|account| bounds.account.unwrap_or(account)))

@@ -311,7 +311,7 @@ impl<P: Platform> Service<P> {
                 Err(Error::NotPermitted)
             }
             Node::Device(address) => self.open_in_turn(directory, address, caller),
-            Node::Resume(address) => Ok(Outcome::Done(self.claim_device(address, caller.uid))),
+            Node::Resume(address) => Ok(Outcome::Done(self.open_resume(address, caller.uid))),
             Node::Quarantine(address) => {
                 self.engine.device(address).ok_or(Error::NoSuchDevice)?;
                 let handle = Handle::greeted(Object::Quarantine(address), Rights::ADMINISTER);
@@ -417,13 +417,14 @@ impl<P: Platform> Service<P> {
             | Object::Device(_)
             | Object::Domain(_)
             | Object::Window(_)
-            | Object::Claim(_)
+            | Object::Resume(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => Err(Error::WrongHandleKind),
         }
     }
 
-    /// Whether a handle is open, be it revoked. A claim may be closed for [another](crate::sessions::orphans::MOST_CLAIMS).
+    /// Whether a handle is open, be it revoked. One to resume a session by may be closed for
+    /// [another](crate::sessions::orphans::MOST_RESUMES).
     pub fn is_open(&self, handle: HandleId) -> bool {
         self.handles.entry(handle).is_some()
     }
@@ -462,7 +463,7 @@ impl<P: Platform> Service<P> {
             Object::Buffer(_)
             | Object::Root
             | Object::Text(_)
-            | Object::Claim(_)
+            | Object::Resume(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => {}
         }

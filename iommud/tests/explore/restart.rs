@@ -94,8 +94,8 @@ impl World {
             self.reclaim_domain(handle);
         }
         self.find_inside(client);
-        let settled = self.service.call(handle, Opcode::Settle as u64, &mut []);
-        assert_eq!(settled, Ok(Outcome::Done(0)));
+        let ended = self.service.call(handle, Opcode::EndResume as u64, &mut []);
+        assert_eq!(ended, Ok(Outcome::Done(0)));
         if client == 0 && self.explicit.is_none() {
             // One of before that it did not want.
             self.move_out();

@@ -50,7 +50,7 @@ pub(crate) const REQUESTS: &[(usize, Maker)] = &[
         chance.once_in(4).then(|| call(world, chance, DEVICE, Opcode::Reset, 8, reset)).flatten()
     }),
     (1, |world, chance| call(world, chance, DEVICE, Opcode::Resume, 64, |_, chance| chance.next())),
-    (1, |world, chance| call(world, chance, DEVICE, Opcode::Settle, 16, |_, _| 0)),
+    (1, |world, chance| call(world, chance, DEVICE, Opcode::EndResume, 16, |_, _| 0)),
     (2, next),
     (3, reclaim),
     (5, enter),

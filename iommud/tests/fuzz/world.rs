@@ -450,7 +450,7 @@ fn needed(ask: Ask, bytes: &[u8]) -> Rights {
         Ok(Opcode::Map | Opcode::Unmap) => Rights::MAP,
         Ok(Opcode::Enter | Opcode::Leave) => Rights::ATTACH,
         Ok(Opcode::Reset | Opcode::Release) => Rights::ADMINISTER,
-        Ok(Opcode::Settle) => Rights::MAP,
+        Ok(Opcode::EndResume) => Rights::MAP,
         Ok(Opcode::Offer) => Rights::SHARE,
         _ => Rights::empty(),
     }

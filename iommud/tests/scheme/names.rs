@@ -1,6 +1,6 @@
 //! Names and numbers: what may be opened, by whom, and how many.
 
-use iommu_service::sessions::orphans::MOST_CLAIMS;
+use iommu_service::sessions::orphans::MOST_RESUMES;
 use iommu_service::{Service, Settings};
 use iommud::transport::scheme::open::MOST_OF_A_USER;
 use iommud::transport::scheme::request::{Client, MapRequest, Shape};
@@ -122,7 +122,7 @@ fn r5_numbers_that_are_nobodys_are_errors(vendor: Vendor) {
 fn r5_of_claims_to_a_session_the_oldest_is_forgotten(vendor: Vendor) {
     let mut rig = Rig::new(vendor.machine());
     let mut claim = || rig.open("resume/0000--00--02.0", ROOT).unwrap();
-    let claims: Vec<_> = (0..=MOST_CLAIMS).map(|_| claim()).collect();
+    let claims: Vec<_> = (0..=MOST_RESUMES).map(|_| claim()).collect();
     assert_eq!(rig.ask(Request::Check(claims[0]), ROOT), Err(Error::BadHandle));
     for claim in &claims[1..] {
         assert_eq!(rig.ask(Request::Check(*claim), ROOT), Ok(Reply::Done));

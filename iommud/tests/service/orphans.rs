@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use iommu_engine::policy::{Orphans, Policy};
-use iommu_service::sessions::orphans::MOST_CLAIMS;
+use iommu_service::sessions::orphans::MOST_RESUMES;
 use iommu_service::{Caller, HandleId, Outcome, Service, Settings};
 use iommu_sim::pace::Completion as Takes;
 use iommud::platform::sim::SimPlatform;
@@ -189,7 +189,7 @@ fn r4_what_a_resumed_session_does_not_reclaim_is_given_up(vendor: Vendor) {
         };
         assert!(reach(service, at) && reach(service, iova.get()));
         if settles {
-            call(service, device, Opcode::Settle as u64, &mut []).unwrap();
+            call(service, device, Opcode::EndResume as u64, &mut []).unwrap();
         } else {
             std::thread::sleep(WAIT);
         }
@@ -267,7 +267,7 @@ fn r3_who_does_not_know_the_secret_gets_nothing(vendor: Vendor) {
     assert_eq!(derive(service, handle, request.as_bytes()), Err(Error::NotPermitted));
     let copy = [1u32.to_le_bytes(), 0u32.to_le_bytes()].concat();
     assert_eq!(derive(service, handle, &copy), Err(Error::WrongHandleKind));
-    assert_eq!(call(service, handle, Opcode::Settle as u64, &mut []), Err(Error::WrongHandleKind));
+    assert_eq!(call(service, handle, Opcode::EndResume as u64, &mut []), Err(Error::WrongHandleKind));
     assert_eq!(service.orphans(), 1);
 
     // The right one, once.
@@ -300,20 +300,20 @@ fn r5_who_may_only_resume_opens_no_more_than_a_driver_can_need(vendor: Vendor) {
     let (secret, ..) = with_buffer(service);
     service.orphan_all();
     let other = open(service, "resume/0000--00--03.0", 0).unwrap();
-    let claims: Vec<_> = (0..MOST_CLAIMS).map(|_| open(service, RESUME, 0).unwrap()).collect();
-    greet(service, claims[0]);
+    let resumes: Vec<_> = (0..MOST_RESUMES).map(|_| open(service, RESUME, 0).unwrap()).collect();
+    greet(service, resumes[0]);
     // Whoever keeps these open does not keep the driver from its session: the oldest goes.
     let device = open(service, RESUME, 0).unwrap();
-    assert_eq!(resume_at(service, claims[0], secret), Err(Error::BadHandle));
-    claims[1..].iter().for_each(|claim| greet(service, *claim));
+    assert_eq!(resume_at(service, resumes[0], secret), Err(Error::BadHandle));
+    resumes[1..].iter().for_each(|resume| greet(service, *resume));
     greet(service, device);
     resume_at(service, device, secret).unwrap();
     // What has become a handle of the device is none of them any more, and nobody else's is.
-    let more: Vec<_> = (0..3 * MOST_CLAIMS).map(|_| open(service, RESUME, 0).unwrap()).collect();
-    assert_eq!(service.handles(), MOST_CLAIMS + 2);
+    let more: Vec<_> = (0..3 * MOST_RESUMES).map(|_| open(service, RESUME, 0).unwrap()).collect();
+    assert_eq!(service.handles(), MOST_RESUMES + 2);
     let _: DeviceInfo = info(service, device, Opcode::DeviceInfo);
     greet(service, other);
-    for handle in claims.into_iter().chain(more).chain([other, device]) {
+    for handle in resumes.into_iter().chain(more).chain([other, device]) {
         service.close(handle);
     }
     assert_eq!(service.handles(), 0);

@@ -105,7 +105,7 @@ const REQUESTS: &[(&str, Of, Rights, Act)] = &[
     ("register", Of::Device, ALLOCATE, |_, handle| register(handle)),
     ("attach to read", Of::Device, ALLOCATE.union(READ), attach),
     ("reclaim", Of::Device, Rights::DEVICE, |_, handle| reclaim(handle)),
-    ("settle", Of::Device, Rights::DEVICE, |_, handle| call(handle, Opcode::Settle, &[])),
+    ("end resume", Of::Device, Rights::DEVICE, |_, handle| call(handle, Opcode::EndResume, &[])),
     ("make a domain", Of::Device, Rights::ATTACH, |_, handle| make_domain(handle)),
     ("enter", Of::Device, Rights::ATTACH, enter),
     ("leave", Of::Device, Rights::ATTACH, leave),

@@ -53,7 +53,7 @@ pub enum Opcode {
     Resume = 16,
     /// Nothing → nothing; a device, with all of [`Rights::DEVICE`](super::Rights::DEVICE). What its session has from before a
     /// restart of iommud and has not [reclaimed](super::resume::Reclaim) is given up.
-    Settle = 17,
+    EndResume = 17,
     /// [`Next`](super::resume::Next) → [`Found`](super::domain::Found); a device or a domain, with
     /// [`Rights::INSPECT`](super::Rights::INSPECT).
     Next = 18,
@@ -90,7 +90,7 @@ impl TryFrom<u64> for Opcode {
             14 => Self::Reset,
             15 => Self::Limit,
             16 => Self::Resume,
-            17 => Self::Settle,
+            17 => Self::EndResume,
             18 => Self::Next,
             20 => Self::Events,
             21 => Self::Release,
@@ -322,7 +322,7 @@ mod tests {
             Opcode::HandleInfo,
             Opcode::Reset,
             Opcode::Resume,
-            Opcode::Settle,
+            Opcode::EndResume,
             Opcode::Next,
             Opcode::Events,
             Opcode::Release,

@@ -7,7 +7,7 @@
 //! 1. opens [`path::resume`](super::path::resume) of the device, says [`Hello`](super::call::Hello) and then [`Resume`] with
 //!    the session's secret: from then on it is a handle of the device as the one of before was;
 //! 2. has by [`Reclaim`] a handle again to each buffer, window of registers and domain that it still wants;
-//! 3. says [`Opcode::Settle`](super::call::Opcode::Settle): what it has not reclaimed is given up.
+//! 3. says [`Opcode::EndResume`](super::call::Opcode::EndResume): what it has not reclaimed is given up.
 //!
 //! A session that nobody resumes by the deadline ends as if its client had died: the device is cut off, bus mastering is
 //! turned off, and its memory is free when that is confirmed (rules R2 and R4). What a resumed session has not reclaimed by

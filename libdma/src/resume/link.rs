@@ -371,7 +371,7 @@ impl Link {
         let mut tries = 0;
         loop {
             match self.resume() {
-                // Of many claims to one session iommud closes the oldest, and somebody else may have made as many.
+                // Of many handles to resume one session by, iommud closes the oldest, and somebody else may have opened as many.
                 Err(Error::DaemonGone | Error::NotReady | Error::BadHandle)
                     if !was_away && self.transport.pause(tries) =>
                 {
@@ -417,7 +417,7 @@ impl Link {
             let found = reclaimed.iter().find(|(thing, ..)| *thing == domain);
             found.map(|(_, handle, _)| handle.place().clone())
         })?;
-        device.call_bytes(Opcode::Settle, &mut [])?;
+        device.call_bytes(Opcode::EndResume, &mut [])?;
         for (_, handle, place) in &reclaimed {
             handle.swap(place);
         }

@@ -17,7 +17,7 @@
 //! Whether the iommud that died had done what it did not answer, nobody says. So a request is not just made again:
 //!
 //! - What makes something new (a buffer, a domain, an attachment) is made anew. What the dead one may have made has no
-//!   handle, is not reclaimed, and is given up by [`Opcode::Settle`](crate::protocol::call::Opcode::Settle).
+//!   handle, is not reclaimed, and is given up by [`Opcode::EndResume`](crate::protocol::call::Opcode::EndResume).
 //! - What was to be mapped, and may have been in part, is looked for by
 //!   [`Opcode::Next`](crate::protocol::call::Opcode::Next): what is mapped of those pieces at an address that this process was
 //!   never told is unmapped. Then all of it is mapped anew.

@@ -84,7 +84,7 @@ const fn is_sent(opcode: Opcode) -> bool {
             | Opcode::DeviceInfo
             | Opcode::Hello
             | Opcode::Resume
-            | Opcode::Settle
+            | Opcode::EndResume
             | Opcode::Next
     )
 }

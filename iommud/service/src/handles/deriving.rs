@@ -38,7 +38,7 @@ impl<P: Platform> Service<P> {
                 let rights = Rights::from_bits(request.rights.get()).ok_or(Error::BadValue)?;
                 parent.require(rights)?;
                 // Its memory comes to that one handle.
-                if let Object::Registration(..) | Object::Claim(_) = parent.object {
+                if let Object::Registration(..) | Object::Resume(_) = parent.object {
                     return Err(Error::WrongHandleKind);
                 }
                 let copy = Handle { rights, watch: Watch::Off, ..parent.clone() };
@@ -146,7 +146,7 @@ impl<P: Platform> Service<P> {
             }
             Object::Root
             | Object::Text(_)
-            | Object::Claim(_)
+            | Object::Resume(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => {}
         }

@@ -43,7 +43,7 @@ pub enum Object {
     /// A window of another device's registers.
     Window(WindowId),
     /// A device, for a session of before to be resumed.
-    Claim(PciAddress),
+    Resume(PciAddress),
     /// The quarantine of a device, for the administrator to end.
     Quarantine(PciAddress),
     /// A buffer of a session that has no memory yet.

@@ -137,7 +137,7 @@ impl<P: Platform> Service<P> {
             Object::Root
             | Object::Text(_)
             | Object::Window(_)
-            | Object::Claim(_)
+            | Object::Resume(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => return Err(Error::WrongHandleKind),
         };

@@ -26,7 +26,7 @@ pub(super) struct HandleRow {
     /// How far below the first of the tree it is.
     depth: usize,
     /// What it is of: `device 0000:00:02.0`, `buffer 3`, `domain 2`, `registers 4`, `memory to come`,
-    /// `claim to a session`, `quarantine of 0000:00:02.0`.
+    /// `resume of 0000:00:02.0`, `quarantine of 0000:00:02.0`.
     object: String,
     /// What reports call that, or the handle.
     label: String,
@@ -142,7 +142,7 @@ fn object<P: Platform>(service: &Service<P>, object: &Object) -> (String, String
             (format!("registers {}", id.0), label.unwrap_or_default())
         }
         Object::Registration(_, spec) => ("memory to come".to_string(), spec.label.to_string()),
-        Object::Claim(_) => ("claim to a session".to_string(), String::new()),
+        Object::Resume(device) => (format!("resume of {device}"), String::new()),
         Object::Quarantine(device) => (format!("quarantine of {device}"), String::new()),
         Object::Root | Object::Text(_) => (String::new(), String::new()),
     }

@@ -31,7 +31,7 @@ use crate::sessions::openings::Openings;
 use crate::sessions::session::{BufferId, Session, SessionId};
 
 /// The most handles at a time by which a session of the same device may be resumed.
-pub const MOST_CLAIMS: usize = 16;
+pub const MOST_RESUMES: usize = 16;
 
 /// What a session has from before that nobody has claimed.
 #[derive(Debug)]
@@ -170,21 +170,21 @@ impl<P: Platform> Service<P> {
     /// Makes a handle by which a session of this device may be resumed. Who may open nothing else may open many of these
     /// (`iommu-run`), and there are to be no more than a driver can need: the oldest is closed for one too many, so that
     /// nobody who keeps them open keeps the driver from its session.
-    pub(crate) fn claim_device(&mut self, address: PciAddress, uid: u32) -> HandleId {
-        let is_same = |object: &Object| matches!(object, Object::Claim(of) if *of == address);
+    pub(crate) fn open_resume(&mut self, address: PciAddress, uid: u32) -> HandleId {
+        let is_same = |object: &Object| matches!(object, Object::Resume(of) if *of == address);
         let open = self.handles.entries().filter(|(_, entry)| is_same(&entry.handle.object));
         let open: Vec<_> = open.map(|(id, _)| id).collect();
         // Numbers are given out in order.
-        if let (Some(oldest), MOST_CLAIMS..) = (open.first(), open.len()) {
+        if let (Some(oldest), MOST_RESUMES..) = (open.first(), open.len()) {
             self.close(*oldest);
         }
-        self.handles.insert(Handle::new(Object::Claim(address), Rights::empty()).of(uid))
+        self.handles.insert(Handle::new(Object::Resume(address), Rights::empty()).of(uid))
     }
 
     /// Makes a handle that was opened for it one of the session that waits for this secret.
     pub(crate) fn resume(&mut self, id: HandleId, payload: &mut [u8]) -> Result<Answered, Error> {
         let handle = self.handles.get(id)?;
-        let Object::Claim(address) = handle.object else {
+        let Object::Resume(address) = handle.object else {
             return Err(Error::WrongHandleKind);
         };
         handle.require(Rights::empty())?;
@@ -229,7 +229,7 @@ impl<P: Platform> Service<P> {
     }
 
     /// Says that a resumed session has reclaimed all that it wants.
-    pub(crate) fn settle_session(&mut self, handle: HandleId) -> Result<Answered, Error> {
+    pub(crate) fn end_resume(&mut self, handle: HandleId) -> Result<Answered, Error> {
         let session = self.device_of(handle, Rights::DEVICE)?;
         self.give_up(session, true);
         Ok(Answered::now(0))

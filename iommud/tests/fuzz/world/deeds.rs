@@ -88,22 +88,22 @@ impl World {
             chance.change(&mut secret);
         }
         let path = format!("resume/{}", DEVICES[which]);
-        let Some(claim) = self.opened_by_root(client, &path, session) else { return };
+        let Some(resume) = self.opened_by_root(client, &path, session) else { return };
         let mut is_right = secret.starts_with(right.as_bytes());
         if chance.once_in(16) {
             // Whoever comes after the deadline comes too late, also when nobody has looked at the clock meanwhile.
             self.service.platform_mut().advance_time(Duration::from_millis(3));
             is_right = false;
         }
-        if self.send(claim, Ask::Call(Opcode::Resume as u64), &mut secret) {
+        if self.send(resume, Ask::Call(Opcode::Resume as u64), &mut secret) {
             assert!(is_right, "R3: a session is resumed by {secret:x?}");
-            self.opened(claim);
+            self.opened(resume);
             for _ in 0..chance.below(8) {
-                let (of, ask, mut request) = reclaim_by(claim, self, chance);
+                let (of, ask, mut request) = reclaim_by(resume, self, chance);
                 self.send(of, ask, &mut request);
             }
         } else {
-            self.service.close(claim.handle);
+            self.service.close(resume.handle);
         }
     }
 
