@@ -400,7 +400,7 @@ impl Drop for SharedBuffer {
     }
 }
 
-/// What is mapped for a device of another's: a shared buffer, or a window of another device's registers.
+/// What is mapped for a device of another's: a shared buffer, or a part of another device's BAR.
 ///
 /// Dropping it ends the device's access. The memory goes on being its other holders'.
 ///

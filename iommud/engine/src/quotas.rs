@@ -6,7 +6,7 @@ use core::fmt;
 /// beyond is refused and changes nothing (rule R7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    /// How many buffers, windows of registers and explicit domains.
+    /// How many buffers, parts of peers' BARs and explicit domains.
     pub buffers: u32,
     /// How much memory in those buffers, in bytes. One buffer alone has a limit of its own, which is not a
     /// matter of policy.

@@ -126,10 +126,10 @@ impl<P: Platform> Service<P> {
         let handle = self.handles.get(handle)?;
         let id = match handle.object {
             Object::Buffer(id) => id,
-            Object::Window(id) => {
+            Object::PeerBar(id) => {
                 handle.require(Rights::INSPECT)?;
-                let window = self.windows.get(&id).ok_or(Error::SessionEnded)?;
-                return answer(payload, &window.info(id, handle.rights));
+                let peer_bar = self.peer_bars.get(&id).ok_or(Error::SessionEnded)?;
+                return answer(payload, &peer_bar.info(id, handle.rights));
             }
             _ => return Err(Error::WrongHandleKind),
         };

@@ -102,7 +102,7 @@ impl<P: Platform> Service<P> {
             Object::Device(session) | Object::Registration(session, _) => Some(session),
             Object::Domain(key) => self.domains.get(&key).map(|domain| domain.session),
             Object::Buffer(id) => self.sessions.buffers.get(&id).and_then(|buffer| buffer.session),
-            Object::Window(id) => self.windows.get(&id).map(|window| window.session),
+            Object::PeerBar(id) => self.peer_bars.get(&id).map(|peer_bar| peer_bar.session),
             Object::Root | Object::Text(_) | Object::Resume(_) | Object::Quarantine(_) => None,
         };
         let of_session = session.and_then(|session| self.session_account(session).ok());

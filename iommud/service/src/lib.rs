@@ -5,7 +5,7 @@
 //! | [`service`] | [`Service`]: open, call, read, close, poll |
 //! | [`handles`] | handles, and what is derived from them |
 //! | [`sessions`] | open devices, and who has them |
-//! | [`memory`] | buffers, windows and mappings |
+//! | [`memory`] | buffers, peers' BARs and mappings |
 //! | [`faults`] | what devices did wrong |
 //! | [`account`] | who holds how much, and how much that may be |
 //! | `charging` | what requests are charged, and what hardware gives back |

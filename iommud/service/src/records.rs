@@ -12,7 +12,7 @@ use iommu_engine::records::{address_from_word, address_word, words};
 use libdma::protocol::call::{access_code, access_from_code, cache_code, cache_from_code};
 use libdma::protocol::{Rights, Secret};
 
-use crate::memory::windows::WindowId;
+use crate::memory::peer_bars::PeerBarId;
 use crate::sessions::session::{BufferId, SessionId};
 
 /// A session, with the secret that proves whose it is.
@@ -152,11 +152,11 @@ fn access_or_none(code: u8) -> Option<Option<Access>> {
     }
 }
 
-/// A window of one device's registers in the domain of another.
+/// A part of one device's BAR in the domain of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WindowRecord {
+pub struct PeerBarRecord {
     /// Its number.
-    pub window: WindowId,
+    pub peer_bar: PeerBarId,
     /// The session whose device reaches it.
     pub session: SessionId,
     /// The session whose device it is of.
@@ -175,13 +175,13 @@ pub struct WindowRecord {
     pub label: [u8; 32],
 }
 
-impl Record for WindowRecord {
+impl Record for PeerBarRecord {
     const KIND: u64 = 0x14;
 
     fn to_words(&self) -> [u64; RECORD_WORDS] {
         let (start, bytes) = (self.place.start.get(), self.place.bytes);
         let mut words = words([
-            self.window.0,
+            self.peer_bar.0,
             self.session.0,
             self.of_session.0,
             start,
@@ -198,13 +198,13 @@ impl Record for WindowRecord {
     }
 
     fn from_words(words: &[u64; RECORD_WORDS]) -> Option<Self> {
-        let [window, session, of_session, start, bytes, iova, access, bar, offset, ..] = *words;
+        let [peer_bar, session, of_session, start, bytes, iova, access, bar, offset, ..] = *words;
         let mut label = [0; 32];
         for (bytes, word) in label.as_chunks_mut().0.iter_mut().zip(&words[9..]) {
             *bytes = word.to_le_bytes();
         }
         Some(Self {
-            window: WindowId(window),
+            peer_bar: PeerBarId(peer_bar),
             session: SessionId(session),
             of_session: SessionId(of_session),
             place: Segment { start: PhysAddr::new(start), bytes },
@@ -383,8 +383,8 @@ mod tests {
         assert_eq!(strict.to_words()[5], 0x14_0600_0302);
         assert_eq!(BufferRecord::from_words(&strict.to_words()), Some(strict));
 
-        let window = WindowRecord {
-            window: WindowId(6),
+        let peer_bar = PeerBarRecord {
+            peer_bar: PeerBarId(6),
             session: SessionId(3),
             of_session: SessionId(2),
             place: Segment { start: PhysAddr::new(0xfea0_0000), bytes: 0x1000 },
@@ -394,9 +394,9 @@ mod tests {
             offset: 0x3000,
             label: *b"doorbell\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0!",
         };
-        let words = window.to_words();
+        let words = peer_bar.to_words();
         assert_eq!(words[..9], [6, 3, 2, 0xfea0_0000, 0x1000, 0x1_0000, 2, 2, 0x3000]);
-        assert_eq!(WindowRecord::from_words(&words), Some(window));
+        assert_eq!(PeerBarRecord::from_words(&words), Some(peer_bar));
     }
 
     #[test]
@@ -467,7 +467,7 @@ mod tests {
             assert_eq!(BufferRecord::from_words(&words([0, 0, 0, 0, 0, codes])), None);
         }
         assert_eq!(SessionRecord::from_words(&words([0, 1 << 40])), None);
-        assert_eq!(WindowRecord::from_words(&words([0; 7])), None);
+        assert_eq!(PeerBarRecord::from_words(&words([0; 7])), None);
         assert_eq!(ExplicitRecord::from_words(&words([1, 1, u64::MAX, 2])), None);
         assert_eq!(ExplicitRecord::from_words(&words([1, 1, 0, 0])), None);
     }

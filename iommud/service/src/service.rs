@@ -24,9 +24,9 @@ use crate::faults::quarantine::Quarantine;
 use crate::faults::storms::Storms;
 use crate::handles::handle::{Handle, HandleId, Handles, Object};
 use crate::handles::tickets::Tickets;
+use crate::memory::peer_bars::{PeerBar, PeerBarId};
 use crate::memory::runs::Runs;
 use crate::memory::unmap::Known;
-use crate::memory::windows::{Window, WindowId};
 use crate::node::{Node, Report};
 use crate::pending::{Answer, Completed, Outcome, Pending, RequestId, Undo, Waiting};
 use crate::report;
@@ -75,8 +75,8 @@ pub struct Service<P> {
     /// The memory of the buffers.
     pub(crate) runs: Runs,
     pub(crate) tickets: Tickets,
-    pub(crate) windows: BTreeMap<WindowId, Window>,
-    /// What units have yet to confirm of windows of these devices' registers that have ended.
+    pub(crate) peer_bars: BTreeMap<PeerBarId, PeerBar>,
+    /// What units have yet to confirm before no peer reaches these devices' BARs by what has ended.
     pub(crate) reached: BTreeMap<PciAddress, Completion>,
     /// Who holds how much.
     pub(crate) accounts: Accounts,
@@ -130,7 +130,7 @@ impl<P: Platform> Service<P> {
             domains: BTreeMap::new(),
             runs: Runs::default(),
             tickets: Tickets::default(),
-            windows: BTreeMap::new(),
+            peer_bars: BTreeMap::new(),
             reached: BTreeMap::new(),
             accounts: Accounts::default(),
             pending: Pending::default(),
@@ -190,9 +190,9 @@ impl<P: Platform> Service<P> {
         &self.sessions
     }
 
-    /// The windows of devices' registers.
-    pub fn windows(&self) -> impl Iterator<Item = &Window> {
-        self.windows.values()
+    /// The parts of devices' BARs that others reach.
+    pub fn peer_bars(&self) -> impl Iterator<Item = &PeerBar> {
+        self.peer_bars.values()
     }
 
     /// The domains that clients have made.
@@ -416,7 +416,7 @@ impl<P: Platform> Service<P> {
             Object::Root
             | Object::Device(_)
             | Object::Domain(_)
-            | Object::Window(_)
+            | Object::PeerBar(_)
             | Object::Resume(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => Err(Error::WrongHandleKind),
@@ -459,7 +459,7 @@ impl<P: Platform> Service<P> {
         match object {
             Object::Device(session) => self.close_device(*session),
             Object::Domain(domain) => return self.close_domain(*domain),
-            Object::Window(window) => return self.close_window(*window),
+            Object::PeerBar(peer_bar) => return self.close_peer_bar(*peer_bar),
             Object::Buffer(_)
             | Object::Root
             | Object::Text(_)

@@ -227,7 +227,7 @@ impl Inner {
                 self.service.sessions().sessions.len(),
                 self.service.sessions().buffers.len(),
                 self.service.explicit_domains().count(),
-                self.service.windows().count(),
+                self.service.peer_bars().count(),
                 self.service.pending().len(),
             ],
             accounts,

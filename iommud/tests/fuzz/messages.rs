@@ -12,7 +12,7 @@ both! {
     r5_r7_any_bytes_to_any_handle_are_refused_or_make_sense,
 }
 
-const ANY: &[What] = &[What::Device, What::Domain, What::Buffer, What::Window, What::Registration];
+const ANY: &[What] = &[What::Device, What::Domain, What::Buffer, What::PeerBar, What::Registration];
 
 /// The most handles that are open.
 const MOST: usize = 24;

@@ -25,7 +25,7 @@ pub(crate) type Request = (Held, Ask, Vec<u8>);
 const DEVICE: &[What] = &[What::Device];
 const SPACE: &[What] = &[What::Device, What::Device, What::Domain];
 const BUFFER: &[What] = &[What::Buffer];
-const ANY: &[What] = &[What::Device, What::Domain, What::Buffer, What::Window, What::Registration];
+const ANY: &[What] = &[What::Device, What::Domain, What::Buffer, What::PeerBar, What::Registration];
 
 /// Makes a request, if there is a handle to make it by.
 type Maker = fn(&World, &mut Chance) -> Option<Request>;

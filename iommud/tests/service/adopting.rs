@@ -10,7 +10,7 @@ use iommu_engine::payer::Payer;
 use iommu_engine::platform::{BufferRuns, Platform, TableFrames};
 use iommu_engine::policy::{Policy, Resource};
 use iommu_engine::records::{AttachmentRecord, EpochRecord, UnitRecord, address_word};
-use iommu_service::records::{BufferRecord, SessionRecord, WindowRecord};
+use iommu_service::records::{BufferRecord, PeerBarRecord, SessionRecord};
 use iommu_service::sessions::session::BufferId;
 use iommu_service::{Service, Settings};
 use iommu_sim::MachineConfig;
@@ -133,9 +133,9 @@ fn r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over(vendor: V
             let sessions = records::<SessionRecord>(it);
             spoil(it, SessionRecord::KIND, 2, address_word(sessions[1].device))
         }),
-        ("one number for a buffer and a window", |it| {
+        ("one number for a buffer and a peer's BAR", |it| {
             let buffers = records::<BufferRecord>(it);
-            spoil(it, WindowRecord::KIND, 1, buffers[0].buffer.0)
+            spoil(it, PeerBarRecord::KIND, 1, buffers[0].buffer.0)
         }),
     ];
     for (what, spoil) in spoils {
@@ -145,7 +145,7 @@ fn r5_what_contradicts_itself_is_refused_and_the_machine_is_taken_over(vendor: V
         let ring = device.allocate(0x3000, Some(Access::ReadWrite), "ring").unwrap();
         let iova = ring.iova().unwrap().get();
         let ticket = other.offer_bar(0, 0, 0x1000, Access::Write).unwrap();
-        let _window = device.attach(&ticket, Access::Write, "doorbell").unwrap();
+        let _peer_bar = device.attach(&ticket, Access::Write, "doorbell").unwrap();
         let platform = death(&rig);
         assert!(spoil(&platform), "{what}");
         let Err((error, platform)) = Service::adopt(platform, Settings::default()) else {

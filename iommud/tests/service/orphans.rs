@@ -267,7 +267,10 @@ fn r3_who_does_not_know_the_secret_gets_nothing(vendor: Vendor) {
     assert_eq!(derive(service, handle, request.as_bytes()), Err(Error::NotPermitted));
     let copy = [1u32.to_le_bytes(), 0u32.to_le_bytes()].concat();
     assert_eq!(derive(service, handle, &copy), Err(Error::WrongHandleKind));
-    assert_eq!(call(service, handle, Opcode::EndResume as u64, &mut []), Err(Error::WrongHandleKind));
+    assert_eq!(
+        call(service, handle, Opcode::EndResume as u64, &mut []),
+        Err(Error::WrongHandleKind)
+    );
     assert_eq!(service.orphans(), 1);
 
     // The right one, once.

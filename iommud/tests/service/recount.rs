@@ -75,8 +75,8 @@ fn charged(service: &Service<SimPlatform>) -> Charged {
             charged.add(mapped.payer, mapping(mapped.bytes));
         }
     }
-    for window in service.windows() {
-        charged.add(window.account, buffer(0).and(&mapping(window.registers.place.bytes)));
+    for peer_bar in service.peer_bars() {
+        charged.add(peer_bar.account, buffer(0).and(&mapping(peer_bar.registers.place.bytes)));
     }
     let mut of_clients: Vec<_> = sessions.sessions.values().map(|session| session.domain).collect();
     for (key, domain) in service.explicit_domains() {

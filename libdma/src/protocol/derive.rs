@@ -149,12 +149,12 @@ pub struct Register {
 /// The most memory that one [`Register`] may be for: 16 MiB. Where each of its pages is has to be looked up.
 pub const MAX_REGISTER_BYTES: u64 = 16 << 20;
 
-/// Asks for a buffer of what another handle offers: the memory of a buffer, of whichever session, or a window of
-/// another device's registers.
+/// Asks for a buffer of what another handle offers: the memory of a buffer, of whichever session, or a part of
+/// another device's BAR.
 ///
 /// The buffer is this session's: it has a mapping, rights, a label and a share in the quota of its own, and memory
 /// that it shares. That lives until the last buffer of it is gone and every unit has confirmed that (rule R2),
-/// whatever becomes of the session that offered it. A register window ends with either session.
+/// whatever becomes of the session that offered it. A part of a BAR ends with either session.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Attach {

@@ -19,7 +19,7 @@
 //! itself and those that it was derived from.
 //!
 //! When it is answered, no device reaches anything by what was revoked (rule R2): mappings that were made by a revoked
-//! handle are gone, whoever holds the buffer; buffers, domains and windows all of whose handles are revoked are mapped
+//! handle are gone, whoever holds the buffer; buffers, domains and peers' BARs all of whose handles are revoked are mapped
 //! nowhere, those that were attached by a ticket of a revoked handle included, in whichever session; and devices that entered
 //! a domain by a revoked handle, or by a ticket of one, are back in their own. Requests that are pending on a revoked handle are
 //! answered [`Error::Revoked`](super::Error::Revoked) and undone, its tickets are good for nothing, and every later

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 codes! {
     /// What is counted and limited.
     Resource: u32 {
-        /// Buffers, windows of registers and explicit domains.
+        /// Buffers, parts of peers' BARs and explicit domains.
         Buffers = 1,
         /// Memory in buffers, in bytes.
         BufferBytes = 2,

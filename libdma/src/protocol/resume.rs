@@ -6,7 +6,7 @@
 //!
 //! 1. opens [`path::resume`](super::path::resume) of the device, says [`Hello`](super::call::Hello) and then [`Resume`] with
 //!    the session's secret: from then on it is a handle of the device as the one of before was;
-//! 2. has by [`Reclaim`] a handle again to each buffer, window of registers and domain that it still wants;
+//! 2. has by [`Reclaim`] a handle again to each buffer, part of a peer's BAR and domain that it still wants;
 //! 3. says [`Opcode::EndResume`](super::call::Opcode::EndResume): what it has not reclaimed is given up.
 //!
 //! A session that nobody resumes by the deadline ends as if its client had died: the device is cut off, bus mastering is
@@ -58,7 +58,7 @@ pub struct Reclaim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Thing {
-    /// A buffer, or a window of another device's registers: no two of them have the same number.
+    /// A buffer, or a part of another device's BAR: no two of them have the same number.
     Buffer = 1,
     /// A domain that the session has made.
     Domain = 2,

@@ -31,11 +31,11 @@ pub struct Offer {
     /// Of a device's registers: what others may do with them, by the same rights. A handle
     /// [within bounds](super::derive::Restrict) offers none.
     pub access: U32,
-    /// Of a device, where in its registers the window starts; else zero.
+    /// Of a device, where in the BAR the part starts that is offered; else zero.
     pub offset: U64,
-    /// Of a device, how long the window is; else zero.
+    /// Of a device, how long that is; else zero.
     pub bytes: U64,
-    /// Of a device, which of its BARs the window is in; else zero.
+    /// Of a device, which of its BARs that is in; else zero.
     pub bar: U32,
     /// Zero.
     pub reserved: U32,

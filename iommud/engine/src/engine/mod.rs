@@ -53,7 +53,7 @@ use thiserror::Error;
 use self::deferred::Deferred;
 use self::keeping::Keeping;
 pub use self::mapping::MapSpec;
-pub use self::peer::WindowSpec;
+pub use self::peer::PeerBarSpec;
 use crate::completion::{Completion, Progress, Promiser, Ticket, UnitId};
 use crate::domain::{Domain, DomainKey, Domains};
 use crate::error::{EngineError, StartError};

@@ -12,11 +12,11 @@ use crate::platform::{Platform, Segment};
 use crate::segments;
 use crate::unit::{Changed, Touched};
 
-/// A window of registers that a client wants mapped.
+/// A part of a device's BAR that a client wants mapped for another.
 #[derive(Clone, Copy, Debug)]
-pub struct WindowSpec {
+pub struct PeerBarSpec {
     /// Where they are: what [`Engine::registers`] gave.
-    pub window: Segment,
+    pub registers: Segment,
     /// What the device may do.
     pub access: Access,
     /// What the I/O address must be a multiple of: a power of two, at least 4096.
@@ -35,7 +35,7 @@ impl Engine {
     /// A part is given only where all that is known of the BAR agrees: the platform tells its place and length from
     /// the operating system's records, the function's configuration has it in that place and switched on, it is a page at
     /// least, and nothing else lies there: no memory, no unit's registers, no other function's BAR and no addresses that
-    /// raise interrupts. A driver can move its device's BARs about; none gets a window of something else by that.
+    /// raise interrupts. A driver can move its device's BARs about; none gets at something else by that.
     ///
     /// # Errors
     ///
@@ -53,7 +53,8 @@ impl Engine {
             return Err(EngineError::NoSuchDevice(device));
         }
         let known = platform.bar(device, number).filter(|bar| {
-            pci::bar::memory_bar(platform, device, number) == Some(bar.start) && is_window(*bar)
+            pci::bar::memory_bar(platform, device, number) == Some(bar.start)
+                && is_whole_pages(*bar)
         });
         let whole = known.ok_or(no)?;
         let end = offset.checked_add(bytes).ok_or(EngineError::OutOfRun)?;
@@ -81,7 +82,7 @@ impl Engine {
         Ok(part)
     }
 
-    /// Maps a window of registers in a domain, at a free I/O address. From the completion on at the latest, its devices
+    /// Maps a part of another device's BAR in a domain, at a free I/O address. From the completion on at the latest, its devices
     /// reach it. [`unmap`](Self::unmap) takes it away as it does buffers.
     ///
     /// # Errors
@@ -91,7 +92,7 @@ impl Engine {
         &mut self,
         platform: &mut impl Platform,
         key: DomainKey,
-        spec: &WindowSpec,
+        spec: &PeerBarSpec,
     ) -> Result<(Iova, Completion), EngineError> {
         let domain = self.domains.get(&key).ok_or(EngineError::NoSuchDomain(key))?;
         if domain.memberships().any(|(unit, _)| has_failed(&self.units, unit)) {
@@ -101,16 +102,16 @@ impl Engine {
             // Units may hold something of before at any address that is free.
             return Err(EngineError::NotForgotten);
         }
-        let given_up = self.make_way(platform, key, spec.window.bytes);
+        let given_up = self.make_way(platform, key, spec.registers.bytes);
         let domain = self.domains.get_mut(&key).ok_or(EngineError::NoSuchDomain(key))?;
-        let WindowSpec { window, access, align, first, limit, owner } = *spec;
-        let bytes = window.bytes;
+        let PeerBarSpec { registers, access, align, first, limit, owner } = *spec;
+        let bytes = registers.bytes;
         let request = IovaRequest { bytes, align, first, limit };
         let payer = self.books.purse.payer;
         let mapping = Mapping { bytes, access, owner: Owner::Buffer(owner), offset: 0, payer };
         let root = domain.root();
         let mut frames = self.books.meter(platform, 0);
-        let mapped = domain.map(&mut frames, &[window], request, mapping);
+        let mapped = domain.map(&mut frames, &[registers], request, mapping);
         let mapped = self.books.paid(domain, frames.bill, bytes, mapped);
         self.follow_arenas(platform);
         let (iova, touched) = mapped?;
@@ -123,7 +124,7 @@ impl Engine {
 }
 
 /// Whether a BAR is whole pages, which no other device's share (rule R8), and ends within the address space.
-fn is_window(bar: Segment) -> bool {
+fn is_whole_pages(bar: Segment) -> bool {
     let page = |it: u64| it.is_multiple_of(PAGE_SIZE);
     bar.bytes != 0
         && page(bar.bytes)
@@ -140,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn r8_only_whole_pages_are_a_window() {
-        assert!(is_window(segment(0xfea0_0000, 0x1000)));
+    fn r8_only_whole_pages_are_mapped_for_a_peer() {
+        assert!(is_whole_pages(segment(0xfea0_0000, 0x1000)));
         for (start, bytes) in
             [(0xfea0_0000, 0), (0xfea0_0000, 256), (0xfea0_0080, 0x1000), (!0xfff, 0x1000)]
         {
-            assert!(!is_window(segment(start, bytes)), "{start:#x} {bytes:#x}");
+            assert!(!is_whole_pages(segment(start, bytes)), "{start:#x} {bytes:#x}");
         }
     }
 }

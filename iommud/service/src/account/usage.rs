@@ -9,7 +9,7 @@ use iommu_engine::policy::{Quotas, Resource};
 ///
 /// | resource | what counts |
 /// | --- | --- |
-/// | [`Buffers`](Resource::Buffers) | buffers, windows of registers and explicit domains |
+/// | [`Buffers`](Resource::Buffers) | buffers, parts of peers' BARs and explicit domains |
 /// | [`BufferBytes`](Resource::BufferBytes) | memory in buffers |
 /// | [`MappedBytes`](Resource::MappedBytes) | what is mapped |
 /// | [`IovaBytes`](Resource::IovaBytes) | I/O addresses, those included that wait for hardware to forget them |

@@ -1,6 +1,6 @@
 //! What is behind a blocked access: which of its session's mappings the address is in, was in, or is just beyond.
 //!
-//! Only what is the session's own counts (rule R3): its buffers, and the windows of registers that were attached for
+//! Only what is the session's own counts (rule R3): its buffers, and the peers' BARs that were attached for
 //! it, in its own domain and in those that it has made. What others have mapped in a domain that the device shares
 //! with theirs explains nothing here.
 
@@ -11,7 +11,7 @@ use iommu_engine::platform::{Instant, Platform};
 use libdma::protocol::event::Place;
 
 use crate::faults::history::Past;
-use crate::memory::windows::WindowId;
+use crate::memory::peer_bars::PeerBarId;
 use crate::service::Service;
 use crate::sessions::session::{BufferId, Session, SessionId};
 
@@ -97,7 +97,7 @@ impl<P: Platform> Service<P> {
         let buffer = self.sessions.buffers.get(&BufferId(number));
         let label = match buffer.filter(|buffer| buffer.session == Some(id)) {
             Some(buffer) => buffer.label,
-            None => self.windows.get(&WindowId(number)).filter(|it| it.session == id)?.label,
+            None => self.peer_bars.get(&PeerBarId(number)).filter(|it| it.session == id)?.label,
         };
         Some(Past::new((domain, iova), &mapping, (number, label), at))
     }

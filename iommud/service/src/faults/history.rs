@@ -23,7 +23,7 @@ pub struct Past {
     pub iova: Iova,
     /// How long it was.
     pub bytes: u64,
-    /// The number of the buffer, or of the window of registers.
+    /// The number of the buffer, or of the peer's BAR.
     pub buffer: u64,
     /// Where in the buffer it started.
     pub offset: u64,

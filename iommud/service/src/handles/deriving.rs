@@ -139,9 +139,9 @@ impl<P: Platform> Service<P> {
                     buffer.handles += 1;
                 }
             }
-            Object::Window(id) => {
-                if let Some(window) = self.windows.get_mut(id) {
-                    window.handles += 1;
+            Object::PeerBar(id) => {
+                if let Some(peer_bar) = self.peer_bars.get_mut(id) {
+                    peer_bar.handles += 1;
                 }
             }
             Object::Root

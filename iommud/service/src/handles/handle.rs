@@ -16,7 +16,7 @@ use crate::handles::bounds::Bounds;
 use crate::handles::tree::{Gone, Tree};
 use crate::memory::buffers::BufferSpec;
 use crate::memory::mappings::Asker;
-use crate::memory::windows::WindowId;
+use crate::memory::peer_bars::PeerBarId;
 use crate::numbered::Numbered;
 use crate::sessions::session::{BufferId, SessionId};
 
@@ -40,8 +40,8 @@ pub enum Object {
     Domain(DomainKey),
     /// A buffer.
     Buffer(BufferId),
-    /// A window of another device's registers.
-    Window(WindowId),
+    /// A part of another device's BAR.
+    PeerBar(PeerBarId),
     /// A device, for a session of before to be resumed.
     Resume(PciAddress),
     /// The quarantine of a device, for the administrator to end.

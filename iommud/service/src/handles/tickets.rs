@@ -17,7 +17,7 @@ use zerocopy::FromBytes;
 
 use crate::calls::{Answered, answer};
 use crate::handles::handle::{HandleId, Object};
-use crate::memory::windows::Registers;
+use crate::memory::peer_bars::Registers;
 use crate::service::Service;
 use crate::sessions::session::{BufferId, SessionId};
 
@@ -136,7 +136,7 @@ impl<P: Platform> Service<P> {
             }
             Object::Root
             | Object::Text(_)
-            | Object::Window(_)
+            | Object::PeerBar(_)
             | Object::Resume(_)
             | Object::Quarantine(_)
             | Object::Registration(..) => return Err(Error::WrongHandleKind),

@@ -4,7 +4,7 @@ use core::fmt;
 
 use libdma::Error;
 
-/// What reports call a buffer or a window: up to 32 bytes of printable ASCII without runs of blanks, so that a report cannot be
+/// What reports call a buffer or a peer's BAR: up to 32 bytes of printable ASCII without runs of blanks, so that a report cannot be
 /// made to say what it does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Label([u8; 32]);

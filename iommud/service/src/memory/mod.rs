@@ -1,4 +1,4 @@
-//! Buffers and windows, and their mappings in domains.
+//! Buffers and peers' BARs, and their mappings in domains.
 //!
 //! | module | what is in it |
 //! | --- | --- |
@@ -6,7 +6,7 @@
 //! | [`attach`] | buffers of memory that another handle offers |
 //! | [`register`] | buffers of memory that clients supply |
 //! | [`runs`] | memory that several buffers may be of |
-//! | [`windows`] | windows of one device's registers in the address space of another |
+//! | [`peer_bars`] | a part of one device's BAR in the address space of another |
 //! | [`label`] | what reports call a buffer |
 //! | [`mapped`] | where one buffer is mapped |
 //! | [`mappings`] | buffers in domains: who asks, and what is where |
@@ -19,8 +19,8 @@ pub mod label;
 mod map;
 pub mod mapped;
 pub mod mappings;
+pub mod peer_bars;
 pub mod register;
 pub mod runs;
 pub(crate) mod strict;
 pub(crate) mod unmap;
-pub mod windows;

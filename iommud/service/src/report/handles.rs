@@ -137,8 +137,8 @@ fn object<P: Platform>(service: &Service<P>, object: &Object) -> (String, String
             let label = sessions.buffers.get(id).map(|buffer| buffer.label.to_string());
             (format!("buffer {}", id.0), label.unwrap_or_default())
         }
-        Object::Window(id) => {
-            let label = service.windows.get(id).map(|window| window.label.to_string());
+        Object::PeerBar(id) => {
+            let label = service.peer_bars.get(id).map(|peer_bar| peer_bar.label.to_string());
             (format!("registers {}", id.0), label.unwrap_or_default())
         }
         Object::Registration(_, spec) => ("memory to come".to_string(), spec.label.to_string()),

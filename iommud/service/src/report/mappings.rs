@@ -10,7 +10,7 @@ use iommu_engine::platform::Platform;
 use serde::Serialize;
 
 use super::Row;
-use crate::memory::windows::{Registers, WindowId};
+use crate::memory::peer_bars::{PeerBarId, Registers};
 use crate::service::Service;
 use crate::sessions::session::BufferId;
 
@@ -64,12 +64,12 @@ fn row<P: Platform>(
     let found = domain.translate(&service.platform, iova);
     let buffer = mapping.owner.buffer();
     let known = buffer.and_then(|id| service.sessions.buffers.get(&BufferId(id)));
-    let window = buffer.and_then(|id| service.windows.get(&WindowId(id)));
+    let peer_bar = buffer.and_then(|id| service.peer_bars.get(&PeerBarId(id)));
     let label = match (buffer, known) {
         (None, _) if mapping.owner == Owner::Identity => "(all memory)".to_string(),
         (None, _) => "(firmware)".to_string(),
         (Some(_), Some(buffer)) => buffer.label.to_string(),
-        (Some(_), None) => window.map_or_else(String::new, |window| window.label.to_string()),
+        (Some(_), None) => peer_bar.map_or_else(String::new, |peer_bar| peer_bar.label.to_string()),
     };
     let pieces = known.map_or(1, |buffer| service.platform.segments(buffer.run).len());
     MappingRow {
@@ -81,8 +81,8 @@ fn row<P: Platform>(
         pieces,
         buffer,
         label,
-        registers: window.map(|window| {
-            let Registers { device, bar, offset, .. } = window.registers;
+        registers: peer_bar.map(|peer_bar| {
+            let Registers { device, bar, offset, .. } = peer_bar.registers;
             format!("registers of {device}: BAR {bar}, from {offset:#x} on")
         }),
         shared_with: shared_with(service, buffer.map(BufferId)),

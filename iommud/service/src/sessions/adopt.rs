@@ -1,7 +1,7 @@
 //! Going on with the sessions of a daemon that has died.
 //!
 //! The ledger tells which sessions there were, and what they had. Each is there again under its number, with its secret,
-//! its buffers, domains and windows, and its device reaches what it reached; but nobody has a handle to any of it: it is an
+//! its buffers, domains and peers' BARs, and its device reaches what it reached; but nobody has a handle to any of it: it is an
 //! [orphan](crate::sessions::orphans). What was just being made or ended, of which the records are not whole, is gone: nobody was told
 //! of it.
 //!
@@ -27,7 +27,7 @@ use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
 use iommu_engine::engine::Engine;
 use iommu_engine::engine::adopt::{
-    AdoptError, BlockedDevice, HeldDevice, LeftRun, OwnedBuffer, OwnedWindow, Owners,
+    AdoptError, BlockedDevice, HeldDevice, LeftRun, OwnedBuffer, OwnedPeerBar, Owners,
 };
 use iommu_engine::ledger::{Ledger, Record, Slot};
 use iommu_engine::pci::reset::{ResetBy, is_ready};
@@ -39,9 +39,9 @@ use crate::handles::tree::DoneBy;
 use crate::memory::buffers::quotas_of;
 use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
-use crate::memory::windows::{Registers, Window, WindowId, window_usage};
+use crate::memory::peer_bars::{PeerBar, PeerBarId, Registers, peer_bar_usage};
 use crate::records::{
-    BufferRecord, ExplicitRecord, QuarantineRecord, ResetRecord, SessionRecord, WindowRecord,
+    BufferRecord, ExplicitRecord, PeerBarRecord, QuarantineRecord, ResetRecord, SessionRecord,
 };
 use crate::service::{Service, Settings};
 use crate::sessions::domains::{ExplicitDomain, Inside, ONE_DOMAIN};
@@ -55,7 +55,7 @@ struct Written {
     sessions: BTreeMap<SessionId, (Slot, SessionRecord)>,
     domains: BTreeMap<DomainKey, (Slot, ExplicitRecord)>,
     buffers: BTreeMap<BufferId, (Slot, BufferRecord)>,
-    windows: BTreeMap<WindowId, (Slot, WindowRecord)>,
+    peer_bars: BTreeMap<PeerBarId, (Slot, PeerBarRecord)>,
     quarantines: BTreeMap<PciAddress, (Slot, QuarantineRecord)>,
     resets: BTreeMap<PciAddress, (Slot, ResetRecord)>,
     /// The memory of buffers that have outlived their sessions.
@@ -106,8 +106,8 @@ impl<P: Platform> Service<P> {
         for (id, (slot, record)) in written.buffers {
             self.restore_buffer(id, slot, &record);
         }
-        for (id, (slot, record)) in written.windows {
-            self.restore_window(id, slot, &record);
+        for (id, (slot, record)) in written.peer_bars {
+            self.restore_peer_bar(id, slot, &record);
         }
         for (_, (slot, record)) in written.quarantines {
             self.restore_quarantine(slot, &record);
@@ -200,8 +200,8 @@ impl<P: Platform> Service<P> {
         self.sessions.buffers.insert(id, buffer);
     }
 
-    fn restore_window(&mut self, id: WindowId, slot: Slot, record: &WindowRecord) {
-        let WindowRecord { session, of_session, place, iova, access, bar, offset, .. } = *record;
+    fn restore_peer_bar(&mut self, id: PeerBarId, slot: Slot, record: &PeerBarRecord) {
+        let PeerBarRecord { session, of_session, place, iova, access, bar, offset, .. } = *record;
         let domain = self.sessions.sessions.get(&session).map(|session| session.domain);
         let is_there = domain.and_then(|domain| self.engine.domain(domain)).is_some_and(|it| {
             it.mapping(iova).is_some_and(|mapping| mapping.owner.buffer() == Some(id.0))
@@ -212,16 +212,16 @@ impl<P: Platform> Service<P> {
             return;
         };
         let Some(owner) = self.sessions.sessions.get_mut(&session) else { return };
-        owner.windows.insert(id);
+        owner.peer_bars.insert(id);
         let account = owner.account;
         self.engine.put_mapping_on_account(domain, iova, account.into());
-        self.accounts.add(account, &window_usage(place.bytes));
+        self.accounts.add(account, &peer_bar_usage(place.bytes));
         let registers = Registers { device, session: of_session, bar, offset, place };
         let label = label_of(&record.label);
         let handles = 0;
-        let window =
-            Window { registers, session, domain, iova, access, account, label, handles, slot };
-        self.windows.insert(id, window);
+        let peer_bar =
+            PeerBar { registers, session, domain, iova, access, account, label, handles, slot };
+        self.peer_bars.insert(id, peer_bar);
     }
 }
 
@@ -231,9 +231,9 @@ impl Written {
         let sessions = all(frames, |it: &SessionRecord| it.session)?;
         let mut domains = all(frames, |it: &ExplicitRecord| DomainKey(it.domain))?;
         let mut buffers = all(frames, |it: &BufferRecord| it.buffer)?;
-        let mut windows = all(frames, |it: &WindowRecord| it.window)?;
+        let mut peer_bars = all(frames, |it: &PeerBarRecord| it.peer_bar)?;
         let devices: BTreeSet<_> = sessions.values().map(|(_, session)| session.device).collect();
-        let is_one_number = |id: &BufferId| !windows.contains_key(&WindowId(id.0));
+        let is_one_number = |id: &BufferId| !peer_bars.contains_key(&PeerBarId(id.0));
         let quarantines = all(frames, |it: &QuarantineRecord| it.device)?;
         let resets = all(frames, |it: &ResetRecord| it.device)?;
         if devices.len() < sessions.len() || !buffers.keys().all(is_one_number) {
@@ -248,7 +248,7 @@ impl Written {
         };
         let there = |session: &SessionId| sessions.contains_key(session);
         domains.retain(|_, (slot, it)| is_there(*slot, there(&it.session)));
-        windows
+        peer_bars
             .retain(|_, (slot, it)| is_there(*slot, there(&it.session) && there(&it.of_session)));
         let mut left = BTreeMap::new();
         let held: BTreeSet<RunId> =
@@ -269,7 +269,7 @@ impl Written {
                 is_there
             }
         });
-        Ok(Self { sessions, domains, buffers, windows, quarantines, resets, left, stale })
+        Ok(Self { sessions, domains, buffers, peer_bars, quarantines, resets, left, stale })
     }
 
     /// Whether functions that are being reset can be reset by what is written down, as far as they answer yet.
@@ -302,9 +302,9 @@ impl Written {
                 first: it.first.map(|(iova, _)| iova),
             })
         });
-        let windows = self.windows.values().filter_map(|(_, it)| {
+        let peer_bars = self.peer_bars.values().filter_map(|(_, it)| {
             let domain = own(&it.session)?;
-            Some(OwnedWindow { number: it.window.0, domain, iova: it.iova, place: it.place })
+            Some(OwnedPeerBar { number: it.peer_bar.0, domain, iova: it.iova, place: it.place })
         });
         let blocked = self.quarantines.values();
         let blocked =
@@ -314,7 +314,7 @@ impl Written {
             blocked: blocked.collect(),
             explicit: self.domains.keys().copied().collect(),
             buffers: buffers.collect(),
-            windows: windows.collect(),
+            peer_bars: peer_bars.collect(),
             left: self.left.values().copied().collect(),
         }
     }

@@ -106,7 +106,7 @@ impl<P: Platform> Service<P> {
         // What was blocked until now is not for others of its group.
         self.log_faults();
         self.tickets.session_ended(id);
-        self.end_windows_of(id);
+        self.end_peer_bars_of(id);
         let Some(session) = self.sessions.sessions.remove(&id) else { return };
         self.engine.strike_record(&self.platform, session.slot);
         // The device is cut off first; only then is anything of it on its way to being free.

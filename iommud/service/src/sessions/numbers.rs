@@ -20,7 +20,7 @@ const STEP: u64 = 1024;
 pub struct NumbersRecord {
     /// Of a session.
     pub session: u64,
-    /// Of a buffer, or a window of registers.
+    /// Of a buffer, or a peer's BAR.
     pub buffer: u64,
     /// A generation of any device.
     pub generation: u64,

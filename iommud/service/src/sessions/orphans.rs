@@ -24,7 +24,7 @@ use crate::handles::handle::{Handle, HandleId, Handles, Object};
 use crate::handles::tickets::Tickets;
 use crate::handles::tree::DoneBy;
 use crate::memory::mappings::{Space, mapped_bytes};
-use crate::memory::windows::WindowId;
+use crate::memory::peer_bars::PeerBarId;
 use crate::pending::Pending;
 use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::openings::Openings;
@@ -40,8 +40,8 @@ pub struct Orphaned {
     pub since: Instant,
     /// The buffers.
     buffers: BTreeSet<BufferId>,
-    /// The windows of other devices' registers.
-    windows: BTreeSet<WindowId>,
+    /// The parts of other devices' BARs.
+    peer_bars: BTreeSet<PeerBarId>,
     /// The explicit domains.
     domains: BTreeSet<DomainKey>,
 }
@@ -71,17 +71,17 @@ impl<P: Platform> Service<P> {
         self.resets.forget_requests();
         self.openings = Openings::default();
         let since = self.platform.now();
-        let Self { sessions, windows, domains, .. } = self;
+        let Self { sessions, peer_bars, domains, .. } = self;
         for session in sessions.sessions.values_mut() {
             session.handles = 0;
             session.orphaned = Some(Orphaned {
                 since,
                 buffers: session.buffers.clone(),
-                windows: session.windows.clone(),
+                peer_bars: session.peer_bars.clone(),
                 domains: session.domains.clone(),
             });
         }
-        windows.values_mut().for_each(|window| window.handles = 0);
+        peer_bars.values_mut().for_each(|peer_bar| peer_bar.handles = 0);
         domains.values_mut().for_each(|domain| domain.handles = 0);
         let mut left = Vec::new();
         for (id, buffer) in sessions.buffers.iter_mut() {
@@ -133,12 +133,12 @@ impl<P: Platform> Service<P> {
     /// Gives up what a resumed session has not reclaimed: because its client has said so, or waits too long.
     fn give_up(&mut self, id: SessionId, is_said: bool) {
         let orphaned = self.sessions.sessions.get_mut(&id).and_then(|it| it.orphaned.take());
-        let Some(Orphaned { buffers, windows, domains, .. }) = orphaned else { return };
-        for id in windows {
+        let Some(Orphaned { buffers, peer_bars, domains, .. }) = orphaned else { return };
+        for id in peer_bars {
             // It may have ended with the other session that it was of.
-            let Some(window) = self.windows.get_mut(&id) else { continue };
-            window.handles = 1;
-            let _ = self.close_window(id);
+            let Some(peer_bar) = self.peer_bars.get_mut(&id) else { continue };
+            peer_bar.handles = 1;
+            let _ = self.close_peer_bar(id);
         }
         for key in domains {
             let Some(domain) = self.domains.get_mut(&key) else { continue };
@@ -248,7 +248,7 @@ impl<P: Platform> Service<P> {
             return Err(Error::BadValue);
         }
         let number = request.number.get();
-        let Self { sessions, windows, domains, .. } = self;
+        let Self { sessions, peer_bars, domains, .. } = self;
         let orphaned = sessions.sessions.get_mut(&session).and_then(|it| it.orphaned.as_mut());
         let orphaned = orphaned.ok_or(Error::NotYours)?;
         let may = |most: Rights| match (most & held).contains(rights) {
@@ -268,13 +268,13 @@ impl<P: Platform> Service<P> {
                 orphaned.buffers.remove(&id);
                 Object::Buffer(id)
             }
-            Thing::Buffer if orphaned.windows.contains(&WindowId(number)) => {
-                let id = WindowId(number);
-                let window = windows.get_mut(&id).ok_or(Error::NotYours)?;
+            Thing::Buffer if orphaned.peer_bars.contains(&PeerBarId(number)) => {
+                let id = PeerBarId(number);
+                let peer_bar = peer_bars.get_mut(&id).ok_or(Error::NotYours)?;
                 may(Rights::INSPECT)?;
-                window.handles = 1;
-                orphaned.windows.remove(&id);
-                Object::Window(id)
+                peer_bar.handles = 1;
+                orphaned.peer_bars.remove(&id);
+                Object::PeerBar(id)
             }
             Thing::Domain if orphaned.domains.contains(&DomainKey(number)) => {
                 let key = DomainKey(number);

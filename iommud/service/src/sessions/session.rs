@@ -14,7 +14,7 @@ use crate::faults::events::Events;
 use crate::faults::history::History;
 use crate::memory::label::Label;
 use crate::memory::mapped::BufferMappings;
-use crate::memory::windows::WindowId;
+use crate::memory::peer_bars::PeerBarId;
 use crate::numbered::Numbered;
 use crate::records::SessionRecord;
 use crate::sessions::domains::Inside;
@@ -54,8 +54,8 @@ pub struct Session {
     pub domains: BTreeSet<DomainKey>,
     /// Its buffers.
     pub buffers: BTreeSet<BufferId>,
-    /// The windows of other devices' registers that its device reaches.
-    pub windows: BTreeSet<WindowId>,
+    /// The parts of other devices' BARs that its device reaches.
+    pub peer_bars: BTreeSet<PeerBarId>,
     /// What happened to its device and nobody has read.
     pub unread: Events,
     /// What was mapped for it.
@@ -82,7 +82,7 @@ impl Session {
             handles: 0,
             domains: BTreeSet::new(),
             buffers: BTreeSet::new(),
-            windows: BTreeSet::new(),
+            peer_bars: BTreeSet::new(),
             unread: Events::default(),
             history: History::new(),
             orphaned: None,

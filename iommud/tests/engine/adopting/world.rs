@@ -317,7 +317,7 @@ impl Made {
             blocked: blocked.collect(),
             explicit: self.explicit.into_iter().collect(),
             buffers: buffers.chain(extra).collect(),
-            windows: Vec::new(),
+            peer_bars: Vec::new(),
             left: Vec::new(),
         }
     }

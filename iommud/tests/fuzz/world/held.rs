@@ -11,7 +11,7 @@ pub(crate) enum What {
     Device,
     Domain,
     Buffer,
-    Window,
+    PeerBar,
     Registration,
 }
 

@@ -16,10 +16,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{PAGE, copy, derived, map, number, reads, revoke};
 use crate::chosen::piece;
+use crate::peer_bars::rings;
 use crate::rig::{Rig, edu};
 use crate::tickets::{attach, greeted, info, offer, open_other, weaker};
 use crate::vendor::{Vendor, slow_down};
-use crate::windows::rings;
 
 both! {
     r2_what_came_of_a_revoked_device_handle_is_out_of_reach,
@@ -29,7 +29,7 @@ both! {
     r2_an_attachment_of_an_offered_buffer_ends_with_the_offer,
     r2_an_attachment_that_was_closed_is_out_of_reach_when_its_offer_is_revoked,
     r2_devices_are_out_of_the_domain_of_a_revoked_handle,
-    r2_a_window_of_registers_ends_with_the_offer,
+    r2_a_peers_bar_ends_with_the_offer,
     r2_the_memory_of_a_revoked_buffer_is_kept_until_its_holder_has_closed_it,
     r2_memory_is_kept_for_good_where_a_unit_does_not_confirm,
     r4_a_buffer_whose_last_live_handle_closes_is_out_of_reach,
@@ -225,17 +225,17 @@ fn r2_devices_are_out_of_the_domain_of_a_revoked_handle(vendor: Vendor) {
     rig.check();
 }
 
-fn r2_a_window_of_registers_ends_with_the_offer(vendor: Vendor) {
+fn r2_a_peers_bar_ends_with_the_offer(vendor: Vendor) {
     let rig = Rig::on(vendor.two_units().with_peer_routing());
     let (one, two) = (rig.open(), open_other(&rig));
     let child = derived(&one, Rights::DEVICE);
     let ticket = child.offer_bar(0, 0, PAGE, Access::ReadWrite).unwrap();
-    let window = two.attach(&ticket, Access::ReadWrite, "registers").unwrap();
-    let iova = window.io_address().for_device(&two).unwrap().get();
+    let peer_bar = two.attach(&ticket, Access::ReadWrite, "registers").unwrap();
+    let iova = peer_bar.io_address().for_device(&two).unwrap().get();
     assert!(rings(&rig, iova, 1));
     assert_eq!(revoke(one.handle(), 0), Ok(2));
     assert!(!rings(&rig, iova, 1));
-    drop((window, child, one));
+    drop((peer_bar, child, one));
     drop(two);
     rig.check();
 }

@@ -87,7 +87,7 @@ fn r3_a_revoked_handle_answers_nothing_else_whatever_it_is_of(vendor: Vendor) {
     };
     let domain = greeted(child.handle().derive(&create).unwrap());
     let registers = child.offer_bar(0, 0, PAGE, Access::Read).unwrap();
-    let window = attach(&other, registers.0, Rights::INSPECT, Some(Access::Read)).unwrap();
+    let peer_bar = attach(&other, registers.0, Rights::INSPECT, Some(Access::Read)).unwrap();
     let waiting = derived(&child, Rights::DEVICE);
     let mut register = [0; 72];
     register[..4].copy_from_slice(&(Kind::Register as u32).to_le_bytes());
@@ -102,7 +102,7 @@ fn r3_a_revoked_handle_answers_nothing_else_whatever_it_is_of(vendor: Vendor) {
         &buffer,
         &attached,
         &domain,
-        &window,
+        &peer_bar,
         &registration,
         &silent,
     ] {
@@ -116,7 +116,7 @@ fn r3_a_revoked_handle_answers_nothing_else_whatever_it_is_of(vendor: Vendor) {
     }
     // Which no closed handle answers, and no live one.
     assert!(asks(device.handle()).iter().all(|it| *it != Err(Error::Revoked)));
-    drop((window, attached, other, registration, waiting, silent, domain, buffer, child, device));
+    drop((peer_bar, attached, other, registration, waiting, silent, domain, buffer, child, device));
     assert_eq!((rig.usage().live_runs, rig.service.lock().handles()), (0, 1));
     rig.check();
 }

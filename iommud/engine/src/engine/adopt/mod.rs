@@ -39,7 +39,7 @@ mod restore;
 mod tables;
 
 pub use self::error::AdoptError;
-pub use self::owners::{BlockedDevice, HeldDevice, LeftRun, OwnedBuffer, OwnedWindow, Owners};
+pub use self::owners::{BlockedDevice, HeldDevice, LeftRun, OwnedBuffer, OwnedPeerBar, Owners};
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

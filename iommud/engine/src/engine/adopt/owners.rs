@@ -19,8 +19,8 @@ pub struct Owners {
     pub explicit: Vec<DomainKey>,
     /// The buffers.
     pub buffers: Vec<OwnedBuffer>,
-    /// The windows of registers.
-    pub windows: Vec<OwnedWindow>,
+    /// The parts of other devices' BARs.
+    pub peer_bars: Vec<OwnedPeerBar>,
     /// What is nobody's any more.
     pub left: Vec<LeftRun>,
 }
@@ -73,9 +73,9 @@ pub struct LeftRun {
     pub record: Slot,
 }
 
-/// A window of registers.
+/// A part of another device's BAR.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnedWindow {
+pub struct OwnedPeerBar {
     /// Its number, which no buffer has.
     pub number: u64,
     /// The domain in which it is mapped.

@@ -7,7 +7,7 @@ use dma_types::{Iova, PhysAddr, SourceId};
 
 use super::frames::FrameSet;
 use super::read::Written;
-use super::{AdoptError, OwnedBuffer, OwnedWindow, Owners};
+use super::{AdoptError, OwnedBuffer, OwnedPeerBar, Owners};
 use crate::completion::UnitId;
 use crate::domain::{Addresses, DomainKey, DomainTable, Mapping, Owner};
 use crate::ledger::Slot;
@@ -148,12 +148,12 @@ fn owner_of(
     owners: &Owners,
     extent: &Extent,
 ) -> Option<(u64, u64)> {
-    let is_window = |window: &&OwnedWindow| {
-        (window.domain, window.iova) == (key, extent.iova)
-            && extent.memory.as_slice() == [window.place]
+    let is_peer_bar = |peer_bar: &&OwnedPeerBar| {
+        (peer_bar.domain, peer_bar.iova) == (key, extent.iova)
+            && extent.memory.as_slice() == [peer_bar.place]
     };
-    if let Some(window) = owners.windows.iter().find(is_window) {
-        return Some((window.number, 0));
+    if let Some(peer_bar) = owners.peer_bars.iter().find(is_peer_bar) {
+        return Some((peer_bar.number, 0));
     }
     let buffers = owners.buffers.iter().filter(|buffer| buffer.domains.contains(&key));
     let mut found: Option<(&OwnedBuffer, u64)> = None;

@@ -102,7 +102,10 @@ pub(super) fn a_domain_maps_in_its_aperture_and_says_what_is_where(
         let beyond = FIXED.checked_add(64 << 10).unwrap_or_default();
         for outside in [Iova::new(FIXED.get() - 4096), beyond] {
             let refused = domain.map_at(outside, &[whole]).err();
-            require!(refused == Some(Error::OutsideAperture), "{outside} is answered by {refused:?}");
+            require!(
+                refused == Some(Error::OutsideAperture),
+                "{outside} is answered by {refused:?}"
+            );
         }
         let apart = domain.map(&[whole])?;
         // The second half before the first.

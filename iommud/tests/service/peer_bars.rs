@@ -5,7 +5,7 @@ use iommu_engine::ledger::Ledger;
 use iommu_engine::platform::ConfigSpace;
 use iommu_engine::policy::{Policy, Quotas, WithoutIommu};
 use iommu_service::Outcome;
-use iommu_service::records::WindowRecord;
+use iommu_service::records::PeerBarRecord;
 use iommu_sim::machine::EduConfig;
 use iommu_sim::pace::Completion as Takes;
 use iommu_sim::{Blocked, MachineConfig};
@@ -22,15 +22,15 @@ use crate::vendor::{Vendor, slow_down};
 
 both! {
     r3_registers_that_are_offered_are_reached_and_no_others,
-    r4_a_window_ends_with_either_session_and_with_its_handle,
+    r4_a_peers_bar_ends_with_either_session_and_with_its_handle,
     r3_a_ticket_of_registers_is_good_once_and_ends_with_its_session,
-    r7_what_is_no_window_of_registers_is_refused,
+    r7_what_is_no_part_of_a_bar_is_refused,
     r5_registers_that_a_driver_moved_are_not_offered_nor_attached,
     r5_a_bar_that_lies_on_something_else_is_not_offered,
     r2_the_next_driver_waits_until_nothing_reaches_its_registers,
-    a_window_counts_in_the_quota_of_who_attaches_it,
-    r3_no_batch_names_a_window,
-    reports_and_the_ledger_know_windows,
+    a_peers_bar_counts_in_the_quota_of_who_attaches_it,
+    r3_no_batch_names_a_peers_bar,
+    reports_and_the_ledger_know_peers_bars,
 }
 
 /// Where `edu` has the I/O address that its DMA starts from.
@@ -62,11 +62,11 @@ fn source_register(rig: &Rig) -> u64 {
     service.platform().machine_mut().mmio_read(u64::from(bar) + SOURCE, 8)
 }
 
-/// Whether the second device's DMA gets through to where the register is in the window.
-pub(crate) fn rings(rig: &Rig, window: u64, value: u64) -> bool {
+/// Whether the second device's DMA gets through to where the register is in the peer's address space.
+pub(crate) fn rings(rig: &Rig, bar: u64, value: u64) -> bool {
     let service = rig.service.lock();
     let mut machine = service.platform().machine_mut();
-    match machine.dma_write(other(), window + SOURCE, &value.to_le_bytes()) {
+    match machine.dma_write(other(), bar + SOURCE, &value.to_le_bytes()) {
         Ok(()) => true,
         Err(why) if why.is_by_tables() => false,
         Err(why) => panic!("{why}"),
@@ -80,20 +80,20 @@ fn start(attached: &Attachment, device: &Device) -> u64 {
 fn r3_registers_that_are_offered_are_reached_and_no_others(vendor: Vendor) {
     let (rig, one, two) = rig(vendor);
     let attached = attach(&one, &two, Access::Write);
-    let window = start(&attached, &two);
-    assert!(rings(&rig, window, 0x1234));
+    let bar = start(&attached, &two);
+    assert!(rings(&rig, bar, 0x1234));
     assert_eq!(source_register(&rig), 0x1234);
     assert_eq!((attached.bytes(), attached.access()), (PAGE, Access::Write));
     // The page behind is the device's too, and was not offered; nor was this one for reading (R6).
-    assert!(!rings(&rig, window + PAGE, 1));
+    assert!(!rings(&rig, bar + PAGE, 1));
     let mut data = [0; 8];
     let read = {
         let service = rig.service.lock();
-        service.platform().machine_mut().dma_read(other(), window + SOURCE, &mut data)
+        service.platform().machine_mut().dma_read(other(), bar + SOURCE, &mut data)
     };
     assert!(read.is_err_and(Blocked::is_by_tables));
     drop(attached);
-    assert!(!rings(&rig, window, 0x5678));
+    assert!(!rings(&rig, bar, 0x5678));
     assert_eq!(source_register(&rig), 0x1234);
     // Nor does the one that was offered reach the other's.
     let refused = attach(&one, &two, Access::Read);
@@ -101,15 +101,15 @@ fn r3_registers_that_are_offered_are_reached_and_no_others(vendor: Vendor) {
     rig.check();
 }
 
-fn r4_a_window_ends_with_either_session_and_with_its_handle(vendor: Vendor) {
+fn r4_a_peers_bar_ends_with_either_session_and_with_its_handle(vendor: Vendor) {
     let rig = Rig::on(vendor.two_units().with_peer_routing());
     drop((rig.open(), open_other(&rig)));
     let before = rig.usage();
     for ends in 0..3 {
         let (one, two) = (rig.open(), open_other(&rig));
         let attached = attach(&one, &two, Access::ReadWrite);
-        let window = start(&attached, &two);
-        assert!(rings(&rig, window, 7));
+        let bar = start(&attached, &two);
+        assert!(rings(&rig, bar, 7));
         let info = |attached: &Attachment| {
             attached.handle().call::<BufferInfo>(Opcode::BufferInfo, &[0u8; 0]).err()
         };
@@ -123,7 +123,7 @@ fn r4_a_window_ends_with_either_session_and_with_its_handle(vendor: Vendor) {
         }
         // That it may not master the bus any more is not what is to keep the device away.
         rig.service.lock().platform_mut().machine_mut().config_write(other(), 4, 6);
-        assert!(!rings(&rig, window, 8), "{ends}");
+        assert!(!rings(&rig, bar, 8), "{ends}");
         assert_eq!(
             attached.as_ref().and_then(info),
             attached.as_ref().map(|_| Error::SessionEnded)
@@ -153,7 +153,7 @@ fn r3_a_ticket_of_registers_is_good_once_and_ends_with_its_session(vendor: Vendo
     rig.check();
 }
 
-fn r7_what_is_no_window_of_registers_is_refused(vendor: Vendor) {
+fn r7_what_is_no_part_of_a_bar_is_refused(vendor: Vendor) {
     let (rig, one, two) = rig(vendor);
     let usage = rig.usage();
     let refused =
@@ -171,7 +171,7 @@ fn r7_what_is_no_window_of_registers_is_refused(vendor: Vendor) {
     let mut idle = Offer { bytes: U64::new(PAGE), rights: U32::ZERO, ..Offer::default() };
     let refused = one.handle().call_bytes(Opcode::Offer, idle.as_mut_bytes());
     assert_eq!(refused, Err(Error::BadValue), "for nothing");
-    // The whole of it is a window.
+    // The whole of it can be offered.
     let whole = one.offer_bar(0, 0, 1 << 20, Access::Read).unwrap();
     assert_eq!(two.attach(&whole, Access::Read, "").unwrap().bytes(), 1 << 20);
     assert_eq!(rig.usage().live_runs, usage.live_runs);
@@ -245,7 +245,7 @@ fn r2_the_next_driver_waits_until_nothing_reaches_its_registers(vendor: Vendor) 
     rig.check();
 }
 
-fn a_window_counts_in_the_quota_of_who_attaches_it(vendor: Vendor) {
+fn a_peers_bar_counts_in_the_quota_of_who_attaches_it(vendor: Vendor) {
     for quotas in [
         Quotas { buffers: 1, ..Quotas::default() },
         Quotas { mapped_bytes: PAGE, ..Quotas::default() },
@@ -266,7 +266,7 @@ fn a_window_counts_in_the_quota_of_who_attaches_it(vendor: Vendor) {
     }
 }
 
-fn r3_no_batch_names_a_window(vendor: Vendor) {
+fn r3_no_batch_names_a_peers_bar(vendor: Vendor) {
     let (rig, one, two) = rig(vendor);
     let attached = attach(&one, &two, Access::ReadWrite);
     let iova = attached.io_address().for_device(&two).unwrap();
@@ -283,7 +283,7 @@ fn r3_no_batch_names_a_window(vendor: Vendor) {
     rig.check();
 }
 
-fn reports_and_the_ledger_know_windows(vendor: Vendor) {
+fn reports_and_the_ledger_know_peers_bars(vendor: Vendor) {
     let (rig, one, two) = rig(vendor);
     let attached = attach(&one, &two, Access::Write);
     let text = rig.text("mappings");
@@ -293,14 +293,14 @@ fn reports_and_the_ledger_know_windows(vendor: Vendor) {
     );
     {
         let service = rig.service.lock();
-        let records = Ledger::records::<WindowRecord>(service.platform()).unwrap();
+        let records = Ledger::records::<PeerBarRecord>(service.platform()).unwrap();
         let [(_, record)] = records[..] else { panic!("{records:?}") };
         let iova = attached.io_address().for_device(&two).unwrap();
         assert_eq!((record.iova, record.access, record.place.bytes), (iova, Access::Write, PAGE));
     }
     drop(one);
     let service = rig.service.lock();
-    assert_eq!(Ledger::records::<WindowRecord>(service.platform()).unwrap(), []);
+    assert_eq!(Ledger::records::<PeerBarRecord>(service.platform()).unwrap(), []);
     drop(service);
     drop(attached);
     assert!(!rig.text("mappings").contains("registers"));

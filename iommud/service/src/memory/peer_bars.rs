@@ -1,12 +1,12 @@
-//! Windows of one device's registers in the address space of another: peer to peer.
+//! A part of one device's BAR in the address space of another: peer to peer.
 //!
 //! Who holds a device offers a part of its registers by a ticket, and who holds another attaches it: then the second
-//! device's DMA reaches them. A window is of two sessions, and ends with the first of them to end, or with its handle.
+//! device's DMA reaches them. It is of two sessions, and ends with the first of them to end, or with its handle.
 
 use dma_types::{Access, CacheType, Iova, PciAddress};
 use iommu_engine::completion::Completion;
 use iommu_engine::domain::DomainKey;
-use iommu_engine::engine::WindowSpec;
+use iommu_engine::engine::PeerBarSpec;
 use iommu_engine::ledger::Slot;
 use iommu_engine::platform::{Platform, Segment};
 use iommu_engine::policy::Resource;
@@ -23,13 +23,13 @@ use crate::handles::handle::{Handle, HandleId, Object};
 use crate::memory::attach::wanted;
 use crate::memory::label::Label;
 use crate::pending::Outcome;
-use crate::records::WindowRecord;
+use crate::records::PeerBarRecord;
 use crate::service::{ONE_REQUEST, Service};
 use crate::sessions::session::SessionId;
 
-/// Names a window. It is of the numbers that buffers have, and no buffer has the same.
+/// Names a part of a peer's BAR. It is of the numbers that buffers have, and no buffer has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WindowId(pub u64);
+pub struct PeerBarId(pub u64);
 
 /// A part of a device's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub struct Registers {
     pub place: Segment,
 }
 
-/// A window: from its attachment until its handles are gone, or one of its two sessions.
+/// A part of a peer's BAR, from its attachment until its handles are gone, or one of its two sessions.
 #[derive(Debug)]
-pub struct Window {
+pub struct PeerBar {
     /// The registers.
     pub registers: Registers,
     /// The session whose device reaches them.
@@ -69,9 +69,9 @@ pub struct Window {
     pub slot: Slot,
 }
 
-impl Window {
+impl PeerBar {
     /// What a handle of these rights to it is told.
-    pub(crate) fn info(&self, id: WindowId, rights: Rights) -> BufferInfo {
+    pub(crate) fn info(&self, id: PeerBarId, rights: Rights) -> BufferInfo {
         BufferInfo {
             buffer: U64::new(id.0),
             bytes: U64::new(self.registers.place.bytes),
@@ -84,8 +84,8 @@ impl Window {
     }
 }
 
-/// What a window of this length holds, but for tables: a buffer without memory.
-pub(crate) const fn window_usage(bytes: u64) -> Usage {
+/// What one of this length holds, but for tables: a buffer without memory.
+pub(crate) const fn peer_bar_usage(bytes: u64) -> Usage {
     Usage::mappings(1, bytes).with(Resource::Buffers, 1)
 }
 
@@ -122,7 +122,7 @@ impl<P: Platform> Service<P> {
         let access = spec.access.ok_or(Error::BadValue)?;
         self.check_released(session)?;
         let account = self.account_by(session, by)?;
-        let usage = window_usage(registers.place.bytes);
+        let usage = peer_bar_usage(registers.place.bytes);
         self.claim(account, &usage.with_addresses().and(&ONE_REQUEST))?;
         self.set_numbers_aside()?;
         let domain = self.sessions.sessions.get(&session).ok_or(Error::SessionEnded)?.domain;
@@ -136,15 +136,15 @@ impl<P: Platform> Service<P> {
         }
         let number = sessions.next_buffer().0;
         let (align, first, limit) = (spec.align, spec.first, spec.limit);
-        let window = WindowSpec { window: place, access, align, first, limit, owner: number };
+        let peer_bar = PeerBarSpec { registers: place, access, align, first, limit, owner: number };
         let mapped = self.on_account(account, |engine, platform| {
-            Ok(engine.map_registers(platform, domain, &window)?)
+            Ok(engine.map_registers(platform, domain, &peer_bar)?)
         });
         let (iova, completion) = mapped.map_err(|refused| to_client(refused.error))?;
         let Self { engine, platform, .. } = self;
-        let id = WindowId(number);
-        let record = WindowRecord {
-            window: id,
+        let id = PeerBarId(number);
+        let record = PeerBarRecord {
+            peer_bar: id,
             session,
             of_session: registers.session,
             place,
@@ -163,56 +163,57 @@ impl<P: Platform> Service<P> {
             }
         };
         let label = spec.label;
-        let window =
-            Window { registers, session, domain, iova, access, account, label, handles: 1, slot };
-        self.windows.insert(id, window);
+        let peer_bar =
+            PeerBar { registers, session, domain, iova, access, account, label, handles: 1, slot };
+        self.peer_bars.insert(id, peer_bar);
         if let Some(session) = self.sessions.sessions.get_mut(&session) {
-            session.windows.insert(id);
+            session.peer_bars.insert(id);
         }
         self.accounts.add(account, &usage);
-        let handle = self.handles.insert_below(Handle::new(Object::Window(id), rights), &parents);
+        let handle = self.handles.insert_below(Handle::new(Object::PeerBar(id), rights), &parents);
         Ok(self.answer_handle(handle, completion))
     }
 
-    /// Counts a handle to a window no more.
-    pub(crate) fn close_window(&mut self, id: WindowId) -> Completion {
-        let Some(window) = self.windows.get_mut(&id) else { return Completion::none() };
-        window.handles -= 1;
-        if window.handles == 0 { self.end_window(id) } else { Completion::none() }
+    /// Counts a handle to a peer's BAR no more.
+    pub(crate) fn close_peer_bar(&mut self, id: PeerBarId) -> Completion {
+        let Some(peer_bar) = self.peer_bars.get_mut(&id) else { return Completion::none() };
+        peer_bar.handles -= 1;
+        if peer_bar.handles == 0 { self.end_peer_bar(id) } else { Completion::none() }
     }
 
-    /// Ends the windows that a session has of others, and those that others have of it.
-    pub(crate) fn end_windows_of(&mut self, session: SessionId) {
-        let concerns =
-            |window: &Window| window.session == session || window.registers.session == session;
-        let ended = self.windows.iter().filter(|(_, window)| concerns(window));
+    /// Ends what a session has of others' BARs, and what others have of its device's.
+    pub(crate) fn end_peer_bars_of(&mut self, session: SessionId) {
+        let concerns = |peer_bar: &PeerBar| {
+            peer_bar.session == session || peer_bar.registers.session == session
+        };
+        let ended = self.peer_bars.iter().filter(|(_, peer_bar)| concerns(peer_bar));
         for id in ended.map(|(id, _)| *id).collect::<alloc::vec::Vec<_>>() {
-            let _ = self.end_window(id);
+            let _ = self.end_peer_bar(id);
         }
     }
 
-    /// Ends a window: from the completion on nothing reaches the registers by it.
-    fn end_window(&mut self, id: WindowId) -> Completion {
-        let Some(window) = self.windows.remove(&id) else { return Completion::none() };
+    /// Ends one: from the completion on nothing reaches the registers by it.
+    fn end_peer_bar(&mut self, id: PeerBarId) -> Completion {
+        let Some(peer_bar) = self.peer_bars.remove(&id) else { return Completion::none() };
         let Self { engine, platform, sessions, accounts, .. } = self;
-        let bytes = window.registers.place.bytes;
-        if let Some(session) = sessions.sessions.get_mut(&window.session) {
-            session.windows.remove(&id);
-            let (now, named) = (platform.now(), (id.0, window.label));
-            session.history.add_mapping(engine, now, named, (window.domain, window.iova));
+        let bytes = peer_bar.registers.place.bytes;
+        if let Some(session) = sessions.sessions.get_mut(&peer_bar.session) {
+            session.peer_bars.remove(&id);
+            let (now, named) = (platform.now(), (id.0, peer_bar.label));
+            session.history.add_mapping(engine, now, named, (peer_bar.domain, peer_bar.iova));
         }
-        accounts.release(window.account, &window_usage(bytes));
-        engine.strike_record(platform, window.slot);
+        accounts.release(peer_bar.account, &peer_bar_usage(bytes));
+        engine.strike_record(platform, peer_bar.slot);
         // What cannot be unmapped may be reached for good.
-        let gone = engine.unmap(platform, window.domain, window.iova, bytes);
+        let gone = engine.unmap(platform, peer_bar.domain, peer_bar.iova, bytes);
         let gone = gone.unwrap_or_else(|_| Completion::never());
-        let reached = self.reached.entry(window.registers.device).or_default();
+        let reached = self.reached.entry(peer_bar.registers.device).or_default();
         engine.forget_confirmed(reached);
         reached.join(&gone);
         gone
     }
 
-    /// What units have yet to confirm before nothing reaches a device's registers by windows that have ended. Its next
+    /// What units have yet to confirm before nothing reaches a device's registers by what has ended. Its next
     /// session begins no sooner (rule R2).
     pub(crate) fn still_reached(&mut self, device: PciAddress) -> Completion {
         let Some(completion) = self.reached.remove(&device) else { return Completion::none() };
