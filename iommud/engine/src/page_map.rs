@@ -7,6 +7,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::table::format::{LARGE_PAGE, PAGE_SHIFT};
+
 /// A part of the tree. Of a page it looks at the low [`BITS`](Self::BITS) bits alone, and gives pages in those.
 trait Part {
     const BITS: u32;
@@ -218,8 +220,8 @@ impl Tree {
     }
 }
 
-/// A page at which a large page can start, of 2 MiB, is a multiple of two to the power of this.
-const LARGE_ORDER: u32 = 9;
+/// A page at which a large page can start is a multiple of two to the power of this.
+const LARGE_ORDER: u32 = LARGE_PAGE.trailing_zeros() - PAGE_SHIFT;
 
 /// The number of the large page that starts at a page, if one does.
 #[inline]

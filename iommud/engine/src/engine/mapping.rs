@@ -14,6 +14,7 @@ use crate::payer;
 use crate::platform::{Platform, RunId};
 use crate::segments;
 use crate::table::MapError;
+use crate::table::format::LARGE_PAGE;
 use crate::unit::{Changed, Touched, Translation};
 
 /// A mapping that a client wants.
@@ -36,9 +37,6 @@ pub struct MapSpec {
     /// The client's number for its buffer, for reports.
     pub owner: u64,
 }
-
-/// The length of the shortest pages that are entered where a table could be.
-const LARGE_PAGE: u64 = 2 << 20;
 
 impl Engine {
     /// Maps memory in a domain, at a free I/O address. From the completion on at the latest, its devices

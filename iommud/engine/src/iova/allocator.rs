@@ -50,11 +50,10 @@ use super::free::{FreeRange, FreeRanges};
 use super::held::{Extent, Held, HeldRanges, Place};
 use super::magazine::Magazines;
 use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
+use crate::table::format::{LARGE_PAGE, PAGE_SHIFT};
 
-pub(super) const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
-
-/// The pages of the shortest large page.
-const LARGE_PAGE: u64 = 1 << 9;
+/// How many pages the shortest large page is.
+const LARGE_PAGES: u64 = LARGE_PAGE >> PAGE_SHIFT;
 
 /// No device starts its search above 4 GiB: those that reach further have no narrower neighbours to spare.
 const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
@@ -528,8 +527,8 @@ impl<N: Copy + Default> IovaAllocator<N> {
     /// How many pages are to be set aside behind a range that ends before this page: up to the next where a large page can
     /// start, if all of them are free.
     fn pad_behind(&self, end: u64, within: FreeRange, wanted: Wanted) -> u64 {
-        let next = end.next_multiple_of(LARGE_PAGE);
-        let is_large = self.has_pads && 1 << wanted.order >= LARGE_PAGE;
+        let next = end.next_multiple_of(LARGE_PAGES);
+        let is_large = self.has_pads && 1 << wanted.order >= LARGE_PAGES;
         if is_large && next <= within.end { next - end } else { 0 }
     }
 

@@ -5,11 +5,12 @@
 
 use dma_types::Iova;
 
-use super::allocator::{IovaAllocator, PAGE_SHIFT, Reach};
+use super::allocator::{IovaAllocator, Reach};
 use super::held::{Extent, Held, Place};
 use super::magazine::Magazine;
 use super::notes::page_at;
 use super::request::IovaRequest;
+use crate::table::format::PAGE_SHIFT;
 
 /// A free range that suits a request. It stays free if nothing is done with it.
 #[derive(Debug)]

@@ -11,6 +11,7 @@
 use core::ops::Range;
 
 use crate::slab::Slab;
+use crate::table::format::INDEX_BITS;
 
 /// A run of free pages: `start` to `end`, the latter not included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) struct FreeRange {
 
 /// The alignments, as powers of two of pages, for which branches count room: 4 KiB, 2 MiB, 1 GiB, the page
 /// sizes of both vendors' tables.
-const COUNTED_ORDERS: [u32; 3] = [0, 9, 18];
+const COUNTED_ORDERS: [u32; 3] = [0, INDEX_BITS, 2 * INDEX_BITS];
 
 /// Pages of room at each of [`COUNTED_ORDERS`].
 type Room = [u64; COUNTED_ORDERS.len()];

@@ -1,9 +1,9 @@
 //! What an entry looks like, and which there are.
 
-use dma_types::{Access, PhysAddr};
+use dma_types::{Access, PAGE_SIZE, PhysAddr};
 
 /// The logarithm of the smallest page.
-pub const PAGE_SHIFT: u32 = 12;
+pub const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
 
 /// The logarithm of the number of entries in a table.
 pub const INDEX_BITS: u32 = 9;
@@ -13,6 +13,9 @@ pub const INDEX_BITS: u32 = 9;
 pub const fn shift(level: u8) -> u32 {
     PAGE_SHIFT + INDEX_BITS * level as u32
 }
+
+/// The length of the shortest page that is entered where a table could be: what an entry of level 1 spans, 2 MiB.
+pub const LARGE_PAGE: u64 = 1 << shift(1);
 
 /// The entry of a table of this level that an address goes through. Levels are at most 5.
 #[inline]

@@ -10,7 +10,8 @@ use super::enter::{Place, Plan, find, write};
 use super::error::{Foreign, MapError, UnmapError};
 use super::fill::{fill, fill_small};
 use super::format::{
-    Entry, Format, PAGE_SHIFT, Permissions, index, low_bits, shift, slot_mask, table_mask,
+    Entry, Format, LARGE_PAGE, PAGE_SHIFT, Permissions, index, low_bits, shift, slot_mask,
+    table_mask,
 };
 use super::near::{Near, Used};
 use super::node::{Node, holds};
@@ -86,9 +87,6 @@ impl Span {
         Unmapped { start: Iova::new(start), bytes: last - start + 1, touched }
     }
 }
-
-/// The longer of the two pages that are asked for most: as long as an entry of level 1 spans.
-const LARGE_PAGE: u64 = 1 << shift(1);
 
 impl<F: Format> PageTable<F> {
     /// An empty table.

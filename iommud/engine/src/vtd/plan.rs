@@ -5,7 +5,9 @@
 //! is less than the range itself, of the same domain, and costs a table walk if it is needed again.
 
 use super::invalidation::Invalidation;
+use super::second_stage::{ORDER_1G, ORDER_2M};
 use crate::blocks::{PageBlock, Pages};
+use crate::table::format::PAGE_SHIFT;
 use crate::unit::{Changed, DomainId, Requests};
 
 /// The most page-selective requests worth making instead of forgetting the whole domain.
@@ -15,9 +17,8 @@ use crate::unit::{Changed, DomainId, Requests};
 /// would be spared, and each request takes its time in the queue.
 const MOST_REQUESTS: u64 = 4;
 
-/// The orders of the large pages, of 2 MiB and 1 GiB. One request must cover such a page as a whole
-/// (6.5.2.3).
-const LARGE_PAGES: [u8; 2] = [9, 18];
+/// The orders of the large pages, as powers of two of pages. One request must cover such a page as a whole (6.5.2.3).
+const LARGE_PAGES: [u8; 2] = [(ORDER_2M - PAGE_SHIFT) as u8, (ORDER_1G - PAGE_SHIFT) as u8];
 
 /// Finds what makes a unit forget all of these changes of a domain: the whole of it, if that were too many requests.
 ///
