@@ -3,12 +3,12 @@
 //! # Where an allocation goes
 //!
 //! To the lowest addresses that fit, but from the upper half of what the device can reach, and never
-//! higher than from 4 GiB, unless the request itself begins above that: a device with a 28-bit mask starts at 128 MiB, one with a 32-bit mask at 2 GiB,
-//! one with any wider mask at 4 GiB. Only when there is no room there is the rest used, from its bottom. So
-//! each device leaves the lower half to those with narrower masks, and allocations pack densely from a few
-//! fixed places, which keeps page tables short and few. (From the top of the mask down would spare the low
-//! addresses too, but it would begin each table at its end, and would take a table that can grow to its
-//! full height at once.)
+//! higher than from 4 GiB, unless the request itself begins above that: a device with a 28-bit mask starts
+//! at 128 MiB, one with a 32-bit mask at 2 GiB, one with any wider mask at 4 GiB. Only when there is no room
+//! there is the rest used, from its bottom. So each device leaves the lower half to those with narrower
+//! masks, and allocations pack densely from a few fixed places, which keeps page tables short and few. (From
+//! the top of the mask down would spare the low addresses too, but it would begin each table at its end, and
+//! would take a table that can grow to its full height at once.)
 //!
 //! A freed range is given to the next request of its size that it suits. It may be, at once: the engine
 //! frees addresses only when every unit has confirmed the invalidation (rule R2).
@@ -26,37 +26,25 @@
 //! - A reserved range has no guard of its own, and an allocation may follow it directly. Who distrusts what is
 //!   reserved reserves a page more.
 //!
-//! # Pads
-//!
-//! Behind a range that starts where a large page can, and is as long as some, its guard leaves a hole before the next place for
-//! such. That hole is not put among the free ranges, but set aside with the range as its *pad*, so that a space full of large
-//! pages is not one of as many holes. A pad is free: who asks for an address in it by name is given it, and before a request
-//! finds no room all pads are free for everybody, and none are set aside in that space any more.
-//!
 //! # Cost
 //!
 //! With a range of the right size at hand, `alloc` and `free` take the same number of steps whatever is
-//! live: `alloc` searches nothing, and `free` looks its range up in a tree of fixed height. Otherwise, and for everything else, steps grow with the logarithm of the number of free ranges, and
-//! are bounded by the width of an address. Limits and fragmentation do not change that.
+//! live: `alloc` searches nothing, and `free` looks its range up in a tree of fixed height. Otherwise, and
+//! for everything else, steps grow with the logarithm of the number of free ranges, and are bounded by the
+//! width of an address. Limits and fragmentation do not change that.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
-use core::mem;
 
 use dma_types::{Iova, PAGE_SIZE};
 
 use super::error::IovaError;
-use super::free::{FreeRange, FreeRanges};
+use super::free::FreeRanges;
+use super::freeing::{Loose, release};
 use super::held::{Extent, Held, HeldRanges, Place};
 use super::magazine::Magazines;
 use super::request::{Guard, IovaRange, IovaRequest, WIDEST_SPACE_BITS};
-use crate::table::format::{LARGE_PAGE, PAGE_SHIFT};
-
-/// How many pages the shortest large page is.
-const LARGE_PAGES: u64 = LARGE_PAGE >> PAGE_SHIFT;
-
-/// No device starts its search above 4 GiB: those that reach further have no narrower neighbours to spare.
-const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
+use super::wanted::{Wanted, whole_pages};
+use crate::table::format::PAGE_SHIFT;
 
 /// The addresses of one I/O address space: reserved, allocated and free. See the [module](self).
 ///
@@ -65,7 +53,7 @@ const HIGHEST_FLOOR: u64 = (1 << 32) >> PAGE_SHIFT;
 pub struct IovaAllocator<N = ()> {
     /// The pages of the space. One more exists here, which only a guard can take.
     pages: u64,
-    free: FreeRanges,
+    pub(super) free: FreeRanges,
     pub(super) held: HeldRanges<N>,
     pub(super) idle: Magazines,
     /// Reserved ranges by first page, with the page after their last. No two overlap.
@@ -75,14 +63,7 @@ pub struct IovaAllocator<N = ()> {
     /// How far the request before reached: most often the next one does, too.
     pub(super) reach: Reach,
     /// Whether pads are set aside.
-    has_pads: bool,
-}
-
-/// Free pages that are to be joined with what is freed next: none if `end` is zero.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Loose {
-    start: u64,
-    pub(super) end: u64,
+    pub(super) has_pads: bool,
 }
 
 /// The addresses that requests with these bounds may use.
@@ -97,56 +78,9 @@ pub(super) struct Reach {
     pub(super) end: u64,
 }
 
-/// A request in pages, checked.
-#[derive(Clone, Copy)]
-struct Wanted {
-    pages: u64,
-    order: u32,
-    /// The first page that the request may use.
-    first: u64,
-    /// The first page that the request may not use.
-    end: u64,
-}
-
-impl Wanted {
-    /// The page from which on to look first.
-    fn floor(self) -> u64 {
-        let upper_half = self.end.next_power_of_two() / 2;
-        upper_half.min(HIGHEST_FLOOR).max(self.first)
-    }
-
-    /// Whether an allocation at page `start` is what was asked for.
-    #[inline]
-    fn suits(self, start: u64) -> bool {
-        start + self.pages <= self.end && start & ((1 << self.order) - 1) == 0
-    }
-}
-
-/// `bytes` in pages, if it is a size.
-fn whole_pages(bytes: u64) -> Result<u64, IovaError> {
-    match bytes {
-        0 => Err(IovaError::ZeroSize),
-        _ if !bytes.is_multiple_of(PAGE_SIZE) => Err(IovaError::NotPages { bytes }),
-        _ => Ok(bytes >> PAGE_SHIFT),
-    }
-}
-
-/// Whether an address can be asked to be a multiple of this.
-#[inline]
-const fn is_alignment(align: u64) -> bool {
-    align.is_power_of_two() && align >= PAGE_SIZE
-}
-
 /// The range of these pages. All that is ever in the space fits in 64 bits.
-const fn range_of(start: u64, pages: u64) -> IovaRange {
+pub(super) const fn range_of(start: u64, pages: u64) -> IovaRange {
     IovaRange::new(Iova::new(start << PAGE_SHIFT), pages << PAGE_SHIFT)
-}
-
-/// Makes the held range at page `start`, which is in no magazine any more, free.
-fn release<N: Copy>(held: &mut HeldRanges<N>, free: &mut FreeRanges, start: u64) {
-    if let Some(extent) = held.remove(start) {
-        free.give(start, start + extent.span());
-    }
 }
 
 impl IovaAllocator {
@@ -245,7 +179,7 @@ impl<N: Copy + Default> IovaAllocator<N> {
     /// Gives out addresses that may be anywhere.
     #[inline(never)]
     fn search(&mut self, request: IovaRequest) -> Result<Iova, IovaError> {
-        let wanted = self.check(request)?;
+        let wanted = Wanted::of(request, self.pages)?;
         self.settle();
         let start = self.place(wanted).or_else(|| {
             self.merge_idle();
@@ -282,123 +216,6 @@ impl<N: Copy + Default> IovaAllocator<N> {
         }
         self.hold(start, extent);
         Ok(())
-    }
-
-    /// Takes back the allocation that is exactly `bytes` at `iova`, and its guard. It may be given out
-    /// again at once: free only what no unit can still translate (rule R2).
-    ///
-    /// # Errors
-    ///
-    /// [`NotAllocated`](IovaError::NotAllocated) if no allocation starts there, or
-    /// [`SizeMismatch`](IovaError::SizeMismatch) if it has another size (rule R7).
-    #[inline]
-    pub fn free(&mut self, iova: Iova, bytes: u64) -> Result<(), IovaError> {
-        if iova.is_aligned(PAGE_SIZE)
-            && let Some((place, held)) = self.held.find(iova.get() >> PAGE_SHIFT)
-            && held.extent.is_live_with_guard(bytes)
-            && self.loose.end != place.start
-            && let Some(magazine) = self.idle.of_bytes(bytes)
-            && magazine.put(place)
-        {
-            held.extent = held.extent.idle();
-            return Ok(());
-        }
-        self.free_slowly(iova, bytes)
-    }
-
-    /// The same, where there is no room in a magazine, or something is wrong.
-    #[inline(never)]
-    fn free_slowly(&mut self, iova: Iova, bytes: u64) -> Result<(), IovaError> {
-        let start = iova.get() >> PAGE_SHIFT;
-        let known = self.held.find(start);
-        let known = known.filter(|(_, it)| !it.extent.is_idle() && iova.is_aligned(PAGE_SIZE));
-        let (place, held) = known.ok_or(IovaError::NotAllocated { iova })?;
-        let extent = held.extent;
-        if extent.bytes() != bytes {
-            return Err(IovaError::SizeMismatch {
-                allocation: range_of(start, extent.pages()),
-                bytes,
-            });
-        }
-        let ends_pieces = extent.has_guard() && self.loose.end != start;
-        match self.idle.of_bytes(bytes).filter(|_| ends_pieces) {
-            Some(_) => {
-                held.extent = extent.idle();
-                self.put_by(place, bytes);
-            }
-            None => self.loosen(start, extent),
-        }
-        Ok(())
-    }
-
-    /// Takes back several allocations, as [`free`](Self::free) does each. What no magazine has room for is free at one go where
-    /// it lies side by side, with guards and pads.
-    ///
-    /// # Errors
-    ///
-    /// As [`free`](Self::free), when those before are free.
-    pub fn free_all(&mut self, ranges: &[(Iova, u64)]) -> Result<(), IovaError> {
-        let (mut joined, mut result) = (0..0, Ok(()));
-        for &(iova, bytes) in ranges {
-            let start = iova.get() >> PAGE_SHIFT;
-            let has_no_place = iova.is_aligned(PAGE_SIZE)
-                && self.idle.of_bytes(bytes).is_some_and(|magazine| magazine.is_full())
-                && self.held.find(start).is_some_and(|(_, it)| it.extent.is_live_with_guard(bytes))
-                && self.loose.end != start;
-            let Some(extent) = has_no_place.then(|| self.held.remove(start)).flatten() else {
-                result = self.free(iova, bytes);
-                if result.is_err() {
-                    break;
-                }
-                continue;
-            };
-            if joined.end != start {
-                self.free.give_some(mem::replace(&mut joined, start..start));
-            }
-            joined.end = start + extent.span();
-        }
-        self.free.give_some(joined);
-        result
-    }
-
-    /// Puts an idle range of so many bytes into its magazine.
-    fn put_by(&mut self, place: Place, bytes: u64) {
-        let Self { held, free, idle, .. } = self;
-        let Some(magazine) = idle.of_bytes(bytes) else { return };
-        if !magazine.put(place) {
-            let spilt = magazine.make_room().iter();
-            free.give_all(
-                spilt.filter_map(|it| Some(it.start..it.start + held.remove(it.start)?.span())),
-            );
-            magazine.put(place);
-        }
-    }
-
-    /// Makes a held range free: one with what lies before it, if that was freed last. Pieces of a chain are one idle range again
-    /// with the last of them, if there is a magazine for it.
-    fn loosen(&mut self, start: u64, extent: Extent) {
-        self.held.remove(start);
-        if self.loose.end != start {
-            self.settle();
-            self.loose.start = start;
-        }
-        self.loose.end = start + extent.span();
-        let Loose { start, end } = self.loose;
-        let bytes = (end - 1 - start) << PAGE_SHIFT;
-        if extent.has_guard() && extent.pad() == 0 && self.idle.of_bytes(bytes).is_some() {
-            self.loose = Loose::default();
-            let extent = Extent::idle_with_guard(bytes);
-            let place = self.held.insert(start, Held { extent, note: N::default() });
-            self.put_by(place, bytes);
-        }
-    }
-
-    /// Puts what was freed last piece by piece among the free ranges.
-    fn settle(&mut self) {
-        let Loose { start, end } = core::mem::take(&mut self.loose);
-        if end != 0 {
-            self.free.give(start, end);
-        }
     }
 
     /// Makes allocations of these lengths, one directly behind the other, of the one at `iova`, which is as long as all of them:
@@ -465,19 +282,6 @@ impl<N: Copy + Default> IovaAllocator<N> {
         self.reserved.iter().map(|(&start, &end)| range_of(start, end - start))
     }
 
-    /// The request in pages.
-    fn check(&self, request: IovaRequest) -> Result<Wanted, IovaError> {
-        let IovaRequest { bytes, align, first, limit } = request;
-        let pages = whole_pages(bytes)?;
-        if !is_alignment(align) {
-            return Err(IovaError::BadAlignment { align });
-        }
-        let order = align.trailing_zeros() - PAGE_SHIFT;
-        // None of the space is above its end.
-        let first = first.get().div_ceil(PAGE_SIZE).min(self.pages);
-        Ok(Wanted { pages, order, first, end: self.first_beyond(limit) })
-    }
-
     /// The chosen range as its first page and its number of pages, if it can be in the space.
     fn check_at(&self, iova: Iova, bytes: u64) -> Result<(u64, u64), IovaError> {
         let pages = whole_pages(bytes)?;
@@ -493,11 +297,6 @@ impl<N: Copy + Default> IovaAllocator<N> {
 
     fn outside(&self, range: IovaRange) -> IovaError {
         IovaError::OutsideSpace { range, last: self.last() }
-    }
-
-    /// The first page of the space that does not lie at or below `limit` with its last byte.
-    fn first_beyond(&self, limit: Iova) -> u64 {
-        (limit.get().saturating_add(1) >> PAGE_SHIFT).min(self.pages)
     }
 
     /// Finds pages and makes them held: those freed last if they suit, otherwise the lowest.
@@ -522,38 +321,6 @@ impl<N: Copy + Default> IovaAllocator<N> {
         self.free.take_of(within, start, start + extent.span());
         self.held.insert(start, Held { extent, note: N::default() });
         Some(start)
-    }
-
-    /// How many pages are to be set aside behind a range that ends before this page: up to the next where a large page can
-    /// start, if all of them are free.
-    fn pad_behind(&self, end: u64, within: FreeRange, wanted: Wanted) -> u64 {
-        let next = end.next_multiple_of(LARGE_PAGES);
-        let is_large = self.has_pads && 1 << wanted.order >= LARGE_PAGES;
-        if is_large && next <= within.end { next - end } else { 0 }
-    }
-
-    /// Makes the pages free for everybody that are set aside behind a range.
-    fn trim(&mut self, start: u64) {
-        let Some((_, held)) = self.held.find(start) else { return };
-        let extent = held.extent;
-        if extent.pad() > 0 {
-            held.extent = extent.with_pad(0);
-            self.free.give(start + extent.firm(), start + extent.span());
-        }
-    }
-
-    /// The same of all ranges.
-    fn trim_all(&mut self) {
-        let padded = self.held.iter_from(0).filter(|(_, held)| held.extent.pad() > 0);
-        let padded: Vec<u64> = padded.map(|(start, _)| start).collect();
-        padded.into_iter().for_each(|start| self.trim(start));
-    }
-
-    /// The same, and none are set aside any more: where addresses are short it is done once.
-    fn take_back_pads(&mut self) {
-        if mem::take(&mut self.has_pads) {
-            self.trim_all();
-        }
     }
 
     /// Makes free pages from `start` on a held range.
@@ -608,13 +375,6 @@ impl<N: Copy + Default> IovaAllocator<N> {
             self.trim(before);
         }
         Ok(())
-    }
-
-    /// Makes everything idle free.
-    fn merge_idle(&mut self) {
-        for Place { start, .. } in self.idle.drain() {
-            release(&mut self.held, &mut self.free, start);
-        }
     }
 
     /// The free ranges in pages, everything idle included, as the tests compare them.

@@ -5,9 +5,12 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`allocator`] | [`IovaAllocator`]: reserve, allocate, free, and what is where |
+//! | [`allocator`] | [`IovaAllocator`]: reserve, allocate, and what is where |
 //! | [`request`] | [`IovaRequest`], [`IovaRange`], [`Guard`], and the addresses reserved everywhere |
 //! | [`error`] | [`IovaError`]: every way in which a request fails |
+//! | `wanted` | a request in pages |
+//! | `freeing` | allocations that are taken back |
+//! | `pads` | pages that are set aside behind large pages |
 //! | `at_hand` | ranges given out and taken back without a search |
 //! | `free` | the free ranges, in a tree that finds the lowest fit |
 //! | `held` | what is known of an allocated range |
@@ -18,12 +21,15 @@ pub mod allocator;
 mod at_hand;
 pub mod error;
 mod free;
+mod freeing;
 mod held;
 mod magazine;
 mod notes;
+mod pads;
 pub mod request;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 pub use allocator::IovaAllocator;
 pub(crate) use at_hand::{Idle, Live};
