@@ -3,10 +3,12 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`format`] | [`Format`]: what an entry looks like, and which there are |
-//! | [`page_table`] | [`PageTable`]: map, unmap, translate, destroy |
+//! | [`page_table`] | [`PageTable`]: map, unmap, destroy |
+//! | [`translate`] | where an address leads |
 //! | [`visit`] | every page, by address |
 //! | [`found`] | a table that a daemon left that has died |
 //! | [`error`] | why a range could not be mapped or unmapped |
+//! | `at_hand` | entries of a table that there is, in and out of it without a walk |
 //! | `fill` | how pages are written into one table |
 //! | `chain` | mappings one behind the other, entered at one go |
 //! | `enter` | how a range is entered that takes more: looked at first, then written |
@@ -62,6 +64,7 @@
 //! the second time nothing can fail any more (rule R7). Nothing is written and then taken back, for a unit
 //! could have cached it meanwhile.
 
+mod at_hand;
 mod chain;
 mod enter;
 pub mod error;
@@ -78,10 +81,12 @@ mod split;
 mod supply;
 #[cfg(test)]
 mod tests;
+pub mod translate;
 pub mod visit;
 
 pub use error::{MapError, UnmapError};
 pub use format::{Entry, Format, Permissions, SpareBits};
 pub use found::{Extent, NotATable, Told};
-pub use page_table::{PageTable, Translation, Unmapped};
+pub use page_table::{PageTable, Unmapped};
+pub use translate::Translation;
 pub use visit::Leaf;

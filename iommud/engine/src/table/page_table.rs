@@ -1,22 +1,17 @@
 //! One page table.
 
 use alloc::vec::Vec;
-use core::slice;
-use core::sync::atomic::Ordering;
 
 use dma_types::{Access, Iova, PAGE_SIZE, PhysAddr};
 
 use super::enter::{Place, Plan, find, write};
 use super::error::{Foreign, MapError, UnmapError};
 use super::fill::{fill, fill_small};
-use super::format::{
-    Entry, Format, LARGE_PAGE, PAGE_SHIFT, Permissions, index, low_bits, shift, slot_mask,
-    table_mask,
-};
-use super::near::{Near, Used};
-use super::node::{Node, holds};
+use super::format::{Entry, Format, Permissions, low_bits, table_mask};
+use super::near::Near;
+use super::node::Node;
 use super::pieces::Pieces;
-use super::remove::{Remove, clear_some, pages_of_one_table};
+use super::remove::{Remove, pages_of_one_table};
 use super::supply::Supply;
 use crate::platform::{Segment, TableFrames};
 use crate::unit::Touched;
@@ -33,17 +28,6 @@ pub struct PageTable<F> {
     pub(super) outgrown: Vec<PhysAddr>,
     /// Never a table that is not linked.
     pub(super) near: Near,
-}
-
-/// Where an address leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// The physical address.
-    pub phys: PhysAddr,
-    /// What may be done there, on the whole way.
-    pub access: Access,
-    /// How long the page is that it is in.
-    pub page_bytes: u64,
 }
 
 /// What an unmap changed: what units must be made to forget.
@@ -66,7 +50,7 @@ pub(super) struct Span {
 
 impl Span {
     /// The addresses of a range that is not empty, and whole pages.
-    fn of(iova: Iova, bytes: u64) -> Option<Self> {
+    pub(super) fn of(iova: Iova, bytes: u64) -> Option<Self> {
         let last = iova.get().checked_add(bytes.checked_sub(1)?)?;
         (iova.get() | bytes).is_multiple_of(PAGE_SIZE).then_some(Self { start: iova.get(), last })
     }
@@ -153,128 +137,6 @@ impl<F: Format> PageTable<F> {
             node = below;
         }
         way
-    }
-
-    /// The same of one piece of memory, if that is entries of one table that there is, and all is as it must be. Else nothing
-    /// has changed.
-    #[inline(always)]
-    pub fn map_at_hand(
-        &mut self,
-        frames: &impl TableFrames,
-        iova: Iova,
-        piece: Segment,
-        access: Access,
-    ) -> bool {
-        let permissions = access.into();
-        // Written twice, so that shifts and masks are known.
-        match piece.bytes {
-            PAGE_SIZE => self.enter_entry(frames, 0, iova.get(), piece.start, permissions),
-            LARGE_PAGE if self.format.page_sizes() & LARGE_PAGE != 0 => {
-                self.enter_entry(frames, 1, iova.get(), piece.start, permissions)
-            }
-            _ => self.map_pieces_at_hand(frames, iova, slice::from_ref(&piece), access),
-        }
-    }
-
-    /// The same of several pieces, as small pages.
-    #[inline(never)]
-    pub fn map_pieces_at_hand(
-        &mut self,
-        frames: &impl TableFrames,
-        iova: Iova,
-        memory: &[Segment],
-        access: Access,
-    ) -> bool {
-        let span = self.span_of(iova, memory);
-        span.is_ok_and(|span| self.enter_near(frames, span, memory, access.into()))
-    }
-
-    /// Enters memory in a table of the lowest level that there is.
-    fn enter_near(
-        &mut self,
-        frames: &impl TableFrames,
-        span: Span,
-        memory: &[Segment],
-        permissions: Permissions,
-    ) -> bool {
-        // As much as all of a table holds may be a large page.
-        if span.last - span.start == table_mask(0) || !self.has_near(frames, 0, span) {
-            return false;
-        }
-        let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
-        let Ok(node) = Node::new(frames, self.format, used.frame, 0) else { return false };
-        let Ok(entered) = fill_small(frames, &node, span, memory, permissions) else {
-            return false;
-        };
-        used.live += entered;
-        true
-    }
-
-    /// Whether the table used last of a level, or after a walk any other that there is, holds a range: that is the one used last
-    /// from then on.
-    #[inline(always)]
-    pub(super) fn has_near(&mut self, frames: &impl TableFrames, level: u8, span: Span) -> bool {
-        self.near.holds(level, span.start, span.last) || self.use_table(frames, level, span)
-    }
-
-    #[inline(never)]
-    fn use_table(&mut self, frames: &impl TableFrames, level: u8, span: Span) -> bool {
-        let is_one = (span.start ^ span.last) <= table_mask(level) && span.last <= self.reach();
-        let Some(root) = self.root_node(frames).ok().filter(|_| is_one) else { return false };
-        match find(frames, root, span.start, level) {
-            Ok(Place::Table(node)) if node.level == level => {
-                self.near.of(frames, &node, span.start).is_some()
-            }
-            _ => false,
-        }
-    }
-
-    /// Enters a page in a table that there is, if the entry is empty.
-    #[inline(always)]
-    fn enter_entry(
-        &mut self,
-        frames: &impl TableFrames,
-        level: u8,
-        iova: u64,
-        start: PhysAddr,
-        permissions: Permissions,
-    ) -> bool {
-        let offset = (start.get() | iova) & slot_mask(level);
-        if offset != 0 || start.get() > low_bits(F::ADDRESS_BITS) {
-            return false;
-        }
-        if !self.has_near(frames, level, Span { start: iova, last: iova }) {
-            return false;
-        }
-        let Some((used, slot)) = self.near.slot(frames, level, iova) else { return false };
-        if slot.load(Ordering::Relaxed) & F::PRESENT != 0 {
-            return false;
-        }
-        let word = self.format.leaf(level, shift(level), start, permissions);
-        slot.store(word | F::START | F::END, Ordering::Release);
-        used.live += 1;
-        flush_entry(frames, self.format, used, index(level, iova));
-        true
-    }
-
-    /// Removes a page that is in a table with others.
-    #[inline(always)]
-    fn remove_entry(&mut self, frames: &impl TableFrames, level: u8, iova: u64) -> bool {
-        let is_start = iova & slot_mask(level) == 0;
-        if !is_start || !self.has_near(frames, level, Span { start: iova, last: iova }) {
-            return false;
-        }
-        let Some((used, slot)) = self.near.slot(frames, level, iova) else { return false };
-        let entry = self.format.decode(level, slot.load(Ordering::Relaxed));
-        let is_page = matches!(entry, Entry::Leaf { order, .. } if order == shift(level));
-        // The last one goes with the table.
-        if !is_page || used.live == 1 {
-            return false;
-        }
-        slot.store(0, Ordering::Release);
-        used.live = used.live.wrapping_sub(1);
-        flush_entry(frames, self.format, used, index(level, iova));
-        true
     }
 
     /// Maps a range, where no empty table is in the way.
@@ -420,29 +282,6 @@ impl<F: Format> PageTable<F> {
         self.unmap_range(frames, iova, bytes, retired)
     }
 
-    /// The same, if that is whole pages of one table, and others stay in it: units must be made to forget just
-    /// the range, of which only entries of pages have changed. Else nothing has changed.
-    #[inline(always)]
-    pub fn unmap_at_hand(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
-        match bytes {
-            PAGE_SIZE => self.remove_entry(frames, 0, iova.get()),
-            LARGE_PAGE => self.remove_entry(frames, 1, iova.get()),
-            _ => self.remove_near(frames, iova, bytes),
-        }
-    }
-
-    /// Removes whole pages of a table of the lowest level.
-    #[inline(never)]
-    fn remove_near(&mut self, frames: &impl TableFrames, iova: Iova, bytes: u64) -> bool {
-        let Some(span) = Span::of(iova, bytes) else { return false };
-        if !self.has_near(frames, 0, span) {
-            return false;
-        }
-        let Some(used) = self.near.get_mut(0, span.start, span.last) else { return false };
-        let Ok(node) = Node::new(frames, self.format, used.frame, 0) else { return false };
-        clear_some(frames, &node, used, span)
-    }
-
     /// Unmaps a range: in one walk, if it is whole pages of one table.
     #[inline(never)]
     fn unmap_range(
@@ -484,76 +323,6 @@ impl<F: Format> PageTable<F> {
         Ok(unmapped)
     }
 
-    /// Where an address leads, as hardware would find it.
-    #[inline]
-    pub fn translate(&self, frames: &impl TableFrames, iova: Iova) -> Option<Translation> {
-        // Written three times, so that the shifts are known.
-        match self.top {
-            3 => self.translate_from::<3>(frames, iova.get()),
-            2 => self.translate_from::<2>(frames, iova.get()),
-            4 => self.translate_from::<4>(frames, iova.get()),
-            _ => self.translate_any(frames, iova.get()),
-        }
-    }
-
-    /// Where an address leads from a root of this level: to a page of 4 KiB most of the time.
-    #[inline(always)]
-    fn translate_from<const TOP: u8>(
-        &self,
-        frames: &impl TableFrames,
-        address: u64,
-    ) -> Option<Translation> {
-        if let Some(word) = self.straight_to::<TOP>(frames, address)
-            && let Entry::Leaf { start, order: PAGE_SHIFT, permissions } =
-                self.format.decode(0, word)
-        {
-            return translation(address, start, PAGE_SHIFT, permissions);
-        }
-        // Put together again, so that what is found above need not be put in memory for the same caller.
-        let Translation { phys, access, page_bytes } = self.translate_any(frames, address)?;
-        Some(Translation { phys, access, page_bytes })
-    }
-
-    /// The entry of the lowest level that an address goes through, if all are such on the way from a root of this level as we
-    /// make.
-    #[inline(always)]
-    fn straight_to<const TOP: u8>(&self, frames: &impl TableFrames, address: u64) -> Option<u64> {
-        if address > table_mask(TOP) {
-            return None;
-        }
-        let mut table = frames.table(self.root)?;
-        for level in (1..=TOP).rev() {
-            let word = table[index(level, address)].load(Ordering::Acquire);
-            table = frames.table(self.format.straight_below(level, word))?;
-        }
-        Some(table[index(0, address)].load(Ordering::Acquire))
-    }
-
-    /// Where an address leads whatever is on the way.
-    #[inline(never)]
-    fn translate_any(&self, frames: &impl TableFrames, address: u64) -> Option<Translation> {
-        if address > self.reach() {
-            return None;
-        }
-        let mut node = self.root_node(frames).ok()?;
-        let mut allowed = Permissions::ALL;
-        loop {
-            match node.entry(address) {
-                Entry::Empty => return None,
-                Entry::Table { frame, level, permissions } => {
-                    if !holds::<F>(node.level, level, address) {
-                        return None;
-                    }
-                    allowed = allowed.and(permissions);
-                    node = node.below(frames, frame, level).ok()?;
-                }
-                Entry::Leaf { start, order, permissions } => {
-                    return translation(address, start, order, allowed.and(permissions));
-                }
-            }
-        }
-    }
-
     /// All frames that it is in, the root last.
     pub fn frames(&self, frames: &impl TableFrames) -> Vec<PhysAddr> {
         let mut all = Vec::new();
@@ -584,27 +353,4 @@ impl<F: Format> PageTable<F> {
     ) -> Result<Node<'a, F>, Foreign> {
         Node::new(frames, self.format, self.root, self.top)
     }
-}
-
-/// Has an entry that was stored written back, for a unit that does not snoop.
-#[inline(always)]
-fn flush_entry(frames: &impl TableFrames, format: impl Format, used: &Used, slot: usize) {
-    if !format.is_coherent() {
-        frames.flush_entries(used.frame, slot..slot + 1);
-    }
-}
-
-/// Where an address leads that is in a page.
-#[inline]
-fn translation(
-    address: u64,
-    start: PhysAddr,
-    order: u32,
-    permissions: Permissions,
-) -> Option<Translation> {
-    Some(Translation {
-        phys: PhysAddr::new(start.get() | address & low_bits(order)),
-        access: permissions.access()?,
-        page_bytes: 1 << order,
-    })
 }
