@@ -5,9 +5,10 @@
 
 use dma_types::{Access, Iova};
 
+use super::Engine;
 use super::mapping::MapSpec;
+use super::units::unit_mut;
 use super::unmapping::{Gone, is_told_now};
-use super::{Engine, unit_mut};
 use crate::completion::{Completion, Ticket, UnitId};
 use crate::domain::{DomainKey, DomainTable, Mapping, Owner};
 use crate::iova::IovaRequest;

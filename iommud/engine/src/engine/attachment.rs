@@ -2,7 +2,8 @@
 
 use dma_types::PciAddress;
 
-use super::{Engine, unit_mut};
+use super::Engine;
+use super::units::unit_mut;
 use crate::completion::{Completion, UnitId};
 use crate::domain::DomainKey;
 use crate::error::EngineError;

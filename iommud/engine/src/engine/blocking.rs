@@ -18,8 +18,9 @@ use alloc::vec::Vec;
 
 use dma_types::{PciAddress, SourceId};
 
+use super::Engine;
 use super::adopt::BlockedDevice;
-use super::{Engine, unit_mut};
+use super::units::unit_mut;
 use crate::completion::{Completion, UnitId};
 use crate::domain::DomainKey;
 use crate::error::EngineError;

@@ -20,7 +20,8 @@ use core::time::Duration;
 
 use dma_types::Iova;
 
-use super::{Engine, unit_mut};
+use super::Engine;
+use super::units::{unit_mut, unit_progress, units_progress};
 use crate::completion::{Completion, Progress, Ticket};
 use crate::domain::{Domain, DomainKey};
 use crate::payer::Payer;
@@ -215,7 +216,7 @@ impl Engine {
         let Some(domain) = self.domains.get(&key) else { return false };
         let asked = self.deferred.asked_of(line_of(domain, key));
         let mut open = asked.into_iter().flat_map(Completion::tickets).filter(|(unit, ticket)| {
-            super::unit_progress(&self.units, *unit, *ticket) == Progress::Pending
+            unit_progress(&self.units, *unit, *ticket) == Progress::Pending
         });
         open.any(|(unit, _)| domain.id_at(unit).is_some())
     }
@@ -253,7 +254,7 @@ impl Engine {
     /// Forgets the batches that all units have confirmed.
     pub(super) fn forget_batches(&mut self) {
         let Self { deferred, units, .. } = self;
-        let progress = |completion: &Completion| super::units_progress(units, completion);
+        let progress = |completion: &Completion| units_progress(units, completion);
         deferred.forget(|completion| progress(completion) == Progress::Done);
         deferred.asked.retain(|(_, completion)| progress(completion) == Progress::Pending);
     }

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use dma_types::{Iova, PhysAddr};
 
-use super::{Engine, progress, unit_mut};
+use super::Engine;
+use super::units::{progress, unit_mut};
 use crate::completion::{Completion, Progress};
 use crate::domain::DomainKey;
 use crate::payer::{self, Payer, Turnover};

@@ -6,7 +6,8 @@
 
 use alloc::vec::Vec;
 
-use super::{Engine, progress, unit_mut};
+use super::Engine;
+use super::units::{progress, unit_mut};
 use crate::completion::Completion;
 use crate::domain::{Domain, DomainKey};
 use crate::error::EngineError;

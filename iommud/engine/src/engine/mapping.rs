@@ -2,9 +2,10 @@
 
 use dma_types::{Access, Iova, PhysAddr};
 
+use super::Engine;
 use super::deferred::line_of;
+use super::units::{has_failed, progress, unit_at, unit_mut};
 use super::unmapping::ask_each;
-use super::{Engine, has_failed, progress, unit_at, unit_mut};
 use crate::completion::{Completion, Progress};
 use crate::domain::{Domain, DomainKey, Mapping, Owner};
 use crate::error::EngineError;

@@ -2,7 +2,8 @@
 
 use dma_types::{Access, Iova, PAGE_SIZE, PciAddress, PhysAddr};
 
-use super::{Engine, has_failed};
+use super::Engine;
+use super::units::has_failed;
 use crate::completion::Completion;
 use crate::domain::{DomainKey, Mapping, Owner};
 use crate::error::EngineError;

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use dma_types::{PciAddress, SourceId};
 
-use super::{Engine, unit_mut};
+use super::Engine;
+use super::units::{silence_unusable, unit_mut};
 use crate::error::EngineError;
 use crate::machine::{Device, Group, GroupId, Remark};
 use crate::pci;
@@ -34,7 +35,7 @@ impl Engine {
                 self.devices.insert(*address, Device::from(planned));
             }
         }
-        super::silence_unusable(platform, &self.units, &self.devices);
+        silence_unusable(platform, &self.units, &self.devices);
         for index in 0..self.plan.groups().len() {
             let planned = &self.plan.groups()[index];
             let id = GroupId(index);

@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 
 use dma_types::Iova;
 
+use super::Engine;
 use super::deferred::line_of;
-use super::{Engine, unit_mut};
+use super::units::unit_mut;
 use crate::completion::{Completion, Ticket};
 use crate::domain::{Domain, DomainKey, Mapping};
 use crate::error::EngineError;
