@@ -12,7 +12,7 @@ use crate::domain::{Domain, DomainKey, Domains};
 use crate::error::EngineError;
 use crate::ledger::{Ledger, Record, Slot};
 use crate::machine::plan::{Firmware, Plan};
-use crate::machine::{Device, Group, Remark, UnitSlot};
+use crate::machine::{Device, Found, Group, Remark, UnitSlot};
 use crate::payer::{Books, Payer, Purse, Turnover};
 use crate::platform::{Platform, Segment};
 use crate::policy::Policy;
@@ -63,6 +63,38 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// For the machine that was found, with no domains yet.
+    pub(super) fn new(found: Found, policy: Policy, ledger: Ledger) -> Self {
+        let Found { plan, units, devices, groups, remarks } = found;
+        Self {
+            plan,
+            units,
+            devices,
+            groups,
+            remarks,
+            domains: Domains::default(),
+            next_domain: 1,
+            retired: RetiredList::default(),
+            books: Books::default(),
+            deferred: Deferred::default(),
+            policy,
+            unconfined: Vec::new(),
+            arenas_followed: None,
+            keeping: Keeping::default(),
+            ledger,
+            is_taking_over: false,
+            is_plain: false,
+            all_see: false,
+            reserves: Vec::new(),
+            pieces: Vec::new(),
+            near: Near::default(),
+            ranges: Vec::new(),
+            changes: Vec::new(),
+            unlinked: Vec::new(),
+            payers: Vec::new(),
+        }
+    }
+
     /// What the administrator decided.
     pub fn policy(&self) -> &Policy {
         &self.policy

@@ -1,21 +1,13 @@
 //! The start: units begin to come up, and what firmware reserves is mapped before they translate.
 
-use alloc::vec::Vec;
-
 use super::Engine;
-use super::deferred::Deferred;
-use super::keeping::Keeping;
 use super::units::silence_unusable;
-use crate::domain::Domains;
 use crate::error::StartError;
 use crate::ledger::Ledger;
 use crate::machine::{self, GroupId, Remark};
-use crate::payer::Books;
 use crate::platform::Platform;
 use crate::policy::Policy;
 use crate::records::{EpochRecord, Purpose};
-use crate::retired::RetiredList;
-use crate::segments::Near;
 
 impl Engine {
     /// Finds the machine's IOMMUs and devices, and begins to bring the units up, as the policy says. They are up when
@@ -31,35 +23,8 @@ impl Engine {
             platform.set_aside_inherited();
         }
         let ledger = Ledger::create(platform)?;
-        let machine::Found { plan, units, devices, groups, remarks } =
-            machine::discover(platform, &policy, &[])?;
-        let mut engine = Self {
-            plan,
-            units,
-            devices,
-            groups,
-            remarks,
-            domains: Domains::default(),
-            next_domain: 1,
-            retired: RetiredList::default(),
-            books: Books::default(),
-            deferred: Deferred::default(),
-            policy,
-            unconfined: Vec::new(),
-            arenas_followed: None,
-            keeping: Keeping::default(),
-            ledger,
-            is_taking_over: false,
-            is_plain: false,
-            all_see: false,
-            reserves: Vec::new(),
-            pieces: Vec::new(),
-            near: Near::default(),
-            ranges: Vec::new(),
-            changes: Vec::new(),
-            unlinked: Vec::new(),
-            payers: Vec::new(),
-        };
+        let found = machine::discover(platform, &policy, &[])?;
+        let mut engine = Self::new(found, policy, ledger);
         for unit in engine.units.iter().filter_map(|slot| slot.unit.as_ref().ok()) {
             engine.ledger.insert(platform, &unit.record())?;
         }

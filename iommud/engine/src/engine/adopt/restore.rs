@@ -9,20 +9,17 @@ use super::read::Written;
 use super::tables::{Seen, SeenDomain};
 use super::{HeldDevice, LeftRun, Owners};
 use crate::completion::{Completion, Ticket, UnitId};
-use crate::domain::{Domain, DomainKey, Domains};
+use crate::domain::{Domain, DomainKey};
 use crate::engine::Engine;
-use crate::engine::deferred::Deferred;
-use crate::engine::keeping::Keeping;
 use crate::engine::units::unit_mut;
 use crate::ledger::Slot;
 use crate::machine::{Found, GroupId, Remark, ReservedRange};
-use crate::payer::{Books, Payer};
+use crate::payer::Payer;
 use crate::platform::{Platform, RunId, Segment};
 use crate::policy::Policy;
 use crate::records::{AttachmentRecord, EpochRecord, Purpose, ReserveRecord};
 use crate::reserve::{Place, Reserve};
-use crate::retired::{Retired, RetiredList, RetiredRun};
-use crate::segments::Near;
+use crate::retired::{Retired, RetiredRun};
 use crate::unit::{DomainId, Translation};
 
 /// Makes an engine of what was found. Every unit is asked to forget everything before it is up, which is its first ticket:
@@ -36,35 +33,12 @@ pub(super) fn restore(
     seen: Seen,
 ) -> Engine {
     let Written { ledger, attachments, reserves, epoch: (slot, EpochRecord(before)), .. } = written;
-    let Found { plan, units, devices, groups, remarks } = found;
     let epoch = EpochRecord(before.saturating_add(1));
     ledger.update(platform, slot, &epoch);
     let mut engine = Engine {
-        plan,
-        units,
-        devices,
-        groups,
-        remarks,
-        domains: Domains::default(),
         next_domain: epoch.before_first() + 1,
-        retired: RetiredList::default(),
-        deferred: Deferred::default(),
-        policy,
-        unconfined: Vec::new(),
-        arenas_followed: None,
-        keeping: Keeping::default(),
-        ledger,
         is_taking_over: true,
-        is_plain: false,
-        all_see: false,
-        reserves: Vec::new(),
-        pieces: Vec::new(),
-        near: Near::default(),
-        books: Books::default(),
-        payers: Vec::new(),
-        ranges: Vec::new(),
-        changes: Vec::new(),
-        unlinked: Vec::new(),
+        ..Engine::new(found, policy, ledger)
     };
     engine.restore_reserves(platform, &reserves, owners);
     let Seen { mut translations, domains } = seen;
