@@ -149,7 +149,7 @@ impl<K: Number, V> Numbered<K, V> {
     }
 
     /// All, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
         let values = self.order.iter();
         values.filter_map(|(key, slot)| Some((key, &self.slots[*slot as usize].as_ref()?.1)))
     }
@@ -160,11 +160,21 @@ impl<K: Number, V> Numbered<K, V> {
     }
 
     /// All without their numbers, in the order of those.
-    pub fn values(&self) -> impl Iterator<Item = &V> {
+    pub fn values(&self) -> impl Iterator<Item = &V> + Clone {
         self.iter().map(|(_, value)| value)
     }
 
-    /// The same, to be changed, in no order.
+    /// The same, of what nobody looks anything up in any more.
+    pub fn into_values(self) -> impl Iterator<Item = V> {
+        let Self { mut slots, order, .. } = self;
+        let mut values = order.into_values();
+        core::iter::from_fn(move || {
+            let (_, value) = slots[values.next()? as usize].take()?;
+            Some(value)
+        })
+    }
+
+    /// All without their numbers, to be changed, in no order.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.iter_mut().map(|(_, value)| value)
     }
@@ -219,7 +229,14 @@ mod tests {
         let mut changed: Vec<_> = numbered.iter_mut().map(|(key, value)| (*key, *value)).collect();
         changed.sort_unstable();
         assert!(changed.into_iter().eq(all.clone()));
-        for key in all.keys() {
+        let mut gone = mem::take(&mut numbered);
+        for key in all.keys().step_by(2) {
+            numbered.insert(*key, gone.remove(key).unwrap());
+        }
+        let is_odd = |(index, _): &(usize, _)| index % 2 == 1;
+        let odd = all.values().enumerate().filter(is_odd).map(|(_, value)| *value);
+        assert!(gone.into_values().eq(odd));
+        for key in all.keys().step_by(2) {
             assert!(numbered.remove(key).is_some());
         }
         assert!(numbered.is_empty() && numbered.slots.capacity() == 0);

@@ -157,21 +157,36 @@ impl<M: Copy> FrameBook<M> {
 
     /// The memory of the chunk that holds this frame, and the frame's number in it; `None` for an address
     /// that is no frame of the arena.
+    #[inline]
     pub fn find(&self, frame: PhysAddr) -> Option<(M, usize)> {
+        // Most arenas are one chunk.
+        let recent = self.chunks.get(self.recent)?;
+        if let Some(index) = recent.number(frame) {
+            return Some((recent.memory, index));
+        }
         let (at, index) = self.locate(frame)?;
         Some((self.chunks.get(at)?.memory, index))
     }
 
     /// The place of a frame: which chunk, and which frame of it.
+    #[inline(never)]
     fn locate(&self, frame: PhysAddr) -> Option<(usize, usize)> {
         let at = self.chunks.partition_point(|chunk| chunk.start <= frame).checked_sub(1)?;
-        let chunk = self.chunks.get(at)?;
-        let index = usize::try_from((frame.get() - chunk.start.get()) / PAGE_SIZE).ok()?;
-        (frame.is_aligned(PAGE_SIZE) && index < chunk.frames).then_some((at, index))
+        let index = self.chunks.get(at)?.number(frame)?;
+        Some((at, index))
     }
 }
 
 impl<M> Chunk<M> {
+    /// The number of a frame, if it is one of these.
+    #[inline]
+    fn number(&self, frame: PhysAddr) -> Option<usize> {
+        // Bytes that are no whole pages make an enormous number of these.
+        let bytes = frame.get().wrapping_sub(self.start.get());
+        let index = bytes.rotate_right(PAGE_SIZE.trailing_zeros());
+        (index < self.frames as u64).then_some(index as usize)
+    }
+
     fn take(&mut self) -> Option<usize> {
         let from = self.taken.get(self.search_from..)?;
         let Some(step) = from.iter().position(|&word| word != u64::MAX) else {

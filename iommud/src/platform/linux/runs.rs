@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use dma_types::{CpuAddr, PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
+use iommu_service::numbered::Numbered;
 use libdma::Error;
 
 use super::huge_pages::{HUGE_PAGE, HugePages};
@@ -26,7 +27,7 @@ use crate::platform::sealed::{Pages, SealedMemory};
 #[derive(Debug)]
 pub struct Runs {
     source: Rc<Source>,
-    runs: BTreeMap<RunId, Run>,
+    runs: Numbered<RunId, Run>,
     /// What a process before this one left, by its number, as long as nobody knows what of it is in use.
     inherited: BTreeMap<u64, Memory>,
     last: u64,
@@ -131,7 +132,7 @@ impl Memory {
 impl Runs {
     /// No runs yet.
     pub fn new(source: Rc<Source>) -> Self {
-        let (runs, inherited) = (BTreeMap::new(), BTreeMap::new());
+        let (runs, inherited) = (Numbered::default(), BTreeMap::new());
         Self { source, runs, inherited, last: 0, changes: 0 }
     }
 
@@ -245,7 +246,11 @@ impl Runs {
     /// Gives up what is inherited.
     pub fn set_aside(&mut self) {
         let inherited = core::mem::take(&mut self.inherited);
-        self.runs.retain(|_, run| !inherited.contains_key(&run.memory.number()));
+        let is_of_it = |run: &Run| inherited.contains_key(&run.memory.number());
+        let of_it = self.runs.iter().filter(|(_, run)| is_of_it(run)).map(|(id, _)| *id);
+        for run in of_it.collect::<Vec<_>>() {
+            self.runs.remove(&run);
+        }
         inherited.into_values().for_each(Memory::leave);
         self.changes += 1;
     }

@@ -33,7 +33,7 @@ use std::rc::Rc;
 use dma_types::{CpuAddr, PAGE_SIZE, PhysAddr};
 use iommu_engine::platform::{BufferRuns, ContiguityError, RunId, Segment};
 use iommu_engine::segments::cut;
-
+use iommu_service::numbered::Numbered;
 use libredox::Fd;
 
 use super::area::Region;
@@ -45,7 +45,7 @@ use crate::platform::pieces::{LARGEST_PIECE, append, next_piece};
 /// Memory for clients' buffers.
 pub struct RunArena {
     memory: Rc<Memory>,
-    runs: BTreeMap<RunId, Run>,
+    runs: Numbered<RunId, Run>,
     /// Pieces of a process before this one, by where they are in this one, as long as nobody knows what of it is in use.
     inherited: BTreeMap<usize, Left>,
     /// Runs of that process that are in use.
@@ -80,7 +80,7 @@ const MOST_TRIES: usize = 32;
 impl RunArena {
     /// An arena without runs.
     pub fn new(memory: Rc<Memory>) -> Self {
-        let (runs, inherited) = (BTreeMap::new(), BTreeMap::new());
+        let (runs, inherited) = (Numbered::default(), BTreeMap::new());
         Self { memory, runs, inherited, kept: Vec::new(), next: 1, changes: 0 }
     }
 

@@ -1,6 +1,5 @@
 //! Clients' buffers: memory of their own, in simulated pages.
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,6 +9,7 @@ use iommu_engine::platform::{
     BufferRuns, ContiguityError, NotInherited, PLACE_WORDS, RunId, RunPlace, Segment,
 };
 use iommu_engine::segments::cut;
+use iommu_service::numbered::Numbered;
 
 use super::memory::{POISON, SimMemory, fill};
 use super::pages::{LONGEST_PIECE, PageBook};
@@ -23,7 +23,7 @@ const RUN_BYTES: u64 = 256 << 20;
 pub(super) struct Runs {
     /// Where devices find them.
     memory: Arc<SimMemory>,
-    runs: BTreeMap<RunId, Run>,
+    runs: Numbered<RunId, Run>,
     /// A predecessor's, of which nobody has kept any yet.
     inherited: Vec<Run>,
     /// A predecessor's, which devices may reach for good.
@@ -79,7 +79,7 @@ impl Runs {
     pub(super) fn new(memory: Arc<SimMemory>) -> Self {
         Self {
             memory,
-            runs: BTreeMap::new(),
+            runs: Numbered::default(),
             inherited: Vec::new(),
             aside: Vec::new(),
             next: 1,
