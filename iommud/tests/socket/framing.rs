@@ -28,7 +28,7 @@ use crate::vendor::Vendor;
 const MOST: usize = 24;
 
 /// How long a header is.
-const HEADER: usize = 16;
+const HEADER: usize = 24;
 
 /// With so many descriptors a packet is refused, with four it is not: between the two, that depends on how the memory lies that
 /// they are received in.
@@ -103,7 +103,7 @@ fn sensible(chance: &mut Chance) -> Vec<u8> {
         "quarantine/0000--00--02.0",
         "",
     ];
-    match chance.below(12) {
+    match chance.below(13) {
         0..3 => request(Kind::Open as u32, 0, chance.one_of(&PATHS).as_bytes()),
         3..6 => request(Kind::Derive as u32, 0, &derive(chance)),
         6 => request(Kind::Call as u32, Opcode::Hello as u64, Hello::new().as_bytes()),
@@ -113,6 +113,7 @@ fn sensible(chance: &mut Chance) -> Vec<u8> {
         }
         8 => request(Kind::Read as u32, chance.long() >> chance.below(64), &[]),
         9 => request(Kind::Map as u32, chance.below(3) as u64 * PAGE, &[chance.below(2) as u8]),
+        10 => request(Kind::Keep as u32, 0, &[]),
         _ => request(Kind::Supply as u32, 0, &[]),
     }
 }
@@ -123,7 +124,16 @@ fn packet(chance: &mut Chance) -> Vec<u8> {
     match chance.below(8) {
         0 => bytes.truncate(chance.below(HEADER + 2)),
         1 => {
-            let length = chance.one_of(&[0, 1, 8, 15, 16, 17, HEADER + MAX_PAYLOAD - 1]);
+            let length = chance.one_of(&[
+                0,
+                1,
+                8,
+                16,
+                HEADER - 1,
+                HEADER,
+                HEADER + 1,
+                HEADER + MAX_PAYLOAD - 1,
+            ]);
             bytes.resize(length + chance.below(3), 0);
         }
         2 => bytes.resize(chance.below(4 * MAX_PAYLOAD), chance.byte()),
@@ -142,18 +152,24 @@ fn refusal(packet: &[u8], descriptors: usize) -> Option<Error> {
         return Some(Error::ShortPayload);
     };
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    if !(1..=6).contains(&header[0]) || !is_zero(&header[1..4]) {
+    if !(1..=7).contains(&header[0]) || !is_zero(&header[1..4]) {
         return Some(Error::UnknownCall);
     }
-    if !is_zero(&header[4..8]) || matches!(header[0], 1 | 2 | 6) && !is_zero(&header[8..]) {
+    if !is_zero(&header[4..8]) || matches!(header[0], 1 | 2 | 6 | 7) && !is_zero(&header[8..16]) {
         return Some(Error::BadValue);
     }
     match (header[0], payload) {
         (1, path) if std::str::from_utf8(path).is_err() => Some(Error::NoSuchPath),
-        (4 | 6, [_, ..]) | (5, [2..=u8::MAX, ..] | [_, _, ..]) => Some(Error::BadValue),
+        (4 | 6 | 7, [_, ..]) | (5, [2..=u8::MAX, ..] | [_, _, ..]) => Some(Error::BadValue),
         (5, []) => Some(Error::ShortPayload),
         _ => None,
     }
+}
+
+/// Whether a packet names a socket that was kept, as none was by any number that is guessed.
+fn names_kept(packet: &[u8], descriptors: usize) -> bool {
+    let is_read = packet.len() <= HEADER + MAX_PAYLOAD && descriptors < TOO_MANY;
+    is_read && packet.get(16..HEADER).is_some_and(|number| number.iter().any(|byte| *byte != 0))
 }
 
 impl Clients {
@@ -257,6 +273,9 @@ impl Clients {
         let answer = answer(&mine);
         if packet.is_empty() {
             return assert!(answer.is_none(), "an answer to nothing");
+        }
+        if names_kept(&packet, count) {
+            return assert!(answer.is_none(), "an answer that belongs elsewhere");
         }
         match answer {
             Some(answer) => self.check(&packet, count, answer),

@@ -14,6 +14,7 @@ mod flooding;
 mod framing;
 mod gone;
 mod handles;
+mod kept;
 mod malformed;
 mod raw;
 mod registered;

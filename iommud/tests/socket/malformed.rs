@@ -45,7 +45,7 @@ fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
     let daemon = Daemon::start(vendor);
     let (root, device) = (connection(&daemon), device(&daemon));
     let call = |opcode, payload: &[u8]| request(Kind::Call as u32, opcode, payload);
-    for kind in [0, 7, 77, u32::MAX] {
+    for kind in [0, 8, 77, u32::MAX] {
         assert_eq!(refused(&root, &request(kind, 0, b"units")), Error::UnknownCall);
     }
     for opcode in [0, 77, 0xff, u64::MAX] {
@@ -65,7 +65,8 @@ fn r5_each_malformed_request_has_its_error(vendor: Vendor) {
     assert_eq!(refused(&device, &request(derive, 0, &[9, 0, 0, 0])), Error::UnknownCall);
     assert_eq!(refused(&device, &request(derive, 0, &[2, 0, 0, 0])), Error::ShortPayload);
     assert_eq!(refused(&device, &request(Kind::Read as u32, 0, &[])), Error::WrongHandleKind);
-    let reserved = [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'u'];
+    let mut reserved = request(Kind::Open as u32, 0, b"units");
+    reserved[4] = 1;
     assert_eq!(refused(&root, &reserved), Error::BadValue);
     for path in ["", "/", "unit", "device/", "device/x", "sim/x", "../units", "\0"] {
         assert_eq!(open(&root, path).unwrap_err(), Error::NoSuchPath, "{path:?}");
@@ -87,7 +88,7 @@ fn r5_packets_that_are_no_requests_disturb_nobody(vendor: Vendor) {
     for (length, error) in [
         (1, Error::ShortPayload),
         (15, Error::ShortPayload),
-        (16 + MAX_PAYLOAD + 1, Error::TooLarge),
+        (24 + MAX_PAYLOAD + 1, Error::TooLarge),
     ] {
         let packet = vec![1; length];
         send(&socket, &packet, &[]);

@@ -29,10 +29,16 @@ pub(crate) fn pair(kind: SocketType) -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
 }
 
-/// A request's bytes: kind, zero, argument, payload.
+/// A request's bytes: kind, zero, argument, zero for an answer on the socket that is attached, payload.
 pub(crate) fn request(kind: u32, argument: u64, payload: &[u8]) -> Vec<u8> {
+    request_kept(0, kind, argument, payload)
+}
+
+/// The same of a request that is to be answered on the kept socket of this number.
+pub(crate) fn request_kept(kept: u64, kind: u32, argument: u64, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::from(u64::from(kind).to_le_bytes());
     packet.extend(argument.to_le_bytes());
+    packet.extend(kept.to_le_bytes());
     packet.extend(payload);
     packet
 }

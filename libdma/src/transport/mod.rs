@@ -8,6 +8,7 @@
 //! | `slot` | Redox, feature `scheme` | where they leave what they bring |
 //! | `patience` | Linux and Redox, features `socket`, `scheme` | how long a client waits for an iommud that was restarted |
 //! | `packet` | Linux, feature `socket` | how requests lie in that socket's packets, for both ends |
+//! | `kept` | Linux, feature `socket` | the sockets to which answers come that are kept from request to request |
 //! | `scheme` | Redox, feature `scheme` | a handle is a descriptor of the `iommu` scheme |
 //! | `object` | Redox, feature `scheme` | address spaces in which nobody runs |
 //! | `shown` | Redox, feature `scheme` | how memory that iommud lends comes into this process |
@@ -36,6 +37,8 @@ mod errand;
     all(target_os = "redox", feature = "scheme")
 ))]
 mod futex;
+#[cfg(all(target_os = "linux", feature = "socket"))]
+mod kept;
 #[cfg(all(target_os = "redox", feature = "scheme"))]
 pub(crate) mod object;
 #[cfg(all(target_os = "linux", feature = "socket"))]

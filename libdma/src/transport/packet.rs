@@ -4,6 +4,9 @@
 //! be held by several processes at once, and none of them must get another's answer. The answer is one
 //! packet on that socket, with the new handle or the memory attached if there is one. Memory goes the other way, too:
 //! behind the socket for the answer.
+//!
+//! Who makes many requests by one handle has such a socket [kept](Kind::Keep): they name it and bring none. It is the handle's, so
+//! that it is closed with that, and when iommud dies.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -43,6 +46,9 @@ pub enum Kind {
     /// A second descriptor is attached: the memory that the handle waits for, a memfd. Answered with an empty payload,
     /// when the device can reach it.
     Supply = 6,
+    /// The payload is empty. The socket for the answer is kept as long as the handle is open. Answered with the number by which
+    /// later requests on the handle name it, 8 bytes, which nobody else can guess: others may have the same handle.
+    Keep = 7,
 }
 
 impl Kind {
@@ -55,6 +61,7 @@ impl Kind {
             4 => Self::Read,
             5 => Self::Map,
             6 => Self::Supply,
+            7 => Self::Keep,
             _ => return None,
         })
     }
@@ -70,6 +77,8 @@ pub struct RequestHeader {
     pub reserved: U32,
     /// What the kind says.
     pub argument: U64,
+    /// The number of the [kept](Kind::Keep) socket to which the answer goes, or zero if one is attached for it.
+    pub kept: U64,
 }
 
 /// In front of an answer's payload.

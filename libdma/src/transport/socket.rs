@@ -1,7 +1,7 @@
 //! The transport on Linux: a handle is a connected `SOCK_SEQPACKET` socket.
 
 use core::ptr::NonNull;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,8 +12,10 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
     socket_with, socketpair,
 };
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
+use super::kept::{Answers, Kept, Turn};
 use super::packet::{
     self, FAULTS_EVENT, Kind, MAX_PAYLOAD, Packet, ReceiveError, ReplyHeader, RequestHeader,
 };
@@ -38,6 +40,8 @@ pub struct Socket {
     root: Option<Mutex<Arc<OwnedFd>>>,
     /// Where iommud listens.
     path: PathBuf,
+    /// The sockets to which handles' answers come that are kept.
+    kept: Kept,
 }
 
 impl Socket {
@@ -57,13 +61,13 @@ impl Socket {
     /// [`Error::DaemonGone`] if nobody listens there.
     pub fn connect_to(path: &Path) -> Result<Arc<Self>, Error> {
         let root = Some(Mutex::new(Arc::new(connected(path)?)));
-        Ok(Arc::new(Self { root, path: path.to_path_buf() }))
+        Ok(Arc::new(Self { root, path: path.to_path_buf(), kept: Kept::default() }))
     }
 
     /// A transport for handles that another process passed on. It opens no paths but those by which a session is
     /// [resumed](crate::protocol::resume), at the iommud that [`connect`](Self::connect) would find.
     pub fn unconnected() -> Arc<Self> {
-        Arc::new(Self { root: None, path: usual_place() })
+        Arc::new(Self { root: None, path: usual_place(), kept: Kept::default() })
     }
 
     /// The handle whose descriptor another process passed on. Of a descriptor that is nothing of iommud's all requests fail.
@@ -96,6 +100,61 @@ impl Socket {
         let answer = ask(socket, kind, argument, payload, None)?;
         Ok(take_answer(&answer, &mut [])?.descriptor)
     }
+
+    /// Makes a call that others like it will follow on the handle: its answer comes to a socket that is kept for them. Who finds
+    /// that in use has one of their own.
+    fn call_again(
+        &self,
+        socket: BorrowedFd<'_>,
+        opcode: Opcode,
+        payload: &mut [u8],
+    ) -> Result<usize, Error> {
+        let handle = socket.as_raw_fd();
+        let answers = match self.kept.take(handle) {
+            Turn::Kept(answers) => answers,
+            Turn::First => match keep(socket) {
+                Ok(answers) => answers,
+                Err(_) => {
+                    self.kept.refuse(handle);
+                    return call(socket, opcode, payload);
+                }
+            },
+            Turn::Alone => return call(socket, opcode, payload),
+        };
+        // What comes later on a socket on which an answer did not come is that one, so that it is not used again.
+        let header = header(Kind::Call, opcode as u64, answers.number);
+        let answer = send(socket, &header, payload, &[])
+            .and_then(|()| receive(&answers.socket, payload))
+            .inspect_err(|_| self.kept.forget(handle))?;
+        self.kept.put(handle, answers);
+        Ok(accepted(answer)?.payload.len())
+    }
+}
+
+/// Makes a call.
+fn call(socket: BorrowedFd<'_>, opcode: Opcode, payload: &mut [u8]) -> Result<usize, Error> {
+    let answer = ask(socket, Kind::Call, opcode as u64, payload, None)?;
+    Ok(take_answer(&answer, payload)?.payload.len())
+}
+
+/// Has iommud keep a socket for answers.
+fn keep(socket: BorrowedFd<'_>) -> Result<Answers, Error> {
+    let answers = ask(socket, Kind::Keep, 0, &[], None)?;
+    let mut number = U64::ZERO;
+    match take_answer(&answers, number.as_mut_bytes())?.payload.len() {
+        8 if number != U64::ZERO => Ok(Answers { socket: answers, number: number.get() }),
+        _ => Err(Error::BadValue),
+    }
+}
+
+/// In front of a request that is answered on this kept socket, or if it is zero on one that is attached.
+fn header(kind: Kind, argument: u64, kept: u64) -> RequestHeader {
+    RequestHeader {
+        kind: U32::new(kind as u32),
+        reserved: U32::ZERO,
+        argument: U64::new(argument),
+        kept: U64::new(kept),
+    }
 }
 
 /// Sends a request, perhaps with a descriptor besides the one for the answer. It comes by the socket that is returned.
@@ -106,41 +165,55 @@ fn ask(
     payload: &[u8],
     memory: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, Error> {
-    if payload.len() > MAX_PAYLOAD {
-        return Err(Error::TooLarge);
-    }
     let (mine, its) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(other)?;
-    let header = RequestHeader {
-        kind: U32::new(kind as u32),
-        reserved: U32::ZERO,
-        argument: U64::new(argument),
-    };
     let attached = [its.as_fd(), memory.unwrap_or(its.as_fd())];
     let attached = &attached[..1 + usize::from(memory.is_some())];
-    packet::send(socket, &header, payload, attached, SendFlags::empty()).map_err(|errno| {
-        match errno {
-            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Error::DaemonGone,
-            errno => other(errno),
-        }
-    })?;
+    send(socket, &header(kind, argument, 0), payload, attached)?;
     // From here on the only other end is the daemon's, so that its death ends the wait.
     drop(its);
     Ok(mine)
 }
 
+fn send(
+    socket: BorrowedFd<'_>,
+    header: &RequestHeader,
+    payload: &[u8],
+    attached: &[BorrowedFd<'_>],
+) -> Result<(), Error> {
+    if payload.len() > MAX_PAYLOAD {
+        return Err(Error::TooLarge);
+    }
+    packet::send(socket, header, payload, attached, SendFlags::empty()).map_err(|errno| match errno
+    {
+        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Error::DaemonGone,
+        errno => other(errno),
+    })
+}
+
 /// Waits for an answer, whose payload comes to lie at the start of `place`. What is refused has none.
 fn take_answer<'p>(
-    answer: &OwnedFd,
+    answers: &OwnedFd,
     place: &'p mut [u8],
 ) -> Result<Packet<ReplyHeader, &'p mut [u8]>, Error> {
-    let reply: Packet<ReplyHeader, _> = packet::receive_into(answer, place, RecvFlags::empty())
-        .map_err(|error| match error {
-            ReceiveError::Closed => Error::DaemonGone,
-            ReceiveError::Short(_) | ReceiveError::Long(_) => Error::BadValue,
-            ReceiveError::System(errno) => other(errno),
-        })?;
+    accepted(receive(answers, place)?)
+}
+
+/// The same, whatever it says.
+fn receive<'p>(
+    answers: &OwnedFd,
+    place: &'p mut [u8],
+) -> Result<Packet<ReplyHeader, &'p mut [u8]>, Error> {
+    packet::receive_into(answers, place, RecvFlags::empty()).map_err(|error| match error {
+        ReceiveError::Closed => Error::DaemonGone,
+        ReceiveError::Short(_) | ReceiveError::Long(_) => Error::BadValue,
+        ReceiveError::System(errno) => other(errno),
+    })
+}
+
+/// An answer, if it does not refuse.
+fn accepted<P>(reply: Packet<ReplyHeader, P>) -> Result<Packet<ReplyHeader, P>, Error> {
     match reply.header.errno.get() {
         0 => Ok(reply),
         errno => Err(Error::from_errno(u16::try_from(errno).unwrap_or(u16::MAX))),
@@ -279,8 +352,10 @@ unsafe impl Transport for Socket {
             // Before they are read: one that comes later makes the socket readable anew.
             take_event(socket);
         }
-        let answer = ask(socket, Kind::Call, opcode as u64, payload, None)?;
-        Ok(take_answer(&answer, payload)?.payload.len())
+        match opcode {
+            Opcode::Map | Opcode::Unmap => self.call_again(socket, opcode, payload),
+            _ => call(socket, opcode, payload),
+        }
     }
 
     unsafe fn read(&self, handle: RawHandle, offset: u64, out: &mut [u8]) -> Result<usize, Error> {
@@ -348,6 +423,7 @@ unsafe impl Transport for Socket {
 
     unsafe fn close(&self, handle: RawHandle) {
         if let Ok(descriptor) = RawFd::try_from(handle.number()) {
+            self.kept.forget(descriptor);
             // SAFETY: by the caller's promise the handle is its own, and is not used any more.
             drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }

@@ -1,17 +1,20 @@
 //! Answers, and the handles that go with them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use libdma::Error;
 use libdma::transport::packet::{self, ReplyHeader};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, socketpair, sockopt,
+};
 use zerocopy::little_endian::U32;
 
-/// Where one answer goes.
-#[derive(Debug)]
+/// Where an answer goes, or several, if it is kept.
+#[derive(Clone, Debug)]
 pub struct Reply {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
 }
 
 impl Reply {
@@ -20,7 +23,14 @@ impl Reply {
     pub fn new(descriptor: OwnedFd) -> Option<Self> {
         let unix = sockopt::socket_domain(&descriptor) == Ok(AddressFamily::UNIX);
         let packets = sockopt::socket_type(&descriptor) == Ok(SocketType::SEQPACKET);
-        (unix && packets).then_some(Self { socket: descriptor })
+        (unix && packets).then(|| Self { socket: Arc::new(descriptor) })
+    }
+
+    /// Whether somebody has the other end still.
+    pub fn is_awaited(&self) -> bool {
+        let looked = recv(&*self.socket, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        // Nobody sends anything there.
+        matches!(looked, Err(Errno::AGAIN))
     }
 
     /// Answers that the request failed.
@@ -47,7 +57,7 @@ impl Reply {
         let header = ReplyHeader { errno: U32::new(errno), reserved: U32::ZERO };
         // A client that is gone, or has no room for the answer, does without.
         let attached = descriptor.as_slice();
-        let _ = packet::send(&self.socket, &header, payload, attached, SendFlags::DONTWAIT);
+        let _ = packet::send(&*self.socket, &header, payload, attached, SendFlags::DONTWAIT);
     }
 }
 

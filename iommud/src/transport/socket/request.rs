@@ -31,6 +31,8 @@ pub enum Request<'p> {
     },
     /// Take the memory that came with the packet.
     Supply,
+    /// Keep the socket for the answer.
+    Keep,
 }
 
 impl<'p> Request<'p> {
@@ -47,7 +49,9 @@ impl<'p> Request<'p> {
             return Err(Error::BadValue);
         }
         match kind {
-            Kind::Open | Kind::Derive | Kind::Supply if argument != 0 => Err(Error::BadValue),
+            Kind::Open | Kind::Derive | Kind::Supply | Kind::Keep if argument != 0 => {
+                Err(Error::BadValue)
+            }
             Kind::Open => str::from_utf8(payload).map(Self::Open).map_err(|_| Error::NoSuchPath),
             Kind::Derive => Ok(Self::Derive(payload)),
             Kind::Call => Ok(Self::Call { opcode: argument, payload }),
@@ -63,7 +67,9 @@ impl<'p> Request<'p> {
                 Ok(Self::Map { bytes: argument, writable })
             }
             Kind::Supply if payload.is_empty() => Ok(Self::Supply),
-            Kind::Supply => Err(Error::BadValue),
+            // One that is kept already is not kept again.
+            Kind::Keep if payload.is_empty() && header.kept.get() == 0 => Ok(Self::Keep),
+            Kind::Supply | Kind::Keep => Err(Error::BadValue),
         }
     }
 }
@@ -74,14 +80,16 @@ mod tests {
     use zerocopy::FromBytes;
 
     fn parse<const N: usize>(
-        header: [u8; 16],
+        header: [u8; 24],
         payload: &mut [u8; N],
     ) -> Result<Request<'_>, Error> {
         Request::parse(&RequestHeader::read_from_bytes(&header).unwrap(), payload)
     }
 
-    fn header(kind: u8, argument: u8) -> [u8; 16] {
-        [kind, 0, 0, 0, 0, 0, 0, 0, argument, 0, 0, 0, 0, 0, 0, 0]
+    fn header(kind: u8, argument: u8) -> [u8; 24] {
+        let mut header = [0; 24];
+        (header[0], header[8]) = (kind, argument);
+        header
     }
 
     #[test]
@@ -94,15 +102,21 @@ mod tests {
         assert_eq!(parse(header(5, 64), &mut [1]), Ok(Request::Map { bytes: 64, writable: true }));
         assert_eq!(parse(header(5, 64), &mut [0]), Ok(Request::Map { bytes: 64, writable: false }));
         assert_eq!(parse(header(6, 0), &mut []), Ok(Request::Supply));
+        assert_eq!(parse(header(7, 0), &mut []), Ok(Request::Keep));
     }
 
     #[test]
     fn r5_what_is_no_request_is_a_typed_error() {
         assert_eq!(parse(header(0, 0), &mut []), Err(Error::UnknownCall));
-        assert_eq!(parse(header(7, 0), &mut []), Err(Error::UnknownCall));
+        assert_eq!(parse(header(8, 0), &mut []), Err(Error::UnknownCall));
+        assert_eq!(parse(header(7, 1), &mut []), Err(Error::BadValue));
+        assert_eq!(parse(header(7, 0), &mut [0]), Err(Error::BadValue));
+        let mut kept = header(7, 0);
+        kept[16] = 1;
+        assert_eq!(parse(kept, &mut []), Err(Error::BadValue));
         assert_eq!(parse(header(6, 1), &mut []), Err(Error::BadValue));
         assert_eq!(parse(header(6, 0), &mut [0]), Err(Error::BadValue));
-        assert_eq!(parse([0xff; 16], &mut [0xff]), Err(Error::UnknownCall));
+        assert_eq!(parse([0xff; 24], &mut [0xff]), Err(Error::UnknownCall));
         let mut reserved = header(1, 0);
         reserved[7] = 1;
         assert_eq!(parse(reserved, &mut { *b"units" }), Err(Error::BadValue));

@@ -16,11 +16,14 @@ use super::server::{Server, Waiting};
 use super::simulated;
 use crate::platform::sealed::is_taken;
 
+/// How many sockets are kept for a handle: as many processes as may have it and map by it.
+const MOST_KEPT: usize = 8;
+
 /// What a request led to.
 enum Served<'p> {
     /// This answer, where the request's payload was.
     Payload(&'p [u8]),
-    /// This part of a text.
+    /// This part of a text, or number.
     Text(Vec<u8>),
     /// A new handle, which has been counted.
     Handle(NewHandle, Object),
@@ -35,13 +38,14 @@ impl<P: Host> Server<P> {
     pub(super) fn serve(&mut self, token: Token, packet: Packet<RequestHeader, &mut [u8]>) {
         let Some(endpoint) = self.endpoints.get(&token) else { return };
         let (object, holder) = (endpoint.object, endpoint.holder);
-        let Some(reply) = packet.descriptor.and_then(Reply::new) else { return };
+        let number = packet.header.kept.get();
+        let Some(reply) = endpoint.reply(number, packet.descriptor) else { return };
         // Counted while it lasts, for it may have to wait.
         if let Err(error) = self.accounts.add_request(holder) {
             return reply.refuse(error);
         }
         let served = Request::parse(&packet.header, packet.payload)
-            .and_then(|request| self.act(object, holder, request, packet.memory));
+            .and_then(|request| self.act((token, &reply), object, holder, request, packet.memory));
         if let Ok(Served::Later(request, handle)) = served {
             self.waiting.insert(request, Waiting { reply, holder, handle });
             return;
@@ -59,6 +63,7 @@ impl<P: Host> Server<P> {
 
     fn act<'p>(
         &mut self,
+        (token, reply): (Token, &Reply),
         object: Object,
         holder: Holder,
         request: Request<'p>,
@@ -89,7 +94,24 @@ impl<P: Host> Server<P> {
                 let handle = object.handle().ok_or(Error::WrongHandleKind)?;
                 self.supply(handle, memory)
             }
+            Request::Keep => self.keep(token, reply),
         }
+    }
+
+    /// Keeps a socket for the answers to a handle's requests. Those that nobody waits at any more make room.
+    fn keep(&mut self, token: Token, reply: &Reply) -> Result<Served<'static>, Error> {
+        let [random @ .., _, _, _, _, _, _, _, _] = self.service.platform_mut().entropy();
+        let endpoint = self.endpoints.get_mut(&token).ok_or(Error::BadHandle)?;
+        let before = endpoint.kept.len();
+        endpoint.kept.retain(|(_, reply)| reply.is_awaited());
+        (endpoint.kept.len()..before).for_each(|_| self.accounts.remove_handle(endpoint.holder));
+        if endpoint.kept.len() >= MOST_KEPT {
+            return Err(Error::QuotaExceeded);
+        }
+        self.accounts.add_handle(endpoint.holder)?;
+        let number = u64::from_le_bytes(random).max(1);
+        endpoint.kept.push((number, reply.clone()));
+        Ok(Served::Text(number.to_le_bytes().to_vec()))
     }
 
     /// Gives a handle that waits for it the memory that came with the packet.

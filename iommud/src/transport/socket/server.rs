@@ -177,7 +177,7 @@ impl<P: Host> Server<P> {
             if caller.uid == 0 { Holder::Connection(token) } else { Holder::User(caller.uid) };
         if self.accounts.add_handle(holder).is_ok() {
             let object = Object::Root(self.service.root(), caller);
-            self.insert(token, Endpoint { socket, object, holder });
+            self.insert(token, Endpoint::new(socket, object, holder));
         }
     }
 
@@ -228,7 +228,7 @@ impl<P: Host> Server<P> {
     /// Ends a handle: its last copy is gone, or nobody will get one.
     pub(super) fn close(&mut self, token: Token) {
         let Some(endpoint) = self.endpoints.remove(&token) else { return };
-        self.accounts.remove_handle(endpoint.holder);
+        (0..=endpoint.kept.len()).for_each(|_| self.accounts.remove_handle(endpoint.holder));
         if let Some(handle) = endpoint.object.handle() {
             self.service.close(handle);
         }
@@ -267,7 +267,7 @@ impl<P: Host> Server<P> {
         let token = self.next_token();
         let NewHandle { ours: socket, theirs } = new;
         let device = object.handle();
-        if !self.insert(token, Endpoint { socket, object, holder }) {
+        if !self.insert(token, Endpoint::new(socket, object, holder)) {
             return reply.refuse(Error::OutOfMemory);
         }
         // Nobody has to ask for it: on what is no device, or may not inspect, there is nothing to be told.
