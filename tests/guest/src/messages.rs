@@ -1,8 +1,8 @@
 //! Messages between two processes as long as requests to iommud and their answers, with no work in them: what the system
 //! takes for a request, and no transport can do without.
 //!
-//! As at iommud, each comes with a socket of its own for its answer; and for comparison without one, back and forth on the same
-//! socket.
+//! As at iommud, those that are as maps and unmaps go back and forth on the same sockets, and a greeting comes with a socket of
+//! its own for its answer.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -32,25 +32,22 @@ fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn measure(mut tell: impl FnMut(String)) -> Outcome {
     let (mine, its) = pair()?;
     let _other = Other::start(WORD, its)?;
-    for (name, exchange) in [("message", exchange as Exchange), ("ping", ping)] {
-        let mut bytes = vec![0; size_of::<RequestHeader>() + MAX_PAYLOAD];
-        let bytes = RefCell::new(&mut bytes[..]);
-        let exchange = |payload| exchange(&mine, &mut bytes.borrow_mut(), payload);
-        let nothing = |()| Ok::<_, Failure>(());
-        tell(pairs(&format!("{name}/hello"), || exchange(SHORTEST), nothing)?);
-        for batch in BATCHES {
-            let [make, undo] = lengths(batch);
-            tell(pairs(&format!("{name}/{batch}"), || exchange(make), |()| exchange(undo))?);
-        }
+    let mut bytes = vec![0; size_of::<RequestHeader>() + MAX_PAYLOAD];
+    let nothing = |()| Ok::<_, Failure>(());
+    let greet = || exchange(&mine, &mut bytes, SHORTEST);
+    tell(pairs("message/hello", greet, nothing)?);
+    let bytes = RefCell::new(&mut bytes[..]);
+    let back_and_forth = |payload| back_and_forth(&mine, &mut bytes.borrow_mut(), payload);
+    for batch in BATCHES {
+        let [make, undo] = lengths(batch);
+        let name = format!("message/{batch}");
+        tell(pairs(&name, || back_and_forth(make), |()| back_and_forth(undo))?);
     }
     Ok(())
 }
 
-/// What is sent and answered with a payload of so many bytes.
-type Exchange = fn(&OwnedFd, &mut [u8], usize) -> Outcome;
-
-/// Sends as much and waits for as much on the same socket, with nothing besides.
-fn ping(socket: &OwnedFd, bytes: &mut [u8], payload: usize) -> Outcome {
+/// Sends what is as long as a request with this payload, and waits on the same socket for its answer, which has as much.
+fn back_and_forth(socket: &OwnedFd, bytes: &mut [u8], payload: usize) -> Outcome {
     let sent = size_of::<RequestHeader>() + payload;
     send(socket, &bytes[..sent], SendFlags::NOSIGNAL)?;
     let (answered, _) = recv(socket, &mut *bytes, RecvFlags::empty())?;
@@ -58,7 +55,7 @@ fn ping(socket: &OwnedFd, bytes: &mut [u8], payload: usize) -> Outcome {
     Ok(())
 }
 
-/// Sends what is as long as a request with this payload, and waits for its answer, which has as much.
+/// The same with a socket for the answer.
 fn exchange(socket: &OwnedFd, bytes: &mut [u8], payload: usize) -> Outcome {
     let (mine, its) = pair()?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

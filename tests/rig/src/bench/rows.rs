@@ -286,13 +286,10 @@ pub(super) const GROUPS: [Group; 10] = [
         rows: &[
             row("one at a time", "single/64k", "request/1", Target::None, Access),
             row("the same messages, and no work", "", "message/1", Target::None, Nothing),
-            row("as many bytes back and forth on one socket", "", "ping/1", Target::None, Nothing),
             Row { count: 32, ..row("each of a batch of 32", "single/64k", "request/32", Times(150, "message/32", 32), Access) },
             Row { count: 32, ..row("the same messages, and no work", "", "message/32", Target::None, Nothing) },
-            Row { count: 32, ..row("as many bytes back and forth on one socket", "", "ping/32", Target::None, Nothing) },
             row("a greeting, which changes nothing", "", "request/hello", Target::None, Nothing),
-            row("the same messages, and no work", "", "message/hello", Target::None, Nothing),
-            row("as many bytes back and forth on one socket", "", "ping/hello", Target::None, Nothing),
+            row("the same messages, each with a socket for its answer, and no work", "", "message/hello", Target::None, Nothing),
         ],
     },
     Group {
