@@ -318,6 +318,7 @@ impl Clients {
                 }
             }
             5 => assert!(brings && answer.payload.is_empty(), "memory and nothing else"),
+            7 => assert!(brings && answer.payload.len() == 8, "a socket and its number"),
             _ => assert!(!brings && answer.payload.len() <= MAX_PAYLOAD),
         }
     }

@@ -7,6 +7,7 @@ use libdma::protocol::call::{Hello, Opcode};
 use libdma::transport::packet::{Kind, Packet, ReplyHeader};
 use libdma::{Access, Device, Error, MapRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::SocketType;
 use rustix::process::Signal;
 use zerocopy::IntoBytes;
@@ -20,6 +21,8 @@ both! {
     r3_nobody_is_answered_elsewhere_by_a_number_of_another_handle,
     r5_no_more_are_kept_than_may_be_and_those_that_are_left_make_room,
     r4_whoever_waits_at_one_is_told_when_the_daemon_dies,
+    r4_no_handle_is_held_by_what_is_kept_for_it,
+    r4_whoever_does_not_read_is_not_left_waiting,
     whoever_maps_again_and_again_is_answered_on_one_socket,
     threads_that_map_by_one_handle_have_each_their_own_answer,
 }
@@ -34,8 +37,8 @@ fn keep(handle: impl AsFd) -> Result<(OwnedFd, u64), Error> {
     let (mine, its) = pair(SocketType::SEQPACKET);
     send(handle, &request(Kind::Keep as u32, 0, &[]), &[its.as_fd()]);
     drop(its);
-    let number = answer(&mine).unwrap()?.payload;
-    Ok((mine, u64::from_le_bytes(number.try_into().unwrap())))
+    let Packet { payload, descriptor, .. } = answer(&mine).unwrap()?;
+    Ok((descriptor.unwrap(), u64::from_le_bytes(payload.try_into().unwrap())))
 }
 
 /// Asks for what is not there, to be told so on the socket that is kept by this number.
@@ -138,6 +141,43 @@ fn r4_whoever_waits_at_one_is_told_when_the_daemon_dies(vendor: Vendor) {
     assert!(crate::raw::ask(&device, &hello).is_some());
     daemon.signal(Signal::KILL);
     assert!(answer(&mine).is_none());
+}
+
+fn r4_no_handle_is_held_by_what_is_kept_for_it(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
+    let (one, other) = (connection(&daemon), connection(&daemon));
+    let before = descriptors_at_rest(&daemon);
+    let root = connection(&daemon);
+    // What comes for the answer is a handle: another's, or its own.
+    for (at, place) in [(&root, &other), (&one, &root), (&root, &root)] {
+        send(at, &request(Kind::Keep as u32, 0, &[]), &[place.as_fd()]);
+    }
+    // And a handle is sent to where answers come from.
+    let (kept, _) = keep(&root).unwrap();
+    let sent = crate::raw::try_send(&kept, &[0; 24], &[root.as_fd()]);
+    assert_eq!(sent.err(), Some(Errno::PIPE));
+    drop((kept, root));
+    // What was made for the others is theirs, and they have not read it.
+    drop((one, other));
+    eventually(|| (descriptors(&daemon) == before - 2).then_some(()));
+    daemon.is_well();
+}
+
+fn r4_whoever_does_not_read_is_not_left_waiting(vendor: Vendor) {
+    let daemon = Daemon::start(vendor);
+    let root = connection(&daemon);
+    let (mine, number) = keep(&root).unwrap();
+    let (witness, its) = keep(&root).unwrap();
+    // As many answers as there is no room for.
+    for _ in 0..2000 {
+        ask_by(number, &root);
+    }
+    ask_by(its, &root);
+    assert!(is_told_so(answer(&witness)));
+    while is_told_so(answer(&mine)) {}
+    assert!(answer(&mine).is_none(), "one answer is missing, so that none comes any more");
+    drop(root);
+    daemon.is_well();
 }
 
 /// Maps and unmaps so often, each time another number of pages.

@@ -1,8 +1,8 @@
 //! Sockets for answers that are kept, each for the handle on which the requests are made.
 //!
 //! One made, sent and closed for each request takes as much as the messages. But who maps and unmaps by a handle does so
-//! again and again, and one request of a process after the other can be answered on the same. It is no less safe: iommud's end is closed with the
-//! handle's, or by its death, and nobody else has another.
+//! again and again, and one request of a process after the other can be answered on the same. It is no less safe: iommud makes it, so that
+//! nobody else ever has its end, which is closed with the handle's or by iommud's death.
 
 use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};

@@ -46,8 +46,9 @@ pub enum Kind {
     /// A second descriptor is attached: the memory that the handle waits for, a memfd. Answered with an empty payload,
     /// when the device can reach it.
     Supply = 6,
-    /// The payload is empty. The socket for the answer is kept as long as the handle is open. Answered with the number by which
-    /// later requests on the handle name it, 8 bytes, which nobody else can guess: others may have the same handle.
+    /// The payload is empty. Answered with a new socket that is kept as long as the handle is open, to which nothing can be sent, and
+    /// the number by which later requests on the handle name it, 8 bytes, which nobody else can guess: others may have the same
+    /// handle.
     Keep = 7,
 }
 

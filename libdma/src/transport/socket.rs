@@ -139,10 +139,14 @@ fn call(socket: BorrowedFd<'_>, opcode: Opcode, payload: &mut [u8]) -> Result<us
 
 /// Has iommud keep a socket for answers.
 fn keep(socket: BorrowedFd<'_>) -> Result<Answers, Error> {
-    let answers = ask(socket, Kind::Keep, 0, &[], None)?;
+    let answer = ask(socket, Kind::Keep, 0, &[], None)?;
     let mut number = U64::ZERO;
-    match take_answer(&answers, number.as_mut_bytes())?.payload.len() {
-        8 if number != U64::ZERO => Ok(Answers { socket: answers, number: number.get() }),
+    let Packet { payload, descriptor, .. } = take_answer(&answer, number.as_mut_bytes())?;
+    let is_whole = payload.len() == size_of::<U64>();
+    match descriptor {
+        Some(socket) if is_whole && number != U64::ZERO => {
+            Ok(Answers { socket, number: number.get() })
+        }
         _ => Err(Error::BadValue),
     }
 }

@@ -20,8 +20,9 @@
 //! passed on, and when its last copy is closed, in whatever way, this end hears of it and the service closes
 //! the handle. Packets are described in [`libdma::transport::packet`], which both ends use.
 //!
-//! Each request brings the socket for its answer, or names one that was kept for the handle when it brought that: whoever has the
-//! handle besides has another. Those that are kept are closed with this end, so that nobody waits for one that is dead.
+//! Each request brings the socket for its answer, or names one that is kept for the handle: whoever has the handle besides has
+//! another. Those that are kept are made here, take nothing, and are closed with this end: so nobody waits at one that is dead, and
+//! none of them holds a handle (rule R4).
 //!
 //! A device's handle becomes readable when there are faults to be read: one small packet, which libdma takes when it
 //! reads them. No more is sent before that, so that one who never reads has one packet waiting and no more.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use libdma::Error;
 use libdma::transport::packet::{self, ReplyHeader};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, socketpair, sockopt,
+    AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair, sockopt,
 };
 use zerocopy::little_endian::U32;
 
@@ -26,11 +27,19 @@ impl Reply {
         (unix && packets).then(|| Self { socket: Arc::new(descriptor) })
     }
 
+    /// A place for several answers, and the end of it that is the client's. It is of this process's making and takes nothing: what a
+    /// client brings, or sends there, might be what holds its own handle.
+    pub fn kept() -> Result<(Self, OwnedFd), Errno> {
+        let NewHandle { ours, theirs } = NewHandle::new()?;
+        shutdown(&ours, Shutdown::Read)?;
+        Ok((Self { socket: Arc::new(ours) }, theirs))
+    }
+
     /// Whether somebody has the other end still.
     pub fn is_awaited(&self) -> bool {
-        let looked = recv(&*self.socket, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK);
-        // Nobody sends anything there.
-        matches!(looked, Err(Errno::AGAIN))
+        let mut looked = [PollFd::new(&*self.socket, PollFlags::empty())];
+        let _ = poll(&mut looked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        !looked[0].revents().contains(PollFlags::HUP)
     }
 
     /// Answers that the request failed.
@@ -53,11 +62,20 @@ impl Reply {
         self.send(0, &[], Some(theirs.as_fd()));
     }
 
+    /// Answers with a place for answers that is kept by this number: the client's end of it, of which no copy is left here then.
+    pub fn place(self, number: u64, theirs: OwnedFd) {
+        self.send(0, &number.to_le_bytes(), Some(theirs.as_fd()));
+    }
+
     fn send(self, errno: u32, payload: &[u8], descriptor: Option<BorrowedFd<'_>>) {
         let header = ReplyHeader { errno: U32::new(errno), reserved: U32::ZERO };
         // A client that is gone, or has no room for the answer, does without.
         let attached = descriptor.as_slice();
-        let _ = packet::send(&*self.socket, &header, payload, attached, SendFlags::DONTWAIT);
+        let sent = packet::send(&*self.socket, &header, payload, attached, SendFlags::DONTWAIT);
+        if sent.is_err() {
+            // Who waits at one that is kept would wait for good.
+            let _ = shutdown(&*self.socket, Shutdown::Both);
+        }
     }
 }
 

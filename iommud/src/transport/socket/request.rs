@@ -31,7 +31,7 @@ pub enum Request<'p> {
     },
     /// Take the memory that came with the packet.
     Supply,
-    /// Keep the socket for the answer.
+    /// Keep a socket for answers.
     Keep,
 }
 

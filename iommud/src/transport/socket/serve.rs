@@ -23,8 +23,10 @@ const MOST_KEPT: usize = 8;
 enum Served<'p> {
     /// This answer, where the request's payload was.
     Payload(&'p [u8]),
-    /// This part of a text, or number.
+    /// This part of a text.
     Text(Vec<u8>),
+    /// A place for answers that is kept by this number: the client's end.
+    Place(u64, OwnedFd),
     /// A new handle, which has been counted.
     Handle(NewHandle, Object),
     /// Memory to be shared.
@@ -45,7 +47,7 @@ impl<P: Host> Server<P> {
             return reply.refuse(error);
         }
         let served = Request::parse(&packet.header, packet.payload)
-            .and_then(|request| self.act((token, &reply), object, holder, request, packet.memory));
+            .and_then(|request| self.act(token, (object, holder), request, packet.memory));
         if let Ok(Served::Later(request, handle)) = served {
             self.waiting.insert(request, Waiting { reply, holder, handle });
             return;
@@ -54,6 +56,7 @@ impl<P: Host> Server<P> {
         match served {
             Ok(Served::Payload(payload)) => reply.payload(payload),
             Ok(Served::Text(text)) => reply.payload(&text),
+            Ok(Served::Place(number, theirs)) => reply.place(number, theirs),
             Ok(Served::Handle(new, object)) => self.hand_over(reply, holder, new, object),
             Ok(Served::Memory(memory)) => reply.memory(&memory),
             Ok(Served::Later(..)) => {}
@@ -63,9 +66,8 @@ impl<P: Host> Server<P> {
 
     fn act<'p>(
         &mut self,
-        (token, reply): (Token, &Reply),
-        object: Object,
-        holder: Holder,
+        token: Token,
+        (object, holder): (Object, Holder),
         request: Request<'p>,
         memory: Option<OwnedFd>,
     ) -> Result<Served<'p>, Error> {
@@ -94,12 +96,12 @@ impl<P: Host> Server<P> {
                 let handle = object.handle().ok_or(Error::WrongHandleKind)?;
                 self.supply(handle, memory)
             }
-            Request::Keep => self.keep(token, reply),
+            Request::Keep => self.keep(token),
         }
     }
 
-    /// Keeps a socket for the answers to a handle's requests. Those that nobody waits at any more make room.
-    fn keep(&mut self, token: Token, reply: &Reply) -> Result<Served<'static>, Error> {
+    /// Makes a socket that is kept for the answers to a handle's requests. Those that nobody waits at any more make room.
+    fn keep(&mut self, token: Token) -> Result<Served<'static>, Error> {
         let [random @ .., _, _, _, _, _, _, _, _] = self.service.platform_mut().entropy();
         let endpoint = self.endpoints.get_mut(&token).ok_or(Error::BadHandle)?;
         let before = endpoint.kept.len();
@@ -108,10 +110,11 @@ impl<P: Host> Server<P> {
         if endpoint.kept.len() >= MOST_KEPT {
             return Err(Error::QuotaExceeded);
         }
+        let (reply, theirs) = Reply::kept().map_err(|_| Error::QuotaExceeded)?;
         self.accounts.add_handle(endpoint.holder)?;
         let number = u64::from_le_bytes(random).max(1);
-        endpoint.kept.push((number, reply.clone()));
-        Ok(Served::Text(number.to_le_bytes().to_vec()))
+        endpoint.kept.push((number, reply));
+        Ok(Served::Place(number, theirs))
     }
 
     /// Gives a handle that waits for it the memory that came with the packet.
