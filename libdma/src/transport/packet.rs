@@ -5,7 +5,7 @@
 //! packet on that socket, with the new handle or the memory attached if there is one. Memory goes the other way, too:
 //! behind the socket for the answer.
 //!
-//! Who makes many requests by one handle has such a socket [kept](Kind::Keep): they name it and bring none. It is the handle's, so
+//! Who makes many requests by one handle has a socket [kept](Kind::Keep) for them: they name it and bring none. It is the handle's, so
 //! that it is closed with that, and when iommud dies.
 
 use std::io::{IoSlice, IoSliceMut};

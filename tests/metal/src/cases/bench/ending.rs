@@ -1,6 +1,8 @@
 //! What undoing an operation ends, as the device finds it: it writes where the operation let it write, and again when that has
 //! been undone.
 //!
+//! Not every row is tried: those of a kind share the way of one that is.
+//!
 //! Figures say what an operation takes, and not whether it is the operation that its row names. A strict buffer that is quick
 //! because it stays mapped would be told by its second write.
 
