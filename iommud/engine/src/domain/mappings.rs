@@ -76,12 +76,6 @@ impl Domain {
         Some(bytes)
     }
 
-    /// Whether the range is exactly one mapping of a client's.
-    #[inline]
-    pub fn is_mapping(&self, iova: Iova, bytes: u64) -> bool {
-        self.addresses.noted(iova).is_some_and(|(known, _)| known == bytes)
-    }
-
     /// The mapping that starts at this address.
     #[inline]
     pub fn mapping(&self, iova: Iova) -> Option<Mapping> {
